@@ -1,0 +1,69 @@
+"""What can go wrong, in the words of the domain; knows no HTTP."""
+
+
+class RevokerError(Exception):
+    """Every error below; the message is fit for the caller's eyes and holds no secret."""
+
+
+class InvalidRequest(RevokerError):
+    """A request that is malformed, incomplete or contradicts itself."""
+
+
+class UnsupportedMediaType(RevokerError):
+    """A body in a format that the endpoint does not read."""
+
+
+class RequestTooLarge(RevokerError):
+    """A body beyond the limit of the endpoint."""
+
+
+class InvalidClient(RevokerError):
+    """A caller without a credential, or with a wrong one."""
+
+
+class TooManyFailures(RevokerError):
+    """A peer that has shown too many wrong credentials lately."""
+
+
+class InsufficientScope(RevokerError):
+    """A caller that is known, but not allowed this."""
+
+
+class AccessDenied(RevokerError):
+    """A caller or user that is barred from this very object."""
+
+
+class UnsupportedTokenType(RevokerError):
+    """A genuine token of a kind that can't be revoked (RFC 7009 §2.2.1)."""
+
+
+class InvalidToken(RevokerError):
+    """A token that is not genuine, or not of a kind that counts here; never says more to callers."""
+
+
+class NoVerdict(RevokerError):
+    """It can't be told now; the answer is 503, neither yes nor no."""
+
+
+class StoreUnavailable(NoVerdict):
+    """The store did not answer in time, or refused; a write may or may not have happened."""
+
+
+class StoreRefused(NoVerdict):
+    """The store answers but may not be believed: data lost and not accepted, clocks apart, no primary."""
+
+
+class KeysUnavailable(NoVerdict):
+    """An issuer's keys could not be had, so a signature can't be judged."""
+
+
+class ConfigError(RevokerError):
+    """Settings that are wrong, unknown or unsafe.
+
+    Attributes:
+        problems: One line for each fault; all of them at once.
+    """
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems

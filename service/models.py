@@ -1,0 +1,125 @@
+"""Frozen values that cross modules."""
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+import msgspec
+
+Number = int | float
+"""A NumericDate (RFC 7519 §2): seconds UTC, possibly with a fraction."""
+
+
+class Claims(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """What is said of a token and bears on a verdict; None where nothing is said.
+
+    ``kid`` is that of the key which verified the token, or in the claims form the header's.
+    """
+
+    iss: str | None = None
+    jti: str | None = None
+    sub: str | None = None
+    iat: Number | None = None
+    exp: Number | None = None
+    kid: str | None = None
+    sid: str | None = None
+    client_id: str | None = None
+    azp: str | None = None
+    aud: str | list[str] | None = None
+    auth_time: Number | None = None
+    nbf: Number | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Issuer:
+    """One issuer's name and the bounds that its tokens must keep.
+
+    Attributes:
+        name: Short and stable: part of Redis keys.
+        iss: The ``iss`` claim, compared by code point.
+        own: Whether its sessions are kept here.
+        horizon: Longest time in seconds between what a cutoff is compared with and the end of a token.
+        revoked_kids: Keys revoked by configuration, whatever the store knows.
+    """
+
+    name: str
+    iss: str
+    own: bool = False
+    clock_skew: int = 2
+    leeway: int = 30
+    max_token_lifetime: int = 86400
+    cutoff_claim: Literal["iat", "auth_time"] = "iat"
+    max_session_lifetime: int = 0
+    horizon: int = 86400
+    require_jti: bool = True
+    revoked_kids: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserStanding:
+    """What is kept for one user; times in ms by Redis, 0 where there is none (DESIGN §1).
+
+    Attributes:
+        sid: The excepted session, in the form that stands in keys.
+        blocked_until: Nothing of the user's is active before it.
+        last: The latest time that anything of the user's was dated.
+    """
+
+    hard: int = 0
+    soft: int = 0
+    sid: str = ""
+    blocked_until: int = 0
+    last: int = 0
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mark:
+    """One revocation that stands: when it was made or is dated (ms), and why, where that was said."""
+
+    at: int
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """All that the store says about one token.
+
+    Attributes:
+        keys: Revoked keys of the issuer by ``kid``, in the form that stands in keys.
+        loss: Everything issued before it is not active, since revocations were lost then (ms; 0: none).
+    """
+
+    jti: Mark | None = None
+    user: UserStanding | None = None
+    session: Mark | None = None
+    client: Mark | None = None
+    issuer: Mark | None = None
+    keys: Mapping[str, Mark] = field(default_factory=dict)
+    loss: int = 0
+
+
+NOTHING: Final = Standing()
+
+
+class Verdict(enum.StrEnum):
+    """Why a token is or is not active; the values are metric labels and stand in ``/explain``."""
+
+    ACTIVE = "active"
+    INVALID = "invalid"
+    FOREIGN = "foreign"
+    INCOMPLETE = "incomplete"
+    ISSUED_IN_FUTURE = "issued_in_future"
+    EXPIRED = "expired"
+    NOT_YET_VALID = "not_yet_valid"
+    LIVES_TOO_LONG = "lives_too_long"
+    SESSION_MALFORMED = "session_malformed"
+    KEY_REVOKED = "key_revoked"
+    TOKEN_REVOKED = "token_revoked"
+    USER_BLOCKED = "user_blocked"
+    USER_CUTOFF = "user_cutoff"
+    SESSION_CUTOFF = "session_cutoff"
+    CLIENT_CUTOFF = "client_cutoff"
+    ISSUER_CUTOFF = "issuer_cutoff"
+    DATA_LOSS = "data_loss"
