@@ -56,26 +56,25 @@ class Issuer:
     revoked_kids: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UserStanding:
+class UserStanding(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What is kept for one user; times in ms by Redis, 0 where there is none (DESIGN §1).
 
     Attributes:
-        sid: The excepted session, in the form that stands in keys.
-        blocked_until: Nothing of the user's is active before it.
-        last: The latest time that anything of the user's was dated.
+        sid: The session excepted from ``soft``.
+        blocked: Nothing of the user's is active before it.
+        last: The latest time that anything of the user's was dated, so that none is dated before it.
     """
 
     hard: int = 0
     soft: int = 0
     sid: str = ""
-    blocked_until: int = 0
+    blocked: int = 0
     last: int = 0
     reason: str = ""
+    block_reason: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Mark:
+class Mark(msgspec.Struct, frozen=True, gc=False):
     """One revocation that stands: when it was made or is dated (ms), and why, where that was said."""
 
     at: int
@@ -87,7 +86,7 @@ class Standing:
     """All that the store says about one token.
 
     Attributes:
-        keys: Revoked keys of the issuer by ``kid``, in the form that stands in keys.
+        keys: The issuer's keys that were revoked through the API, by ``kid``.
         loss: Everything issued before it is not active, since revocations were lost then (ms; 0: none).
     """
 

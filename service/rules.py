@@ -1,0 +1,155 @@
+"""Pure: may this token be used now, and for how long must a revocation be kept?
+
+Every function takes what it needs, its time included; none reads a clock or does I/O.
+"""
+
+from typing import Final
+
+from service.models import Claims, Issuer, Mark, Number, Standing, Verdict
+
+SAFETY_S: Final = 60
+"""Added to every lifetime in the store, against clocks that differ a little."""
+
+OWN_MARGIN_MS: Final = 2000
+"""For sessions kept here, against cutoffs whose time may come from another node."""
+
+FOREVER_MS: Final = 253_402_300_799_000
+"""The end of the year 9999: a block without an end, and the longest that anything is kept."""
+
+
+
+
+def microseconds(at: Number) -> int:
+    """A NumericDate as whole µs: exact for whole seconds, and for what has at most six decimals."""
+    return at * 1_000_000 if type(at) is int else round(at * 1_000_000)
+
+
+def bounds(claims: Claims, issuer: Issuer, *, store_now: int, own_now: int) -> Verdict:
+    """Say whether a token keeps the bounds without which nothing is active (DESIGN §1).
+
+    Args:
+        claims: Of a token whose signature was checked.
+        issuer: The one that made it.
+        store_now: Redis ``TIME`` in ms; ``iat`` is judged by it alone.
+        own_now: This service's clock in ms; ``exp`` is judged by the later, ``nbf`` by the earlier.
+    """
+    iat, exp = claims.iat, claims.exp
+    if iat is None or exp is None or not claims.sub or (issuer.require_jti and not claims.jti):
+        return Verdict.INCOMPLETE
+    if iat < 0 or exp < iat:
+        return Verdict.INCOMPLETE
+    if exp - iat > issuer.max_token_lifetime:
+        return Verdict.LIVES_TOO_LONG
+    ahead_ms = store_now + issuer.clock_skew * 1000
+    if iat * 1000 > ahead_ms:
+        return Verdict.ISSUED_IN_FUTURE
+    if exp * 1000 <= max(store_now, own_now) - issuer.leeway * 1000:
+        return Verdict.EXPIRED
+    nbf = claims.nbf
+    if nbf is not None and nbf * 1000 > min(store_now, own_now) + issuer.leeway * 1000:
+        return Verdict.NOT_YET_VALID
+    auth_time = claims.auth_time
+    if issuer.cutoff_claim == "auth_time" and auth_time is not None:
+        if auth_time * 1000 > ahead_ms:
+            return Verdict.ISSUED_IN_FUTURE
+        if exp - auth_time > issuer.max_session_lifetime:
+            return Verdict.LIVES_TOO_LONG
+    return Verdict.ACTIVE
+
+
+def judge(
+    claims: Claims,
+    issuer: Issuer,
+    standing: Standing,
+    *,
+    store_now: int,
+    own_now: int,
+    session_start: int | None = None,
+) -> Verdict:
+    """Say whether a token may be used now: it must pass every test (DESIGN §1).
+
+    Args:
+        claims: Of a token whose signature was checked.
+        issuer: The one that made it.
+        standing: What the store said after the request came.
+        store_now: Redis ``TIME`` in ms, read together with the standing.
+        own_now: This service's clock in ms.
+        session_start: For sessions kept here, when the session began (ms), as its ``sid`` says.
+
+    Returns:
+        The first test that failed, those about the token itself first; else ``ACTIVE``.
+    """
+    verdict = bounds(claims, issuer, store_now=store_now, own_now=own_now)
+    if verdict is not Verdict.ACTIVE:
+        return verdict
+    if standing.keys or issuer.revoked_kids:
+        kid = claims.kid
+        if kid is None or kid in issuer.revoked_kids or kid in standing.keys:
+            return Verdict.KEY_REVOKED
+    if standing.jti is not None:
+        return Verdict.TOKEN_REVOKED
+    return _cut_off(claims, issuer, standing, store_now, session_start)
+
+
+def _cut_off(
+    claims: Claims, issuer: Issuer, standing: Standing, store_now: int, session_start: int | None
+) -> Verdict:
+    login, made = compared(claims, issuer, session_start)
+    user = standing.user
+    if user is not None:
+        if user.blocked > store_now:
+            return Verdict.USER_BLOCKED
+        excepted = user.sid != "" and claims.sid == user.sid
+        cutoff = user.hard if excepted else max(user.hard, user.soft)
+        if cutoff and login <= cutoff * 1000:
+            return Verdict.USER_CUTOFF
+    if covers(standing.session, login):
+        return Verdict.SESSION_CUTOFF
+    if covers(standing.client, login - (OWN_MARGIN_MS * 1000 if issuer.own else 0)):
+        return Verdict.CLIENT_CUTOFF
+    if covers(standing.issuer, made):
+        return Verdict.ISSUER_CUTOFF
+    if standing.loss and made <= standing.loss * 1000:
+        return Verdict.DATA_LOSS
+    return Verdict.ACTIVE
+
+
+def compared(claims: Claims, issuer: Issuer, session_start: int | None) -> tuple[int, int]:
+    """The points in time (µs) that cutoffs are compared with; a cutoff at or after one covers it.
+
+    Returns:
+        The first for user, session and client cutoffs, the second for issuer and loss cutoffs.
+        For sessions kept here both are the session's start, the second with a margin. For other
+        issuers they are ``iat`` less ``clock_skew``, or ``auth_time`` likewise where
+        ``cutoff_claim`` says so; a token without it is before every standing cutoff of the first kind.
+    """
+    if issuer.own:
+        start = (session_start or 0) * 1000
+        return start, start - OWN_MARGIN_MS * 1000
+    skew = issuer.clock_skew * 1_000_000
+    made = microseconds(claims.iat or 0) - skew
+    if issuer.cutoff_claim == "auth_time":
+        if claims.auth_time is None:
+            return 0, made
+        made = min(made, microseconds(claims.auth_time) - skew)
+    return made, made
+
+
+def covers(mark: Mark | None, at_us: int) -> bool:
+    """Whether a standing cutoff covers what is dated ``at_us`` (µs)."""
+    return mark is not None and at_us <= mark.at * 1000
+
+
+def cutoff_kept_for(issuer: Issuer) -> int:
+    """How long after its time a cutoff is kept, in ms."""
+    return (issuer.horizon + issuer.clock_skew + issuer.leeway + SAFETY_S) * 1000
+
+
+def jti_kept_until(issuer: Issuer, exp: Number) -> int:
+    """When the entry of a revoked token can be forgotten (ms): it is expired for everybody by then."""
+    return int(min((exp + issuer.leeway + SAFETY_S) * 1000 + 1, FOREVER_MS))
+
+
+def latest_exp(issuer: Issuer, now_ms: int) -> float:
+    """The latest ``exp`` that a token active now or soon can have (s)."""
+    return now_ms / 1000 + issuer.max_token_lifetime + issuer.clock_skew
