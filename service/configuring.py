@@ -1,0 +1,145 @@
+"""How settings are written: a table from a file, the environment over it, and problems in words.
+
+Knows no setting by name: it works on plain values and on the pydantic model they are meant for.
+"""
+
+import difflib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from types import UnionType
+from typing import Annotated, Any, Final, Literal, get_args, get_origin
+
+from pydantic import BaseModel, TypeAdapter
+from pydantic_core import ErrorDetails
+
+ENVIRONMENT_PREFIX: Final = "REVOKER_"
+
+
+def variables(environ: Mapping[str, str]) -> list[tuple[str, list[str]]]:
+    """Names of settings with their paths, lists in the order of their indices.
+
+    Only names with ``__`` count: Kubernetes injects ``REVOKER_PORT`` and the like by itself.
+    """
+    named = []
+    for name in environ:
+        section, separator, rest = name.removeprefix(ENVIRONMENT_PREFIX).partition("__")
+        if name.startswith(ENVIRONMENT_PREFIX) and section and separator:
+            named.append((name, [section.lower(), *rest.lower().split("__")]))
+
+    def order(item: tuple[str, list[str]]) -> list[tuple[bool, int, str]]:
+        return [(part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in item[1]]
+
+    return sorted(named, key=order)
+
+
+def overlay(
+    values: dict[str, Any], environ: Mapping[str, str], model: type[BaseModel]
+) -> Iterator[str]:
+    """Write the environment into ``values``, and yield a line for what has no place there."""
+    for variable, path in variables(environ):
+        problem = _place(values, path, _parsed(environ[variable], _kind(model, path)))
+        if problem:
+            yield f"{dotted(path)}: {problem} (environment variable {variable})"
+
+
+def _place(values: dict[str, Any], path: list[str], value: Any) -> str | None:
+    """Set one value; what is unknown is set as well, and refused with the rest later."""
+    into: Any = values
+    for depth, part in enumerate(path):
+        last = depth + 1 == len(path)
+        new: Any = value if last else [] if path[depth + 1].isdecimal() else {}
+        match into:
+            case dict():
+                into[part] = value if last else into.get(part, new)
+                into = into[part]
+            case list() if part.isdecimal() and int(part) <= len(into):
+                if int(part) == len(into):
+                    into.append(new)
+                elif last:
+                    into[int(part)] = value
+                into = into[int(part)]
+            case list():
+                return f"the next index of this list is {len(into)}"
+            case _:
+                return "is below a value that has no parts"
+    return None
+
+
+def _parsed(text: str, kind: Any) -> Any:
+    """The text as a value of ``kind``; unchanged where it is none, to be refused with the rest."""
+    if kind is None or kind is str or get_origin(kind) is Literal:
+        return text
+    try:
+        if get_origin(kind) is tuple or (isinstance(kind, type) and issubclass(kind, BaseModel)):
+            return json.loads(text)
+        return TypeAdapter(kind).validate_strings(text)
+    except ValueError:
+        return text
+
+
+def _kind(model: type[BaseModel], path: list[str]) -> Any:
+    """The bare type of the setting at ``path``, None where there is none."""
+    kind: Any = model
+    for part in path:
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            field = kind.model_fields.get(part)
+            kind = _bare(field.annotation) if field else None
+        elif get_origin(kind) is tuple and part.isdecimal():
+            kind = _bare(get_args(kind)[0])
+        else:
+            return None
+    return kind
+
+
+def _bare(kind: Any) -> Any:
+    """The type under its constraints, and the first of a union."""
+    if get_origin(kind) is Annotated or isinstance(kind, UnionType):
+        return _bare(get_args(kind)[0])
+    return kind
+
+
+def dotted(path: list[str] | list[str | int]) -> str:
+    """The path as one would name it in the file: ``issuers[0].jwks_uri``."""
+    text = ""
+    for part in path:
+        index = isinstance(part, int) or part.isdecimal()
+        text += f"[{part}]" if index else f".{part}" if text else str(part)
+    return text
+
+
+WORDS: Final[Mapping[str, Callable[[dict[str, Any]], str]]] = {
+    "missing": lambda _: "is required",
+    "string_type": lambda _: "must be a string",
+    "bool_type": lambda _: "must be true or false",
+    "int_type": lambda _: "must be a whole number",
+    "float_type": lambda _: "must be a number",
+    "tuple_type": lambda _: "must be a list",
+    "model_type": lambda _: "must be a table of settings",
+    "string_too_short": lambda _: "must not be empty",
+    "string_too_long": lambda at: f"must have at most {at['max_length']} characters",
+    "too_long": lambda at: f"may have at most {at['max_length']} entries",
+    "literal_error": lambda at: f"must be one of {at['expected']}",
+    "greater_than": lambda at: f"must be greater than {at['gt']}",
+    "greater_than_equal": lambda at: f"must be at least {at['ge']}",
+    "less_than_equal": lambda at: f"must be at most {at['le']}",
+    "finite_number": lambda _: "must be a finite number",
+    "setting": lambda at: str(at["problem"]),
+}
+
+
+def line(details: ErrorDetails, model: type[BaseModel]) -> str:
+    """One problem that pydantic found: which setting, and what to do; never the value."""
+    path, context = list(details["loc"]), details.get("ctx", {})
+    if neighbour := context.get("at"):
+        path[-1] = neighbour
+    if details["type"] == "extra_forbidden":
+        return f"{dotted(path)}: is no setting{_resembling(path, model)}; remove or correct it"
+    words = WORDS.get(details["type"])
+    return f"{dotted(path)}: {words(context) if words else details['msg'].lower()}"
+
+
+def _resembling(path: list[str | int], model: type[BaseModel]) -> str:
+    table = _kind(model, [str(part) for part in path[:-1]])
+    known = isinstance(table, type) and issubclass(table, BaseModel)
+    close = difflib.get_close_matches(str(path[-1]), table.model_fields if known else (), n=1)
+    return f" (did you mean {close[0]}?)" if close else ""
