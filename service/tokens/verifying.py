@@ -1,0 +1,192 @@
+"""From the text of a token to claims that can be believed: its signature, its issuer, its kind.
+
+Whether it may be used now, ``service.rules`` says: no time is judged here.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from service.errors import InvalidToken, KeysUnavailable
+from service.metrics import Metrics
+from service.models import Claims, Issuer
+from service.tokens.cache import TokenCache
+from service.tokens.claims import (
+    access_token_claims,
+    acr_of,
+    active_answer,
+    confirmation_of,
+    is_meant_for,
+    origin_claims,
+    refuse_other_kinds,
+    scope_of,
+)
+from service.tokens.jwk import VerifyingKey
+from service.tokens.keys import KeySource
+from service.tokens.parsing import UnverifiedToken, parse_token
+
+CACHE_SIZE: Final = 16_384
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrustedIssuer:
+    """An issuer whose tokens are accepted, and on what terms.
+
+    Attributes:
+        audiences: A token must be meant for one of them.
+        require_typ: The only ``typ`` of its access tokens; empty: ``JWT``, ``at+jwt`` or none.
+    """
+
+    issuer: Issuer
+    keys: KeySource
+    audiences: frozenset[str]
+    require_typ: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifiedToken:
+    """An access token that its issuer made for us; nothing is said about now.
+
+    Attributes:
+        claims: Its ``kid`` is that of ``key``, whatever the token's header says.
+        answer: The JSON to answer while the token is active.
+        key: The one that verified it; once that is not live, the token counts for nothing.
+        scope: Empty where there is none.
+        cnf: What the token is bound to; not to be changed.
+    """
+
+    claims: Claims
+    issuer: Issuer
+    answer: bytes
+    key: VerifyingKey
+    scope: str
+    acr: str | None
+    cnf: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenuineToken:
+    """A JWT of whatever kind that one of the issuers signed.
+
+    Attributes:
+        claims: Those that can be made out; ``kid`` is that of the key which verified it.
+        typ: The header's, as it was sent.
+        payload: All claims, none of them checked; not to be changed.
+    """
+
+    claims: Claims
+    issuer: Issuer
+    typ: str | None
+    payload: Mapping[str, Any]
+
+
+class Verifier:
+    """Verifies tokens of the issuers that are trusted; of the others nothing is looked up."""
+
+    def __init__(
+        self, trusted: Iterable[TrustedIssuer], metrics: Metrics, *, cache_size: int = CACHE_SIZE
+    ) -> None:
+        self._trusted = {each.issuer.iss: each for each in trusted}
+        self._cache: TokenCache[VerifiedToken] = TokenCache(cache_size)
+        self._count_hit = metrics.token_cache.labels("hit").inc
+        self._count_miss = metrics.token_cache.labels("miss").inc
+
+    def remembered(self, token: str) -> VerifiedToken | None:
+        """What this very text was verified to be, if the key that verified it is still live."""
+        found = self._cache.get(token)
+        if found is None:
+            self._count_miss()
+        else:
+            self._count_hit()
+        return found
+
+    async def verify(self, token: str) -> VerifiedToken:
+        """Verify an access token; a key that can't be found is taken for a forger's.
+
+        Raises:
+            InvalidToken: It is not one of a trusted issuer, for us.
+            KeysUnavailable: Its issuer's keys were never loaded.
+        """
+        found = self.remembered(token)
+        if found is not None:
+            return found
+        unverified = parse_token(token)
+        trusted = self._issuer_of(unverified)
+        key, _ = await _signer(unverified, trusted.keys)
+        if key is None:
+            raise InvalidToken("signature of none of the issuer's keys")
+        verified = _access_token(unverified, trusted, key)
+        if key.live:
+            self._cache.put(token, verified)
+        return verified
+
+    async def verify_origin(self, token: str) -> GenuineToken:
+        """Verify who made a token, and nothing else of it: not its kind, times or audience.
+
+        Raises:
+            InvalidToken: No trusted issuer made it.
+            KeysUnavailable: It can't be told, since its key is in no set read after the call began.
+        """
+        unverified = parse_token(token)
+        trusted = self._issuer_of(unverified)
+        key, certain = await _signer(unverified, trusted.keys)
+        if key is None:
+            if certain:
+                raise InvalidToken("signature of none of the issuer's keys")
+            raise KeysUnavailable(f"no key of issuer {trusted.issuer.name} is known by that name")
+        return GenuineToken(
+            claims=origin_claims(unverified.payload, key.id),
+            issuer=trusted.issuer,
+            typ=unverified.typ,
+            payload=unverified.payload,
+        )
+
+    def _issuer_of(self, unverified: UnverifiedToken) -> TrustedIssuer:
+        """Choose the issuer whose keys must prove that it said so."""
+        iss = unverified.payload.get("iss")
+        trusted = self._trusted.get(iss) if type(iss) is str else None
+        if trusted is None:
+            raise InvalidToken("of an issuer that is not trusted")
+        return trusted
+
+
+async def _signer(unverified: UnverifiedToken, keys: KeySource) -> tuple[VerifyingKey | None, bool]:
+    """The key that made the signature, and whether it is certain that a missing one is not the issuer's.
+
+    Raises:
+        KeysUnavailable: the issuer's keys were never loaded.
+    """
+    if unverified.alg not in keys.algorithms:
+        return None, True
+    key = _matching(unverified, keys)
+    if key is not None or keys.knows(unverified.kid):
+        return key, True
+    certain = await keys.look_again()
+    if not keys.ready:
+        raise KeysUnavailable(f"the keys of issuer {keys.name} could not be had")
+    return _matching(unverified, keys), certain or keys.knows(unverified.kid)
+
+
+def _matching(unverified: UnverifiedToken, keys: KeySource) -> VerifyingKey | None:
+    for key in keys.candidates(unverified.kid, unverified.alg):
+        if key.verifies(unverified.alg, unverified.signing_input, unverified.signature):
+            return key
+    return None
+
+
+def _access_token(unverified: UnverifiedToken, trusted: TrustedIssuer, key: VerifyingKey) -> VerifiedToken:
+    payload = unverified.payload
+    refuse_other_kinds(unverified, trusted.require_typ)
+    claims = access_token_claims(payload, key.id, require_jti=trusted.issuer.require_jti)
+    if not is_meant_for(claims, trusted.audiences):
+        raise InvalidToken("meant for another audience")
+    scope = scope_of(payload)
+    return VerifiedToken(
+        claims=claims,
+        issuer=trusted.issuer,
+        answer=active_answer(claims, payload, scope),
+        key=key,
+        scope=scope,
+        acr=acr_of(payload),
+        cnf=confirmation_of(payload),
+    )
