@@ -195,11 +195,15 @@ class Embedded:
     def _launch(self, binary: Path) -> subprocess.Popen[bytes]:
         launcher = [sys.executable, "-I", "-S", "-c", LAUNCH, str(os.getpid())]
         lock = [] if self._lock is None else [self._lock]
-        with (self.folder / "valkey.log").open("ab") as output:
+        # By standard input: a path with ? or * in it would be taken for a pattern, and match nothing.
+        with (
+            (self.folder / "valkey.conf").open("rb") as config,
+            (self.folder / "valkey.log").open("ab") as output,
+        ):
             self._server = subprocess.Popen(  # noqa: S603 -- our own binary and arguments
-                [*launcher, str(binary), "valkey.conf"],
+                [*launcher, str(binary), "-"],
                 cwd=self.folder,
-                stdin=subprocess.DEVNULL,
+                stdin=config,
                 stdout=output,
                 stderr=output,
                 pass_fds=lock,  # so the folder stays locked until both have ended
