@@ -19,7 +19,7 @@ REVOCATION_KINDS: Final = (
     "token", "user", "session", "client", "issuer", "key", "block", "unblock", "lift", "forget",
 )  # fmt: skip
 NO_VERDICT_CAUSES: Final = ("store_unavailable", "store_refused", "keys_unavailable")
-REFUSALS: Final = ("no_credentials", "wrong_credentials", "insufficient_scope", "access_denied", "throttled")
+REFUSALS: Final = ("wrong_credentials", "insufficient_scope", "access_denied", "throttled")
 PROBLEMS: Final = (
     "store_unreachable", "store_not_primary", "data_lost", "data_loss_refused", "eviction_policy",
     "evicted_keys", "no_persistence", "clock_offset", "keys_never_loaded", "keys_stale",

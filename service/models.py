@@ -74,7 +74,7 @@ class UserStanding(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     block_reason: str = ""
 
 
-class Mark(msgspec.Struct, frozen=True, gc=False):
+class Mark(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One revocation that stands: when it was made or is dated (ms), and why, where that was said."""
 
     at: int

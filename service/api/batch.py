@@ -1,0 +1,122 @@
+"""``POST /introspect/batch``: many tokens, one lookup, answers in the same order."""
+
+import asyncio
+from typing import Annotated, Final
+
+import msgspec
+from aiohttp import web
+
+from service.api import endpoint
+from service.api.errors import NO_STORE
+from service.api.introspection import ACTIVE, INACTIVE, SCOPE, Introspect, issuer_of_claims
+from service.api.parts import Parts
+from service.api.verdicts import Judged
+from service.callers import Caller
+from service.errors import InvalidRequest, InvalidToken, KeysUnavailable
+from service.models import Claims, Issuer, Verdict
+from service.tokens.verifying import VerifiedToken
+
+PATH: Final = "/introspect/batch"
+
+MALFORMED: Final = b'{"error":"invalid_request"}'
+NO_KEYS: Final = b'{"error":"temporarily_unavailable"}'
+
+_TURN: Final = 50
+"""Tokens verified before other requests get their turn of the event loop."""
+
+
+class Batch(msgspec.Struct, frozen=True):
+    """Up to 1,000 tokens, each in either form of ``/introspect``."""
+
+    tokens: Annotated[list[msgspec.Raw], msgspec.Meta(max_length=1000)]
+
+
+class Documented(msgspec.Struct, frozen=True):
+    """What a client sends: as ``Batch``, with the items' own type."""
+
+    tokens: Annotated[list[Introspect], msgspec.Meta(max_length=1000)]
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """As ``/introspect`` answers, or ``error`` without ``active``."""
+
+    active: bool | None = None
+    error: str | None = None
+
+
+class Results(msgspec.Struct, frozen=True):
+    """One result for each token, in the order of the request."""
+
+    results: list[Result]
+
+
+_decode_batch: Final = msgspec.json.Decoder(Batch)
+_decode_item: Final = msgspec.json.Decoder(Introspect)
+
+Checked = tuple[Claims, Issuer, VerifiedToken | None]
+
+
+class BatchIntrospection:
+    """Answers batches."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    async def respond(self, request: web.Request) -> web.Response:
+        """Answer one batch; 503 for all of it only where the store gave no verdict."""
+        endpoint.refuse_query(request)
+        parts = self._parts
+        caller = endpoint.authenticate(parts, request, None)
+        caller.require(SCOPE)
+        fields, raw = await endpoint.read(request, endpoint.BATCH_LIMIT)
+        if fields is not None:
+            raise InvalidRequest("a batch is JSON")
+        items = endpoint.decoded(raw, _decode_batch).tokens
+        answers: list[bytes] = [b""] * len(items)
+        checked: list[Checked] = []
+        places: list[int] = []
+        for place, item in enumerate(items):
+            if place % _TURN == _TURN - 1:
+                await asyncio.sleep(0)
+            known = await self._check(bytes(item), caller)
+            if isinstance(known, bytes):
+                answers[place] = known
+            else:
+                checked.append(known)
+                places.append(place)
+        judged = await parts.verdicts.of_many(checked)
+        for place, each in zip(places, judged, strict=True):
+            answers[place] = _answer(each)
+        body = b'{"results":[' + b",".join(answers) + b"]}"
+        return web.Response(body=body, content_type="application/json", headers=NO_STORE)
+
+    async def _check(self, item: bytes, caller: Caller) -> Checked | bytes:
+        """What is to be looked up for one item, or its answer where nothing is."""
+        parts = self._parts
+        try:
+            asked = endpoint.decoded(item, _decode_item)
+            if asked.token is None:
+                issuer = issuer_of_claims(asked, caller)
+                if issuer is None or not caller.may_see(asked.aud):
+                    parts.verdicts.foreign()
+                    return INACTIVE
+                return asked, issuer, None
+            token = parts.verifier.remembered(asked.token) or await parts.verifier.verify(asked.token)
+        except InvalidRequest:
+            return MALFORMED
+        except InvalidToken:
+            parts.verdicts.invalid()
+            return INACTIVE
+        except KeysUnavailable:
+            return NO_KEYS
+        claims = token.claims
+        if claims.iss not in caller.issuers or not caller.may_see(claims.aud):
+            parts.verdicts.foreign()
+            return INACTIVE
+        return claims, token.issuer, token
+
+
+def _answer(judged: Judged) -> bytes:
+    if judged.verdict is not Verdict.ACTIVE:
+        return INACTIVE
+    return ACTIVE if judged.token is None else judged.token.answer

@@ -1,0 +1,231 @@
+"""What all endpoints have in common: who calls, what the body says, and how an answer is written."""
+
+import json
+import re
+import urllib.parse
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, Final, Generic, TypeVar
+
+import msgspec
+from aiohttp import web
+
+from service.api.errors import NO_STORE
+from service.api.parts import Parts
+from service.callers import Caller, Credentials, certificate_names
+from service.errors import InvalidRequest, RequestTooLarge, UnsupportedMediaType
+
+BODY_LIMIT: Final = 65536
+BATCH_LIMIT: Final = 17 * 1024 * 1024
+
+_FORM: Final = "application/x-www-form-urlencoded"
+_JSON: Final = "application/json"
+_BROKEN_PERCENT: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+
+Body = TypeVar("Body", bound=msgspec.Struct)
+Fields = dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[Body]):
+    """One authenticated request.
+
+    Attributes:
+        body: What it asks for.
+        peer: The address that it comes from.
+    """
+
+    caller: Caller
+    body: Body
+    peer: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint(Generic[Body]):
+    """One endpoint: what it takes and gives; the OpenAPI document is made from these.
+
+    Attributes:
+        scope: What a caller needs.
+        body: The type of what is asked; forms and JSON are both read into it.
+        answer: The type of a 200's body; None: it is empty.
+        summary: One line for the documentation.
+        errors: Statuses that can be answered beside those that every endpoint has.
+        limit: The longest body in bytes.
+        form: Whether a form is read too; JSON always is.
+    """
+
+    path: str
+    scope: str
+    body: type[Body]
+    answer: Any
+    summary: str
+    handle: Callable[[Parts, Call[Body]], Awaitable[msgspec.Struct | None]]
+    errors: tuple[int, ...] = ()
+    limit: int = BODY_LIMIT
+    form: bool = True
+    decoder: msgspec.json.Decoder[Body] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "decoder", msgspec.json.Decoder(self.body))
+
+    def route(self, parts: Parts) -> web.RouteDef:
+        """The route that serves this endpoint."""
+
+        async def respond(request: web.Request) -> web.Response:
+            refuse_query(request)
+            fields, raw = await read(request, self.limit)
+            caller = authenticate(parts, request, fields)
+            caller.require(self.scope)
+            body = self.read_body(fields, raw)
+            answer = await self.handle(parts, Call(caller, body, request.remote or ""))
+            return no_content() if answer is None else rendered(answer)
+
+        return web.post(self.path, respond)
+
+    def read_body(self, fields: Fields | None, raw: bytes) -> Body:
+        """Read what is asked; what the type does not name is ignored.
+
+        Raises:
+            InvalidRequest: a member is missing, of a wrong type, or there twice.
+        """
+        if fields is not None:
+            if not self.form:
+                raise UnsupportedMediaType("the body must be application/json")
+            return converted(fields, self.body)
+        body = decoded(raw, self.decoder)
+        refuse_duplicates(raw)
+        return body
+
+
+def no_content() -> web.Response:
+    """A 200 whose body is empty."""
+    return web.Response(headers=NO_STORE)
+
+
+def rendered(answer: msgspec.Struct) -> web.Response:
+    return web.Response(body=msgspec.json.encode(answer), content_type=_JSON, headers=NO_STORE)
+
+
+def refuse_query(request: web.Request) -> None:
+    """A token or secret in a URL ends up in logs (RFC 7662 §4, RFC 6749 §2.3.1)."""
+    if request.query_string:
+        raise InvalidRequest("parameters belong in the body, not in the query")
+
+
+def authenticate(parts: Parts, request: web.Request, fields: Fields | None) -> Caller:
+    """Tell who calls, by header, form or client certificate."""
+    headers = request.headers.getall("Authorization", ())
+    if len(headers) > 1:
+        raise InvalidRequest("more than one Authorization header")
+    form = fields or {}
+    return parts.callers.authenticate(
+        Credentials(
+            headers[0] if headers else None,
+            form.get("client_id"),
+            form.get("client_secret"),
+            _certificate(request),
+            request.remote or "",
+        )
+    )
+
+
+def _certificate(request: web.Request) -> frozenset[str]:
+    tls = request.get_extra_info("ssl_object")
+    certificate = tls.getpeercert() if tls is not None else None
+    if not certificate:
+        return frozenset()
+    subject = [pair for names in certificate.get("subject", ()) for pair in names]
+    return certificate_names((*subject, *certificate.get("subjectAltName", ())))
+
+
+async def read(request: web.Request, limit: int) -> tuple[Fields | None, bytes]:
+    """Read the body.
+
+    Returns:
+        The fields where it is a form, else None; and the bytes.
+
+    Raises:
+        UnsupportedMediaType: neither a form nor JSON, or compressed.
+        RequestTooLarge: longer than ``limit`` bytes.
+        InvalidRequest: a form that can't be read.
+    """
+    media = request.content_type if "Content-Type" in request.headers else ""
+    if media not in {_FORM, _JSON}:
+        raise UnsupportedMediaType("the body must be a form or application/json")
+    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise UnsupportedMediaType("the body must not be compressed")
+    raw = await read_bytes(request, limit)
+    return (form_fields(raw) if media == _FORM else None), raw
+
+
+async def read_bytes(request: web.Request, limit: int) -> bytes:
+    """Read a body of at most ``limit`` bytes."""
+    length = request.content_length
+    if length is not None and length > limit:
+        raise RequestTooLarge(f"the body is longer than {limit} bytes")
+    if length is not None:
+        return await request.read()
+    raw = bytearray()
+    async for chunk in request.content.iter_any():
+        raw += chunk
+        if len(raw) > limit:
+            raise RequestTooLarge(f"the body is longer than {limit} bytes")
+    return bytes(raw)
+
+
+def form_fields(raw: bytes) -> Fields:
+    """Read a form strictly: empty values count as absent (RFC 6749 §3.2).
+
+    Raises:
+        InvalidRequest: broken percent-encoding or UTF-8, a name that stands twice, too many fields.
+    """
+    if _BROKEN_PERCENT.search(raw):
+        raise InvalidRequest("the form has a broken percent-encoding")
+    try:
+        pairs = urllib.parse.parse_qsl(
+            raw.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=64
+        )
+    except ValueError as error:
+        raise InvalidRequest("the form can't be read") from error
+    fields: Fields = {}
+    for name, value in pairs:
+        if name in fields:
+            raise InvalidRequest("a parameter stands twice in the form")
+        fields[name] = value
+    return {name: value for name, value in fields.items() if value}
+
+
+def converted(fields: Fields, body: type[Body]) -> Body:
+    """Read the fields of a form as a type."""
+    try:
+        return msgspec.convert(fields, body, strict=False)
+    except msgspec.ValidationError as error:
+        raise InvalidRequest(_told(error)) from error
+
+
+def decoded(raw: bytes, decoder: msgspec.json.Decoder[Body]) -> Body:
+    """Read JSON as a type."""
+    try:
+        return decoder.decode(raw)
+    except msgspec.ValidationError as error:
+        raise InvalidRequest(_told(error)) from error
+    except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
+        raise InvalidRequest("the body is not valid JSON") from error
+
+
+def refuse_duplicates(raw: bytes) -> None:
+    """Refuse an object with a member that stands twice: two readers could take it for two things."""
+
+    def object_of(pairs: list[tuple[str, Any]]) -> None:
+        if len({name for name, _ in pairs}) != len(pairs):
+            raise InvalidRequest("a member stands twice in an object of the body")
+
+    try:
+        json.loads(raw, object_pairs_hook=object_of)
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequest("the body is not valid JSON") from error
+
+
+def _told(error: msgspec.ValidationError) -> str:
+    """Msgspec's own words name the member and what is wrong with it, not its value."""
+    return str(error).replace("`", "'")

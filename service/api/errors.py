@@ -1,0 +1,66 @@
+"""Errors → responses, in one table; a missing row is a failing test."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+import msgspec
+from aiohttp import web
+
+from service import errors
+
+NO_STORE: Final = {"Cache-Control": "no-store", "Pragma": "no-cache"}
+
+_UNPRINTABLE: Final = re.compile(r"[^\x20-\x21\x23-\x5b\x5d-\x7e]")
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """How one error is answered."""
+
+    status: int
+    error: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+_LATER: Final = {"Retry-After": "1"}
+
+REPLIES: Final[Mapping[type[errors.RevokerError], Reply]] = {
+    errors.InvalidRequest: Reply(400, "invalid_request"),
+    errors.UnsupportedMediaType: Reply(415, "invalid_request"),
+    errors.RequestTooLarge: Reply(413, "invalid_request"),
+    errors.InvalidClient: Reply(401, "invalid_client", {"WWW-Authenticate": 'Basic realm="revoker"'}),
+    errors.TooManyFailures: Reply(429, "slow_down", {"Retry-After": "5"}),
+    errors.InsufficientScope: Reply(403, "insufficient_scope"),
+    errors.AccessDenied: Reply(403, "access_denied"),
+    errors.UnsupportedTokenType: Reply(400, "unsupported_token_type"),
+    errors.StoreUnavailable: Reply(503, "temporarily_unavailable", _LATER),
+    errors.StoreRefused: Reply(503, "temporarily_unavailable", _LATER),
+    errors.KeysUnavailable: Reply(503, "temporarily_unavailable", _LATER),
+}
+
+
+class ErrorBody(msgspec.Struct, frozen=True):
+    """The OAuth error object (RFC 6749 §5.2)."""
+
+    error: str
+    error_description: str
+
+
+def error_response(
+    status: int, error: str, description: str, headers: Mapping[str, str] | None = None
+) -> web.Response:
+    """An error as OAuth writes it; the description is cut down to the characters it allows."""
+    body = ErrorBody(error, _UNPRINTABLE.sub("", description)[:300])
+    return web.Response(
+        status=status,
+        body=msgspec.json.encode(body),
+        content_type="application/json",
+        headers={**NO_STORE, **(headers or {})},
+    )
+
+
+def response_to(error: errors.RevokerError) -> web.Response:
+    reply = REPLIES[type(error)]
+    return error_response(reply.status, reply.error, str(error), reply.headers)

@@ -1,0 +1,28 @@
+"""Types of members that several endpoints take."""
+
+import math
+from typing import Annotated
+
+import msgspec
+
+from service.errors import InvalidRequest
+from service.models import Number
+
+Text = Annotated[str, msgspec.Meta(min_length=1, max_length=16384)]
+Reason = Annotated[str, msgspec.Meta(max_length=512)]
+NumericDate = Annotated[Number, msgspec.Meta(description="seconds since 1970-01-01T00:00:00Z, UTC")]
+
+LATEST_S = 99_999_999_999
+
+
+def milliseconds(at: Number | None, name: str) -> int | None:
+    """A NumericDate as whole ms.
+
+    Raises:
+        InvalidRequest: negative, or beyond any date that a token can bear.
+    """
+    if at is None:
+        return None
+    if not math.isfinite(at) or not 0 <= at <= LATEST_S:
+        raise InvalidRequest(f"{name} is not a date in seconds since 1970")
+    return round(at * 1000)

@@ -1,0 +1,142 @@
+"""``POST /introspect`` (RFC 7662): may this token be used now?
+
+This is the path on every request of every gateway. It goes straight from the connection to
+:meth:`Introspection.respond`, past router and middleware; everything else on it is in ``callers``,
+``verdicts`` and ``store.lookups``.
+"""
+
+import time
+from typing import Annotated, Final
+
+import msgspec
+from aiohttp import web
+
+from service.api import endpoint
+from service.api.errors import NO_STORE
+from service.api.observing import answered, failed
+from service.api.parts import Parts
+from service.callers import Caller
+from service.errors import InvalidRequest, RevokerError
+from service.models import Claims, Issuer, Verdict
+
+PATH: Final = "/introspect"
+SCOPE: Final = "introspect"
+
+INACTIVE: Final = b'{"active":false}'
+ACTIVE: Final = b'{"active":true}'
+
+_IDENTITY: Final = (b'"iss"', b'"jti"', b'"sub"', b'"iat"', b'"exp"', b'"kid"', b'"sid"')
+"""Members that say which token is meant: one that stands twice could mean two tokens."""
+
+
+class Introspect(Claims, frozen=True, kw_only=True, gc=False):
+    """A token, or the claims of one whose signature the caller has checked.
+
+    In the claims form ``jti``, ``sub``, ``iat`` and ``exp`` are required.
+    """
+
+    token: Annotated[str, msgspec.Meta(min_length=1)] | None = None
+
+
+class Active(msgspec.Struct, frozen=True, kw_only=True):
+    """Not active: nothing but ``active``. The claims form answers ``active`` alone (RFC 7662 §2.2)."""
+
+    active: bool
+    scope: str | None = None
+    client_id: str | None = None
+    username: str | None = None
+    token_type: str | None = None
+    exp: int | None = None
+    iat: int | None = None
+    nbf: int | None = None
+    sub: str | None = None
+    aud: str | list[str] | None = None
+    iss: str | None = None
+    jti: str | None = None
+    sid: str | None = None
+    auth_time: int | None = None
+    acr: str | None = None
+    amr: list[str] | None = None
+
+
+decode: Final = msgspec.json.Decoder(Introspect)
+
+
+def issuer_of_claims(claims: Claims, caller: Caller) -> Issuer | None:
+    """The issuer that claims name; None where they are not the caller's business.
+
+    Raises:
+        InvalidRequest: what the claims form needs is missing.
+    """
+    issuer = caller.issuer(claims.iss)
+    if not claims.sub or claims.iat is None or claims.exp is None:
+        raise InvalidRequest("token, or jti, sub, iat and exp are needed")
+    if not claims.jti and issuer is not None and issuer.require_jti:
+        raise InvalidRequest("jti is missing")
+    return issuer
+
+
+class Introspection:
+    """Answers introspection requests."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._seconds = parts.metrics.introspection_seconds.observe
+
+    async def respond(self, request: web.Request) -> web.Response:
+        """Answer one request; every error but a broken connection becomes a response."""
+        began = time.perf_counter()
+        try:
+            response = await self._answer(request)
+        except RevokerError as error:
+            response = answered(self._parts, error)
+        except Exception:  # noqa: BLE001  # the boundary of the service
+            response = failed()
+        self._seconds(time.perf_counter() - began)
+        return response
+
+    async def _answer(self, request: web.Request) -> web.Response:
+        parts = self._parts
+        headers = request.headers
+        caller = parts.callers.remembered(headers.get("Authorization", ""))
+        if caller is None or headers.get("Content-Type") != "application/json":
+            return await self._answer_anyone(request)
+        if SCOPE not in caller.scopes:
+            caller.require(SCOPE)
+        raw = await endpoint.read_bytes(request, endpoint.BODY_LIMIT)
+        return _response(await self._judge(raw, caller))
+
+    async def _answer_anyone(self, request: web.Request) -> web.Response:
+        """The long way: a caller that was not seen before, a form, or something that is refused."""
+        endpoint.refuse_query(request)
+        fields, raw = await endpoint.read(request, endpoint.BODY_LIMIT)
+        caller = endpoint.authenticate(self._parts, request, fields)
+        caller.require(SCOPE)
+        if fields is None:
+            return _response(await self._judge(raw, caller))
+        token = fields.get("token")
+        if token is None:
+            raise InvalidRequest("token is missing")
+        return _response(await self._judge_token(token, caller))
+
+    async def _judge(self, raw: bytes, caller: Caller) -> bytes:
+        asked = endpoint.decoded(raw, decode)
+        if asked.token is not None:
+            return await self._judge_token(asked.token, caller)
+        for name in _IDENTITY:
+            if raw.count(name) > 1:
+                endpoint.refuse_duplicates(raw)
+                break
+        issuer = issuer_of_claims(asked, caller)
+        judged = await self._parts.verdicts.of_claims(asked, issuer, caller)
+        return ACTIVE if judged.verdict is Verdict.ACTIVE else INACTIVE
+
+    async def _judge_token(self, token: str, caller: Caller) -> bytes:
+        judged = await self._parts.verdicts.of_token(token, caller)
+        if judged.verdict is Verdict.ACTIVE and judged.token is not None:
+            return judged.token.answer
+        return INACTIVE
+
+
+def _response(body: bytes) -> web.Response:
+    return web.Response(body=body, content_type="application/json", headers=NO_STORE)

@@ -1,0 +1,103 @@
+"""Around every endpoint but the introspection: request id, log line, metrics, errors → responses."""
+
+import contextlib
+import re
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import structlog
+from aiohttp import web
+
+from service import errors
+from service.api.errors import error_response, response_to
+from service.api.parts import Parts
+
+_log = structlog.get_logger("service")
+
+_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}").fullmatch
+_QUIET: Final = frozenset({"/livez", "/readyz", "/metrics"})
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+_REFUSALS: Final[dict[type[errors.RevokerError], str]] = {
+    errors.InvalidClient: "wrong_credentials",
+    errors.TooManyFailures: "throttled",
+    errors.InsufficientScope: "insufficient_scope",
+    errors.AccessDenied: "access_denied",
+}
+_CAUSES: Final[dict[type[errors.RevokerError], str]] = {
+    errors.StoreUnavailable: "store_unavailable",
+    errors.StoreRefused: "store_refused",
+    errors.KeysUnavailable: "keys_unavailable",
+}
+
+
+def answered(parts: Parts, error: errors.RevokerError) -> web.Response:
+    """The response to an error, counted where an operator looks for it."""
+    kind = type(error)
+    if kind in _CAUSES:
+        parts.metrics.no_verdicts.labels(_CAUSES[kind]).inc()
+    elif kind in _REFUSALS:
+        parts.metrics.refused_callers.labels(_REFUSALS[kind]).inc()
+    return response_to(error)
+
+
+def failed() -> web.Response:
+    """The response to what nobody foresaw; called where that is being handled."""
+    _log.exception("request_failed")
+    return error_response(500, "server_error", "the service failed")
+
+
+def observed(
+    parts: Parts, paths: frozenset[str]
+) -> Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]:
+    """The middleware; ``paths`` are the routes that may stand in a metric."""
+    metrics = parts.metrics
+
+    @web.middleware
+    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+        began = time.perf_counter()
+        shown = request.headers.get("X-Request-Id", "")
+        request_id = shown if _REQUEST_ID(shown) else uuid.uuid4().hex
+        resource = request.match_info.route.resource
+        path = resource.canonical if resource is not None else ""
+        path = path if path in paths else "other"
+        with (
+            structlog.contextvars.bound_contextvars(request_id=request_id),
+            metrics.requests_in_progress.track_inprogress(),
+        ):
+            response = await _respond(parts, request, handler)
+            seconds = time.perf_counter() - began
+            metrics.requests.labels(path, str(response.status)).inc()
+            metrics.request_seconds.labels(path).observe(seconds)
+            if path not in _QUIET:
+                _log.info(
+                    "request",
+                    method=request.method if path != "other" else "",
+                    path=path,
+                    status=response.status,
+                    seconds=round(seconds, 6),
+                    peer=request.remote,
+                )
+        with contextlib.suppress(RuntimeError):  # a response that has begun keeps its headers
+            response.headers["X-Request-Id"] = request_id
+        return response
+
+    return middleware
+
+
+async def _respond(parts: Parts, request: web.Request, handler: Handler) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except errors.RevokerError as error:
+        return answered(parts, error)
+    except web.HTTPMethodNotAllowed as error:
+        return error_response(405, "invalid_request", "method not allowed", {"Allow": error.headers["Allow"]})
+    except web.HTTPNotFound:
+        return error_response(404, "invalid_request", "there is nothing at this path")
+    except web.HTTPException as error:
+        return error_response(error.status, "invalid_request", error.reason)
+    except Exception:  # noqa: BLE001  # the boundary of the service
+        return failed()

@@ -1,0 +1,87 @@
+"""``POST /revoke`` (RFC 7009): this one token stops being valid now."""
+
+import msgspec
+import structlog
+
+from service.api.endpoint import Call, Endpoint
+from service.api.fields import NumericDate, Text, milliseconds
+from service.api.parts import Parts
+from service.errors import AccessDenied, InvalidRequest, InvalidToken, UnsupportedTokenType
+from service.models import Claims, Issuer
+from service.rules import latest_exp
+
+_audit = structlog.get_logger("audit")
+
+
+class Revoke(msgspec.Struct, frozen=True, kw_only=True):
+    """A token by its text, or by ``jti``; without ``exp`` it is kept as long as any token can live."""
+
+    token: Text | None = None
+    token_type_hint: str | None = None
+    jti: Text | None = None
+    iss: Text | None = None
+    exp: NumericDate | None = None
+
+
+async def revoke(parts: Parts, call: Call[Revoke]) -> None:
+    """Revoke; a token that is not genuine stores nothing and is answered alike (RFC 7009 §2.2)."""
+    asked = call.body
+    if asked.token is not None:
+        await _revoke_token(parts, call, asked.token)
+    elif asked.jti is not None:
+        await _revoke_jti(parts, call, asked.jti)
+    else:
+        raise InvalidRequest("token is missing, or jti")
+
+
+async def _revoke_token(parts: Parts, call: Call[Revoke], token: str) -> None:
+    try:
+        verified = await parts.verifier.verify_origin(token)
+    except InvalidToken:
+        return
+    claims, caller = verified.claims, call.caller
+    if claims.iss not in caller.issuers:
+        raise AccessDenied("this caller may not revoke tokens of that issuer")
+    if caller.client_id and caller.client_id != (claims.client_id or claims.azp):
+        raise AccessDenied("this caller may revoke its own client's tokens only")
+    if not claims.jti:
+        raise UnsupportedTokenType("a token without jti can't be revoked by itself")
+    await _store(parts, call, verified.issuer, claims)
+
+
+async def _revoke_jti(parts: Parts, call: Call[Revoke], jti: str) -> None:
+    if call.caller.client_id:
+        raise AccessDenied("this caller may revoke its own client's tokens only, by token")
+    issuer = call.caller.known_issuer(call.body.iss)
+    exp = call.body.exp
+    milliseconds(exp, "exp")
+    if exp is not None and exp > latest_exp(issuer, int(parts.store.clocks.now() * 1000)):
+        raise InvalidRequest("exp is further ahead than max_token_lifetime allows")
+    await _store(parts, call, issuer, Claims(jti=jti, exp=exp))
+
+
+async def _store(parts: Parts, call: Call[Revoke], issuer: Issuer, claims: Claims) -> None:
+    assert claims.jti is not None  # noqa: S101  # both callers have looked
+    at = await parts.store.revocations.revoke_token(issuer, claims.jti, claims.exp)
+    _audit.info(
+        "token_revoked",
+        caller=call.caller.name,
+        peer=call.peer,
+        iss=issuer.iss,
+        jti=claims.jti,
+        sub=claims.sub,
+        exp=claims.exp,
+        revoked_at=at / 1000,
+    )
+
+
+ENDPOINTS = (
+    Endpoint(
+        path="/revoke",
+        scope="revoke",
+        body=Revoke,
+        answer=None,
+        summary="Revoke one token (RFC 7009)",
+        handle=revoke,
+    ),
+)

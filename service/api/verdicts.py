@@ -1,0 +1,151 @@
+"""From a token to a verdict: what every endpoint that judges tokens has in common."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+
+from service.callers import Caller
+from service.errors import InvalidToken, StoreUnavailable
+from service.metrics import Metrics
+from service.models import Claims, Issuer, Standing, Verdict
+from service.rules import bounds, judge
+from service.store.keys import TokenKeys, tag_and_start, user_tag
+from service.store.lookups import Found
+from service.store.store import Store
+from service.tokens.verifying import VerifiedToken, Verifier
+
+_log = structlog.get_logger("service")
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A verdict with what it rests on; ``standing`` is None where nothing was looked up."""
+
+    verdict: Verdict
+    claims: Claims | None = None
+    token: VerifiedToken | None = None
+    issuer: Issuer | None = None
+    standing: Standing | None = None
+    store_now: int = 0
+
+
+class Verdicts:
+    """Judges tokens for callers.
+
+    Every method raises ``StoreUnavailable``, ``StoreRefused`` or ``KeysUnavailable`` where no verdict
+    can be had.
+    """
+
+    def __init__(
+        self,
+        *,
+        verifier: Verifier,
+        store: Store,
+        clock: Callable[[], float],
+        metrics: Metrics,
+        allow_outage: bool,
+    ) -> None:
+        self._verifier = verifier
+        self._store = store
+        self._clock = clock
+        self._metrics = metrics
+        self._allow_outage: Final = allow_outage
+        self._count: Final = {verdict: metrics.verdicts.labels(verdict.value).inc for verdict in Verdict}
+
+    async def of_claims(self, claims: Claims, issuer: Issuer | None, caller: Caller) -> Judged:
+        """Judge claims whose signature the caller has checked; ``issuer`` None: not the caller's."""
+        if issuer is None or not caller.may_see(claims.aud):
+            return self._counted(Judged(Verdict.FOREIGN, claims))
+        keys = self._store.keys.of_token(claims, issuer)
+        try:
+            found = await self._store.lookups.find(keys)
+        except StoreUnavailable:
+            if not self._allow_outage:
+                raise
+            return self._counted(self._unchecked(claims, issuer, None))
+        return self._counted(self.judged(claims, issuer, found))
+
+    async def of_token(self, token: str, caller: Caller) -> Judged:
+        """Judge a token from its text."""
+        try:
+            verified = self._verifier.remembered(token) or await self._verifier.verify(token)
+        except InvalidToken:
+            return self._counted(Judged(Verdict.INVALID))
+        claims = verified.claims
+        if claims.iss not in caller.issuers or not caller.may_see(claims.aud):
+            return self._counted(Judged(Verdict.FOREIGN, claims, verified))
+        keys = self._store.keys.of_token(claims, verified.issuer)
+        try:
+            found = await self._store.lookups.find(keys)
+        except StoreUnavailable:
+            if not self._allow_outage:
+                raise
+            return self._counted(self._unchecked(claims, verified.issuer, verified))
+        return self._counted(self.judged(claims, verified.issuer, found, verified))
+
+    async def of_many(self, tokens: Sequence[tuple[Claims, Issuer, VerifiedToken | None]]) -> list[Judged]:
+        """Judge tokens whose signatures were checked, with one lookup for all of them."""
+        keys: list[TokenKeys] = [self._store.keys.of_token(claims, issuer) for claims, issuer, _ in tokens]
+        try:
+            found = await self._store.lookups.find_all(keys)
+        except StoreUnavailable:
+            if not self._allow_outage:
+                raise
+            return [self._counted(self._unchecked(*each)) for each in tokens]
+        return [
+            self._counted(self.judged(claims, issuer, each, token))
+            for (claims, issuer, token), each in zip(tokens, found, strict=True)
+        ]
+
+    def judged(
+        self, claims: Claims, issuer: Issuer, found: Found, token: VerifiedToken | None = None
+    ) -> Judged:
+        """Apply the rules to what was found."""
+        start = None
+        if issuer.own:
+            session = tag_and_start(claims.sid) if claims.sid else None
+            if session is None or session[0] != user_tag(issuer.iss, claims.sub or ""):
+                return Judged(Verdict.SESSION_MALFORMED, claims, token, issuer)
+            start = session[1]
+        verdict = judge(
+            claims,
+            issuer,
+            found.standing,
+            store_now=found.now,
+            own_now=int(self._clock() * 1000),
+            session_start=start,
+        )
+        return Judged(verdict, claims, token, issuer, found.standing, found.now)
+
+    def foreign(self) -> Judged:
+        """The verdict on a token that is none of the caller's business."""
+        return self._counted(Judged(Verdict.FOREIGN))
+
+    def invalid(self) -> Judged:
+        """The verdict on a text that is no token."""
+        return self._counted(Judged(Verdict.INVALID))
+
+    def _unchecked(self, claims: Claims, issuer: Issuer, token: VerifiedToken | None) -> Judged:
+        """What ``store_outage = "allow"`` answers while the store is away.
+
+        The token's own bounds count, and the blocks and keys that this process remembers.
+        """
+        now = int(self._clock() * 1000)
+        verdict = bounds(claims, issuer, store_now=now, own_now=now)
+        remembered = self._store.revocations.remembered
+        if verdict is Verdict.ACTIVE:
+            keys = {*issuer.revoked_kids, *remembered.keys[issuer.name]}
+            if keys and (claims.kid is None or claims.kid in keys):
+                verdict = Verdict.KEY_REVOKED
+            elif remembered.blocks.get(user_tag(issuer.iss, claims.sub or ""), 0) > now:
+                verdict = Verdict.USER_BLOCKED
+        if verdict is Verdict.ACTIVE:
+            self._metrics.unchecked_verdicts.inc()
+            _log.warning("answered_unchecked", iss=claims.iss, jti=claims.jti)
+        return Judged(verdict, claims, token, issuer)
+
+    def _counted(self, judged: Judged) -> Judged:
+        self._count[judged.verdict]()
+        return judged

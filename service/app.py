@@ -1,0 +1,222 @@
+"""Composition root: settings → parts → application; nothing else wires."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final
+
+import structlog
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+
+from service import __version__
+from service.api import routes
+from service.api.introspection import PATH as INTROSPECT
+from service.api.introspection import Introspection
+from service.api.parts import Parts
+from service.api.probes import Health
+from service.api.verdicts import Verdicts
+from service.callers import Caller, Callers
+from service.errors import StoreUnavailable
+from service.metrics import Metrics
+from service.models import Issuer
+from service.settings import CallerSettings, IssuerSettings, Settings
+from service.store import embedded
+from service.store.store import Store
+from service.tokens.keys import key_source
+from service.tokens.verifying import TrustedIssuer, Verifier
+
+_log = structlog.get_logger("service")
+
+Clock = Callable[[], float]
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Service:
+    """One process's worth of Revoker; does no I/O before :meth:`start`.
+
+    Attributes:
+        application: All endpoints, or all but health and metrics where those have a port of their own.
+        ops_application: Health and metrics, where ``ops_port`` is set.
+    """
+
+    def __init__(self, settings: Settings, *, clock: Clock = time.time) -> None:
+        self._settings = settings
+        self._issuers = issuers_of(settings)
+        registry = CollectorRegistry()
+        metrics = Metrics(registry, [issuer.name for issuer in self._issuers.values()])
+        metrics.info.labels(__version__).set(1)
+        self._sources = {each.name: key_source(each, metrics) for each in settings.issuers}
+        self._metrics = metrics
+        self.store: Final = store_of(settings, self._issuers, metrics, clock)
+        verifier = Verifier(
+            [
+                TrustedIssuer(
+                    issuer=self._issuers[each.issuer],
+                    keys=self._sources[each.name],
+                    audiences=frozenset(each.audiences),
+                    require_typ=each.require_typ,
+                )
+                for each in settings.issuers
+            ],
+            metrics,
+        )
+        self._parts = Parts(
+            callers=callers_of(settings, self._issuers),
+            issuers=self._issuers,
+            verifier=verifier,
+            store=self.store,
+            verdicts=Verdicts(
+                verifier=verifier,
+                store=self.store,
+                clock=clock,
+                metrics=metrics,
+                allow_outage=settings.revocation.store_outage == "allow",
+            ),
+            metrics=metrics,
+        )
+        self.health: Final = Health(self._problems, self._started)
+        self._was_started = False
+        self._introspection = Introspection(self._parts)
+        apart = settings.server.ops_port != 0
+        self.application: Final = routes.application(
+            self._parts, None if apart else self.health, self._introspection
+        )
+        self.ops_application: Final = routes.ops_application(self._parts, self.health) if apart else None
+
+    async def start(self) -> None:
+        """Begin to connect and to load keys; answers 503 until both have come."""
+        await self._declare_new_store()
+        self.store.open()
+        await asyncio.gather(*(source.start() for source in self._sources.values()))
+
+    async def close(self) -> None:
+        """End every connection and task."""
+        await self.store.close()
+        await asyncio.gather(*(source.close() for source in self._sources.values()))
+
+    def entry(self, handler: Handler) -> Handler:
+        """The way in: introspection goes past router and middleware, the rest to ``handler``."""
+        introspect = self._introspection.respond
+
+        async def enter(request: web.Request) -> web.StreamResponse:
+            if request.raw_path == INTROSPECT and request.method == "POST":
+                return await introspect(request)
+            return await handler(request)
+
+        return enter
+
+    def drain(self) -> None:
+        """Say that no more requests should come here; those that do are answered."""
+        self.health.draining = True
+
+    def reload(self, settings: Settings) -> None:
+        """Take over the callers of new settings; everything else needs a restart."""
+        self._parts.callers = callers_of(settings, self._issuers)
+        _log.info("callers_reloaded", callers=len(settings.callers))
+
+    def _started(self) -> bool:
+        """Whether store and keys were ever reached; from then on that is so for good."""
+        self._was_started = self._was_started or (
+            self.store.reached and all(source.ready for source in self._sources.values())
+        )
+        return self._was_started
+
+    def _problems(self) -> dict[str, str]:
+        problems = dict(self.store.problems)
+        for problem, names in {
+            "keys_never_loaded": [s.name for s in self._sources.values() if not s.ready],
+            "keys_stale": [s.name for s in self._sources.values() if s.stale],
+        }.items():
+            if names:
+                problems[problem] = f"of issuer {', '.join(names)}"
+            self._metrics.problems.labels(problem).set(bool(names))
+        return problems
+
+    async def _declare_new_store(self) -> None:
+        """An embedded store whose folder was just made is new, and not one that has lost its data."""
+        url = self._settings.redis.url
+        if not url.startswith("embedded:"):
+            return
+        folder = embedded.folder_of(url)
+        if embedded.is_new(folder):
+            for attempt in range(40):
+                try:
+                    await self.store.init()
+                except StoreUnavailable:
+                    if attempt == 39:
+                        raise
+                    await asyncio.sleep(0.05)
+                else:
+                    break
+            embedded.mark_known(folder)
+
+
+def build(settings: Settings, *, clock: Clock = time.time) -> Service:
+    """A service of these settings."""
+    return Service(settings, clock=clock)
+
+
+def issuers_of(settings: Settings) -> dict[str, Issuer]:
+    """The issuers by ``iss``, with the bounds that hold for each."""
+    return {each.issuer: _issuer(each, settings) for each in settings.issuers}
+
+
+def _issuer(each: IssuerSettings, settings: Settings) -> Issuer:
+    longest = settings.revocation.max_token_lifetime
+    return Issuer(
+        name=each.name,
+        iss=each.issuer,
+        clock_skew=each.clock_skew,
+        leeway=settings.revocation.leeway,
+        max_token_lifetime=longest,
+        cutoff_claim=each.cutoff_claim,
+        max_session_lifetime=each.max_session_lifetime,
+        horizon=max(longest, each.max_session_lifetime) if each.cutoff_claim == "auth_time" else longest,
+        require_jti=each.require_jti,
+        revoked_kids=frozenset(each.revoked_kids),
+    )
+
+
+def store_of(
+    settings: Settings, issuers: Mapping[str, Issuer], metrics: Metrics, clock: Clock = time.time
+) -> Store:
+    """The store of these settings, not opened yet."""
+    url = settings.redis.url
+    if url.startswith("embedded:"):
+        url = embedded.url_of(embedded.folder_of(url))
+    return Store(
+        url=url,
+        password=None,
+        prefix=settings.redis.key_prefix,
+        timeout=settings.redis.timeout,
+        wait_replicas=settings.redis.wait_replicas,
+        policy=settings.revocation.data_loss,
+        issuers=issuers,
+        metrics=metrics,
+        now=clock,
+    )
+
+
+def callers_of(settings: Settings, issuers: Mapping[str, Issuer]) -> Callers:
+    """The callers of these settings."""
+    return Callers((_caller(each, settings, issuers) for each in settings.callers), monotonic=time.monotonic)
+
+
+def _caller(each: CallerSettings, settings: Settings, issuers: Mapping[str, Issuer]) -> Caller:
+    allowed = {
+        iss: issuer
+        for iss, issuer in issuers.items()
+        if not each.issuers or iss in each.issuers or issuer.name in each.issuers
+    }
+    configured = {issuer.issuer for issuer in settings.issuers}
+    usable = [issuer for iss, issuer in allowed.items() if iss in configured or not configured]
+    return Caller(
+        name=each.name,
+        digests=tuple(each.secret_sha256),
+        scopes=frozenset(each.scopes),
+        audiences=frozenset(each.audiences),
+        issuers=allowed,
+        default_issuer=usable[0] if len(usable) == 1 else None,
+        client_id=each.client_id,
+    )

@@ -1,0 +1,42 @@
+"""How far this machine's clock is from the store's."""
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+DEGRADED_S: Final = 5.0
+NO_VERDICT_S: Final = 30.0
+
+
+class Clocks:
+    """Compares the service's clock with Redis ``TIME``.
+
+    Attributes:
+        now: The service's clock, in seconds UTC.
+        ahead: How many seconds it was ahead of the store's at the last comparison; 0.0 where that
+            lies within the round trip.
+    """
+
+    def __init__(self, now: Callable[[], float] = time.time) -> None:
+        self.now: Final = now
+        self.ahead = 0.0
+
+    def compare(self, store_ms: int, sent: float, received: float) -> str | None:
+        """Take in one reading; returns why no verdict can rest on it, None where one can.
+
+        Args:
+            store_ms: Redis ``TIME`` in ms.
+            sent: The service's clock before the command left, s.
+            received: The same when the reply had come.
+        """
+        store = store_ms / 1000
+        if store < sent - 0.002:
+            self.ahead = sent - store
+        elif store > received:
+            self.ahead = received - store
+        else:
+            self.ahead = 0.0
+            return None
+        if abs(self.ahead) > NO_VERDICT_S:
+            return f"the clocks of the service and the store are {abs(self.ahead):.0f} seconds apart"
+        return None

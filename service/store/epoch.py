@@ -1,0 +1,278 @@
+"""Notices that the store has lost data, and says what follows (DESIGN §5).
+
+The store carries an *epoch*: the id of the data set, when data was last found missing, and the cutoff
+that followed. Every reading of the store brings the epoch, the number of revocations ever stored and
+this process's share of them. As long as the epoch is the one known and no number went down, nothing
+that this process knows of was lost. Otherwise the reading is worth nothing until the loss is settled.
+"""
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import structlog
+
+from service.errors import StoreRefused, StoreUnavailable
+from service.metrics import Metrics
+from service.models import NOTHING, Standing
+
+_log = structlog.get_logger("store")
+
+DataLoss = Literal["cutoff", "refuse", "ignore"]
+_FINDINGS: Final[dict[DataLoss, str]] = {
+    "cutoff": "cutoff",
+    "refuse": "refused",
+    "ignore": "ignored",
+}
+_DAY_MS: Final = 86_400_000
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """One data set.
+
+    Attributes:
+        noticed: When data was last found missing, by Redis (ms); 0 for a store declared new.
+        cutoff: Everything issued before it is not active (ms; 0: none).
+        finding: ``new``, ``cutoff``, ``refused`` (no verdicts until accepted), ``ignored`` or ``accepted``.
+    """
+
+    id: str
+    noticed: int
+    cutoff: int
+    finding: str
+
+    @classmethod
+    def parse(cls, text: bytes) -> "Epoch":
+        """Read the value of ``rv:epoch``; what can't be read is some other data set of unknown age."""
+        parts = text.decode(errors="replace").split(" ")
+        if len(parts) == 4 and parts[1].isdecimal() and parts[2].isdecimal():
+            return cls(parts[0], int(parts[1]), int(parts[2]), parts[3])
+        return cls("", 0, 0, "")
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What a reading must at least show: the epoch as it stands in the store, and the two numbers."""
+
+    epoch: bytes
+    seq: int
+    share: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """The epoch and the numbers as one command read them from a primary, and its ``TIME`` in ms."""
+
+    epoch: bytes | None
+    seq: int
+    share: int | None
+    now: int
+
+
+Read = Callable[[], Awaitable[Reading]]
+SetEpoch = Callable[[bytes, str, int, str, int | None], Awaitable[tuple[bool, bytes, int, int]]]
+WriteBack = Callable[[], Awaitable[None]]
+
+
+class DataSet:
+    """What this process knows of the data set, and what it does when that turns out to be gone."""
+
+    def __init__(
+        self,
+        *,
+        policy: DataLoss,
+        metrics: Metrics,
+        read: Read,
+        set_epoch: SetEpoch,
+        write_back: WriteBack,
+    ) -> None:
+        self._policy: Final = policy
+        self._metrics = metrics
+        self._read = read
+        self._set_epoch = set_epoch
+        self._write_back = write_back
+        self._lock = asyncio.Lock()
+        self.known: Known | None = None
+        self.epoch: Epoch | None = None
+        self.nothing: Standing = NOTHING
+        self._read_at = 0
+        self._wrote_at = 0
+
+    @property
+    def settling(self) -> bool:
+        """Whether a loss is being settled now."""
+        return self._lock.locked()
+
+    @property
+    def refusal(self) -> str | None:
+        """Why the store may not be believed although it answers; None where it may."""
+        if self.epoch is not None and self.epoch.finding == "refused":
+            return "the store has lost data, and nobody has accepted that"
+        return None
+
+    def confirms(
+        self,
+        known: Known | None,
+        epoch: bytes | None,
+        seq: bytes | None,
+        share: bytes | None,
+        now: int,
+    ) -> bool:
+        """Whether a reading shows all that was known before it was asked for; if so, learn from it.
+
+        Args:
+            known: :attr:`known` as it was when the reading was asked for.
+            epoch: As read.
+            seq: As read.
+            share: As read.
+            now: Redis ``TIME`` of the reading, ms.
+        """
+        if known is None or epoch != known.epoch or self.known is None or self.known.epoch != epoch:
+            return False
+        count, own = int(seq or 0), int(share or 0)
+        if count < known.seq or own < known.share:
+            return False
+        self._read_at = now
+        if count > known.seq or own > known.share:
+            self._learn(epoch, count, own)
+        return True
+
+    def wrote(self, epoch: bytes, seq: int, share: int) -> bool:
+        """Learn the numbers that a write of this process's own brought; False where it met another epoch."""
+        if self.known is None or self.known.epoch != epoch:
+            return False
+        self._learn(epoch, seq, share)
+        self._wrote_at = self._read_at
+        return True
+
+    def share_ages(self) -> bool:
+        """Whether this process's share must be kept alive by a heartbeat soon."""
+        return bool(self.known and self.known.share) and self._read_at - self._wrote_at > _DAY_MS // 4
+
+    def renewed(self) -> None:
+        """The share lives for another day."""
+        self._wrote_at = self._read_at
+
+    def _learn(self, epoch: bytes, seq: int, share: int) -> None:
+        known = self.known
+        if known is not None and known.epoch == epoch:
+            self.known = Known(epoch, max(seq, known.seq), max(share, known.share))
+
+    async def settle(self, *, since: int = 0, cause: str = "") -> None:
+        """Bring this process and the store to one epoch, after a reading did not confirm what was known.
+
+        Args:
+            since: Data is known to be missing at this Redis time (ms); an epoch noticed before it won't do.
+            cause: Why, where ``since`` is given.
+
+        Raises:
+            StoreUnavailable: the store did not answer; nothing is settled.
+            StoreRefused: it is no primary.
+        """
+        async with self._lock:
+            for _ in range(8):
+                if await self._settled(since, cause):
+                    return
+            raise StoreUnavailable("the store's epoch keeps changing")
+
+    async def _settled(self, since: int, cause: str) -> bool:
+        reading = await self._read()
+        found = Epoch.parse(reading.epoch) if reading.epoch is not None else None
+        missing = self._missing(reading, found)
+        if missing is None and (since == 0 or (self.epoch is not None and self.epoch.noticed >= since)):
+            return True
+        if found is not None and self._answers(found, since):
+            await self._adopt(found, reading)
+            return True
+        return await self._begin(reading, missing or cause)
+
+    def _missing(self, reading: Reading, found: Epoch | None) -> str | None:
+        known = self.known
+        if found is None:
+            return "the store has no epoch"
+        if known is None or self.epoch is None or reading.epoch != known.epoch:
+            return "the store holds another data set"
+        if reading.seq < known.seq:
+            return "the store holds fewer revocations than before"
+        share = reading.share
+        if share is None and reading.now - self._wrote_at > _DAY_MS - 3_600_000:
+            self.known = Known(known.epoch, known.seq, 0)
+        elif (share or 0) < known.share:
+            return "the store has lost revocations of this process"
+        self._read_at = reading.now
+        return None
+
+    def _answers(self, found: Epoch, since: int) -> bool:
+        """Whether an epoch that is not this process's own tells of all that this process misses."""
+        if self.epoch is None:
+            return found.id != ""
+        if found == self.epoch:
+            return False
+        return found.noticed >= max(self._read_at, since)
+
+    async def _begin(self, reading: Reading, missing: str) -> bool:
+        finding = _FINDINGS[self._policy]
+        stood = max(
+            self.epoch.cutoff if self.epoch else 0,
+            Epoch.parse(reading.epoch).cutoff if reading.epoch else 0,
+        )
+        latest = max(self._read_at, self.epoch.noticed if self.epoch else 0, stood)
+        done, text, seq, share = await self._set_epoch(
+            reading.epoch or b"",
+            new_id(),
+            latest,
+            finding,
+            None if finding == "cutoff" else stood,
+        )
+        if not done:
+            return False
+        epoch = Epoch.parse(text)
+        _log.error(
+            "data_lost",
+            missing=missing,
+            policy=self._policy,
+            epoch=epoch.id,
+            cutoff_ms=epoch.cutoff,
+            blocks_and_keys="written back" if self.epoch else "not known to this process",
+            hint=None if reading.epoch is not None else
+            "a new installation is declared with `revoker store init` before the first start",
+        )  # fmt: skip
+        await self._adopt(epoch, Reading(text, seq, share, reading.now))
+        return True
+
+    async def _adopt(self, epoch: Epoch, reading: Reading) -> None:
+        known_before = self.epoch
+        if known_before is not None:
+            await self._write_back()
+            self._metrics.data_losses.inc()
+            _log.warning("epoch_adopted", epoch=epoch.id, finding=epoch.finding, cutoff_ms=epoch.cutoff)
+        elif epoch.finding != "new":
+            self._metrics.data_losses.inc()
+        self.epoch = epoch
+        self.known = Known(reading.epoch or b"", reading.seq, reading.share or 0)
+        self._read_at = reading.now
+        self.nothing = Standing(loss=epoch.cutoff) if epoch.cutoff else NOTHING
+
+
+def new_id() -> str:
+    return secrets.token_hex(8)
+
+
+def decode(values: list[Any]) -> Reading:
+    """A :class:`Reading` of ``MGET epoch seq share``, ``TIME`` and ``ROLE``.
+
+    Raises:
+        StoreRefused: the server is no primary.
+    """
+    (epoch, seq, share), (seconds, micros), role = values
+    if role[0] not in {b"master", "master"}:
+        raise StoreRefused("the store's server is not a primary")
+    return Reading(
+        epoch,
+        int(seq or 0),
+        None if share is None else int(share),
+        int(seconds) * 1000 + int(micros) // 1000,
+    )

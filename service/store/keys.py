@@ -1,0 +1,121 @@
+"""Every Redis key, as DESIGN §4 lists them: bounded in length, and no two things share one.
+
+| key | value | expires |
+| --- | --- | --- |
+| ``rv:jti:<issuer>:<jti>`` | ms of revocation | 60 s after the token can last be active |
+| ``rv:session-cutoff:<issuer>:<sid>``, ``rv:client-cutoff:…``, ``rv:issuer-cutoff:<issuer>`` | ms, then a space and the reason where one was given | cutoff + horizon + skew + leeway + 60 s |
+| ``rv:{<u>}:user`` | JSON of :class:`service.models.UserStanding` | with the last of its cutoffs; a block without end keeps it |
+| ``rv:{<u>}:session-cutoff:<sid>`` | as above, for sessions kept here | likewise |
+| ``rv:keys:<issuer>`` | JSON: ``{kid: [ms, reason]}`` | never |
+| ``rv:blocks`` | hash: ``u`` → ms until which the user is blocked | never (entries go with their block) |
+| ``rv:epoch`` | id, noticed ms, cutoff ms, finding | never |
+| ``rv:seq``, ``rv:seq:<instance>`` | revocations stored in all, and by one process | never; a day after its last write |
+"""
+
+import base64
+import functools
+import hashlib
+import re
+import struct
+from typing import Final
+
+from service.models import Claims, Issuer
+
+_PLAIN: Final = re.compile(r"[A-Za-z0-9\-._~:@/|+][A-Za-z0-9\-._~:@/|+=]{0,127}").fullmatch
+
+_SID: Final = re.compile(r"[A-Za-z0-9_-]{38}").fullmatch
+SID_BYTES: Final = 28
+TAG_BYTES: Final = 12
+
+
+def segment(value: str) -> str:
+    """The form in which a value stands in a key: itself where that is short and safe, else a digest."""
+    if _PLAIN(value):
+        return value
+    return "=" + _base64url(hashlib.sha256(value.encode()).digest())
+
+
+@functools.lru_cache(maxsize=65536)
+def user_tag(iss: str, sub: str) -> str:
+    """``u``: what all keys of one user share as their hash tag.
+
+    base64url of the first 96 bits of SHA-256 over the length of ``iss`` in characters, a colon,
+    ``iss`` and ``sub``: no two pairs give the same text.
+    """
+    return _base64url(hashlib.sha256(f"{len(iss)}:{iss}{sub}".encode()).digest()[:TAG_BYTES])
+
+
+def tag_and_start(sid: str) -> tuple[str, int] | None:
+    """The user's tag and the start in ms that a ``sid`` minted here carries; None for any other."""
+    if not _SID(sid):
+        return None
+    raw = base64.urlsafe_b64decode(sid + "==")
+    if _base64url(raw) != sid:
+        return None
+    high, low = struct.unpack_from(">HI", raw)
+    return _base64url(raw[6 : 6 + TAG_BYTES]), (high << 32) | low
+
+
+def new_sid(start_ms: int, tag: str, random: bytes) -> str:
+    """A ``sid`` of 48 bits of time, the user's tag and 80 random bits."""
+    return _base64url(
+        struct.pack(">HI", start_ms >> 32, start_ms & 0xFFFFFFFF) + base64.urlsafe_b64decode(tag) + random
+    )
+
+
+def _base64url(raw: bytes) -> str:
+    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
+
+
+class Keys:
+    """Builds keys under one prefix."""
+
+    def __init__(self, prefix: str) -> None:
+        self._prefix = prefix
+        self.epoch: Final = f"{prefix}:epoch"
+        self.seq: Final = f"{prefix}:seq"
+        self.blocks: Final = f"{prefix}:blocks"
+
+    def share(self, instance: str) -> str:
+        return f"{self._prefix}:seq:{instance}"
+
+    def jti(self, issuer: Issuer, jti: str) -> str:
+        return f"{self._prefix}:jti:{issuer.name}:{segment(jti)}"
+
+    def user(self, tag: str) -> str:
+        return f"{self._prefix}:{{{tag}}}:user"
+
+    def user_of(self, issuer: Issuer, sub: str) -> str:
+        return self.user(user_tag(issuer.iss, sub))
+
+    def session_cutoff(self, issuer: Issuer, sid: str) -> str:
+        """Of a session kept here with the user's keys, of any other by itself."""
+        own = tag_and_start(sid) if issuer.own else None
+        if own is None:
+            return f"{self._prefix}:session-cutoff:{issuer.name}:{segment(sid)}"
+        return f"{self._prefix}:{{{own[0]}}}:session-cutoff:{sid}"
+
+    def client_cutoff(self, issuer: Issuer, client: str) -> str:
+        return f"{self._prefix}:client-cutoff:{issuer.name}:{segment(client)}"
+
+    def issuer_cutoff(self, issuer: Issuer) -> str:
+        return f"{self._prefix}:issuer-cutoff:{issuer.name}"
+
+    def revoked_keys(self, issuer: Issuer) -> str:
+        return f"{self._prefix}:keys:{issuer.name}"
+
+    def of_token(self, claims: Claims, issuer: Issuer) -> "TokenKeys":
+        """What must be read to judge a token, in the order of :class:`service.models.Standing`."""
+        name = issuer.name
+        client = claims.client_id or claims.azp
+        return (
+            f"{self._prefix}:jti:{name}:{segment(claims.jti)}" if claims.jti else None,
+            self.user(user_tag(issuer.iss, claims.sub)) if claims.sub else None,
+            self.session_cutoff(issuer, claims.sid) if claims.sid else None,
+            f"{self._prefix}:client-cutoff:{name}:{segment(client)}" if client else None,
+            f"{self._prefix}:issuer-cutoff:{name}",
+            f"{self._prefix}:keys:{name}",
+        )
+
+
+TokenKeys = tuple[str | None, str | None, str | None, str | None, str | None, str | None]

@@ -1,0 +1,396 @@
+"""Lookups that coalesce: all that wait in one turn of the event loop leave as one command.
+
+A request that is alone waits for nobody, since its batch leaves at the end of the very turn in which it
+came. Several batches may be under way, so nobody waits for another's round trip. Every batch reads, in
+one write to the socket, its keys (equal ones once), the epoch, the two numbers, ``TIME`` and ``ROLE``;
+so no verdict rests on anything older than its request.
+
+What happens to a batch:
+
+    find → waiting → _send → under way → _answered → every future gets its own
+                        ↑                    |  connection lost: once more, if there is time
+                        └── settled ←────────┘  numbers too low: the loss is settled first, then once more
+"""
+
+import asyncio
+import functools
+from collections.abc import Awaitable, Sequence
+from typing import Any, Final
+
+import msgspec
+import structlog
+
+from service.errors import NoVerdict, StoreRefused, StoreUnavailable
+from service.metrics import Metrics
+from service.models import Mark, Standing, UserStanding
+from service.store.clocks import Clocks
+from service.store.connection import Address, Replies, Wire, pack
+from service.store.epoch import DataSet, Known
+from service.store.keys import Keys, TokenKeys
+
+_log = structlog.get_logger("store")
+
+BATCH: Final = 512
+"""Lookups in one command at most: longer ones would keep the server from everybody else."""
+
+UNDER_WAY: Final = 32
+WAITING: Final = 65536
+
+_BACKOFF_S: Final = (0.02, 0.05, 0.1, 0.2, 0.4)
+
+_TIME_AND_ROLE: Final = pack([("TIME",), ("ROLE",)])
+
+
+class Found:
+    """What the store said about one token, and its ``TIME`` (ms) when it said so."""
+
+    __slots__ = ("now", "standing")
+
+    def __init__(self, standing: Standing, now: int) -> None:
+        self.standing = standing
+        self.now = now
+
+
+class _Group:
+    """Collects the answers of several lookups into one future."""
+
+    __slots__ = ("found", "future", "missing")
+
+    def __init__(self, size: int, future: "asyncio.Future[list[Found]]") -> None:
+        self.found: list[Any] = [None] * size
+        self.missing = size
+        self.future = future
+
+
+class _Place:
+    """One lookup's place in a group; does what a future would do."""
+
+    __slots__ = ("group", "index")
+
+    def __init__(self, group: _Group, index: int) -> None:
+        self.group = group
+        self.index = index
+
+    def done(self) -> bool:
+        return self.group.future.done()
+
+    def set_result(self, found: Found) -> None:
+        group = self.group
+        group.found[self.index] = found
+        group.missing -= 1
+        if not group.missing:
+            group.future.set_result(group.found)
+
+    def set_exception(self, error: Exception) -> None:
+        self.group.future.set_exception(error)
+
+
+Answer = asyncio.Future[Found] | _Place
+
+
+class _Batch:
+    __slots__ = ("deadline", "known", "places", "requests", "sent", "tries")
+
+    def __init__(self, requests: list[tuple[TokenKeys, Answer]], deadline: float) -> None:
+        self.requests = requests
+        self.deadline = deadline
+        self.places: dict[str, int] = {}
+        self.known: Known | None = None
+        self.sent = 0.0
+        self.tries = 0
+
+
+class Lookups:
+    """Answers what stands against tokens, as the primary says after each was asked for."""
+
+    def __init__(
+        self,
+        address: Address,
+        *,
+        keys: Keys,
+        share: str,
+        data: DataSet,
+        metrics: Metrics,
+        clocks: Clocks,
+    ) -> None:
+        """Nothing connects before :meth:`open`.
+
+        Args:
+            address: Of the store.
+            keys: Its keys.
+            share: The key of this process's share.
+            data: What is known of the data set.
+            metrics: Where to count.
+            clocks: Told Redis ``TIME`` with every batch; may forbid verdicts.
+        """
+        self._address = address
+        self._tail = (keys.epoch, keys.seq, share)
+        self._data = data
+        self._metrics = metrics
+        self._clocks = clocks
+        self._loop = asyncio.get_running_loop()
+        self._wire: Wire | None = None
+        self._down: str | None = None
+        self._waiting: list[tuple[TokenKeys, Answer]] = []
+        self._waiting_since = 0.0
+        self._again: list[_Batch] = []
+        self._unsettled: list[_Batch] = []
+        self._under_way: dict[_Batch, None] = {}
+        self._scheduled = False
+        self._watch: asyncio.TimerHandle | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closed = False
+
+    def open(self) -> None:
+        """Begin to connect, and keep at it; what is asked meanwhile waits up to the time-out."""
+        self._start(self._connect())
+
+    async def close(self) -> None:
+        """End the connection; what is under way fails."""
+        self._closed = True
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._watch is not None:
+            self._watch.cancel()
+        if self._wire is not None:
+            self._wire.abort()
+        self._fail_all(StoreUnavailable("the service is stopping"))
+
+    @property
+    def connected(self) -> bool:
+        return self._wire is not None
+
+    def find(self, keys: TokenKeys) -> "asyncio.Future[Found]":
+        """Look one token up.
+
+        The future fails with ``StoreUnavailable`` where the store is unreachable or late, and with
+        ``StoreRefused`` where it may not be believed. Cancelling it harms no other lookup.
+        """
+        future: asyncio.Future[Found] = self._loop.create_future()
+        self._add(keys, future)
+        return future
+
+    def find_all(self, keys: Sequence[TokenKeys]) -> Awaitable[list[Found]]:
+        """Look several tokens up; the answers stand in the same order, and fail together."""
+        future: asyncio.Future[list[Found]] = self._loop.create_future()
+        if not keys:
+            future.set_result([])
+            return future
+        group = _Group(len(keys), future)
+        for index, each in enumerate(keys):
+            self._add(each, _Place(group, index))
+        return future
+
+    async def touch(self) -> None:
+        """Read what every batch reads, and no more; raises as :meth:`find` fails."""
+        await self.find((None, None, None, None, None, None))
+
+    def _add(self, keys: TokenKeys, answer: Answer) -> None:
+        if self._down is not None or len(self._waiting) >= WAITING:
+            if not answer.done():
+                answer.set_exception(StoreUnavailable(self._down or "too many lookups are waiting"))
+            return
+        if not self._waiting:
+            self._waiting_since = self._loop.time()
+        self._waiting.append((keys, answer))
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._send)
+
+    def _send(self) -> None:
+        self._scheduled = False
+        if self._watch is None and (self._waiting or self._again):
+            self._watch = self._loop.call_later(self._address.timeout, self._expire)
+        while self._wire is not None and len(self._under_way) < UNDER_WAY:
+            if self._again:
+                batch = self._again.pop(0)
+            elif self._waiting:
+                requests, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
+                batch = _Batch(requests, self._waiting_since + self._address.timeout)
+            else:
+                return
+            self._transmit(self._wire, batch)
+
+    def _transmit(self, wire: Wire, batch: _Batch) -> None:
+        places = batch.places
+        if not places:
+            for keys, _ in batch.requests:
+                for key in keys:
+                    if key is not None and key not in places:
+                        places[key] = len(places)
+        batch.known = self._data.known
+        batch.sent = self._clocks.now()
+        batch.tries += 1
+        self._under_way[batch] = None
+        command = pack([("MGET", *places, *self._tail)])
+        wire.send(command + _TIME_AND_ROLE, 3, functools.partial(self._answered, batch))
+
+    def _answered(self, batch: _Batch, replies: Replies | None) -> None:
+        if batch not in self._under_way:
+            return
+        del self._under_way[batch]
+        if self._waiting or self._again:
+            self._send()
+        if replies is None:
+            self._once_more(batch)
+            return
+        received = self._clocks.now()
+        values, stamp, role = replies
+        for reply in replies:
+            if isinstance(reply, Exception):
+                self._fail(batch, StoreUnavailable(f"the store answered {str(reply).split(' ')[0]}"))
+                return
+        self._metrics.lookup_seconds.observe(received - batch.sent)
+        self._metrics.lookup_batch.observe(len(batch.requests))
+        if role[0] != b"master":
+            self._fail(batch, StoreRefused("the store's server is not a primary"))
+            if self._wire is not None:
+                self._wire.abort()
+            return
+        now = int(stamp[0]) * 1000 + int(stamp[1]) // 1000
+        if (apart := self._clocks.compare(now, batch.sent, received)) is not None:
+            self._fail(batch, StoreRefused(apart))
+        elif not self._data.confirms(batch.known, values[-3], values[-2], values[-1], now):
+            self._settle(batch)
+        elif (why := self._data.refusal) is not None:
+            self._fail(batch, StoreRefused(why))
+        else:
+            self._deliver(batch, values, now)
+
+    def _deliver(self, batch: _Batch, values: list[bytes | None], now: int) -> None:
+        nothing = Found(self._data.nothing, now)
+        del values[-3:]
+        if values.count(None) == len(batch.places):
+            for _, answer in batch.requests:
+                if not answer.done():
+                    answer.set_result(nothing)
+            return
+        places = batch.places
+        loss = self._data.nothing.loss
+        for keys, answer in batch.requests:
+            if not answer.done():
+                said = [None if key is None else values[places[key]] for key in keys]
+                try:
+                    answer.set_result(Found(_standing(said, loss), now))
+                except (ValueError, msgspec.MsgspecError) as error:
+                    _log.error("store_unreadable", error=str(error))
+                    answer.set_exception(StoreRefused("the store holds what can't be read"))
+
+    def _once_more(self, batch: _Batch) -> None:
+        if batch.tries < 2 and self._down is None and not self._closed:
+            self._again.append(batch)
+            self._send()
+        else:
+            self._fail(batch, StoreUnavailable(self._down or "the connection to the store broke"))
+
+    def _settle(self, batch: _Batch) -> None:
+        self._unsettled.append(batch)
+        if len(self._unsettled) == 1:
+            self._start(self._settle_all())
+
+    async def _settle_all(self) -> None:
+        failure: NoVerdict | None = None
+        try:
+            await self._data.settle()
+        except NoVerdict as error:
+            failure = error
+        batches, self._unsettled = self._unsettled, []
+        for batch in batches:
+            if failure is not None or batch.tries > 2 or batch.deadline < self._loop.time():
+                self._fail(batch, failure or StoreUnavailable("the loss of data took too long to settle"))
+            else:
+                self._again.append(batch)
+        self._send()
+
+    def _fail(self, batch: _Batch, error: NoVerdict) -> None:
+        self._metrics.lookup_errors.inc()
+        for _, answer in batch.requests:
+            if not answer.done():
+                answer.set_exception(error)
+
+    def _fail_all(self, error: NoVerdict) -> None:
+        waiting, self._waiting = self._waiting, []
+        again, self._again = self._again, []
+        for batch in [*self._under_way, *again, _Batch(waiting, 0)]:
+            if batch.requests:
+                self._fail(batch, error)
+
+    def _expire(self) -> None:
+        """Fail what has waited longer than the time-out; a connection that is that late is ended."""
+        self._watch = None
+        now = self._loop.time()
+        late = StoreUnavailable("the store did not answer in time")
+        ends = [batch.deadline for batch in (*self._under_way, *self._again)]
+        if self._waiting:
+            ends.append(self._waiting_since + self._address.timeout)
+        stuck = [batch for batch in self._under_way if batch.deadline <= now]
+        for batch in stuck:
+            del self._under_way[batch]
+            self._fail(batch, late)
+        for batch in [batch for batch in self._again if batch.deadline <= now]:
+            self._again.remove(batch)
+            self._fail(batch, late)
+        if self._waiting and self._waiting_since + self._address.timeout <= now:
+            waiting, self._waiting = self._waiting, []
+            self._fail(_Batch(waiting, 0), late)
+        if stuck and self._wire is not None:
+            self._wire.abort()
+        if any(end > now for end in ends):
+            self._watch = self._loop.call_at(min(end for end in ends if end > now), self._expire)
+
+    def _lost(self, wire: Wire) -> None:
+        if wire is self._wire:
+            self._wire = None
+            if not self._closed:
+                self._start(self._connect())
+
+    async def _connect(self) -> None:
+        attempt = 0
+        while True:
+            try:
+                self._wire = await self._address.wire(self._lost)
+            except StoreUnavailable as error:
+                if self._down is None:
+                    _log.error("store_down", error=str(error), cause=repr(error.__cause__))
+                self._down = str(error)
+                self._metrics.store_up.set(0)
+                self._fail_all(error)
+                await asyncio.sleep(_BACKOFF_S[min(attempt, len(_BACKOFF_S) - 1)])
+                attempt += 1
+            else:
+                if self._down is not None:
+                    _log.info("store_up")
+                self._down = None
+                self._metrics.store_up.set(1)
+                self._send()
+                return
+
+    def _start(self, work: Any) -> None:
+        task: asyncio.Task[None] = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _standing(said: list[bytes | None], loss: int) -> Standing:
+    jti, user, session, client, issuer, revoked = said
+    return Standing(
+        jti=None if jti is None else mark(jti),
+        user=None if user is None else user_standing(user),
+        session=None if session is None else mark(session),
+        client=None if client is None else mark(client),
+        issuer=None if issuer is None else mark(issuer),
+        keys={} if revoked is None else revoked_keys(revoked),
+        loss=loss,
+    )
+
+
+@functools.lru_cache(maxsize=4096)
+def mark(value: bytes) -> Mark:
+    """A time in ms, then a space and a reason where one was given."""
+    at, _, reason = value.decode().partition(" ")
+    return Mark(int(at), reason)
+
+
+user_standing: Final = msgspec.json.Decoder(UserStanding).decode
+revoked_keys: Final = functools.lru_cache(maxsize=1024)(msgspec.json.Decoder(dict[str, Mark]).decode)

@@ -1,0 +1,11 @@
+-- Blocks a user until a time; a block never gets shorter.
+-- KEYS: user, blocks, seq, share, epoch.
+-- ARGV: ms of the end, ms for which the record is kept after that, reason, u.
+-- Returns: ms of the end that stands, seq, share, epoch.
+local user = read_user(KEYS[1])
+local till = math.max(user.blocked, tonumber(ARGV[1]))
+if till > user.blocked and ARGV[3] ~= '' then user.block_reason = ARGV[3] end
+user.blocked = till
+write_user(KEYS[1], user, tonumber(ARGV[2]))
+redis.call('HSET', KEYS[2], ARGV[4], digits(till))
+return answer(digits(till))

@@ -1,0 +1,14 @@
+-- Takes back the revocation of a signing key.
+-- KEYS: the issuer's revoked keys, seq, share, epoch.
+-- ARGV: kid.
+-- Returns: 1 where it was revoked, else 0; seq, share, epoch.
+local text = redis.call('GET', KEYS[1])
+local keys = text and cjson.decode(text) or {}
+local stood = keys[ARGV[1]] and 1 or 0
+keys[ARGV[1]] = nil
+if next(keys) then
+  redis.call('SET', KEYS[1], cjson.encode(keys))
+else
+  redis.call('DEL', KEYS[1])
+end
+return answer(stood)

@@ -1,0 +1,17 @@
+-- Takes back a cutoff: the one way in which anything revoked becomes active again.
+-- KEYS: cutoff or user, seq, share, epoch.
+-- ARGV: 'user' where it is a user's record, ms for which the rest of that is kept.
+-- Returns: ms of the cutoff that stood (0: none), seq, share, epoch.
+local stood = 0
+if ARGV[1] == 'user' then
+  local user = read_user(KEYS[1])
+  stood = math.max(user.hard, user.soft)
+  user.hard, user.soft, user.sid, user.reason = 0, 0, '', nil
+  redis.call('DEL', KEYS[1])
+  write_user(KEYS[1], user, tonumber(ARGV[2]))
+else
+  local text = redis.call('GET', KEYS[1])
+  if text then stood = tonumber(string.match(text, '^%d+')) end
+  redis.call('DEL', KEYS[1])
+end
+return answer(digits(stood))

@@ -1,0 +1,42 @@
+-- Stands before every script: time, counting and lifetimes.
+-- The last three KEYS of every script: seq, this process's share of it, epoch.
+
+local function now_ms()
+  local t = redis.call('TIME')
+  return t[1] * 1000 + math.floor(t[2] / 1000)
+end
+
+-- Counts one stored revocation; the share outlives its last write by a day.
+local function count()
+  local n = #KEYS
+  local seq = redis.call('INCR', KEYS[n - 2])
+  local share = redis.call('INCR', KEYS[n - 1])
+  redis.call('PEXPIRE', KEYS[n - 1], 86400000)
+  return seq, share
+end
+
+-- Every script's answer ends with what the writer must know of the data set it wrote to.
+local function answer(...)
+  local seq, share = count()
+  local reply = {...}
+  reply[#reply + 1] = seq
+  reply[#reply + 1] = share
+  reply[#reply + 1] = redis.call('GET', KEYS[#KEYS]) or ''
+  return reply
+end
+
+local function digits(n)
+  return string.format('%.0f', n)
+end
+
+-- Writes a value whose key must live until a time (ms), or longer where it already does.
+-- A key that would be gone at once is not written.
+local function put(key, value, till, now)
+  local left = redis.call('PTTL', key)
+  if left == -1 then
+    redis.call('SET', key, value)
+    return
+  end
+  if left > 0 and now + left > till then till = now + left end
+  if till > now then redis.call('SET', key, value, 'PXAT', digits(till)) end
+end

@@ -1,0 +1,11 @@
+-- Revokes a signing key for good.
+-- KEYS: the issuer's revoked keys, seq, share, epoch.
+-- ARGV: kid, reason, ms of revocation where it is written back ('' for now).
+-- Returns: ms of revocation, seq, share, epoch.
+local text = redis.call('GET', KEYS[1])
+local keys = text and cjson.decode(text) or {}
+if not keys[ARGV[1]] then
+  keys[ARGV[1]] = {tonumber(ARGV[3]) or now_ms(), ARGV[2]}
+  redis.call('SET', KEYS[1], cjson.encode(keys))
+end
+return answer(digits(keys[ARGV[1]][1]))

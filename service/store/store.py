@@ -1,0 +1,171 @@
+"""The parts of the store, joined: lookups, revocations, the epoch and the watch over one server."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from service.errors import NoVerdict
+from service.metrics import Metrics
+from service.models import Issuer
+from service.store import epoch as epochs
+from service.store.clocks import Clocks
+from service.store.connection import Address, fence
+from service.store.epoch import DataLoss, DataSet, Epoch, Reading
+from service.store.keys import Keys
+from service.store.lookups import Lookups
+from service.store.revocations import Revocations
+from service.store.scripts import Scripts
+from service.store.watch import Watch
+
+
+class Store:
+    """One store as one process sees it; nothing connects before :meth:`open`.
+
+    Attributes:
+        instance: The id under which this process counts its share of the revocations.
+    """
+
+    def __init__(
+        self,
+        *,
+        url: str,
+        password: str | None,
+        prefix: str,
+        timeout: float,
+        wait_replicas: int,
+        policy: DataLoss,
+        issuers: Mapping[str, Issuer],
+        metrics: Metrics,
+        now: Callable[[], float],
+    ) -> None:
+        self.instance: Final = epochs.new_id()
+        self.keys: Final = Keys(prefix)
+        self.clocks: Final = Clocks(now)
+        self._address = Address(url, timeout=timeout, password=password)
+        self._client = self._address.client()
+        self._share = self.keys.share(self.instance)
+        self._issuers = issuers
+        self._metrics = metrics
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.scripts: Final = Scripts(
+            self._client,
+            tail=(self.keys.seq, self._share, self.keys.epoch),
+            wait_replicas=wait_replicas,
+            timeout=timeout,
+            metrics=metrics,
+            wrote=self._wrote,
+        )
+        self.revocations: Final = Revocations(self.scripts, self.keys, issuers, metrics)
+        self.data: Final = DataSet(
+            policy=policy,
+            metrics=metrics,
+            read=self.read,
+            set_epoch=self.scripts.set_epoch,
+            write_back=self.revocations.write_back,
+        )
+        self.lookups: Lookups
+        self.watch: Watch
+
+    def open(self) -> None:
+        """Begin to connect and to watch; what is asked meanwhile waits up to the time-out."""
+        self.lookups = Lookups(
+            self._address,
+            keys=self.keys,
+            share=self._share,
+            data=self.data,
+            metrics=self._metrics,
+            clocks=self.clocks,
+        )
+        self.watch = Watch(
+            self._client,
+            self.keys,
+            self._share,
+            list(self._issuers.values()),
+            lookups=self.lookups,
+            data=self.data,
+            remembered=self.revocations.remembered,
+            clocks=self.clocks,
+            metrics=self._metrics,
+        )
+        self.lookups.open()
+        self._start(self.watch.run())
+
+    async def close(self) -> None:
+        """End every connection."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if hasattr(self, "lookups"):
+            await self.lookups.close()
+        await self._client.aclose()
+
+    @property
+    def reached(self) -> bool:
+        """Whether the store has ever given a reading that counts."""
+        return self.watch.reached
+
+    @property
+    def problems(self) -> dict[str, str]:
+        """What is wrong now, by the names of :data:`service.metrics.PROBLEMS`."""
+        return self.watch.problems
+
+    async def read(self) -> Reading:
+        """Read epoch, numbers, time and role once.
+
+        Raises:
+            StoreUnavailable: no answer in time.
+            StoreRefused: the server is no primary.
+        """
+        async with fence():
+            pipeline = self._client.pipeline(transaction=True)
+            pipeline.execute_command("MGET", self.keys.epoch, self.keys.seq, self._share)
+            pipeline.execute_command("TIME")
+            pipeline.execute_command("ROLE")
+            values: list[Any] = await pipeline.execute()
+        return epochs.decode(values)
+
+    async def init(self) -> bool:
+        """Declare the store new; False where it has an epoch already."""
+        done, *_ = await self.scripts.set_epoch(b"", epochs.new_id(), 0, "new", 0)
+        return done
+
+    async def accept(self) -> Epoch | None:
+        """Accept the data as it is: verdicts are given again. None where the store has no epoch."""
+        return await self._declare("accepted", cutoff_now=False)
+
+    async def declare_lost(self, policy: DataLoss) -> Epoch | None:
+        """Treat the data as lost, as if a running instance had noticed; None where there is no epoch."""
+        finding = {"cutoff": "cutoff", "refuse": "refused", "ignore": "ignored"}[policy]
+        return await self._declare(finding, cutoff_now=policy == "cutoff")
+
+    async def _declare(self, finding: str, *, cutoff_now: bool) -> Epoch | None:
+        for _ in range(8):
+            reading = await self.read()
+            if reading.epoch is None:
+                return None
+            stood = Epoch.parse(reading.epoch)
+            done, text, *_ = await self.scripts.set_epoch(
+                reading.epoch,
+                epochs.new_id(),
+                stood.noticed,
+                finding,
+                None if cutoff_now else stood.cutoff,
+            )
+            if done:
+                return Epoch.parse(text)
+        return None
+
+    def _wrote(self, epoch: bytes, seq: int, share: int) -> None:
+        if not self.data.wrote(epoch, seq, share) and self.data.known is not None:
+            self._start(self._settle())
+
+    async def _settle(self) -> None:
+        if not self.data.settling:  # what is written back then meets the new epoch by design
+            with contextlib.suppress(NoVerdict):
+                await self.data.settle()
+
+    def _start(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

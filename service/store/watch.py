@@ -1,0 +1,187 @@
+"""Looks after the store beside the requests: once a second for what must not be missed, and every
+30 s for what would lose revocations silently.
+"""
+
+import asyncio
+from typing import Final
+
+import msgspec
+import structlog
+from redis.asyncio import Redis
+
+from service.errors import NoVerdict, StoreRefused, StoreUnavailable
+from service.metrics import PROBLEMS, Metrics
+from service.models import Issuer, Mark
+from service.store.clocks import DEGRADED_S, Clocks
+from service.store.connection import fence
+from service.store.epoch import DataSet, Reading, decode
+from service.store.keys import Keys
+from service.store.lookups import Lookups, revoked_keys
+from service.store.revocations import Remembered
+
+_log = structlog.get_logger("store")
+
+_BEAT_S: Final = 1.0
+_CHECK_EVERY: Final = 30
+_DAY_MS: Final = 86_400_000
+
+
+class Watch:
+    """Keeps an eye on one store.
+
+    Attributes:
+        problems: What is wrong now: names of :data:`service.metrics.PROBLEMS`, each with a sentence.
+        reached: Whether the store has ever given a reading that counts.
+    """
+
+    def __init__(
+        self,
+        client: Redis,
+        keys: Keys,
+        share: str,
+        issuers: list[Issuer],
+        *,
+        lookups: Lookups,
+        data: DataSet,
+        remembered: Remembered,
+        clocks: Clocks,
+        metrics: Metrics,
+    ) -> None:
+        self._client = client
+        self._keys = keys
+        self._share = share
+        self._issuers = issuers
+        self._lookups = lookups
+        self._data = data
+        self._remembered = remembered
+        self._clocks = clocks
+        self._metrics = metrics
+        self._evicted: dict[str, int] = {}
+        self._beats = 0
+        self.problems: dict[str, str] = {}
+        self.reached = False
+
+    async def run(self) -> None:
+        """Beat once a second until cancelled."""
+        while True:
+            try:
+                await self.beat()
+            except Exception:  # the watch outlives whatever happens to it
+                _log.exception("watch_failed")
+            await asyncio.sleep(_BEAT_S)
+
+    async def beat(self) -> None:
+        """Read the store once, remember what must be remembered, and say what is wrong."""
+        try:
+            await self._lookups.touch()
+            await self._remember()
+            await self._look_for_evictions()
+            if self._beats % _CHECK_EVERY == 0:
+                await self._check_configuration()
+            self._beats += 1
+            self.reached = True
+            self._say("store_unreachable", None)
+            self._say("store_not_primary", None)
+        except StoreUnavailable as error:
+            self._say("store_unreachable", str(error))
+        except StoreRefused as error:
+            if "primary" in str(error):
+                self._say("store_not_primary", str(error))
+            self.reached = self.reached or self._data.epoch is not None
+        except NoVerdict as error:
+            self._say("store_unreachable", str(error))
+        self._say_what_is_known()
+
+    async def _remember(self) -> None:
+        """Take over the blocks and revoked keys of all processes, if the data set is the known one."""
+        known = self._data.known
+        async with fence():
+            pipeline = self._client.pipeline(transaction=True)
+            pipeline.execute_command("MGET", self._keys.epoch, self._keys.seq, self._share)
+            pipeline.execute_command("TIME")
+            pipeline.execute_command("ROLE")
+            pipeline.execute_command("HGETALL", self._keys.blocks)
+            pipeline.execute_command("MGET", *map(self._keys.revoked_keys, self._issuers))
+            if self._data.share_ages():
+                pipeline.execute_command("PEXPIRE", self._share, _DAY_MS)
+                self._data.renewed()
+            values, stamp, role, blocks, keys = (await pipeline.execute())[:5]
+        reading = decode([values, stamp, role])
+        if not self._data.confirms(known, *values, reading.now):
+            await self._data.settle()
+            return
+        self._remembered.blocks = self._live_blocks(blocks, reading)
+        for issuer, text in zip(self._issuers, keys, strict=True):
+            self._remembered.keys[issuer.name] = _keys_of(text)
+
+    @staticmethod
+    def _live_blocks(blocks: dict[bytes, bytes], reading: Reading) -> dict[str, int]:
+        live = {tag: int(until) for tag, until in blocks.items() if int(until) > reading.now}
+        return {tag.decode(): until for tag, until in live.items()}
+
+    async def _look_for_evictions(self) -> None:
+        async with fence():
+            info = await self._client.info("everything")
+        run_id, evicted = str(info.get("run_id")), int(info.get("evicted_keys", 0))
+        before = self._evicted.get(run_id, evicted)
+        self._evicted = {run_id: evicted}
+        self._say("evicted_keys", None)
+        if evicted > before:
+            now = int(info.get("server_time_usec", self._clocks.now() * 1_000_000)) // 1000
+            self._say("evicted_keys", f"the server has evicted {evicted - before} keys")
+            await self._data.settle(since=now, cause="the server has evicted keys")
+
+    async def _check_configuration(self) -> None:
+        async with fence():
+            info = await self._client.info("everything")
+            policy = str(info.get("maxmemory_policy", "noeviction"))
+            saves = await self._setting("save")
+        self._say(
+            "eviction_policy",
+            None
+            if policy == "noeviction"
+            else f"maxmemory-policy is {policy}: it must be noeviction, or revocations are dropped",
+        )
+        persistent = bool(int(info.get("aof_enabled", 0))) or saves != ""
+        self._say(
+            "no_persistence",
+            None if persistent else "the server keeps nothing on disk: a restart loses revocations",
+        )
+
+    async def _setting(self, name: str) -> str | None:
+        """A server setting, or None where this user may not ask."""
+        try:
+            found = await self._client.config_get(name)
+        except Exception:  # noqa: BLE001  # NOPERM, renamed commands: managed servers differ
+            return None
+        return str(found.get(name, ""))
+
+    def _say_what_is_known(self) -> None:
+        epoch = self._data.epoch
+        lost = epoch is not None and epoch.finding in {"cutoff", "ignored"}
+        self._say("data_lost", f"data was found missing ({epoch.finding})" if lost and epoch else None)
+        self._say("data_loss_refused", self._data.refusal)
+        ahead = self._clocks.ahead
+        self._metrics.clock_offset.set(ahead)
+        self._say(
+            "clock_offset",
+            f"this clock is {ahead:+.1f} s off the store's" if abs(ahead) > DEGRADED_S else None,
+        )
+
+    def _say(self, problem: str, sentence: str | None) -> None:
+        assert problem in PROBLEMS  # noqa: S101  # a typo would hide a problem
+        if sentence is None:
+            if self.problems.pop(problem, None) is not None:
+                _log.info("problem_ended", problem=problem)
+        else:
+            if problem not in self.problems:
+                _log.warning("problem", problem=problem, detail=sentence)
+            self.problems[problem] = sentence
+        self._metrics.problems.labels(problem).set(0 if sentence is None else 1)
+
+
+def _keys_of(text: bytes | None) -> dict[str, Mark]:
+    try:
+        return {} if text is None else dict(revoked_keys(text))
+    except msgspec.MsgspecError as error:
+        raise StoreRefused("the store holds revoked keys that can't be read") from error
