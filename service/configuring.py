@@ -32,9 +32,7 @@ def variables(environ: Mapping[str, str]) -> list[tuple[str, list[str]]]:
     return sorted(named, key=order)
 
 
-def overlay(
-    values: dict[str, Any], environ: Mapping[str, str], model: type[BaseModel]
-) -> Iterator[str]:
+def overlay(values: dict[str, Any], environ: Mapping[str, str], model: type[BaseModel]) -> Iterator[str]:
     """Write the environment into ``values``, and yield a line for what has no place there."""
     for variable, path in variables(environ):
         problem = _place(values, path, _parsed(environ[variable], _kind(model, path)))

@@ -14,7 +14,10 @@ OWN_MARGIN_MS: Final = 2000
 """For sessions kept here, against cutoffs whose time may come from another node."""
 
 FOREVER_MS: Final = 99_999_999_999_000
-"""In the year 5138: a block without an end, and the longest that anything is kept. Lua prints no more digits."""
+"""In the year 5138: a block without an end, and the longest that anything is kept.
+
+Lua's JSON prints no more digits.
+"""
 
 
 def microseconds(at: Number) -> int:

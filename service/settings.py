@@ -54,9 +54,7 @@ def _readable(path: str) -> str:
             with Path(path).open("rb"):
                 pass
         except OSError as error:
-            raise _reject(
-                f"can't be read ({error.strerror}); give the path of a readable file"
-            ) from None
+            raise _reject(f"can't be read ({error.strerror}); give the path of a readable file") from None
     return path
 
 
@@ -64,9 +62,7 @@ def _http_url(url: str, *, schemes: tuple[str, ...]) -> None:
     wanted = " or ".join(f"{scheme}://" for scheme in schemes)
     try:
         parts = urlsplit(url)
-        sound = (
-            parts.scheme in schemes and parts.hostname and (parts.port is None or parts.port > 0)
-        )
+        sound = parts.scheme in schemes and parts.hostname and (parts.port is None or parts.port > 0)
     except ValueError:
         sound = False
     else:
@@ -169,9 +165,7 @@ class ServerSettings(_Section):
         if certificate and not value:
             raise _reject("is missing; server.tls_cert_file needs its key")
         if value and certificate == "":
-            raise _reject(
-                "is missing; server.tls_key_file needs its certificate", at="tls_cert_file"
-            )
+            raise _reject("is missing; server.tls_key_file needs its certificate", at="tls_cert_file")
         return value
 
     @field_validator("tls_client_ca_file")
@@ -202,37 +196,27 @@ def _redis_url(url: str) -> str:
     match scheme:
         case "redis" | "rediss":
             if not addressed:
-                raise _reject(
-                    f"must name a host and, if any, a port from 1 to 65535: {scheme}://host:6379/0"
-                )
+                raise _reject(f"must name a host and, if any, a port from 1 to 65535: {scheme}://host:6379/0")
             if not re.fullmatch(r"(/\d{0,5})?", parts.path):
-                raise _reject(
-                    f"must end in a database number, if in anything: {scheme}://host:6379/0"
-                )
+                raise _reject(f"must end in a database number, if in anything: {scheme}://host:6379/0")
         case "unix":
             if parts.hostname or len(parts.path) < 2:
                 raise _reject("must hold an absolute path: unix:///run/valkey.sock")
         case "redis+sentinel":
             if not addressed or len(parts.path) < 2:
                 raise _reject("must be redis+sentinel://host:26379,host:26379/name-of-primary")
-            raise _reject(
-                "redis+sentinel is not available in this version; use redis, rediss or unix"
-            )
+            raise _reject("redis+sentinel is not available in this version; use redis, rediss or unix")
         case "redis+cluster":
             if not addressed:
                 raise _reject("must be redis+cluster://host:7000,host:7001")
-            raise _reject(
-                "redis+cluster is not available in this version; use redis, rediss or unix"
-            )
+            raise _reject("redis+cluster is not available in this version; use redis, rediss or unix")
         case _:
             raise _reject(
                 "must begin with embedded:, redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://"
             )
     unknown = {pair.partition("=")[0] for pair in parts.query.split("&") if pair} - REDIS_QUERY
     if unknown or parts.fragment:
-        raise _reject(
-            f"may hold after a ? only {', '.join(sorted(REDIS_QUERY))}, and nothing after a #"
-        )
+        raise _reject(f"may hold after a ? only {', '.join(sorted(REDIS_QUERY))}, and nothing after a #")
     return url
 
 
@@ -340,31 +324,21 @@ class IssuerSettings(_Section):
     def _is_the_one_source(cls, value: str, info: ValidationInfo) -> str:
         others = (info.data.get("jwks_uri"), info.data.get("jwks_file"))
         if None not in others and [*map(bool, others), bool(value)].count(True) != 1:
-            raise _reject(
-                "give exactly one of jwks_uri, jwks_file and hmac_secret_file", at="jwks_uri"
-            )
+            raise _reject("give exactly one of jwks_uri, jwks_file and hmac_secret_file", at="jwks_uri")
         algorithms = info.data.get("algorithms", ())
         if value and any(algorithm not in SYMMETRIC for algorithm in algorithms):
-            raise _reject(
-                "must be HS256, HS384 or HS512 only, with hmac_secret_file", at="algorithms"
-            )
+            raise _reject("must be HS256, HS384 or HS512 only, with hmac_secret_file", at="algorithms")
         if any(others) and any(algorithm in SYMMETRIC for algorithm in algorithms):
-            raise _reject(
-                "must not be HS256, HS384 or HS512, with keys that are public", at="algorithms"
-            )
+            raise _reject("must not be HS256, HS384 or HS512, with keys that are public", at="algorithms")
         if value:
-            _secret_of_size(
-                value, max((SYMMETRIC.get(name, 0) for name in algorithms), default=32)
-            )
+            _secret_of_size(value, max((SYMMETRIC.get(name, 0) for name in algorithms), default=32))
         return value
 
     @field_validator("max_session_lifetime")
     @classmethod
     def _bounds_the_claim(cls, value: int, info: ValidationInfo) -> int:
         if info.data.get("cutoff_claim") == "auth_time" and not value:
-            raise _reject(
-                'must be set: cutoff_claim = "auth_time" needs the longest life of a login'
-            )
+            raise _reject('must be set: cutoff_claim = "auth_time" needs the longest life of a login')
         return value
 
 
@@ -372,9 +346,7 @@ def _secret_of_size(path: str, least: int) -> None:
     try:
         secret = Path(path).read_bytes().rstrip(b"\r\n")
     except OSError as error:
-        raise _reject(
-            f"can't be read ({error.strerror}); give the path of a readable file"
-        ) from None
+        raise _reject(f"can't be read ({error.strerror}); give the path of a readable file") from None
     if len(secret) < least:
         raise _reject(f"must hold at least {least * 8} random bits ({least} bytes)")
 
@@ -565,11 +537,7 @@ def _read_secrets(values: dict[str, Any]) -> Iterator[str]:
 
 def _tables(values: dict[str, Any], section: str) -> list[dict[str, Any]]:
     tables = values.get(section)
-    return (
-        [table if isinstance(table, dict) else {} for table in tables]
-        if isinstance(tables, list)
-        else []
-    )
+    return [table if isinstance(table, dict) else {} for table in tables] if isinstance(tables, list) else []
 
 
 def _cross_checks(values: dict[str, Any]) -> Iterator[str]:
@@ -583,13 +551,10 @@ def _cross_checks(values: dict[str, Any]) -> Iterator[str]:
         "stands for two issuers; names are unique ([sessions] is named sessions)",
     )
     yield from _repeated(
-        [("sessions.issuer", table.get("issuer")) for table in own]
-        + _named(issuers, "issuers", "issuer"),
+        [("sessions.issuer", table.get("issuer")) for table in own] + _named(issuers, "issuers", "issuer"),
         "stands for two issuers; give each iss once",
     )
-    yield from _repeated(
-        _named(callers, "callers", "name"), "stands for two callers; names are unique"
-    )
+    yield from _repeated(_named(callers, "callers", "name"), "stands for two callers; names are unique")
     yield from _digest_checks(values, callers)
     known = {SESSIONS_NAME for _ in own} | {
         text
@@ -631,8 +596,7 @@ def _digest_checks(values: dict[str, Any], callers: list[dict[str, Any]]) -> Ite
         if not own and not by_certificate and caller.get("secret_sha256", []) == []:
             yield f"{name}: give a digest (see revoker secret), or set server.tls_client_ca_file"
         digests += [
-            (f"{name}[{i}]", item.lower() if isinstance(item, str) else None)
-            for i, item in enumerate(own)
+            (f"{name}[{i}]", item.lower() if isinstance(item, str) else None) for i, item in enumerate(own)
         ]
     yield from _repeated(digests, "stands twice; every secret is one caller's, and given once")
 

@@ -4,11 +4,11 @@ import contextlib
 import re
 import time
 import uuid
-from collections.abc import Awaitable, Callable
 from typing import Final
 
 import structlog
 from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
 
 from service import errors
 from service.api.errors import error_response, response_to
@@ -18,8 +18,6 @@ _log = structlog.get_logger("service")
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}").fullmatch
 _QUIET: Final = frozenset({"/livez", "/readyz", "/metrics"})
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _REFUSALS: Final[dict[type[errors.RevokerError], str]] = {
     errors.InvalidClient: "wrong_credentials",
@@ -50,9 +48,7 @@ def failed() -> web.Response:
     return error_response(500, "server_error", "the service failed")
 
 
-def observed(
-    parts: Parts, paths: frozenset[str]
-) -> Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]:
+def observed(parts: Parts, paths: frozenset[str]) -> Middleware:
     """The middleware; ``paths`` are the routes that may stand in a metric."""
     metrics = parts.metrics
 

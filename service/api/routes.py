@@ -1,5 +1,7 @@
 """Which path leads where."""
 
+from typing import Any
+
 from aiohttp import web
 
 from service.api import batch, blocks, cutoffs, explain, introspection, probes, revocation, revoked_keys
@@ -7,7 +9,7 @@ from service.api.endpoint import BATCH_LIMIT, Endpoint
 from service.api.observing import observed
 from service.api.parts import Parts
 
-ENDPOINTS: tuple[Endpoint, ...] = (
+ENDPOINTS: tuple[Endpoint[Any], ...] = (
     *revocation.ENDPOINTS,
     *cutoffs.ENDPOINTS,
     *revoked_keys.ENDPOINTS,

@@ -65,7 +65,7 @@ class Wire(asyncio.Protocol):
         except hiredis.ProtocolError:
             self.abort()
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, _: Exception | None) -> None:
         self._transport = None
         self._lost(self)
         while self._pending:

@@ -1,15 +1,21 @@
 """Every Redis key, as DESIGN §4 lists them: bounded in length, and no two things share one.
 
-| key | value | expires |
-| --- | --- | --- |
-| ``rv:jti:<issuer>:<jti>`` | ms of revocation | 60 s after the token can last be active |
-| ``rv:session-cutoff:<issuer>:<sid>``, ``rv:client-cutoff:…``, ``rv:issuer-cutoff:<issuer>`` | ms, then a space and the reason where one was given | cutoff + horizon + skew + leeway + 60 s |
-| ``rv:{<u>}:user`` | JSON of :class:`service.models.UserStanding` | with the last of its cutoffs; a block without end keeps it |
-| ``rv:{<u>}:session-cutoff:<sid>`` | as above, for sessions kept here | likewise |
-| ``rv:keys:<issuer>`` | JSON: ``{kid: [ms, reason]}`` | never |
-| ``rv:blocks`` | hash: ``u`` → ms until which the user is blocked | never (entries go with their block) |
-| ``rv:epoch`` | id, noticed ms, cutoff ms, finding | never |
-| ``rv:seq``, ``rv:seq:<instance>`` | revocations stored in all, and by one process | never; a day after its last write |
+``rv:jti:<issuer>:<jti>``
+    ms of revocation; until 60 s after the token can last be active.
+``rv:session-cutoff:<issuer>:<sid>``, ``rv:client-cutoff:<issuer>:<client>``, ``rv:issuer-cutoff:<issuer>``
+    ms, then a space and the reason where one was given; until cutoff + horizon + skew + leeway + 60 s.
+``rv:{<u>}:user``
+    JSON of :class:`service.models.UserStanding`; with the last of its cutoffs, or its block.
+``rv:{<u>}:session-cutoff:<sid>``
+    As above, for sessions kept here.
+``rv:keys:<issuer>``
+    JSON, ``{kid: [ms, reason]}``; never expires.
+``rv:blocks``
+    Hash, ``u`` to the ms until which the user is blocked; never expires.
+``rv:epoch``
+    Id, when data was last found missing (ms), cutoff (ms), finding; never expires.
+``rv:seq``, ``rv:seq:<instance>``
+    Revocations stored in all, and by one process; the second for a day after its last write.
 """
 
 import base64

@@ -129,7 +129,9 @@ class Scripts:
         return list(reply)
 
     async def _retried(self, call: tuple[Any, ...]) -> list[Any]:
+        execute: Any = self._client.execute_command
         try:
-            return list(await self._client.execute_command(*call))
+            reply: list[Any] = await execute(*call)
         except ConnectionLost:  # a pooled connection that the server has closed meanwhile
-            return list(await self._client.execute_command(*call))
+            reply = await execute(*call)
+        return reply

@@ -1,5 +1,6 @@
-"""Looks after the store beside the requests: once a second for what must not be missed, and every
-30 s for what would lose revocations silently.
+"""Looks after the store beside the requests.
+
+Once a second for what must not be missed, every 30 s for what would lose revocations silently.
 """
 
 import asyncio
@@ -66,7 +67,7 @@ class Watch:
         while True:
             try:
                 await self.beat()
-            except Exception:  # the watch outlives whatever happens to it
+            except Exception:  # noqa: BLE001  # the watch outlives whatever happens to it
                 _log.exception("watch_failed")
             await asyncio.sleep(_BEAT_S)
 
@@ -107,7 +108,7 @@ class Watch:
                 self._data.renewed()
             values, stamp, role, blocks, keys = (await pipeline.execute())[:5]
         reading = decode([values, stamp, role])
-        if not self._data.confirms(known, *values, reading.now):
+        if not self._data.confirms(known, values[0], values[1], values[2], reading.now):
             await self._data.settle()
             return
         self._remembered.blocks = self._live_blocks(blocks, reading)

@@ -1,0 +1,160 @@
+"""The set-up of `revoker serve` without a configuration: to try it, to build against it, never to trust it.
+
+Everything is under ``.revoker/`` of the working directory, made at the first start and used again:
+the embedded store's data, an issuer's key pair, the secrets of two callers.
+"""
+
+import json
+import os
+import secrets
+import shlex
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from service.callers import digest, new_secret
+from service.errors import ConfigError
+from service.settings import Settings, settle
+from service.tokens import minting
+
+FOLDER: Final = Path(".revoker")
+ISSUER: Final = "https://dev.revoker.test"
+AUDIENCE: Final = "api://dev"
+CLIENT: Final = "dev-client"
+KEY_VARIABLE: Final = "REVOKER_DEV_TOKEN_KEY"
+ADMIN_SCOPES: Final = ("introspect", "revoke", "revoke-all", "sessions")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Development:
+    """What the set-up is made of; everything but the settings stands in ``dev.env``."""
+
+    folder: Path
+    settings: Settings
+    gateway_secret: str
+    admin_secret: str
+
+    @property
+    def key_file(self) -> Path:
+        return self.folder / "dev-key.pem"
+
+
+def prepare(environ: Mapping[str, str], folder: Path = FOLDER) -> Development:
+    """Make what is missing under ``folder``, and the settings that use it.
+
+    Raises:
+        ConfigError: the folder can't be used, or the environment sets what is wrong.
+    """
+    folder = folder.absolute()
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        known = _read_env(folder / "dev.env")
+        gateway = known.get("REVOKER_GATEWAY_SECRET") or new_secret()[0]
+        admin = known.get("REVOKER_ADMIN_SECRET") or new_secret()[0]
+        key = _key(folder / "dev-key.pem")
+        _write(folder / "dev-jwks.json", json.dumps({"keys": [minting.public_jwk(key)]}, indent=1))
+    except (OSError, ValueError) as error:
+        raise ConfigError([f"{folder}: is not usable for the development set-up: {error}"]) from None
+    settings = settle(
+        {
+            "redis": {"url": f"embedded:{folder / 'store'}"},
+            "issuers": [
+                {
+                    "name": "dev",
+                    "issuer": ISSUER,
+                    "audiences": [AUDIENCE],
+                    "algorithms": [minting.ALGORITHM],
+                    "jwks_file": str(folder / "dev-jwks.json"),
+                }
+            ],
+            "callers": [
+                {"name": "gateway", "secret_sha256": [digest(gateway)], "scopes": ["introspect"]},
+                {"name": "admin", "secret_sha256": [digest(admin)], "scopes": list(ADMIN_SCOPES)},
+            ],
+        },
+        environ,
+    )
+    return Development(folder=folder, settings=settings, gateway_secret=gateway, admin_secret=admin)
+
+
+def welcome(development: Development, url: str) -> str:
+    """Write ``dev.env`` for the service at ``url``, and tell how to call it: three lines to paste."""
+    lines = {
+        "REVOKER_URL": url,
+        "REVOKER_GATEWAY_SECRET": development.gateway_secret,
+        "REVOKER_ADMIN_SECRET": development.admin_secret,
+        KEY_VARIABLE: str(development.key_file),
+    }
+    env = development.folder / "dev.env"
+    _write(env, "".join(f"{name}={shlex.quote(value)}\n" for name, value in lines.items()))
+    token = mint({"sub": "alice"}, key_file=development.key_file)
+    curl = "curl -sk" if url.startswith("https:") else "curl -s"
+    introspect = f"{curl} -u gateway:{development.gateway_secret} {url}/introspect -w '\\n' -d token={token}"
+    revoke = f"{curl} -u admin:{development.admin_secret} {url}/revoke-user -w '\\n' -d sub=alice"
+    return (
+        f"Revoker serves {url} with a development set-up; its secrets are in {env}.\n"
+        "Paste, to introspect a fresh token, log its user out everywhere, and introspect it again:\n\n"
+        f"{introspect}\n\n{revoke}\n\n{introspect}\n\n"
+        "More tokens: revoker dev-token --sub bob\n"
+    )
+
+
+def key_file(environ: Mapping[str, str]) -> Path:
+    """The key that `revoker dev-token` signs with: that of ``dev.env`` where it was read in."""
+    return Path(environ.get(KEY_VARIABLE) or FOLDER / "dev-key.pem")
+
+
+def mint(claims: Mapping[str, Any], *, key_file: Path, ttl: int = 3600) -> str:
+    """A token that the development set-up accepts; a claim that is None is left out.
+
+    Raises:
+        ConfigError: there is no key, or it is none.
+    """
+    try:
+        key = key_file.read_bytes()
+        kid = minting.public_jwk(key)["kid"]
+    except OSError:
+        problem = f"{key_file}: there is no development key; revoker serve without a configuration makes it"
+        raise ConfigError([problem]) from None
+    except ValueError as error:
+        raise ConfigError([f"{key_file}: {error}"]) from None
+    now = int(time.time())
+    usual = {
+        "iss": ISSUER,
+        "aud": AUDIENCE,
+        "client_id": CLIENT,
+        "jti": secrets.token_urlsafe(16),
+        "iat": now,
+        "exp": now + ttl,
+    }
+    merged = {**usual, **claims}
+    return minting.sign(key, {name: value for name, value in merged.items() if value is not None}, kid=kid)
+
+
+def _key(path: Path) -> bytes:
+    if not path.exists():
+        key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+        pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        _write(path, pem.decode("ascii"))
+    return path.read_bytes()
+
+
+def _read_env(path: Path) -> dict[str, str]:
+    if not path.exists():
+        return {}
+    pairs = (line.partition("=") for line in path.read_text(encoding="utf-8").splitlines())
+    return {name: "".join(shlex.split(value)) for name, separator, value in pairs if separator}
+
+
+def _write(path: Path, text: str) -> None:
+    """Replace a file whole, so that nobody reads half of it, readable by its owner alone."""
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+    Path(name).replace(path)
