@@ -1,0 +1,226 @@
+"""A real service on a real Valkey, for every test that asks for one."""
+
+import contextlib
+import dataclasses
+import json
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+import structlog
+from aiohttp import web
+from hypothesis import settings as hypothesis_settings
+
+from service import app
+from service.callers import digest
+from service.settings import Settings, settle
+from tests import forge
+from tests.servers import Valkey, free_port
+
+hypothesis_settings.register_profile("dev", max_examples=50, deadline=None)
+hypothesis_settings.register_profile("ci", max_examples=300, deadline=None, derandomize=True, print_blob=True)
+hypothesis_settings.load_profile("dev")
+
+OTHER_ISSUER = "https://other.example.com"
+
+SECRETS = {
+    "gateway": "gateway-secret",
+    "admin": "admin-secret",
+    "orders-only": "orders-only-secret",
+    "billing": "billing-secret",
+    "bound": "bound-secret",
+    "one-issuer": "one-issuer-secret",
+}
+
+
+@pytest.fixture(scope="session")
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
+    """One server for all tests that do it no harm."""
+    server = Valkey(tmp_path_factory.mktemp("valkey")).start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def own_valkey(tmp_path: Path) -> Iterator[Valkey]:
+    """A server for one test, to do with as it likes."""
+    server = Valkey(tmp_path / "valkey").start()
+    yield server
+    with contextlib.suppress(Exception):
+        server.resume()
+    server.kill()
+
+
+@dataclasses.dataclass
+class Running:
+    """A service that answers on ``url``."""
+
+    service: app.Service
+    url: str
+    http: aiohttp.ClientSession
+    key: forge.SigningKey
+    close: Callable[[], Awaitable[None]]
+
+    async def post(
+        self,
+        path: str,
+        body: Any = None,
+        *,
+        caller: str | None = "admin",
+        form: Any = None,
+        headers: dict[str, str] | None = None,
+    ) -> "Answer":
+        """POST JSON, or a form; ``caller`` shows its secret by Basic."""
+        sent = dict(headers or {})
+        if caller is not None:
+            sent["Authorization"] = aiohttp.encode_basic_auth(caller, SECRETS[caller])
+        content = {"data": form} if form is not None else {"json": body}
+        if isinstance(body, bytes):
+            content = {"data": body}
+            sent.setdefault("Content-Type", "application/json")
+        async with self.http.post(self.url + path, headers=sent, **content) as response:
+            return Answer(response.status, response.headers, await response.read())
+
+    async def active(self, asked: str | dict[str, Any], caller: str = "gateway") -> bool:
+        """Whether a token, by its text or its claims, is active to a gateway."""
+        body = {"token": asked} if isinstance(asked, str) else asked
+        answer = await self.post("/introspect", body, caller=caller)
+        assert answer.status == 200, (answer.status, answer.body)
+        verdict = answer.json["active"]
+        assert isinstance(verdict, bool)
+        return verdict
+
+    def token(self, **changes: Any) -> str:
+        """An ordinary token of the issuer ``main``."""
+        return forge.token(self.key, jti=str(uuid.uuid4()), **changes) if "jti" not in changes else forge.token(self.key, **changes)
+
+
+@dataclasses.dataclass
+class Answer:
+    """One response, read."""
+
+    status: int
+    headers: Any
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+Start = Callable[..., Awaitable[Running]]
+
+
+def settings_for(url: str, folder: Path, **changes: Any) -> Settings:
+    """Settings with two issuers and callers of every kind; ``changes`` by section."""
+    keys = {}
+    for name in ("main", "other"):
+        keys[name] = folder / f"{name}.jwks"
+        keys[name].write_text(json.dumps(forge.jwks(forge.rsa_key(f"{name}-1"))))
+    issuer = {"audiences": [forge.AUDIENCE], "algorithms": ["RS256"]}
+    scopes = ["introspect", "revoke", "revoke-all", "sessions"]
+    callers: dict[str, dict[str, Any]] = {
+        "gateway": {"scopes": ["introspect"]},
+        "admin": {"scopes": scopes},
+        "orders-only": {"scopes": ["introspect"], "audiences": [forge.AUDIENCE]},
+        "billing": {"scopes": ["introspect", "revoke"], "audiences": ["api://billing"]},
+        "bound": {"scopes": ["introspect", "revoke"], "client_id": "web"},
+        "one-issuer": {"scopes": ["introspect", "revoke"], "issuers": ["other"]},
+    }
+    values: dict[str, Any] = {
+        "redis": {"url": url},
+        "issuers": [
+            {**issuer, "name": "main", "issuer": forge.ISSUER, "jwks_file": str(keys["main"])},
+            {**issuer, "name": "other", "issuer": OTHER_ISSUER, "jwks_file": str(keys["other"])},
+        ],
+        "callers": [
+            {"name": name, "secret_sha256": [digest(SECRETS[name])], **terms} for name, terms in callers.items()
+        ],
+    }
+    for section, change in changes.items():
+        values[section] = {**values.get(section, {}), **change} if isinstance(change, dict) else change
+    return settle(values, {})
+
+
+@pytest.fixture
+async def start(tmp_path: Path) -> AsyncIterator[Start]:
+    """Start services; all of them end with the test."""
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def begin(
+            valkey: Valkey,
+            *,
+            prefix: str | None = None,
+            new: bool = True,
+            clock: Callable[[], float] = time.time,
+            ready: bool = True,
+            **changes: Any,
+        ) -> Running:
+            redis = {"key_prefix": prefix or f"t{uuid.uuid4().hex[:12]}", **changes.pop("redis", {})}
+            settings = settings_for(valkey.url, tmp_path, redis={"url": valkey.url, **redis}, **changes)
+            service = app.build(settings, clock=clock)
+            if new:
+                await service.store.init()
+            running = await serve(service)
+            stack.push_async_callback(running.close)
+            if ready:
+                await until_ready(running)
+            return running
+
+        yield begin
+
+
+async def serve(service: app.Service) -> Running:
+    """Answer on a free port of 127.0.0.1."""
+    runner = web.AppRunner(
+        service.application, access_log=None, max_line_size=32768, max_field_size=32768, shutdown_timeout=1
+    )
+    await runner.setup()
+    assert runner.server is not None
+    runner.server.request_handler = service.entry(runner.server.request_handler)
+    await service.start()
+    port = free_port()
+    await web.TCPSite(runner, "127.0.0.1", port).start()
+    http = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=20))
+
+    async def close() -> None:
+        await http.close()
+        await runner.cleanup()
+        await service.close()
+
+    return Running(service, f"http://127.0.0.1:{port}", http, forge.rsa_key("main-1"), close)
+
+
+async def until_ready(running: Running, seconds: float = 10) -> None:
+    """Wait until the service says that it has started."""
+    deadline = time.monotonic() + seconds
+    while True:
+        async with running.http.get(running.url + "/readyz") as response:
+            if response.status == 200:
+                return
+            told = await response.text()
+        assert time.monotonic() < deadline, told
+        await _pause()
+
+
+async def _pause() -> None:
+    import asyncio
+
+    await asyncio.sleep(0.02)
+
+
+@pytest.fixture
+async def revoker(start: Start, valkey: Valkey) -> Running:
+    """A service with a key space of its own."""
+    return await start(valkey)
+
+
+@pytest.fixture
+def events() -> Iterator[list[dict[str, Any]]]:
+    """What is logged while the test runs."""
+    with structlog.testing.capture_logs() as captured:
+        yield captured

@@ -1,0 +1,153 @@
+import asyncio
+import dataclasses
+import json
+from types import SimpleNamespace
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+from prometheus_client import CollectorRegistry
+
+from service.metrics import Metrics
+from service.models import Issuer
+from service.tokens.keys import key_source
+from service.tokens.verifying import TrustedIssuer, Verifier
+from tests import forge
+
+
+@pytest.fixture
+def metrics():
+    return Metrics(CollectorRegistry(), ["main"])
+
+
+def issuer_settings(name="main", algorithms=("RS256",), **places):
+    """What key_source reads of an issuer's settings."""
+    unset = {"jwks_uri": "", "jwks_file": None, "hmac_secret_file": None, "jwks_insecure": False}
+    return SimpleNamespace(name=name, algorithms=list(algorithms), **(unset | places))
+
+
+@pytest.fixture
+def key_file(tmp_path, metrics):
+    """Make a source of a JWK Set in a file, read once and not polled."""
+
+    async def make(*keys, name="main", algorithms=("RS256",)):
+        path = tmp_path / f"{name}.json"
+        path.write_text(json.dumps(forge.jwks(*keys)))
+        source = key_source(issuer_settings(name, algorithms, jwks_file=path), metrics)
+        assert await source.look_again()
+        return source
+
+    return make
+
+
+@pytest.fixture
+def verifier_of(key_file, metrics):
+    """Make a verifier that trusts one issuer with these keys."""
+
+    async def make(*keys, algorithms=("RS256",), audiences=(forge.AUDIENCE,), require_typ="", **terms):
+        source = await key_file(*keys, algorithms=algorithms)
+        return trusting(source, metrics, audiences=audiences, require_typ=require_typ, **terms)
+
+    return make
+
+
+def trusting(source, metrics, *, audiences=(forge.AUDIENCE,), require_typ="", cache_size=16, **terms):
+    trusted = TrustedIssuer(
+        issuer=Issuer(**({"name": "main", "iss": forge.ISSUER} | terms)),
+        keys=source,
+        audiences=frozenset(audiences),
+        require_typ=require_typ,
+    )
+    return Verifier([trusted], metrics, cache_size=cache_size)
+
+
+@pytest.fixture
+async def two_issuers(key_file, metrics):
+    """A verifier that trusts two issuers, and their keys, which bear the same name."""
+    ours, theirs = forge.rsa_key("shared"), dataclasses.replace(forge.rsa_key("theirs"), kid="shared")
+    trusted = [
+        TrustedIssuer(
+            issuer=Issuer(name=name, iss=iss),
+            keys=await key_file(key, name=name),
+            audiences=frozenset([forge.AUDIENCE]),
+        )
+        for name, iss, key in (("main", forge.ISSUER, ours), ("other", "https://other.example.com", theirs))
+    ]
+    return Verifier(trusted, metrics), ours, theirs
+
+
+@pytest.fixture
+def hmac_verifier(tmp_path, metrics):
+    """Make a verifier that trusts an issuer with whom a secret is shared."""
+
+    async def make(secret, algorithms):
+        path = tmp_path / "secret"
+        path.write_bytes(secret)
+        source = key_source(issuer_settings(algorithms=algorithms, hmac_secret_file=path), metrics)
+        assert await source.look_again()
+        return trusting(source, metrics)
+
+    return make
+
+
+class Clock:
+    """A clock that stands still until it is moved."""
+
+    def __init__(self):
+        self.now = 1000.0
+
+    def __call__(self):
+        return self.now
+
+
+class Naps:
+    """Stands for asyncio.sleep: notes how long it was asked for, and ends when it is told to."""
+
+    def __init__(self):
+        self.asked = []
+        self._begun = asyncio.Condition()
+        self._ends = asyncio.Semaphore(0)
+
+    async def __call__(self, seconds):
+        async with self._begun:
+            self.asked.append(seconds)
+            self._begun.notify_all()
+        await self._ends.acquire()
+
+    async def begun(self, count):
+        """Wait until so many naps were begun."""
+        async with self._begun:
+            await asyncio.wait_for(self._begun.wait_for(lambda: len(self.asked) >= count), 5)
+
+    async def end(self):
+        """End the present nap and wait until the next has begun."""
+        count = len(self.asked)
+        self._ends.release()
+        await self.begun(count + 1)
+
+
+class IdentityProvider:
+    """A web server with a JWK Set; ``answer`` may be replaced by a handler that misbehaves."""
+
+    def __init__(self):
+        self.keys = forge.jwks(forge.rsa_key())
+        self.fetches = 0
+        self.answer = self.serve_keys
+        self.url = ""
+
+    async def serve_keys(self, request):
+        return web.json_response(self.keys)
+
+    async def handle(self, request):
+        self.fetches += 1
+        return await self.answer(request)
+
+
+@pytest.fixture
+async def idp():
+    provider = IdentityProvider()
+    application = web.Application()
+    application.router.add_get("/{path:.*}", provider.handle)
+    async with TestServer(application) as server:
+        provider.url = str(server.make_url("/jwks.json"))
+        yield provider
