@@ -95,8 +95,11 @@ def welcome(development: Development, url: str) -> str:
     _write(env, "".join(f"{name}={shlex.quote(value)}\n" for name, value in lines.items()))
     token = mint({"sub": "alice"}, key_file=development.key_file)
     curl = "curl -sk" if url.startswith("https:") else "curl -s"
-    introspect = f"{curl} -u gateway:{development.gateway_secret} {url}/introspect -w '\\n' -d token={token}"
-    revoke = f"{curl} -u admin:{development.admin_secret} {url}/revoke-user -w '\\n' -d sub=alice"
+    introspect = f"{curl} -u gateway:{development.gateway_secret} -w '\\n' -d token={token} {url}/introspect"
+    revoke = (
+        f"{curl} -u admin:{development.admin_secret} -w '\\n' -H 'Content-Type: application/json'"
+        f""" -d '{{"sub": "alice"}}' {url}/revoke-user"""
+    )
     return (
         f"Revoker serves {url} with a development set-up; its secrets are in {env}.\n"
         "Paste, to introspect a fresh token, log its user out everywhere, and introspect it again:\n\n"

@@ -26,7 +26,7 @@ def public_jwk(key_pem: bytes) -> dict[str, Any]:
     """
     key = load_pem_private_key(key_pem, password=None)
     if not isinstance(key, RSAPrivateKey):
-        raise ValueError("not an RSA private key")
+        raise ValueError("not an RSA private key")  # noqa: TRY004 -- of the file, not of an argument
     members = RSAAlgorithm.to_jwk(key.public_key(), as_dict=True)
     kid = thumbprint({name: members[name] for name in ("e", "kty", "n")})
     return {"kty": "RSA", "n": members["n"], "e": members["e"], "kid": kid, "use": "sig", "alg": ALGORITHM}
