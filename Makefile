@@ -1,0 +1,56 @@
+# Everything happens in .venv, made on first use; nothing needs root. `make help` lists the targets.
+
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+BIN := .venv/bin
+COMPILE := $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+	--no-header --no-emit-index-url --no-emit-find-links
+
+.PHONY: help run test lint types bench ci lock clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: .venv/.run ## Run the service; without REVOKER_CONFIG a development set-up under .revoker/
+	@exec $(BIN)/revoker serve
+
+test: .venv/.dev ## Run all tests
+	$(BIN)/python -m pytest
+
+lint: .venv/.dev ## Check style, format and that imports point down
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+types: .venv/.dev ## Check types
+	$(BIN)/mypy
+
+bench: .venv/.dev ## Measure, and write docs/performance.md
+	$(BIN)/python -m bench
+
+ci: lint types test ## What .ci/run does
+
+lock: .venv/.dev ## Choose the newest dependencies anew, with their hashes
+	echo 'setuptools>=77' | $(COMPILE) pyproject.toml - --extra embedded --output-file requirements.txt
+	$(COMPILE) pyproject.toml --all-extras --constraint requirements.txt --output-file requirements-dev.txt
+
+clean: ## Remove .venv; the data in .revoker/ stays
+	rm -rf .venv
+
+.venv/bin/python:
+	@for python in python3.11 python3; do \
+	  if $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	    echo "$$python -m venv .venv"; exec $$python -m venv .venv; \
+	  fi; \
+	done; \
+	echo 'Python 3.11 or later is needed, as python3.11 or python3 on the PATH.' >&2; exit 1
+
+.venv/.run: requirements.txt pyproject.toml | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $<
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.venv/.dev: requirements-dev.txt pyproject.toml | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $<
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
