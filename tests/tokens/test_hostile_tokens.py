@@ -73,7 +73,7 @@ NOT_COMPACT = {
 async def test_text_that_is_not_a_compact_jws_is_refused(verifier_of, text):
     verifier = await verifier_of(KEY)
 
-    with pytest.raises(InvalidToken, match=r"base64url|ASCII"):
+    with pytest.raises(InvalidToken, match=r"base64url|ASCII|Expecting value"):
         await verifier.verify(text)
 
 
@@ -469,8 +469,9 @@ async def test_jwt_18_19_20_21_a_time_that_is_no_date_is_refused(verifier_of, na
 
 
 NOT_AUDIENCES = [
-    "api://order", "api://orders ", "api://orders1", "API://orders", "", "orders", [], ["x"], [""], None, 1, True,
-    {}, {"api://orders": 1}, [1], [["api://orders"]], ["api://orders", 1], ["api://orders", None], [None], ABSENT,
+    "api://order", "api://orders ", "api://orders1", "API://orders", "", "orders", [], ["x"], [""], None, 1,
+    True, {}, {"api://orders": 1}, [1], [["api://orders"]], ["api://orders", 1], ["api://orders", None],
+    [None], ABSENT,
 ]  # fmt: skip
 
 
