@@ -117,6 +117,10 @@ class Callers:
         self.remembered: Final = self._remembered.get
         """The caller behind an ``Authorization`` header that proved right before, or None."""
 
+    def bound_to(self, client_id: str) -> bool:
+        """Whether some caller is bound to a client, so that the client can authenticate."""
+        return any(caller.client_id == client_id for caller in self._by_name.values())
+
     def authenticate(self, shown: Credentials) -> Caller:
         """Tell who calls.
 

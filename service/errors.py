@@ -37,6 +37,18 @@ class UnsupportedTokenType(RevokerError):
     """A genuine token of a kind that can't be revoked (RFC 7009 §2.2.1)."""
 
 
+class InvalidGrant(RevokerError):
+    """A refresh token that gives nothing: wrong, spent, ended, or somebody else's."""
+
+
+class InvalidScope(RevokerError):
+    """More scope than was granted."""
+
+
+class UnsupportedGrantType(RevokerError):
+    """A grant that this service does not know."""
+
+
 class InvalidToken(RevokerError):
     """A token that is not genuine, or not of a kind that counts here; never says more to callers."""
 

@@ -20,6 +20,11 @@ REVOCATION_KINDS: Final = (
 )  # fmt: skip
 NO_VERDICT_CAUSES: Final = ("store_unavailable", "store_refused", "keys_unavailable")
 REFUSALS: Final = ("wrong_credentials", "insufficient_scope", "access_denied", "throttled")
+SESSION_EVENTS: Final = ("begun", "ended", "elevated", "displaced")
+REFRESH_OUTCOMES: Final = (
+    "rotated", "repeated", "unknown", "ended", "revoked", "blocked", "scope", "ahead",
+    "reused_previous", "reused_older",
+)  # fmt: skip
 PROBLEMS: Final = (
     "store_unreachable", "store_not_primary", "data_lost", "data_loss_refused", "eviction_policy",
     "evicted_keys", "no_persistence", "clock_offset", "keys_never_loaded", "keys_stale",
@@ -117,6 +122,18 @@ class Metrics:
             ["kind"],
             registry=registry,
         )
+        self.sessions = Counter(
+            "revoker_sessions",
+            "Sessions begun, ended, elevated, or displaced by newer ones.",
+            ["event"],
+            registry=registry,
+        )
+        self.refreshes = Counter(
+            "revoker_refreshes",
+            "Refresh tokens shown, by what came of them; reused_* ended the session.",
+            ["outcome"],
+            registry=registry,
+        )
         self.refused_callers = Counter(
             "revoker_refused_callers",
             "Requests of callers refused, by reason.",
@@ -165,6 +182,10 @@ class Metrics:
             self.token_cache.labels(result)
         for kind in REVOCATION_KINDS:
             self.revocations.labels(kind)
+        for event in SESSION_EVENTS:
+            self.sessions.labels(event)
+        for outcome in REFRESH_OUTCOMES:
+            self.refreshes.labels(outcome)
         for reason in REFUSALS:
             self.refused_callers.labels(reason)
         for problem in PROBLEMS:

@@ -122,3 +122,32 @@ class Verdict(enum.StrEnum):
     CLIENT_CUTOFF = "client_cutoff"
     ISSUER_CUTOFF = "issuer_cutoff"
     DATA_LOSS = "data_loss"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session:
+    """One session kept here.
+
+    Attributes:
+        start: When it began (ms); its ``sid`` says the same.
+        used: When it was last used to get a token (ms).
+        ends: Its end in any case (ms).
+        auth_time: When the user last proved who they are (s).
+        generation: Of the refresh token that counts now.
+    """
+
+    sid: str
+    sub: str
+    client_id: str
+    scope: str = ""
+    aud: tuple[str, ...] = ()
+    amr: tuple[str, ...] = ()
+    acr: str = ""
+    device: str = ""
+    ip: str = ""
+    user_agent: str = ""
+    start: int
+    used: int
+    ends: int
+    auth_time: int
+    generation: int

@@ -3,7 +3,7 @@
 import json
 import re
 import urllib.parse
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, TypeVar
 
@@ -31,13 +31,19 @@ class Call(Generic[Body]):
     """One authenticated request.
 
     Attributes:
+        caller: ``NOBODY`` where the endpoint asks for no credential and none was shown.
         body: What it asks for.
         peer: The address that it comes from.
+        path: What stands in the variable parts of the path.
     """
 
     caller: Caller
     body: Body
     peer: str
+    path: Mapping[str, str]
+
+
+NOBODY: Final = Caller(name="", digests=(), scopes=frozenset(), issuers={}, default_issuer=None, client_id="")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,8 +51,10 @@ class Endpoint(Generic[Body]):
     """One endpoint: what it takes and gives; the OpenAPI document is made from these.
 
     Attributes:
-        scope: What a caller needs.
-        body: The type of what is asked; forms and JSON are both read into it.
+        method: Of GET and DELETE the query is read, of POST the body.
+        scope: What a caller needs; empty: no credential is asked for, but a wrong one is refused.
+        body: The type of what is asked; queries, forms and JSON are all read into it.
+        status: Of success.
         answer: The type of a 200's body; None: it is empty.
         summary: One line for the documentation.
         errors: Statuses that can be answered beside those that every endpoint has.
@@ -55,9 +63,11 @@ class Endpoint(Generic[Body]):
     """
 
     path: str
+    method: str = "POST"
     scope: str
     body: type[Body]
     answer: Any
+    status: int = 200
     summary: str
     handle: Callable[[Parts, Call[Body]], Awaitable[msgspec.Struct | None]]
     errors: tuple[int, ...] = ()
@@ -72,15 +82,27 @@ class Endpoint(Generic[Body]):
         """The route that serves this endpoint."""
 
         async def respond(request: web.Request) -> web.Response:
-            refuse_query(request)
-            fields, raw = await read(request, self.limit)
+            if self.method == "POST":
+                refuse_query(request)
+                fields, raw = await read(request, self.limit)
+                caller = self._authenticated(parts, request, fields)
+                body = self.read_body(fields, raw)
+            else:
+                caller = self._authenticated(parts, request, None)
+                body = converted(form_fields(request.rel_url.raw_query_string.encode()), self.body)
+            answer = await self.handle(parts, Call(caller, body, request.remote or "", request.match_info))
+            return no_content(self.status) if answer is None else rendered(answer, self.status)
+
+        return web.route(self.method, self.path, respond)
+
+    def _authenticated(self, parts: Parts, request: web.Request, fields: Fields | None) -> Caller:
+        if self.scope:
             caller = authenticate(parts, request, fields)
             caller.require(self.scope)
-            body = self.read_body(fields, raw)
-            answer = await self.handle(parts, Call(caller, body, request.remote or ""))
-            return no_content() if answer is None else rendered(answer)
-
-        return web.post(self.path, respond)
+            return caller
+        if "Authorization" in request.headers or (fields and "client_secret" in fields):
+            return authenticate(parts, request, fields)
+        return NOBODY
 
     def read_body(self, fields: Fields | None, raw: bytes) -> Body:
         """Read what is asked; what the type does not name is ignored.
@@ -97,13 +119,14 @@ class Endpoint(Generic[Body]):
         return body
 
 
-def no_content() -> web.Response:
-    """A 200 whose body is empty."""
-    return web.Response(headers=NO_STORE)
+def no_content(status: int = 200) -> web.Response:
+    """Success with an empty body."""
+    return web.Response(status=status, headers=NO_STORE)
 
 
-def rendered(answer: msgspec.Struct) -> web.Response:
-    return web.Response(body=msgspec.json.encode(answer), content_type=_JSON, headers=NO_STORE)
+def rendered(answer: msgspec.Struct, status: int = 200) -> web.Response:
+    """Success with a body."""
+    return web.Response(status=status, body=msgspec.json.encode(answer), content_type=_JSON, headers=NO_STORE)
 
 
 def refuse_query(request: web.Request) -> None:

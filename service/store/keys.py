@@ -8,6 +8,10 @@
     JSON of :class:`service.models.UserStanding`; with the last of its cutoffs, or its block.
 ``rv:{<u>}:session-cutoff:<sid>``
     As above, for sessions kept here.
+``rv:{<u>}:session:<sid>``
+    One session kept here (:mod:`service.store.sessions`); until it ends or has been idle too long.
+``rv:{<u>}:sessions``
+    Sorted set of the user's ``sid`` by their latest end, ms; until the last of them has ended.
 ``rv:keys:<issuer>``
     JSON, ``{kid: [ms, reason]}``; never expires.
 ``rv:blocks``
@@ -88,8 +92,18 @@ class Keys:
     def jti(self, issuer: Issuer, jti: str) -> str:
         return f"{self._prefix}:jti:{issuer.name}:{segment(jti)}"
 
+    def of_user(self, tag: str) -> str:
+        """What all keys of one user begin with."""
+        return f"{self._prefix}:{{{tag}}}"
+
     def user(self, tag: str) -> str:
         return f"{self._prefix}:{{{tag}}}:user"
+
+    def sessions(self, tag: str) -> str:
+        return f"{self._prefix}:{{{tag}}}:sessions"
+
+    def session(self, tag: str, sid: str) -> str:
+        return f"{self._prefix}:{{{tag}}}:session:{sid}"
 
     def user_of(self, issuer: Issuer, sub: str) -> str:
         return self.user(user_tag(issuer.iss, sub))

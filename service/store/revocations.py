@@ -9,7 +9,7 @@ from service.errors import InvalidRequest
 from service.metrics import Metrics
 from service.models import Issuer, Mark, Number
 from service.rules import FOREVER_MS, cutoff_kept_for, jti_kept_until
-from service.store.keys import Keys, user_tag
+from service.store.keys import Keys, tag_and_start, user_tag
 from service.store.scripts import Scripts
 
 AHEAD_MS: Final = 5000
@@ -60,24 +60,26 @@ class Revocations:
         Raises:
             InvalidRequest: ``before`` is further ahead than 5 s.
         """
-        key = self._keys.user_of(issuer, sub)
+        tag = user_tag(issuer.iss, sub)
+        keys = [self._keys.user(tag), self._keys.sessions(tag)]
         args = (*_cutoff(issuer, before, reason), except_sid or "")
-        return await self._run("user", "revoke_user", [key], args)
+        return await self._run("user", "revoke_user", keys, args)
 
     async def revoke_session(self, issuer: Issuer, sid: str, *, before: int | None, reason: str) -> int:
         """As :meth:`revoke_user`, for a session."""
-        key = self._keys.session_cutoff(issuer, sid)
-        return await self._run("session", "move_cutoff", [key], _cutoff(issuer, before, reason))
+        own = tag_and_start(sid) if issuer.own else None
+        args = (*_cutoff(issuer, before, reason), own[1] if own else 0)
+        return await self._run("session", "move_cutoff", [self._keys.session_cutoff(issuer, sid)], args)
 
     async def revoke_client(self, issuer: Issuer, client: str, *, before: int | None, reason: str) -> int:
         """As :meth:`revoke_user`, for a client."""
         key = self._keys.client_cutoff(issuer, client)
-        return await self._run("client", "move_cutoff", [key], _cutoff(issuer, before, reason))
+        return await self._run("client", "move_cutoff", [key], (*_cutoff(issuer, before, reason), 0))
 
     async def revoke_issuer(self, issuer: Issuer, *, before: int | None, reason: str) -> int:
         """As :meth:`revoke_user`, for everything that an issuer made."""
         key = self._keys.issuer_cutoff(issuer)
-        return await self._run("issuer", "move_cutoff", [key], _cutoff(issuer, before, reason))
+        return await self._run("issuer", "move_cutoff", [key], (*_cutoff(issuer, before, reason), 0))
 
     async def revoke_key(self, issuer: Issuer, kid: str, *, reason: str) -> int:
         """Revoke a signing key for good; returns when that was first done (ms)."""

@@ -32,6 +32,10 @@ TEXTS: Final = {
     "forget_key": _load("forget_key"),
     "lift_cutoff": _load("user", "lift_cutoff"),
     "set_epoch": _load("set_epoch"),
+    "start_session": _load("user", "session", "start_session"),
+    "refresh_session": _load("user", "session", "refresh_session"),
+    "elevate_session": _load("user", "session", "elevate_session"),
+    "end_session": _load("user", "session", "end_session"),
 }
 _DIGESTS: Final = {name: hashlib.sha1(text).hexdigest() for name, text in TEXTS.items()}  # noqa: S324
 
@@ -77,9 +81,11 @@ class Scripts:
         Raises:
             StoreUnavailable: it may or may not have been stored; repeating it is safe.
         """
-        reply = await self._timed(name, keys, args)
-        if len(reply) < 3:
-            return reply
+        reply = await self.call(name, keys, args)
+        return reply if len(reply) < 3 else self.counted(reply)
+
+    def counted(self, reply: list[Any]) -> list[Any]:
+        """Take the numbers off the end of a reply whose script has counted a revocation."""
         *said, seq, share, epoch = reply
         self._wrote(epoch, int(seq), int(share))
         return said
@@ -93,10 +99,11 @@ class Scripts:
             Whether it was set, the epoch that stands, seq and share.
         """
         args = (stood, new_id, latest, finding, "now" if cutoff is None else cutoff)
-        done, text, seq, share = await self._timed("set_epoch", (), args)
+        done, text, seq, share = await self.call("set_epoch", (), args)
         return bool(done), text, int(seq), int(share)
 
-    async def _timed(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> list[Any]:
+    async def call(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> list[Any]:
+        """Run a script; what it returns, whole. Raises as :meth:`run`."""
         began = time.perf_counter()
         outcome = "error"
         try:

@@ -1,11 +1,12 @@
 -- Moves the cutoff of a session, client or issuer forward, never back.
 -- KEYS: cutoff, seq, share, epoch.
--- ARGV: ms of the cutoff ('' for now), ms for which it is kept after that, reason, ms by which it may be ahead.
+-- ARGV: ms of the cutoff ('' for now), ms for which it is kept after that, reason, ms by which it may be ahead,
+--       ms before which a cutoff made now is not dated: the start of a session kept here.
 -- Returns: ms of the standing cutoff ('ahead' where it was too far ahead), seq, share, epoch.
 local now = now_ms()
 local at = tonumber(ARGV[1])
 if at and at > now + tonumber(ARGV[4]) then return {'ahead'} end
-if not at or at > now then at = now end
+if not at or at > now then at = math.max(now, tonumber(ARGV[5])) end
 local stood = redis.call('GET', KEYS[1])
 local before = stood and tonumber(string.match(stood, '^%d+'))
 if before and before >= at then

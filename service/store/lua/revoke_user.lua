@@ -1,12 +1,12 @@
 -- Moves a user's cutoff forward, with or without an excepted session: the sum of all calls ever made (DESIGN §1).
--- KEYS: user, seq, share, epoch.
+-- KEYS: user, index of sessions, seq, share, epoch.
 -- ARGV: ms of the cutoff ('' for now), ms for which it is kept after that, reason, ms by which it may be ahead, excepted sid or ''.
 -- Returns: ms of the standing cutoff ('ahead' where it was too far ahead), seq, share, epoch.
 local user = read_user(KEYS[1])
 local now = now_ms()
 local at = tonumber(ARGV[1])
 if at and at > now + tonumber(ARGV[4]) then return {'ahead'} end
-if not at or at > now then at = math.max(user_now(user), user.hard, user.soft) end
+if not at or at > now then at = math.max(user_now(user, KEYS[2]), user.hard, user.soft) end
 local sid = ARGV[5]
 local standing = math.max(user.hard, user.soft)
 if sid == '' then

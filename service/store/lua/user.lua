@@ -1,5 +1,6 @@
 -- Stands before the scripts that change what is kept for one user.
--- The record is a JSON object of hard, soft, sid, blocked, last (ms) and the reasons.
+-- The record is a JSON object of hard, soft, sid, blocked, last (ms) and the reasons; what is 0 or '' is left out.
+-- The index of the user's sessions holds, beside each sid by its end, '' with the start of the latest one, negated.
 
 local function read_user(key)
   local text = redis.call('GET', key)
@@ -12,14 +13,28 @@ local function read_user(key)
   return user
 end
 
+local function last_start(index)
+  return -tonumber(redis.call('ZSCORE', index, '') or 0)
+end
+
 -- The present, never before what was dated last for this user.
-local function user_now(user)
-  return math.max(now_ms(), user.last)
+local function user_now(user, index)
+  return math.max(now_ms(), user.last, last_start(index))
 end
 
 local function write_user(key, user, keep)
   local now = now_ms()
   local till = math.max(user.hard, user.soft, user.last) + keep
   if user.blocked > now then till = math.max(till, user.blocked + keep) end
-  put(key, cjson.encode(user), till, now)
+  local kept = {}
+  for name, value in pairs(user) do
+    if value ~= 0 and value ~= '' then kept[name] = value end
+  end
+  put(key, cjson.encode(kept), till, now)
+end
+
+-- Whether a user's cutoffs cover a session kept here, which began at a time (ms).
+local function covered(user, sid, start)
+  local cutoff = user.sid == sid and user.hard or math.max(user.hard, user.soft)
+  return start <= cutoff
 end

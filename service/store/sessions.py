@@ -1,0 +1,314 @@
+"""Sessions kept here: begun, refreshed, elevated, listed and ended; every change is one script.
+
+All keys of one user's sessions share the user's slot, and the ``sid`` carries that slot and the start;
+so a session is found, and compared with cutoffs, from its ``sid`` alone.
+"""
+
+import enum
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+from redis.asyncio import Redis
+
+from service.errors import StoreRefused
+from service.models import Issuer, Session, UserStanding
+from service.rules import cutoff_kept_for
+from service.store.connection import fence
+from service.store.keys import Keys, tag_and_start, user_tag
+from service.store.lookups import user_standing
+from service.store.scripts import Scripts
+
+_RANDOM_BYTES: Final = 10
+
+
+class Refusal(enum.StrEnum):
+    """Why a session gives no token."""
+
+    UNKNOWN = "unknown"
+    ENDED = "ended"
+    REVOKED = "revoked"
+    BLOCKED = "blocked"
+    SCOPE = "scope"
+    AHEAD = "ahead"
+    REUSED_PREVIOUS = "reused_previous"
+    REUSED_OLDER = "reused_older"
+
+
+@dataclass(frozen=True, slots=True)
+class Refreshed:
+    """A session that gives a token at ``now`` (ms by Redis); ``repeated``: the generation had been used."""
+
+    session: Session
+    now: int
+    repeated: bool = False
+
+
+class _Profile(msgspec.Struct, frozen=True, array_like=True):
+    sub: str
+    client_id: str
+    scope: str
+    aud: tuple[str, ...]
+    device: str
+    ip: str
+    user_agent: str
+
+
+class _Auth(msgspec.Struct, frozen=True, array_like=True):
+    amr: tuple[str, ...]
+    acr: str
+
+
+_profile: Final = msgspec.json.Decoder(_Profile).decode
+_auth: Final = msgspec.json.Decoder(_Auth).decode
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lifetimes:
+    """In seconds, as the settings have them; ``most`` is how many sessions a user may have (0: any)."""
+
+    idle: int
+    absolute: int
+    grace: int
+    most: int
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Sessions in the order of their end, and where the next page begins (None: nowhere)."""
+
+    sessions: list[Session]
+    next: tuple[int, str] | None
+
+
+class Sessions:
+    """Raises ``StoreUnavailable`` from every method where the change may or may not have been made."""
+
+    def __init__(
+        self, scripts: Scripts, client: Redis, keys: Keys, issuer: Issuer, lifetimes: Lifetimes
+    ) -> None:
+        self._scripts = scripts
+        self._client = client
+        self._keys = keys
+        self._issuer = issuer
+        self._lives: Final = lifetimes
+        self._keep_ms: Final = cutoff_kept_for(issuer)
+
+    async def start(
+        self,
+        sub: str,
+        client_id: str,
+        *,
+        scope: str = "",
+        aud: Sequence[str] = (),
+        amr: Sequence[str] = (),
+        acr: str = "",
+        device: str = "",
+        ip: str = "",
+        user_agent: str = "",
+    ) -> tuple[Session, int] | None:
+        """Begin a session after a login; None where the user is blocked.
+
+        Returns:
+            The session, dated after everything else of the user's, and how many older ones ended for it.
+        """
+        tag = user_tag(self._issuer.iss, sub)
+        profile = _Profile(sub, client_id, scope, tuple(aud), device, ip, user_agent)
+        auth = _Auth(tuple(amr), acr)
+        reply = await self._scripts.call(
+            "start_session",
+            [self._keys.user(tag), self._keys.sessions(tag)],
+            [
+                self._keys.of_user(tag),
+                tag,
+                secrets.token_urlsafe(_RANDOM_BYTES),
+                msgspec.json.encode(auth),
+                msgspec.json.encode(profile),
+                self._lives.idle * 1000,
+                self._lives.absolute * 1000,
+                self._lives.most,
+                self._keep_ms,
+            ],
+        )
+        if reply[0] == b"blocked":
+            return None
+        sid, at, ended = self._scripts.counted(reply) if len(reply) > 3 else reply
+        start = int(at)
+        header = _Header(1, start, start, start + self._lives.absolute * 1000, start // 1000)
+        return _session(sid.decode(), start, header, auth, profile), int(ended)
+
+    async def refresh(self, sid: str, generation: int, scopes: Sequence[str]) -> Refreshed | Refusal:
+        """Take one generation of a refresh token whose MAC was right.
+
+        The generation that counts moves on by one. The one before it gives the same once more within
+        the grace after its first use, which only the next use closes early. Any other ends the session.
+
+        Args:
+            sid: As the refresh token has it.
+            generation: Likewise.
+            scopes: Those asked for, of which each must be granted; nothing is consumed otherwise.
+        """
+        found = tag_and_start(sid)
+        if found is None:
+            return Refusal.UNKNOWN
+        tag, start = found
+        reply = await self._scripts.call(
+            "refresh_session",
+            [*self._own_keys(tag, sid), self._keys.user(tag), self._keys.sessions(tag)],
+            [
+                *(sid, start, generation, self._lives.idle * 1000, self._lives.grace * 1000, self._keep_ms),
+                *scopes,
+            ],
+        )
+        said = reply[0].decode()
+        if said == "reused":
+            _, ago = self._scripts.counted(reply)
+            return Refusal.REUSED_PREVIOUS if int(ago) == 1 else Refusal.REUSED_OLDER
+        if said not in {"rotated", "repeated"}:
+            return Refusal(said)
+        return Refreshed(read(sid, start, reply[2]), int(reply[1]), said == "repeated")
+
+    async def elevate(self, sid: str, amr: Sequence[str], acr: str) -> Refreshed | Refusal:
+        """Note that a second factor was passed: ``auth_time`` is now, the start stays."""
+        found = tag_and_start(sid)
+        if found is None:
+            return Refusal.UNKNOWN
+        tag, start = found
+        reply = await self._scripts.call(
+            "elevate_session",
+            [*self._own_keys(tag, sid), self._keys.user(tag)],
+            [sid, start, self._lives.idle * 1000, msgspec.json.encode(_Auth(tuple(amr), acr))],
+        )
+        said = reply[0].decode()
+        if said != "elevated":
+            return Refusal(said)
+        return Refreshed(read(sid, start, reply[2]), int(reply[1]))
+
+    async def end(self, sid: str) -> bool:
+        """End a session for good; False where the ``sid`` is none of ours. Repeating is harmless."""
+        found = tag_and_start(sid)
+        if found is None:
+            return False
+        tag, start = found
+        keys = [*self._own_keys(tag, sid), self._keys.sessions(tag)]
+        await self._scripts.run("end_session", keys, [sid, start, self._keep_ms])
+        return True
+
+    async def peek(self, sid: str) -> Session | None:
+        """The record as it stands, whatever cutoffs say; None where there is none."""
+        found = tag_and_start(sid)
+        if found is None:
+            return None
+        tag, start = found
+        async with fence():
+            text = await self._client.get(self._keys.session(tag, sid))
+        return None if text is None else read(sid, start, text)
+
+    async def of_user(self, sub: str, *, after: tuple[int, str] | None, limit: int, now: int) -> Page:
+        """A user's sessions that still give tokens, soonest end first.
+
+        Args:
+            sub: Whose.
+            after: Where the page before this one ended.
+            limit: The most on this page.
+            now: The present by Redis, ms.
+        """
+        tag = user_tag(self._issuer.iss, sub)
+        found: list[Session] = []
+        place = after
+        while True:
+            chunk = await self._index_after(self._keys.sessions(tag), place, limit, now)
+            usable = await self._usable(tag, [sid for _, sid in chunk], now)
+            for place in chunk:
+                if place[1] in usable:
+                    found.append(usable[place[1]])
+                if len(found) == limit:
+                    more = await self._index_after(self._keys.sessions(tag), place, 1, now)
+                    return Page(found, place if more else None)
+            if len(chunk) < limit:
+                return Page(found, None)
+
+    async def _index_after(
+        self, index: str, place: tuple[int, str] | None, count: int, now: int
+    ) -> list[tuple[int, str]]:
+        lowest = max(now, place[0] if place else 0)
+        found: list[tuple[int, str]] = []
+        offset = 0
+        while len(found) < count:
+            async with fence():
+                entries = await self._client.zrangebyscore(
+                    index, lowest, "+inf", start=offset, num=count, withscores=True
+                )
+            pairs = [(int(end), sid.decode()) for sid, end in entries]
+            found += [pair for pair in pairs if place is None or pair > place]
+            if len(entries) < count:
+                break
+            offset += count
+        return found[:count]
+
+    async def _usable(self, tag: str, sids: Sequence[str], now: int) -> dict[str, Session]:
+        keys = [self._keys.user(tag)]
+        for sid in sids:
+            keys += self._own_keys(tag, sid)
+        async with fence():
+            user, *rest = await self._client.mget(keys)
+        standing = UserStanding() if user is None else user_standing(user)
+        found = {}
+        for sid, text, cutoff in zip(sids, rest[::2], rest[1::2], strict=True):
+            place = tag_and_start(sid)
+            if text is None or cutoff is not None or place is None:
+                continue
+            session = read(sid, place[1], text)
+            covering = standing.hard if standing.sid == sid else max(standing.hard, standing.soft)
+            if place[1] > covering and session.ends > now:
+                found[sid] = session
+        return found
+
+    def _own_keys(self, tag: str, sid: str) -> list[str]:
+        return [self._keys.session(tag, sid), self._keys.session_cutoff(self._issuer, sid)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Header:
+    generation: int
+    given: int
+    used: int
+    ends: int
+    auth_time: int
+
+
+def read(sid: str, start: int, text: bytes) -> Session:
+    """Read a record.
+
+    Raises:
+        StoreRefused: it can't be read.
+    """
+    try:
+        *numbers, length, rest = text.split(b" ", 6)
+        header = _Header(*map(int, numbers))
+        size = int(length)
+        return _session(sid, start, header, _auth(rest[:size]), _profile(rest[size:]))
+    except (ValueError, TypeError, msgspec.MsgspecError) as error:
+        raise StoreRefused("the store holds a session that can't be read") from error
+
+
+def _session(sid: str, start: int, header: _Header, auth: _Auth, profile: _Profile) -> Session:
+    return Session(
+        sid=sid,
+        sub=profile.sub,
+        client_id=profile.client_id,
+        scope=profile.scope,
+        aud=profile.aud,
+        amr=auth.amr,
+        acr=auth.acr,
+        device=profile.device,
+        ip=profile.ip,
+        user_agent=profile.user_agent,
+        start=start,
+        used=header.used,
+        ends=header.ends,
+        auth_time=header.auth_time,
+        generation=header.generation,
+    )
