@@ -71,7 +71,7 @@ def _parsed(text: str, kind: Any) -> Any:
         if get_origin(kind) is tuple or (isinstance(kind, type) and issubclass(kind, BaseModel)):
             return json.loads(text)
         return TypeAdapter(kind).validate_strings(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
 
 

@@ -200,7 +200,7 @@ def _redis_url(url: str) -> str:
             if not re.fullmatch(r"(/\d{0,5})?", parts.path):
                 raise _reject(f"must end in a database number, if in anything: {scheme}://host:6379/0")
         case "unix":
-            if parts.hostname or len(parts.path) < 2:
+            if parts.hostname or not re.match(r"/[^/]", parts.path):
                 raise _reject("must hold an absolute path: unix:///run/valkey.sock")
         case "redis+sentinel":
             if not addressed or len(parts.path) < 2:
