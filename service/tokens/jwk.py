@@ -4,7 +4,6 @@ PyJWT makes the keys and judges the signatures. What a key may be used for is fi
 when it is read: a token's header chooses among a key's algorithms and never widens them.
 """
 
-import base64
 import hashlib
 import json
 from collections.abc import Collection, Iterable, Mapping
@@ -15,7 +14,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from jwt.algorithms import Algorithm, get_default_algorithms
 from jwt.exceptions import PyJWTError
 
-from service.tokens.parsing import base64url_decoded
+from service.tokens.parsing import base64url, base64url_decoded
 
 RSA_BITS: Final = range(2048, 8192 + 1)
 """Smaller is weak (RFC 7518 §3.3), larger is slow to verify."""
@@ -132,6 +131,15 @@ def public_key(jwk: Any, allowed: Collection[str]) -> VerifyingKey:
     )
 
 
+def algorithms_of(jwk: dict[str, Any]) -> tuple[str, ...]:
+    """What a key may be used with, the usual one first.
+
+    Raises:
+        UnusableKey: it is of an unknown kind.
+    """
+    return _kind(jwk).algorithms
+
+
 def _kind(jwk: dict[str, Any]) -> _Kind:
     kty = jwk.get("kty")
     crv = jwk.get("crv") if kty != "RSA" else None
@@ -186,7 +194,7 @@ def shared_secret(secret: bytes, allowed: Collection[str]) -> VerifyingKey:
     return VerifyingKey(
         material,
         kid=None,
-        thumbprint=thumbprint({"k": _base64url(secret), "kty": "oct"}),
+        thumbprint=thumbprint({"k": base64url(secret), "kty": "oct"}),
         algorithms=algorithms,
         signature_bytes=HMAC_BYTES,
     )
@@ -195,8 +203,4 @@ def shared_secret(secret: bytes, allowed: Collection[str]) -> VerifyingKey:
 def thumbprint(members: Mapping[str, str]) -> str:
     """The RFC 7638 thumbprint of a key, given exactly the members that make it up."""
     canonical = json.dumps(members, sort_keys=True, separators=(",", ":"))
-    return _base64url(hashlib.sha256(canonical.encode()).digest())
-
-
-def _base64url(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+    return base64url(hashlib.sha256(canonical.encode()).digest())

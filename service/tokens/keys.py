@@ -265,27 +265,19 @@ async def _outcome(fetch: asyncio.Task[bool]) -> bool:
     return not fetch.cancelled() and fetch.result()
 
 
-class KeyFile(KeySource):
-    """Keys of a file that is read again whenever it was changed or replaced."""
+class PolledKeys(KeySource):
+    """Keys on disk: looked at once a second, and again for a token whose key is unknown."""
 
     def __init__(
-        self,
-        name: str,
-        path: Path,
-        algorithms: Collection[str],
-        metrics: Metrics,
-        *,
-        sleep: Sleep = asyncio.sleep,
+        self, name: str, algorithms: Collection[str], metrics: Metrics, *, sleep: Sleep = asyncio.sleep
     ) -> None:
         super().__init__(name, algorithms, metrics)
-        self._path = path
         self._sleep = sleep
-        self._seen: tuple[int, ...] | None = None
         self._polling: asyncio.Task[None] | None = None
 
     @abstractmethod
-    def _keys_in(self, contents: bytes) -> list[VerifyingKey]:
-        """The keys that the file holds; ValueError if it is not such a file."""
+    def _read_if_changed(self) -> None:
+        """Adopt what is there now, or note why it can't be read."""
 
     async def start(self) -> None:
         self._read_if_changed()
@@ -304,6 +296,27 @@ class KeyFile(KeySource):
         while True:
             await self._sleep(POLL_S)
             self._read_if_changed()
+
+
+class KeyFile(PolledKeys):
+    """Keys of a file that is read again whenever it was changed or replaced."""
+
+    def __init__(
+        self,
+        name: str,
+        path: Path,
+        algorithms: Collection[str],
+        metrics: Metrics,
+        *,
+        sleep: Sleep = asyncio.sleep,
+    ) -> None:
+        super().__init__(name, algorithms, metrics, sleep=sleep)
+        self._path = path
+        self._seen: tuple[int, ...] | None = None
+
+    @abstractmethod
+    def _keys_in(self, contents: bytes) -> list[VerifyingKey]:
+        """The keys that the file holds; ValueError if it is not such a file."""
 
     def _read_if_changed(self) -> None:
         try:

@@ -4,11 +4,13 @@ What two readers could understand differently is refused, not repaired: a lenien
 us, or behind, would otherwise see another token than the one that was judged here.
 """
 
+import base64
 import binascii
 import json
 import math
-from dataclasses import dataclass
 from typing import Any, Final, NoReturn
+
+import msgspec
 
 from service.errors import InvalidToken
 
@@ -28,8 +30,7 @@ _LAST_CHARACTERS: Final[tuple[frozenset[int], ...]] = (
 """By length modulo 4, the last characters whose unused bits are zero (RFC 4648 §3.5)."""
 
 
-@dataclass(frozen=True, slots=True)
-class UnverifiedToken:
+class UnverifiedToken(msgspec.Struct, frozen=True, kw_only=True):
     """A well-formed JWS; nothing in it may be believed before its signature was checked.
 
     Attributes:
@@ -61,9 +62,15 @@ def parse_token(token: str) -> UnverifiedToken:
     signing_input, _, signature = raw.rpartition(b".")
     header_part, _, payload_part = signing_input.partition(b".")
     try:
-        header = strict_json_object(_decoded(header_part))
-        payload = strict_json_object(_decoded(payload_part))
-        return UnverifiedToken(*_header_members(header), payload, signing_input, _decoded(signature))
+        alg, kid, typ = _header_members(strict_json_object(_decoded(header_part)))
+        return UnverifiedToken(
+            alg=alg,
+            kid=kid,
+            typ=typ,
+            payload=strict_json_object(_decoded(payload_part)),
+            signing_input=signing_input,
+            signature=_decoded(signature),
+        )
     except ValueError as fault:
         raise InvalidToken(str(fault)) from None
 
@@ -80,6 +87,11 @@ def _header_members(header: dict[str, Any]) -> tuple[str, str | None, str | None
     if (typ is None and "typ" in header) or not isinstance(typ, str | None):
         raise ValueError("typ is not a string")
     return alg, kid, typ
+
+
+def base64url(data: bytes) -> str:
+    """Encode without padding (RFC 7515 §2)."""
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
 def base64url_decoded(text: str) -> bytes:

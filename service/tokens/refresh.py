@@ -1,0 +1,172 @@
+"""Refresh tokens: they say which session and which generation of it, under a MAC.
+
+The store keeps the generation alone, so nothing in it lets its reader make a token; and the same
+generation gives the same text again for as long as the key that signs is the same.
+"""
+
+import contextlib
+import hmac
+import secrets
+import struct
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from service.errors import ConfigError
+from service.tokens.files import write_private
+from service.tokens.parsing import base64url, base64url_decoded
+
+PREFIX: Final = "rvr_"
+KEY_BYTES: Final = 32
+MAX_CLIENT_BYTES: Final = 1024
+
+_SID_BYTES: Final = 28
+_MAC_BYTES: Final = 32
+_FIXED: Final = struct.Struct(f">{_SID_BYTES}sI")
+_LABEL: Final = b"revoker refresh token 1\0"
+"""Keeps these MACs apart from whatever else the same key might ever be used for."""
+
+_MAX_CHARS: Final = len(PREFIX) + -(-(_FIXED.size + _MAC_BYTES + MAX_CLIENT_BYTES) * 4 // 3)
+_MAX_KEY_FILE_BYTES: Final = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class RefreshToken:
+    """What a genuine refresh token says; whether it may still be used, the store knows.
+
+    Attributes:
+        client_id: Empty where the session has none.
+    """
+
+    sid: str
+    generation: int
+    client_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class RefreshKey:
+    """A secret, and from when on (seconds since 1970) it signs; before, it only verifies."""
+
+    secret: bytes
+    signs_from: float = 0
+
+
+class RefreshTokens:
+    """Makes and reads refresh tokens; the first key whose time has come signs, all of them verify."""
+
+    def __init__(self, keys: Sequence[RefreshKey], *, clock: Callable[[], float] = time.time) -> None:
+        self._keys = tuple(keys)
+        self._clock = clock
+
+    def use(self, keys: Sequence[RefreshKey]) -> None:
+        """Take over keys that were read again."""
+        self._keys = tuple(keys)
+
+    def make(self, sid: str, generation: int, client_id: str) -> str:
+        """The one token of a generation of a session.
+
+        Raises:
+            ValueError: ``sid`` was not minted here, or ``client_id`` is longer than 1,024 bytes.
+        """
+        client = client_id.encode()
+        if len(client) > MAX_CLIENT_BYTES:
+            raise ValueError("client_id is too long")
+        raw = base64url_decoded(sid)
+        if len(raw) != _SID_BYTES:
+            raise ValueError("not a sid that was minted here")
+        fixed = _FIXED.pack(raw, generation)
+        return PREFIX + base64url(fixed + _mac(self._signing_secret(), fixed, client) + client)
+
+    def read(self, token: str) -> RefreshToken | None:
+        """What a token says, if it was made with one of the keys."""
+        if not looks_like(token) or len(token) > _MAX_CHARS:
+            return None
+        try:
+            raw = base64url_decoded(token[len(PREFIX) :])
+        except ValueError:
+            return None
+        fixed, rest = raw[: _FIXED.size], raw[_FIXED.size :]
+        mac, client = rest[:_MAC_BYTES], rest[_MAC_BYTES:]
+        if len(mac) < _MAC_BYTES:
+            return None
+        if not any(hmac.compare_digest(_mac(key.secret, fixed, client), mac) for key in self._keys):
+            return None
+        sid, generation = _FIXED.unpack(fixed)
+        return RefreshToken(base64url(sid), generation, client.decode())
+
+    def _signing_secret(self) -> bytes:
+        now = self._clock()
+        due = (key.secret for key in self._keys if key.signs_from <= now)
+        return next(due, self._keys[-1].secret)
+
+
+def looks_like(token: str) -> bool:
+    """Whether a text means to be a refresh token of ours; no JWT does."""
+    return token.startswith(PREFIX)
+
+
+def _mac(secret: bytes, fixed: bytes, client: bytes) -> bytes:
+    return hmac.digest(secret, _LABEL + fixed + client, "sha256")
+
+
+def load_refresh_keys(path: Path) -> list[RefreshKey]:
+    """The keys of a file: one a line, newest first, each maybe followed by the date it signs from.
+
+    Raises:
+        ConfigError: it can't be read, or a line of it is no key of 32 bytes.
+    """
+    try:
+        with path.open("rb") as file:
+            contents = file.read(_MAX_KEY_FILE_BYTES + 1)
+    except OSError as fault:
+        raise _wrong(f"can't be read ({fault.strerror}); revoker keys generate makes it") from None
+    if len(contents) > _MAX_KEY_FILE_BYTES:
+        raise _wrong("is too long")
+    keys = []
+    for number, line in enumerate(contents.decode("utf-8", "replace").splitlines(), 1):
+        if line.strip():
+            try:
+                keys.append(_key_of(line))
+            except ValueError:
+                raise _wrong(f"line {number} is no key of {KEY_BYTES} bytes in base64url") from None
+    if not keys:
+        raise _wrong("holds no key")
+    return keys
+
+
+def new_refresh_key_file(path: Path) -> None:
+    """Make the file, with a fresh key; one that is there already stays as it is."""
+    with contextlib.suppress(FileExistsError):
+        write_private(path, f"{_new_secret()}\n".encode(), replace=False)
+
+
+def rotate_refresh_keys(path: Path, *, signs_from: float, keep: int = 2) -> None:
+    """Add a key that signs from a date on, and drop all but the ``keep`` newest of the others.
+
+    By that date every instance must have read it: what it signs is foreign to one that has not.
+
+    Raises:
+        ConfigError: as :func:`load_refresh_keys`.
+    """
+    lines = [f"{base64url(key.secret)} {key.signs_from:.0f}" for key in load_refresh_keys(path)[:keep]]
+    write_private(
+        path, "".join(f"{line}\n" for line in [f"{_new_secret()} {signs_from:.0f}", *lines]).encode()
+    )
+
+
+def _new_secret() -> str:
+    return base64url(secrets.token_bytes(KEY_BYTES))
+
+
+def _key_of(line: str) -> RefreshKey:
+    text, _, date = line.strip().partition(" ")
+    secret = base64url_decoded(text)
+    if len(secret) != KEY_BYTES:
+        raise ValueError("of another length")
+    return RefreshKey(secret, int(date) if date else 0)
+
+
+def _wrong(problem: str) -> ConfigError:
+    return ConfigError([f"sessions.refresh_key_file: {problem}"])
