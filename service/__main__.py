@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from service import __version__, development, logs, processes, settings
+from service import __version__, development, logs, operating, processes, settings
 from service.callers import new_secret
 from service.errors import ConfigError, RevokerError
 
@@ -112,6 +112,11 @@ def _claim(text: str) -> tuple[str, object]:
         return name, json.loads(value)
     except ValueError:
         return name, value
+
+
+command.add_typer(operating.store_commands, name="store")
+command.add_typer(operating.cutoff_commands, name="cutoff")
+command.add_typer(operating.key_commands, name="keys")
 
 
 def main() -> None:

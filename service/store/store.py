@@ -16,7 +16,7 @@ from service.store.keys import Keys
 from service.store.lookups import Lookups
 from service.store.revocations import Revocations
 from service.store.scripts import Scripts
-from service.store.watch import Watch
+from service.store.watch import Watch, dangers
 
 
 class Store:
@@ -124,6 +124,15 @@ class Store:
             pipeline.execute_command("ROLE")
             values: list[Any] = await pipeline.execute()
         return epochs.decode(values)
+
+    async def epoch(self) -> Epoch | None:
+        """The epoch that stands in the store; None where there is none."""
+        reading = await self.read()
+        return None if reading.epoch is None else Epoch.parse(reading.epoch)
+
+    async def dangers(self) -> dict[str, str]:
+        """What about the server would lose revocations silently, in words, by the names of problems."""
+        return await dangers(self._client)
 
     async def init(self) -> bool:
         """Declare the store new; False where it has an epoch already."""

@@ -9,6 +9,7 @@ from typing import Final
 import msgspec
 import structlog
 from redis.asyncio import Redis
+from redis.exceptions import ResponseError
 
 from service.errors import NoVerdict, StoreRefused, StoreUnavailable
 from service.metrics import PROBLEMS, Metrics
@@ -133,29 +134,9 @@ class Watch:
             await self._data.settle(since=now, cause="the server has evicted keys")
 
     async def _check_configuration(self) -> None:
-        async with fence():
-            info = await self._client.info("everything")
-            policy = str(info.get("maxmemory_policy", "noeviction"))
-            saves = await self._setting("save")
-        self._say(
-            "eviction_policy",
-            None
-            if policy == "noeviction"
-            else f"maxmemory-policy is {policy}: it must be noeviction, or revocations are dropped",
-        )
-        persistent = bool(int(info.get("aof_enabled", 0))) or saves != ""
-        self._say(
-            "no_persistence",
-            None if persistent else "the server keeps nothing on disk: a restart loses revocations",
-        )
-
-    async def _setting(self, name: str) -> str | None:
-        """A server setting, or None where this user may not ask."""
-        try:
-            found = await self._client.config_get(name)
-        except Exception:  # noqa: BLE001  # NOPERM, renamed commands: managed servers differ
-            return None
-        return str(found.get(name, ""))
+        found = await dangers(self._client)
+        for problem in ("eviction_policy", "no_persistence"):
+            self._say(problem, found.get(problem))
 
     def _say_what_is_known(self) -> None:
         epoch = self._data.epoch
@@ -179,6 +160,31 @@ class Watch:
                 _log.warning("problem", problem=problem, detail=sentence)
             self.problems[problem] = sentence
         self._metrics.problems.labels(problem).set(0 if sentence is None else 1)
+
+
+async def dangers(client: Redis) -> dict[str, str]:
+    """What about a server would lose revocations silently, in words, by the names of problems."""
+    async with fence():
+        info = await client.info("everything")
+        saves = await _setting(client, "save")
+    found = {}
+    policy = str(info.get("maxmemory_policy", "noeviction"))
+    if policy != "noeviction":
+        found["eviction_policy"] = (
+            f"maxmemory-policy is {policy}: it must be noeviction, or revocations are dropped"
+        )
+    if not int(info.get("aof_enabled", 0)) and saves == "":
+        found["no_persistence"] = "the server keeps nothing on disk: a restart loses revocations"
+    return found
+
+
+async def _setting(client: Redis, name: str) -> str | None:
+    """A server setting, or None where this user may not ask."""
+    try:
+        found = await client.config_get(name)
+    except ResponseError:  # NOPERM, renamed commands: managed servers differ
+        return None
+    return str(found.get(name, ""))
 
 
 def _keys_of(text: bytes | None) -> dict[str, Mark]:

@@ -1,0 +1,235 @@
+"""What an operator does to the store by hand: `revoker store`, `revoker cutoff`, `revoker keys forget`.
+
+What counts metrics is imported only where it is used, as `service.processes.Plan` wants it.
+"""
+
+import asyncio
+import contextlib
+import getpass
+import os
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn, TypeVar
+
+import structlog
+import typer
+
+from service import development, logs, settings
+from service.errors import ConfigError
+from service.models import Issuer
+from service.settings import Settings
+from service.store import embedded
+
+if TYPE_CHECKING:
+    from service.store.epoch import Epoch
+    from service.store.store import Store
+
+_audit = structlog.get_logger("audit")
+
+Result = TypeVar("Result")
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", envvar="REVOKER_CONFIG", metavar="PATH", help="The configuration, a TOML file."),
+]
+IssOption = Annotated[str, typer.Option("--iss", help="The issuer: its name or its `iss`.")]
+
+store_commands = typer.Typer(
+    help="Say what the store is, after it was made, lost or restored.", no_args_is_help=True
+)
+cutoff_commands = typer.Typer(help="Take a cutoff back.", no_args_is_help=True)
+key_commands = typer.Typer(help="Signing keys.", no_args_is_help=True)
+
+
+@store_commands.command("init")
+def init(config: ConfigOption = None) -> None:
+    """Say beforehand that this store is new: nothing has been revoked in it, and nothing was lost."""
+    if not _with_store(config, lambda store: store.init()):
+        _fail("the store has an epoch already: it is not new (`revoker store check` shows it)")
+    typer.echo("the store is declared new")
+
+
+@store_commands.command("check")
+def check(config: ConfigOption = None) -> None:
+    """Show the epoch and what would lose revocations silently; status 1 where something would."""
+
+    async def look(store: "Store") -> "tuple[Epoch | None, dict[str, str]]":
+        return await store.epoch(), await store.dangers()
+
+    epoch, dangers = _with_store(config, look)
+    if epoch is None:
+        typer.echo("epoch: none; `revoker store init` where the store is new")
+    else:
+        typer.echo(f"epoch: {epoch.id} ({epoch.finding})")
+        typer.echo(f"since: {_date(epoch.noticed)}")
+        if epoch.cutoff:
+            typer.echo(f"nothing issued before is active: {_date(epoch.cutoff)}")
+    for danger, detail in dangers.items():
+        typer.echo(f"{danger}: {detail}")
+    if epoch is None or epoch.finding == "refused" or dangers:
+        raise typer.Exit(1)
+    typer.echo("ok")
+
+
+@store_commands.command("accept")
+def accept(config: ConfigOption = None) -> None:
+    """Accept the data as it is: verdicts are given again. What was lost stays lost."""
+    _declared("store_accepted", _with_store(config, lambda store: store.accept()))
+
+
+@store_commands.command("lost")
+def lost(config: ConfigOption = None) -> None:
+    """Say that data was lost, before the first start on a restored snapshot."""
+    policy = _settings(config).revocation.data_loss
+    _declared("store_declared_lost", _with_store(config, lambda store: store.declare_lost(policy)))
+
+
+def _declared(event: str, epoch: "Epoch | None") -> None:
+    if epoch is None:
+        _fail("the store has no epoch: `revoker store init` where it is new")
+    else:
+        _audit.info(event, operator=getpass.getuser(), epoch=epoch.id, finding=epoch.finding)
+        typer.echo(f"epoch: {epoch.id} ({epoch.finding})")
+
+
+@store_commands.command("key")
+def key(
+    kind: Annotated[str, typer.Argument(help="jti, user, session, client, issuer or keys.")],
+    value: Annotated[
+        str, typer.Argument(help="The jti, sub, sid or client_id; nothing for issuer and keys.")
+    ] = "",
+    iss: IssOption = "",
+    config: ConfigOption = None,
+) -> None:
+    """Print the Redis key of a thing, for a shell."""
+    values = _settings(config)
+    store = _store(values)
+    typer.echo(_key_of(store, kind, _issuer(values, iss), value))
+
+
+@cutoff_commands.command("lift")
+def lift(
+    kind: Annotated[str, typer.Argument(help="user, session, client or issuer.")],
+    value: Annotated[str, typer.Argument(help="The sub, sid or client_id; nothing for issuer.")] = "",
+    iss: IssOption = "",
+    reason: Annotated[str, typer.Option(help="Why, for the audit log.")] = "",
+    config: ConfigOption = None,
+) -> None:
+    """Take a cutoff back: what it covered is active again, unless something else stands against it."""
+    if kind not in {"user", "session", "client", "issuer"}:
+        raise typer.BadParameter("user, session, client or issuer", param_hint="KIND")
+    issuer = _issuer(_settings(config), iss)
+
+    async def take_back(store: "Store") -> int:
+        if kind == "user":
+            return await store.revocations.lift_user(issuer, value)
+        return await store.revocations.lift(_key_of(store, kind, issuer, value))
+
+    stood = _with_store(config, take_back)
+    _audit.info(
+        "cutoff_lifted",
+        operator=getpass.getuser(),
+        kind=kind,
+        value=value,
+        iss=issuer.iss,
+        stood=stood / 1000,
+        reason=reason,
+    )
+    typer.echo(f"lifted: {_date(stood)}" if stood else "there was no such cutoff")
+
+
+@key_commands.command("forget")
+def forget(
+    kid: Annotated[str, typer.Argument(help="The revoked key.")],
+    iss: IssOption = "",
+    reason: Annotated[str, typer.Option(help="Why, for the audit log.")] = "",
+    config: ConfigOption = None,
+) -> None:
+    """Take the revocation of a signing key back: its tokens count again."""
+    values = _settings(config)
+    issuer = _issuer(values, iss)
+    if kid in issuer.revoked_kids:
+        _fail("the key stands in revoked_kids of the configuration")
+    if not _with_store(config, lambda store: store.revocations.forget_key(issuer, kid)):
+        _fail("no such key is revoked")
+    _audit.info("key_forgotten", operator=getpass.getuser(), iss=issuer.iss, kid=kid, reason=reason)
+    typer.echo("forgotten")
+
+
+def _key_of(store: "Store", kind: str, issuer: Issuer, value: str) -> str:
+    keys = store.keys
+    makers: dict[str, Callable[[], str]] = {
+        "jti": lambda: keys.jti(issuer, value),
+        "user": lambda: keys.user_of(issuer, value),
+        "session": lambda: keys.session_cutoff(issuer, value),
+        "client": lambda: keys.client_cutoff(issuer, value),
+        "issuer": lambda: keys.issuer_cutoff(issuer),
+        "keys": lambda: keys.revoked_keys(issuer),
+    }
+    if kind not in makers:
+        raise typer.BadParameter(", ".join(makers), param_hint="KIND")
+    if not value and kind not in {"issuer", "keys"}:
+        raise typer.BadParameter(f"a {kind} needs a value", param_hint="VALUE")
+    return makers[kind]()
+
+
+def _settings(config: Path | None) -> Settings:
+    if config is None and not settings.describes_service(os.environ):
+        return development.prepare(os.environ).settings
+    return settings.load(config, os.environ)
+
+
+def _issuer(values: Settings, named: str) -> Issuer:
+    from service import app  # noqa: PLC0415
+
+    issuers = app.issuers_of(values)
+    fitting = [each for each in issuers.values() if named in {"", each.name, each.iss}]
+    if len(fitting) != 1:
+        raise ConfigError([f"--iss: one of {', '.join(each.name for each in issuers.values())}"])
+    return fitting[0]
+
+
+def _store(values: Settings) -> "Store":
+    from prometheus_client import CollectorRegistry  # noqa: PLC0415
+
+    from service import app  # noqa: PLC0415
+    from service.metrics import Metrics  # noqa: PLC0415
+
+    return app.store_of(values, app.issuers_of(values), Metrics(CollectorRegistry()))
+
+
+def _with_store(config: Path | None, work: "Callable[[Store], Awaitable[Result]]") -> Result:
+    logs.configure(stream=sys.stderr)
+    values = _settings(config)
+
+    async def run() -> Result:
+        store = _store(values)
+        try:
+            return await work(store)
+        finally:
+            await store.close()
+
+    with _reachable(values):
+        return asyncio.run(run())
+
+
+@contextlib.contextmanager
+def _reachable(values: Settings) -> Iterator[None]:
+    """An embedded store that does not run is started for the while."""
+    url = values.redis.url
+    if url.startswith("embedded:"):
+        with embedded.reached(embedded.folder_of(url)):
+            yield
+    else:
+        yield
+
+
+def _date(at_ms: int) -> str:
+    return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds")
+
+
+def _fail(problem: str) -> NoReturn:
+    sys.stderr.write(f"{problem}\n")
+    raise typer.Exit(1)
