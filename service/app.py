@@ -100,7 +100,11 @@ class Service:
         introspect = self._introspection.respond
 
         async def enter(request: web.Request) -> web.StreamResponse:
-            if request.raw_path == INTROSPECT and request.method == "POST":
+            if (
+                request.raw_path == INTROSPECT
+                and request.method == "POST"
+                and "Expect" not in request.headers  # such a client waits for the router's 100 Continue
+            ):
                 return await introspect(request)
             return await handler(request)
 

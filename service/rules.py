@@ -39,7 +39,7 @@ def bounds(claims: Claims, issuer: Issuer, *, store_now: int, own_now: int) -> V
         return Verdict.INCOMPLETE
     if iat < 0 or exp < iat:
         return Verdict.INCOMPLETE
-    if exp - iat > issuer.max_token_lifetime:
+    if exp > iat + issuer.max_token_lifetime:
         return Verdict.LIVES_TOO_LONG
     ahead_ms = store_now + issuer.clock_skew * 1000
     if iat * 1000 > ahead_ms:
@@ -53,7 +53,7 @@ def bounds(claims: Claims, issuer: Issuer, *, store_now: int, own_now: int) -> V
     if issuer.cutoff_claim == "auth_time" and auth_time is not None:
         if auth_time * 1000 > ahead_ms:
             return Verdict.ISSUED_IN_FUTURE
-        if exp - auth_time > issuer.max_session_lifetime:
+        if exp > auth_time + issuer.max_session_lifetime:
             return Verdict.LIVES_TOO_LONG
     return Verdict.ACTIVE
 

@@ -18,6 +18,7 @@ from typing import Any, Final, Protocol
 import structlog
 from aiohttp import web
 
+from service.api.connections import Runner
 from service.errors import ConfigError
 from service.settings import ServerSettings, Settings
 
@@ -206,7 +207,7 @@ async def _open(
     tls: ssl.SSLContext | None,
     service: Service | None = None,
 ) -> web.AppRunner:
-    runner = web.AppRunner(
+    runner = Runner(
         application,
         access_log=None,
         handle_signals=False,

@@ -12,10 +12,11 @@ from typing import Any
 import aiohttp
 import pytest
 import structlog
-from aiohttp import web
+from aiohttp.web import TCPSite
 from hypothesis import settings as hypothesis_settings
 
 from service import app
+from service.api.connections import Runner
 from service.callers import digest
 from service.settings import Settings, settle
 from tests import forge
@@ -96,7 +97,11 @@ class Running:
 
     def token(self, **changes: Any) -> str:
         """An ordinary token of the issuer ``main``."""
-        return forge.token(self.key, jti=str(uuid.uuid4()), **changes) if "jti" not in changes else forge.token(self.key, **changes)
+        return (
+            forge.token(self.key, jti=str(uuid.uuid4()), **changes)
+            if "jti" not in changes
+            else forge.token(self.key, **changes)
+        )
 
 
 @dataclasses.dataclass
@@ -138,7 +143,8 @@ def settings_for(url: str, folder: Path, **changes: Any) -> Settings:
             {**issuer, "name": "other", "issuer": OTHER_ISSUER, "jwks_file": str(keys["other"])},
         ],
         "callers": [
-            {"name": name, "secret_sha256": [digest(SECRETS[name])], **terms} for name, terms in callers.items()
+            {"name": name, "secret_sha256": [digest(SECRETS[name])], **terms}
+            for name, terms in callers.items()
         ],
     }
     for section, change in changes.items():
@@ -176,7 +182,7 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
 
 async def serve(service: app.Service) -> Running:
     """Answer on a free port of 127.0.0.1."""
-    runner = web.AppRunner(
+    runner = Runner(
         service.application, access_log=None, max_line_size=32768, max_field_size=32768, shutdown_timeout=1
     )
     await runner.setup()
@@ -184,7 +190,7 @@ async def serve(service: app.Service) -> Running:
     runner.server.request_handler = service.entry(runner.server.request_handler)
     await service.start()
     port = free_port()
-    await web.TCPSite(runner, "127.0.0.1", port).start()
+    await TCPSite(runner, "127.0.0.1", port).start()
     http = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=20))
 
     async def close() -> None:

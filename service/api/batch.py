@@ -8,7 +8,7 @@ from aiohttp import web
 
 from service.api import endpoint
 from service.api.errors import NO_STORE
-from service.api.introspection import ACTIVE, INACTIVE, SCOPE, Introspect, issuer_of_claims
+from service.api.introspection import ACTIVE, CLAIMS, INACTIVE, SCOPE, TOKEN, Introspect, issuer_of_claims
 from service.api.parts import Parts
 from service.api.verdicts import Judged
 from service.callers import Caller
@@ -72,6 +72,8 @@ class BatchIntrospection:
         if fields is not None:
             raise InvalidRequest("a batch is JSON")
         items = endpoint.decoded(raw, _decode_batch).tokens
+        if raw.count(b'"tokens"') > 1:
+            endpoint.refuse_duplicates(raw)
         answers: list[bytes] = [b""] * len(items)
         checked: list[Checked] = []
         places: list[int] = []
@@ -95,6 +97,7 @@ class BatchIntrospection:
         parts = self._parts
         try:
             asked = endpoint.decoded(item, _decode_item)
+            endpoint.refuse_ambiguous(item, CLAIMS if asked.token is None else TOKEN)
             if asked.token is None:
                 issuer = issuer_of_claims(asked, caller)
                 if issuer is None or not caller.may_see(asked.aud):

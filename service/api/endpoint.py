@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Generic, TypeVar
 
 import msgspec
-from aiohttp import web
+from aiohttp import ClientError, web
+from aiohttp.http import HttpProcessingError
 
 from service.api.errors import NO_STORE
 from service.api.parts import Parts
@@ -186,13 +187,16 @@ async def read_bytes(request: web.Request, limit: int) -> bytes:
     length = request.content_length
     if length is not None and length > limit:
         raise RequestTooLarge(f"the body is longer than {limit} bytes")
-    if length is not None:
-        return await request.read()
-    raw = bytearray()
-    async for chunk in request.content.iter_any():
-        raw += chunk
-        if len(raw) > limit:
-            raise RequestTooLarge(f"the body is longer than {limit} bytes")
+    try:
+        if length is not None:
+            return await request.read()
+        raw = bytearray()
+        async for chunk in request.content.iter_any():
+            raw += chunk
+            if len(raw) > limit:
+                raise RequestTooLarge(f"the body is longer than {limit} bytes")
+    except (ConnectionError, ClientError, HttpProcessingError) as error:
+        raise InvalidRequest("the body breaks off, or its encoding is broken") from error
     return bytes(raw)
 
 
@@ -237,16 +241,35 @@ def decoded(raw: bytes, decoder: msgspec.json.Decoder[Body]) -> Body:
 
 
 def refuse_duplicates(raw: bytes) -> None:
-    """Refuse an object with a member that stands twice: two readers could take it for two things."""
+    """Refuse an object with a member that stands twice: two readers could take it for two things.
+
+    A text that is not UTF-8 throughout is refused too, wherever in it that may be.
+    """
 
     def object_of(pairs: list[tuple[str, Any]]) -> None:
         if len({name for name, _ in pairs}) != len(pairs):
             raise InvalidRequest("a member stands twice in an object of the body")
 
     try:
-        json.loads(raw, object_pairs_hook=object_of)
+        json.loads(raw.decode(), object_pairs_hook=object_of)
     except (ValueError, RecursionError) as error:
         raise InvalidRequest("the body is not valid JSON") from error
+
+
+def refuse_ambiguous(raw: bytes, names: tuple[bytes, ...]) -> None:
+    """As :func:`refuse_duplicates`, where only some members matter.
+
+    Args:
+        raw: A JSON document; most are cleared without being parsed once more.
+        names: The members that matter, each in its quotation marks.
+    """
+    if b"\\u" in raw or not raw.isascii():  # the first could spell a name in another way
+        refuse_duplicates(raw)
+        return
+    for name in names:
+        if raw.count(name) > 1:
+            refuse_duplicates(raw)
+            return
 
 
 def _told(error: msgspec.ValidationError) -> str:

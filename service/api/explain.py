@@ -3,6 +3,7 @@
 import msgspec
 import structlog
 
+from service.api.cutoffs import refuse_bound
 from service.api.endpoint import Call, Endpoint
 from service.api.fields import NumericDate
 from service.api.introspection import Introspect, issuer_of_claims
@@ -37,10 +38,12 @@ class Explanation(msgspec.Struct, frozen=True):
 
 async def explain(parts: Parts, call: Call[Introspect]) -> Explanation:
     asked, caller = call.body, call.caller
+    refuse_bound(call)
     if asked.token is not None:
-        judged = await parts.verdicts.of_token(asked.token, caller)
+        judged = await parts.verdicts.of_token(asked.token, caller, checked=True)
     else:
-        judged = await parts.verdicts.of_claims(asked, issuer_of_claims(asked, caller), caller)
+        issuer = issuer_of_claims(asked, caller)
+        judged = await parts.verdicts.of_claims(asked, issuer, caller, checked=True)
     claims = judged.claims
     _audit.info(
         "token_explained",
@@ -85,7 +88,8 @@ def _standpoints(judged: Judged, standing: Standing) -> list[Standpoint]:
     found += [_standpoint(kind, mark) for kind, mark in marks if mark is not None]
     kid = judged.claims.kid if judged.claims else None
     found += [_standpoint("key", mark) for each, mark in standing.keys.items() if kid in {None, each}]
-    if judged.issuer is not None and kid in judged.issuer.revoked_kids:
+    configured = judged.issuer.revoked_kids if judged.issuer else frozenset()
+    if kid in configured or (kid is None and configured):
         found.append(Standpoint(kind="key", why="revoked_kids of the configuration"))
     if standing.loss:
         found.append(Standpoint(kind="data_loss", since=standing.loss / 1000, why="the store lost data then"))

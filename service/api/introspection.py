@@ -25,8 +25,9 @@ SCOPE: Final = "introspect"
 INACTIVE: Final = b'{"active":false}'
 ACTIVE: Final = b'{"active":true}'
 
-_IDENTITY: Final = (b'"iss"', b'"jti"', b'"sub"', b'"iat"', b'"exp"', b'"kid"', b'"sid"')
-"""Members that say which token is meant: one that stands twice could mean two tokens."""
+TOKEN: Final = (b'"token"',)
+CLAIMS: Final = tuple(f'"{name}"'.encode() for name in Claims.__struct_fields__)
+"""Members that bear on the verdict: one that stands twice could mean two tokens."""
 
 
 class Introspect(Claims, frozen=True, kw_only=True, gc=False):
@@ -98,8 +99,14 @@ class Introspection:
     async def _answer(self, request: web.Request) -> web.Response:
         parts = self._parts
         headers = request.headers
-        caller = parts.callers.remembered(headers.get("Authorization", ""))
-        if caller is None or headers.get("Content-Type") != "application/json":
+        shown = headers.getall("Authorization", ())
+        caller = parts.callers.remembered(shown[0]) if len(shown) == 1 else None
+        if (
+            caller is None
+            or headers.get("Content-Type") != "application/json"
+            or "Content-Encoding" in headers
+            or request.raw_path != PATH
+        ):
             return await self._answer_anyone(request)
         if SCOPE not in caller.scopes:
             caller.require(SCOPE)
@@ -122,11 +129,9 @@ class Introspection:
     async def _judge(self, raw: bytes, caller: Caller) -> bytes:
         asked = endpoint.decoded(raw, decode)
         if asked.token is not None:
+            endpoint.refuse_ambiguous(raw, TOKEN)
             return await self._judge_token(asked.token, caller)
-        for name in _IDENTITY:
-            if raw.count(name) > 1:
-                endpoint.refuse_duplicates(raw)
-                break
+        endpoint.refuse_ambiguous(raw, CLAIMS)
         issuer = issuer_of_claims(asked, caller)
         judged = await self._parts.verdicts.of_claims(asked, issuer, caller)
         return ACTIVE if judged.verdict is Verdict.ACTIVE else INACTIVE

@@ -1,5 +1,7 @@
 """``POST /revoke`` (RFC 7009): this one token stops being valid now."""
 
+from typing import Annotated
+
 import msgspec
 import structlog
 
@@ -16,7 +18,7 @@ _audit = structlog.get_logger("audit")
 class Revoke(msgspec.Struct, frozen=True, kw_only=True):
     """A token by its text, or by ``jti``; without ``exp`` it is kept as long as any token can live."""
 
-    token: Text | None = None
+    token: Annotated[str, msgspec.Meta(min_length=1)] | None = None
     token_type_hint: str | None = None
     jti: Text | None = None
     iss: Text | None = None
@@ -26,6 +28,7 @@ class Revoke(msgspec.Struct, frozen=True, kw_only=True):
 async def revoke(parts: Parts, call: Call[Revoke]) -> None:
     """Revoke; a token that is not genuine stores nothing and is answered alike (RFC 7009 §2.2)."""
     asked = call.body
+    milliseconds(asked.exp, "exp")
     if asked.token is not None:
         await _revoke_token(parts, call, asked.token)
     elif asked.jti is not None:
@@ -54,7 +57,6 @@ async def _revoke_jti(parts: Parts, call: Call[Revoke], jti: str) -> None:
         raise AccessDenied("this caller may revoke its own client's tokens only, by token")
     issuer = call.caller.known_issuer(call.body.iss)
     exp = call.body.exp
-    milliseconds(exp, "exp")
     if exp is not None and exp > latest_exp(issuer, int(parts.store.clocks.now() * 1000)):
         raise InvalidRequest("exp is further ahead than max_token_lifetime allows")
     await _store(parts, call, issuer, Claims(jti=jti, exp=exp))

@@ -54,21 +54,26 @@ class Verdicts:
         self._allow_outage: Final = allow_outage
         self._count: Final = {verdict: metrics.verdicts.labels(verdict.value).inc for verdict in Verdict}
 
-    async def of_claims(self, claims: Claims, issuer: Issuer | None, caller: Caller) -> Judged:
-        """Judge claims whose signature the caller has checked; ``issuer`` None: not the caller's."""
+    async def of_claims(
+        self, claims: Claims, issuer: Issuer | None, caller: Caller, *, checked: bool = False
+    ) -> Judged:
+        """Judge claims whose signature the caller has checked; ``issuer`` None: not the caller's.
+
+        ``checked``: the store must be asked, whatever ``store_outage`` says.
+        """
         if issuer is None or not caller.may_see(claims.aud):
             return self._counted(Judged(Verdict.FOREIGN, claims))
         keys = self._store.keys.of_token(claims, issuer)
         try:
             found = await self._store.lookups.find(keys)
         except StoreUnavailable:
-            if not self._allow_outage:
+            if checked or not self._allow_outage:
                 raise
             return self._counted(self._unchecked(claims, issuer, None))
         return self._counted(self.judged(claims, issuer, found))
 
-    async def of_token(self, token: str, caller: Caller) -> Judged:
-        """Judge a token from its text."""
+    async def of_token(self, token: str, caller: Caller, *, checked: bool = False) -> Judged:
+        """Judge a token from its text; ``checked`` as for :meth:`of_claims`."""
         try:
             verified = self._verifier.remembered(token) or await self._verifier.verify(token)
         except InvalidToken:
@@ -80,7 +85,7 @@ class Verdicts:
         try:
             found = await self._store.lookups.find(keys)
         except StoreUnavailable:
-            if not self._allow_outage:
+            if checked or not self._allow_outage:
                 raise
             return self._counted(self._unchecked(claims, verified.issuer, verified))
         return self._counted(self.judged(claims, verified.issuer, found, verified))

@@ -6,7 +6,11 @@ local user = read_user(KEYS[1])
 local stood = user.blocked
 user.blocked = 0
 user.block_reason = nil
-if redis.call('PTTL', KEYS[1]) + now_ms() <= stood + tonumber(ARGV[1]) then redis.call('DEL', KEYS[1]) end
-if user.last > 0 then write_user(KEYS[1], user, tonumber(ARGV[1])) end
+if user.last == 0 then
+  redis.call('DEL', KEYS[1])
+else
+  if redis.call('PTTL', KEYS[1]) + now_ms() <= stood + tonumber(ARGV[1]) then redis.call('DEL', KEYS[1]) end
+  write_user(KEYS[1], user, tonumber(ARGV[1]))
+end
 redis.call('HDEL', KEYS[2], ARGV[2])
 return answer(digits(stood))
