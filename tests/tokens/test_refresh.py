@@ -1,0 +1,200 @@
+import base64
+import secrets
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.errors import ConfigError
+from service.tokens.refresh import (
+    RefreshKey,
+    RefreshToken,
+    RefreshTokens,
+    load_refresh_keys,
+    looks_like,
+    new_refresh_key_file,
+    rotate_refresh_keys,
+)
+from tests import forge
+
+KEY, OLD_KEY = RefreshKey(b"k" * 32), RefreshKey(b"o" * 32)
+TOKENS = RefreshTokens([KEY])
+SID = forge.base64url(bytes(range(28)))
+
+sids = st.binary(min_size=28, max_size=28).map(forge.base64url)
+generations = st.integers(0, 2**32 - 1)
+clients = st.text(st.characters(exclude_categories=["Cs"]), max_size=256)
+
+
+def payload_of(token):
+    return base64.urlsafe_b64decode(token.removeprefix("rvr_") + "==")
+
+
+@given(sids, generations, clients)
+def test_a_token_says_what_it_was_made_of(sid, generation, client_id):
+    token = TOKENS.make(sid, generation, client_id)
+
+    assert TOKENS.read(token) == RefreshToken(sid, generation, client_id)
+    assert looks_like(token)
+    assert token.isascii() and "=" not in token
+
+
+@given(sids, generations, clients, st.data())
+def test_a_token_with_any_one_bit_changed_is_refused(sid, generation, client_id, data):
+    raw = bytearray(payload_of(TOKENS.make(sid, generation, client_id)))
+    bit = data.draw(st.integers(0, len(raw) * 8 - 1))
+
+    raw[bit // 8] ^= 1 << bit % 8
+
+    assert TOKENS.read("rvr_" + forge.base64url(bytes(raw))) is None
+
+
+@given(st.data())
+def test_a_token_with_any_one_character_changed_is_refused(data):
+    token = TOKENS.make(SID, 7, "web")
+    place = data.draw(st.integers(0, len(token) - 1))
+    other = data.draw(st.characters().filter(lambda character: character != token[place]))
+
+    assert TOKENS.read(token[:place] + other + token[place + 1 :]) is None
+
+
+@given(st.text())
+def test_no_other_text_is_read(text):
+    assert TOKENS.read(text) is None
+    assert TOKENS.read("rvr_" + text) is None
+
+
+@given(st.binary(max_size=200))
+def test_bytes_without_the_key_are_not_read(raw):
+    assert TOKENS.read("rvr_" + forge.base64url(raw)) is None
+
+
+@pytest.mark.parametrize("extra", ["=", "==", " ", "\n", "A", "AA", "."])
+def test_nothing_may_follow_a_token(extra):
+    assert TOKENS.read(TOKENS.make(SID, 1, "web") + extra) is None
+
+
+def test_the_same_generation_gives_the_same_token_and_the_next_another():
+    assert TOKENS.make(SID, 1, "web") == TOKENS.make(SID, 1, "web")
+    assert TOKENS.make(SID, 1, "web") != TOKENS.make(SID, 2, "web")
+
+
+def test_a_client_id_is_bounded_in_bytes():
+    assert TOKENS.read(TOKENS.make(SID, 1, "é" * 512)) == RefreshToken(SID, 1, "é" * 512)
+    with pytest.raises(ValueError, match="too long"):
+        TOKENS.make(SID, 1, "é" * 512 + "x")
+
+
+@pytest.mark.parametrize("sid", ["", "session-1", forge.base64url(bytes(27)), forge.base64url(bytes(29))])
+def test_only_a_sid_that_was_minted_here_gets_a_token(sid):
+    with pytest.raises(ValueError):
+        TOKENS.make(sid, 1, "web")
+
+
+def test_no_access_token_looks_like_a_refresh_token():
+    assert not looks_like(forge.token(forge.ec_key()))
+
+
+def test_the_first_key_signs_and_all_of_them_verify():
+    both = RefreshTokens([KEY, OLD_KEY])
+    of_old = RefreshTokens([OLD_KEY]).make(SID, 1, "web")
+
+    assert both.make(SID, 1, "web") == TOKENS.make(SID, 1, "web")
+    assert both.read(of_old) == RefreshToken(SID, 1, "web")
+    assert TOKENS.read(of_old) is None
+
+
+def test_a_key_signs_nothing_before_its_time_and_is_believed_all_along():
+    now = [999.0]
+    tokens = RefreshTokens([RefreshKey(KEY.secret, 1000), OLD_KEY], clock=lambda: now[0])
+
+    assert tokens.make(SID, 1, "web") == RefreshTokens([OLD_KEY]).make(SID, 1, "web")
+    assert tokens.read(TOKENS.make(SID, 1, "web")) == RefreshToken(SID, 1, "web")
+    now[0] = 1000.0
+    assert tokens.make(SID, 1, "web") == TOKENS.make(SID, 1, "web")
+
+
+def test_keys_are_replaced_while_running():
+    tokens = RefreshTokens([OLD_KEY])
+    tokens.use([KEY])
+
+    assert tokens.make(SID, 1, "web") == TOKENS.make(SID, 1, "web")
+
+
+def test_a_new_key_file_is_for_its_owner_alone_and_holds_a_key(tmp_path):
+    path = tmp_path / "refresh.key"
+    new_refresh_key_file(path)
+
+    (key,) = load_refresh_keys(path)
+    assert len(key.secret) == 32
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert [each.name for each in tmp_path.iterdir()] == ["refresh.key"]
+
+
+def test_a_key_file_that_is_there_is_not_replaced(tmp_path):
+    path = tmp_path / "refresh.key"
+    new_refresh_key_file(path)
+    before = path.read_bytes()
+
+    new_refresh_key_file(path)
+
+    assert path.read_bytes() == before
+    assert [each.name for each in tmp_path.iterdir()] == ["refresh.key"]
+
+
+def test_after_a_rotation_old_tokens_are_read_and_the_new_key_signs_from_its_date(tmp_path):
+    path = tmp_path / "refresh.key"
+    new_refresh_key_file(path)
+    token = RefreshTokens(load_refresh_keys(path)).make(SID, 1, "web")
+
+    rotate_refresh_keys(path, signs_from=2000)
+
+    before = RefreshTokens(load_refresh_keys(path), clock=lambda: 1999)
+    after = RefreshTokens(load_refresh_keys(path), clock=lambda: 2000)
+    assert before.make(SID, 1, "web") == token
+    assert after.make(SID, 1, "web") != token
+    assert after.read(token) == RefreshToken(SID, 1, "web")
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_rotation_keeps_the_newest_keys_only(tmp_path):
+    path = tmp_path / "refresh.key"
+    new_refresh_key_file(path)
+    first = load_refresh_keys(path)[0].secret
+    for _ in range(2):
+        rotate_refresh_keys(path, signs_from=2000)
+    assert first in [key.secret for key in load_refresh_keys(path)]
+
+    rotate_refresh_keys(path, signs_from=2000)
+
+    assert first not in [key.secret for key in load_refresh_keys(path)]
+    assert len(load_refresh_keys(path)) == 3
+
+
+@pytest.mark.parametrize(
+    "contents",
+    [
+        "",
+        "\n\n",
+        forge.base64url(bytes(31)),
+        forge.base64url(bytes(33)),
+        forge.base64url(secrets.token_bytes(32)) + "=",
+        forge.base64url(secrets.token_bytes(32)) + " soon",
+        forge.base64url(secrets.token_bytes(32)) + "\nshort",
+        "é" * 43,
+        (forge.base64url(secrets.token_bytes(32)) + "\n") * 100,
+    ],
+)
+def test_a_key_file_that_is_weak_or_unclear_stops_the_start_without_quoting_it(tmp_path, contents):
+    path = tmp_path / "refresh.key"
+    path.write_text(contents)
+
+    with pytest.raises(ConfigError, match=r"sessions\.refresh_key_file: ") as wrong:
+        load_refresh_keys(path)
+
+    assert all(len(word) < 40 for word in str(wrong.value).split())
+
+
+def test_a_key_file_that_is_not_there_stops_the_start(tmp_path):
+    with pytest.raises(ConfigError, match="can't be read"):
+        load_refresh_keys(tmp_path / "refresh.key")

@@ -1,0 +1,421 @@
+import dataclasses
+import json
+import os
+import time
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
+
+from service.errors import ConfigError, InvalidToken, KeysUnavailable
+from service.tokens.jwk import UnusableKey
+from service.tokens.signing import SigningKey, SigningKeys, read_key
+from tests import forge
+from tests.tokens.conftest import Clock, trusting
+
+KEYS = {
+    "RS256": rsa.generate_private_key(65537, 2048),
+    "ES256": ec.generate_private_key(ec.SECP256R1()),
+    "ES384": ec.generate_private_key(ec.SECP384R1()),
+    "EdDSA": ed25519.Ed25519PrivateKey.generate(),
+}
+PRIVATE_MEMBERS = {"d", "p", "q", "dp", "dq", "qi", "oth", "k"}
+
+
+def pem(private, form=PrivateFormat.PKCS8, encryption=None):
+    return private.private_bytes(Encoding.PEM, form, encryption or NoEncryption())
+
+
+def jwk(key=None, **changes):
+    return json.dumps((key or forge.ec_key("own")).private_jwk(**changes)).encode()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    made = tmp_path / "keys"
+    made.mkdir()
+    return made
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def signing_keys(folder, metrics, clock):
+    """Make the source of the folder; its clock stands at 1000 and is not polled by itself."""
+    return lambda: SigningKeys("sessions", folder, metrics, clock=clock)
+
+
+def put(folder, kid, *, now=None, **dates):
+    """Write a key of this name with these dates, and return it."""
+    key = forge.ec_key(kid)
+    (folder / f"{kid}.jwk").write_bytes(jwk(key, **dates))
+    return key
+
+
+def kids(source, now=1000.0, revoked=()):
+    return [entry["kid"] for entry in json.loads(source.jwks(now, revoked))["keys"]]
+
+
+@pytest.mark.parametrize("alg", KEYS)
+@pytest.mark.parametrize("form", [PrivateFormat.PKCS8, PrivateFormat.TraditionalOpenSSL])
+def test_a_pem_file_signs_with_the_usual_algorithm_of_its_key(alg, form):
+    if alg == "EdDSA" and form is PrivateFormat.TraditionalOpenSSL:
+        form = PrivateFormat.PKCS8
+    key = read_key(pem(KEYS[alg], form), 5.0)
+
+    token = key.key.sign({"sub": "alice", "iat": 1})
+
+    assert jwt.decode(token, KEYS[alg].public_key(), algorithms=[alg], options={"verify_iat": False}) == {
+        "sub": "alice",
+        "iat": 1,
+    }
+    assert jwt.get_unverified_header(token) == {"typ": "at+jwt", "alg": alg, "kid": key.key.kid}
+    assert (key.signs_from, key.until) == (5.0, None)
+
+
+def test_the_kid_of_a_pem_file_is_the_thumbprint_that_rfc_7638_shows():
+    public = {
+        "kty": "RSA",
+        "e": "AQAB",
+        "n": "0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4cbbfAAtVT86zwu1RK7aPFFxuhDR1L6tSoc_BJECPebWKRXjBZCiFV4n3oknjhMs"
+        "tn64tZ_2W-5JsGY4Hc5n9yBXArwl93lqt7_RN5w6Cf0h4QyQ5v-65YGjQR0_FDW2QvzqY368QQMicAtaSqzs8KJZgnYb9c7d0zgdAZHzu6qMQvRL5hajrn1n91CbOpbI"
+        "SD08qNLyrdkt-bFTWhAI4vMQFh6WeZu0fM4lFd2NcRwr3XPksINHaQ-G_xBniIqbw0Ls1jF44-csFCur-kEgU8awapJzKnqDKgw",
+    }
+    from service.tokens.jwk import thumbprint
+
+    assert thumbprint(public) == "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs"
+    key = read_key(pem(KEYS["RS256"]), 0).key
+    assert key.kid == thumbprint({name: key.public[name] for name in ("e", "kty", "n")})
+
+
+@pytest.mark.parametrize(
+    ("alg", "key"), [("PS256", forge.rsa_key("named")), ("RS512", forge.rsa_key("named"))]
+)
+def test_a_jwk_says_by_what_name_and_algorithm_it_signs(alg, key):
+    made = read_key(jwk(key, alg=alg), 0).key
+
+    token = made.sign({"sub": "alice"})
+
+    assert jwt.get_unverified_header(token) == {"typ": "at+jwt", "alg": alg, "kid": "named"}
+    assert jwt.decode(token, key.private.public_key(), algorithms=[alg]) == {"sub": "alice"}
+
+
+def test_a_jwk_says_from_when_it_signs_and_until_when_it_is_published():
+    key = read_key(jwk(nbf=50, exp=70.5), 5.0)
+
+    assert (key.signs_from, key.until) == (50.0, 70.5)
+
+
+@pytest.mark.parametrize(
+    "contents",
+    [
+        b"",
+        b"{}",
+        b"not a key",
+        b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n",
+        pem(rsa.generate_private_key(65537, 1024)),
+        pem(KEYS["RS256"], encryption=BestAvailableEncryption(b"passphrase")),
+        pem(ec.generate_private_key(ec.SECP256K1())),
+        KEYS["ES256"].public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo),
+        json.dumps(forge.ec_key("own").jwk()).encode(),
+        jwk(kid=""),
+        jwk(kid=7),
+        jwk(kid="two\nlines"),
+        jwk(alg="RS256"),
+        jwk(alg="none"),
+        jwk(alg=["ES256"]),
+        jwk(use="enc"),
+        jwk(key_ops=["verify"]),
+        jwk(nbf="soon"),
+        jwk(nbf=True),
+        jwk(exp=-1),
+        jwk(d="AAAA="),
+        jwk(kty="oct", k="c2VjcmV0"),
+        jwk() + jwk(),
+    ],
+)
+def test_a_file_that_is_no_sound_private_key_is_refused_without_quoting_it(contents):
+    with pytest.raises(UnusableKey) as refused:
+        read_key(contents, 0)
+
+    assert "BEGIN" not in str(refused.value) and '"d"' not in str(refused.value)
+
+
+def test_ed448_signs_too():
+    private = ed448.Ed448PrivateKey.generate()
+
+    assert jwt.decode(SigningKey(private).sign({"sub": "a"}), private.public_key(), algorithms=["EdDSA"]) == {
+        "sub": "a"
+    }
+
+
+def test_a_folder_without_a_key_stops_the_start(folder, signing_keys):
+    with pytest.raises(ConfigError, match="signing_keys_dir: holds no key to sign with"):
+        signing_keys()
+
+
+def test_a_folder_whose_keys_are_all_retired_stops_the_start(folder, signing_keys):
+    put(folder, "old", nbf=1, exp=5000)
+
+    with pytest.raises(ConfigError, match="holds no key to sign with"):
+        signing_keys()
+
+
+def test_a_folder_that_is_not_there_stops_the_start(folder, signing_keys):
+    folder.rmdir()
+
+    with pytest.raises(ConfigError, match="holds no key to sign with"):
+        signing_keys()
+
+
+def test_the_newest_key_whose_time_has_come_signs(folder, signing_keys):
+    put(folder, "a-newer", nbf=900)
+    put(folder, "z-older", nbf=100)
+    put(folder, "m-next", nbf=1100)
+    source = signing_keys()
+
+    assert source.signer(899, ()).kid == "z-older"
+    assert source.signer(900, ()).kid == "a-newer"
+    assert source.signer(1099.9, ()).kid == "a-newer"
+    assert source.signer(1100, ()).kid == "m-next"
+
+
+def test_a_pem_file_counts_from_when_it_was_written(folder, signing_keys):
+    put(folder, "jwk", nbf=500)
+    (folder / "new.pem").write_bytes(pem(KEYS["EdDSA"]))
+    os.utime(folder / "new.pem", (600, 600))
+    source = signing_keys()
+
+    assert source.signer(599, ()).kid == "jwk"
+    assert source.signer(600, ()).alg == "EdDSA"
+
+
+def test_of_two_keys_of_the_same_time_every_instance_takes_the_same(folder, signing_keys):
+    for kid in ("b", "c", "a"):
+        put(folder, kid, nbf=500)
+
+    assert signing_keys().signer(1000, ()).kid == "c"
+
+
+def test_a_retired_key_signs_nothing_and_is_published_until_its_end(folder, signing_keys, clock):
+    put(folder, "first", nbf=100)
+    put(folder, "retired", nbf=200, exp=1500)
+    source = signing_keys()
+
+    assert source.signer(1000, ()).kid == "first"
+    assert kids(source, now=1499.9) == ["first", "retired"]
+    assert kids(source, now=1500) == ["first"]
+
+
+def test_a_key_that_will_sign_is_published_beforehand(folder, signing_keys):
+    put(folder, "first", nbf=100)
+    put(folder, "next", nbf=1600)
+
+    assert kids(signing_keys()) == ["first", "next"]
+
+
+def test_a_revoked_key_signs_nothing_and_is_not_published(folder, signing_keys):
+    put(folder, "first", nbf=100)
+    put(folder, "second", nbf=200)
+    source = signing_keys()
+
+    assert source.signer(1000, {"second"}).kid == "first"
+    assert kids(source, revoked={"second"}) == ["first"]
+
+
+def test_where_the_only_key_is_revoked_the_next_takes_over_before_its_time(folder, signing_keys):
+    put(folder, "first", nbf=100)
+    put(folder, "next", nbf=1600)
+    put(folder, "one-after", nbf=1700)
+    source = signing_keys()
+
+    assert source.signer(1000, {"first"}).kid == "next"
+    with pytest.raises(KeysUnavailable):
+        source.signer(1000, {"first", "next", "one-after"})
+
+
+def test_only_public_halves_are_published(folder, signing_keys):
+    put(folder, "own", nbf=100)
+    (folder / "rsa.pem").write_bytes(pem(KEYS["RS256"]))
+    (folder / "ed.pem").write_bytes(pem(KEYS["EdDSA"]))
+
+    published = json.loads(signing_keys().jwks(time.time(), ()))["keys"]
+
+    assert len(published) == 3
+    for entry in published:
+        assert not PRIVATE_MEMBERS & entry.keys()
+        assert (
+            entry["use"] == "sig" and entry["kid"] and entry["alg"] and entry["kty"] in ("RSA", "EC", "OKP")
+        )
+        jwt.PyJWK(entry)
+
+
+async def test_own_tokens_are_verified_by_the_folder_they_are_signed_from(folder, signing_keys, metrics):
+    put(folder, "own", nbf=100)
+    source = signing_keys()
+    verifier = trusting(source, metrics, own=True)
+
+    verified = await verifier.verify(source.signer(1000, ()).sign(forge.claims(sub="alice")))
+
+    assert (verified.claims.sub, verified.claims.kid) == ("alice", "own")
+
+
+async def test_a_key_verifies_only_the_algorithm_that_it_signs_with(folder, signing_keys, metrics):
+    key = forge.rsa_key("own")
+    (folder / "own.jwk").write_bytes(jwk(key, alg="PS256"))
+    verifier = trusting(signing_keys(), metrics, own=True)
+
+    await verifier.verify(forge.token(dataclasses.replace(key, alg="PS256")))
+    with pytest.raises(InvalidToken):
+        await verifier.verify(forge.token(key))
+
+
+async def test_tokens_of_a_key_die_with_its_end(folder, signing_keys, metrics, clock):
+    old = put(folder, "old", nbf=100, exp=1500)
+    put(folder, "new", nbf=200)
+    source = signing_keys()
+    verifier = trusting(source, metrics, own=True)
+    token = forge.token(old)
+    await verifier.verify(token)
+
+    clock.now = 1500.0
+    await source.look_again()
+
+    assert verifier.remembered(token) is None
+    with pytest.raises(InvalidToken):
+        await verifier.verify(token)
+
+
+async def test_a_key_that_is_put_there_is_used_without_a_restart(folder, signing_keys, metrics):
+    put(folder, "first", nbf=100)
+    source = signing_keys()
+    verifier = trusting(source, metrics, own=True)
+    held = await verifier.verify(forge.token(forge.ec_key("first")))
+
+    second = put(folder, "second", nbf=200)
+    await verifier.verify(forge.token(second))
+
+    assert source.signer(1000, ()).kid == "second"
+    assert held.key.live
+
+
+async def test_a_key_whose_file_is_removed_verifies_nothing_more(folder, signing_keys, metrics):
+    put(folder, "first", nbf=100)
+    second = put(folder, "second", nbf=200)
+    source = signing_keys()
+    verifier = trusting(source, metrics, own=True)
+    held = await verifier.verify(forge.token(second))
+
+    (folder / "second.jwk").unlink()
+    await source.look_again()
+
+    assert not held.key.live
+    assert source.signer(1000, ()).kid == "first"
+
+
+async def test_a_key_that_is_retired_while_running_signs_nothing_more(folder, signing_keys):
+    put(folder, "first", nbf=100)
+    put(folder, "second", nbf=200)
+    source = signing_keys()
+    before = source.signer(1000, ())
+
+    put(folder, "second", nbf=200, exp=2000)
+    await source.look_again()
+
+    assert before.kid == "second"
+    assert source.signer(1000, ()).kid == "first"
+
+
+async def test_a_file_that_is_no_key_is_skipped_and_told_once(folder, signing_keys, events):
+    put(folder, "first", nbf=100)
+    source = signing_keys()
+    (folder / "README").write_text("the keys of production")
+    (folder / ".hidden").write_text("not looked at")
+    (folder / "sub").mkdir()
+
+    await source.look_again()
+    await source.look_again()
+
+    assert [each["file"] for each in events if each["event"] == "signing key skipped"] == ["README"]
+    assert source.ready and not source.stale
+    assert source.signer(1000, ()).kid == "first"
+
+
+async def test_while_the_folder_holds_no_usable_key_the_last_good_ones_stand(folder, signing_keys):
+    put(folder, "first", nbf=100)
+    source = signing_keys()
+
+    (folder / "first.jwk").write_text("half a k")
+    for _ in range(2):
+        assert not await source.look_again()
+        assert source.ready and source.stale
+        assert source.signer(1000, ()).kid == "first"
+
+    put(folder, "second", nbf=200)
+    assert await source.look_again()
+    assert not source.stale
+    assert kids(source) == ["second"]
+
+
+async def test_while_the_folder_is_gone_the_last_good_keys_stand(folder, signing_keys):
+    put(folder, "first", nbf=100)
+    source = signing_keys()
+
+    folder.rename(folder.with_name("elsewhere"))
+    assert not await source.look_again()
+    assert source.signer(1000, ()).kid == "first"
+
+    folder.with_name("elsewhere").rename(folder)
+    assert await source.look_again()
+
+
+async def test_two_files_of_one_name_never_take_turns(folder, signing_keys, events):
+    old = put(folder, "shared", nbf=100)
+    (folder / "a-newer.jwk").write_bytes(jwk(forge.ed_key("shared"), nbf=200))
+    source = signing_keys()
+    await source.look_again()
+
+    assert kids(source) == ["shared"]
+    assert source.signer(1000, ()).alg == old.alg
+    assert [each["kid"] for each in events if each["event"] == "signing key skipped"] == ["shared"]
+
+
+def test_of_a_key_and_its_retired_copy_the_retired_one_counts(folder, signing_keys):
+    put(folder, "first", nbf=100)
+    put(folder, "twice", nbf=200)
+    (folder / "copy.jwk").write_bytes(jwk(forge.ec_key("twice"), nbf=200, exp=3000))
+
+    assert signing_keys().signer(1000, ()).kid == "first"
+
+
+async def test_the_folder_is_polled(folder, metrics, clock):
+    from tests.tokens.conftest import Naps
+
+    put(folder, "first", nbf=100)
+    naps = Naps()
+    source = SigningKeys("sessions", folder, metrics, clock=clock, sleep=naps)
+    await source.start()
+    await naps.begun(1)
+
+    put(folder, "second", nbf=200)
+    await naps.end()
+
+    assert source.signer(1000, ()).kid == "second"
+    assert naps.asked[0] <= 1.0
+    await source.close()
+
+
+def test_a_signing_key_shows_nothing_of_its_private_half(folder):
+    key = read_key(jwk(), 0)
+
+    assert forge.ec_key("own").private_jwk()["d"] not in repr(key) + repr(key.key)
