@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import re
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -83,7 +84,11 @@ class Running:
         if isinstance(body, bytes):
             content = {"data": body}
             sent.setdefault("Content-Type", "application/json")
-        async with self.http.post(self.url + path, headers=sent, **content) as response:
+        return await self.ask("POST", path, headers=sent, **content)
+
+    async def ask(self, method: str, path: str, **request: Any) -> "Answer":
+        """Any request, with nothing added."""
+        async with self.http.request(method, self.url + path, **request) as response:
             return Answer(response.status, response.headers, await response.read())
 
     async def active(self, asked: str | dict[str, Any], caller: str = "gateway") -> bool:
@@ -106,11 +111,32 @@ class Running:
 
 @dataclasses.dataclass
 class Answer:
-    """One response, read."""
+    """One response, read; what every response must keep is looked at right away."""
 
     status: int
     headers: Any
     body: bytes
+
+    def __post_init__(self) -> None:
+        assert self.status < 500 or self.status == 503, (self.status, self.body)
+        assert self.headers["Cache-Control"] == "no-store"
+        assert self.status != 401 or self.headers["WWW-Authenticate"] == 'Basic realm="revoker"'
+        assert self.status != 405 or self.headers["Allow"]
+        assert (
+            self.status not in {429, 503} or self.headers["Retry-After"].isdigit() or b"status" in self.body
+        )
+        if (
+            self.status >= 400
+            and self.headers["Content-Type"] == "application/json"
+            and b'"error' in self.body
+        ):
+            assert set(self.json) == {"error", "error_description"}
+            assert re.fullmatch(r"[\x20-\x21\x23-\x5b\x5d-\x7e]*", self.json["error_description"])
+
+    @property
+    def error(self) -> tuple[int, str]:
+        """Status and OAuth error code."""
+        return self.status, self.json["error"]
 
     @property
     def json(self) -> Any:
