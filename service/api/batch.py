@@ -28,13 +28,13 @@ _TURN: Final = 50
 class Batch(msgspec.Struct, frozen=True):
     """Up to 1,000 tokens, each in either form of ``/introspect``."""
 
-    tokens: Annotated[list[msgspec.Raw], msgspec.Meta(max_length=1000)]
-
-
-class Documented(msgspec.Struct, frozen=True):
-    """What a client sends: as ``Batch``, with the items' own type."""
-
     tokens: Annotated[list[Introspect], msgspec.Meta(max_length=1000)]
+
+
+class Unread(msgspec.Struct, frozen=True):
+    """As ``Batch``, its items not looked at yet: a malformed one spoils its own result only."""
+
+    tokens: Annotated[list[msgspec.Raw], msgspec.Meta(max_length=1000)]
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,7 +50,7 @@ class Results(msgspec.Struct, frozen=True):
     results: list[Result]
 
 
-_decode_batch: Final = msgspec.json.Decoder(Batch)
+_decode_batch: Final = msgspec.json.Decoder(Unread)
 _decode_item: Final = msgspec.json.Decoder(Introspect)
 
 Checked = tuple[Claims, Issuer, VerifiedToken | None]

@@ -10,9 +10,16 @@ from service.models import Number
 
 Text = Annotated[str, msgspec.Meta(min_length=1, max_length=16384)]
 Reason = Annotated[str, msgspec.Meta(max_length=512)]
-NumericDate = Annotated[Number, msgspec.Meta(description="seconds since 1970-01-01T00:00:00Z, UTC")]
 
 LATEST_S = 99_999_999_999
+
+NumericDate = Annotated[
+    Number,
+    msgspec.Meta(
+        description="seconds since 1970-01-01T00:00:00Z, UTC",
+        extra_json_schema={"minimum": 0, "maximum": LATEST_S},
+    ),
+]
 
 
 def milliseconds(at: Number | None, name: str) -> int | None:

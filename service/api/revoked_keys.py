@@ -1,5 +1,7 @@
 """``POST /revoke-key``: a signing key was stolen; nothing under it is ever active again."""
 
+from typing import Annotated
+
 import msgspec
 import structlog
 
@@ -18,7 +20,10 @@ class RevokeKey(msgspec.Struct, frozen=True, kw_only=True):
     kid: Text
     iss: Text
     reason: Reason | None = None
-    before: NumericDate | None = None
+    before: Annotated[
+        NumericDate | None,
+        msgspec.Meta(description="refused: a key is revoked for good", extra_json_schema={"type": "null"}),
+    ] = None
 
 
 class RevokedKey(msgspec.Struct, frozen=True):

@@ -1,0 +1,216 @@
+"""``/openapi.json`` and ``/docs``: true of the running service, and sound in themselves."""
+
+import asyncio
+import base64
+import hashlib
+import os
+import re
+import sys
+import time
+from pathlib import Path
+
+import jsonschema_rs
+import pytest
+from schemathesis.specs.openapi.definitions import OPENAPI_31_VALIDATOR
+
+from service import app
+from service.callers import digest
+from tests import forge
+from tests.conftest import SECRETS, settings_for
+
+SCHEMATHESIS = """
+[checks]
+negative_data_rejection.expected-statuses = [400, 401, 405, 413, 415]
+
+[[operations]]
+include-path = "/introspect/batch"
+checks.negative_data_rejection.enabled = false  # a malformed item is an error in its own place
+"""
+
+
+@pytest.fixture
+async def document(revoker):
+    return (await _get(revoker, "/openapi.json"))[1]
+
+
+def _matches(document, schema, value):
+    """Whether a value is what the document says."""
+    whole = {**schema, "components": document["components"]}
+    return jsonschema_rs.Draft202012Validator(whole).is_valid(value)
+
+
+async def _get(revoker, path, **headers):
+    async with revoker.http.get(revoker.url + path, headers=headers) as response:
+        return response, await (
+            response.json() if path.endswith("json") and response.status == 200 else response.text()
+        )
+
+
+async def test_the_document_is_sound_openapi(document):
+    OPENAPI_31_VALIDATOR.validate(document)
+    assert document["openapi"] == "3.1.0"
+
+
+async def test_every_route_is_in_the_document_and_every_path_in_it_is_a_route(revoker, document):
+    routes = {
+        (route.method.lower(), route.resource.canonical)
+        for route in revoker.service.application.router.routes()
+        if route.method != "HEAD"
+    }
+    assert routes == {(method, path) for path, methods in document["paths"].items() for method in methods}
+
+
+def test_where_ops_port_is_set_document_and_page_stand_there(tmp_path):
+    service = app.build(settings_for("redis://127.0.0.1:1", tmp_path, server={"ops_port": 9}))
+    paths = {route.resource.canonical for route in service.application.router.routes()}
+    ops = {route.resource.canonical for route in service.ops_application.router.routes()}
+    assert ops == {"/livez", "/readyz", "/metrics", "/openapi.json", "/docs"}
+    assert not paths & ops
+
+
+REQUESTS = {
+    "/introspect": {"token": "?"},
+    "/introspect/batch": {"tokens": [{"token": "?"}, {"jti": 1}, {}]},
+    "/revoke": {"jti": "j", "iss": forge.ISSUER, "exp": int(time.time())},
+    "/revoke-user": {"sub": "alice", "iss": forge.ISSUER, "reason": "lost phone"},
+    "/revoke-session": {"sid": "s", "iss": forge.ISSUER, "before": int(time.time()) - 5.5},
+    "/revoke-client": {"client_id": "c", "iss": forge.ISSUER},
+    "/revoke-issuer": {"iss": forge.ISSUER},
+    "/revoke-key": {"kid": "k", "iss": forge.ISSUER},
+    "/block-user": {"sub": "alice", "iss": forge.ISSUER},
+    "/unblock-user": {"sub": "alice", "iss": forge.ISSUER},
+    "/explain": {"token": "?"},
+}
+
+
+async def test_every_request_and_answer_is_as_the_document_says(revoker, document):
+    token = revoker.token(sub="alice")
+    posts = {path for path, methods in document["paths"].items() if "post" in methods}
+    assert posts == set(REQUESTS)
+    for path, asked in REQUESTS.items():
+        body = {**asked, **({"token": token} if "token" in asked else {})}
+        operation = document["paths"][path]["post"]
+        if path != "/introspect/batch":
+            assert _matches(
+                document, operation["requestBody"]["content"]["application/json"]["schema"], body
+            ), path
+        answer = await revoker.post(path, body)
+        assert answer.status == 200, (path, answer.body)
+        content = operation["responses"]["200"].get("content")
+        if content is None:
+            assert answer.body == b"", path
+        else:
+            assert _matches(document, content["application/json"]["schema"], answer.json), (path, answer.body)
+
+
+@pytest.mark.parametrize(
+    ("body", "sound"),
+    [
+        ({"token": "t"}, True),
+        ({"jti": "j", "sub": "s", "iat": 1, "exp": 2.5, "unknown": []}, True),
+        ({"jti": "j", "sub": "s", "iat": 1}, False),
+        ({"token": ""}, False),
+        ({"token": None}, False),
+        ({}, False),
+    ],
+)
+async def test_the_document_and_the_service_agree_on_what_introspection_needs(revoker, document, body, sound):
+    assert _matches(document, {"$ref": "#/components/schemas/Introspect"}, body) is sound
+    answer = await revoker.post("/introspect", {"iss": forge.ISSUER, **body})
+    assert (answer.status == 200) is sound
+
+
+@pytest.mark.parametrize(
+    ("caller", "body", "status"),
+    [(None, {}, 401), ("gateway", {"sub": "a"}, 403), ("admin", {}, 400), ("admin", b"x" * 70000, 413)],
+)
+async def test_errors_are_answered_with_the_body_and_headers_of_the_document(
+    revoker, document, caller, body, status
+):
+    answer = await revoker.post("/revoke-user", body, caller=caller)
+    assert answer.status == status
+    reference = document["paths"]["/revoke-user"]["post"]["responses"][str(status)]["$ref"]
+    response = document["components"]["responses"][reference.rsplit("/", 1)[-1]]
+    assert _matches(document, response["content"]["application/json"]["schema"], answer.json)
+    assert set(response.get("headers", ())) <= set(answer.headers)
+    assert f"`{answer.json['error']}`" in response["description"]
+
+
+async def test_the_page_shows_every_path_and_type(revoker, document):
+    _, page = await _get(revoker, "/docs")
+    for path in document["paths"]:
+        assert f"<code>{path}</code>" in page
+    for name in document["components"]["schemas"]:
+        assert f'id="{name}"' in page
+    for link in re.findall(r'href="#([^"]+)"', page):
+        assert f'id="{link}"' in page
+
+
+async def test_the_page_loads_and_runs_nothing_and_its_policy_says_so(revoker):
+    response, page = await _get(revoker, "/docs")
+    assert response.content_type == "text/html"
+    policy = response.headers["Content-Security-Policy"]
+    assert policy.startswith("default-src 'none'; style-src 'sha256-")
+    [style] = re.findall(r"<style>(.*?)</style>", page, re.DOTALL)
+    assert base64.b64encode(hashlib.sha256(style.encode()).digest()).decode() in policy
+    assert not re.search(
+        r"<script|<img|<link|src=|style=|url\(|@import| on\w+=|href=\"(?!#|openapi\.json)", page
+    )
+
+
+@pytest.mark.parametrize("path", ["/openapi.json", "/docs"])
+async def test_a_cache_is_told_whether_what_it_has_is_still_so(revoker, path):
+    fresh, _ = await _get(revoker, path)
+    again, body = await _get(revoker, path, **{"If-None-Match": f'W/"old", {fresh.headers["ETag"]}'})
+    other, _ = await _get(revoker, path, **{"If-None-Match": '"another"'})
+    assert (fresh.status, again.status, other.status) == (200, 304, 200)
+    assert body == ""
+    assert fresh.headers["Cache-Control"] == again.headers["Cache-Control"] == "no-cache"
+    assert again.headers["ETag"] == fresh.headers["ETag"]
+
+
+@pytest.fixture
+async def alone(start, valkey, tmp_path):
+    """A service with one issuer, so that a request need not name it."""
+    issuer = {
+        "name": "main",
+        "issuer": forge.ISSUER,
+        "audiences": [forge.AUDIENCE],
+        "jwks_file": str(tmp_path / "main.jwks"),
+    }
+    admin = {
+        "name": "admin",
+        "secret_sha256": [digest(SECRETS["admin"])],
+        "scopes": ["introspect", "revoke", "revoke-all", "sessions"],
+    }
+    return await start(valkey, issuers=[issuer], callers=[admin])
+
+
+@pytest.mark.timeout(180)
+async def test_schemathesis_finds_nothing(alone, tmp_path, events):
+    config = tmp_path / "schemathesis.toml"
+    config.write_text(SCHEMATHESIS)
+    run = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "schemathesis.cli", "--config-file", config),
+        *("run", f"{alone.url}/openapi.json"),
+        *("--auth", f"admin:{SECRETS['admin']}", "--suppress-health-check", "all", "--max-examples", "40"),
+        *(
+            "--phases",
+            "examples,coverage,fuzzing",
+            "--max-time",
+            os.environ.get("REVOKER_TEST_FUZZ_SECONDS", "20"),
+            "--continue-on-failure",
+        ),
+        *("--no-color", "--generation-database", "none"),
+        cwd=tmp_path,
+        env={
+            **os.environ,
+            "SCHEMATHESIS_HOOKS": "tests.api.schemathesis_hooks",
+            "PYTHONPATH": str(Path(__file__).parents[2]),
+            "REVOKER_TEST_ISSUER": forge.ISSUER,
+        },
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    told, _ = await run.communicate()
+    assert run.returncode == 0, told.decode()
