@@ -126,28 +126,55 @@ def confirmation_of(payload: Mapping[str, Any]) -> dict[str, Any] | None:
     return cnf
 
 
+class _Answer(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """RFC 7662 §2.2, and what its registry has since been given; None is left out."""
+
+    active: bool
+    scope: str | None = None
+    client_id: str | None = None
+    username: str | None = None
+    token_type: str | None = None
+    exp: int | None = None
+    iat: int | None = None
+    nbf: int | None = None
+    sub: str | None = None
+    aud: str | list[str] | None = None
+    iss: str | None = None
+    jti: str | None = None
+    sid: str | None = None
+    auth_time: int | None = None
+    acr: Any = None
+    amr: Any = None
+    cnf: Any = None
+    act: Any = None
+    authorization_details: Any = None
+
+
 def active_answer(claims: Claims, payload: Mapping[str, Any], scope: str) -> bytes:
-    """The RFC 7662 §2.2 answer for the token while it is active; other claims stay private."""
-    username = payload.get("preferred_username")
-    members = {
-        "active": True,
-        "scope": scope or None,
-        "client_id": claims.azp if claims.client_id is None else claims.client_id,
-        "username": username if type(username) is str else None,
-        "token_type": "DPoP" if "jkt" in (confirmation_of(payload) or ()) else "Bearer",
-        "exp": _whole(claims.exp),
-        "iat": _whole(claims.iat),
-        "nbf": _whole(claims.nbf),
-        "sub": claims.sub,
-        "aud": claims.aud,
-        "iss": claims.iss,
-        "jti": claims.jti,
-        "sid": claims.sid,
-        "auth_time": _whole(claims.auth_time),
-    }
-    for name in ("acr", "amr", "cnf", "act", "authorization_details"):
-        members[name] = payload.get(name)
-    return _encode({name: value for name, value in members.items() if value is not None})
+    """The JSON to answer for the token while it is active; other claims stay private."""
+    username, cnf = payload.get("preferred_username"), confirmation_of(payload)
+    answer = _Answer(
+        active=True,
+        scope=scope or None,
+        client_id=claims.azp if claims.client_id is None else claims.client_id,
+        username=username if type(username) is str else None,
+        token_type="Bearer" if cnf is None or "jkt" not in cnf else "DPoP",
+        exp=_whole(claims.exp),
+        iat=_whole(claims.iat),
+        nbf=_whole(claims.nbf),
+        sub=claims.sub,
+        aud=claims.aud,
+        iss=claims.iss,
+        jti=claims.jti,
+        sid=claims.sid,
+        auth_time=_whole(claims.auth_time),
+        acr=acr_of(payload),
+        amr=payload.get("amr"),
+        cnf=cnf,
+        act=payload.get("act"),
+        authorization_details=payload.get("authorization_details"),
+    )
+    return _encode(answer)
 
 
 def _whole(date: Number | None) -> int | None:

@@ -6,6 +6,7 @@ us, or behind, would otherwise see another token than the one that was judged he
 
 import base64
 import binascii
+import functools
 import json
 import math
 from typing import Any, Final, NoReturn
@@ -62,7 +63,7 @@ def parse_token(token: str) -> UnverifiedToken:
     signing_input, _, signature = raw.rpartition(b".")
     header_part, _, payload_part = signing_input.partition(b".")
     try:
-        alg, kid, typ = _header_members(strict_json_object(_decoded(header_part)))
+        alg, kid, typ = _header(header_part)
         return UnverifiedToken(
             alg=alg,
             kid=kid,
@@ -75,8 +76,13 @@ def parse_token(token: str) -> UnverifiedToken:
         raise InvalidToken(str(fault)) from None
 
 
-def _header_members(header: dict[str, Any]) -> tuple[str, str | None, str | None]:
-    """``alg``, ``kid`` and ``typ``; where a key could be found is never taken from a header."""
+@functools.lru_cache(maxsize=64)
+def _header(part: bytes) -> tuple[str, str | None, str | None]:
+    """``alg``, ``kid`` and ``typ``; where a key could be found is never taken from a header.
+
+    All tokens that one key signs have the same header, so the last few are remembered.
+    """
+    header = strict_json_object(_decoded(part))
     if not header.keys().isdisjoint(("crit", "b64", "zip")):
         raise ValueError("demands an extension")
     alg, kid, typ = header.get("alg"), header.get("kid"), header.get("typ")

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+import msgspec
+
 from service.errors import InvalidToken, KeysUnavailable
 from service.metrics import Metrics
 from service.models import Claims, Issuer
@@ -43,8 +45,7 @@ class TrustedIssuer:
     require_typ: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VerifiedToken:
+class VerifiedToken(msgspec.Struct, frozen=True, kw_only=True):
     """An access token that its issuer made for us; nothing is said about now.
 
     Attributes:
@@ -64,8 +65,7 @@ class VerifiedToken:
     cnf: Mapping[str, Any] | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GenuineToken:
+class GenuineToken(msgspec.Struct, frozen=True, kw_only=True):
     """A JWT of whatever kind that one of the issuers signed.
 
     Attributes:
@@ -92,11 +92,12 @@ class Verifier:
         self._count_miss = metrics.token_cache.labels("miss").inc
 
     def remembered(self, token: str) -> VerifiedToken | None:
-        """What this very text was verified to be, if the key that verified it is still live."""
+        """What this very text was verified to be, if the key that verified it is still live.
+
+        Cheap: to be asked before ``verify`` where a coroutine is too much.
+        """
         found = self._cache.get(token)
-        if found is None:
-            self._count_miss()
-        else:
+        if found is not None:
             self._count_hit()
         return found
 
@@ -110,14 +111,14 @@ class Verifier:
         found = self.remembered(token)
         if found is not None:
             return found
+        self._count_miss()
         unverified = parse_token(token)
         trusted = self._issuer_of(unverified)
         key, _ = await _signer(unverified, trusted.keys)
         if key is None:
             raise InvalidToken("signature of none of the issuer's keys")
         verified = _access_token(unverified, trusted, key)
-        if key.live:
-            self._cache.put(token, verified)
+        self._cache.put(token, verified)
         return verified
 
     async def verify_origin(self, token: str) -> GenuineToken:
