@@ -174,7 +174,11 @@ class _Master(Arbiter):  # type: ignore[misc]
         super().stop(graceful and self._told < 2)
 
     def halt(self, reason: str | None = None, exit_status: int = 0) -> None:
-        super().halt(reason, exit_status or int(self._told > 1))
+        try:
+            super().halt(reason, exit_status)
+        finally:
+            if self._told > 1:  # perhaps only while it ended
+                sys.exit(1)
 
     def handle_hup(self) -> None:
         if self.app.read_again():
