@@ -9,7 +9,7 @@ from typing import Any, Final
 import hiredis
 from redis.asyncio import Redis
 from redis.asyncio.connection import (
-    ConnectionPool,
+    BlockingConnectionPool,
     SSLConnection,
     UnixDomainSocketConnection,
     parse_url,
@@ -19,6 +19,9 @@ from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from service.errors import StoreUnavailable
+
+CONNECTIONS: Final = 64
+"""For redis-py at most; a change that finds none free waits for one up to the time-out."""
 
 _INCOMPLETE: Final = object()
 
@@ -107,10 +110,10 @@ class Address:
                         ssl=self._tls(),
                     )
                 await self._log_in(wire)
-        except (OSError, TimeoutError) as error:
+        except (OSError, TimeoutError, ValueError) as error:  # ValueError: a host or a file of TLS
             wire.abort()
             raise StoreUnavailable("the store can't be reached") from error
-        except StoreUnavailable:
+        except BaseException:  # cancelled too: the connection may stand already
             wire.abort()
             raise
         return wire
@@ -125,7 +128,11 @@ class Address:
             commands.append(("SELECT", db))
         commands.append(("PING",))  # a server that hangs accepts connections all the same
         answered: asyncio.Future[Replies | None] = asyncio.get_running_loop().create_future()
-        wire.send(pack(commands), len(commands), answered.set_result)
+        wire.send(
+            pack(commands),
+            len(commands),
+            lambda replies: None if answered.done() else answered.set_result(replies),
+        )
         replies = await answered
         if replies is None:
             raise StoreUnavailable("the store closed the connection")
@@ -148,12 +155,17 @@ class Address:
             "retry": Retry(NoBackoff(), 0),
             "protocol": 2,
         }
-        return Redis(connection_pool=ConnectionPool(**options))
+        return Redis(connection_pool=BlockingConnectionPool(CONNECTIONS, self.timeout, **options))
 
 
 def pack(commands: Sequence[tuple[Any, ...]]) -> bytes:
     """Commands as they go over the wire."""
     return b"".join(hiredis.pack_command(command) for command in commands)
+
+
+async def hang_up(client: Redis) -> None:
+    """End the connections that lie idle: the address leads to another server by now, it seems."""
+    await client.connection_pool.disconnect(inuse_connections=False)
 
 
 @contextlib.asynccontextmanager

@@ -102,11 +102,6 @@ class DataSet:
         self._wrote_at = 0
 
     @property
-    def settling(self) -> bool:
-        """Whether a loss is being settled now."""
-        return self._lock.locked()
-
-    @property
     def refusal(self) -> str | None:
         """Why the store may not be believed although it answers; None where it may."""
         if self.epoch is not None and self.epoch.finding == "refused":
@@ -129,22 +124,40 @@ class DataSet:
             seq: As read.
             share: As read.
             now: Redis ``TIME`` of the reading, ms.
+
+        Raises:
+            ValueError: a number can't be read.
         """
         if known is None or epoch != known.epoch or self.known is None or self.known.epoch != epoch:
             return False
         count, own = int(seq or 0), int(share or 0)
         if count < known.seq or own < known.share:
             return False
-        self._read_at = now
+        self._read_at = max(self._read_at, now)
         if count > known.seq or own > known.share:
             self._learn(epoch, count, own)
         return True
 
-    def wrote(self, epoch: bytes, seq: int, share: int) -> bool:
-        """Learn the numbers that a write of this process's own brought; False where it met another epoch."""
-        if self.known is None or self.known.epoch != epoch:
+    def wrote(self, before: Known | None, epoch: bytes, seq: int, share: int) -> bool:
+        """Learn the numbers that a write of this process's own brought.
+
+        Args:
+            before: :attr:`known` as it was when the write left.
+            epoch: As the write met it.
+            seq: With the write.
+            share: With the write.
+
+        Returns:
+            Whether the write met the known data set with all that was known of it. If not, what it must
+            show from now on is more than it can, so that no further write hides the loss.
+        """
+        if before is None or self.known is None:
+            return True
+        if epoch != before.epoch or self.known.epoch != epoch:
             return False
-        self._learn(epoch, seq, share)
+        self._learn(epoch, max(seq, before.seq + 1), max(share, before.share + 1))
+        if seq <= before.seq or share <= before.share:
+            return False
         self._wrote_at = self._read_at
         return True
 
@@ -184,10 +197,11 @@ class DataSet:
         missing = self._missing(reading, found)
         if missing is None and (since == 0 or (self.epoch is not None and self.epoch.noticed >= since)):
             return True
+        await self._write_back()  # before the epoch says to anybody that this is settled
         if found is not None and self._answers(found, since):
-            await self._adopt(found, reading)
+            self._adopt(found, reading)
             return True
-        return await self._begin(reading, missing or cause)
+        return await self._begin(reading, found, missing or cause)
 
     def _missing(self, reading: Reading, found: Epoch | None) -> str | None:
         known = self.known
@@ -197,12 +211,12 @@ class DataSet:
             return "the store holds another data set"
         if reading.seq < known.seq:
             return "the store holds fewer revocations than before"
-        share = reading.share
-        if share is None and reading.now - self._wrote_at > _DAY_MS - 3_600_000:
-            self.known = Known(known.epoch, known.seq, 0)
-        elif (share or 0) < known.share:
-            return "the store has lost revocations of this process"
-        self._read_at = reading.now
+        share = reading.share or 0
+        if share < known.share:
+            if reading.now - self._wrote_at < _DAY_MS - 3_600_000:
+                return "the store has lost revocations of this process"
+            self.known = Known(known.epoch, known.seq, share)
+        self._read_at = max(self._read_at, reading.now)
         return None
 
     def _answers(self, found: Epoch, since: int) -> bool:
@@ -213,12 +227,11 @@ class DataSet:
             return False
         return found.noticed >= max(self._read_at, since)
 
-    async def _begin(self, reading: Reading, missing: str) -> bool:
-        finding = _FINDINGS[self._policy]
-        stood = max(
-            self.epoch.cutoff if self.epoch else 0,
-            Epoch.parse(reading.epoch).cutoff if reading.epoch else 0,
-        )
+    async def _begin(self, reading: Reading, found: Epoch | None, missing: str) -> bool:
+        last = self.epoch or found
+        refused = last is not None and last.finding == "refused"
+        finding = "refused" if refused else _FINDINGS[self._policy]
+        stood = max(self.epoch.cutoff if self.epoch else 0, found.cutoff if found else 0)
         latest = max(self._read_at, self.epoch.noticed if self.epoch else 0, stood)
         done, text, seq, share = await self._set_epoch(
             reading.epoch or b"",
@@ -240,20 +253,19 @@ class DataSet:
             hint=None if reading.epoch is not None else
             "a new installation is declared with `revoker store init` before the first start",
         )  # fmt: skip
-        await self._adopt(epoch, Reading(text, seq, share, reading.now))
+        self._adopt(epoch, Reading(text, seq, share, reading.now))
         return True
 
-    async def _adopt(self, epoch: Epoch, reading: Reading) -> None:
-        known_before = self.epoch
-        if known_before is not None:
-            await self._write_back()
+    def _adopt(self, epoch: Epoch, reading: Reading) -> None:
+        if self.epoch is not None:
             self._metrics.data_losses.inc()
             _log.warning("epoch_adopted", epoch=epoch.id, finding=epoch.finding, cutoff_ms=epoch.cutoff)
         elif epoch.finding != "new":
             self._metrics.data_losses.inc()
         self.epoch = epoch
         self.known = Known(reading.epoch or b"", reading.seq, reading.share or 0)
-        self._read_at = reading.now
+        self._read_at = max(self._read_at, reading.now)
+        self._wrote_at = self._read_at - _DAY_MS // 2  # the share's age is not known: a heartbeat is due
         self.nothing = Standing(loss=epoch.cutoff) if epoch.cutoff else NOTHING
 
 

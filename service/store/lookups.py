@@ -10,9 +10,12 @@ What happens to a batch:
     find → waiting → _send → under way → _answered → every future gets its own
                         ↑                    |  connection lost: once more, if there is time
                         └── settled ←────────┘  numbers too low: the loss is settled first, then once more
+
+``TIME`` is read first: a cutoff made now, which this reading does not show, is then never dated before it.
 """
 
 import asyncio
+import collections
 import functools
 from collections.abc import Awaitable, Sequence
 from typing import Any, Final
@@ -38,7 +41,8 @@ WAITING: Final = 65536
 
 _BACKOFF_S: Final = (0.02, 0.05, 0.1, 0.2, 0.4)
 
-_TIME_AND_ROLE: Final = pack([("TIME",), ("ROLE",)])
+_TIME: Final = pack([("TIME",)])
+_ROLE: Final = pack([("ROLE",)])
 
 
 class Found:
@@ -132,7 +136,8 @@ class Lookups:
         self._wire: Wire | None = None
         self._down: str | None = None
         self._waiting: list[tuple[TokenKeys, Answer]] = []
-        self._waiting_since = 0.0
+        self._left = 0
+        self._turns: collections.deque[tuple[int, float]] = collections.deque()
         self._again: list[_Batch] = []
         self._unsettled: list[_Batch] = []
         self._under_way: dict[_Batch, None] = {}
@@ -153,8 +158,7 @@ class Lookups:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._watch is not None:
             self._watch.cancel()
-        if self._wire is not None:
-            self._wire.abort()
+        self._end_connection()
         self._fail_all(StoreUnavailable("the service is stopping"))
 
     @property
@@ -191,12 +195,23 @@ class Lookups:
             if not answer.done():
                 answer.set_exception(StoreUnavailable(self._down or "too many lookups are waiting"))
             return
-        if not self._waiting:
-            self._waiting_since = self._loop.time()
-        self._waiting.append((keys, answer))
         if not self._scheduled:
             self._scheduled = True
+            self._turns.append((self._left + len(self._waiting), self._loop.time()))
             self._loop.call_soon(self._send)
+        self._waiting.append((keys, answer))
+
+    def _since(self) -> float:
+        """When the turn began in which the first of those waiting came."""
+        turns = self._turns
+        while len(turns) > 1 and turns[1][0] <= self._left:
+            turns.popleft()
+        return turns[0][1]
+
+    def _take(self, count: int) -> list[tuple[TokenKeys, Answer]]:
+        taken, self._waiting = self._waiting[:count], self._waiting[count:]
+        self._left += len(taken)
+        return taken
 
     def _send(self) -> None:
         self._scheduled = False
@@ -206,8 +221,8 @@ class Lookups:
             if self._again:
                 batch = self._again.pop(0)
             elif self._waiting:
-                requests, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
-                batch = _Batch(requests, self._waiting_since + self._address.timeout)
+                deadline = self._since() + self._address.timeout
+                batch = _Batch(self._take(BATCH), deadline)
             else:
                 return
             self._transmit(self._wire, batch)
@@ -224,7 +239,7 @@ class Lookups:
         batch.tries += 1
         self._under_way[batch] = None
         command = pack([("MGET", *places, *self._tail)])
-        wire.send(command + _TIME_AND_ROLE, 3, functools.partial(self._answered, batch))
+        wire.send(_TIME + command + _ROLE, 3, functools.partial(self._answered, batch))
 
     def _answered(self, batch: _Batch, replies: Replies | None) -> None:
         if batch not in self._under_way:
@@ -235,8 +250,14 @@ class Lookups:
         if replies is None:
             self._once_more(batch)
             return
-        received = self._clocks.now()
-        values, stamp, role = replies
+        try:
+            self._read(batch, replies, self._clocks.now())
+        except (ValueError, TypeError) as error:
+            _log.error("store_unreadable", error=str(error))
+            self._fail(batch, StoreRefused("the store holds what can't be read"))
+
+    def _read(self, batch: _Batch, replies: Replies, received: float) -> None:
+        stamp, values, role = replies
         for reply in replies:
             if isinstance(reply, Exception):
                 self._fail(batch, StoreUnavailable(f"the store answered {str(reply).split(' ')[0]}"))
@@ -245,8 +266,7 @@ class Lookups:
         self._metrics.lookup_batch.observe(len(batch.requests))
         if role[0] != b"master":
             self._fail(batch, StoreRefused("the store's server is not a primary"))
-            if self._wire is not None:
-                self._wire.abort()
+            self._end_connection()
             return
         now = int(stamp[0]) * 1000 + int(stamp[1]) // 1000
         if (apart := self._clocks.compare(now, batch.sent, received)) is not None:
@@ -290,18 +310,27 @@ class Lookups:
             self._start(self._settle_all())
 
     async def _settle_all(self) -> None:
-        failure: NoVerdict | None = None
+        failure: NoVerdict | None = StoreUnavailable("the loss of data could not be settled")
         try:
             await self._data.settle()
+            failure = None
         except NoVerdict as error:
             failure = error
-        batches, self._unsettled = self._unsettled, []
-        for batch in batches:
-            if failure is not None or batch.tries > 2 or batch.deadline < self._loop.time():
-                self._fail(batch, failure or StoreUnavailable("the loss of data took too long to settle"))
-            else:
-                self._again.append(batch)
+        finally:
+            batches, self._unsettled = self._unsettled, []
+            for batch in batches:
+                if failure is not None:
+                    self._fail(batch, failure)
+                elif batch.tries > 2:
+                    self._fail(batch, StoreUnavailable("the store does not show what was settled"))
+                    self._end_connection()  # it may lead to another server than that of the settlement
+                else:
+                    self._again.append(batch)
         self._send()
+
+    def _end_connection(self) -> None:
+        if self._wire is not None:
+            self._wire.abort()
 
     def _fail(self, batch: _Batch, error: NoVerdict) -> None:
         self._metrics.lookup_errors.inc()
@@ -310,7 +339,7 @@ class Lookups:
                 answer.set_exception(error)
 
     def _fail_all(self, error: NoVerdict) -> None:
-        waiting, self._waiting = self._waiting, []
+        waiting = self._take(len(self._waiting))
         again, self._again = self._again, []
         for batch in [*self._under_way, *again, _Batch(waiting, 0)]:
             if batch.requests:
@@ -321,23 +350,25 @@ class Lookups:
         self._watch = None
         now = self._loop.time()
         late = StoreUnavailable("the store did not answer in time")
-        ends = [batch.deadline for batch in (*self._under_way, *self._again)]
-        if self._waiting:
-            ends.append(self._waiting_since + self._address.timeout)
         stuck = [batch for batch in self._under_way if batch.deadline <= now]
         for batch in stuck:
             del self._under_way[batch]
             self._fail(batch, late)
-        for batch in [batch for batch in self._again if batch.deadline <= now]:
-            self._again.remove(batch)
-            self._fail(batch, late)
-        if self._waiting and self._waiting_since + self._address.timeout <= now:
-            waiting, self._waiting = self._waiting, []
-            self._fail(_Batch(waiting, 0), late)
-        if stuck and self._wire is not None:
-            self._wire.abort()
-        if any(end > now for end in ends):
-            self._watch = self._loop.call_at(min(end for end in ends if end > now), self._expire)
+        for batches in (self._again, self._unsettled):
+            for batch in [batch for batch in batches if batch.deadline <= now]:
+                batches.remove(batch)
+                self._fail(batch, late)
+        fresh = [first for first, came in self._turns if came + self._address.timeout > now]
+        count = max(0, fresh[0] - self._left) if fresh else len(self._waiting)
+        if count and self._waiting:
+            self._fail(_Batch(self._take(count), 0), late)
+        if stuck:
+            self._end_connection()
+        ends = [batch.deadline for batch in (*self._under_way, *self._again, *self._unsettled)]
+        if self._waiting:
+            ends.append(self._since() + self._address.timeout)
+        if ends:
+            self._watch = self._loop.call_at(max(min(ends), now + 0.001), self._expire)
 
     def _lost(self, wire: Wire) -> None:
         if wire is self._wire:

@@ -23,10 +23,12 @@ class Remembered:
     Attributes:
         blocks: Until when (ms), by the user's tag.
         keys: When (ms) and why, by issuer name and ``kid``.
+        changes: How often this process has changed them; what was read of the store before is older.
     """
 
     blocks: dict[str, int]
     keys: dict[str, dict[str, Mark]]
+    changes: int = 0
 
 
 class Revocations:
@@ -85,12 +87,14 @@ class Revocations:
         """Revoke a signing key for good; returns when that was first done (ms)."""
         key = self._keys.revoked_keys(issuer)
         at = await self._run("key", "revoke_key", [key], (kid, reason, ""))
+        self.remembered.changes += 1
         self.remembered.keys[issuer.name][kid] = Mark(at, reason)
         return at
 
     async def forget_key(self, issuer: Issuer, kid: str) -> bool:
         """Take back the revocation of a key; False where there was none."""
         stood = await self._run("forget", "forget_key", [self._keys.revoked_keys(issuer)], (kid,))
+        self.remembered.changes += 1
         self.remembered.keys[issuer.name].pop(kid, None)
         return bool(stood)
 
@@ -107,6 +111,7 @@ class Revocations:
             [self._keys.user(tag), self._keys.blocks],
             (min(until or FOREVER_MS, FOREVER_MS), cutoff_kept_for(issuer), reason, tag),
         )
+        self.remembered.changes += 1
         self.remembered.blocks[tag] = stands
         return stands
 
@@ -119,6 +124,7 @@ class Revocations:
             [self._keys.user(tag), self._keys.blocks],
             (cutoff_kept_for(issuer), tag),
         )
+        self.remembered.changes += 1
         self.remembered.blocks.pop(tag, None)
         return stood
 
@@ -142,7 +148,7 @@ class Revocations:
             key = self._keys.revoked_keys(self._issuers[name])
             calls += [("revoke_key", [key], (kid, mark.reason, mark.at)) for kid, mark in keys.items()]
         for start in range(0, len(calls), 64):
-            await asyncio.gather(*(self._scripts.run(*call) for call in calls[start : start + 64]))
+            await asyncio.gather(*(self._scripts.execute(*call) for call in calls[start : start + 64]))
 
     async def _run(self, kind: str, script: str, keys: list[str], args: tuple[object, ...]) -> int:
         said = (await self._scripts.run(script, keys, args))[0]

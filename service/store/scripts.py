@@ -9,11 +9,12 @@ from typing import Any, Final
 
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as ConnectionLost
-from redis.exceptions import NoScriptError
+from redis.exceptions import NoScriptError, ReadOnlyError
 
 from service.errors import StoreUnavailable
 from service.metrics import Metrics
-from service.store.connection import fence
+from service.store.connection import fence, hang_up
+from service.store.epoch import DataSet
 
 _LUA: Final = importlib.resources.files("service.store") / "lua"
 
@@ -39,8 +40,6 @@ TEXTS: Final = {
 }
 _DIGESTS: Final = {name: hashlib.sha1(text).hexdigest() for name, text in TEXTS.items()}  # noqa: S324
 
-Wrote = Callable[[bytes, int, int], None]
-
 
 class Scripts:
     """Changes to the store, each atomic and each a write even where it changes nothing."""
@@ -53,7 +52,7 @@ class Scripts:
         wait_replicas: int,
         timeout: float,
         metrics: Metrics,
-        wrote: Wrote,
+        data: Callable[[], DataSet],
     ) -> None:
         """Connects at the first use.
 
@@ -63,32 +62,47 @@ class Scripts:
             wait_replicas: How many replicas must have a change before it counts as stored.
             timeout: For one round trip, in seconds.
             metrics: Where to count.
-            wrote: Told the epoch and the two numbers after each acknowledged change.
+            data: What is known of the data set; told of each acknowledged change.
         """
         self._client = client
         self._tail = tuple(tail)
         self._wait = wait_replicas
         self._timeout = timeout
         self._metrics = metrics
-        self._wrote = wrote
+        self._data = data
 
     async def run(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> list[Any]:
-        """Run a script that revokes or takes back.
+        """Run a script that may be repeated: one that revokes or takes back.
+
+        A change that met another data set than the known one may be among what was lost, or have come
+        before what is written back: once that is settled, it is made again.
 
         Returns:
             What the script returns, less the numbers at its end.
 
         Raises:
             StoreUnavailable: it may or may not have been stored; repeating it is safe.
+            StoreRefused: likewise, and the server is no primary.
         """
-        reply = await self.call(name, keys, args)
-        return reply if len(reply) < 3 else self.counted(reply)
+        for _ in range(2):
+            said, whole = await self._noted(name, keys, args)
+            if whole:
+                return said
+            await self._data().settle()
+        raise StoreUnavailable("the store lost data while it was written to")
 
-    def counted(self, reply: list[Any]) -> list[Any]:
-        """Take the numbers off the end of a reply whose script has counted a revocation."""
-        *said, seq, share, epoch = reply
-        self._wrote(epoch, int(seq), int(share))
+    async def call(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> list[Any]:
+        """Run a script once; returns and raises as :meth:`run`."""
+        said, _ = await self._noted(name, keys, args)
         return said
+
+    async def _noted(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> tuple[list[Any], bool]:
+        before = self._data().known
+        reply = await self.execute(name, keys, args)
+        if not reply or not isinstance(reply[-1], list):
+            return reply, True
+        *said, (seq, share, epoch) = reply
+        return said, self._data().wrote(before, epoch, int(seq), int(share))
 
     async def set_epoch(
         self, stood: bytes, new_id: str, latest: int, finding: str, cutoff: int | None
@@ -99,22 +113,29 @@ class Scripts:
             Whether it was set, the epoch that stands, seq and share.
         """
         args = (stood, new_id, latest, finding, "now" if cutoff is None else cutoff)
-        done, text, seq, share = await self.call("set_epoch", (), args)
+        done, text, seq, share = await self.execute("set_epoch", (), args)
         return bool(done), text, int(seq), int(share)
 
-    async def call(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> list[Any]:
-        """Run a script; what it returns, whole. Raises as :meth:`run`."""
+    async def execute(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> list[Any]:
+        """Run a script, whatever data set it meets; what it returns, whole."""
         began = time.perf_counter()
         outcome = "error"
         try:
             async with fence():
-                reply = await self._execute(name, (*keys, *self._tail), args)
+                reply = await self._on_primary(name, (*keys, *self._tail), args)
             outcome = "ok"
         finally:
             self._metrics.write_seconds.labels(outcome).observe(time.perf_counter() - began)
         return reply
 
-    async def _execute(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> list[Any]:
+    async def _on_primary(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> list[Any]:
+        try:
+            return await self._by_digest(name, keys, args)
+        except ReadOnlyError:
+            await hang_up(self._client)
+            raise
+
+    async def _by_digest(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> list[Any]:
         try:
             return await self._evaluate("EVALSHA", _DIGESTS[name], keys, args)
         except NoScriptError:

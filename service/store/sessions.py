@@ -8,7 +8,7 @@ import enum
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from redis.asyncio import Redis
@@ -134,7 +134,7 @@ class Sessions:
         )
         if reply[0] == b"blocked":
             return None
-        sid, at, ended = self._scripts.counted(reply) if len(reply) > 3 else reply
+        sid, at, ended = reply
         start = int(at)
         header = _Header(1, start, start, start + self._lives.absolute * 1000, start // 1000)
         return _session(sid.decode(), start, header, auth, profile), int(ended)
@@ -164,7 +164,7 @@ class Sessions:
         )
         said = reply[0].decode()
         if said == "reused":
-            _, ago = self._scripts.counted(reply)
+            _, ago = reply
             return Refusal.REUSED_PREVIOUS if int(ago) == 1 else Refusal.REUSED_OLDER
         if said not in {"rotated", "repeated"}:
             return Refusal(said)
@@ -203,7 +203,7 @@ class Sessions:
             return None
         tag, start = found
         async with fence():
-            text = await self._client.get(self._keys.session(tag, sid))
+            text: bytes | None = await self._raw("GET", self._keys.session(tag, sid))
         return None if text is None else read(sid, start, text)
 
     async def of_user(self, sub: str, *, after: tuple[int, str] | None, limit: int, now: int) -> Page:
@@ -238,8 +238,8 @@ class Sessions:
         offset = 0
         while len(found) < count:
             async with fence():
-                entries = await self._client.zrangebyscore(
-                    index, lowest, "+inf", start=offset, num=count, withscores=True
+                entries: list[tuple[bytes, float]] = await self._raw(
+                    *("ZRANGEBYSCORE", index, lowest, "+inf", "WITHSCORES", "LIMIT", offset, count)
                 )
             pairs = [(int(end), sid.decode()) for sid, end in entries]
             found += [pair for pair in pairs if place is None or pair > place]
@@ -253,7 +253,7 @@ class Sessions:
         for sid in sids:
             keys += self._own_keys(tag, sid)
         async with fence():
-            user, *rest = await self._client.mget(keys)
+            user, *rest = await self._raw("MGET", *keys)
         standing = UserStanding() if user is None else user_standing(user)
         found = {}
         for sid, text, cutoff in zip(sids, rest[::2], rest[1::2], strict=True):
@@ -265,6 +265,10 @@ class Sessions:
             if place[1] > covering and session.ends > now:
                 found[sid] = session
         return found
+
+    async def _raw(self, *command: str | int) -> Any:
+        execute: Any = self._client.execute_command
+        return await execute(*command)
 
     def _own_keys(self, tag: str, sid: str) -> list[str]:
         return [self._keys.session(tag, sid), self._keys.session_cutoff(self._issuer, sid)]

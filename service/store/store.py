@@ -1,21 +1,21 @@
 """The parts of the store, joined: lookups, revocations, the epoch and the watch over one server."""
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from service.errors import NoVerdict
+from service.errors import StoreRefused
 from service.metrics import Metrics
 from service.models import Issuer
 from service.store import epoch as epochs
 from service.store.clocks import Clocks
-from service.store.connection import Address, fence
+from service.store.connection import Address, fence, hang_up
 from service.store.epoch import DataLoss, DataSet, Epoch, Reading
 from service.store.keys import Keys
 from service.store.lookups import Lookups
 from service.store.revocations import Revocations
 from service.store.scripts import Scripts
+from service.store.sessions import Lifetimes, Sessions
 from service.store.watch import Watch, dangers
 
 
@@ -54,7 +54,7 @@ class Store:
             wait_replicas=wait_replicas,
             timeout=timeout,
             metrics=metrics,
-            wrote=self._wrote,
+            data=lambda: self.data,
         )
         self.revocations: Final = Revocations(self.scripts, self.keys, issuers, metrics)
         self.data: Final = DataSet(
@@ -100,6 +100,10 @@ class Store:
             await self.lookups.close()
         await self._client.aclose()
 
+    def sessions(self, issuer: Issuer, lifetimes: Lifetimes) -> Sessions:
+        """The sessions of the issuer whose sessions are kept here."""
+        return Sessions(self.scripts, self._client, self.keys, issuer, lifetimes)
+
     @property
     def reached(self) -> bool:
         """Whether the store has ever given a reading that counts."""
@@ -123,7 +127,11 @@ class Store:
             pipeline.execute_command("TIME")
             pipeline.execute_command("ROLE")
             values: list[Any] = await pipeline.execute()
-        return epochs.decode(values)
+        try:
+            return epochs.decode(values)
+        except StoreRefused:
+            await hang_up(self._client)
+            raise
 
     async def epoch(self) -> Epoch | None:
         """The epoch that stands in the store; None where there is none."""
@@ -164,15 +172,6 @@ class Store:
             if done:
                 return Epoch.parse(text)
         return None
-
-    def _wrote(self, epoch: bytes, seq: int, share: int) -> None:
-        if not self.data.wrote(epoch, seq, share) and self.data.known is not None:
-            self._start(self._settle())
-
-    async def _settle(self) -> None:
-        if not self.data.settling:  # what is written back then meets the new epoch by design
-            with contextlib.suppress(NoVerdict):
-                await self.data.settle()
 
     def _start(self, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work)

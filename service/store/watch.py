@@ -11,7 +11,7 @@ import structlog
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
-from service.errors import NoVerdict, StoreRefused, StoreUnavailable
+from service.errors import NoVerdict, StoreRefused
 from service.metrics import PROBLEMS, Metrics
 from service.models import Issuer, Mark
 from service.store.clocks import DEGRADED_S, Clocks
@@ -59,6 +59,7 @@ class Watch:
         self._clocks = clocks
         self._metrics = metrics
         self._evicted: dict[str, int] = {}
+        self._looked_at = 0.0
         self._beats = 0
         self.problems: dict[str, str] = {}
         self.reached = False
@@ -74,29 +75,35 @@ class Watch:
 
     async def beat(self) -> None:
         """Read the store once, remember what must be remembered, and say what is wrong."""
+        unreachable = not_primary = None
         try:
-            await self._lookups.touch()
-            await self._remember()
+            if not await self._remember():
+                await self._data.settle()
+                await self._remember()
             await self._look_for_evictions()
             if self._beats % _CHECK_EVERY == 0:
                 await self._check_configuration()
             self._beats += 1
+            await self._lookups.touch()
             self.reached = True
-            self._say("store_unreachable", None)
-            self._say("store_not_primary", None)
-        except StoreUnavailable as error:
-            self._say("store_unreachable", str(error))
         except StoreRefused as error:
             if "primary" in str(error):
-                self._say("store_not_primary", str(error))
+                not_primary = str(error)
             self.reached = self.reached or self._data.epoch is not None
         except NoVerdict as error:
-            self._say("store_unreachable", str(error))
+            unreachable = str(error)
+        self._say("store_unreachable", unreachable)
+        self._say("store_not_primary", not_primary)
         self._say_what_is_known()
 
-    async def _remember(self) -> None:
-        """Take over the blocks and revoked keys of all processes, if the data set is the known one."""
-        known = self._data.known
+    async def _remember(self) -> bool:
+        """Take over the blocks and revoked keys of all processes.
+
+        Returns:
+            Whether the data set is the known one; nothing is taken over from any other.
+        """
+        known, changes = self._data.known, self._remembered.changes
+        ages = self._data.share_ages()
         async with fence():
             pipeline = self._client.pipeline(transaction=True)
             pipeline.execute_command("MGET", self._keys.epoch, self._keys.seq, self._share)
@@ -104,17 +111,21 @@ class Watch:
             pipeline.execute_command("ROLE")
             pipeline.execute_command("HGETALL", self._keys.blocks)
             pipeline.execute_command("MGET", *map(self._keys.revoked_keys, self._issuers))
-            if self._data.share_ages():
+            if ages:
                 pipeline.execute_command("PEXPIRE", self._share, _DAY_MS)
-                self._data.renewed()
             values, stamp, role, blocks, keys = (await pipeline.execute())[:5]
         reading = decode([values, stamp, role])
         if not self._data.confirms(known, values[0], values[1], values[2], reading.now):
-            await self._data.settle()
-            return
-        self._remembered.blocks = self._live_blocks(blocks, reading)
-        for issuer, text in zip(self._issuers, keys, strict=True):
-            self._remembered.keys[issuer.name] = _keys_of(text)
+            return False
+        if ages:
+            self._data.renewed()
+        if changes == self._remembered.changes:
+            live = self._live_blocks(blocks, reading)
+            lists = [_keys_of(text) for text in keys]
+            self._remembered.blocks = live
+            for issuer, revoked in zip(self._issuers, lists, strict=True):
+                self._remembered.keys[issuer.name] = revoked
+        return True
 
     @staticmethod
     def _live_blocks(blocks: dict[bytes, bytes], reading: Reading) -> dict[str, int]:
@@ -125,13 +136,15 @@ class Watch:
         async with fence():
             info = await self._client.info("everything")
         run_id, evicted = str(info.get("run_id")), int(info.get("evicted_keys", 0))
-        before = self._evicted.get(run_id, evicted)
-        self._evicted = {run_id: evicted}
-        self._say("evicted_keys", None)
+        looked_at = asyncio.get_running_loop().time()
+        young = int(info.get("uptime_in_seconds", 0)) <= looked_at - self._looked_at
+        before = self._evicted.get(run_id, 0 if self._evicted and young else evicted)
         if evicted > before:
             now = int(info.get("server_time_usec", self._clocks.now() * 1_000_000)) // 1000
-            self._say("evicted_keys", f"the server has evicted {evicted - before} keys")
             await self._data.settle(since=now, cause="the server has evicted keys")
+        self._evicted = {run_id: evicted}
+        self._looked_at = looked_at
+        self._say("evicted_keys", f"the server has evicted {evicted} keys" if evicted else None)
 
     async def _check_configuration(self) -> None:
         found = await dangers(self._client)

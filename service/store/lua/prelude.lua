@@ -15,13 +15,12 @@ local function count()
   return seq, share
 end
 
--- Every script's answer ends with what the writer must know of the data set it wrote to.
+-- Every script that revokes ends its answer with what the writer must know of the data set it wrote to: one more
+-- element {seq, share, epoch}.
 local function answer(...)
   local seq, share = count()
   local reply = {...}
-  reply[#reply + 1] = seq
-  reply[#reply + 1] = share
-  reply[#reply + 1] = redis.call('GET', KEYS[#KEYS]) or ''
+  reply[#reply + 1] = {seq, share, redis.call('GET', KEYS[#KEYS]) or ''}
   return reply
 end
 
