@@ -1,0 +1,186 @@
+import json
+import shlex
+import signal
+import stat
+import subprocess
+import urllib.request
+from base64 import b64encode
+from pathlib import Path
+
+import pytest
+
+from service import development
+from service.callers import digest
+from service.errors import ConfigError
+from service.store import embedded
+from tests.processes import Process, ended, until
+from tests.servers import free_port
+
+
+def serving(folder, **environ):
+    return Process(
+        folder,
+        "-m",
+        "service",
+        "serve",
+        REVOKER_SERVER__PORT="0",
+        REVOKER_SERVER__DRAIN_SECONDS="0",
+        **environ,
+    )
+
+
+def printed(process):
+    """The lines to paste, once they are printed."""
+    return until(
+        lambda: (
+            lines
+            if len(
+                lines := [line for line in process.out.read_text().splitlines() if line.startswith("curl ")]
+            )
+            == 3
+            else None
+        )
+    )
+
+
+def pasted(line):
+    """What curl answers to the line, split as a shell does."""
+    words = shlex.split(line)
+    assert words[0] == "curl"
+    options = {"-u": None, "-d": None, "-H": "Content-Type: application/x-www-form-urlencoded", "-w": None}
+    url, at = None, 1
+    while at < len(words):
+        if words[at] in options:
+            options[words[at]] = words[at + 1]
+            at += 1
+        elif words[at] != "-s":
+            url = words[at]
+        at += 1
+    headers = dict(
+        [options["-H"].split(": ")], Authorization=f"Basic {b64encode(options['-u'].encode()).decode()}"
+    )
+    request = urllib.request.Request(url, options["-d"].encode(), headers)
+    with urllib.request.urlopen(request, timeout=10) as response:
+        return json.load(response)
+
+
+def read_by_a_shell(env):
+    script = f"set -a; . {shlex.quote(str(env))}; exec env -0"
+    output = subprocess.run(["sh", "-c", script], check=True, capture_output=True, env={}, text=True).stdout
+    return {
+        k: v for k, _, v in (pair.partition("=") for pair in output.split("\0")) if k.startswith("REVOKER_")
+    }
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_printed_lines_work_and_what_was_revoked_stays_so_over_a_restart(tmp_path, workers):
+    with serving(tmp_path, REVOKER_SERVER__WORKERS=str(workers)) as process:
+        introspect, revoke, again = printed(process)
+        assert pasted(introspect)["sub"] == "alice"
+        assert pasted(revoke)["sub"] == "alice"
+        assert pasted(again) == {"active": False}
+        first = read_by_a_shell(tmp_path / ".revoker/dev.env")
+        process.tell(signal.SIGINT)
+        assert process.status() == 0
+
+    with serving(tmp_path) as process:
+        url = printed(process)[0].split()[-1]
+        assert pasted(introspect.rpartition(" ")[0] + f" {url}") == {"active": False}
+        second = read_by_a_shell(tmp_path / ".revoker/dev.env")
+        assert first.pop("REVOKER_URL") != second.pop("REVOKER_URL")
+        assert first == second
+
+
+def test_the_store_ends_with_the_service_however_that_ends(tmp_path):
+    socket = embedded.socket_of(tmp_path / ".revoker/store")
+    for signal_, status in ((signal.SIGTERM, 0), (signal.SIGKILL, -9)):
+        with serving(tmp_path) as process:
+            printed(process)
+            assert embedded.answers(socket)
+            process.tell(signal_)
+            assert process.status() == status
+        until(lambda: not embedded.answers(socket))
+
+
+def test_dev_env_is_what_a_script_needs_and_its_owner_s_alone(tmp_path):
+    with serving(tmp_path) as process:
+        printed(process)
+        env = tmp_path / ".revoker/dev.env"
+        values = read_by_a_shell(env)
+
+        assert stat.S_IMODE(env.stat().st_mode) == 0o600
+        assert values.keys() == {
+            "REVOKER_URL", "REVOKER_GATEWAY_SECRET", "REVOKER_ADMIN_SECRET", "REVOKER_DEV_TOKEN_KEY",
+        }  # fmt: skip
+        assert values["REVOKER_URL"] == process.url()
+        key = Path(values["REVOKER_DEV_TOKEN_KEY"])
+        assert key.is_absolute()
+        assert stat.S_IMODE(key.stat().st_mode) == 0o600
+
+
+def test_a_token_of_dev_token_is_active(tmp_path):
+    with serving(tmp_path) as process:
+        line = shlex.split(printed(process)[0])
+        with Process(tmp_path / ".revoker", "-m", "service", "dev-token", "--sub", "bob",
+                     **read_by_a_shell(tmp_path / ".revoker/dev.env")) as minting:  # fmt: skip
+            assert minting.status() == 0
+        token = minting.out.read_text().strip()
+        line = [f"token={token}" if word.startswith("token=") else word for word in line]
+
+        assert pasted(shlex.join(line))["sub"] == "bob"
+
+
+def test_the_environment_still_applies(tmp_path):
+    settings = development.prepare(
+        {"REVOKER_SERVER__PORT": "9000", "REVOKER_REVOCATION__LEEWAY": "7"}, tmp_path / "r"
+    ).settings
+
+    assert (settings.server.port, settings.revocation.leeway) == (9000, 7)
+
+
+def test_the_callers_are_those_of_the_contract(tmp_path):
+    made = development.prepare({}, tmp_path / "r")
+    callers = {caller.name: caller for caller in made.settings.callers}
+
+    assert callers["gateway"].scopes == ("introspect",)
+    assert callers["admin"].scopes == ("introspect", "revoke", "revoke-all", "sessions")
+    assert callers["gateway"].secret_sha256 == (digest(made.gateway_secret),)
+    assert callers["admin"].secret_sha256 == (digest(made.admin_secret),)
+
+
+def test_secrets_and_key_are_fresh_in_every_folder(tmp_path):
+    one, other = (development.prepare({}, tmp_path / name) for name in "ab")
+
+    assert one.gateway_secret != other.gateway_secret
+    assert one.key_file.read_bytes() != other.key_file.read_bytes()
+
+
+def test_the_paths_may_hold_spaces(tmp_path):
+    folder = tmp_path / "my project's/.revoker"
+    made = development.prepare({}, folder)
+    development.welcome(made, f"http://127.0.0.1:{free_port()}")
+
+    assert read_by_a_shell(folder / "dev.env")["REVOKER_DEV_TOKEN_KEY"] == str(made.key_file)
+    assert development.prepare({}, folder).admin_secret == made.admin_secret
+
+
+def test_a_folder_or_key_that_can_not_be_used_is_told(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError):
+        development.prepare({}, tmp_path / "file")
+    development.prepare({}, tmp_path / "r")
+    (tmp_path / "r/dev-key.pem").write_text("no key")
+    with pytest.raises(ConfigError, match="development set-up"):
+        development.prepare({}, tmp_path / "r")
+
+
+def test_the_store_of_a_killed_service_is_gone_too(tmp_path):
+    with serving(tmp_path, REVOKER_SERVER__WORKERS="2") as process:
+        printed(process)
+        children = Path(f"/proc/{process.pid}/task").glob("*/children")
+        pids = [int(pid) for file in children for pid in file.read_text().split()]
+        assert len(pids) == 3
+        process.process.kill()
+        process.status()
+
+    until(lambda: all(ended(pid) for pid in pids))
