@@ -24,7 +24,7 @@ from service.tokens.claims import (
     scope_of,
 )
 from service.tokens.jwk import VerifyingKey
-from service.tokens.keys import KeySource
+from service.tokens.key_sets import KeySource
 from service.tokens.parsing import UnverifiedToken, parse_token
 
 CACHE_SIZE: Final = 16_384

@@ -7,7 +7,7 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from service.tokens.jwk import PUBLIC_KEY_ALGORITHMS, UnusableKey, public_key, shared_secret, thumbprint
-from service.tokens.keys import read_key_set
+from service.tokens.key_sets import read_key_set
 from tests.forge import ABSENT, base64url, ec_key, ed_key, jwks, rsa_key
 
 KEY = rsa_key()

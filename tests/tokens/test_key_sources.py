@@ -9,7 +9,9 @@ import pytest
 from aiohttp import web
 
 from service.errors import ConfigError, InvalidToken, KeysUnavailable
-from service.tokens.keys import COOL_DOWN_S, KEEP_S, MAX_SET_BYTES, JwksByUrl, key_source
+from service.tokens.key_fetching import COOL_DOWN_S, KEEP_S, JwksByUrl
+from service.tokens.key_sets import MAX_SET_BYTES
+from service.tokens.keys import key_source
 from tests.forge import hmac_key, jwks, rsa_key, token
 from tests.tokens.conftest import Clock, Naps, issuer_settings, trusting
 

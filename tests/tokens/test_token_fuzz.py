@@ -13,7 +13,8 @@ from prometheus_client import CollectorRegistry
 from service.errors import InvalidToken
 from service.metrics import Metrics
 from service.tokens.jwk import PUBLIC_KEY_ALGORITHMS, UnusableKey, public_key
-from service.tokens.keys import JwksFile, read_key_set
+from service.tokens.key_files import JwksFile
+from service.tokens.key_sets import read_key_set
 from service.tokens.parsing import base64url_decoded, parse_token, strict_json_object
 from service.tokens.verifying import VerifiedToken
 from tests.forge import (

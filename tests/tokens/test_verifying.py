@@ -6,7 +6,7 @@ import pytest
 
 from service.errors import InvalidToken, KeysUnavailable
 from service.models import Claims
-from service.tokens.keys import JwksFile
+from service.tokens.key_files import JwksFile
 from tests.forge import (
     ABSENT,
     AUDIENCE,
