@@ -87,6 +87,10 @@ class SigningKey:
         message = self._header + base64url(msgspec.json.encode(claims))
         return f"{message}.{base64url(self._sign(message.encode(), self._private))}"
 
+    def secret_jwk(self) -> dict[str, Any]:
+        """The whole key, to be kept in a file."""
+        return {**_ALGORITHMS[self.alg].to_jwk(self._private, as_dict=True), **self.public}
+
 
 @dataclass(frozen=True, slots=True)
 class DatedKey:

@@ -1,0 +1,74 @@
+"""What a logout token must say (OpenID Connect Back-Channel Logout 1.0, §2.4 and §2.6)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from service.errors import InvalidToken
+from service.tokens.claims import LATEST_DATE
+from service.tokens.verifying import GenuineToken
+
+EVENT: Final = "http://schemas.openid.net/event/backchannel-logout"
+OLDEST_S: Final = 86_400
+"""Nobody delivers a logout later than this; a token that is older was kept by somebody."""
+
+_TYPES: Final = frozenset((None, "logout+jwt", "application/logout+jwt"))
+
+
+@dataclass(frozen=True, slots=True)
+class LogoutToken:
+    """Whom to log out, and when that was said; at least one of ``sub`` and ``sid`` is there."""
+
+    jti: str
+    iat: float
+    sub: str | None
+    sid: str | None
+
+
+def logout_token(genuine: GenuineToken, audience: str, now: float) -> LogoutToken:
+    """What a token that its issuer signed says, if it is a logout token for ``audience``.
+
+    Raises:
+        InvalidToken: it is another kind of token, for others too, or of another time.
+    """
+    payload = genuine.payload
+    if (genuine.typ and genuine.typ.lower()) not in _TYPES:
+        raise InvalidToken("typ of another kind of token")
+    _refuse_other_events(payload)
+    if payload.get("aud") not in (audience, [audience]):
+        raise InvalidToken("aud is not exactly the one that is configured")
+    iat, exp = _date(payload, "iat"), _date(payload, "exp")
+    if iat > now + genuine.issuer.clock_skew or iat < now - OLDEST_S:
+        raise InvalidToken("iat is ahead, or more than a day ago")
+    if exp <= now - genuine.issuer.leeway:
+        raise InvalidToken("expired")
+    jti, sub, sid = (_text(payload, name) for name in ("jti", "sub", "sid"))
+    if jti is None:
+        raise InvalidToken("no jti")
+    if sub is None and sid is None:
+        raise InvalidToken("neither sub nor sid")
+    return LogoutToken(jti, iat, sub, sid)
+
+
+def _refuse_other_events(payload: Mapping[str, Any]) -> None:
+    events = payload.get("events")
+    if type(events) is not dict or type(events.get(EVENT)) is not dict:
+        raise InvalidToken("events does not name the logout")
+    if "nonce" in payload:
+        raise InvalidToken("nonce, as only ID tokens have it")
+
+
+def _date(payload: Mapping[str, Any], name: str) -> float:
+    date: Any = payload.get(name)
+    if type(date) not in (int, float) or not 0 <= date <= LATEST_DATE:
+        raise InvalidToken(f"{name} is not a date")
+    return float(date)
+
+
+def _text(payload: Mapping[str, Any], name: str) -> str | None:
+    if name not in payload:
+        return None
+    text = payload[name]
+    if type(text) is not str or not text:
+        raise InvalidToken(f"{name} is not a string, or empty")
+    return text
