@@ -142,7 +142,7 @@ Start = Callable[..., Awaitable[Running]]
 
 
 def settings_for(url: str, folder: Path, **changes: Any) -> Settings:
-    """Settings with two issuers and callers of every kind; ``changes`` by section."""
+    """Settings with two issuers and callers of every kind; ``changes`` by section, or by issuer name."""
     keys = {}
     for name in ("main", "other"):
         keys[name] = folder / f"{name}.jwks"
@@ -160,8 +160,8 @@ def settings_for(url: str, folder: Path, **changes: Any) -> Settings:
     values: dict[str, Any] = {
         "redis": {"url": url},
         "issuers": [
-            {**issuer, "name": "main", "issuer": forge.ISSUER, "jwks_file": str(keys["main"])},
-            {**issuer, "name": "other", "issuer": OTHER_ISSUER, "jwks_file": str(keys["other"])},
+            {**issuer, "name": name, "issuer": iss, "jwks_file": str(keys[name]), **changes.pop(name, {})}
+            for name, iss in (("main", forge.ISSUER), ("other", OTHER_ISSUER))
         ],
         "callers": [
             {"name": name, "secret_sha256": [digest(SECRETS[name])], **terms}

@@ -230,7 +230,9 @@ async def test_claims_are_answered_with_the_verdict_alone(revoker):
 
 
 @pytest.mark.parametrize("name", REQUIRED)
-@pytest.mark.parametrize("value", [ABSENT, None, [], {}, True], ids=repr)
+@pytest.mark.parametrize(
+    "value", [ABSENT, None, [], {}, True], ids=["absent", "null", "list", "object", "true"]
+)
 async def test_claims_that_lack_what_is_required_are_malformed(revoker, name, value):
     claims = forge.claims(**{name: value})
 
