@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from pathlib import Path
 from typing import Final
 
 import structlog
@@ -13,17 +14,27 @@ from service import __version__
 from service.api import routes
 from service.api.introspection import PATH as INTROSPECT
 from service.api.introspection import Introspection
-from service.api.parts import Parts
+from service.api.parts import Kept, Parts
 from service.api.probes import Health
 from service.api.verdicts import Verdicts
 from service.callers import Caller, Callers
 from service.errors import StoreUnavailable
 from service.metrics import Metrics
 from service.models import Issuer
-from service.settings import CallerSettings, IssuerSettings, Settings
+from service.settings import (
+    SESSIONS_NAME,
+    CallerSettings,
+    IssuerSettings,
+    SessionSettings,
+    Settings,
+)
 from service.store import embedded
+from service.store.sessions import Lifetimes
 from service.store.store import Store
-from service.tokens.keys import key_source
+from service.tokens.access import Minter
+from service.tokens.keys import KeySource, key_source
+from service.tokens.refresh import RefreshTokens, load_refresh_keys
+from service.tokens.signing import SigningKeys
 from service.tokens.verifying import TrustedIssuer, Verifier
 
 _log = structlog.get_logger("service")
@@ -46,21 +57,32 @@ class Service:
         registry = CollectorRegistry()
         metrics = Metrics(registry, [issuer.name for issuer in self._issuers.values()])
         metrics.info.labels(__version__).set(1)
-        self._sources = {each.name: key_source(each, metrics) for each in settings.issuers}
+        self._sources: dict[str, KeySource] = {
+            each.name: key_source(each, metrics) for each in settings.issuers
+        }
         self._metrics = metrics
         self.store: Final = store_of(settings, self._issuers, metrics, clock)
-        verifier = Verifier(
-            [
+        trusted = [
+            TrustedIssuer(
+                issuer=self._issuers[each.issuer],
+                keys=self._sources[each.name],
+                audiences=frozenset(each.audiences),
+                require_typ=each.require_typ,
+            )
+            for each in settings.issuers
+        ]
+        kept = None
+        if settings.sessions is not None:
+            kept = self._keep_sessions(settings.sessions, clock)
+            trusted.append(
                 TrustedIssuer(
-                    issuer=self._issuers[each.issuer],
-                    keys=self._sources[each.name],
-                    audiences=frozenset(each.audiences),
-                    require_typ=each.require_typ,
+                    issuer=kept.issuer,
+                    keys=kept.signing_keys,
+                    audiences=kept.audiences,
+                    require_typ="at+jwt",
                 )
-                for each in settings.issuers
-            ],
-            metrics,
-        )
+            )
+        verifier = Verifier(trusted, metrics)
         self._parts = Parts(
             callers=callers_of(settings, self._issuers),
             issuers=self._issuers,
@@ -74,6 +96,13 @@ class Service:
                 allow_outage=settings.revocation.store_outage == "allow",
             ),
             metrics=metrics,
+            logout_audiences={
+                each.issuer: each.backchannel_audience
+                for each in settings.issuers
+                if each.backchannel_audience
+            },
+            client_certificates=bool(settings.server.tls_client_ca_file),
+            kept=kept,
         )
         self.health: Final = Health(self._problems, self._started)
         self._was_started = False
@@ -137,6 +166,29 @@ class Service:
             self._metrics.problems.labels(problem).set(bool(names))
         return problems
 
+    def _keep_sessions(self, settings: SessionSettings, clock: Clock) -> Kept:
+        issuer = self._issuers[settings.issuer]
+        keys = SigningKeys(issuer.name, Path(settings.signing_keys_dir), self._metrics, clock=clock)
+        self._sources[issuer.name] = keys
+        return Kept(
+            issuer=issuer,
+            audiences=frozenset(settings.audiences),
+            idle_timeout=settings.idle_timeout,
+            sessions=self.store.sessions(issuer, lifetimes_of(settings)),
+            minter=Minter(
+                iss=issuer.iss,
+                audiences=settings.audiences,
+                lifetime=settings.access_token_lifetime,
+                keys=keys,
+                revoked=self._revoked_own_keys,
+            ),
+            refresh_tokens=RefreshTokens(load_refresh_keys(Path(settings.refresh_key_file)), clock=clock),
+            signing_keys=keys,
+        )
+
+    def _revoked_own_keys(self) -> Collection[str]:
+        return self.store.revocations.remembered.keys[SESSIONS_NAME]
+
     async def _declare_new_store(self) -> None:
         """An embedded store whose folder was just made is new, and not one that has lost its data."""
         url = self._settings.redis.url
@@ -163,7 +215,18 @@ def build(settings: Settings, *, clock: Clock = time.time) -> Service:
 
 def issuers_of(settings: Settings) -> dict[str, Issuer]:
     """The issuers by ``iss``, with the bounds that hold for each."""
-    return {each.issuer: _issuer(each, settings) for each in settings.issuers}
+    issuers = {each.issuer: _issuer(each, settings) for each in settings.issuers}
+    if (kept := settings.sessions) is not None:
+        longest = settings.revocation.max_token_lifetime
+        issuers[kept.issuer] = Issuer(
+            name=kept.name,
+            iss=kept.issuer,
+            own=True,
+            leeway=settings.revocation.leeway,
+            max_token_lifetime=longest,
+            horizon=max(longest, kept.absolute_timeout),
+        )
+    return issuers
 
 
 def _issuer(each: IssuerSettings, settings: Settings) -> Issuer:
@@ -179,6 +242,16 @@ def _issuer(each: IssuerSettings, settings: Settings) -> Issuer:
         horizon=max(longest, each.max_session_lifetime) if each.cutoff_claim == "auth_time" else longest,
         require_jti=each.require_jti,
         revoked_kids=frozenset(each.revoked_kids),
+    )
+
+
+def lifetimes_of(settings: SessionSettings) -> Lifetimes:
+    """How long sessions last."""
+    return Lifetimes(
+        idle=settings.idle_timeout,
+        absolute=settings.absolute_timeout,
+        grace=settings.refresh_grace,
+        most=settings.max_sessions_per_user,
     )
 
 

@@ -238,12 +238,12 @@ class Sessions:
         offset = 0
         while len(found) < count:
             async with fence():
-                entries: list[tuple[bytes, float]] = await self._raw(
+                entries: list[bytes] = await self._raw(
                     *("ZRANGEBYSCORE", index, lowest, "+inf", "WITHSCORES", "LIMIT", offset, count)
                 )
-            pairs = [(int(end), sid.decode()) for sid, end in entries]
+            pairs = [(int(end), sid.decode()) for sid, end in zip(entries[::2], entries[1::2], strict=True)]
             found += [pair for pair in pairs if place is None or pair > place]
-            if len(entries) < count:
+            if len(pairs) < count:
                 break
             offset += count
         return found[:count]

@@ -1,0 +1,116 @@
+"""``POST /token`` (RFC 6749 §6): a refresh token gives an access token and its successor."""
+
+import asyncio
+from typing import Annotated, Final
+
+import msgspec
+import structlog
+
+from service.api.endpoint import NOBODY, Call, Endpoint
+from service.api.parts import Kept, Parts
+from service.api.sessions import Tokens, covered, tokens
+from service.callers import Caller
+from service.errors import InvalidClient, InvalidGrant, InvalidRequest, InvalidScope, UnsupportedGrantType
+from service.store.keys import tag_and_start
+from service.store.sessions import Refusal
+from service.tokens.refresh import RefreshToken
+
+_audit = structlog.get_logger("audit")
+
+_REUSED: Final = frozenset({Refusal.REUSED_PREVIOUS, Refusal.REUSED_OLDER})
+_NO_GRANT: Final = "the refresh token is wrong, spent or ended"
+
+
+class TokenRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """The refresh token is the credential; ``client_id``, where it is sent, must match."""
+
+    grant_type: str | None = None
+    refresh_token: Annotated[str, msgspec.Meta(max_length=4096)] | None = None
+    scope: str | None = None
+    client_id: str | None = None
+    client_secret: str | None = None
+
+
+async def token(parts: Parts, call: Call[TokenRequest]) -> Tokens:
+    asked = call.body
+    kept = parts.kept
+    if not asked.grant_type:
+        raise InvalidRequest("grant_type is missing")
+    if asked.grant_type != "refresh_token" or kept is None:
+        raise UnsupportedGrantType("only refresh_token is known here")
+    if not asked.refresh_token:
+        raise InvalidRequest("refresh_token is missing")
+    shown = kept.refresh_tokens.read(asked.refresh_token)
+    if shown is None:
+        raise InvalidGrant(_NO_GRANT)
+    _check_client(parts, call.caller, asked, shown)
+    scopes = asked.scope.split(" ") if asked.scope else []
+    if not all(scopes):
+        raise InvalidScope("scope is malformed")
+    return await _refresh(parts, kept, call, shown, scopes)
+
+
+def _check_client(parts: Parts, caller: Caller, asked: TokenRequest, shown: RefreshToken) -> None:
+    """Let nobody but the session's own client use its refresh token; nothing is consumed here."""
+    if caller is not NOBODY:
+        if caller.client_id != shown.client_id and parts.callers.bound_to(shown.client_id):
+            raise InvalidGrant(_NO_GRANT)
+        if caller.client_id not in {"", shown.client_id}:
+            raise InvalidGrant(_NO_GRANT)
+    elif parts.callers.bound_to(shown.client_id):
+        raise InvalidClient("this client must authenticate")
+    elif asked.client_id not in {None, shown.client_id}:
+        raise InvalidGrant(_NO_GRANT)
+
+
+async def _refresh(
+    parts: Parts, kept: Kept, call: Call[TokenRequest], shown: RefreshToken, scopes: list[str]
+) -> Tokens:
+    place = tag_and_start(shown.sid)
+    start = place[1] if place else 0
+    refreshed, ended = await asyncio.gather(
+        kept.sessions.refresh(shown.sid, shown.generation, scopes),
+        covered(parts, kept, shown.client_id, start),
+    )
+    if isinstance(refreshed, Refusal):
+        await _refused(parts, call, shown, refreshed)
+    if ended or isinstance(refreshed, Refusal):
+        raise InvalidGrant(_NO_GRANT)
+    session = refreshed.session
+    parts.metrics.refreshes.labels("repeated" if refreshed.repeated else "rotated").inc()
+    _audit.info(
+        "token_refreshed",
+        peer=call.peer,
+        sid=session.sid,
+        client_id=session.client_id,
+        repeated=refreshed.repeated,
+    )
+    scope = " ".join(scopes) or session.scope
+    return tokens(kept, session, refreshed.now, scope, refreshable=True)
+
+
+async def _refused(parts: Parts, call: Call[TokenRequest], shown: RefreshToken, why: Refusal) -> None:
+    """Say what kind of refusal it was to those who run the service, and to nobody else."""
+    parts.metrics.refreshes.labels(why.value).inc()
+    told = {"peer": call.peer, "sid": shown.sid, "client_id": shown.client_id}
+    if why in _REUSED:
+        _audit.warning("refresh_reused", kind=why.value, generation=shown.generation, **told)
+    elif why is Refusal.AHEAD:
+        _audit.error("refresh_ahead_of_store", generation=shown.generation, **told)
+        await parts.store.data.settle()
+    else:
+        _audit.info("refresh_refused", kind=why.value, **told)
+    if why is Refusal.SCOPE:
+        raise InvalidScope("more scope than was granted")
+
+
+ENDPOINTS: Final = (
+    Endpoint(
+        path="/token",
+        scope="",
+        body=TokenRequest,
+        answer=Tokens,
+        summary="Refresh a session's tokens (RFC 6749 §6)",
+        handle=token,
+    ),
+)
