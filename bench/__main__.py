@@ -1,0 +1,71 @@
+"""``python -m bench``: measure, print, and write ``docs/performance.md``."""
+
+import argparse
+import shlex
+import sys
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+
+from bench import store_size, throughput
+from bench.bench import Bench
+from bench.load import Load
+from bench.material import Material
+from bench.processes import REPOSITORY, Cores
+from bench.report import Section, document
+from bench.servers import Servers
+
+STORE_SIZE = "store-size"
+CHOICES = (*throughput.SUBJECTS, STORE_SIZE)
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=7, help="interleaved rounds (default 7)")
+    parser.add_argument("--seconds", type=float, default=4, help="of each run (default 4)")
+    parser.add_argument("--connections", type=int, default=64, help="open at once (default 64)")
+    parser.add_argument("--jtis", type=int, default=1_000_000, help="revoked tokens in the full store")
+    parser.add_argument("--only", help=f"some of: {', '.join(CHOICES)}; nothing is written then")
+    parser.add_argument("--output", type=Path, help="where to write (default docs/performance.md)")
+    chosen = parser.parse_args()
+    chosen.selected = set(chosen.only.split(",")) if chosen.only else set(CHOICES)
+    if unknown := chosen.selected - set(CHOICES):
+        parser.error(f"--only: there is no {', '.join(sorted(unknown))}")
+    return chosen
+
+
+def main() -> None:
+    asked = arguments()
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
+        cores = Cores.of_this_machine()
+        material = Material(folder)
+        bench = Bench(
+            servers=Servers(stack, folder, cores, material),
+            material=material,
+            load=Load(cores.others),
+            rounds=asked.rounds,
+            seconds=asked.seconds,
+            connections=asked.connections,
+            jtis=asked.jtis,
+        )
+        sections = measured(bench, asked.selected)
+    command = shlex.join(["python", "-m", "bench", *sys.argv[1:]])
+    told = document(sections, command=command, generator=bench.load.generator)
+    print(f"\n{told}")
+    output = asked.output or (None if asked.only else REPOSITORY / "docs" / "performance.md")
+    if output:
+        output.write_text(told)
+
+
+def measured(bench: Bench, selected: set[str]) -> list[Section]:
+    sections = []
+    if selected & set(throughput.SUBJECTS):
+        sections.append(throughput.run(bench, selected))
+    if STORE_SIZE in selected:
+        sections.append(store_size.run(bench))
+    return sections
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,51 @@
+"""What all experiments have in common."""
+
+import json
+import urllib.request
+import uuid
+from dataclasses import dataclass
+from typing import Any
+
+from bench.load import Load
+from bench.material import ISSUER, Material, Workload
+from bench.servers import Server, Servers
+
+
+@dataclass(frozen=True)
+class Bench:
+    """One session of measuring.
+
+    Attributes:
+        seconds: Of one run.
+        jtis: Revoked tokens in a full store.
+    """
+
+    servers: Servers
+    material: Material
+    load: Load
+    rounds: int
+    seconds: float
+    connections: int
+    jtis: int
+
+    def prove_active(self, server: Server, workload: Workload) -> None:
+        """See that the requests which will be sent are answered by active tokens.
+
+        Raises:
+            RuntimeError: some are not; refusing is quicker than answering.
+        """
+        with workload.bodies.open() as bodies:
+            told = self._post(server, workload.path, next(bodies).strip())
+        results = told.get("results", [told])
+        if len(results) != workload.units or not all(each.get("active") is True for each in results):
+            raise RuntimeError(f"{workload.name}: {json.dumps(told)[:500]}")
+
+    def revoke_one(self, server: Server) -> None:
+        """Revoke a token that nobody asks for."""
+        self._post(server, "/revoke", json.dumps({"iss": ISSUER, "jti": str(uuid.uuid4())}))
+
+    def _post(self, server: Server, path: str, body: str) -> Any:
+        headers = {"Content-Type": "application/json", "Authorization": self.material.authorization}
+        request = urllib.request.Request(server.url + path, body.encode(), headers)
+        with urllib.request.urlopen(request, timeout=10) as response:
+            return json.loads(response.read() or b"{}")

@@ -1,0 +1,82 @@
+"""Puts load on a server: by ``wrk`` where it is installed, else by a generator of our own."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.material import Workload
+
+_HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one run of the load generator saw; latencies in µs, of whole requests."""
+
+    requests: int
+    seconds: float
+    p50: float
+    p99: float
+    failed: int
+
+    @property
+    def rate(self) -> float:
+        return self.requests / self.seconds
+
+
+class Load:
+    """Closed-loop load on connections that stay open; no two runs begin with the same body."""
+
+    def __init__(self, cores: frozenset[int]) -> None:
+        self._cores = cores
+        self._wrk = shutil.which("wrk")
+        self._sent: Counter[tuple[str, Path]] = Counter()
+
+    @property
+    def generator(self) -> str:
+        return "wrk" if self._wrk else "bench.generator (wrk is not installed)"
+
+    def run(self, url: str, workload: Workload, *, connections: int, seconds: float) -> Run:
+        """Send for so many seconds.
+
+        Raises:
+            RuntimeError: an answer was not 2xx, or a connection broke: such a run measures nothing.
+        """
+        sent = (url, workload.bodies)
+        arguments = [str(workload.bodies), workload.path, workload.authorization, str(self._sent[sent])]
+        if self._wrk:
+            script = str(_HERE / "wrk.lua")
+            duration = f"{max(1, round(seconds))}s"
+            command = [
+                *(self._wrk, "-t1", f"-c{connections}", f"-d{duration}", "-s", script, url, "--"),
+                *arguments,
+            ]
+        else:
+            command = [
+                sys.executable,
+                "-m",
+                "bench.generator",
+                url,
+                str(connections),
+                str(seconds),
+                *arguments,
+            ]
+        done = subprocess.run(
+            command,
+            check=True,
+            capture_output=True,
+            text=True,
+            cwd=_HERE.parent,
+            preexec_fn=lambda: os.sched_setaffinity(0, self._cores),
+        )
+        seen = json.loads(done.stdout.splitlines()[-1])
+        self._sent[sent] += seen["requests"] + connections
+        run = Run(seen["requests"], seen["microseconds"] / 1e6, seen["p50"], seen["p99"], seen["failed"])
+        if run.failed or not run.requests:
+            raise RuntimeError(f"{run.failed} of {run.requests} requests failed at {url}{workload.path}")
+        return run

@@ -1,0 +1,120 @@
+"""What is sent: claims and tokens of 2,000 users, and the credentials that go along."""
+
+import base64
+import hashlib
+import json
+import secrets
+import time
+import uuid
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jwt
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+ISSUER = "https://idp.example.com"
+AUDIENCE = "api://orders"
+CALLER = "edge-gateway"
+KEY_ID = "bench-1"
+
+USERS = 2000
+COLD_TOKENS = 20000
+"""More than the cache of verified tokens holds (16,384): sent in turn, none is in it when it comes again."""
+
+BATCH = 100
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Requests that are sent in turn.
+
+    Attributes:
+        bodies: One line each.
+        units: Tokens in one request.
+    """
+
+    name: str
+    path: str
+    bodies: Path
+    authorization: str
+    units: int = 1
+
+
+class Material:
+    """Everything that is sent, made once; files lie in ``folder``."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.secret = secrets.token_urlsafe(32)
+        self.digest = hashlib.sha256(self.secret.encode()).hexdigest()
+        self._key = rsa.generate_private_key(65537, 2048)
+        self._now = int(time.time())
+
+    @property
+    def authorization(self) -> str:
+        pair = base64.b64encode(f"{CALLER}:{self.secret}".encode()).decode()
+        return f"Basic {pair}"
+
+    def jwks_text(self) -> str:
+        public = jwt.algorithms.RSAAlgorithm.to_jwk(self._key.public_key(), as_dict=True)
+        return json.dumps({"keys": [{**public, "kid": KEY_ID, "alg": "RS256", "use": "sig"}]})
+
+    def claims_form(self) -> Workload:
+        return self._workload("claims", "/introspect", [_line(self._claims(n)) for n in range(USERS)])
+
+    def batch_form(self) -> Workload:
+        bodies = [
+            _line({"tokens": [self._claims(n + i) for i in range(BATCH)]})
+            for n in range(0, 200 * BATCH, BATCH)
+        ]
+        return self._workload("batch", "/introspect/batch", bodies, BATCH)
+
+    def warm_tokens(self) -> Workload:
+        return self._workload("warm", "/introspect", self._tokens(USERS))
+
+    def cold_tokens(self) -> Workload:
+        return self._workload("cold", "/introspect", self._tokens(COLD_TOKENS))
+
+    def _tokens(self, count: int) -> list[str]:
+        pem = self._key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+        claims = [self._claims(n) for n in range(count)]
+        shares = [claims[start : start + 1000] for start in range(0, count, 1000)]
+        with ProcessPoolExecutor() as pool:
+            signed = pool.map(_sign, [pem] * len(shares), shares)
+            return [_line({"token": token}) for share in signed for token in share]
+
+    def _claims(self, n: int) -> dict[str, Any]:
+        return {
+            "iss": ISSUER,
+            "jti": str(uuid.uuid4()),
+            "sub": f"user-{n % USERS}",
+            "iat": self._now - n % 600,
+            "exp": self._now + 6 * 3600,
+            "sid": secrets.token_urlsafe(16),
+            "client_id": f"client-{n % 20}",
+        }
+
+    def _workload(self, name: str, path: str, bodies: list[str], units: int = 1) -> Workload:
+        file = self.folder / f"{name}.bodies"
+        file.write_text("\n".join(bodies))
+        return Workload(name, path, file, self.authorization, units)
+
+
+def _sign(pem: bytes, claims: list[dict[str, Any]]) -> list[str]:
+    key = serialization.load_pem_private_key(pem, None)
+    header = {"kid": KEY_ID, "typ": "at+jwt"}
+    return [
+        jwt.encode({**each, "aud": AUDIENCE, "scope": "orders:read"}, key, "RS256", header)  # type: ignore[arg-type]
+        for each in claims
+    ]
+
+
+def _line(body: Any) -> str:
+    return json.dumps(body, separators=(",", ":"))

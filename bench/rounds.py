@@ -1,0 +1,107 @@
+"""Interleaved rounds: everything that is compared runs in turn, again and again.
+
+Machines change their speed from minute to minute. A ratio is therefore taken within each round, of
+two runs that stood next to each other; reported are the median of these and how far they spread.
+"""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+from bench.load import Load, Run
+from bench.material import Workload
+from bench.processes import Process
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One thing that is measured: a server under a workload."""
+
+    name: str
+    url: str
+    process: Process
+    workload: Workload
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One run. ``cpu`` is in µs of the server's for each request."""
+
+    run: Run
+    cpu: float
+    units: int
+
+    @property
+    def rate(self) -> float:
+        """Tokens a second."""
+        return self.run.rate * self.units
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A median, and the least and greatest value."""
+
+    median: float
+    least: float
+    most: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Self:
+        return cls(statistics.median(values), min(values), max(values))
+
+
+class Results:
+    """All samples, by subject."""
+
+    def __init__(self, samples: Mapping[str, Sequence[Sample]]) -> None:
+        self._samples = samples
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._samples
+
+    @property
+    def names(self) -> list[str]:
+        return list(self._samples)
+
+    def rate(self, name: str) -> Spread:
+        return Spread.of([each.rate for each in self._samples[name]])
+
+    def p50(self, name: str) -> Spread:
+        return Spread.of([each.run.p50 for each in self._samples[name]])
+
+    def p99(self, name: str) -> Spread:
+        return Spread.of([each.run.p99 for each in self._samples[name]])
+
+    def cpu(self, name: str) -> Spread:
+        return Spread.of([each.cpu for each in self._samples[name]])
+
+    def ratio(self, name: str, base: str) -> Spread:
+        """Of the rates, round by round."""
+        pairs = zip(self._samples[name], self._samples[base], strict=True)
+        return Spread.of([each.rate / against.rate for each, against in pairs])
+
+    def p99_ratio(self, name: str, base: str) -> Spread:
+        pairs = zip(self._samples[name], self._samples[base], strict=True)
+        return Spread.of([each.run.p99 / against.run.p99 for each, against in pairs])
+
+
+def measure(
+    subjects: Sequence[Subject], load: Load, *, rounds: int, seconds: float, connections: int
+) -> Results:
+    """Measure all subjects; before the first round each runs for a while that does not count."""
+    samples: dict[str, list[Sample]] = {subject.name: [] for subject in subjects}
+    for subject in subjects:
+        load.run(subject.url, subject.workload, connections=connections, seconds=2)
+    for number in range(1, rounds + 1):
+        for subject in subjects:
+            before = subject.process.cpu_seconds()
+            run = load.run(subject.url, subject.workload, connections=connections, seconds=seconds)
+            cpu = (subject.process.cpu_seconds() - before) * 1e6 / run.requests
+            samples[subject.name].append(Sample(run, cpu, subject.workload.units))
+            print(
+                f"round {number:2} of {rounds}  {subject.name:<20} {run.rate:9,.0f} requests/s"
+                f"  p50 {run.p50 / 1000:6.2f} ms  p99 {run.p99 / 1000:6.2f} ms  {cpu:7.1f} µs CPU",
+                flush=True,
+            )
+    return Results(samples)

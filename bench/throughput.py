@@ -1,0 +1,91 @@
+"""Throughput and latency beside the floor and the naive service."""
+
+from collections.abc import Collection
+
+from bench.bench import Bench
+from bench.report import Section, Target, figure, table
+from bench.rounds import Results, Subject, measure
+
+FLOOR, NAIVE, CLAIMS, WARM, COLD, BATCH = "floor", "naive", "claims", "warm", "cold", "batch"
+SUBJECTS = (NAIVE, CLAIMS, WARM, COLD, BATCH)
+
+_WORDS = {
+    FLOOR: "floor: bare aiohttp on uvloop, reads the body, answers fixed JSON",
+    NAIVE: "naive: aiohttp and one redis-py command (MGET) for each request",
+    CLAIMS: "Revoker, claims form",
+    WARM: "Revoker, token form, verified before",
+    COLD: "Revoker, token form, RS256 to be verified",
+    BATCH: "Revoker, batch of 100 claims",
+}
+
+
+def run(bench: Bench, only: Collection[str]) -> Section:
+    store = bench.servers.store()
+    claims = bench.material.claims_form()
+    floor = bench.servers.floor()
+    subjects = [Subject(FLOOR, floor.url, floor.process, claims)]
+    if NAIVE in only:
+        naive = bench.servers.naive(bench.servers.store())
+        subjects.append(Subject(NAIVE, naive.url, naive.process, claims))
+    forms = {
+        CLAIMS: lambda: claims,
+        WARM: bench.material.warm_tokens,
+        COLD: bench.material.cold_tokens,
+        BATCH: bench.material.batch_form,
+    }
+    revoker = bench.servers.revoker(store)
+    for name, form in forms.items():
+        if name in only:
+            workload = form()
+            bench.prove_active(revoker, workload)
+            subjects.append(Subject(name, revoker.url, revoker.process, workload))
+    results = measure(
+        subjects,
+        bench.load,
+        rounds=bench.rounds,
+        seconds=bench.seconds,
+        connections=bench.connections,
+    )
+    text = (
+        f"{bench.connections} connections, {bench.rounds} interleaved rounds of {bench.seconds:g} s. The "
+        "server has a core of its own; store and load generator share another. Requests carry an "
+        "`Authorization: Basic` header, and in turn the tokens of 2,000 users; a claims body has "
+        "`iss`, `jti`, `sub`, `iat`, `exp`, `sid` and `client_id`. Latencies are of whole "
+        "requests under full load.\n\n"
+    )
+    return Section("Throughput and latency", text + _table(results), _targets(results))
+
+
+def _table(results: Results) -> str:
+    heads = ("", "tokens/s", "÷ floor", "p50 ms", "p99 ms", "µs CPU a request")
+    rows = [
+        (
+            _WORDS[name],
+            figure(results.rate(name), "{:,.0f}"),
+            figure(results.ratio(name, FLOOR), "{:.2f}"),
+            figure(results.p50(name), "{:.2f}", 1e-3),
+            figure(results.p99(name), "{:.2f}", 1e-3),
+            figure(results.cpu(name), "{:.0f}"),
+        )
+        for name in results.names
+    ]
+    return table(heads, rows)
+
+
+def _targets(results: Results) -> list[Target]:
+    found = []
+
+    def at_least(what: str, name: str, base: str, least: float) -> None:
+        if name in results and base in results:
+            ratio = results.ratio(name, base)
+            reached = figure(ratio, "{:.2f}")
+            found.append(Target(what, f"at least {least:g}", reached, ratio.median >= least))
+
+    at_least("claims form ÷ floor", CLAIMS, FLOOR, 0.65)
+    at_least("claims form ÷ naive", CLAIMS, NAIVE, 2)
+    if CLAIMS in results:
+        ratio = results.p99_ratio(CLAIMS, FLOOR)
+        reached = figure(ratio, "{:.2f}")
+        found.append(Target("p99 of claims form ÷ p99 of floor", "at most 2.5", reached, ratio.median <= 2.5))
+    at_least("batch of 100, tokens a second ÷ claims form", BATCH, CLAIMS, 5)
+    return found
