@@ -89,12 +89,13 @@ def judge(
             return Verdict.KEY_REVOKED
     if standing.jti is not None:
         return Verdict.TOKEN_REVOKED
-    return _cut_off(claims, issuer, standing, store_now, session_start)
+    return cut_off(claims, issuer, standing, store_now, session_start)
 
 
-def _cut_off(
+def cut_off(
     claims: Claims, issuer: Issuer, standing: Standing, store_now: int, session_start: int | None
 ) -> Verdict:
+    """Say what blocks and cutoffs make of a token or a session; the arguments are those of :func:`judge`."""
     login, made = compared(claims, issuer, session_start)
     user = standing.user
     if user is not None:

@@ -11,13 +11,14 @@ from typing import Annotated, Final
 import msgspec
 from aiohttp import web
 
-from service.api import endpoint
+from service.api import endpoint, refresh_tokens
 from service.api.errors import NO_STORE
 from service.api.observing import answered, failed
 from service.api.parts import Parts
 from service.callers import Caller
 from service.errors import InvalidRequest, RevokerError
 from service.models import Claims, Issuer, Verdict
+from service.tokens.refresh import looks_like
 
 PATH: Final = "/introspect"
 SCOPE: Final = "introspect"
@@ -137,6 +138,9 @@ class Introspection:
         return ACTIVE if judged.verdict is Verdict.ACTIVE else INACTIVE
 
     async def _judge_token(self, token: str, caller: Caller) -> bytes:
+        kept = self._parts.kept
+        if kept is not None and looks_like(token):
+            return await refresh_tokens.introspect(self._parts, kept, token, caller) or INACTIVE
         judged = await self._parts.verdicts.of_token(token, caller)
         if judged.verdict is Verdict.ACTIVE and judged.token is not None:
             return judged.token.answer

@@ -5,12 +5,14 @@ from typing import Annotated
 import msgspec
 import structlog
 
+from service.api import refresh_tokens
 from service.api.endpoint import Call, Endpoint
 from service.api.fields import NumericDate, Text, milliseconds
 from service.api.parts import Parts
 from service.errors import AccessDenied, InvalidRequest, InvalidToken, UnsupportedTokenType
 from service.models import Claims, Issuer
 from service.rules import latest_exp
+from service.tokens.refresh import looks_like
 
 _audit = structlog.get_logger("audit")
 
@@ -29,7 +31,10 @@ async def revoke(parts: Parts, call: Call[Revoke]) -> None:
     """Revoke; a token that is not genuine stores nothing and is answered alike (RFC 7009 §2.2)."""
     asked = call.body
     milliseconds(asked.exp, "exp")
-    if asked.token is not None:
+    kept = parts.kept
+    if asked.token is not None and kept is not None and looks_like(asked.token):
+        await refresh_tokens.revoke(parts, kept, asked.token, call.caller, call.peer)
+    elif asked.token is not None:
         await _revoke_token(parts, call, asked.token)
     elif asked.jti is not None:
         await _revoke_jti(parts, call, asked.jti)

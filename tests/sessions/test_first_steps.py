@@ -56,3 +56,24 @@ async def test_a_second_factor_changes_the_token_and_not_the_start(keeper):
     assert answer.status == 200, answer.body
     shown = await keeper.post("/introspect", {"token": answer.json["access_token"]})
     assert shown.json["acr"] == "mfa"
+
+
+async def test_a_refresh_token_is_introspected_without_being_used(keeper):
+    browser = await log_in(keeper, scope="a")
+    shown = await keeper.post("/introspect", {"token": browser.refresh_token})
+    assert shown.json["active"] is True
+    assert "token_type" not in shown.json
+    spent = browser.refresh_token
+    await browser.go_on()
+    assert (await keeper.post("/introspect", {"token": spent})).json == {"active": False}
+    gateway = await keeper.post("/introspect", {"token": browser.refresh_token}, caller="gateway")
+    assert gateway.json == {"active": False}
+
+
+async def test_revoking_a_refresh_token_ends_its_session_and_access_tokens(keeper):
+    browser, other = await log_in(keeper), await log_in(keeper)
+    answer = await keeper.post("/revoke", form={"token": browser.refresh_token})
+    assert (answer.status, answer.body) == (200, b"")
+    assert not await browser.active()
+    assert (await browser.refresh()).json["error"] == "invalid_grant"
+    assert await other.active()

@@ -1,0 +1,76 @@
+"""What ``/introspect`` and ``/revoke`` do with a refresh token of a session kept here."""
+
+from typing import Literal
+
+import msgspec
+import structlog
+
+from service.api.parts import Kept, Parts
+from service.callers import Caller
+from service.errors import AccessDenied
+from service.models import Claims, Session, Verdict
+from service.rules import cut_off
+
+_audit = structlog.get_logger("audit")
+
+
+class ActiveRefreshToken(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """RFC 7662 §2.2 without ``token_type``: it is no access token. ``exp`` is where idleness ends it."""
+
+    active: Literal[True]
+    client_id: str
+    exp: int
+    sub: str
+    iss: str
+    sid: str
+    scope: str | None = None
+
+
+async def introspect(parts: Parts, kept: Kept, token: str, caller: Caller) -> bytes | None:
+    """The answer on a refresh token that counts now, read without using it; None for any other.
+
+    Only its own client, or a back end that begins sessions, is told so: a gateway that took it for an
+    access token would let it through (RFC 7662 §2.1).
+    """
+    shown = kept.refresh_tokens.read(token)
+    if shown is None or kept.issuer.iss not in caller.issuers:
+        return None
+    if caller.client_id != shown.client_id and ("sessions" not in caller.scopes or caller.client_id):
+        return None
+    session = await kept.sessions.peek(shown.sid)
+    if session is None or session.generation != shown.generation:
+        return None
+    if await verdict(parts, kept, session) is not Verdict.ACTIVE:
+        return None
+    return msgspec.json.encode(
+        ActiveRefreshToken(
+            active=True,
+            client_id=session.client_id,
+            exp=min(session.ends, session.used + kept.idle_timeout * 1000) // 1000,
+            sub=session.sub,
+            iss=kept.issuer.iss,
+            sid=session.sid,
+            scope=session.scope or None,
+        )
+    )
+
+
+async def verdict(parts: Parts, kept: Kept, session: Session) -> Verdict:
+    """What cutoffs and blocks say about a session, as the primary says now."""
+    claims = Claims(sub=session.sub, sid=session.sid, client_id=session.client_id)
+    found = await parts.store.lookups.find(parts.store.keys.of_token(claims, kept.issuer))
+    return cut_off(claims, kept.issuer, found.standing, found.now, session.start)
+
+
+async def revoke(parts: Parts, kept: Kept, token: str, caller: Caller, peer: str) -> None:
+    """End the session of a genuine refresh token, spent or not, and with it its access tokens."""
+    shown = kept.refresh_tokens.read(token)
+    if shown is None:
+        return
+    if kept.issuer.iss not in caller.issuers:
+        raise AccessDenied("this caller may not revoke tokens of that issuer")
+    if caller.client_id not in {"", shown.client_id}:
+        raise AccessDenied("this caller may revoke its own client's tokens only")
+    if await kept.sessions.end(shown.sid):
+        parts.metrics.sessions.labels("ended").inc()
+        _audit.info("session_ended", caller=caller.name, peer=peer, sid=shown.sid, client_id=shown.client_id)
