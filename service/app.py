@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 
 from service import __version__
 from service.api import routes
+from service.api.forward_auth import ForwardAuth, is_below
 from service.api.introspection import PATH as INTROSPECT
 from service.api.introspection import Introspection
 from service.api.parts import Kept, Parts
@@ -107,6 +108,7 @@ class Service:
         self.health: Final = Health(self._problems, self._started)
         self._was_started = False
         self._introspection = Introspection(self._parts)
+        self._forward_auth = ForwardAuth(self._parts)
         apart = settings.server.ops_port != 0
         self.application: Final = routes.application(
             self._parts, None if apart else self.health, self._introspection
@@ -125,8 +127,9 @@ class Service:
         await asyncio.gather(*(source.close() for source in self._sources.values()))
 
     def entry(self, handler: Handler) -> Handler:
-        """The way in: introspection goes past router and middleware, the rest to ``handler``."""
+        """The way in: what gateways ask goes past router and middleware, the rest to ``handler``."""
         introspect = self._introspection.respond
+        forward_auth = self._forward_auth.respond
 
         async def enter(request: web.Request) -> web.StreamResponse:
             if (
@@ -135,6 +138,8 @@ class Service:
                 and "Expect" not in request.headers  # such a client waits for the router's 100 Continue
             ):
                 return await introspect(request)
+            if is_below(request.raw_path):
+                return await forward_auth(request)
             return await handler(request)
 
         return enter

@@ -130,7 +130,7 @@ class Callers:
             TooManyFailures: a wrong one, and the peer has shown too many; a right one always passes.
         """
         if shown.authorization is None and shown.client_secret is None:
-            return self._by_certificate(shown.certificate)
+            return self.by_certificate(shown.certificate)
         if shown.authorization is not None and shown.client_secret is not None:
             raise InvalidRequest("credentials both in the header and in the body")
         caller = self._by_secret(shown)
@@ -138,20 +138,30 @@ class Callers:
             self._patience.spend(shown.peer)
             raise InvalidClient("wrong credentials")
         if shown.authorization is not None:
-            if len(self._remembered) >= _REMEMBERED:
-                self._remembered.clear()
-            self._remembered[shown.authorization] = caller
+            self._remember(shown.authorization, caller)
         return caller
 
     def by_secret(self, secret: str, peer: str) -> Caller:
         """Tell who calls by a secret alone; raises as :meth:`authenticate`."""
-        caller = self._with_secret(secret)
+        alone = f"alone {secret}"
+        caller = self._remembered.get(alone) or self._with_secret(secret)
         if caller is None:
             self._patience.spend(peer)
             raise InvalidClient("wrong credentials")
+        self._remember(alone, caller)
         return caller
 
-    def _by_certificate(self, names: frozenset[str]) -> Caller:
+    def _remember(self, shown: str, caller: Caller) -> None:
+        if len(self._remembered) >= _REMEMBERED:
+            self._remembered.clear()
+        self._remembered[shown] = caller
+
+    def by_certificate(self, names: frozenset[str]) -> Caller:
+        """Tell who calls by the names in a client certificate that the listener verified.
+
+        Raises:
+            InvalidClient: they are no caller's, or more than one caller's.
+        """
         found = [self._by_name[name] for name in names if name in self._by_name]
         if len(found) != 1:
             raise InvalidClient("no credentials")

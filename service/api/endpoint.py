@@ -147,13 +147,14 @@ def authenticate(parts: Parts, request: web.Request, fields: Fields | None) -> C
             headers[0] if headers else None,
             form.get("client_id"),
             form.get("client_secret"),
-            _certificate(request),
+            certificate(request),
             request.remote or "",
         )
     )
 
 
-def _certificate(request: web.Request) -> frozenset[str]:
+def certificate(request: web.Request) -> frozenset[str]:
+    """The names in the client certificate, where the listener asked for one and verified it."""
     tls = request.get_extra_info("ssl_object")
     certificate = tls.getpeercert() if tls is not None else None
     if not certificate:

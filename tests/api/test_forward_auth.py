@@ -1,0 +1,189 @@
+"""``/forward-auth`` as gateways use it."""
+
+import json
+
+import aiohttp
+import pytest
+
+from tests import forge
+
+IDENTITY = ("X-Auth-Subject", "X-Auth-Session", "X-Auth-Client", "X-Auth-Scope")
+
+
+@pytest.fixture
+def ask(revoker):
+    """Ask as a gateway; ``authorization`` is the user's header, or several."""
+
+    async def go(
+        authorization=None, *, key="gateway-secret", method="GET", path="/forward-auth", require=(), **options
+    ):
+        headers = [("X-Revoker-Key", key)] if key is not None else []
+        if isinstance(authorization, str):
+            authorization = [authorization]
+        headers += [("Authorization", each) for each in authorization or []]
+        headers += [("X-Revoker-Require", each) for each in require]
+        headers += options.pop("headers", [])
+        async with revoker.http.request(method, revoker.url + path, headers=headers, **options) as response:
+            return response.status, response.headers.copy(), await response.read()
+
+    return go
+
+
+@pytest.mark.row("FWD-09", "FWD-10")
+async def test_an_active_token_is_let_through_with_who_it_is(revoker, ask):
+    status, headers, body = await ask(f"Bearer {revoker.token(sub='Ünï %x', scope='a b', sid='s 1')}")
+    assert (status, body) == (200, b"")
+    assert headers["X-Auth-Subject"] == "%C3%9Cn%C3%AF%20%25x"
+    assert headers["X-Auth-Session"] == "s%201"
+    assert headers["X-Auth-Client"] == "web"
+    assert headers["X-Auth-Scope"] == "a b"
+    assert headers["Cache-Control"] == "no-store"
+
+
+@pytest.mark.row("FWD-09")
+async def test_all_four_headers_are_there_when_nothing_is_known_so_that_forged_ones_are_replaced(revoker, ask):
+    token = revoker.token(sid=forge.ABSENT, client_id=forge.ABSENT, scope=forge.ABSENT)
+    status, headers, _ = await ask(f"Bearer {token}", headers=[(name, "forged") for name in IDENTITY])
+    assert status == 200
+    assert [headers.get(name) for name in IDENTITY] == ["user-1", "", "", ""]
+
+
+@pytest.mark.row("FWD-02", "FWD-06", "FWD-08")
+@pytest.mark.parametrize("shown", [None, "Basic dXNlcjpwYXNz", "Digest x", "Bearerish abc"])
+async def test_without_a_bearer_token_the_challenge_has_no_error(revoker, ask, shown):
+    token = revoker.token()
+    status, headers, _ = await ask(shown, path=f"/forward-auth?access_token={token}")
+    assert status == 401
+    assert headers["WWW-Authenticate"] == 'Bearer realm="revoker"'
+
+
+@pytest.mark.row("FWD-01")
+@pytest.mark.parametrize("scheme", ["bearer", "BEARER", "bEaReR"])
+async def test_the_scheme_is_read_in_any_case(revoker, ask, scheme):
+    assert (await ask(f"{scheme} {revoker.token()}"))[0] == 200
+
+
+@pytest.mark.row("FWD-01", "FWD-05", "FWD-07")
+@pytest.mark.parametrize(
+    "shape", ["Bearer  {}", "Bearer\t{}", "Bearer", "Bearer {},{}", 'Bearer "{}"', "Bearer {} {}"]
+)
+async def test_a_malformed_header_is_401_since_gateways_turn_400_into_500(revoker, ask, shape):
+    token = revoker.token()
+    status, headers, _ = await ask(shape.format(token, token))
+    assert status == 401
+    assert 'error="invalid_request"' in headers["WWW-Authenticate"]
+    assert token not in headers["WWW-Authenticate"]
+
+
+@pytest.mark.row("FWD-05")
+async def test_two_authorization_headers_are_malformed(revoker, ask):
+    token = revoker.token()
+    status, headers, _ = await ask([f"Bearer {token}", f"Bearer {token}"])
+    assert status == 401
+    assert 'error="invalid_request"' in headers["WWW-Authenticate"]
+
+
+@pytest.mark.row("FWD-03", "9068-04")
+async def test_what_is_not_active_is_an_invalid_token(revoker, ask):
+    expired = revoker.token(now=1_000_000)
+    revoked = revoker.token(jti="gone")
+    await revoker.post("/revoke", {"token": revoked})
+    for token in ("x", "a.b.c", expired, revoked, forge.token(forge.rsa_key("stranger"))):
+        status, headers, _ = await ask(f"Bearer {token}")
+        assert status == 401
+        assert 'error="invalid_token"' in headers["WWW-Authenticate"]
+
+
+@pytest.mark.row("FWD-04")
+async def test_missing_scope_is_403_and_says_what_is_needed(revoker, ask):
+    token = revoker.token(scope="a")
+    status, headers, _ = await ask(f"Bearer {token}", require=['scope="a b"'])
+    assert status == 403
+    assert 'error="insufficient_scope", scope="a b"' in headers["WWW-Authenticate"]
+    assert (await ask(f"Bearer {token}", require=["scope=a"]))[0] == 200
+
+
+async def test_acr_and_max_age_ask_for_a_stronger_or_fresher_login(revoker, ask):
+    import time
+
+    now = int(time.time())
+    fresh = f"Bearer {revoker.token(acr='mfa', auth_time=now - 10)}"
+    old = f"Bearer {revoker.token(acr='mfa', auth_time=now - 1000)}"
+    weak = f"Bearer {revoker.token(acr='pwd', auth_time=now - 10)}"
+    undated = f"Bearer {revoker.token(acr='mfa')}"
+    require = ["acr=mfa; max_age=300"]
+    assert (await ask(fresh, require=require))[0] == 200
+    for shown in (old, weak, undated):
+        status, headers, _ = await ask(shown, require=require)
+        assert status == 401
+        challenge = headers["WWW-Authenticate"]
+        assert 'error="insufficient_user_authentication"' in challenge
+        assert 'acr_values="mfa"' in challenge and "max_age=300" in challenge
+
+
+async def test_all_demands_apply_and_repeated_headers_add_up(revoker, ask):
+    token = f"Bearer {revoker.token(scope='a b', acr='mfa')}"
+    assert (await ask(token, require=["scope=a", "scope=b; acr=mfa"]))[0] == 200
+    assert (await ask(token, require=["scope=a", "scope=c"]))[0] == 403
+    assert (await ask(token, require=["acr=mfa", "acr=other"]))[0] == 401
+
+
+@pytest.mark.parametrize(
+    "demand", ["", "  ", "role=admin", "scope", 'scope=""', "scope=a;;", "max_age=-1", "max_age=x", 'scope="a']
+)
+async def test_a_demand_that_cannot_be_understood_lets_nobody_through(revoker, ask, demand):
+    assert (await ask(f"Bearer {revoker.token()}", require=["scope=orders:read", demand]))[0] == 403
+
+
+@pytest.mark.parametrize("key", [None, "wrong", ""])
+async def test_a_gateway_without_its_own_key_gets_503_which_no_user_is_asked_to_mend(revoker, ask, key):
+    status, headers, body = await ask(f"Bearer {revoker.token()}", key=key)
+    assert status == 503
+    assert "WWW-Authenticate" not in headers
+    assert json.loads(body)["error"] == "temporarily_unavailable"
+
+
+async def test_the_user_cannot_be_the_gateway(revoker, ask):
+    status, _, _ = await ask("Bearer gateway-secret", key=None)
+    assert status == 503
+    status, _, _ = await ask(aiohttp.encode_basic_auth("admin", "admin-secret"), key=None)
+    assert status == 503
+
+
+@pytest.mark.row("FWD-11")
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"])
+@pytest.mark.parametrize("path", ["/forward-auth", "/forward-auth/", "/forward-auth/a/b?c=d", "/forward-auth?x=%zz"])
+async def test_any_method_and_any_path_below_is_judged_alike(revoker, ask, method, path):
+    good = await ask(f"Bearer {revoker.token()}", method=method, path=path)
+    assert good[0] == 200
+    assert (await ask(method=method, path=path))[0] == 401
+
+
+async def test_a_neighbouring_path_is_not_forward_auth(revoker, ask):
+    assert (await ask(f"Bearer {revoker.token()}", path="/forward-authx"))[0] == 404
+
+
+@pytest.mark.row("FWD-12", "JWT-17")
+@pytest.mark.parametrize(("size", "status"), [(12_000, 200), (16_000, 200), (17_000, 401)])
+async def test_tokens_up_to_16_kib_pass_in_the_header(revoker, ask, size, status):
+    token = revoker.token()
+    padding = (size - len(token)) * 3 // 4
+    token = revoker.token(padding="x" * padding)
+    assert (await ask(f"Bearer {token}"))[0] == status
+
+
+@pytest.mark.row("POP-04", "POP-07")
+@pytest.mark.parametrize("cnf", [{"jkt": "abc"}, {"x5t#S256": "abc"}])
+async def test_a_bound_token_is_never_taken_as_a_bearer_token(revoker, ask, cnf):
+    status, headers, _ = await ask(f"Bearer {revoker.token(cnf=cnf)}")
+    assert status == 401
+    assert 'error="invalid_token"' in headers["WWW-Authenticate"]
+
+
+async def test_a_lookup_that_gives_no_verdict_is_503(start, own_valkey):
+    running = await start(own_valkey)
+    own_valkey.kill()
+    headers = {"X-Revoker-Key": "gateway-secret", "Authorization": f"Bearer {running.token()}"}
+    async with running.http.get(running.url + "/forward-auth", headers=headers) as response:
+        assert response.status == 503
+        assert response.headers["Retry-After"]
