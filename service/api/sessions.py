@@ -13,6 +13,7 @@ from service.callers import Caller
 from service.errors import AccessDenied, InvalidRequest, StoreRefused
 from service.models import Claims, Session
 from service.rules import OWN_MARGIN_MS
+from service.store.lookups import Found
 from service.store.sessions import Refusal
 
 _audit = structlog.get_logger("audit")
@@ -91,7 +92,7 @@ class End(msgspec.Struct, frozen=True):
 
 
 class Elevation(msgspec.Struct, frozen=True, kw_only=True):
-    """A second factor was passed."""
+    """A second factor was passed; what is left out stays as it was."""
 
     amr: Methods | None = None
     acr: Short | None = None
@@ -104,6 +105,7 @@ async def begin(parts: Parts, call: Call[Login]) -> Tokens:
     audiences = [asked.aud] if isinstance(asked.aud, str) else asked.aud or []
     if not set(audiences) <= kept.audiences:
         raise InvalidRequest("aud names an audience that is not configured")
+    await _refuse_if_covered_at_once(parts, kept, client_id)
     started = await kept.sessions.start(
         asked.sub,
         client_id,
@@ -117,13 +119,10 @@ async def begin(parts: Parts, call: Call[Login]) -> Tokens:
     )
     if started is None:
         raise AccessDenied("the user is blocked")
-    session, ended = started
-    if await covered(parts, kept, client_id, session.start):
-        await kept.sessions.end(session.sid)
-        raise StoreRefused("everything was revoked a moment ago; log in again in two seconds")
-    given = tokens(kept, session, session.start, session.scope, refreshable=True)
+    session = started.session
+    given = tokens(kept, session, started.now, session.scope, refreshable=True)
     parts.metrics.sessions.labels("begun").inc()
-    parts.metrics.sessions.labels("displaced").inc(ended)
+    parts.metrics.sessions.labels("displaced").inc(started.displaced)
     _audit.info(
         "session_begun",
         caller=caller.name,
@@ -131,7 +130,7 @@ async def begin(parts: Parts, call: Call[Login]) -> Tokens:
         sub=asked.sub,
         sid=session.sid,
         client_id=client_id,
-        displaced=ended,
+        displaced=started.displaced,
     )
     return given
 
@@ -162,6 +161,8 @@ async def listing(parts: Parts, call: Call[Listing]) -> Page:
     page = await kept.sessions.of_user(asked.sub, after=after, limit=asked.limit, now=found.now)
     cutoff = max(found.standing.loss, found.standing.issuer.at if found.standing.issuer else 0)
     live = [each for each in page.sessions if each.start - OWN_MARGIN_MS > cutoff]
+    if call.caller.client_id:
+        live = [each for each in live if each.client_id == call.caller.client_id]
     live = await _without_revoked_clients(parts, kept, live)
     return Page(
         [_listed(each, kept, asked.current) for each in live],
@@ -206,7 +207,8 @@ async def elevate(parts: Parts, call: Call[Elevation]) -> Tokens:
     _client(call.caller, session.client_id)
     if await covered(parts, kept, session.client_id, session.start):
         raise AccessDenied("the session has ended")
-    elevated = await kept.sessions.elevate(sid, asked.amr or (), asked.acr or "")
+    amr = session.amr if asked.amr is None else asked.amr
+    elevated = await kept.sessions.elevate(sid, amr, session.acr if asked.acr is None else asked.acr)
     if isinstance(elevated, Refusal):
         raise AccessDenied("the session has ended")
     parts.metrics.sessions.labels("elevated").inc()
@@ -223,8 +225,21 @@ async def elevate(parts: Parts, call: Call[Elevation]) -> Tokens:
 
 async def covered(parts: Parts, kept: Kept, client_id: str, start: int) -> bool:
     """Whether a client, issuer or loss cutoff covers a session, as the primary says now."""
-    keys = parts.store.keys
-    found = await parts.store.lookups.find(keys.of_token(Claims(client_id=client_id), kept.issuer))
+    return _covers(await _wide(parts, kept, client_id), start)
+
+
+async def _refuse_if_covered_at_once(parts: Parts, kept: Kept, client_id: str) -> None:
+    """Begin nothing that would be dead, and end no older session for it."""
+    found = await _wide(parts, kept, client_id)
+    if _covers(found, found.now):
+        raise StoreRefused("everything was revoked a moment ago; log in again in two seconds")
+
+
+async def _wide(parts: Parts, kept: Kept, client_id: str) -> Found:
+    return await parts.store.lookups.find(parts.store.keys.of_token(Claims(client_id=client_id), kept.issuer))
+
+
+def _covers(found: Found, start: int) -> bool:
     standing = found.standing
     cutoffs = [standing.loss, *(m.at for m in (standing.client, standing.issuer) if m)]
     return start - OWN_MARGIN_MS <= max(cutoffs)

@@ -44,7 +44,7 @@ async def token(parts: Parts, call: Call[TokenRequest]) -> Tokens:
     if shown is None:
         raise InvalidGrant(_NO_GRANT)
     _check_client(parts, call.caller, asked, shown)
-    scopes = asked.scope.split(" ") if asked.scope else []
+    scopes = list(dict.fromkeys(asked.scope.split(" "))) if asked.scope else []
     if not all(scopes):
         raise InvalidScope("scope is malformed")
     return await _refresh(parts, kept, call, shown, scopes)
@@ -56,6 +56,8 @@ def _check_client(parts: Parts, caller: Caller, asked: TokenRequest, shown: Refr
         if caller.client_id != shown.client_id and parts.callers.bound_to(shown.client_id):
             raise InvalidGrant(_NO_GRANT)
         if caller.client_id not in {"", shown.client_id}:
+            raise InvalidGrant(_NO_GRANT)
+        if asked.client_id not in {None, caller.name, shown.client_id}:
             raise InvalidGrant(_NO_GRANT)
     elif parts.callers.bound_to(shown.client_id):
         raise InvalidClient("this client must authenticate")

@@ -4,6 +4,7 @@ All keys of one user's sessions share the user's slot, and the ``sid`` carries t
 so a session is found, and compared with cutoffs, from its ``sid`` alone.
 """
 
+import dataclasses
 import enum
 import secrets
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ from service.models import Issuer, Session, UserStanding
 from service.rules import cutoff_kept_for
 from service.store.connection import fence
 from service.store.keys import Keys, tag_and_start, user_tag
-from service.store.lookups import user_standing
+from service.store.lookups import mark, user_standing
 from service.store.scripts import Scripts
 
 _RANDOM_BYTES: Final = 10
@@ -44,6 +45,15 @@ class Refreshed:
     session: Session
     now: int
     repeated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A session begun at ``now`` (ms by Redis), and how many older ones ended for it."""
+
+    session: Session
+    now: int
+    displaced: int
 
 
 class _Profile(msgspec.Struct, frozen=True, array_like=True):
@@ -94,6 +104,8 @@ class Sessions:
         self._keys = keys
         self._issuer = issuer
         self._lives: Final = lifetimes
+        self._idle_ms: Final = lifetimes.idle * 1000
+        self._life_ms: Final = lifetimes.absolute * 1000
         self._keep_ms: Final = cutoff_kept_for(issuer)
 
     async def start(
@@ -108,11 +120,10 @@ class Sessions:
         device: str = "",
         ip: str = "",
         user_agent: str = "",
-    ) -> tuple[Session, int] | None:
-        """Begin a session after a login; None where the user is blocked.
+    ) -> Started | None:
+        """Begin a session after a login, dated after everything else of the user's.
 
-        Returns:
-            The session, dated after everything else of the user's, and how many older ones ended for it.
+        None where the user is blocked.
         """
         tag = user_tag(self._issuer.iss, sub)
         profile = _Profile(sub, client_id, scope, tuple(aud), device, ip, user_agent)
@@ -126,18 +137,17 @@ class Sessions:
                 secrets.token_urlsafe(_RANDOM_BYTES),
                 msgspec.json.encode(auth),
                 msgspec.json.encode(profile),
-                self._lives.idle * 1000,
-                self._lives.absolute * 1000,
+                self._idle_ms,
+                self._life_ms,
                 self._lives.most,
                 self._keep_ms,
             ],
         )
         if reply[0] == b"blocked":
             return None
-        sid, at, ended = reply
-        start = int(at)
-        header = _Header(1, start, start, start + self._lives.absolute * 1000, start // 1000)
-        return _session(sid.decode(), start, header, auth, profile), int(ended)
+        sid, at, now, ended = reply
+        header = _Header(1, 0, 0, self._life_ms, 0)
+        return Started(_session(sid.decode(), int(at), header, auth, profile), int(now), int(ended))
 
     async def refresh(self, sid: str, generation: int, scopes: Sequence[str]) -> Refreshed | Refusal:
         """Take one generation of a refresh token whose MAC was right.
@@ -158,8 +168,8 @@ class Sessions:
             "refresh_session",
             [*self._own_keys(tag, sid), self._keys.user(tag), self._keys.sessions(tag)],
             [
-                *(sid, start, generation, self._lives.idle * 1000, self._lives.grace * 1000, self._keep_ms),
-                *scopes,
+                *(sid, start, generation, self._idle_ms, self._life_ms, self._lives.grace * 1000),
+                *(self._keep_ms, *scopes),
             ],
         )
         said = reply[0].decode()
@@ -179,7 +189,7 @@ class Sessions:
         reply = await self._scripts.call(
             "elevate_session",
             [*self._own_keys(tag, sid), self._keys.user(tag)],
-            [sid, start, self._lives.idle * 1000, msgspec.json.encode(_Auth(tuple(amr), acr))],
+            [sid, start, self._idle_ms, self._life_ms, msgspec.json.encode(_Auth(tuple(amr), acr))],
         )
         said = reply[0].decode()
         if said != "elevated":
@@ -204,7 +214,7 @@ class Sessions:
         tag, start = found
         async with fence():
             text: bytes | None = await self._raw("GET", self._keys.session(tag, sid))
-        return None if text is None else read(sid, start, text)
+        return None if text is None else self._shortened(read(sid, start, text))
 
     async def of_user(self, sub: str, *, after: tuple[int, str] | None, limit: int, now: int) -> Page:
         """A user's sessions that still give tokens, soonest end first.
@@ -258,13 +268,19 @@ class Sessions:
         found = {}
         for sid, text, cutoff in zip(sids, rest[::2], rest[1::2], strict=True):
             place = tag_and_start(sid)
-            if text is None or cutoff is not None or place is None:
+            if text is None or place is None:
                 continue
-            session = read(sid, place[1], text)
+            session = self._shortened(read(sid, place[1], text))
             covering = standing.hard if standing.sid == sid else max(standing.hard, standing.soft)
-            if place[1] > covering and session.ends > now:
+            if cutoff is not None:
+                covering = max(covering, mark(cutoff).at)
+            if session.start > covering and min(session.ends, session.used + self._idle_ms) > now:
                 found[sid] = session
         return found
+
+    def _shortened(self, session: Session) -> Session:
+        """Settings that let sessions live less long hold for those that were begun before, too."""
+        return dataclasses.replace(session, ends=min(session.ends, session.start + self._life_ms))
 
     async def _raw(self, *command: str | int) -> Any:
         execute: Any = self._client.execute_command
@@ -276,6 +292,8 @@ class Sessions:
 
 @dataclass(frozen=True, slots=True)
 class _Header:
+    """The numbers of a record; times in ms after the start, ``auth_time`` in s after the start's."""
+
     generation: int
     given: int
     used: int
@@ -311,8 +329,8 @@ def _session(sid: str, start: int, header: _Header, auth: _Auth, profile: _Profi
         ip=profile.ip,
         user_agent=profile.user_agent,
         start=start,
-        used=header.used,
-        ends=header.ends,
-        auth_time=header.auth_time,
+        used=start + header.used,
+        ends=start + header.ends,
+        auth_time=start // 1000 + header.auth_time,
         generation=header.generation,
     )

@@ -1,14 +1,15 @@
 -- Takes one generation of a session's refresh token and says what comes of it; a refusal consumes nothing.
 -- KEYS: session, its cutoff, user, index, seq, share, epoch.
--- ARGV: sid, start (ms), generation, ms of idleness, ms of grace, ms for which a cutoff is kept, scopes asked for.
+-- ARGV: sid, start (ms), generation, ms of idleness, ms of life, ms of grace, ms for which a cutoff is kept, scopes asked for.
 -- Returns: 'rotated' or 'repeated' with the present (ms) and the record; 'blocked', 'revoked', 'ended', 'scope', 'ahead';
 --          'reused' with how many generations ago, seq, share, epoch.
 local sid, start, gen = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
-local idle, grace, keep = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
+local idle, life, grace, keep = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
 local user = read_user(KEYS[3])
-local s = read_session(KEYS[1])
-local now = math.max(now_ms(), s and s.used or 0)
-local why = unusable(s, user, KEYS[2], sid, start, idle, now)
+local s = read_session(KEYS[1], start)
+local present = now_ms()
+local now = math.max(present, s and s.used or 0)
+local why = unusable(s, user, KEYS[2], sid, start, idle, life, now)
 if why then return {why} end
 if gen > s.gen then return {'ahead'} end
 
@@ -17,15 +18,15 @@ if gen < s.gen and not (gen == s.gen - 1 and now < s.given + grace) then
   return answer('reused', s.gen - gen)
 end
 
-if #ARGV > 6 then
+if #ARGV > 7 then
   local granted = {}
   for scope in string.gmatch(cjson.decode(s.profile)[3], '%S+') do granted[scope] = true end
-  for i = 7, #ARGV do
+  for i = 8, #ARGV do
     if not granted[ARGV[i]] then return {'scope'} end
   end
 end
 
-if gen < s.gen then return {'repeated', digits(now), session_text(s)} end
+if gen < s.gen then return {'repeated', digits(present), session_text(s)} end
 s.gen, s.given, s.used = s.gen + 1, now, now
 write_session(KEYS[1], s, idle)
-return {'rotated', digits(now), session_text(s)}
+return {'rotated', digits(present), session_text(s)}

@@ -4,7 +4,7 @@
 -- KEYS: user, index, seq, share, epoch.
 -- ARGV: prefix of the user's keys, u, random end of the sid, auth, profile, ms of idleness, ms of life, limit (0: none),
 --       ms for which a cutoff is kept.
--- Returns: 'blocked', or sid, start (ms), number of sessions ended; seq, share, epoch.
+-- Returns: 'blocked', or sid, start (ms), the present (ms), number of sessions ended; seq, share, epoch.
 local prefix, idle, life, limit, keep = ARGV[1], tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
 local user = read_user(KEYS[1])
 local now = now_ms()
@@ -30,7 +30,7 @@ end
 
 local sid = time_of(start) .. ARGV[2] .. ARGV[3]
 local session = {
-  gen = 1, given = start, used = start, ends = start + life, auth_time = math.floor(start / 1000),
+  gen = 1, start = start, given = start, used = start, ends = start + life, auth_time = math.floor(start / 1000),
   auth = ARGV[4], profile = ARGV[5],
 }
 write_session(prefix .. ':session:' .. sid, session, idle)
@@ -43,7 +43,9 @@ local ended = 0
 if limit > 0 and redis.call('ZCARD', KEYS[2]) - 1 > limit then
   local live = {}
   for _, each in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], 0, '+inf')) do
-    if redis.call('EXISTS', prefix .. ':session:' .. each) == 1 then
+    local record, began = prefix .. ':session:' .. each, start_of(each)
+    if covered(user, each, began) or cut(prefix .. ':session-cutoff:' .. each, began) then redis.call('DEL', record) end
+    if redis.call('EXISTS', record) == 1 then
       live[#live + 1] = each
     else
       redis.call('ZREM', KEYS[2], each)
@@ -56,7 +58,5 @@ if limit > 0 and redis.call('ZCARD', KEYS[2]) - 1 > limit then
     ended = ended + 1
   end
 end
-if ended == 0 then
-  return {sid, digits(start), 0}
-end
-return answer(sid, digits(start), ended)
+if ended == 0 then return {sid, digits(start), digits(now), 0} end
+return answer(sid, digits(start), digits(now), ended)
