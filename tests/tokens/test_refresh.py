@@ -2,7 +2,7 @@ import base64
 import secrets
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.errors import ConfigError
@@ -39,14 +39,15 @@ def test_a_token_says_what_it_was_made_of(sid, generation, client_id):
     assert token.isascii() and "=" not in token
 
 
-@given(sids, generations, clients, st.data())
-def test_a_token_with_any_one_bit_changed_is_refused(sid, generation, client_id, data):
-    raw = bytearray(payload_of(TOKENS.make(sid, generation, client_id)))
-    bit = data.draw(st.integers(0, len(raw) * 8 - 1))
+@given(sids, generations, clients)
+@settings(max_examples=10)
+def test_a_token_with_any_one_bit_changed_is_refused(sid, generation, client_id):
+    raw = payload_of(TOKENS.make(sid, generation, client_id))
 
-    raw[bit // 8] ^= 1 << bit % 8
-
-    assert TOKENS.read("rvr_" + forge.base64url(bytes(raw))) is None
+    for bit in range(len(raw) * 8):
+        changed = bytearray(raw)
+        changed[bit // 8] ^= 1 << bit % 8
+        assert TOKENS.read("rvr_" + forge.base64url(changed)) is None
 
 
 @given(st.data())

@@ -384,7 +384,7 @@ async def test_two_files_of_one_name_never_take_turns(folder, signing_keys, even
 def test_of_a_key_and_its_retired_copy_the_retired_one_counts(folder, signing_keys):
     put(folder, "first", nbf=100)
     put(folder, "twice", nbf=200)
-    (folder / "copy.jwk").write_bytes(jwk(forge.ec_key("twice"), nbf=200, exp=3000))
+    (folder / "z-copy.jwk").write_bytes(jwk(forge.ec_key("twice"), nbf=200, exp=3000))
 
     assert signing_keys().signer(1000, ()).kid == "first"
 

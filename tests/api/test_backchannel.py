@@ -1,0 +1,525 @@
+"""OpenID Connect Back-Channel Logout 1.0: a logout token becomes a cutoff."""
+
+import dataclasses
+import json
+import time
+import urllib.parse
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from tests import forge
+from tests.conftest import OTHER_ISSUER
+from tests.forge import ABSENT
+
+row = pytest.mark.row
+
+PATH = "/backchannel-logout"
+CLIENT = "revoker-at-idp"
+EVENT = "http://schemas.openid.net/event/backchannel-logout"
+KEY = forge.rsa_key("main-1")
+
+
+def issuers(folder, **main):
+    """Two issuers that may log out, and one that may not."""
+    terms = {"audiences": [forge.AUDIENCE], "algorithms": ["RS256"]}
+    listed = []
+    for name, iss in (
+        ("main", forge.ISSUER),
+        ("other", OTHER_ISSUER),
+        ("quiet", "https://quiet.example.com"),
+    ):
+        path = folder / f"{name}.jwks"
+        path.write_text(json.dumps(forge.jwks(forge.rsa_key(f"{name}-1"))))
+        listed.append({**terms, "name": name, "issuer": iss, "jwks_file": str(path)})
+    listed[0] |= {"backchannel_audience": CLIENT, **main}
+    listed[1]["backchannel_audience"] = CLIENT
+    return listed
+
+
+@pytest.fixture
+def begin(start, valkey, tmp_path):
+    async def begin(on=valkey, main=None, **changes):
+        return await start(on, issuers=issuers(tmp_path, **(main or {})), **changes)
+
+    return begin
+
+
+@pytest.fixture
+async def revoker(begin):
+    return await begin()
+
+
+def logout_claims(**changes):
+    now = int(time.time())
+    ordinary = {
+        "iss": forge.ISSUER,
+        "sub": "alice",
+        "aud": CLIENT,
+        "iat": now,
+        "exp": now + 120,
+        "jti": "logout-1",
+        "events": {EVENT: {}},
+    }
+    return {name: value for name, value in (ordinary | changes).items() if value is not ABSENT}
+
+
+def logout_token(key=KEY, header=None, **changes):
+    head = {"alg": key.alg, "kid": key.kid, "typ": "logout+jwt", **(header or {})}
+    head = {name: value for name, value in head.items() if value is not ABSENT}
+    return forge.forge(key, head, logout_claims(**changes))
+
+
+async def send(revoker, token):
+    return await revoker.post(PATH, form={"logout_token": token}, caller=None)
+
+
+async def refused(revoker, token):
+    """Whether it is answered as invalid, and nothing of alice's is touched."""
+    answer = await send(revoker, token)
+    assert await revoker.active(revoker.token(sub="alice", sid="s1"))
+    assert answer.headers["Cache-Control"] == "no-store"
+    return (answer.status, answer.json["error"]) == (400, "invalid_request")
+
+
+def old(seconds=10, **changes):
+    """An access token that was issued a while ago."""
+    now = int(time.time())
+    return forge.token(
+        KEY, jti=f"at-{now}-{changes}", iat=now - seconds, exp=now + 300, **{"sub": "alice", **changes}
+    )
+
+
+@row("BCL-02", "BCL-12")
+async def test_without_a_session_every_session_of_the_user_is_logged_out(revoker):
+    first, second, bob = old(sid="s1"), old(sid="s2"), old(sub="bob")
+
+    answer = await send(revoker, logout_token())
+
+    assert (answer.status, answer.body) == (200, b"")
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert [await revoker.active(token) for token in (first, second, bob)] == [False, False, True]
+
+
+@row("BCL-12")
+async def test_with_a_session_that_session_alone_is_logged_out(revoker):
+    first, second = old(sid="s1"), old(sid="s2")
+
+    assert (await send(revoker, logout_token(sid="s1"))).status == 200
+
+    assert [await revoker.active(token) for token in (first, second)] == [False, True]
+
+
+@row("BCL-06", "BCL-12")
+async def test_a_session_is_enough_to_say_who(revoker):
+    first, second = old(sid="s1"), old(sid="s2")
+
+    assert (await send(revoker, logout_token(sub=ABSENT, sid="s1"))).status == 200
+
+    assert [await revoker.active(token) for token in (first, second)] == [False, True]
+
+
+@row("BCL-14")
+async def test_the_same_session_and_user_of_another_issuer_are_untouched(revoker):
+    theirs = forge.token(
+        forge.rsa_key("other-1"), iss=OTHER_ISSUER, sub="alice", sid="s1", iat=int(time.time()) - 9
+    )
+
+    assert (await send(revoker, logout_token())).status == 200
+    assert (await send(revoker, logout_token(sid="s1"))).status == 200
+
+    assert await revoker.active(theirs)
+
+
+async def test_the_cutoff_is_at_the_time_that_the_token_says(revoker):
+    said = int(time.time()) - 100
+    before, after = old(103), old(90)
+
+    assert (await send(revoker, logout_token(iat=said))).status == 200
+
+    assert [await revoker.active(token) for token in (before, after)] == [False, True]
+
+
+async def test_a_time_ahead_within_the_issuers_skew_is_taken_as_now(begin):
+    revoker = await begin(main={"clock_skew": 120})
+    ahead = int(time.time()) + 60
+
+    assert (await send(revoker, logout_token(iat=ahead, exp=ahead + 60))).status == 200
+
+    explained = await revoker.post("/explain", {"token": old()})
+    (stands,) = explained.json["standing"]
+    assert (stands["kind"], stands["why"]) == ("user_cutoff", "backchannel logout")
+    assert stands["since"] <= time.time() + 0.01
+
+
+@row("BCL-11", "BCL-13")
+async def test_a_token_that_is_sent_again_is_answered_alike_and_changes_nothing(revoker):
+    token = logout_token(iat=int(time.time()) - 60)
+    assert (await send(revoker, token)).status == 200
+    logged_in_again = old(30)
+
+    assert (await send(revoker, token)).status == 200
+
+    assert await revoker.active(logged_in_again)
+    assert (await send(revoker, logout_token(sub="nobody", sid="unknown"))).status == 200
+
+
+@row("BCL-01")
+async def test_other_parameters_and_json_are_fine(revoker):
+    for body in (
+        {"form": {"logout_token": logout_token(sub="bob"), "state": "x", "client_id": "idp"}},
+        {"body": {"logout_token": logout_token(sub="bob"), "state": ["x"]}},
+    ):
+        assert (await revoker.post(PATH, caller=None, **body)).status == 200
+
+
+@row("BCL-01")
+@pytest.mark.parametrize(
+    "sent",
+    [
+        {"form": {}},
+        {"form": {"logout_token": ""}},
+        {"form": {"token": "x"}},
+        {"form": {"logout_token": "not.a.token"}},
+        {"body": {}},
+        {"body": {"logout_token": ["x"]}},
+    ],
+)
+async def test_without_a_logout_token_the_request_is_invalid(revoker, sent):
+    answer = await revoker.post(PATH, caller=None, **sent)
+
+    assert (answer.status, answer.json["error"]) == (400, "invalid_request")
+
+
+@row("BCL-01")
+async def test_a_parameter_that_stands_twice_is_refused(revoker):
+    token = logout_token()
+    twice = urllib.parse.urlencode([("logout_token", token), ("logout_token", token)])
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+
+    answer = await revoker.post(PATH, twice.encode(), caller=None, headers=form)
+
+    assert (answer.status, answer.json["error"]) == (400, "invalid_request")
+    assert await revoker.active(old())
+
+
+@row("BCL-01")
+async def test_it_is_a_post_without_a_query(revoker):
+    async with revoker.http.get(f"{revoker.url}{PATH}") as response:
+        assert response.status == 405
+    async with revoker.http.post(
+        f"{revoker.url}{PATH}?logout_token={logout_token()}", data={"a": "b"}
+    ) as response:
+        assert response.status == 400
+    assert await revoker.active(old())
+
+
+@row("BCL-03")
+@pytest.mark.parametrize(
+    "forged",
+    [
+        lambda: logout_token(dataclasses.replace(forge.rsa_key("stranger"), kid="main-1")),
+        lambda: forge.compact({"alg": "none", "typ": "logout+jwt"}, logout_claims(), lambda _: b""),
+        lambda: logout_token(KEY, {"alg": "RS384"}),
+        lambda: forge.forge(KEY, {"alg": "PS256", "kid": "main-1"}, logout_claims(), alg="PS256"),
+        lambda: forge.compact(
+            {"alg": "HS256", "kid": "main-1", "typ": "logout+jwt"},
+            logout_claims(),
+            forge.mac(KEY.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)),
+        ),
+        lambda: logout_token()[:-4] + "AAAA",
+        lambda: logout_token() + ".AAAA.AAAA",
+    ],
+    ids=["other key", "none", "wrong alg", "not allowed alg", "public key as secret", "broken", "encrypted"],
+)
+async def test_a_token_that_the_issuer_did_not_sign_is_refused(revoker, forged):
+    assert await refused(revoker, forged())
+
+
+@row("BCL-04")
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"iss": "https://idp.example.com/"},
+        {"iss": "https://stranger.example.com"},
+        {"iss": OTHER_ISSUER},
+        {"iss": ABSENT},
+        {"iss": [forge.ISSUER]},
+        {"aud": "another-client"},
+        {"aud": forge.AUDIENCE},
+        {"aud": [CLIENT, "stranger"]},
+        {"aud": []},
+        {"aud": ABSENT},
+        {"aud": {CLIENT: 1}},
+        {"aud": CLIENT.upper()},
+    ],
+    ids=str,
+)
+async def test_issuer_and_audience_must_be_exactly_the_configured_ones(revoker, changes):
+    assert await refused(revoker, logout_token(**changes))
+
+
+@row("BCL-04")
+async def test_the_audience_may_stand_in_an_array_of_its_own(revoker):
+    assert (await send(revoker, logout_token(aud=[CLIENT]))).status == 200
+
+
+async def test_an_issuer_without_backchannel_audience_can_log_nobody_out(revoker):
+    token = logout_token(forge.rsa_key("quiet-1"), iss="https://quiet.example.com", aud="")
+
+    assert await refused(revoker, token)
+
+
+async def test_where_no_issuer_may_log_out_there_is_no_such_endpoint(start, valkey):
+    revoker = await start(valkey)
+
+    assert (await send(revoker, logout_token())).status == 404
+
+
+@row("BCL-05")
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *({name: value} for name in ("iat", "exp", "jti") for value in (ABSENT, None, "", True, [])),
+        {"jti": 7},
+        {"iat": "1700000000"},
+        {"iat": -1},
+        {"iat": int(time.time()) + 3600, "exp": int(time.time()) + 7200},
+        {"iat": int(time.time()) - 86_500},
+        {"iat": int(time.time()) - 300, "exp": int(time.time()) - 100},
+    ],
+    ids=str,
+)
+async def test_the_times_and_the_id_must_be_there_and_sound(revoker, changes):
+    assert await refused(revoker, logout_token(**changes))
+
+
+@row("BCL-05")
+@pytest.mark.parametrize(
+    ("changes", "status"),
+    [
+        ({"exp": 970.5}, 200),
+        ({"exp": 970}, 400),
+        ({"iat": 1002, "exp": 1100}, 200),
+        ({"iat": 1003, "exp": 1100}, 400),
+        ({"iat": 1000.5, "exp": 1100.5}, 200),
+    ],
+    ids=str,
+)
+def test_times_are_judged_to_the_second(changes, status):
+    from service.errors import InvalidToken
+    from service.models import Claims, Issuer
+    from service.tokens.logout import logout_token as read
+    from service.tokens.verifying import GenuineToken
+
+    payload = logout_claims(**{"iat": 1000, "exp": 1100, **changes})
+    genuine = GenuineToken(
+        claims=Claims(), issuer=Issuer(name="main", iss=forge.ISSUER), typ="logout+jwt", payload=payload
+    )
+    try:
+        read(genuine, CLIENT, 1000)
+        judged = 200
+    except InvalidToken:
+        judged = 400
+    assert judged == status
+
+
+@row("BCL-06")
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"sub": ABSENT},
+        {"sub": ""},
+        {"sub": 7},
+        {"sub": None},
+        {"sid": ""},
+        {"sid": 7},
+        {"sid": ["s1"]},
+        {"sub": 7, "sid": 7},
+        {"sub": None, "sid": "s1"},
+    ],
+    ids=str,
+)
+async def test_whom_it_is_about_must_be_said_in_strings(revoker, changes):
+    assert await refused(revoker, logout_token(**changes))
+
+
+@row("BCL-07")
+@pytest.mark.parametrize(
+    "events",
+    [
+        ABSENT,
+        None,
+        {},
+        [EVENT],
+        EVENT,
+        {EVENT: None},
+        {EVENT: ""},
+        {EVENT: []},
+        {EVENT: True},
+        {EVENT.replace("http:", "https:"): {}},
+        {EVENT.upper(): {}},
+        {"https://schemas.openid.net/secevent/caep/event-type/session-revoked": {}},
+    ],
+    ids=str,
+)
+async def test_the_event_must_be_the_logout(revoker, events):
+    assert await refused(revoker, logout_token(events=events))
+
+
+@row("BCL-07", "BCL-10")
+async def test_other_events_members_of_the_event_and_unknown_claims_are_ignored(revoker):
+    events = {EVENT: {"why": "closed"}, "https://example.com/other": 1}
+
+    assert (await send(revoker, logout_token(events=events, ignored_claim={"a": [1]}))).status == 200
+
+
+@row("BCL-08")
+@pytest.mark.parametrize("nonce", ["n-0S6", "", None])
+async def test_a_nonce_of_any_kind_is_refused(revoker, nonce):
+    assert await refused(revoker, logout_token(nonce=nonce))
+
+
+@row("BCL-09")
+@pytest.mark.parametrize("typ", [ABSENT, "logout+jwt", "Logout+JWT", "application/logout+jwt"])
+async def test_the_type_is_a_logout_token_or_unsaid(revoker, typ):
+    assert (await send(revoker, logout_token(header={"typ": typ}))).status == 200
+
+
+@row("BCL-09", "KIND-02")
+@pytest.mark.parametrize("typ", ["at+jwt", "JWT", "secevent+jwt", "", "application/jwt"])
+async def test_a_token_of_another_type_is_refused(revoker, typ):
+    assert await refused(revoker, logout_token(header={"typ": typ}))
+
+
+@row("KIND-02")
+async def test_access_and_id_tokens_log_nobody_out(revoker):
+    for token in (
+        forge.token(KEY, sub="alice"),
+        forge.token(KEY, {"typ": ABSENT}, sub="alice", aud=CLIENT),
+        forge.token(KEY, {"typ": "JWT"}, sub="alice", aud=CLIENT, nonce="n", at_hash="h"),
+    ):
+        assert await refused(revoker, token)
+
+
+@row("KIND-01")
+async def test_a_logout_token_is_no_access_token(revoker):
+    for typ in ("logout+jwt", ABSENT):
+        assert not await revoker.active(logout_token(header={"typ": typ}, aud=forge.AUDIENCE))
+
+
+@row("BCL-15")
+async def test_while_the_store_is_away_the_provider_is_asked_to_try_again(begin, own_valkey):
+    revoker = await begin(own_valkey)
+    own_valkey.kill()
+
+    answer = await send(revoker, logout_token())
+
+    assert (answer.status, answer.json["error"]) == (503, "temporarily_unavailable")
+    assert int(answer.headers["Retry-After"]) > 0
+    assert answer.headers["Cache-Control"] == "no-store"
+
+
+class Provider:
+    """An identity provider whose keys are fetched; counts how often."""
+
+    def __init__(self):
+        self.fetches = 0
+        self.up = True
+
+    async def keys(self, request):
+        self.fetches += 1
+        return web.json_response(forge.jwks(KEY)) if self.up else web.Response(status=500)
+
+
+@pytest.fixture
+async def provider():
+    provider = Provider()
+    application = web.Application()
+    application.router.add_get("/jwks", provider.keys)
+    async with TestServer(application) as server:
+        provider.terms = {"jwks_file": "", "jwks_uri": str(server.make_url("/jwks")), "jwks_insecure": True}
+        yield provider
+
+
+@row("BCL-18")
+async def test_no_keys_are_fetched_for_an_issuer_that_may_not_log_out(begin, provider):
+    revoker = await begin(main={**provider.terms, "backchannel_audience": ""})
+    await revoker.service._sources["main"].look_again()
+    revoker.service._sources["main"]._cool_at = 0
+    before = provider.fetches
+
+    for iss in (forge.ISSUER, "https://stranger.example.com"):
+        assert (await send(revoker, logout_token(header={"kid": "unknown"}, iss=iss))).status == 400
+
+    assert provider.fetches == before
+
+
+@row("BCL-15")
+async def test_while_the_issuers_keys_cannot_be_had_the_provider_is_asked_to_try_again(begin, provider):
+    provider.up = False
+    revoker = await begin(main=provider.terms, ready=False)
+
+    answer = await send(revoker, logout_token())
+
+    assert (answer.status, answer.json["error"]) == (503, "temporarily_unavailable")
+    assert "Retry-After" in answer.headers
+
+
+@row("BCL-18")
+async def test_a_body_beyond_any_token_is_refused(revoker):
+    answer = await send(revoker, "a" * 70_000)
+
+    assert answer.status == 413
+
+
+async def test_a_revoked_key_logs_nobody_out(begin):
+    revoker = await begin()
+    assert (await revoker.post("/revoke-key", {"kid": "main-1", "iss": forge.ISSUER})).status == 200
+
+    assert (await send(revoker, logout_token())).status == 400
+
+    revoker = await begin(main={"revoked_kids": ["main-1"]})
+    assert (await send(revoker, logout_token())).status == 400
+
+
+async def test_the_sessions_kept_here_are_not_ended_by_a_logout_token(begin, tmp_path):
+    from service.tokens.keystore import generate
+    from service.tokens.refresh import new_refresh_key_file
+
+    iss = "https://sessions.example.com"
+    generate(tmp_path / "keys", "ES256", time.time() - 60)
+    new_refresh_key_file(tmp_path / "refresh.key")
+    revoker = await begin(
+        sessions={
+            "issuer": iss,
+            "audiences": [CLIENT],
+            "signing_keys_dir": str(tmp_path / "keys"),
+            "refresh_key_file": str(tmp_path / "refresh.key"),
+        }
+    )
+    token = (await revoker.post("/sessions", {"sub": "alice"})).json["access_token"]
+    signer = revoker.service._parts.kept.signing_keys.signer(time.time(), ())
+
+    assert (await send(revoker, signer.sign(logout_claims(iss=iss)))).status == 400
+
+    assert await revoker.active(token)
+
+
+async def test_what_was_done_and_what_was_refused_is_audited_without_the_token(revoker, events):
+    good, bad = logout_token(sid="s1"), logout_token(nonce="n")
+    await send(revoker, good)
+    await send(revoker, bad)
+
+    (done,) = [each for each in events if each["event"] == "logged_out_by_provider"]
+    assert {name: done[name] for name in ("iss", "sub", "sid", "jti")} == {
+        "iss": forge.ISSUER,
+        "sub": "alice",
+        "sid": "s1",
+        "jti": "logout-1",
+    }
+    (refusal,) = [each for each in events if each["event"] == "logout_refused"]
+    assert "nonce" in refusal["why"]
+    assert good not in repr(events) and bad not in repr(events)
