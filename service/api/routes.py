@@ -5,6 +5,7 @@ from typing import Any
 from aiohttp import web
 
 from service.api import (
+    backchannel,
     batch,
     blocks,
     cutoffs,
@@ -16,6 +17,7 @@ from service.api import (
     revoked_keys,
     sessions,
     token,
+    well_known,
 )
 from service.api.endpoint import BATCH_LIMIT, Endpoint
 from service.api.observing import observed
@@ -43,6 +45,7 @@ def application(
             web.post(introspection.PATH, introspect.respond),
             web.post(batch.PATH, batch.BatchIntrospection(parts).respond),
             *(endpoint.route(parts) for endpoint in _endpoints(parts)),
+            *_well_known_routes(parts),
             *([] if health is None else _ops_routes(parts, health)),
         ],
     )
@@ -54,7 +57,24 @@ def ops_application(parts: Parts, health: probes.Health) -> web.Application:
 
 
 def _endpoints(parts: Parts) -> tuple[Endpoint[Any], ...]:
-    return ENDPOINTS if parts.kept is None else (*ENDPOINTS, *SESSION_ENDPOINTS)
+    return (
+        *ENDPOINTS,
+        *(backchannel.ENDPOINTS if parts.logout_audiences else ()),
+        *(() if parts.kept is None else SESSION_ENDPOINTS),
+    )
+
+
+def _well_known_routes(parts: Parts) -> list[web.RouteDef]:
+    if parts.kept is None:
+        return []
+    remembered, name = parts.store.revocations.remembered, parts.kept.issuer.name
+    return well_known.routes(
+        parts.kept.issuer.iss,
+        parts.kept.signing_keys,
+        revoked=lambda: remembered.keys[name],
+        clock=parts.store.clocks.now,
+        client_certificates=parts.client_certificates,
+    )
 
 
 def _ops_routes(parts: Parts, health: probes.Health) -> list[web.RouteDef]:
