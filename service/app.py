@@ -105,7 +105,7 @@ class Service:
             client_certificates=bool(settings.server.tls_client_ca_file),
             kept=kept,
         )
-        self.health: Final = Health(self._problems, self._started)
+        self.health: Final = Health(self._problems, self.started)
         self._was_started = False
         self._introspection = Introspection(self._parts)
         self._forward_auth = ForwardAuth(self._parts)
@@ -153,7 +153,7 @@ class Service:
         self._parts.callers = callers_of(settings, self._issuers)
         _log.info("callers_reloaded", callers=len(settings.callers))
 
-    def _started(self) -> bool:
+    def started(self) -> bool:
         """Whether store and keys were ever reached; from then on that is so for good."""
         self._was_started = self._was_started or (
             self.store.reached and all(source.ready for source in self._sources.values())

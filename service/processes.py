@@ -43,7 +43,7 @@ class Plan:
         read_again: As they are now, for SIGHUP.
         build: Makes the service of one process; the first to import what counts metrics, since that
             decides then whether processes count together.
-        ready: Called with the URL, once, when clients can connect.
+        ready: Called with the URL, once, when clients get verdicts there.
     """
 
     settings: Settings
@@ -76,15 +76,15 @@ def run(plan: Plan) -> None:
                     listeners,
                     server,
                     read_again=plan.read_again,
-                    ready=lambda: _announce(plan, listeners),
+                    listening=lambda: _announce(plan, listeners),
+                    ready=lambda: plan.ready(listeners.url(server)),
                 )
             )
 
 
 def _announce(plan: Plan, listeners: Listeners) -> None:
-    url = listeners.url(plan.settings.server)
-    log.info("listening", url=url, workers=plan.settings.server.workers)
-    plan.ready(url)
+    server = plan.settings.server
+    log.info("listening", url=listeners.url(server), workers=server.workers)
 
 
 @contextlib.contextmanager
@@ -225,15 +225,20 @@ class _Worker(Worker):  # type: ignore[misc]
             Listeners(main=sockets[:split], ops=sockets[split:]),
             plan.settings.server,
             read_again=plan.read_again,
+            listening=self._is_listening,
             ready=self._is_ready,
             ending_signals=[signal.SIGTERM],
         )
         beating.cancel()
 
-    def _is_ready(self) -> None:
+    def _is_listening(self) -> None:
         self.booted = True
         if self.age == 1:
             _announce(self.app.plan, self.app.listeners)
+
+    def _is_ready(self) -> None:
+        if self.age == 1:
+            self.app.plan.ready(self.app.listeners.url(self.app.plan.settings.server))
 
     async def _beat(self) -> None:
         """Tell the master that the event loop turns; end with a master that was killed."""

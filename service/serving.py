@@ -45,6 +45,7 @@ class Service(Protocol):
     @property
     def ops_application(self) -> web.Application | None: ...
     async def start(self) -> None: ...
+    def started(self) -> bool: ...
     async def close(self) -> None: ...
     def entry(self, handler: Handler) -> Handler: ...
     def drain(self) -> None: ...
@@ -134,6 +135,7 @@ async def serve(
     server: ServerSettings,
     *,
     read_again: Callable[[], Settings],
+    listening: Callable[[], None],
     ready: Callable[[], None],
     ending_signals: Sequence[signal.Signals] = (signal.SIGTERM, signal.SIGINT),
 ) -> None:
@@ -144,7 +146,8 @@ async def serve(
         listeners: Where; closed at the end.
         server: How.
         read_again: The settings as they are now in file and environment; for SIGHUP.
-        ready: Called once, when clients can connect.
+        listening: Called once, when clients can connect.
+        ready: Called once, when they get verdicts.
         ending_signals: What tells to end.
     """
     told = _told(ending_signals)
@@ -158,7 +161,9 @@ async def serve(
         runner = await _open(
             stack, service.application, listeners.main, tls=tls_context(server), service=service
         )
-        ready()
+        listening()
+        if await _unless(told, _until_started(service)):
+            ready()
         await told.wait()
         service.drain()
         log.info("draining", seconds=server.drain_seconds)
@@ -190,6 +195,11 @@ async def _unless(told: asyncio.Event, work: Awaitable[None]) -> bool:
     if working in done:
         working.result()
     return working in done
+
+
+async def _until_started(service: Service) -> None:
+    while not service.started():  # noqa: ASYNC110 -- it takes store and keys, which tell nobody
+        await asyncio.sleep(0.05)
 
 
 def _reload(service: Service, read_again: Callable[[], Settings]) -> None:

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 
-def until(condition, seconds=20.0):
+def until(condition, seconds=40.0):
     """The first true value of ``condition``; asks again and again until the time is over."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
@@ -69,7 +69,7 @@ class Process:
     def tell(self, which=signal.SIGTERM):
         self.process.send_signal(which)
 
-    def status(self, seconds=20.0):
+    def status(self, seconds=40.0):
         """How it ended."""
         return self.process.wait(seconds)
 

@@ -44,6 +44,9 @@ class StandIn:
         if os.environ.get("STANDIN") == "hangs":
             await asyncio.sleep(600)
 
+    def started(self):
+        return os.environ.get("STANDIN") != "waits"
+
     async def close(self):
         sys.stdout.write('{"event": "closed"}\n')
         sys.stdout.flush()
@@ -103,9 +106,13 @@ def main():
     def read():
         return settle(json.loads(file.read_text()), {})
 
+    def ready(url):
+        sys.stdout.write(json.dumps({"event": "ready", "url": url}) + "\n")
+        sys.stdout.flush()
+
     logs.configure()
     try:
-        processes.run(processes.Plan(settings=read(), read_again=read, build=StandIn, ready=lambda _: None))
+        processes.run(processes.Plan(settings=read(), read_again=read, build=StandIn, ready=ready))
     except RevokerError as error:
         sys.exit(str(error))
 

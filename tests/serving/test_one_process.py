@@ -123,6 +123,20 @@ def caught(process, which):
     return int(mask, 16) >> (which - 1) & 1
 
 
+def test_it_says_where_it_is_once_clients_get_verdicts(standin):
+    with standin() as process:
+        assert process.logged("ready")["url"] == process.url()
+
+
+def test_before_that_it_answers_already_and_can_be_told_to_end(standin):
+    with standin({"STANDIN": "waits"}) as process:
+        assert get(process.url() + "/pid")["pid"] == process.pid
+        process.tell()
+
+        assert process.status() == 0
+        assert "ready" not in [line["event"] for line in process.lines()]
+
+
 def test_a_start_that_fails_is_told_in_one_line(standin):
     with standin({"STANDIN": "fails"}) as process:
         assert process.status() == 1
