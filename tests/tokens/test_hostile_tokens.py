@@ -396,11 +396,11 @@ async def test_jwt_15_an_unencoded_payload_is_refused(verifier_of, crit, b64, de
 async def test_jwt_16_an_encrypted_token_is_refused_without_work(verifier_of, header):
     verifier = await verifier_of(KEY)
     encrypted = ".".join([base64url(json.dumps(header).encode()), "", "AAAA", "AAAA", "AAAA"])
-    began = time.perf_counter()
+    began = time.process_time()
 
     with pytest.raises(InvalidToken):
         await verifier.verify(encrypted)
-    assert time.perf_counter() - began < 0.05
+    assert time.process_time() - began < 0.05
 
 
 async def test_jwt_16_a_token_within_a_token_is_refused(verifier_of):
@@ -448,10 +448,10 @@ async def test_jwt_17_no_token_costs_much_time(verifier_of, document):
     assert len(costly) <= 16 * 1024 + 400
     durations = []
     for _ in range(3):
-        began = time.perf_counter()
+        began = time.process_time()
         with pytest.raises(InvalidToken):
             await verifier.verify(costly)
-        durations.append(time.perf_counter() - began)
+        durations.append(time.process_time() - began)
 
     assert min(durations) < 0.02
 

@@ -17,6 +17,8 @@ from tests.tokens.conftest import Clock, Naps, issuer_settings, trusting
 
 KEY = rsa_key()
 NEXT = rsa_key("rsa-2")
+TIMEOUT_S = 0.5
+BOMB = gzip.compress(b" " * 20_000_000 + json.dumps(jwks(NEXT)).encode())
 
 
 @pytest.fixture
@@ -32,7 +34,7 @@ def naps():
 @pytest.fixture
 async def source(idp, metrics, clock, naps):
     """A source of the provider's keys that has begun to fetch them."""
-    made = JwksByUrl("main", idp.url, ["RS256"], metrics, clock=clock, sleep=naps, timeout_s=0.2)
+    made = JwksByUrl("main", idp.url, ["RS256"], metrics, clock=clock, sleep=naps, timeout_s=TIMEOUT_S)
     await made.start()
     yield made
     await made.close()
@@ -206,8 +208,7 @@ async def _endless(request):
 
 
 async def _bomb(request):
-    body = gzip.compress(b" " * 50_000_000 + json.dumps(jwks(NEXT)).encode())
-    return web.Response(body=body, headers={"Content-Encoding": "gzip"})
+    return web.Response(body=BOMB, headers={"Content-Encoding": "gzip"})
 
 
 async def _redirect(request):
@@ -271,7 +272,7 @@ async def test_jwks_05_no_verdict_until_the_keys_were_fetched_from_a_provider_th
     idp, metrics, clock, naps, answer
 ):
     idp.answer = answer
-    source = JwksByUrl("main", idp.url, ["RS256"], metrics, clock=clock, sleep=naps, timeout_s=0.2)
+    source = JwksByUrl("main", idp.url, ["RS256"], metrics, clock=clock, sleep=naps, timeout_s=TIMEOUT_S)
     await source.start()
     verifier = trusting(source, metrics)
     try:
