@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from service.errors import InvalidToken
 from tests.forge import (
     ABSENT,
+    ISSUER,
     base64url,
     claims,
     compact,
@@ -431,12 +432,12 @@ async def test_jwt_17_the_longest_token_is_16_kib(verifier_of):
 
 
 COSTLY = {
-    "deep arrays": b'{"a":' + b"[" * 12000,
+    "deep arrays": b'{"a":' + b"[" * 11900,
     "objects": b'{"a":[' + b"{}," * 3900 + b"{}]}",
-    "digits": b'{"a":' + b"9" * 12000 + b"}",
-    "decimals": b'{"a":1.' + b"9" * 12000 + b"e-9999}",
-    "escapes": b'{"a":"' + b"\\u0041" * 1990 + b'"}',
-    "many claims": json.dumps({f"a{number}": number for number in range(900)}).encode(),
+    "digits": b'{"a":' + b"9" * 11900 + b"}",
+    "decimals": b'{"a":1.' + b"9" * 11900 + b"e-9999}",
+    "escapes": b'{"a":"' + b"\\u0041" * 1980 + b'"}',
+    "many claims": json.dumps({f"a{number}": number for number in range(880)}).encode(),
     "many arrays": b'{"a":[' + b"[]," * 3900 + b"[]]}",
 }
 
@@ -444,8 +445,9 @@ COSTLY = {
 @pytest.mark.parametrize("document", COSTLY.values(), ids=COSTLY.keys())
 async def test_jwt_17_no_token_costs_much_time(verifier_of, document):
     verifier = await verifier_of(KEY)
+    document = document.replace(b"{", b'{"iss": "%s",' % ISSUER.encode(), 1)
     costly = forge(THIEF, header_of(KEY), document)
-    assert len(costly) <= 16 * 1024 + 400
+    assert 15 * 1024 < len(costly) <= 16 * 1024
     durations = []
     for _ in range(3):
         began = time.process_time()
