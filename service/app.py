@@ -34,7 +34,7 @@ from service.store.sessions import Lifetimes
 from service.store.store import Store
 from service.tokens.access import Minter
 from service.tokens.keys import KeySource, key_source
-from service.tokens.refresh import RefreshTokens, load_refresh_keys
+from service.tokens.refresh import RefreshKeyFile, RefreshTokens
 from service.tokens.signing import SigningKeys
 from service.tokens.verifying import TrustedIssuer, Verifier
 
@@ -187,7 +187,7 @@ class Service:
                 keys=keys,
                 revoked=self._revoked_own_keys,
             ),
-            refresh_tokens=RefreshTokens(load_refresh_keys(Path(settings.refresh_key_file)), clock=clock),
+            refresh_tokens=RefreshTokens(RefreshKeyFile(Path(settings.refresh_key_file)).keys, clock=clock),
             signing_keys=keys,
         )
 

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import structlog
+
 from service.errors import ConfigError
 from service.tokens.files import write_private
 from service.tokens.parsing import base64url, base64url_decoded
@@ -30,6 +32,9 @@ _LABEL: Final = b"revoker refresh token 1\0"
 
 _MAX_CHARS: Final = len(PREFIX) + -(-(_FIXED.size + _MAC_BYTES + MAX_CLIENT_BYTES) * 4 // 3)
 _MAX_KEY_FILE_BYTES: Final = 4096
+LOOK_S: Final = 1.0
+
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,16 +58,50 @@ class RefreshKey:
     signs_from: float = 0
 
 
+class RefreshKeyFile:
+    """The keys of a file, which is read again when it has changed; while it can't be, the last stand."""
+
+    def __init__(self, path: Path, *, monotonic: Callable[[], float] = time.monotonic) -> None:
+        """Read the file.
+
+        Raises:
+            ConfigError: it can't be used.
+        """
+        self._path = path
+        self._monotonic = monotonic
+        self._stamp = _stamp(path)
+        self._keys = load_refresh_keys(path)
+        self._look_at = monotonic() + LOOK_S
+
+    def keys(self) -> Sequence[RefreshKey]:
+        """The keys; the file is looked at once a second at most."""
+        if self._monotonic() >= self._look_at:
+            self._look_at = self._monotonic() + LOOK_S
+            self._read_if_changed()
+        return self._keys
+
+    def _read_if_changed(self) -> None:
+        stamp = _stamp(self._path)
+        if stamp == self._stamp:
+            return
+        self._stamp = stamp
+        try:
+            self._keys = load_refresh_keys(self._path)
+        except ConfigError as fault:
+            _log.warning("refresh keys not read", fault=str(fault))
+        else:
+            _log.info("refresh keys read again", keys=len(self._keys))
+
+
 class RefreshTokens:
     """Makes and reads refresh tokens; the first key whose time has come signs, all of them verify."""
 
-    def __init__(self, keys: Sequence[RefreshKey], *, clock: Callable[[], float] = time.time) -> None:
-        self._keys = tuple(keys)
+    def __init__(
+        self, keys: Callable[[], Sequence[RefreshKey]], *, clock: Callable[[], float] = time.time
+    ) -> None:
+        """``keys`` gives those that count now, newest first; ``clock`` is in seconds since 1970."""
+        self._keys = keys
         self._clock = clock
-
-    def use(self, keys: Sequence[RefreshKey]) -> None:
-        """Take over keys that were read again."""
-        self._keys = tuple(keys)
 
     def make(self, sid: str, generation: int, client_id: str) -> str:
         """The one token of a generation of a session.
@@ -91,15 +130,15 @@ class RefreshTokens:
         mac, client = rest[:_MAC_BYTES], rest[_MAC_BYTES:]
         if len(mac) < _MAC_BYTES:
             return None
-        if not any(hmac.compare_digest(_mac(key.secret, fixed, client), mac) for key in self._keys):
+        if not any(hmac.compare_digest(_mac(key.secret, fixed, client), mac) for key in self._keys()):
             return None
         sid, generation = _FIXED.unpack(fixed)
         return RefreshToken(base64url(sid), generation, client.decode())
 
     def _signing_secret(self) -> bytes:
-        now = self._clock()
-        due = (key.secret for key in self._keys if key.signs_from <= now)
-        return next(due, self._keys[-1].secret)
+        keys, now = self._keys(), self._clock()
+        due = (key.secret for key in keys if key.signs_from <= now)
+        return next(due, keys[-1].secret)
 
 
 def looks_like(token: str) -> bool:
@@ -109,6 +148,14 @@ def looks_like(token: str) -> bool:
 
 def _mac(secret: bytes, fixed: bytes, client: bytes) -> bytes:
     return hmac.digest(secret, _LABEL + fixed + client, "sha256")
+
+
+def _stamp(path: Path) -> tuple[int, ...] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino
 
 
 def load_refresh_keys(path: Path) -> list[RefreshKey]:

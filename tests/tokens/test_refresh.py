@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from service.errors import ConfigError
 from service.tokens.refresh import (
     RefreshKey,
+    RefreshKeyFile,
     RefreshToken,
     RefreshTokens,
     load_refresh_keys,
@@ -16,9 +17,10 @@ from service.tokens.refresh import (
     rotate_refresh_keys,
 )
 from tests import forge
+from tests.tokens.conftest import Clock
 
 KEY, OLD_KEY = RefreshKey(b"k" * 32), RefreshKey(b"o" * 32)
-TOKENS = RefreshTokens([KEY])
+TOKENS = RefreshTokens(lambda: [KEY])
 SID = forge.base64url(bytes(range(28)))
 
 sids = st.binary(min_size=28, max_size=28).map(forge.base64url)
@@ -97,8 +99,8 @@ def test_no_access_token_looks_like_a_refresh_token():
 
 
 def test_the_first_key_signs_and_all_of_them_verify():
-    both = RefreshTokens([KEY, OLD_KEY])
-    of_old = RefreshTokens([OLD_KEY]).make(SID, 1, "web")
+    both = RefreshTokens(lambda: [KEY, OLD_KEY])
+    of_old = RefreshTokens(lambda: [OLD_KEY]).make(SID, 1, "web")
 
     assert both.make(SID, 1, "web") == TOKENS.make(SID, 1, "web")
     assert both.read(of_old) == RefreshToken(SID, 1, "web")
@@ -107,18 +109,50 @@ def test_the_first_key_signs_and_all_of_them_verify():
 
 def test_a_key_signs_nothing_before_its_time_and_is_believed_all_along():
     now = [999.0]
-    tokens = RefreshTokens([RefreshKey(KEY.secret, 1000), OLD_KEY], clock=lambda: now[0])
+    tokens = RefreshTokens(lambda: [RefreshKey(KEY.secret, 1000), OLD_KEY], clock=lambda: now[0])
 
-    assert tokens.make(SID, 1, "web") == RefreshTokens([OLD_KEY]).make(SID, 1, "web")
+    assert tokens.make(SID, 1, "web") == RefreshTokens(lambda: [OLD_KEY]).make(SID, 1, "web")
     assert tokens.read(TOKENS.make(SID, 1, "web")) == RefreshToken(SID, 1, "web")
     now[0] = 1000.0
     assert tokens.make(SID, 1, "web") == TOKENS.make(SID, 1, "web")
 
 
-def test_keys_are_replaced_while_running():
-    tokens = RefreshTokens([OLD_KEY])
-    tokens.use([KEY])
+@pytest.fixture
+def watched(tmp_path):
+    """A key file, the tokens made by it, and a clock that is moved by hand."""
+    path, clock = tmp_path / "refresh.key", Clock()
+    new_refresh_key_file(path)
+    return path, RefreshTokens(RefreshKeyFile(path, monotonic=clock).keys), clock
 
+
+def test_a_key_file_that_changes_is_read_again_within_a_second(watched):
+    path, tokens, clock = watched
+    before = tokens.make(SID, 1, "web")
+
+    rotate_refresh_keys(path, signs_from=0)
+    assert tokens.make(SID, 1, "web") == before
+    clock.now += 1
+
+    after = tokens.make(SID, 1, "web")
+    assert after != before
+    assert tokens.read(before) == tokens.read(after) == RefreshToken(SID, 1, "web")
+
+
+@pytest.mark.parametrize("broken", [None, "half a k"])
+def test_while_the_key_file_is_broken_the_last_keys_stand_and_that_is_told_once(watched, broken, events):
+    path, tokens, clock = watched
+    before, good = tokens.make(SID, 1, "web"), path.read_text()
+
+    path.unlink()
+    if broken:
+        path.write_text(broken)
+    for _ in range(2):
+        clock.now += 1
+        assert tokens.make(SID, 1, "web") == before
+    assert [each["event"] for each in events] == ["refresh keys not read"]
+
+    path.write_text(f"{forge.base64url(KEY.secret)}\n{good}")
+    clock.now += 1
     assert tokens.make(SID, 1, "web") == TOKENS.make(SID, 1, "web")
 
 
@@ -146,12 +180,12 @@ def test_a_key_file_that_is_there_is_not_replaced(tmp_path):
 def test_after_a_rotation_old_tokens_are_read_and_the_new_key_signs_from_its_date(tmp_path):
     path = tmp_path / "refresh.key"
     new_refresh_key_file(path)
-    token = RefreshTokens(load_refresh_keys(path)).make(SID, 1, "web")
+    token = RefreshTokens(lambda: load_refresh_keys(path)).make(SID, 1, "web")
 
     rotate_refresh_keys(path, signs_from=2000)
 
-    before = RefreshTokens(load_refresh_keys(path), clock=lambda: 1999)
-    after = RefreshTokens(load_refresh_keys(path), clock=lambda: 2000)
+    before = RefreshTokens(lambda: load_refresh_keys(path), clock=lambda: 1999)
+    after = RefreshTokens(lambda: load_refresh_keys(path), clock=lambda: 2000)
     assert before.make(SID, 1, "web") == token
     assert after.make(SID, 1, "web") != token
     assert after.read(token) == RefreshToken(SID, 1, "web")
