@@ -1,4 +1,4 @@
-"""What an operator does to the store by hand: `revoker store`, `revoker cutoff`, `revoker keys forget`.
+"""What an operator does by hand: `revoker store`, `revoker cutoff`, `revoker keys`.
 
 What counts metrics is imported only where it is used, as `service.processes.Plan` wants it.
 """
@@ -6,8 +6,10 @@ What counts metrics is imported only where it is used, as `service.processes.Pla
 import asyncio
 import contextlib
 import getpass
+import math
 import os
 import sys
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,14 +21,18 @@ import typer
 from service import development, logs, settings
 from service.errors import ConfigError
 from service.models import Issuer
-from service.settings import Settings
+from service.settings import SessionSettings, Settings
 from service.store import embedded
+from service.tokens import keystore, refresh
 
 if TYPE_CHECKING:
     from service.store.epoch import Epoch
     from service.store.store import Store
 
 _audit = structlog.get_logger("audit")
+
+RETIREMENT_MARGIN_S = 60
+"""Beyond the life of the last token: for clocks that differ."""
 
 Result = TypeVar("Result")
 
@@ -44,11 +50,24 @@ key_commands = typer.Typer(help="Signing keys.", no_args_is_help=True)
 
 
 @store_commands.command("init")
-def init(config: ConfigOption = None) -> None:
+def init(
+    config: ConfigOption = None,
+    unless: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="Do nothing where this file is: it was done before.")
+    ] = None,
+    or_known: Annotated[
+        bool, typer.Option("--or-known", help="Leave a store that has an epoch as it is, with status 0.")
+    ] = False,
+) -> None:
     """Say beforehand that this store is new: nothing has been revoked in it, and nothing was lost."""
-    if not _with_store(config, lambda store: store.init()):
+    if unless is not None and unless.exists():
+        typer.echo(f"{unless} says that it was done")
+    elif _with_store(config, lambda store: store.init()):
+        typer.echo("the store is declared new")
+    elif or_known:
+        typer.echo("the store has an epoch already, and keeps it")
+    else:
         _fail("the store has an epoch already: it is not new (`revoker store check` shows it)")
-    typer.echo("the store is declared new")
 
 
 @store_commands.command("check")
@@ -158,6 +177,76 @@ def forget(
     typer.echo("forgotten")
 
 
+@key_commands.command("generate")
+def generate(
+    alg: Annotated[keystore.SigningAlgorithm, typer.Option(help="What it signs with.")] = "ES256",
+    ahead: Annotated[
+        int, typer.Option(min=0, help="Seconds for which it is published before it signs.")
+    ] = keystore.AHEAD_S,
+    config: ConfigOption = None,
+) -> None:
+    """Make a signing key; where there is none yet it signs at once. Makes the refresh key too if absent."""
+    sessions = _sessions(_settings(config))
+    refresh.new_refresh_key_file(Path(sessions.refresh_key_file))
+    made = keystore.generate(Path(sessions.signing_keys_dir), alg, time.time(), ahead)
+    _audit.info("key_generated", operator=getpass.getuser(), kid=made.key.kid, alg=alg)
+    typer.echo(f"{made.key.kid}  {alg}  signs from {_date(made.signs_from * 1000)}")
+
+
+@key_commands.command("list")
+def list_keys(config: ConfigOption = None) -> None:
+    """Show the signing keys and what each does now; of those that were revoked the store knows."""
+    folder = Path(_sessions(_settings(config)).signing_keys_dir)
+    keys, unusable = keystore.listed(folder, time.time())
+    for each in keys:
+        dated = each.dated
+        when = {
+            "next": f"next, signs from {_date(dated.signs_from * 1000)}",
+            "retiring": f"retiring until {_date((dated.until or 0) * 1000)}",
+        }
+        typer.echo(f"{dated.key.kid}  {dated.key.alg}  {when.get(each.state, each.state)}")
+    for path, reason in unusable:
+        typer.echo(f"{path.name}: {reason}", err=True)
+
+
+@key_commands.command("retire")
+def retire(
+    kid: Annotated[str, typer.Argument(help="The key.")],
+    force: Annotated[bool, typer.Option("--force", help="Even where no other key signs yet.")] = False,
+    config: ConfigOption = None,
+) -> None:
+    """Let a key sign nothing more; it is published until the last of its tokens has expired."""
+    values = _settings(config)
+    sessions = _sessions(values)
+    keep = sessions.access_token_lifetime + values.revocation.leeway + RETIREMENT_MARGIN_S
+    retired = keystore.retire(Path(sessions.signing_keys_dir), kid, time.time(), keep, force=force)
+    end = _date((retired.until or 0) * 1000)
+    _audit.info("key_retired", operator=getpass.getuser(), kid=kid, until=end)
+    typer.echo(f"{kid}  retiring until {end}")
+
+
+@key_commands.command("rotate-refresh")
+def rotate_refresh(
+    ahead: Annotated[
+        int, typer.Option(min=0, help="Seconds in which every instance must have read it.")
+    ] = keystore.AHEAD_S,
+    config: ConfigOption = None,
+) -> None:
+    """Add a refresh key; the two before it go on being believed, older ones do not."""
+    path = Path(_sessions(_settings(config)).refresh_key_file)
+    signs_from = math.ceil(time.time() + ahead)
+    refresh.rotate_refresh_keys(path, signs_from=signs_from)
+    _audit.info("refresh_key_rotated", operator=getpass.getuser(), signs_from=_date(signs_from * 1000))
+    typer.echo(f"a new refresh key signs from {_date(signs_from * 1000)}")
+
+
+def _sessions(values: Settings) -> SessionSettings:
+    logs.configure(stream=sys.stderr)
+    if values.sessions is None:
+        raise ConfigError(["sessions: is not configured, so no tokens are signed here"])
+    return values.sessions
+
+
 def _key_of(store: "Store", kind: str, issuer: Issuer, value: str) -> str:
     keys = store.keys
     makers: dict[str, Callable[[], str]] = {
@@ -226,7 +315,7 @@ def _reachable(values: Settings) -> Iterator[None]:
         yield
 
 
-def _date(at_ms: int) -> str:
+def _date(at_ms: float) -> str:
     return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds")
 
 
