@@ -1,0 +1,169 @@
+import json
+import os
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from service.errors import ConfigError, InvalidRequest
+from service.tokens.keystore import AHEAD_S, generate, listed, retire
+from service.tokens.signing import SigningKeys, key_in
+from tests import forge
+
+NOW = 1_700_000_000.0
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "made" / "keys"
+
+
+def states(folder, now):
+    return [(each.dated.key.kid, each.state) for each in listed(folder, now)[0]]
+
+
+def put_pem(folder, name="own.pem", written=NOW - 5000):
+    pem = ec.generate_private_key(ec.SECP256R1()).private_bytes(
+        Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_bytes(pem)
+    os.utime(folder / name, (written, written))
+    return key_in(folder / name).key.kid
+
+
+@pytest.mark.parametrize("alg", ["ES256", "RS256", "PS256", "EdDSA"])
+def test_a_generated_key_signs_with_what_was_asked_for(folder, metrics, alg):
+    made = generate(folder, alg, NOW)
+
+    source = SigningKeys("sessions", folder, metrics, clock=lambda: NOW)
+    signer = source.signer(NOW, ())
+    assert (signer.kid, signer.alg) == (made.key.kid, alg)
+    assert source.candidates(made.key.kid, alg)
+
+
+def test_folder_and_file_are_for_their_owner_alone(folder):
+    generate(folder, "ES256", NOW)
+
+    (file,) = folder.iterdir()
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert json.loads(file.read_bytes())["d"]
+
+
+def test_a_folder_that_is_no_folder_is_told(tmp_path):
+    (tmp_path / "keys").write_text("")
+
+    for work in (lambda path: generate(path, "ES256", NOW), lambda path: listed(path, NOW)):
+        with pytest.raises(ConfigError, match=r"sessions\.signing_keys_dir"):
+            work(tmp_path / "keys")
+
+
+def test_the_first_key_signs_at_once_and_the_next_one_later(folder):
+    first = generate(folder, "ES256", NOW)
+    second = generate(folder, "EdDSA", NOW + 100.5)
+
+    assert first.signs_from == NOW
+    assert second.signs_from == NOW + 101 + AHEAD_S
+    a, b = first.key.kid, second.key.kid
+    assert states(folder, NOW + 101) == [(a, "signing"), (b, "next")]
+    assert states(folder, NOW + 101 + AHEAD_S) == [(a, "superseded"), (b, "signing")]
+
+
+def test_where_all_keys_are_retired_a_new_one_signs_at_once(folder):
+    first = generate(folder, "ES256", NOW)
+    retire(folder, first.key.kid, NOW, 1000, force=True)
+
+    assert generate(folder, "ES256", NOW + 5).signs_from == NOW + 5
+
+
+def test_a_retired_key_is_published_while_its_last_token_lives(folder, metrics):
+    old, new = generate(folder, "ES256", NOW).key.kid, generate(folder, "ES256", NOW, ahead=10).key.kid
+
+    retired = retire(folder, old, NOW + 10.5, 990)
+
+    assert retired.until == NOW + 1001
+    assert states(folder, NOW + 1000) == [(old, "retiring"), (new, "signing")]
+    assert states(folder, NOW + 1001) == [(old, "retired"), (new, "signing")]
+    assert SigningKeys("sessions", folder, metrics, clock=lambda: NOW).signer(NOW, ()).kid == new
+
+
+def test_retiring_again_changes_nothing(folder):
+    old = generate(folder, "ES256", NOW).key.kid
+    generate(folder, "ES256", NOW, ahead=0)
+    first = retire(folder, old, NOW + 10, 990)
+
+    assert retire(folder, old, NOW + 500, 990).until == first.until
+
+
+def test_the_only_key_that_signs_is_retired_by_force_alone(folder):
+    only = generate(folder, "ES256", NOW).key.kid
+    waiting = generate(folder, "ES256", NOW).key.kid
+
+    with pytest.raises(InvalidRequest, match="--force"):
+        retire(folder, only, NOW + AHEAD_S - 1, 1000)
+    assert states(folder, NOW) == [(only, "signing"), (waiting, "next")]
+
+    retire(folder, only, NOW, 1000, force=True)
+    assert states(folder, NOW) == [(only, "retiring"), (waiting, "next")]
+
+
+def test_a_key_that_is_not_there_cannot_be_retired(folder):
+    generate(folder, "ES256", NOW)
+
+    with pytest.raises(InvalidRequest, match="no such key"):
+        retire(folder, "unknown", NOW, 1000)
+
+
+def test_a_pem_file_is_retired_as_a_jwk_of_the_same_key_and_date(folder):
+    kid = put_pem(folder)
+    generate(folder, "ES256", NOW, ahead=0)
+
+    retire(folder, kid, NOW, 1000)
+
+    assert not (folder / "own.pem").exists()
+    left = key_in(folder / "own.pem.jwk")
+    assert (left.key.kid, left.signs_from, left.until) == (kid, NOW - 5000, NOW + 1000)
+
+
+def test_a_jwk_without_a_date_keeps_the_time_that_it_was_written(folder):
+    folder.mkdir(parents=True)
+    path = folder / "given.json"
+    path.write_text(json.dumps(forge.ec_key("given").private_jwk()))
+    os.utime(path, (NOW - 50, NOW - 50))
+    generate(folder, "ES256", NOW, ahead=0)
+
+    retire(folder, "given", NOW, 1000)
+
+    assert key_in(path).signs_from == NOW - 50
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_every_copy_of_a_key_is_retired(folder):
+    kid = put_pem(folder)
+    (folder / "copy.pem").write_bytes((folder / "own.pem").read_bytes())
+    generate(folder, "ES256", NOW, ahead=0)
+
+    retire(folder, kid, NOW, 1000)
+
+    assert sorted(path.name for path in folder.glob("*.pem*")) == ["copy.pem.jwk", "own.pem.jwk"]
+    assert all(state == "retiring" for named, state in states(folder, NOW) if named == kid)
+
+
+def test_files_that_cannot_be_used_are_listed_with_the_reason(folder):
+    generate(folder, "ES256", NOW)
+    (folder / "weak.pem").write_text("nothing")
+
+    keys, unusable = listed(folder, NOW)
+
+    assert len(keys) == 1
+    assert [(path.name, reason) for path, reason in unusable] == [
+        ("weak.pem", "neither an unencrypted private key in PEM nor a private JWK")
+    ]
+
+
+def test_a_key_is_named_for_its_day(folder):
+    first, second = (generate(folder, "EdDSA", NOW).key.kid for _ in range(2))
+
+    assert first.startswith("20231114-")
+    assert first != second
