@@ -20,8 +20,11 @@ from redis.retry import Retry
 
 from service.errors import StoreUnavailable
 
-CONNECTIONS: Final = 64
-"""For redis-py at most; a change that finds none free waits for one up to the time-out."""
+CONNECTIONS: Final = 16
+"""For redis-py at most: more of them only make each slower."""
+
+_WAIT: Final = 4
+"""Time-outs for which a change waits for a connection while others make use of all."""
 
 _INCOMPLETE: Final = object()
 
@@ -155,7 +158,7 @@ class Address:
             "retry": Retry(NoBackoff(), 0),
             "protocol": 2,
         }
-        return Redis(connection_pool=BlockingConnectionPool(CONNECTIONS, self.timeout, **options))
+        return Redis.from_pool(BlockingConnectionPool(CONNECTIONS, _WAIT * self.timeout, **options))
 
 
 def pack(commands: Sequence[tuple[Any, ...]]) -> bytes:

@@ -160,6 +160,8 @@ class Scripts:
         execute: Any = self._client.execute_command
         try:
             reply: list[Any] = await execute(*call)
-        except ConnectionLost:  # a pooled connection that the server has closed meanwhile
+        except ConnectionLost as error:  # a pooled connection that the server has closed meanwhile
+            if isinstance(error.__cause__, TimeoutError):  # or no connection was free
+                raise
             reply = await execute(*call)
         return reply
