@@ -151,6 +151,13 @@ class Metrics:
             "Times that this process noticed or was told of lost data.",
             registry=registry,
         )
+        self.store_epoch = Gauge(
+            "revoker_store_epoch_timestamp_seconds",
+            "When the data set in use was declared new, or last found to lack data, by the store's clock;"
+            " the same for all that share a store.",
+            registry=registry,
+            multiprocess_mode="mostrecent",
+        )
         self.problems = Gauge(
             "revoker_problem",
             "1 while /readyz names the problem.",

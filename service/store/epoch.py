@@ -263,6 +263,7 @@ class DataSet:
         elif epoch.finding != "new":
             self._metrics.data_losses.inc()
         self.epoch = epoch
+        self._metrics.store_epoch.set(epoch.noticed / 1000)
         self.known = Known(reading.epoch or b"", reading.seq, reading.share or 0)
         self._read_at = max(self._read_at, reading.now)
         self._wrote_at = self._read_at - _DAY_MS // 2  # the share's age is not known: a heartbeat is due
