@@ -1,0 +1,110 @@
+"""Writes what is derived from the code: docs/metrics.md, and the chart's copies and schema.
+
+`make docs` runs it; a test fails while anything it would write differs from what is there.
+"""
+
+import json
+from pathlib import Path
+from typing import Any, Final
+
+from prometheus_client import CollectorRegistry
+
+from service.metrics import Metrics
+from service.settings import Settings
+
+ROOT: Final = Path(__file__).parent.parent
+CHART: Final = ROOT / "helm/revoker"
+MONITORING: Final = ROOT / "deploy/monitoring"
+
+CHART_SETS: Final = {
+    "ServerSettings": {"port", "ops_port", "tls_cert_file", "tls_key_file", "tls_client_ca_file"},
+    "RedisSettings": {"url_file", "password_file"},
+    "SessionSettings": {"signing_keys_dir", "refresh_key_file"},
+}
+"""What the chart writes into the configuration by itself, so that nobody else may."""
+
+METRICS_HEAD: Final = """\
+# Metrics
+
+What `/metrics` tells, in the format of Prometheus or, where it is asked for, OpenMetrics. `/metrics`
+answers while the store is down. No label takes a value that a client controls, so the number of series is
+bounded. Every known value of a label stands at 0 from the start: a rate needs no `or vector(0)`.
+
+`instance` and `job` are Prometheus's own. With `workers` above 1 the processes of a machine count together.
+The alerts made of these metrics are in [runbook.md](runbook.md).
+
+*Made from `service/metrics.py` by `make docs`.*
+
+| Metric | Type | Labels | Meaning |
+| --- | --- | --- | --- |
+"""
+
+
+def outputs() -> dict[Path, str]:
+    """The files and what has to stand in them."""
+    return {
+        ROOT / "docs/metrics.md": metrics_page(),
+        CHART / "values.schema.json": values_schema(),
+        **{
+            CHART / "files" / name: (MONITORING / name).read_text(encoding="utf-8")
+            for name in ("rules.yaml", "dashboard.json")
+        },
+    }
+
+
+def metrics_page() -> str:
+    """A row for each metric, with the values of its labels where those are known beforehand."""
+    registry = CollectorRegistry()
+    metrics = Metrics(registry)
+    labels = {each._name: each._labelnames for each in vars(metrics).values() if hasattr(each, "_labelnames")}
+    rows = []
+    for family in registry.collect():
+        name = family.name + ("_total" if family.type == "counter" else "")
+        shown = "; ".join(
+            f"`{label}`" + _values(family, label) for label in labels[family.name] if label != "le"
+        )
+        rows.append(f"| `{name}` | {family.type} | {shown} | {family.documentation} |\n")
+    return METRICS_HEAD + "".join(sorted(rows))
+
+
+def _values(family: Any, label: str) -> str:
+    values = dict.fromkeys(sample.labels[label] for sample in family.samples if label in sample.labels)
+    return ": " + ", ".join(values) if values else ""
+
+
+def values_schema() -> str:
+    """The schema of the chart's values: its part on Revoker's own settings is that of the settings."""
+    path = CHART / "values.schema.json"
+    schema = json.loads(path.read_text(encoding="utf-8"))
+    schema["$defs"] = {
+        name: _section(name, section) for name, section in Settings.model_json_schema()["$defs"].items()
+    }
+    return json.dumps(schema, indent=2) + "\n"
+
+
+def _section(name: str, section: dict[str, Any]) -> dict[str, Any]:
+    """A section without what the chart sets, and with the chart's leave to say nothing (null)."""
+    own = CHART_SETS.get(name, set())
+    return {
+        "type": "object",
+        "description": section["description"],
+        "additionalProperties": False,
+        "properties": {
+            key: {part: value for part, value in each.items() if part not in {"title", "default"}}
+            for key, each in section["properties"].items()
+            if key not in own
+        },
+        "required": [key for key in section.get("required", []) if key not in own],
+    }
+
+
+def main() -> None:
+    """Write what differs."""
+    for path, text in outputs().items():
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            path.write_text(text, encoding="utf-8")
+            print(f"wrote {path.relative_to(ROOT)}")
+
+
+if __name__ == "__main__":
+    main()

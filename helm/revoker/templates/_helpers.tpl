@@ -1,0 +1,326 @@
+{{- define "revoker.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" -}}
+{{- end -}}
+
+{{- define "revoker.fullname" -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 48 | trimSuffix "-" -}}
+{{- else if contains (include "revoker.name" .) .Release.Name -}}
+{{- .Release.Name | trunc 48 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name (include "revoker.name" .) | trunc 48 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "revoker.selectorLabels" -}}
+app.kubernetes.io/name: {{ include "revoker.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "revoker.labels" -}}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{ include "revoker.selectorLabels" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+{{- end -}}
+
+{{- define "revoker.serviceAccountName" -}}
+{{- if .Values.serviceAccount.create -}}
+{{- default (include "revoker.fullname" .) .Values.serviceAccount.name -}}
+{{- else -}}
+{{- default "default" .Values.serviceAccount.name -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "revoker.image" -}}
+{{- if .Values.image.digest -}}
+{{- printf "%s@%s" .Values.image.repository .Values.image.digest -}}
+{{- else -}}
+{{- printf "%s:%s" .Values.image.repository (default .Chart.AppVersion .Values.image.tag) -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "revoker.callersSecretName" -}}
+{{- default (printf "%s-callers" (include "revoker.fullname" .)) .Values.callersSecret.existing -}}
+{{- end -}}
+{{- define "revoker.signingSecretName" -}}
+{{- default (printf "%s-signing-keys" (include "revoker.fullname" .)) .Values.sessionKeys.existingSigningSecret -}}
+{{- end -}}
+{{- define "revoker.refreshSecretName" -}}
+{{- default (printf "%s-refresh-key" (include "revoker.fullname" .)) .Values.sessionKeys.existingRefreshSecret -}}
+{{- end -}}
+{{- define "revoker.tlsSecretName" -}}
+{{- default (printf "%s-tls" (include "revoker.fullname" .)) .Values.tls.existingSecret -}}
+{{- end -}}
+{{- define "revoker.valkeyName" -}}
+{{- printf "%s-valkey" (include "revoker.fullname" .) -}}
+{{- end -}}
+
+{{- /* The Secret with the store's password or URL; empty where there is none. */ -}}
+{{- define "revoker.redisSecretName" -}}
+{{- if .Values.redis.existingSecret.name -}}
+{{- .Values.redis.existingSecret.name -}}
+{{- else if .Values.valkey.enabled -}}
+{{- include "revoker.valkeyName" . -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* 256 random bits as base64url, as `revoker secret` makes them. */ -}}
+{{- define "revoker.newSecret" -}}
+{{- randBytes 32 | replace "+" "-" | replace "/" "_" | trimSuffix "=" -}}
+{{- end -}}
+
+{{- /* Whether the whole configuration is somebody else's. */ -}}
+{{- define "revoker.foreignConfig" -}}
+{{- if or .Values.existingConfig.configMap .Values.existingConfig.secret -}}true{{- end -}}
+{{- end -}}
+
+{{- /*
+The callers' secrets by name, as JSON: those that stand in the cluster, and new ones for callers that
+have neither a secret there nor a digest in the values. Made once in a rendering, since the Secret and
+the digests in the configuration must agree.
+*/ -}}
+{{- define "revoker.callerSecrets" -}}
+{{- if not (hasKey .Values "madeCallerSecrets") -}}
+  {{- $name := include "revoker.callersSecretName" . -}}
+  {{- $standing := dict -}}
+  {{- with lookup "v1" "Secret" .Release.Namespace $name -}}
+    {{- $standing = default dict .data -}}
+  {{- end -}}
+  {{- $secrets := dict -}}
+  {{- range .Values.callers -}}
+    {{- if not .secret_sha256 -}}
+      {{- if hasKey $standing .name -}}
+        {{- $_ := set $secrets .name (get $standing .name | b64dec) -}}
+      {{- else if $.Values.callersSecret.existing -}}
+        {{- fail (printf "callersSecret.existing: the Secret %s has no item %s that could be read; make it first, or give the caller's secret_sha256" $name .name) -}}
+      {{- else -}}
+        {{- $_ := set $secrets .name (include "revoker.newSecret" $) -}}
+      {{- end -}}
+    {{- end -}}
+  {{- end -}}
+  {{- $_ := set .Values "madeCallerSecrets" $secrets -}}
+{{- end -}}
+{{- toJson .Values.madeCallerSecrets -}}
+{{- end -}}
+
+{{- /* One table of TOML: JSON's strings, numbers, booleans and flat lists are TOML's too. */ -}}
+{{- define "revoker.table" -}}
+{{- range $key, $value := . }}
+{{- if not (kindIs "invalid" $value) }}
+{{ $key }} = {{ toJson $value }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{- define "revoker.toml" -}}
+{{- $config := .Values.config -}}
+{{- $server := merge (dict "port" .Values.ports.http "ops_port" .Values.ports.ops) $config.server -}}
+{{- if .Values.tls.enabled -}}
+  {{- $_ := set $server "tls_cert_file" "/etc/revoker/tls/tls.crt" -}}
+  {{- $_ := set $server "tls_key_file" "/etc/revoker/tls/tls.key" -}}
+  {{- if .Values.tls.clientCASecret -}}
+    {{- $_ := set $server "tls_client_ca_file" "/etc/revoker/client-ca/ca.crt" -}}
+  {{- end -}}
+{{- end -}}
+{{- $redis := omit $config.redis "url" -}}
+{{- $secret := include "revoker.redisSecretName" . -}}
+{{- if and .Values.redis.existingSecret.name .Values.redis.existingSecret.urlKey -}}
+  {{- $_ := set $redis "url_file" "/etc/revoker/redis/url" -}}
+{{- else -}}
+  {{- $url := $config.redis.url -}}
+  {{- if and (not $url) .Values.valkey.enabled -}}
+    {{- $url = printf "redis://%s:6379/0" (include "revoker.valkeyName" .) -}}
+  {{- end -}}
+  {{- $_ := set $redis "url" (required "config.redis.url: give the store's URL, or try it with valkey.enabled=true" $url) -}}
+  {{- if $secret -}}
+    {{- $_ := set $redis "password_file" "/etc/revoker/redis/password" -}}
+  {{- end -}}
+{{- end -}}
+{{- if not (or $config.issuers $config.sessions) -}}
+  {{- fail "config.issuers: at least one issuer, or config.sessions, is needed" -}}
+{{- end -}}
+{{- $secrets := include "revoker.callerSecrets" . | fromJson -}}
+[server]
+{{- include "revoker.table" $server }}
+
+[redis]
+{{- include "revoker.table" $redis }}
+
+[revocation]
+{{- include "revoker.table" $config.revocation }}
+{{- range $config.issuers }}
+
+[[issuers]]
+{{- include "revoker.table" . }}
+{{- end }}
+{{- range .Values.callers }}
+
+[[callers]]
+{{- $caller := deepCopy . }}
+{{- if hasKey $secrets .name }}
+{{- $_ := set $caller "secret_sha256" (list (get $secrets .name | sha256sum)) }}
+{{- end }}
+{{- include "revoker.table" $caller }}
+{{- end }}
+{{- with $config.sessions }}
+
+[sessions]
+{{- include "revoker.table" (merge (dict "signing_keys_dir" "/etc/revoker/signing-keys" "refresh_key_file" "/etc/revoker/refresh/refresh.key") .) }}
+{{- end }}
+{{ end -}}
+
+{{- /* Seconds of preStop and of draining, whole. */ -}}
+{{- define "revoker.drainSeconds" -}}
+{{- ceil (default 0 .Values.config.server.drain_seconds) | int -}}
+{{- end -}}
+
+{{- define "revoker.volumeMounts" -}}
+- name: config
+  mountPath: /etc/revoker/config
+  readOnly: true
+- name: tmp
+  mountPath: /tmp
+{{- if include "revoker.redisSecretName" . }}
+- name: redis
+  mountPath: /etc/revoker/redis
+  readOnly: true
+{{- end }}
+{{- if .Values.redis.tlsSecret }}
+- name: redis-tls
+  mountPath: /etc/revoker/redis-tls
+  readOnly: true
+{{- end }}
+{{- if .Values.jwks }}
+- name: jwks
+  mountPath: /etc/revoker/jwks
+  readOnly: true
+{{- end }}
+{{- if .Values.config.sessions }}
+- name: signing-keys
+  mountPath: /etc/revoker/signing-keys
+  readOnly: true
+- name: refresh-key
+  mountPath: /etc/revoker/refresh
+  readOnly: true
+{{- end }}
+{{- if .Values.tls.enabled }}
+- name: tls
+  mountPath: /etc/revoker/tls
+  readOnly: true
+{{- if .Values.tls.clientCASecret }}
+- name: client-ca
+  mountPath: /etc/revoker/client-ca
+  readOnly: true
+{{- end }}
+{{- end }}
+{{- with .Values.extraVolumeMounts }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{- define "revoker.volumes" -}}
+- name: config
+{{- if .Values.existingConfig.secret }}
+  secret:
+    secretName: {{ .Values.existingConfig.secret }}
+{{- else }}
+  configMap:
+    name: {{ default (include "revoker.fullname" .) .Values.existingConfig.configMap }}
+{{- end }}
+- name: tmp
+  emptyDir:
+    sizeLimit: 64Mi
+{{- with include "revoker.redisSecretName" . }}
+- name: redis
+  secret:
+    secretName: {{ . }}
+    items:
+      {{- if and $.Values.redis.existingSecret.name $.Values.redis.existingSecret.urlKey }}
+      - key: {{ $.Values.redis.existingSecret.urlKey }}
+        path: url
+      {{- else }}
+      - key: {{ ternary $.Values.redis.existingSecret.passwordKey "password" (not (empty $.Values.redis.existingSecret.name)) }}
+        path: password
+      {{- end }}
+{{- end }}
+{{- with .Values.redis.tlsSecret }}
+- name: redis-tls
+  secret:
+    secretName: {{ . }}
+{{- end }}
+{{- if .Values.jwks }}
+- name: jwks
+  configMap:
+    name: {{ include "revoker.fullname" . }}-jwks
+{{- end }}
+{{- if .Values.config.sessions }}
+- name: signing-keys
+  secret:
+    secretName: {{ include "revoker.signingSecretName" . }}
+- name: refresh-key
+  secret:
+    secretName: {{ include "revoker.refreshSecretName" . }}
+    items:
+      - key: refresh.key
+        path: refresh.key
+{{- end }}
+{{- if .Values.tls.enabled }}
+- name: tls
+  secret:
+    secretName: {{ include "revoker.tlsSecretName" . }}
+{{- with .Values.tls.clientCASecret }}
+- name: client-ca
+  secret:
+    secretName: {{ . }}
+    items:
+      - key: ca.crt
+        path: ca.crt
+{{- end }}
+{{- end }}
+{{- with .Values.extraVolumes }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{- define "revoker.env" -}}
+- name: REVOKER_CONFIG
+  value: /etc/revoker/config/revoker.toml
+{{- with .Values.env }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{- /*
+Declares a new store as new, unless the ConfigMap <release>-store says that this was done already. It
+is looked at when the container runs, since not everything that renders this chart asks the cluster.
+*/ -}}
+{{- define "revoker.storeInitContainer" -}}
+name: store-init
+image: {{ include "revoker.image" . }}
+imagePullPolicy: {{ .Values.image.pullPolicy }}
+args: [store, init, --unless, /etc/revoker/store/initialised, --or-known]
+env:
+  {{- include "revoker.env" . | nindent 2 }}
+{{- with .Values.envFrom }}
+envFrom:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+securityContext:
+  {{- toYaml .Values.securityContext | nindent 2 }}
+resources:
+  requests: {cpu: 50m, memory: 96Mi}
+  limits: {memory: 256Mi}
+volumeMounts:
+  {{- include "revoker.volumeMounts" . | nindent 2 }}
+  - name: store
+    mountPath: /etc/revoker/store
+    readOnly: true
+{{- end -}}
+
+{{- define "revoker.storeVolume" -}}
+- name: store
+  configMap:
+    name: {{ .Release.Name }}-store
+    optional: true
+{{- end -}}
