@@ -20,6 +20,7 @@ import structlog
 import uvloop
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
+from gunicorn.errors import HaltServer
 from gunicorn.glogging import Logger
 from gunicorn.workers.base import Worker
 
@@ -162,6 +163,7 @@ class _Master(Arbiter):  # type: ignore[misc]
 
     def __init__(self, app: _Several) -> None:
         self._told = 0
+        self._ending = False
         super().__init__(app)
 
     def signal(self, sig: int, frame: FrameType | None) -> None:
@@ -171,7 +173,15 @@ class _Master(Arbiter):  # type: ignore[misc]
         super().signal(sig, frame)
 
     def stop(self, graceful: bool = True) -> None:
+        self._ending = True
         super().stop(graceful and self._told < 2)
+
+    def reap_workers(self) -> None:
+        try:
+            super().reap_workers()
+        except HaltServer:  # one could not start
+            if not self._ending:
+                raise
 
     def halt(self, reason: str | None = None, exit_status: int = 0) -> None:
         try:

@@ -41,6 +41,8 @@ class StandIn:
     async def start(self):
         if os.environ.get("STANDIN") == "fails":
             raise StoreUnavailable("the stand-in does not start")
+        if os.environ.get("STANDIN") == "breaks":
+            raise RuntimeError("the stand-in has a bug")
         if os.environ.get("STANDIN") == "hangs":
             await asyncio.sleep(600)
 

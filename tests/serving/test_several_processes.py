@@ -6,6 +6,8 @@ import urllib.request
 from pathlib import Path
 from urllib.error import URLError
 
+import pytest
+
 from tests.processes import ended, until
 from tests.serving.test_one_process import get, refused
 
@@ -128,10 +130,24 @@ def test_a_wrong_file_at_sighup_is_logged_and_harms_nobody(standin, settings):
         assert two(url).keys() == found.keys()
 
 
-def test_processes_that_can_not_start_end_all_with_the_reason(standin):
-    with standin({"STANDIN": "fails"}, workers=2) as process:
+@pytest.mark.parametrize(
+    ("how", "reason"), [("fails", "the stand-in does not start"), ("breaks", "the stand-in has a bug")]
+)
+def test_processes_that_can_not_start_end_all_with_the_reason(standin, how, reason):
+    with standin({"STANDIN": how}, workers=2) as process:
         assert process.status() == 3
-        assert "the stand-in does not start" in process.err.read_text()
+        assert reason in process.err.read_text()
+
+
+def test_a_process_that_ends_alone_takes_nothing_of_the_others_along(standin, tmp_path):
+    with standin({"TMPDIR": str(tmp_path)}, workers=2) as process:
+        url = process.url()
+        before = two(url)
+        os.kill(one := min(before), signal.SIGTERM)
+        until(lambda: ended(one))
+
+        assert len(until(lambda: two(url).keys() - {one})) == 2
+        assert list(tmp_path.glob("revoker-metrics-*"))
 
 
 def test_processes_end_when_their_master_was_killed(standin):

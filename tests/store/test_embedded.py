@@ -89,6 +89,13 @@ def test_a_second_service_is_told_whose_folder_it_is(folder, monkeypatch):
             assert connection.ping()
 
 
+def test_the_folder_stays_locked_until_the_server_has_ended_too(folder):
+    with Embedded(folder) as store:
+        held = [str(file.readlink()) for file in Path(f"/proc/{store.pid}/fd").iterdir()]
+
+        assert str(folder / "lock") in held
+
+
 def test_the_command_line_reaches_a_running_server(folder):
     with Embedded(folder) as store, embedded.reached(folder) as url:
         assert url == store.url
