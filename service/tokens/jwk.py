@@ -20,7 +20,7 @@ RSA_BITS: Final = range(2048, 8192 + 1)
 """Smaller is weak (RFC 7518 §3.3), larger is slow to verify."""
 
 HMAC_BYTES: Final = {"HS256": 32, "HS384": 48, "HS512": 64}
-"""Length of each algorithm's MAC, and the least of its secret (RFC 7518 §3.2)."""
+"""The least length of each algorithm's secret: that of its MAC (RFC 7518 §3.2)."""
 
 _RSA_ALGORITHMS: Final = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
 
@@ -31,21 +31,19 @@ class _Kind:
 
     Attributes:
         members: What makes up the key, in the order of RFC 7638.
-        signature_bytes: Length of a signature; None where it follows from the key.
     """
 
     members: tuple[str, ...]
     algorithms: tuple[str, ...]
-    signature_bytes: int | None = None
 
 
 _KINDS: Final[Mapping[tuple[str, str | None], _Kind]] = {
     ("RSA", None): _Kind(("e", "kty", "n"), _RSA_ALGORITHMS),
-    ("EC", "P-256"): _Kind(("crv", "kty", "x", "y"), ("ES256",), 64),
-    ("EC", "P-384"): _Kind(("crv", "kty", "x", "y"), ("ES384",), 96),
-    ("EC", "P-521"): _Kind(("crv", "kty", "x", "y"), ("ES512",), 132),
-    ("OKP", "Ed25519"): _Kind(("crv", "kty", "x"), ("EdDSA",), 64),
-    ("OKP", "Ed448"): _Kind(("crv", "kty", "x"), ("EdDSA",), 114),
+    ("EC", "P-256"): _Kind(("crv", "kty", "x", "y"), ("ES256",)),
+    ("EC", "P-384"): _Kind(("crv", "kty", "x", "y"), ("ES384",)),
+    ("EC", "P-521"): _Kind(("crv", "kty", "x", "y"), ("ES512",)),
+    ("OKP", "Ed25519"): _Kind(("crv", "kty", "x"), ("EdDSA",)),
+    ("OKP", "Ed448"): _Kind(("crv", "kty", "x"), ("EdDSA",)),
 }
 
 PUBLIC_KEY_ALGORITHMS: Final = frozenset(name for kind in _KINDS.values() for name in kind.algorithms)
@@ -71,19 +69,10 @@ class VerifyingKey:
         live: False as soon as its set no longer holds it; nothing it verified counts from then on.
     """
 
-    __slots__ = ("_material", "_signature_bytes", "algorithms", "id", "identity", "kid", "live")
+    __slots__ = ("_material", "algorithms", "id", "identity", "kid", "live")
 
-    def __init__(
-        self,
-        material: Any,
-        *,
-        kid: str | None,
-        thumbprint: str,
-        algorithms: Iterable[str],
-        signature_bytes: Mapping[str, int],
-    ) -> None:
+    def __init__(self, material: Any, *, kid: str | None, thumbprint: str, algorithms: Iterable[str]) -> None:
         self._material = material
-        self._signature_bytes = signature_bytes
         self.kid = kid
         self.id = thumbprint if kid is None else kid
         self.algorithms = frozenset(algorithms)
@@ -92,9 +81,7 @@ class VerifyingKey:
 
     def verifies(self, alg: str, signing_input: bytes, signature: bytes) -> bool:
         """Whether this key made the signature with ``alg``, which must be one of its own."""
-        if alg not in self.algorithms or len(signature) != self._signature_bytes[alg]:
-            return False
-        return _ALGORITHMS[alg].verify(signing_input, self._material, signature)
+        return alg in self.algorithms and _ALGORITHMS[alg].verify(signing_input, self._material, signature)
 
 
 def public_key(jwk: Any, allowed: Collection[str]) -> VerifyingKey:
@@ -121,13 +108,11 @@ def public_key(jwk: Any, allowed: Collection[str]) -> VerifyingKey:
         raise UnusableKey("fits no algorithm of the issuer")
     members = _public_members(jwk, kind)
     material = _material(members, algorithms[0])
-    size = kind.signature_bytes or _rsa_signature_bytes(material)
     return VerifyingKey(
         material,
         kid=kid if "kid" in jwk else None,
         thumbprint=thumbprint(members),
         algorithms=algorithms,
-        signature_bytes=dict.fromkeys(algorithms, size),
     )
 
 
@@ -163,16 +148,12 @@ def _public_members(jwk: dict[str, Any], kind: _Kind) -> dict[str, str]:
 
 def _material(members: dict[str, str], algorithm: str) -> Any:
     try:
-        return _ALGORITHMS[algorithm].from_jwk(members)
+        material: Any = _ALGORITHMS[algorithm].from_jwk(members)
     except (PyJWTError, ValueError, TypeError, UnsupportedAlgorithm):
         raise UnusableKey("malformed") from None
-
-
-def _rsa_signature_bytes(material: Any) -> int:
-    bits: int = material.key_size
-    if bits not in RSA_BITS:
-        raise UnusableKey(f"{bits} bits long")
-    return (bits + 7) // 8
+    if members["kty"] == "RSA" and material.key_size not in RSA_BITS:
+        raise UnusableKey(f"{material.key_size} bits long")
+    return material
 
 
 def shared_secret(secret: bytes, allowed: Collection[str]) -> VerifyingKey:
@@ -196,7 +177,6 @@ def shared_secret(secret: bytes, allowed: Collection[str]) -> VerifyingKey:
         kid=None,
         thumbprint=thumbprint({"k": base64url(secret), "kty": "oct"}),
         algorithms=algorithms,
-        signature_bytes=HMAC_BYTES,
     )
 
 
