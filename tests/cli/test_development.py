@@ -1,4 +1,5 @@
 import json
+import os
 import shlex
 import signal
 import stat
@@ -6,6 +7,7 @@ import subprocess
 import urllib.request
 from base64 import b64encode
 from pathlib import Path
+from urllib.error import HTTPError
 
 import pytest
 
@@ -64,6 +66,18 @@ def pasted(line):
         return json.load(response)
 
 
+def every_process_is_ready(url):
+    def ready():
+        try:
+            urllib.request.urlopen(url + "/readyz", timeout=10).close()
+        except HTTPError as error:
+            error.close()
+            return False
+        return True
+
+    until(lambda: all(ready() for _ in range(16)))
+
+
 def read_by_a_shell(env):
     script = f"set -a; . {shlex.quote(str(env))}; exec env -0"
     output = subprocess.run(["sh", "-c", script], check=True, capture_output=True, env={}, text=True).stdout
@@ -76,6 +90,7 @@ def read_by_a_shell(env):
 def test_the_printed_lines_work_and_what_was_revoked_stays_so_over_a_restart(tmp_path, workers):
     with serving(tmp_path, REVOKER_SERVER__WORKERS=str(workers)) as process:
         introspect, revoke, again = printed(process)
+        every_process_is_ready(process.url())
         assert pasted(introspect)["sub"] == "alice"
         assert pasted(revoke)["sub"] == "alice"
         assert pasted(again) == {"active": False}
@@ -174,13 +189,47 @@ def test_a_folder_or_key_that_can_not_be_used_is_told(tmp_path):
         development.prepare({}, tmp_path / "r")
 
 
+def children(process):
+    """Processes that it started, by name."""
+    files = Path(f"/proc/{process.pid}/task").glob("*/children")
+    pids = [int(pid) for file in files for pid in file.read_text().split()]
+    return {pid: Path(f"/proc/{pid}/comm").read_text().strip() for pid in pids}
+
+
+def store_of(process):
+    return next((pid for pid, name in children(process).items() if name == "valkey-server"), None)
+
+
 def test_the_store_of_a_killed_service_is_gone_too(tmp_path):
     with serving(tmp_path, REVOKER_SERVER__WORKERS="2") as process:
         printed(process)
-        children = Path(f"/proc/{process.pid}/task").glob("*/children")
-        pids = [int(pid) for file in children for pid in file.read_text().split()]
-        assert len(pids) == 3
+        started = children(process)
+        assert len(started) == 3
         process.process.kill()
         process.status()
 
-    until(lambda: all(ended(pid) for pid in pids))
+    until(lambda: all(ended(pid) for pid in started))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_store_that_died_comes_back_with_what_was_revoked(tmp_path, workers):
+    with serving(tmp_path, REVOKER_SERVER__WORKERS=str(workers)) as process:
+        introspect, revoke, _ = printed(process)
+        every_process_is_ready(process.url())
+        pasted(revoke)
+        killed = store_of(process)
+        os.kill(killed, signal.SIGKILL)
+        until(lambda: store_of(process) not in {killed, None})
+        until(lambda: verdict(introspect) == {"active": False})
+
+        process.tell()
+        assert process.status() == 0
+
+
+def verdict(line):
+    """What is answered; None while there is no verdict."""
+    try:
+        return pasted(line)
+    except HTTPError as error:
+        error.close()
+        return None
