@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import re
+import ssl
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -19,6 +20,7 @@ from hypothesis import settings as hypothesis_settings
 from service import app
 from service.api.connections import Runner
 from service.callers import digest
+from service.serving import tls_context
 from service.settings import Settings, settle
 from tests import forge
 from tests.servers import Valkey, free_port
@@ -192,7 +194,7 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
             service = app.build(settings, clock=clock)
             if new:
                 await service.store.init()
-            running = await serve(service)
+            running = await serve(service, tls_context(settings.server))
             stack.push_async_callback(running.close)
             if ready:
                 await until_ready(running)
@@ -201,7 +203,7 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
         yield begin
 
 
-async def serve(service: app.Service) -> Running:
+async def serve(service: app.Service, tls: ssl.SSLContext | None = None) -> Running:
     """Answer on a free port of 127.0.0.1."""
     runner = Runner(
         service.application, access_log=None, max_line_size=32768, max_field_size=32768, shutdown_timeout=1
@@ -211,7 +213,7 @@ async def serve(service: app.Service) -> Running:
     runner.server.request_handler = service.entry(runner.server.request_handler)
     await service.start()
     port = free_port()
-    await TCPSite(runner, "127.0.0.1", port).start()
+    await TCPSite(runner, "127.0.0.1", port, ssl_context=tls).start()
     http = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=20))
 
     async def close() -> None:
@@ -219,7 +221,8 @@ async def serve(service: app.Service) -> Running:
         await runner.cleanup()
         await service.close()
 
-    return Running(service, f"http://127.0.0.1:{port}", http, forge.rsa_key("main-1"), close)
+    url = f"{'https' if tls else 'http'}://127.0.0.1:{port}"
+    return Running(service, url, http, forge.rsa_key("main-1"), close)
 
 
 async def until_ready(running: Running, seconds: float = 10) -> None:

@@ -66,7 +66,8 @@ class Watch:
 
     async def run(self) -> None:
         """Beat once a second until cancelled."""
-        while True:
+        this = asyncio.current_task()
+        while this is None or not this.cancelling():  # redis-py can swallow the cancellation itself
             try:
                 await self.beat()
             except Exception:  # noqa: BLE001  # the watch outlives whatever happens to it

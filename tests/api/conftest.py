@@ -1,0 +1,39 @@
+"""What tests over HTTP need beside a client that speaks it well."""
+
+import asyncio
+import contextlib
+from urllib.parse import urlsplit
+
+import pytest
+
+
+class Wire:
+    """Sends bytes as they are, one connection each time."""
+
+    def __init__(self, url):
+        self._address = urlsplit(url).hostname, urlsplit(url).port
+
+    async def send(self, data, *, then_close=False, seconds=5.0):
+        """What comes back until the other side closes or has nothing more to say."""
+        reader, writer = await asyncio.open_connection(*self._address)
+        writer.write(data)
+        if then_close:
+            writer.write_eof()
+        try:
+            return await asyncio.wait_for(answer_of(reader), seconds)
+        finally:
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+
+
+async def answer_of(reader):
+    """One response as bytes; of a connection that is closed at once, nothing."""
+    head = await reader.readuntil(b"\r\n\r\n") if not reader.at_eof() else b""
+    length = [line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")]
+    return head + (await reader.readexactly(int(length[0][15:])) if length else b"")
+
+
+@pytest.fixture
+def wire(revoker):
+    return Wire(revoker.url)
