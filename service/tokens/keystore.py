@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from service.errors import ConfigError, InvalidRequest
 from service.tokens.files import write_private
 from service.tokens.jwk import UnusableKey
-from service.tokens.signing import DatedKey, SigningKey, files_in, is_over, key_in
+from service.tokens.private_keys import DatedKey, SigningKey, files_in, is_over, key_in
 
 AHEAD_S: Final = 600
 """A new key is published so long before it signs: longer than anybody may cache the key set."""

@@ -7,7 +7,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from service.errors import ConfigError, InvalidRequest
 from service.tokens.keystore import AHEAD_S, generate, listed, retire
-from service.tokens.signing import SigningKeys, key_in
+from service.tokens.private_keys import key_in
+from service.tokens.signing import SigningKeys
 from tests import forge
 
 NOW = 1_700_000_000.0

@@ -16,7 +16,8 @@ from cryptography.hazmat.primitives.serialization import (
 
 from service.errors import ConfigError, InvalidToken, KeysUnavailable
 from service.tokens.jwk import UnusableKey, thumbprint
-from service.tokens.signing import SigningKey, SigningKeys, read_key
+from service.tokens.private_keys import SigningKey, read_key
+from service.tokens.signing import SigningKeys
 from tests import forge
 from tests.tokens.conftest import Clock, trusting
 
