@@ -85,6 +85,13 @@ def _operation(path: str, method: str, operation: Json, document: Json) -> str:
         _prose(operation["summary"] + "."),
         _prose(operation.get("description", "")),
     ]
+    rows = [
+        f"<tr><td><code>{html.escape(each['name'])}</code></td><td>{each['in']}</td><td>{_kind(each['schema'])}</td>"
+        f"<td>{'required' if each.get('required') else ''}</td>"
+        f"<td>{_prose(each.get('description') or each['schema'].get('description', ''))}</td></tr>"
+        for each in operation.get("parameters", ())
+    ]
+    parts.append(_table(("Parameter", "In", "Type", "", ""), rows))
     content = operation.get("requestBody", {}).get("content", {})
     if content:
         media = " or ".join(f"<code>{html.escape(each)}</code>" for each in content)

@@ -1,11 +1,10 @@
 """``/openapi.json`` and ``/docs``: what can be asked here, told from the types that the handlers use."""
 
 import copy
-import hashlib
 import inspect
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Annotated, Any, Final, Literal, cast
 
@@ -13,7 +12,8 @@ import msgspec
 from aiohttp import web
 
 from service import __version__
-from service.api import batch, docs, introspection, probes, revocation
+from service.api import batch, docs, forward_auth, introspection, probes, revocation, token, well_known
+from service.api.caching import unless_known
 from service.api.endpoint import Endpoint
 from service.api.errors import REPLIES, ErrorBody
 
@@ -25,12 +25,17 @@ Json = dict[str, Any]
 _JSON: Final = "application/json"
 _FORM: Final = "application/x-www-form-urlencoded"
 _ANY_CALLER: Final = (400, 401, 403, 413, 415, 429, 500, 503)
+_OPERATIONS: Final = "Operations"
 _SECTIONS: Final = {
     "introspect": "Introspection",
     "revoke": "Revocation",
     "revoke-all": "Revocation",
     "sessions": "Sessions",
 }
+"""By scope; what asks for none says itself where it belongs."""
+
+_BY_SECRET: Final[tuple[Json, ...]] = ({"basic": []}, {"bearer": []})
+_BY_ANYBODY: Final[tuple[Json, ...]] = ({}, *_BY_SECRET)
 _DESCRIPTION: Final = (
     "Makes a JWT stop being valid before it expires. A token is revoked when its `jti` is listed, or when "
     "it was issued at or before a cutoff kept for its user, session, client or issuer.\n\n"
@@ -58,110 +63,160 @@ class Operation:
     """One method of one path.
 
     Attributes:
-        scope: What a caller needs; None: anybody may ask.
+        section: Where it stands in the documentation.
+        scope: What a caller needs; empty: none.
+        security: The ways to authenticate, each enough.
+        query: The type read from the query; None: there must be none.
         body: The type read from JSON; None: there is no body.
         form: The type read from a form; None: no form is read.
+        headers: What is read from headers, beside credentials: what each means.
         answers: The type of the body by status; None: it is empty.
+        told: Headers of those answers: what each means.
         media: The type of the answers' body where they are not JSON.
         errors: Statuses with the OAuth error object.
     """
 
     path: str
     method: str = "post"
+    section: str
     summary: str
-    scope: str | None
+    scope: str = ""
+    security: tuple[Json, ...] = ()
+    query: Any = None
     body: Any = None
     form: Any = None
+    headers: Mapping[str, str] = field(default_factory=dict)
     answers: Mapping[int, Any]
+    told: Mapping[int, Mapping[str, str]] = field(default_factory=dict)
     media: str = _JSON
-    errors: tuple[int, ...] = _ANY_CALLER
+    errors: tuple[int, ...] = ()
 
     @classmethod
     def of(cls, endpoint: Endpoint[Any]) -> "Operation":
         """What an endpoint declares of itself."""
+        posted = endpoint.method == "POST"
+        refused = _ANY_CALLER if posted else tuple(set(_ANY_CALLER) - {413, 415})
+        unscoped = "Sessions" if endpoint.path == token.PATH else "Revocation"
         return cls(
             path=endpoint.path,
+            method=endpoint.method.lower(),
+            section=_SECTIONS.get(endpoint.scope, unscoped),
             summary=endpoint.summary,
             scope=endpoint.scope,
-            body=endpoint.body,
-            form=endpoint.body if endpoint.form else None,
-            answers={200: endpoint.answer},
-            errors=(*_ANY_CALLER, *endpoint.errors),
+            security=_BY_SECRET if endpoint.scope else _BY_ANYBODY,
+            query=None if posted else endpoint.body,
+            body=endpoint.body if posted else None,
+            form=endpoint.body if posted and endpoint.form else None,
+            answers={endpoint.status: endpoint.answer},
+            errors=(*refused, *endpoint.errors),
         )
 
 
 INTROSPECTION: Final = (
     Operation(
         path=introspection.PATH,
+        section=_SECTIONS[introspection.SCOPE],
         summary="Tell whether a token is active (RFC 7662)",
         scope=introspection.SCOPE,
+        security=_BY_SECRET,
         body=introspection.Introspect,
         form=TokenForm,
         answers={200: introspection.Active},
+        errors=_ANY_CALLER,
     ),
     Operation(
         path=batch.PATH,
+        section=_SECTIONS[introspection.SCOPE],
         summary="Tell it of up to 1,000 tokens, with one look at the store",
         scope=introspection.SCOPE,
+        security=_BY_SECRET,
         body=batch.Batch,
         answers={200: batch.Results},
+        errors=_ANY_CALLER,
+    ),
+    Operation(
+        path=forward_auth.PATH,
+        method="get",
+        section=_SECTIONS[introspection.SCOPE],
+        summary="Tell a gateway whether its user's request may pass; any method, and any path below, will do",
+        scope=forward_auth.SCOPE,
+        security=({"gateway": [], "user": []},),
+        headers={forward_auth.DEMANDS_HEADER: 'what the route demands: `scope="a b"; acr=mfa; max_age=300`'},
+        answers={200: None, 401: None, 403: None},
+        told={
+            200: {
+                "X-Auth-Subject": "the token's `sub`, percent-encoded",
+                "X-Auth-Session": "its `sid`, or empty",
+                "X-Auth-Client": "its `client_id` or `azp`, or empty",
+                "X-Auth-Scope": "its scopes, or empty",
+            },
+            401: {"WWW-Authenticate": "RFC 6750 §3, or RFC 9470"},
+            403: {"WWW-Authenticate": "RFC 6750 §3"},
+        },
+        errors=(500, 503),
     ),
 )
 OPERATIONS: Final = (
     Operation(
         path="/livez",
         method="get",
+        section=_OPERATIONS,
         summary="Whether the process answers",
-        scope=None,
         answers={200: Alive},
-        errors=(),
     ),
     Operation(
         path="/readyz",
         method="get",
+        section=_OPERATIONS,
         summary="Whether requests should come here, and what is wrong",
-        scope=None,
         answers={200: probes.Readiness, 503: probes.Readiness},
-        errors=(),
     ),
     Operation(
         path="/metrics",
         method="get",
+        section=_OPERATIONS,
         summary="Metrics for Prometheus",
-        scope=None,
         answers={200: str},
         media="text/plain",
-        errors=(),
     ),
     Operation(
         path=JSON_PATH,
         method="get",
+        section=_OPERATIONS,
         summary="This document",
-        scope=None,
         answers={200: dict[str, Any]},
-        errors=(),
     ),
     Operation(
         path=DOCS_PATH,
         method="get",
+        section=_OPERATIONS,
         summary="This document, to be read by people",
-        scope=None,
         answers={200: str},
         media="text/html",
-        errors=(),
     ),
 )
 
 _WAYS: Final[Mapping[str, tuple[tuple[str, ...], ...]]] = {
     introspection.Introspect.__name__: (("token",), ("jti", "sub", "iat", "exp")),
     revocation.Revoke.__name__: (("token",), ("jti",)),
+    token.TokenRequest.__name__: (("grant_type", "refresh_token"),),
 }
 """Where one set of members or another must be there: which types can't say."""
 
 
-def document(endpoints: Iterable[Endpoint[Any]]) -> Json:
-    """The OpenAPI 3.1 document of these endpoints, introspection, and what operators ask for."""
-    operations = (*INTROSPECTION, *(Operation.of(each) for each in endpoints), *OPERATIONS)
+def document(endpoints: Iterable[Endpoint[Any]], own_issuer: str | None) -> Json:
+    """The OpenAPI 3.1 document of these endpoints and of all that is served past them.
+
+    Args:
+        endpoints: Those that are served.
+        own_issuer: The issuer of the sessions kept here; None where none are kept.
+    """
+    operations = (
+        *INTROSPECTION,
+        *(Operation.of(each) for each in endpoints),
+        *(() if own_issuer is None else _well_known(own_issuer)),
+        *OPERATIONS,
+    )
     schemas = _Schemas(operations)
     paths: Json = {}
     for operation in operations:
@@ -169,7 +224,7 @@ def document(endpoints: Iterable[Endpoint[Any]]) -> Json:
     return {
         "openapi": "3.1.0",
         "info": {"title": "Revoker", "version": __version__, "description": _DESCRIPTION},
-        "tags": [{"name": name} for name in dict.fromkeys((*_SECTIONS.values(), "Operations"))],
+        "tags": [{"name": name} for name in dict.fromkeys((*_SECTIONS.values(), _OPERATIONS))],
         "paths": paths,
         "components": {
             "schemas": schemas.components,
@@ -177,14 +232,16 @@ def document(endpoints: Iterable[Endpoint[Any]]) -> Json:
             "securitySchemes": {
                 "basic": {"type": "http", "scheme": "basic", "description": "A caller's name and secret."},
                 "bearer": {"type": "http", "scheme": "bearer", "description": "A caller's secret alone."},
+                "gateway": {"type": "apiKey", "in": "header", "name": forward_auth.KEY_HEADER},
+                "user": {"type": "http", "scheme": "bearer", "description": "The token of a gateway's user."},
             },
         },
     }
 
 
-def routes(endpoints: Iterable[Endpoint[Any]]) -> list[web.RouteDef]:
+def routes(endpoints: Iterable[Endpoint[Any]], own_issuer: str | None) -> list[web.RouteDef]:
     """Both routes; they stand on ``ops_port`` where that is set."""
-    told = document(endpoints)
+    told = document(endpoints, own_issuer)
     page = docs.page(told)
     policy = {"Content-Security-Policy": docs.POLICY, "Referrer-Policy": "no-referrer"}
     return [
@@ -195,21 +252,34 @@ def routes(endpoints: Iterable[Endpoint[Any]]) -> list[web.RouteDef]:
 
 def _fixed(body: bytes, media: str, headers: Mapping[str, str]) -> Any:
     """A handler of what stays the same while the process lives; caches ask whether it did."""
-    tag = hashlib.sha256(body).hexdigest()[:32]
-    kept = {
-        "ETag": f'"{tag}"',
-        "Cache-Control": "no-cache",
-        "X-Content-Type-Options": "nosniff",
-        **headers,
-    }
+    told = {"Cache-Control": "no-cache", "X-Content-Type-Options": "nosniff", **headers}
 
     async def respond(request: web.Request) -> web.Response:
-        if any(known.value in {tag, "*"} for known in request.if_none_match or ()):
-            return web.Response(status=304, headers=kept)
-        charset = "utf-8" if media.startswith("text/") else None
-        return web.Response(body=body, content_type=media, charset=charset, headers=kept)
+        return unless_known(request, body, media, told)
 
     return respond
+
+
+def _well_known(issuer: str) -> list[Operation]:
+    section = _SECTIONS["sessions"]
+    keys = Operation(
+        path=well_known.JWKS,
+        method="get",
+        section=section,
+        summary="The keys that sign access tokens (RFC 7517)",
+        answers={200: dict[str, Any]},
+    )
+    metadata = [
+        Operation(
+            path=path,
+            method="get",
+            section=section,
+            summary="Where what is asked (RFC 8414)",
+            answers={200: well_known.Metadata},
+        )
+        for path in well_known.metadata_paths(issuer)
+    ]
+    return [keys, *metadata]
 
 
 class _Schemas:
@@ -222,21 +292,25 @@ class _Schemas:
     def __init__(self, operations: Iterable[Operation]) -> None:
         types: list[Any] = [ErrorBody]
         for each in operations:
-            types += [each.body, each.form, *each.answers.values()]
+            types += [each.query, each.body, each.form, *each.answers.values()]
         types = [each for each in types if each is not None]
         made, components = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
         self.components: Json = {name: _tidied(components[name]) for name in sorted(components)}
         for name, ways in _WAYS.items():
             if name in self.components:
                 self.components[name] = _with_ways(self.components[name], ways)
+        self._queries = {
+            each.query: self.components.pop(each.query.__name__) for each in operations if each.query
+        }
         self._by_type = [(kind, _tidied(schema)) for kind, schema in zip(types, made, strict=True)]
 
     def of(self, kind: Any) -> Json:
         return next(schema for each, schema in self._by_type if each is kind)
 
     def form_of(self, kind: Any) -> Json:
-        """As :meth:`of`, for fields of a form: each has one value, and an empty one is absent."""
-        schema: Json = _without(("null", "array"), copy.deepcopy(self.components[kind.__name__]))
+        """As :meth:`of`, for fields of a form or query: each has one value, and an empty one is absent."""
+        told = self._queries.get(kind) or self.components[kind.__name__]
+        schema: Json = _without(("null", "array"), copy.deepcopy(told))
         for name, member in schema["properties"].items():
             if name not in schema.get("required", ()):
                 member.pop("minLength", None)
@@ -246,14 +320,14 @@ class _Schemas:
 def _operation(operation: Operation, schemas: _Schemas) -> Json:
     told: Json = {
         "operationId": re.sub(r"\W+", "_", f"{operation.method}{operation.path}"),
-        "tags": [_SECTIONS[operation.scope] if operation.scope else "Operations"],
+        "tags": [operation.section],
         "summary": operation.summary,
+        "security": list(operation.security),
     }
-    if operation.scope is None:
-        told["security"] = []
-    else:
+    if operation.scope:
         told["description"] = f"Needs the scope `{operation.scope}`."
-        told["security"] = [{"basic": []}, {"bearer": []}]
+    if parameters := _parameters(operation, schemas):
+        told["parameters"] = parameters
     if operation.body is not None:
         content = {_JSON: {"schema": schemas.of(operation.body)}}
         if operation.form is not None:
@@ -265,15 +339,37 @@ def _operation(operation: Operation, schemas: _Schemas) -> Json:
     return told
 
 
+def _parameters(operation: Operation, schemas: _Schemas) -> list[Json]:
+    found: list[Json] = [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+        for name in re.findall(r"{(\w+)}", operation.path)
+    ]
+    if operation.query is not None:
+        asked = schemas.form_of(operation.query)
+        required = asked.get("required", ())
+        found += [
+            {"name": name, "in": "query", "required": name in required, "schema": schema}
+            for name, schema in asked["properties"].items()
+        ]
+    found += [
+        {"name": name, "in": "header", "description": meaning, "schema": {"type": "string"}}
+        for name, meaning in operation.headers.items()
+    ]
+    return found
+
+
 def _answer(status: int, operation: Operation, schemas: _Schemas) -> Json:
     kind = operation.answers[status]
-    if kind is None:
-        return {"description": f"{HTTPStatus(status).phrase}; the body is empty."}
-    schema = schemas.of(kind)
-    return {
-        "description": f"{HTTPStatus(status).phrase}.",
-        "content": {operation.media: {"schema": schema}},
-    }
+    phrase = HTTPStatus(status).phrase
+    told: Json = {"description": f"{phrase}; the body is empty." if kind is None else f"{phrase}."}
+    if kind is not None:
+        told["content"] = {operation.media: {"schema": schemas.of(kind)}}
+    if status in operation.told:
+        told["headers"] = {
+            name: {"description": meaning, "required": True, "schema": {"type": "string"}}
+            for name, meaning in operation.told[status].items()
+        }
+    return told
 
 
 def _error_responses(schemas: _Schemas) -> Json:

@@ -78,7 +78,8 @@ def _well_known_routes(parts: Parts) -> list[web.RouteDef]:
 
 
 def _ops_routes(parts: Parts, health: probes.Health) -> list[web.RouteDef]:
-    return [*probes.routes(health, parts.metrics.registry), *openapi.routes(_endpoints(parts))]
+    own_issuer = None if parts.kept is None else parts.kept.issuer.iss
+    return [*probes.routes(health, parts.metrics.registry), *openapi.routes(_endpoints(parts), own_issuer)]
 
 
 def _application(parts: Parts, routes: list[web.RouteDef]) -> web.Application:

@@ -15,6 +15,8 @@ from service.store.keys import tag_and_start
 from service.store.sessions import Refusal
 from service.tokens.refresh import RefreshToken
 
+PATH: Final = "/token"
+
 _audit = structlog.get_logger("audit")
 
 _REUSED: Final = frozenset({Refusal.REUSED_PREVIOUS, Refusal.REUSED_OLDER})
@@ -108,7 +110,7 @@ async def _refused(parts: Parts, call: Call[TokenRequest], shown: RefreshToken, 
 
 ENDPOINTS: Final = (
     Endpoint(
-        path="/token",
+        path=PATH,
         scope="",
         body=TokenRequest,
         answer=Tokens,

@@ -74,8 +74,12 @@ def routes(
     async def describe(request: web.Request) -> web.Response:
         return unless_known(request, told, _JSON, _HEADERS)
 
-    paths = dict.fromkeys((METADATA, METADATA + _path_of(issuer)))
-    return [web.get(JWKS, jwks), *(web.get(path, describe) for path in paths)]
+    return [web.get(JWKS, jwks), *(web.get(path, describe) for path in metadata_paths(issuer))]
+
+
+def metadata_paths(issuer: str) -> list[str]:
+    """Where the metadata of ``issuer`` are looked for: at the root, and below it if it has a path."""
+    return list(dict.fromkeys((METADATA, METADATA + _path_of(issuer))))
 
 
 def _path_of(issuer: str) -> str:

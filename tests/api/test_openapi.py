@@ -3,11 +3,13 @@
 import asyncio
 import base64
 import hashlib
+import json
 import os
 import re
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import jsonschema_rs
 import pytest
@@ -17,6 +19,7 @@ from service import app
 from service.callers import digest
 from tests import forge
 from tests.conftest import SECRETS, settings_for
+from tests.sessions.conftest import sessions_section as sessions_section  # noqa: PLC0414  # a fixture
 
 SCHEMATHESIS = """
 [checks]
@@ -25,12 +28,35 @@ negative_data_rejection.expected-statuses = [400, 401, 405, 413, 415]
 [[operations]]
 include-path = "/introspect/batch"
 checks.negative_data_rejection.enabled = false  # a malformed item is an error in its own place
+
+[[operations]]
+include-path = ["/token", "/backchannel-logout", "/sessions", "/sessions/{sid}/elevate"]
+checks.positive_data_acceptance.enabled = false  # takes what was given out before: tokens, sid, cursor
 """
 
 
 @pytest.fixture
-async def document(revoker):
-    return (await _get(revoker, "/openapi.json"))[1]
+async def whole(start, valkey, tmp_path, sessions_section):
+    """A service that has every endpoint, and one issuer that need not be named."""
+    issuer = {
+        "name": "main",
+        "issuer": forge.ISSUER,
+        "audiences": [forge.AUDIENCE],
+        "jwks_file": str(tmp_path / "main.jwks"),
+        "backchannel_audience": "revoker",
+    }
+    scopes = {"admin": ["introspect", "revoke", "revoke-all", "sessions"], "gateway": ["introspect"]}
+    callers = [
+        {"name": name, "secret_sha256": [digest(SECRETS[name])], "scopes": each}
+        for name, each in scopes.items()
+    ]
+    section = sessions_section(issuer="https://sessions.example.com/a")
+    return await start(valkey, issuers=[issuer], callers=callers, sessions=section)
+
+
+@pytest.fixture
+async def document(whole):
+    return (await _get(whole, "/openapi.json"))[1]
 
 
 def _matches(document, schema, value):
@@ -51,12 +77,13 @@ async def test_the_document_is_sound_openapi(document):
     assert document["openapi"] == "3.1.0"
 
 
-async def test_every_route_is_in_the_document_and_every_path_in_it_is_a_route(revoker, document):
+async def test_every_route_is_in_the_document_and_every_path_in_it_is_a_route(whole, document):
     routes = {
         (route.method.lower(), route.resource.canonical)
-        for route in revoker.service.application.router.routes()
+        for route in whole.service.application.router.routes()
         if route.method != "HEAD"
     }
+    routes.add(("get", "/forward-auth"))  # served past the router
     assert routes == {(method, path) for path, methods in document["paths"].items() for method in methods}
 
 
@@ -83,10 +110,16 @@ REQUESTS = {
 }
 
 
-async def test_every_request_and_answer_is_as_the_document_says(revoker, document):
+async def test_a_service_that_keeps_no_sessions_documents_none(revoker):
+    _, document = await _get(revoker, "/openapi.json")
+    assert not {"/sessions", "/token", "/.well-known/jwks.json", "/backchannel-logout"} & set(
+        document["paths"]
+    )
+
+
+async def test_every_request_and_answer_is_as_the_document_says(whole, document):
+    revoker = whole
     token = revoker.token(sub="alice")
-    posts = {path for path, methods in document["paths"].items() if "post" in methods}
-    assert posts == set(REQUESTS)
     for path, asked in REQUESTS.items():
         body = {**asked, **({"token": token} if "token" in asked else {})}
         operation = document["paths"][path]["post"]
@@ -96,11 +129,62 @@ async def test_every_request_and_answer_is_as_the_document_says(revoker, documen
             ), path
         answer = await revoker.post(path, body)
         assert answer.status == 200, (path, answer.body)
-        content = operation["responses"]["200"].get("content")
-        if content is None:
-            assert answer.body == b"", path
-        else:
-            assert _matches(document, content["application/json"]["schema"], answer.json), (path, answer.body)
+        _check_answer(document, operation, answer)
+
+
+def _check_answer(document, operation, answer):
+    told = operation["responses"][str(answer.status)]
+    if "content" in told:
+        assert _matches(document, told["content"]["application/json"]["schema"], answer.json), answer.body
+    else:
+        assert answer.body == b""
+    assert set(told.get("headers", ())) <= set(answer.headers)
+
+
+async def _check_get(document, running, path, status, **headers):
+    async with running.http.get(running.url + path, headers=headers) as response:
+        assert response.status == status
+        body = await response.read()
+    answer = SimpleNamespace(
+        status=status, headers=response.headers, body=body, json=json.loads(body or b"null")
+    )
+    _check_answer(document, document["paths"][path]["get"], answer)
+
+
+async def test_sessions_are_answered_as_the_document_says(whole, document):
+    paths, admin = document["paths"], {"Authorization": f"Bearer {SECRETS['admin']}"}
+    begun = await whole.post("/sessions", {"sub": "alice", "device": "phone"})
+    sid, refresh = begun.json["sid"], begun.json["refresh_token"]
+    grant = {"grant_type": "refresh_token", "refresh_token": refresh}
+    answers = [
+        (201, paths["/sessions"]["post"], begun),
+        (200, paths["/sessions"]["get"], await whole.ask("GET", "/sessions?sub=alice", headers=admin)),
+        (200, paths["/token"]["post"], await whole.post("/token", form=grant, caller=None)),
+        (400, paths["/token"]["post"], await whole.post("/token", form={}, caller=None)),
+        (
+            200,
+            paths["/sessions/{sid}/elevate"]["post"],
+            await whole.post(f"/sessions/{sid}/elevate", {"acr": "2"}),
+        ),
+        (
+            204,
+            paths["/sessions/{sid}"]["delete"],
+            await whole.ask("DELETE", f"/sessions/{sid}", headers=admin),
+        ),
+    ]
+    for status, operation, answer in answers:
+        assert answer.status == status
+        if status < 400:
+            _check_answer(document, operation, answer)
+    for path in (each for each in paths if each.startswith("/.well-known")):
+        await _check_get(document, whole, path, 200)
+
+
+@pytest.mark.parametrize(("token", "status"), [("genuine", 200), ("forged", 401)])
+async def test_gateways_are_answered_as_the_document_says(whole, document, token, status):
+    token = whole.token() if token == "genuine" else token
+    headers = {"X-Revoker-Key": SECRETS["gateway"], "Authorization": f"Bearer {token}"}
+    await _check_get(document, whole, "/forward-auth", status, **headers)
 
 
 @pytest.mark.parametrize(
@@ -114,9 +198,9 @@ async def test_every_request_and_answer_is_as_the_document_says(revoker, documen
         ({}, False),
     ],
 )
-async def test_the_document_and_the_service_agree_on_what_introspection_needs(revoker, document, body, sound):
+async def test_the_document_and_the_service_agree_on_what_introspection_needs(whole, document, body, sound):
     assert _matches(document, {"$ref": "#/components/schemas/Introspect"}, body) is sound
-    answer = await revoker.post("/introspect", {"iss": forge.ISSUER, **body})
+    answer = await whole.post("/introspect", {"iss": forge.ISSUER, **body})
     assert (answer.status == 200) is sound
 
 
@@ -125,9 +209,9 @@ async def test_the_document_and_the_service_agree_on_what_introspection_needs(re
     [(None, {}, 401), ("gateway", {"sub": "a"}, 403), ("admin", {}, 400), ("admin", b"x" * 70000, 413)],
 )
 async def test_errors_are_answered_with_the_body_and_headers_of_the_document(
-    revoker, document, caller, body, status
+    whole, document, caller, body, status
 ):
-    answer = await revoker.post("/revoke-user", body, caller=caller)
+    answer = await whole.post("/revoke-user", body, caller=caller)
     assert answer.status == status
     reference = document["paths"]["/revoke-user"]["post"]["responses"][str(status)]["$ref"]
     response = document["components"]["responses"][reference.rsplit("/", 1)[-1]]
@@ -136,8 +220,8 @@ async def test_errors_are_answered_with_the_body_and_headers_of_the_document(
     assert f"`{answer.json['error']}`" in response["description"]
 
 
-async def test_the_page_shows_every_path_and_type(revoker, document):
-    _, page = await _get(revoker, "/docs")
+async def test_the_page_shows_every_path_and_type(whole, document):
+    _, page = await _get(whole, "/docs")
     for path in document["paths"]:
         assert f"<code>{path}</code>" in page
     for name in document["components"]["schemas"]:
@@ -169,30 +253,15 @@ async def test_a_cache_is_told_whether_what_it_has_is_still_so(revoker, path):
     assert again.headers["ETag"] == fresh.headers["ETag"]
 
 
-@pytest.fixture
-async def alone(start, valkey, tmp_path):
-    """A service with one issuer, so that a request need not name it."""
-    issuer = {
-        "name": "main",
-        "issuer": forge.ISSUER,
-        "audiences": [forge.AUDIENCE],
-        "jwks_file": str(tmp_path / "main.jwks"),
-    }
-    admin = {
-        "name": "admin",
-        "secret_sha256": [digest(SECRETS["admin"])],
-        "scopes": ["introspect", "revoke", "revoke-all", "sessions"],
-    }
-    return await start(valkey, issuers=[issuer], callers=[admin])
-
-
 @pytest.mark.timeout(180)
-async def test_schemathesis_finds_nothing(alone, tmp_path, events):
+async def test_schemathesis_finds_nothing(whole, tmp_path, events, monkeypatch):
+    monkeypatch.setattr("service.callers._BURST", 1_000_000)  # else hundreds of wrong secrets are throttled
     config = tmp_path / "schemathesis.toml"
     config.write_text(SCHEMATHESIS)
     run = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "schemathesis.cli", "--config-file", config),
-        *("run", f"{alone.url}/openapi.json"),
+        *("run", f"{whole.url}/openapi.json"),
+        *("--header", f"X-Revoker-Key: {SECRETS['gateway']}"),
         *("--auth", f"admin:{SECRETS['admin']}", "--suppress-health-check", "all", "--max-examples", "40"),
         *(
             "--phases",
