@@ -55,9 +55,9 @@ def how_to_revoke(number, claims):
 
 
 @row("7662-17", "7009-06", "ATK-03")
-async def test_the_other_instance_knows_of_a_revocation_as_soon_as_it_is_acknowledged(start, valkey):
-    one = await start(valkey, prefix="two-instances")
-    other = await start(valkey, prefix="two-instances", new=False)
+async def test_the_other_instance_knows_of_a_revocation_as_soon_as_it_is_acknowledged(start, valkey, events):
+    one = await start(valkey, prefix="two-instances", redis={"timeout": 5.0})
+    other = await start(valkey, prefix="two-instances", new=False, redis={"timeout": 5.0})
     numbers = iter(range(REVOCATIONS))
     seen = 0
 
