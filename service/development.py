@@ -5,10 +5,8 @@ the embedded store's data, an issuer's key pair, the secrets of two callers.
 """
 
 import json
-import os
 import secrets
 import shlex
-import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,7 +19,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from service.callers import digest, new_secret
 from service.errors import ConfigError
 from service.settings import Settings, settle
-from service.tokens import minting
+from service.tokens.files import write_private
+from service.tokens.private_keys import SigningKey, key_in
 
 FOLDER: Final = Path(".revoker")
 ISSUER: Final = "https://dev.revoker.test"
@@ -58,7 +57,7 @@ def prepare(environ: Mapping[str, str], folder: Path = FOLDER) -> Development:
         gateway = known.get("REVOKER_GATEWAY_SECRET") or new_secret()[0]
         admin = known.get("REVOKER_ADMIN_SECRET") or new_secret()[0]
         key = _key(folder / "dev-key.pem")
-        _write(folder / "dev-jwks.json", json.dumps({"keys": [minting.public_jwk(key)]}, indent=1))
+        write_private(folder / "dev-jwks.json", json.dumps({"keys": [key.public]}, indent=1).encode())
     except (OSError, ValueError) as error:
         raise ConfigError([f"{folder}: is not usable for the development set-up: {error}"]) from None
     settings = settle(
@@ -69,7 +68,7 @@ def prepare(environ: Mapping[str, str], folder: Path = FOLDER) -> Development:
                     "name": "dev",
                     "issuer": ISSUER,
                     "audiences": [AUDIENCE],
-                    "algorithms": [minting.ALGORITHM],
+                    "algorithms": [key.alg],
                     "jwks_file": str(folder / "dev-jwks.json"),
                 }
             ],
@@ -92,7 +91,7 @@ def welcome(development: Development, url: str) -> str:
         KEY_VARIABLE: str(development.key_file),
     }
     env = development.folder / "dev.env"
-    _write(env, "".join(f"{name}={shlex.quote(value)}\n" for name, value in lines.items()))
+    write_private(env, "".join(f"{name}={shlex.quote(value)}\n" for name, value in lines.items()).encode())
     token = mint({"sub": "alice"}, key_file=development.key_file)
     curl = "curl -sk" if url.startswith("https:") else "curl -s"
     introspect = f"{curl} -u gateway:{development.gateway_secret} -w '\\n' -d token={token} {url}/introspect"
@@ -120,8 +119,7 @@ def mint(claims: Mapping[str, Any], *, key_file: Path, ttl: int = 3600) -> str:
         ConfigError: there is no key, or it is none.
     """
     try:
-        key = key_file.read_bytes()
-        kid = minting.public_jwk(key)["kid"]
+        key = key_in(key_file).key
     except OSError:
         problem = f"{key_file}: there is no development key; revoker serve without a configuration makes it"
         raise ConfigError([problem]) from None
@@ -137,15 +135,15 @@ def mint(claims: Mapping[str, Any], *, key_file: Path, ttl: int = 3600) -> str:
         "exp": now + ttl,
     }
     merged = {**usual, **claims}
-    return minting.sign(key, {name: value for name, value in merged.items() if value is not None}, kid=kid)
+    return key.sign({name: value for name, value in merged.items() if value is not None})
 
 
-def _key(path: Path) -> bytes:
+def _key(path: Path) -> SigningKey:
     if not path.exists():
         key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
         pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        _write(path, pem.decode("ascii"))
-    return path.read_bytes()
+        write_private(path, pem)
+    return key_in(path).key
 
 
 def _read_env(path: Path) -> dict[str, str]:
@@ -153,11 +151,3 @@ def _read_env(path: Path) -> dict[str, str]:
         return {}
     pairs = (line.partition("=") for line in path.read_text(encoding="utf-8").splitlines())
     return {name: "".join(shlex.split(value)) for name, separator, value in pairs if separator}
-
-
-def _write(path: Path, text: str) -> None:
-    """Replace a file whole, so that nobody reads half of it, readable by its owner alone."""
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
-    Path(name).replace(path)
