@@ -53,4 +53,4 @@ clean: ## Remove .venv; the data in .revoker/ stays
 .venv/.dev: requirements-dev.txt pyproject.toml | .venv/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $<
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
-	@touch $@
+	@touch .venv/.run $@
