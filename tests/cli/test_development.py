@@ -233,3 +233,16 @@ def verdict(line):
     except HTTPError as error:
         error.close()
         return None
+
+
+def test_a_second_service_in_the_same_folder_is_told_so(tmp_path):
+    with serving(tmp_path) as process:
+        printed(process)
+        second = serving(tmp_path)
+        second.out, second.err = tmp_path / "out2", tmp_path / "err2"
+        with second:
+            assert second.status() == 2
+        assert second.err.read_text() == (
+            f"redis.url: another service has the embedded store in {tmp_path}/.revoker/store\n"
+        )
+        assert embedded.answers(embedded.socket_of(tmp_path / ".revoker/store"))

@@ -2,6 +2,7 @@ import concurrent.futures
 import contextlib
 import os
 import signal
+import socket
 import urllib.request
 from pathlib import Path
 from urllib.error import URLError
@@ -9,7 +10,8 @@ from urllib.error import URLError
 import pytest
 
 from tests.processes import ended, until
-from tests.serving.test_one_process import get, refused
+from tests.servers import free_port
+from tests.serving.test_one_process import error, get, refused
 
 
 def processes(url):
@@ -167,3 +169,16 @@ def test_two_services_can_not_share_a_port_by_accident(standin, tmp_path):
         with other:
             assert other.status() == 1
             assert "server.port" in other.err.read_text()
+
+
+def test_several_processes_serve_every_address_and_a_port_for_health(standin):
+    ops_port = free_port()
+    with standin(workers=2, host="localhost", ops_port=ops_port) as process:
+        port = process.url().rpartition(":")[2]
+        for host in {
+            address[4][0] for address in socket.getaddrinfo("localhost", None, type=socket.SOCK_STREAM)
+        }:
+            name = f"[{host}]" if ":" in host else host
+            found = get(f"http://{name}:{port}/pid")["pid"]
+            assert {found, get(f"http://{name}:{ops_port}/ops")["pid"]} <= two(process.url()).keys()
+        assert error(f"{process.url()}/ops") == 404
