@@ -52,12 +52,12 @@ class Browser:
         self.access = tokens["access_token"]
         self.refresh_token = tokens["refresh_token"]
 
-    async def refresh(self, token=None, **members):
+    async def refresh(self, token=None, caller=None, **members):
         form = {"grant_type": "refresh_token", "refresh_token": token or self.refresh_token, **members}
-        return await self.running.post("/token", form=form, caller=None)
+        return await self.running.post("/token", form=form, caller=caller)
 
-    async def go_on(self):
-        answer = await self.refresh()
+    async def go_on(self, **request):
+        answer = await self.refresh(**request)
         assert answer.status == 200, answer.body
         self.access = answer.json["access_token"]
         self.refresh_token = answer.json["refresh_token"]
@@ -66,8 +66,47 @@ class Browser:
     async def active(self):
         return await self.running.active(self.access)
 
+    async def shown(self):
+        """What introspection says of the access token."""
+        return (await self.running.post("/introspect", {"token": self.access})).json
 
-async def log_in(running, sub="alice", **members):
-    answer = await running.post("/sessions", {"sub": sub, **members})
+    async def end(self):
+        return await deleted(self.running, self.sid)
+
+    async def elevate(self, **body):
+        return await self.running.post(f"/sessions/{self.sid}/elevate", body)
+
+
+async def log_in(running, sub="alice", caller="admin", **members):
+    answer = await running.post("/sessions", {"sub": sub, **members}, caller=caller)
     assert answer.status == 201, answer.body
     return Browser(running, json.loads(answer.body))
+
+
+ADMIN = {"Authorization": "Bearer admin-secret"}
+
+
+async def deleted(running, sid, headers=None):
+    return await running.ask("DELETE", f"/sessions/{sid}", headers=headers or ADMIN)
+
+
+async def listed(running, sub="alice", headers=None, **query):
+    """One page of a user's sessions."""
+    return await running.ask("GET", "/sessions", params={"sub": sub, **query}, headers=headers or ADMIN)
+
+
+async def sids(running, sub="alice"):
+    """All of a user's sessions that are listed."""
+    found, more = [], {}
+    while True:
+        page = (await listed(running, sub, **more)).json
+        found += [each["sid"] for each in page["sessions"]]
+        if page["next"] is None:
+            return found
+        more = {"cursor": page["next"]}
+
+
+async def revoke_user(running, sub="alice", **members):
+    answer = await running.post("/revoke-user", {"sub": sub, "iss": SESSIONS_ISSUER, **members})
+    assert answer.status == 200, answer.body
+    return answer.json

@@ -1,0 +1,281 @@
+"""The real service over HTTP, beside a model of what its users are told: any order of events."""
+
+import base64
+import dataclasses
+import json
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    invariant,
+    multiple,
+    rule,
+    run_state_machine_as_test,
+)
+
+from service.store.keys import tag_and_start
+from tests.sessions.conftest import SESSIONS_ISSUER, deleted, listed
+from tests.sessions.virtual_time import Clockwork
+
+# Time passes in steps of 6 s and the real moments between them: no step ends shortly before one of these.
+STEP = 6
+GRACE, ACCESS, LEEWAY, IDLE, ABSOLUTE = 10, 64, 30, 100, 1000
+CLIENTS = ("web", "app")
+SCOPE = "read write"
+
+
+@dataclasses.dataclass(eq=False)
+class Access:
+    """An access token and what the model must know of it."""
+
+    text: str
+    exp: int
+    listed: bool = False
+
+
+@dataclasses.dataclass(eq=False)
+class Login:
+    """A session as its user sees it; times in ms."""
+
+    sub: str
+    client: str
+    sid: str
+    start: int
+    given: float
+    used: float
+    refresh: list[str]
+    access: list[Access]
+    cutoff: int = 0
+
+
+class Model(RuleBasedStateMachine):
+    """Each rule asks the service and says what it must answer."""
+
+    sessions = Bundle("sessions")
+    users = st.sampled_from(["a", "b"])
+    clients = st.sampled_from(CLIENTS)
+    pasts = st.sampled_from([None, 0, 3, 20])
+
+    def __init__(self, clockwork, grace):
+        super().__init__()
+        self.clockwork, self.running, self.grace = clockwork, clockwork.running, grace
+        self.logins = []
+        self.cutoffs = {"a": [], "b": []}
+        self.blocked = set()
+        self.clients_cut = dict.fromkeys(CLIENTS, 0)
+        self.subs = {name: f"{name}-{id(self)}-{clockwork.ahead}" for name in "ab"}
+        self.names = {name: f"{name}-{id(self)}-{clockwork.ahead}" for name in CLIENTS}
+
+    # What holds
+
+    def now(self):
+        return self.clockwork.now() * 1000
+
+    def covered(self, login):
+        by_user = any(login.start <= at and spared != login.sid for at, spared in self.cutoffs[login.sub])
+        by_client = login.start - 2000 <= self.clients_cut[login.client]
+        return by_user or by_client or login.start <= login.cutoff
+
+    def usable(self, login):
+        """Whether its refresh token and its elevation would be heard."""
+        ends = min(login.start + ABSOLUTE * 1000, login.used + IDLE * 1000)
+        return login.sub not in self.blocked and not self.covered(login) and self.now() < ends
+
+    def active(self, login, access):
+        fresh = (access.exp + LEEWAY) * 1000 > self.now()
+        return fresh and not access.listed and login.sub not in self.blocked and not self.covered(login)
+
+    # What is asked
+
+    def ask(self, path, body, **request):
+        return self.clockwork.run(self.running.post(path, body, **request))
+
+    def revoked(self, path, **body):
+        answer = self.ask(path, {"iss": SESSIONS_ISSUER, **body})
+        assert answer.status == 200, answer.body
+        return round(answer.json["cutoff"] * 1000)
+
+    def before(self, ago):
+        return {} if ago is None else {"before": int(self.now() - ago * 1000) / 1000}
+
+    def took(self, login, answer):
+        """Note an access token that was given, which never outlives its session."""
+        text = answer.json["access_token"]
+        payload = text.split(".")[1]
+        claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+        assert claims["exp"] == min(claims["iat"] + ACCESS, login.start // 1000 + ABSOLUTE)
+        assert abs(claims["iat"] - self.now() / 1000) < 3
+        login.access.append(Access(text, claims["exp"]))
+        return claims
+
+    # What happens
+
+    @rule(target=sessions, user=users, client=clients)
+    def log_in(self, user, client):
+        asked = {"sub": self.subs[user], "client_id": self.names[client], "scope": SCOPE}
+        soonest = self.now()
+        answer = self.ask("/sessions", asked)
+        if answer.status == 503:
+            assert soonest - 2000 <= self.clients_cut[client] + 1
+            return multiple()
+        if user in self.blocked:
+            assert answer.error == (403, "access_denied")
+            return multiple()
+        assert answer.status == 201, answer.body
+        told = answer.json
+        start = tag_and_start(told["sid"])[1]
+        assert start - 2000 > self.clients_cut[client]
+        login = Login(user, client, told["sid"], start, start, start, [told["refresh_token"]], [])
+        self.took(login, answer)
+        self.logins.append(login)
+        assert not self.covered(login)
+        return login
+
+    @rule(
+        login=sessions, back=st.integers(0, 3), scope=st.sampled_from([None, "read", "admin", "read admin"])
+    )
+    def refresh(self, login, back, scope):
+        back = min(back, len(login.refresh) - 1)
+        form = {"grant_type": "refresh_token", "refresh_token": login.refresh[-1 - back]}
+        if scope:
+            form["scope"] = scope
+        answer = self.ask("/token", None, form=form, caller=None)
+        if not self.usable(login):
+            assert answer.error == (400, "invalid_grant")
+        elif back > 1 or (back == 1 and self.now() >= login.given + self.grace * 1000):
+            assert answer.error == (400, "invalid_grant")
+            login.cutoff = login.start
+        elif scope and "admin" in scope:
+            assert answer.error == (400, "invalid_scope")
+        else:
+            assert answer.status == 200, answer.body
+            assert answer.json["scope"] == (scope or SCOPE)
+            if back == 0:
+                login.refresh.append(answer.json["refresh_token"])
+                login.given = login.used = self.now()
+            assert answer.json["refresh_token"] == login.refresh[-1]
+            assert len(set(login.refresh)) == len(login.refresh)
+            self.took(login, answer)
+
+    @rule(login=sessions, factor=st.sampled_from(["otp", "hwk"]))
+    def elevate(self, login, factor):
+        answer = self.ask(f"/sessions/{login.sid}/elevate", {"amr": ["pwd", factor], "acr": "mfa"})
+        if not self.usable(login):
+            assert answer.error == (403, "access_denied")
+            return
+        assert answer.status == 200, answer.body
+        login.used = self.now()
+        claims = self.took(login, answer)
+        assert (claims["amr"], claims["acr"]) == (["pwd", factor], "mfa")
+        assert abs(claims["auth_time"] - self.now() / 1000) < 3
+
+    @rule(login=sessions)
+    def delete(self, login):
+        assert self.clockwork.run(deleted(self.running, login.sid)).status == 204
+        login.cutoff = login.start
+
+    @rule(login=sessions, back=st.integers(0, 3))
+    def revoke_refresh_token(self, login, back):
+        token = login.refresh[-1 - min(back, len(login.refresh) - 1)]
+        assert self.ask("/revoke", None, form={"token": token}).status == 200
+        login.cutoff = login.start
+
+    @rule(login=sessions, back=st.integers(0, 3))
+    def revoke_access_token(self, login, back):
+        access = login.access[-1 - min(back, len(login.access) - 1)]
+        assert self.ask("/revoke", None, form={"token": access.text}).status == 200
+        access.listed = True
+
+    @rule(login=sessions, ago=pasts)
+    def revoke_session(self, login, ago):
+        asked = self.before(ago)
+        at = self.revoked("/revoke-session", sid=login.sid, **asked)
+        assert at >= asked.get("before", 0) * 1000 - 0.5
+        login.cutoff = max(login.cutoff, at)
+
+    @rule(user=users, ago=pasts)
+    def revoke_user(self, user, ago):
+        asked = self.before(ago)
+        at = self.revoked("/revoke-user", sub=self.subs[user], **asked)
+        self.cutoffs[user].append((round(asked["before"] * 1000) if asked else at, ""))
+
+    @rule(login=sessions, user=users, ago=pasts)
+    def revoke_user_except(self, login, user, ago):
+        asked = self.before(ago)
+        at = self.revoked("/revoke-user", sub=self.subs[user], except_sid=login.sid, **asked)
+        self.cutoffs[user].append((round(asked["before"] * 1000) if asked else at, login.sid))
+
+    @rule(client=clients)
+    def revoke_client(self, client):
+        self.clients_cut[client] = self.revoked("/revoke-client", client_id=self.names[client])
+
+    @rule(user=users)
+    def block(self, user):
+        assert self.ask("/block-user", {"iss": SESSIONS_ISSUER, "sub": self.subs[user]}).status == 200
+        self.blocked.add(user)
+
+    @rule(user=users)
+    def unblock(self, user):
+        assert self.ask("/unblock-user", {"iss": SESSIONS_ISSUER, "sub": self.subs[user]}).status == 200
+        self.blocked.discard(user)
+
+    @rule(steps=st.sampled_from([1, 1, 2, 4, 15, 17, 60]))
+    def time_passes(self, steps):
+        self.clockwork.pass_time(steps * STEP)
+
+    # What all must always see
+
+    @invariant()
+    def access_tokens_are_active_as_the_model_says(self):
+        asked = [(login, access) for login in self.logins for access in login.access[-4:]]
+        if asked:
+            answer = self.ask(
+                "/introspect/batch", {"tokens": [{"token": access.text} for _, access in asked]}
+            )
+            told = [each["active"] for each in answer.json["results"]]
+            assert told == [self.active(login, access) for login, access in asked]
+
+    @rule(login=sessions, back=st.integers(0, 1))
+    def introspect_refresh_token(self, login, back):
+        token = login.refresh[-1 - min(back, len(login.refresh) - 1)]
+        told = self.ask("/introspect", {"token": token}).json
+        assert told["active"] == (self.usable(login) and token == login.refresh[-1])
+
+    @rule(user=users)
+    def list_sessions(self, user):
+        page = self.clockwork.run(listed(self.running, self.subs[user])).json
+        lives = {each.sid for each in self.logins if each.sub == user and self.lives(each)}
+        assert {each["sid"] for each in page["sessions"]} == lives
+
+    def lives(self, login):
+        ends = min(login.start + ABSOLUTE * 1000, login.used + IDLE * 1000)
+        return not self.covered(login) and self.now() < ends
+
+
+@pytest.fixture(params=[GRACE, 0])
+def clockwork(request, valkey, tmp_path, sessions_section, monkeypatch):
+    lifetimes = {"access_token_lifetime": ACCESS, "idle_timeout": IDLE, "absolute_timeout": ABSOLUTE}
+    section = sessions_section(refresh_grace=request.param, **lifetimes)
+    made = Clockwork(valkey, tmp_path, sessions=section, revocation={"max_token_lifetime": 2000})
+    made.patch(monkeypatch)
+    yield made, request.param
+    made.close()
+
+
+@pytest.mark.timeout(120)
+def test_whatever_happens_in_any_order_the_service_says_what_the_model_says(clockwork):
+    works, grace = clockwork
+    run_state_machine_as_test(
+        lambda: Model(works, grace),
+        settings=settings(
+            settings.default,
+            max_examples=max(30, settings.default.max_examples // 4),
+            stateful_step_count=30,
+            phases=[Phase.generate],
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )

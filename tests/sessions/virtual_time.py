@@ -1,0 +1,60 @@
+"""A service whose time, and that of its store, can be put forward."""
+
+import asyncio
+import hashlib
+import time
+import uuid
+
+from service import app
+from service.store import lookups, scripts
+from service.store.connection import pack
+from tests.conftest import serve, settings_for, until_ready
+
+_TIME = """
+local t = redis.call('TIME')
+return {string.format('%.0f', t[1] + (redis.call('GET', 'AHEAD') or 0)), t[2]}
+"""
+
+
+class Clockwork:
+    """Runs a service in a loop of its own; ``ahead`` seconds lie between its time and the machine's."""
+
+    def __init__(self, valkey, folder, **changes):
+        self.ahead = 0
+        self._valkey = valkey
+        self._key = f"ahead-{uuid.uuid4().hex}"
+        self.loop = asyncio.new_event_loop()
+        self.running = self.run(self._begin(valkey, folder, changes))
+
+    async def _begin(self, valkey, folder, changes):
+        redis = {"url": valkey.url, "key_prefix": f"t{uuid.uuid4().hex[:12]}", "timeout": 5}
+        service = app.build(settings_for(valkey.url, folder, redis=redis, **changes), clock=self.now)
+        await service.store.init()
+        running = await serve(service)
+        await until_ready(running)
+        return running
+
+    def now(self):
+        return time.time() + self.ahead
+
+    def pass_time(self, seconds):
+        self.ahead += seconds
+        with self._valkey.client() as client:
+            client.set(self._key, self.ahead)
+
+    def run(self, work):
+        return self.loop.run_until_complete(work)
+
+    def close(self):
+        self.run(self.running.close())
+        self.loop.close()
+
+    def patch(self, monkeypatch):
+        """Let scripts and lookups of this process read the time that is put forward."""
+        ahead = f"(redis.call('GET', '{self._key}') or 0)".encode()
+        for name, text in list(scripts.TEXTS.items()):
+            put_forward = text.replace(b"return t[1] * 1000", b"return (t[1] + " + ahead + b") * 1000")
+            assert put_forward != text
+            monkeypatch.setitem(scripts.TEXTS, name, put_forward)
+            monkeypatch.setitem(scripts._DIGESTS, name, hashlib.sha1(put_forward).hexdigest())
+        monkeypatch.setattr(lookups, "_TIME", pack([("EVAL", _TIME.replace("AHEAD", self._key), 0)]))
