@@ -5,112 +5,52 @@ is reported at once, each line named as the setting stands in the file and witho
 itself: a value may be a secret.
 """
 
-import re
 import tomllib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote, unquote
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
     Strict,
-    StringConstraints,
     ValidationError,
     ValidationInfo,
     field_validator,
 )
-from pydantic_core import PydanticCustomError
 
 from service import configuring
 from service.errors import ConfigError
+from service.values import (
+    SYMMETRIC,
+    CallerName,
+    Digest,
+    Host,
+    Name,
+    NotEmpty,
+    Port,
+    ReadableFile,
+    RedisUrl,
+    Seconds,
+    Text,
+    Texts,
+    http_url,
+    reject,
+    secret_of_size,
+)
 
 SESSIONS_NAME: Final = "sessions"
 """The issuer name, a part of Redis keys, of the sessions kept here."""
-
-SYMMETRIC: Final = {"HS256": 32, "HS384": 48, "HS512": 64}
-"""The least size of a key in bytes (RFC 7518 §3.2)."""
 
 Scope = Literal["introspect", "revoke", "revoke-all", "sessions"]
 Algorithm = Literal[
     "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA",
     "HS256", "HS384", "HS512",
 ]  # fmt: skip
-
-
-def _reject(problem: str, *, at: str = "") -> PydanticCustomError:
-    """A problem of the field under validation, or of its neighbour ``at``."""
-    return PydanticCustomError("setting", "{problem}", {"problem": problem, "at": at})
-
-
-def _readable(path: str) -> str:
-    if path:
-        try:
-            with Path(path).open("rb"):
-                pass
-        except OSError as error:
-            raise _reject(f"can't be read ({error.strerror}); give the path of a readable file") from None
-    return path
-
-
-def _http_url(url: str, *, schemes: tuple[str, ...]) -> None:
-    wanted = " or ".join(f"{scheme}://" for scheme in schemes)
-    try:
-        parts = urlsplit(url)
-        sound = parts.scheme in schemes and parts.hostname and (parts.port is None or parts.port > 0)
-    except ValueError:
-        sound = False
-    else:
-        if parts.username is not None or parts.password is not None:
-            raise _reject("must not hold a user name or password; it is shown in logs")
-    if not sound or not url.isascii() or re.search(r"[\s\x00-\x1f\x7f]", url):
-        raise _reject(f"must be an absolute URL that begins with {wanted}")
-
-
-def _matching(pattern: str, advice: str) -> AfterValidator:
-    """A check by pattern whose problem says what to write instead."""
-
-    def check(text: str) -> str:
-        if not re.fullmatch(pattern, text):
-            raise _reject(advice)
-        return text
-
-    return AfterValidator(check)
-
-
-def _not_empty(values: tuple[str, ...]) -> tuple[str, ...]:
-    if not values:
-        raise _reject("must not be empty")
-    return values
-
-
-NotEmpty = AfterValidator(_not_empty)
-Text = Annotated[
-    str,
-    StringConstraints(min_length=1, max_length=1024),
-    _matching(r"[^\x00-\x1f\x7f]*", "must not hold control characters"),
-]
-Texts = Annotated[tuple[Text, ...], Strict(False)]
-Name = Annotated[str, _matching(r"[a-z0-9-]{1,32}", "must be 1 to 32 of a-z, 0-9 and -")]
-CallerName = Annotated[
-    str,
-    StringConstraints(max_length=128),
-    _matching(r"[A-Za-z0-9._~-]+", "must be letters, digits and . _ ~ - only"),
-]
-Digest = Annotated[
-    str,
-    _matching(r"[0-9A-Fa-f]{64}", "must be a SHA-256 in hex, 64 digits; see revoker secret"),
-    AfterValidator(str.lower),
-]
-Host = Annotated[str, _matching(r"[^\s/]+", "must be an address or a host name")]
-ReadableFile = Annotated[str, AfterValidator(_readable)]
-Port = Annotated[int, Field(ge=0, le=65535)]
-Seconds = Annotated[int, Field(gt=0, le=10 * 366 * 86400)]
 
 
 class _Section(BaseModel):
@@ -155,7 +95,7 @@ class ServerSettings(_Section):
     @classmethod
     def _is_another_port(cls, value: int, info: ValidationInfo) -> int:
         if value and value == info.data.get("port"):
-            raise _reject("must differ from server.port; 0 serves both on one port")
+            raise reject("must differ from server.port; 0 serves both on one port")
         return value
 
     @field_validator("tls_key_file")
@@ -163,67 +103,23 @@ class ServerSettings(_Section):
     def _comes_with_certificate(cls, value: str, info: ValidationInfo) -> str:
         certificate = info.data.get("tls_cert_file")
         if certificate and not value:
-            raise _reject("is missing; server.tls_cert_file needs its key")
+            raise reject("is missing; server.tls_cert_file needs its key")
         if value and certificate == "":
-            raise _reject("is missing; server.tls_key_file needs its certificate", at="tls_cert_file")
+            raise reject("is missing; server.tls_key_file needs its certificate", at="tls_cert_file")
         return value
 
     @field_validator("tls_client_ca_file")
     @classmethod
     def _needs_tls(cls, value: str, info: ValidationInfo) -> str:
         if value and info.data.get("tls_cert_file") == "":
-            raise _reject("needs server.tls_cert_file and server.tls_key_file")
+            raise reject("needs server.tls_cert_file and server.tls_key_file")
         return value
-
-
-REDIS_QUERY: Final = frozenset({"db", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile"})
-
-
-def _redis_url(url: str) -> str:
-    """Refuse what `store` can't connect to; says nothing of the URL, which may hold a password."""
-    if url == "embedded:" or (url.startswith("embedded:") and not url.startswith("embedded://")):
-        return url
-    try:
-        parts = urlsplit(url)
-        scheme = parts.scheme
-        if scheme in {"redis+sentinel", "redis+cluster"}:
-            hosts = [host.rpartition(":") for host in parts.netloc.rpartition("@")[2].split(",")]
-            addressed = all(host or (name and not name.isdigit()) for host, _, name in hosts)
-        else:
-            addressed = bool(parts.hostname) and (parts.port is None or parts.port > 0)
-    except ValueError:
-        raise _reject("is no URL; write e.g. redis://host:6379/0") from None
-    match scheme:
-        case "redis" | "rediss":
-            if not addressed:
-                raise _reject(f"must name a host and, if any, a port from 1 to 65535: {scheme}://host:6379/0")
-            if not re.fullmatch(r"(/\d{0,5})?", parts.path):
-                raise _reject(f"must end in a database number, if in anything: {scheme}://host:6379/0")
-        case "unix":
-            if parts.hostname or not re.match(r"/[^/]", parts.path):
-                raise _reject("must hold an absolute path: unix:///run/valkey.sock")
-        case "redis+sentinel":
-            if not addressed or len(parts.path) < 2:
-                raise _reject("must be redis+sentinel://host:26379,host:26379/name-of-primary")
-            raise _reject("redis+sentinel is not available in this version; use redis, rediss or unix")
-        case "redis+cluster":
-            if not addressed:
-                raise _reject("must be redis+cluster://host:7000,host:7001")
-            raise _reject("redis+cluster is not available in this version; use redis, rediss or unix")
-        case _:
-            raise _reject(
-                "must begin with embedded:, redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://"
-            )
-    unknown = {pair.partition("=")[0] for pair in parts.query.split("&") if pair} - REDIS_QUERY
-    if unknown or parts.fragment:
-        raise _reject(f"may hold after a ? only {', '.join(sorted(REDIS_QUERY))}, and nothing after a #")
-    return url
 
 
 class RedisSettings(_Section):
     """The store."""
 
-    url: Annotated[str, AfterValidator(_redis_url), Field(repr=False)] = "embedded:"
+    url: RedisUrl = "embedded:"
     """`embedded:` or `embedded:/path/to/data`, `redis://`, `rediss://` or `unix://`.
 
     Once loaded it is whole: it holds the password, from wherever that came.
@@ -314,9 +210,9 @@ class IssuerSettings(_Section):
     @classmethod
     def _is_safe(cls, value: str, info: ValidationInfo) -> str:
         if value:
-            _http_url(value, schemes=("https", "http"))
+            http_url(value, schemes=("https", "http"))
             if value.startswith("http:") and info.data.get("jwks_insecure") is False:
-                raise _reject("must be https; jwks_insecure = true lets plain http through")
+                raise reject("must be https; jwks_insecure = true lets plain http through")
         return value
 
     @field_validator("hmac_secret_file")
@@ -324,31 +220,22 @@ class IssuerSettings(_Section):
     def _is_the_one_source(cls, value: str, info: ValidationInfo) -> str:
         others = (info.data.get("jwks_uri"), info.data.get("jwks_file"))
         if None not in others and [*map(bool, others), bool(value)].count(True) != 1:
-            raise _reject("give exactly one of jwks_uri, jwks_file and hmac_secret_file", at="jwks_uri")
+            raise reject("give exactly one of jwks_uri, jwks_file and hmac_secret_file", at="jwks_uri")
         algorithms = info.data.get("algorithms", ())
         if value and any(algorithm not in SYMMETRIC for algorithm in algorithms):
-            raise _reject("must be HS256, HS384 or HS512 only, with hmac_secret_file", at="algorithms")
+            raise reject("must be HS256, HS384 or HS512 only, with hmac_secret_file", at="algorithms")
         if any(others) and any(algorithm in SYMMETRIC for algorithm in algorithms):
-            raise _reject("must not be HS256, HS384 or HS512, with keys that are public", at="algorithms")
+            raise reject("must not be HS256, HS384 or HS512, with keys that are public", at="algorithms")
         if value:
-            _secret_of_size(value, max((SYMMETRIC.get(name, 0) for name in algorithms), default=32))
+            secret_of_size(value, max((SYMMETRIC.get(name, 0) for name in algorithms), default=32))
         return value
 
     @field_validator("max_session_lifetime")
     @classmethod
     def _bounds_the_claim(cls, value: int, info: ValidationInfo) -> int:
         if info.data.get("cutoff_claim") == "auth_time" and not value:
-            raise _reject('must be set: cutoff_claim = "auth_time" needs the longest life of a login')
+            raise reject('must be set: cutoff_claim = "auth_time" needs the longest life of a login')
         return value
-
-
-def _secret_of_size(path: str, least: int) -> None:
-    try:
-        secret = Path(path).read_bytes().rstrip(b"\r\n")
-    except OSError as error:
-        raise _reject(f"can't be read ({error.strerror}); give the path of a readable file") from None
-    if len(secret) < least:
-        raise _reject(f"must hold at least {least * 8} random bits ({least} bytes)")
 
 
 class CallerSettings(_Section):
@@ -410,23 +297,23 @@ class SessionSettings(_Section):
     @field_validator("issuer")
     @classmethod
     def _is_an_issuer(cls, value: str) -> str:
-        _http_url(value, schemes=("https",))
+        http_url(value, schemes=("https",))
         if "?" in value or "#" in value:
-            raise _reject("must have neither query nor fragment (RFC 8414 §2)")
+            raise reject("must have neither query nor fragment (RFC 8414 §2)")
         return value
 
     @field_validator("idle_timeout")
     @classmethod
     def _outlasts_a_token(cls, value: int, info: ValidationInfo) -> int:
         if value < info.data.get("access_token_lifetime", 0):
-            raise _reject("must be at least sessions.access_token_lifetime")
+            raise reject("must be at least sessions.access_token_lifetime")
         return value
 
     @field_validator("absolute_timeout")
     @classmethod
     def _outlasts_idleness(cls, value: int, info: ValidationInfo) -> int:
         if value < info.data.get("idle_timeout", 0):
-            raise _reject("must be at least sessions.idle_timeout")
+            raise reject("must be at least sessions.idle_timeout")
         return value
 
 

@@ -1,0 +1,141 @@
+"""Kinds of values that settings have: what a sound one looks like, and what is said of another.
+
+What is said never holds the value: it may be a secret.
+"""
+
+import re
+from pathlib import Path
+from typing import Annotated, Final
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Field, Strict, StringConstraints
+from pydantic_core import PydanticCustomError
+
+SYMMETRIC: Final = {"HS256": 32, "HS384": 48, "HS512": 64}
+"""The least size of a key in bytes (RFC 7518 §3.2)."""
+
+
+def reject(problem: str, *, at: str = "") -> PydanticCustomError:
+    """A problem of the field under validation, or of its neighbour ``at``."""
+    return PydanticCustomError("setting", "{problem}", {"problem": problem, "at": at})
+
+
+def readable(path: str) -> str:
+    if path:
+        try:
+            with Path(path).open("rb"):
+                pass
+        except OSError as error:
+            raise reject(f"can't be read ({error.strerror}); give the path of a readable file") from None
+    return path
+
+
+def http_url(url: str, *, schemes: tuple[str, ...]) -> None:
+    wanted = " or ".join(f"{scheme}://" for scheme in schemes)
+    try:
+        parts = urlsplit(url)
+        sound = parts.scheme in schemes and parts.hostname and (parts.port is None or parts.port > 0)
+    except ValueError:
+        sound = False
+    else:
+        if parts.username is not None or parts.password is not None:
+            raise reject("must not hold a user name or password; it is shown in logs")
+    if not sound or not url.isascii() or re.search(r"[\s\x00-\x1f\x7f]", url):
+        raise reject(f"must be an absolute URL that begins with {wanted}")
+
+
+def _matching(pattern: str, advice: str) -> AfterValidator:
+    """A check by pattern whose problem says what to write instead."""
+
+    def check(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise reject(advice)
+        return text
+
+    return AfterValidator(check)
+
+
+def _not_empty(values: tuple[str, ...]) -> tuple[str, ...]:
+    if not values:
+        raise reject("must not be empty")
+    return values
+
+
+NotEmpty = AfterValidator(_not_empty)
+Text = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=1024),
+    _matching(r"[^\x00-\x1f\x7f]*", "must not hold control characters"),
+]
+Texts = Annotated[tuple[Text, ...], Strict(False)]
+Name = Annotated[str, _matching(r"[a-z0-9-]{1,32}", "must be 1 to 32 of a-z, 0-9 and -")]
+CallerName = Annotated[
+    str,
+    StringConstraints(max_length=128),
+    _matching(r"[A-Za-z0-9._~-]+", "must be letters, digits and . _ ~ - only"),
+]
+Digest = Annotated[
+    str,
+    _matching(r"[0-9A-Fa-f]{64}", "must be a SHA-256 in hex, 64 digits; see revoker secret"),
+    AfterValidator(str.lower),
+]
+Host = Annotated[str, _matching(r"[^\s/]+", "must be an address or a host name")]
+ReadableFile = Annotated[str, AfterValidator(readable)]
+Port = Annotated[int, Field(ge=0, le=65535)]
+Seconds = Annotated[int, Field(gt=0, le=10 * 366 * 86400)]
+
+
+REDIS_QUERY: Final = frozenset({"db", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile"})
+
+
+def redis_url(url: str) -> str:
+    """Refuse what `store` can't connect to; says nothing of the URL, which may hold a password."""
+    if url == "embedded:" or (url.startswith("embedded:") and not url.startswith("embedded://")):
+        return url
+    try:
+        parts = urlsplit(url)
+        scheme = parts.scheme
+        if scheme in {"redis+sentinel", "redis+cluster"}:
+            hosts = [host.rpartition(":") for host in parts.netloc.rpartition("@")[2].split(",")]
+            addressed = all(host or (name and not name.isdigit()) for host, _, name in hosts)
+        else:
+            addressed = bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        raise reject("is no URL; write e.g. redis://host:6379/0") from None
+    match scheme:
+        case "redis" | "rediss":
+            if not addressed:
+                raise reject(f"must name a host and, if any, a port from 1 to 65535: {scheme}://host:6379/0")
+            if not re.fullmatch(r"(/\d{0,5})?", parts.path):
+                raise reject(f"must end in a database number, if in anything: {scheme}://host:6379/0")
+        case "unix":
+            if parts.hostname or not re.match(r"/[^/]", parts.path):
+                raise reject("must hold an absolute path: unix:///run/valkey.sock")
+        case "redis+sentinel":
+            if not addressed or len(parts.path) < 2:
+                raise reject("must be redis+sentinel://host:26379,host:26379/name-of-primary")
+            raise reject("redis+sentinel is not available in this version; use redis, rediss or unix")
+        case "redis+cluster":
+            if not addressed:
+                raise reject("must be redis+cluster://host:7000,host:7001")
+            raise reject("redis+cluster is not available in this version; use redis, rediss or unix")
+        case _:
+            raise reject(
+                "must begin with embedded:, redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://"
+            )
+    unknown = {pair.partition("=")[0] for pair in parts.query.split("&") if pair} - REDIS_QUERY
+    if unknown or parts.fragment:
+        raise reject(f"may hold after a ? only {', '.join(sorted(REDIS_QUERY))}, and nothing after a #")
+    return url
+
+
+RedisUrl = Annotated[str, AfterValidator(redis_url), Field(repr=False)]
+
+
+def secret_of_size(path: str, least: int) -> None:
+    try:
+        secret = Path(path).read_bytes().rstrip(b"\r\n")
+    except OSError as error:
+        raise reject(f"can't be read ({error.strerror}); give the path of a readable file") from None
+    if len(secret) < least:
+        raise reject(f"must hold at least {least * 8} random bits ({least} bytes)")
