@@ -9,10 +9,10 @@ from service.errors import ConfigError
 from service.metrics import Metrics
 from service.tokens.jwk import HMAC_BYTES, PUBLIC_KEY_ALGORITHMS
 from service.tokens.key_fetching import JwksByUrl
-from service.tokens.key_files import HmacFile, JwksFile, PolledKeys
-from service.tokens.key_sets import KeySource, Sleep
+from service.tokens.key_files import HmacFile, JwksFile
+from service.tokens.key_sets import KeySource
 
-__all__ = ["KeySource", "PolledKeys", "Sleep", "key_source"]
+__all__ = ["KeySource", "key_source"]
 
 
 class KeySettings(Protocol):
