@@ -384,6 +384,26 @@ async def test_the_origin_of_an_unknown_name_is_not_judged_by_a_set_that_was_ask
         await second
 
 
+async def test_the_origin_of_a_forgery_is_certain_once_the_key_it_names_is_known(verifier, idp):
+    arrived, release = asyncio.Event(), asyncio.Event()
+
+    async def slowly(request):
+        arrived.set()
+        await release.wait()
+        return web.json_response(jwks(KEY, NEXT))
+
+    idp.answer = slowly
+    first = asyncio.create_task(verifier.verify_origin(token(NEXT)))
+    await arrived.wait()
+    forged = asyncio.create_task(verifier.verify_origin(token(rsa_key("thief"), {"kid": "rsa-2"})))
+    await asyncio.sleep(0)
+    release.set()
+
+    assert await first
+    with pytest.raises(InvalidToken, match="signature"):
+        await forged
+
+
 async def test_the_origin_of_a_known_key_is_told_though_the_provider_fails(verifier, idp):
     idp.answer = _answering(b"", 500)
 

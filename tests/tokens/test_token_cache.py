@@ -124,6 +124,17 @@ async def test_a_key_that_leaves_its_set_takes_its_tokens_along(verifier_of, tmp
         await verifier.verify(text)
 
 
+async def test_a_key_whose_algorithm_is_changed_takes_its_tokens_along(verifier_of, tmp_path):
+    verifier = await verifier_of(KEY, algorithms=("RS256", "PS256"))
+    text = token(KEY)
+    await verifier.verify(text)
+    replace(tmp_path / "main.json", forge.jwks(KEY.jwk(alg="PS256")))
+    with pytest.raises(InvalidToken):
+        await verifier.verify(token(KEY, {"kid": "unknown, so that the file is read again"}))
+
+    assert verifier.remembered(text) is None
+
+
 async def test_a_key_that_stays_in_its_set_keeps_its_tokens(verifier_of, tmp_path):
     verifier = await verifier_of(KEY)
     text = token(KEY)
