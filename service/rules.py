@@ -19,10 +19,15 @@ FOREVER_MS: Final = 99_999_999_999_000
 Lua's JSON prints no more digits.
 """
 
+_FAR_S: Final = 1e12
+"""Beyond any date; what lies further off is taken as this."""
+
 
 def microseconds(at: Number) -> int:
     """A NumericDate as whole µs: exact for whole seconds, and for what has at most six decimals."""
-    return at * 1_000_000 if type(at) is int else round(at * 1_000_000)
+    if type(at) is int:
+        return at * 1_000_000
+    return round(min(max(at, -_FAR_S), _FAR_S) * 1_000_000)
 
 
 def bounds(claims: Claims, issuer: Issuer, *, store_now: int, own_now: int) -> Verdict:
@@ -37,23 +42,24 @@ def bounds(claims: Claims, issuer: Issuer, *, store_now: int, own_now: int) -> V
     iat, exp = claims.iat, claims.exp
     if iat is None or exp is None or not claims.sub or (issuer.require_jti and not claims.jti):
         return Verdict.INCOMPLETE
-    if iat < 0 or exp < iat:
+    issued, ends = microseconds(iat), microseconds(exp)
+    if issued < 0 or ends < issued:
         return Verdict.INCOMPLETE
-    if exp > iat + issuer.max_token_lifetime:
+    if ends - issued > issuer.max_token_lifetime * 1_000_000:
         return Verdict.LIVES_TOO_LONG
-    ahead_ms = store_now + issuer.clock_skew * 1000
-    if iat * 1000 > ahead_ms:
+    ahead = (store_now + issuer.clock_skew * 1000) * 1000
+    if issued > ahead:
         return Verdict.ISSUED_IN_FUTURE
-    if exp * 1000 <= max(store_now, own_now) - issuer.leeway * 1000:
+    if ends <= (max(store_now, own_now) - issuer.leeway * 1000) * 1000:
         return Verdict.EXPIRED
-    nbf = claims.nbf
-    if nbf is not None and nbf * 1000 > min(store_now, own_now) + issuer.leeway * 1000:
+    nbf, auth_time = claims.nbf, claims.auth_time
+    if nbf is not None and microseconds(nbf) > (min(store_now, own_now) + issuer.leeway * 1000) * 1000:
         return Verdict.NOT_YET_VALID
-    auth_time = claims.auth_time
     if issuer.cutoff_claim == "auth_time" and auth_time is not None:
-        if auth_time * 1000 > ahead_ms:
+        proved = microseconds(auth_time)
+        if proved > ahead:
             return Verdict.ISSUED_IN_FUTURE
-        if exp > auth_time + issuer.max_session_lifetime:
+        if ends - proved > issuer.max_session_lifetime * 1_000_000:
             return Verdict.LIVES_TOO_LONG
     return Verdict.ACTIVE
 
@@ -149,7 +155,7 @@ def cutoff_kept_for(issuer: Issuer) -> int:
 
 def jti_kept_until(issuer: Issuer, exp: Number) -> int:
     """When the entry of a revoked token can be forgotten (ms): it is expired for everybody by then."""
-    return int(min((exp + issuer.leeway + SAFETY_S) * 1000 + 1, FOREVER_MS))
+    return min(microseconds(exp) // 1000 + 1 + (issuer.leeway + SAFETY_S) * 1000, FOREVER_MS)
 
 
 def latest_exp(issuer: Issuer, now_ms: int) -> float:
