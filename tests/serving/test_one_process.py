@@ -40,6 +40,7 @@ def test_requests_pass_the_entry_of_the_service(standin):
         assert response.headers["X-Entry"] == "yes"
 
 
+@pytest.mark.row("K8S-05")
 @pytest.mark.parametrize("which", [signal.SIGTERM, signal.SIGINT])
 def test_told_to_end_it_drains_and_still_answers_and_then_ends_with_status_0(standin, which):
     with standin(drain_seconds=1.5) as process:
@@ -54,6 +55,7 @@ def test_told_to_end_it_drains_and_still_answers_and_then_ends_with_status_0(sta
         assert process.lines()[-1]["event"] == "closed"
 
 
+@pytest.mark.row("K8S-05")
 def test_a_request_under_way_is_answered_before_the_end(standin):
     with standin() as process, concurrent.futures.ThreadPoolExecutor() as pool:
         url = process.url()
@@ -80,6 +82,7 @@ def ask_until_sent_away(url):
     return answers
 
 
+@pytest.mark.row("K8S-05", "K8S-06")
 def test_no_client_is_cut_off_between_two_requests(standin):
     with standin(drain_seconds=1) as process, concurrent.futures.ThreadPoolExecutor(8) as pool:
         url = process.url()
@@ -96,6 +99,7 @@ def counted(url):
     return get(url + "/under-way")["answered"]
 
 
+@pytest.mark.row("K8S-07")
 def test_told_twice_it_ends_at_once(standin):
     with standin(drain_seconds=300) as process:
         process.url()
@@ -143,6 +147,7 @@ def test_a_start_that_fails_is_told_in_one_line(standin):
         assert process.err.read_text() == "the stand-in does not start\n"
 
 
+@pytest.mark.row("K8S-07")
 def test_at_sighup_the_callers_are_read_again(standin, settings):
     with standin() as process:
         url = process.url()
@@ -153,6 +158,7 @@ def test_at_sighup_the_callers_are_read_again(standin, settings):
         until(lambda: get(url + "/pid")["callers"] == 3)
 
 
+@pytest.mark.row("K8S-07")
 def test_a_wrong_file_at_sighup_is_logged_and_the_callers_stay(standin, settings):
     with standin() as process:
         url = process.url()

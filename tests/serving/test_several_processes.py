@@ -68,6 +68,7 @@ def test_metrics_add_up_over_the_processes_and_leave_nothing_behind(standin, tmp
         assert not list(tmp_path.glob("revoker-metrics-*"))
 
 
+@pytest.mark.row("K8S-05")
 def test_told_to_end_all_drain_finish_and_close(standin):
     with standin(workers=2) as process, concurrent.futures.ThreadPoolExecutor() as pool:
         url = process.url()
@@ -96,6 +97,7 @@ def test_ctrl_c_of_a_terminal_reaches_every_process_and_still_drains(standin):
         assert process.status() == 0
 
 
+@pytest.mark.row("K8S-07")
 def test_told_twice_all_end_at_once(standin):
     with standin(workers=2, drain_seconds=300) as process:
         found = two(process.url())
@@ -107,6 +109,7 @@ def test_told_twice_all_end_at_once(standin):
         assert all(ended(pid) for pid in found)
 
 
+@pytest.mark.row("K8S-07")
 def test_at_sighup_every_process_reads_the_callers_again_and_new_ones_have_them_too(standin, settings):
     with standin(workers=2) as process:
         url = process.url()
