@@ -15,7 +15,8 @@ from redis.asyncio.connection import (
     parse_url,
 )
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import ConnectionError as ConnectionLost
+from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
 from redis.retry import Retry
 
 from service.errors import StoreUnavailable
@@ -48,6 +49,10 @@ class Wire(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]  # asyncio types it too widely
+
+    @property
+    def open(self) -> bool:
+        return self._transport is not None
 
     def send(self, packed: bytes, replies: int, done: Done) -> None:
         """Write commands that are answered by so many replies; ``done`` gets them, errors as values."""
@@ -137,7 +142,7 @@ class Address:
             lambda replies: None if answered.done() else answered.set_result(replies),
         )
         replies = await answered
-        if replies is None:
+        if replies is None or not wire.open:
             raise StoreUnavailable("the store closed the connection")
         for reply in replies:
             if isinstance(reply, Exception):
@@ -159,6 +164,63 @@ class Address:
             "protocol": 2,
         }
         return Redis.from_pool(BlockingConnectionPool(CONNECTIONS, _WAIT * self.timeout, **options))
+
+
+class Line:
+    """A wire for commands that change something: made at the first use, and again after it ended."""
+
+    def __init__(self, address: Address) -> None:
+        self._address = address
+        self._wire: Wire | None = None
+        self._connecting: Final = asyncio.Lock()
+
+    async def execute(self, *command: Any) -> Any:
+        """Send one command; what is under way at the same time is not waited for.
+
+        Raises:
+            ConnectionLost: the connection ended; the command may or may not have been carried out.
+            TimeoutError: likewise, no answer in time: the connection is ended.
+            StoreUnavailable: there is no connection to be had.
+            ResponseError: the server's refusal.
+        """
+        answered: asyncio.Future[Replies | None] = asyncio.get_running_loop().create_future()
+        wire = self._wire or await self._connected()
+        wire.send(
+            hiredis.pack_command(command),
+            1,
+            lambda replies: None if answered.done() else answered.set_result(replies),
+        )
+        try:
+            async with asyncio.timeout(self._address.timeout):
+                replies = await answered
+        except TimeoutError:
+            wire.abort()
+            raise
+        if replies is None:
+            raise ConnectionLost("the connection to the store broke")
+        [reply] = replies
+        if isinstance(reply, Exception):
+            code = str(reply).partition(" ")[0]
+            raise _REFUSALS.get(code, ResponseError)(str(reply))
+        return reply
+
+    async def _connected(self) -> Wire:
+        async with self._connecting:
+            if self._wire is None:
+                self._wire = await self._address.wire(self._lost)
+            return self._wire
+
+    def hang_up(self) -> None:
+        """End the connection; what is under way fails."""
+        if self._wire is not None:
+            self._wire.abort()
+
+    def _lost(self, wire: Wire) -> None:
+        if wire is self._wire:
+            self._wire = None
+
+
+_REFUSALS: Final[dict[str, type[ResponseError]]] = {"NOSCRIPT": NoScriptError, "READONLY": ReadOnlyError}
 
 
 def pack(commands: Sequence[tuple[Any, ...]]) -> bytes:

@@ -13,7 +13,7 @@ from redis.exceptions import NoScriptError, ReadOnlyError
 
 from service.errors import StoreUnavailable
 from service.metrics import Metrics
-from service.store.connection import fence, hang_up
+from service.store.connection import Line, fence, hang_up
 from service.store.epoch import DataSet
 
 _LUA: Final = importlib.resources.files("service.store") / "lua"
@@ -47,6 +47,7 @@ class Scripts:
     def __init__(
         self,
         client: Redis,
+        line: Line,
         *,
         tail: Sequence[str],
         wait_replicas: int,
@@ -57,7 +58,8 @@ class Scripts:
         """Connects at the first use.
 
         Args:
-            client: To the primary.
+            client: To the primary; changes that replicas confirm go by it.
+            line: To the primary; all other changes do.
             tail: The keys that every script ends with: seq, share, epoch.
             wait_replicas: How many replicas must have a change before it counts as stored.
             timeout: For one round trip, in seconds.
@@ -65,6 +67,7 @@ class Scripts:
             data: What is known of the data set; told of each acknowledged change.
         """
         self._client = client
+        self._line = line
         self._tail = tuple(tail)
         self._wait = wait_replicas
         self._timeout = timeout
@@ -132,6 +135,7 @@ class Scripts:
         try:
             return await self._by_digest(name, keys, args)
         except ReadOnlyError:
+            self._line.hang_up()
             await hang_up(self._client)
             raise
 
@@ -157,11 +161,8 @@ class Scripts:
         return list(reply)
 
     async def _retried(self, call: tuple[Any, ...]) -> list[Any]:
-        execute: Any = self._client.execute_command
         try:
-            reply: list[Any] = await execute(*call)
-        except ConnectionLost as error:  # a pooled connection that the server has closed meanwhile
-            if isinstance(error.__cause__, TimeoutError):  # or no connection was free
-                raise
-            reply = await execute(*call)
+            reply: list[Any] = await self._line.execute(*call)
+        except ConnectionLost:
+            reply = await self._line.execute(*call)
         return reply

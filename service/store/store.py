@@ -9,7 +9,7 @@ from service.metrics import Metrics
 from service.models import Issuer
 from service.store import epoch as epochs
 from service.store.clocks import Clocks
-from service.store.connection import Address, fence, hang_up
+from service.store.connection import Address, Line, fence, hang_up
 from service.store.epoch import DataLoss, DataSet, Epoch, Reading
 from service.store.keys import Keys
 from service.store.lookups import Lookups
@@ -48,8 +48,10 @@ class Store:
         self._issuers = issuers
         self._metrics = metrics
         self._tasks: set[asyncio.Task[None]] = set()
+        self._line = Line(self._address)
         self.scripts: Final = Scripts(
             self._client,
+            self._line,
             tail=(self.keys.seq, self._share, self.keys.epoch),
             wait_replicas=wait_replicas,
             timeout=timeout,
@@ -98,6 +100,7 @@ class Store:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if hasattr(self, "lookups"):
             await self.lookups.close()
+        self._line.hang_up()
         await self._client.aclose()
 
     def sessions(self, issuer: Issuer, lifetimes: Lifetimes) -> Sessions:
