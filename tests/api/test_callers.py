@@ -199,7 +199,7 @@ async def test_guessing_is_throttled_and_a_right_secret_never_is(revoker):
     assert (await asking(revoker, basic("admin", SECRETS["admin"]))).status == 200
 
 
-@row("K8S-07")
+@row("K8S-07", "CA-03")
 async def test_two_secrets_live_side_by_side_while_one_is_replaced(start, valkey):
     def callers(*secrets, scope="introspect"):
         return [{"name": "c", "secret_sha256": [digest(each) for each in secrets], "scopes": [scope]}]

@@ -32,7 +32,7 @@ async def inactive(revoker, asked, caller="gateway"):
 # The token form
 
 
-@row("7662-01", "7662-08", "7662-18", "9068-03")
+@row("7662-01", "7662-08", "7662-18", "9068-03", "HTTP-05")
 @pytest.mark.parametrize("as_form", [True, False], ids=["form", "JSON"])
 async def test_a_genuine_token_is_active(revoker, as_form):
     token = revoker.token()
