@@ -54,7 +54,8 @@ class ForwardAuth:
         except RevokerError as error:
             response = answered(self._parts, error)
             if response.status != 503:  # about the gateway, which its user can't mend
-                response = error_response(503, "temporarily_unavailable", f"of the gateway itself: {error}")
+                told = f"of the gateway itself: {error}"
+                response = error_response(503, "temporarily_unavailable", told, {"Retry-After": "1"})
         except Exception:  # noqa: BLE001  # the boundary of the service
             response = failed()
         self._parts.metrics.requests.labels(PATH, str(response.status)).inc()

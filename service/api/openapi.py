@@ -312,8 +312,11 @@ class _Schemas:
         told = self._queries.get(kind) or self.components[kind.__name__]
         schema: Json = _without(("null", "array"), copy.deepcopy(told))
         for name, member in schema["properties"].items():
-            if name not in schema.get("required", ()):
-                member.pop("minLength", None)
+            if member.get("anyOf") == []:
+                schema["properties"][name] = False  # a list: JSON alone can say it
+            elif name not in schema.get("required", ()):
+                for bound in ("minLength", "pattern"):
+                    member.pop(bound, None)
         return {**schema, "additionalProperties": {"type": "string"}}
 
 
