@@ -1,4 +1,4 @@
-"""What is answered to bytes that are no request: no endpoint is reached by them."""
+"""What is answered before an endpoint is reached: to bytes that are no request, and to expectations."""
 
 from typing import Any
 
@@ -48,3 +48,12 @@ class Runner(web.AppRunner):
         server = await super()._make_server()
         server.__class__ = _Server
         return server
+
+
+async def expect(request: web.Request) -> web.StreamResponse | None:
+    """Ask for the body where a client waits to be asked (RFC 9110 §10.1.1)."""
+    if request.headers["Expect"].lower() != "100-continue":
+        return error_response(417, "invalid_request", "only 100-continue can be expected")
+    await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    request.writer.output_size = 0  # the answer itself has not begun
+    return None

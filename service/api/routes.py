@@ -19,6 +19,7 @@ from service.api import (
     token,
     well_known,
 )
+from service.api.connections import expect
 from service.api.endpoint import BATCH_LIMIT, Endpoint
 from service.api.observing import observed
 from service.api.parts import Parts
@@ -85,5 +86,8 @@ def _ops_routes(parts: Parts, health: probes.Health) -> list[web.RouteDef]:
 def _application(parts: Parts, routes: list[web.RouteDef]) -> web.Application:
     paths = frozenset(route.path for route in routes)
     made = web.Application(client_max_size=BATCH_LIMIT, middlewares=[observed(parts, paths)])
-    made.add_routes(routes)
+    made.add_routes(
+        web.RouteDef(each.method, each.path, each.handler, {**each.kwargs, "expect_handler": expect})
+        for each in routes
+    )
     return made

@@ -325,6 +325,14 @@ async def test_a_client_that_waits_to_be_asked_for_the_body_is_asked(revoker, pa
     assert answer == b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
+@row("HTTP-06")
+@pytest.mark.parametrize("path", ["/introspect", "/revoke", "/livez"])
+async def test_nothing_else_can_be_expected(revoker, path):
+    answer = await revoker.ask("GET" if path == "/livez" else "POST", path, headers={"Expect": "coffee"})
+
+    assert answer.error == (417, "invalid_request")
+
+
 # The table
 
 
