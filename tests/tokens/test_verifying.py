@@ -60,9 +60,10 @@ async def test_the_answer_has_the_members_of_rfc_7662_and_no_other_claims(verifi
     }  # fmt: skip
 
 
-async def test_the_answer_leaves_out_what_the_token_does_not_say(verifier_of):
+async def test_the_answer_leaves_out_what_the_token_does_not_say_in_earnest(verifier_of):
     verifier = await verifier_of(KEY, require_jti=False)
-    bare = forge(KEY, header_of(KEY), {"iss": ISSUER, "sub": "u", "aud": [AUDIENCE, "x"], "azp": "spa"})
+    said = {"iss": ISSUER, "sub": "u", "aud": [AUDIENCE, "x"], "azp": "spa", "preferred_username": 7}
+    bare = forge(KEY, header_of(KEY), said)
 
     assert json.loads((await verifier.verify(bare)).answer) == {
         "active": True, "iss": ISSUER, "sub": "u", "aud": [AUDIENCE, "x"], "client_id": "spa",
@@ -222,6 +223,8 @@ async def test_the_key_of_a_token_is_the_one_that_verified_it_whatever_its_heade
     assert claimed.claims.kid == unnamed.claims.kid == claimed.key.id
     assert len(claimed.claims.kid) == 43
     assert named.claims.kid == KEY.kid
+    origin = await verifier.verify_origin(token(nameless, {"kid": "innocent"}))
+    assert origin.claims.kid == claimed.key.id
 
 
 async def test_a_nameless_token_is_tried_with_a_bounded_number_of_keys(verifier_of):
@@ -232,6 +235,13 @@ async def test_a_nameless_token_is_tried_with_a_bounded_number_of_keys(verifier_
     assert await verifier.verify(token(crowd[16]))
     with pytest.raises(InvalidToken, match="signature"):
         await verifier.verify(token(crowd[16], {"kid": ABSENT}))
+
+
+async def test_keys_for_another_algorithm_do_not_count_among_those_that_are_tried(verifier_of):
+    crowd = [KEY.jwk(kid=f"crowd-{number}") for number in range(16)]
+    verifier = await verifier_of(*crowd, ec_key(), algorithms=["RS256", "ES256"])
+
+    assert await verifier.verify(token(ec_key(), {"kid": ABSENT}))
 
 
 async def test_two_keys_of_one_name_both_verify(verifier_of):
