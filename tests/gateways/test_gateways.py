@@ -8,7 +8,7 @@ import pytest
 from tests import forge
 
 IDENTITY = ("x-auth-subject", "x-auth-session", "x-auth-client", "x-auth-scope")
-FORGED = {name: "forged" for name in IDENTITY}
+FORGED = dict.fromkeys(IDENTITY, "forged")
 
 
 def seen(backend, name):
@@ -64,8 +64,7 @@ async def test_the_gateways_own_secret_stays_between_it_and_revoker(front):
 
 async def test_a_route_can_demand_scope(front):
     assert (await front.get(front.revoker.token(scope="reports:read"), "/reports/1"))[0] == 200
-    status, headers, _ = await front.get(front.revoker.token(scope="other"), "/reports/1")
-    assert status == 403
+    assert (await front.get(front.revoker.token(scope="other"), "/reports/1"))[0] == 403
     assert (await front.get(None, "/reports/1"))[0] == 401
 
 
