@@ -135,7 +135,7 @@ async def test_a_key_whose_algorithm_is_changed_takes_its_tokens_along(verifier_
     assert verifier.remembered(text) is None
 
 
-async def test_a_key_that_stays_in_its_set_keeps_its_tokens(verifier_of, tmp_path):
+async def test_a_key_keeps_its_tokens_as_long_as_it_stays_in_its_set(verifier_of, tmp_path):
     verifier = await verifier_of(KEY)
     text = token(KEY)
     verified = await verifier.verify(text)
@@ -143,6 +143,11 @@ async def test_a_key_that_stays_in_its_set_keeps_its_tokens(verifier_of, tmp_pat
 
     assert await verifier.verify(token(rsa_key("rsa-2")))
     assert verifier.remembered(text) is verified
+
+    replace(tmp_path / "main.json", forge.jwks(rsa_key("rsa-2")))
+    with pytest.raises(InvalidToken):
+        await verifier.verify(token(KEY, {"kid": "unknown, so that the file is read again"}))
+    assert verifier.remembered(text) is None
 
 
 def replace(path, key_set):
