@@ -1,0 +1,115 @@
+"""The store by itself: on a real server, and its scripts on a stand-in too."""
+
+import contextlib
+import time
+import uuid
+
+import fakeredis
+import pytest
+from prometheus_client import CollectorRegistry
+from redis.asyncio import Redis
+
+from service.metrics import Metrics
+from service.models import Issuer
+from service.store.connection import Address, Line
+from service.store.keys import Keys
+from service.store.revocations import Revocations
+from service.store.scripts import Scripts
+from service.store.store import Store
+
+MAIN = Issuer(name="main", iss="https://idp.example.com")
+OTHER = Issuer(name="other", iss="https://other.example.com", max_token_lifetime=600, horizon=600)
+ISSUERS = {issuer.iss: issuer for issuer in (MAIN, OTHER)}
+IMMORTAL = ("epoch", "seq", "blocks", "keys:main", "keys:other")
+"""What DESIGN §4 lets stand without an end, and the blocks, which must be found again after a loss."""
+
+
+def store_on(valkey, prefix, *, timeout=0.25, now=time.time, wait_replicas=0):
+    return Store(
+        url=valkey.url,
+        password=None,
+        prefix=prefix,
+        timeout=timeout,
+        wait_replicas=wait_replicas,
+        policy="cutoff",
+        issuers=ISSUERS,
+        metrics=Metrics(CollectorRegistry()),
+        now=now,
+    )
+
+
+@contextlib.asynccontextmanager
+async def opened(store):
+    store.open()
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+@pytest.fixture
+def prefix():
+    return f"t{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture
+async def store(valkey, prefix):
+    """A store that runs, on the server that all share."""
+    made = store_on(valkey, prefix)
+    await made.init()
+    async with opened(made):
+        await made.lookups.touch()
+        yield made
+
+
+class Changes:
+    """Revocations with the client they write by; both servers behave alike or the tests fail."""
+
+    def __init__(self, client, revocations, keys):
+        self.client = client
+        self.revocations = revocations
+        self.keys = keys
+
+    async def now(self):
+        whole, micros = await self.client.time()
+        return whole * 1000 + micros // 1000
+
+
+class Unknown:
+    """What is known of a data set before its first reading: nothing."""
+
+    known = None
+
+    def wrote(self, *_):
+        return True
+
+
+class StandIn:
+    """A line to a server that is none."""
+
+    def __init__(self, client):
+        self.execute = client.execute_command
+
+
+@pytest.fixture(params=["fakeredis", "valkey"])
+async def changes(request, valkey, prefix):
+    """Every key left behind must be due to expire, but for those that DESIGN lists."""
+    fake = request.param == "fakeredis"
+    client = fakeredis.FakeAsyncRedis() if fake else Redis.from_url(valkey.url)
+    keys, metrics = Keys(prefix), Metrics(CollectorRegistry())
+    line = StandIn(client) if fake else Line(Address(valkey.url, timeout=0.25))
+    scripts = Scripts(
+        client,
+        line,
+        tail=(keys.seq, keys.share("me"), keys.epoch),
+        wait_replicas=0,
+        timeout=0.25,
+        metrics=metrics,
+        data=Unknown,
+    )
+    yield Changes(client, Revocations(scripts, keys, ISSUERS, metrics), keys)
+    if not fake:
+        line.hang_up()
+    immortal = {key.decode() async for key in client.scan_iter(f"{prefix}:*") if await client.ttl(key) == -1}
+    await client.aclose()
+    assert immortal <= {f"{prefix}:{name}" for name in IMMORTAL}

@@ -1,0 +1,237 @@
+"""Lookups that coalesce, watched from the server's side and disturbed in every way."""
+
+import asyncio
+import time
+
+import pytest
+
+from service.errors import StoreRefused, StoreUnavailable
+from service.models import Claims, Mark
+from service.store.lookups import BATCH, UNDER_WAY
+from tests.servers import Valkey
+from tests.store.conftest import MAIN, opened, store_on
+
+NONE = (None,) * 6
+
+
+def calls(valkey, command="mget"):
+    with valkey.client() as client:
+        return client.info("commandstats").get(f"cmdstat_{command}", {}).get("calls", 0)
+
+
+def keys_of(store, jti, sub="alice"):
+    return store.keys.of_token(Claims(jti=jti, sub=sub), MAIN)
+
+
+@pytest.fixture
+async def alone(own_valkey, prefix):
+    """A store whose watch is still, on a server of its own: every command there is a lookup's."""
+    made = store_on(own_valkey, prefix)
+    await made.init()
+    async with opened(made):
+        await made.lookups.touch()
+        for task in made._tasks:
+            task.cancel()
+        await asyncio.gather(*made._tasks, return_exceptions=True)
+        yield made
+
+
+async def test_all_that_ask_in_one_turn_leave_as_one_command_with_equal_keys_once(alone, own_valkey):
+    before = calls(own_valkey)
+    found = await asyncio.gather(*(alone.lookups.find(keys_of(alone, str(n % 7))) for n in range(100)))
+    assert len(found) == 100
+    assert calls(own_valkey) == before + 1
+    with own_valkey.client() as client, client.monitor() as monitor:
+        asking = asyncio.gather(*(alone.lookups.find(keys_of(alone, str(n % 7))) for n in range(100)))
+        await asking
+        said = await asyncio.to_thread(lambda: [monitor.next_command()["command"] for _ in range(3)])
+    assert [each.split(" ")[0] for each in said] == ["TIME", "MGET", "ROLE"]
+    asked = said[1].split(" ")[1:]
+    assert len(asked) == len(set(asked)) == 7 + 1 + 2 + 3, "jtis, user, issuer and its keys, and the tail"
+
+
+async def test_each_gets_its_own_answer(alone):
+    for jti in ("1", "3"):
+        await alone.revocations.revoke_token(MAIN, jti, None)
+    found = await asyncio.gather(*(alone.lookups.find(keys_of(alone, str(n))) for n in range(5)))
+    assert [each.standing.jti is not None for each in found] == [False, True, False, True, False]
+    together = await alone.lookups.find_all([keys_of(alone, str(n)) for n in range(5)])
+    assert [each.standing.jti is not None for each in together] == [False, True, False, True, False]
+    assert await alone.lookups.find_all([]) == []
+
+
+async def test_no_command_asks_for_more_than_a_bounded_number(alone, own_valkey):
+    before = calls(own_valkey)
+    count = 3 * BATCH + 1
+    found = await alone.lookups.find_all([keys_of(alone, str(n)) for n in range(count)])
+    assert len(found) == count
+    assert calls(own_valkey) == before + 4
+
+
+async def test_several_batches_are_under_way_at_once(alone, own_valkey):
+    own_valkey.hang()
+    asked = []
+    for n in range(5):
+        asked.append(alone.lookups.find(keys_of(alone, str(n))))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+    assert len(alone.lookups._under_way) == 5
+    own_valkey.resume()
+    assert len(await asyncio.gather(*asked)) == 5
+
+
+async def test_beyond_what_may_be_under_way_lookups_wait_and_are_answered(alone):
+    count = (UNDER_WAY + 8) * BATCH
+    keys = keys_of(alone, "1")
+    found = await asyncio.gather(*(alone.lookups.find_all([keys] * BATCH) for _ in range(count // BATCH)))
+    assert sum(map(len, found)) == count
+
+
+async def test_a_cancelled_lookup_harms_no_other(alone):
+    await alone.revocations.revoke_token(MAIN, "1", None)
+    asked = [alone.lookups.find(keys_of(alone, str(n))) for n in range(3)]
+    groups = [asyncio.ensure_future(alone.lookups.find_all([keys_of(alone, "1")] * 2)) for _ in range(2)]
+    asked[0].cancel()
+    groups[0].cancel()
+    found = await asyncio.gather(*asked[1:])
+    assert [each.standing.jti is not None for each in found] == [True, False]
+    assert len(await groups[1]) == 2
+    await asyncio.sleep(0)
+    assert asked[0].cancelled()
+
+
+async def test_what_cannot_be_read_fails_those_that_asked_for_it_alone(alone, own_valkey):
+    with own_valkey.client() as client:
+        client.set(alone.keys.jti(MAIN, "bad"), "not a time")
+        client.set(alone.keys.user_of(MAIN, "bad"), "{")
+    asked = [keys_of(alone, "1"), keys_of(alone, "bad"), keys_of(alone, "2", sub="bad"), keys_of(alone, "3")]
+    found = await asyncio.gather(*map(alone.lookups.find, asked), return_exceptions=True)
+    assert [isinstance(each, StoreRefused) for each in found] == [False, True, True, False]
+    assert all(each.standing.jti is None for each in (found[0], found[3]))
+
+
+@pytest.mark.parametrize("name", ["seq", "share"])
+async def test_numbers_that_cannot_be_read_give_no_verdict(alone, own_valkey, name):
+    key = {"seq": alone.keys.seq, "share": alone._share}[name]
+    with own_valkey.client() as client:
+        client.set(key, "many")
+        with pytest.raises(StoreRefused):
+            await asyncio.wait_for(alone.lookups.find(keys_of(alone, "1")), 1)
+        client.delete(key)
+    assert (await asyncio.wait_for(alone.lookups.find(keys_of(alone, "1")), 1)).standing.jti is None
+
+
+async def test_a_lookup_fails_at_its_deadline_and_the_next_one_after_the_hang_succeeds(alone, own_valkey):
+    own_valkey.hang()
+    began = time.monotonic()
+    with pytest.raises(StoreUnavailable):
+        await alone.lookups.find(keys_of(alone, "1"))
+    assert 0.2 < time.monotonic() - began < 0.6
+    own_valkey.resume()
+    await eventually(alone)
+
+
+async def eventually(store, within=2.0):
+    deadline = time.monotonic() + within
+    while True:
+        try:
+            return await store.lookups.find(keys_of(store, "1"))
+        except (StoreUnavailable, StoreRefused):
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.01)
+
+
+async def test_a_lookup_whose_loss_cannot_be_settled_in_time_fails_at_its_deadline(alone, own_valkey):
+    with own_valkey.client() as client:
+        client.flushall()
+    async with alone.data._lock:  # somebody settles, and does not come to an end
+        began = time.monotonic()
+        with pytest.raises(StoreUnavailable):
+            await asyncio.wait_for(alone.lookups.find(keys_of(alone, "1")), 2)
+        assert time.monotonic() - began < 0.6
+    assert (await eventually(alone)).standing.loss > 0
+
+
+async def test_a_broken_connection_is_made_again_and_the_lookup_sent_once_more(alone, own_valkey):
+    for _ in range(5):
+        with own_valkey.client() as client:
+            client.client_kill_filter(_type="normal", skipme=True)
+        assert (await alone.lookups.find(keys_of(alone, "1"))).standing.jti is None
+
+
+async def test_a_server_that_is_down_fails_at_once_and_is_found_again(alone, own_valkey):
+    own_valkey.kill()
+    with pytest.raises(StoreUnavailable):
+        await alone.lookups.find(keys_of(alone, "1"))
+    own_valkey.start()
+    assert (await eventually(alone)).standing.jti is None
+
+
+async def test_a_replica_gives_no_verdict(alone, own_valkey, tmp_path):
+    primary = Valkey(tmp_path / "primary").start()
+    try:
+        with own_valkey.client() as client:
+            client.replicaof("127.0.0.1", str(primary.port))
+            with pytest.raises((StoreRefused, StoreUnavailable)):
+                await alone.lookups.find(keys_of(alone, "1"))
+            client.config_set("replica-serve-stale-data", "no")
+            primary.kill()
+            deadline = time.monotonic() + 5
+            while client.info("replication")["master_link_status"] == "up":
+                assert time.monotonic() < deadline
+                await asyncio.sleep(0.01)
+            with pytest.raises((StoreRefused, StoreUnavailable)):
+                await alone.lookups.find(keys_of(alone, "1"))
+            client.replicaof("NO", "ONE")
+        await eventually(alone)
+    finally:
+        primary.kill()
+
+
+async def test_a_server_that_still_loads_gives_no_verdict(alone, own_valkey):
+    await alone.revocations.revoke_token(MAIN, "1", None)
+    with own_valkey.client() as client:
+        for n in range(1000):
+            client.set(f"filler:{n}", n)
+    own_valkey.kill()
+    own_valkey.options = (*own_valkey.options, "--key-load-delay", "1000")
+    starting = asyncio.ensure_future(asyncio.to_thread(own_valkey.start))
+    said = set()
+    while not starting.done() or "" not in said:
+        try:
+            assert (await alone.lookups.find(keys_of(alone, "1"))).standing.jti is not None
+            said.add("")
+        except StoreUnavailable as error:
+            said.add(str(error))
+        await asyncio.sleep(0.01)
+    assert "the store answered LOADING" in said
+
+
+async def test_a_revocation_answered_by_one_instance_is_seen_by_the_next_lookup_of_another(
+    valkey, store, prefix
+):
+    other = store_on(valkey, prefix)
+    async with opened(other):
+        await other.lookups.touch()
+
+        async def seen(n):
+            at = await store.revocations.revoke_token(MAIN, f"{n}", None)
+            return (await other.lookups.find(keys_of(other, f"{n}"))).standing.jti == Mark(at)
+
+        missed = 0
+        for start in range(0, 10_000, 50):
+            missed += (await asyncio.gather(*map(seen, range(start, start + 50)))).count(False)
+        assert missed == 0
+
+
+async def test_closing_fails_what_is_under_way(own_valkey, prefix):
+    store = store_on(own_valkey, prefix)
+    await store.init()
+    store.open()
+    await store.lookups.touch()
+    own_valkey.hang()
+    asked = store.lookups.find(keys_of(store, "1"))
+    await asyncio.sleep(0)
+    await store.close()
+    with pytest.raises(StoreUnavailable):
+        await asyncio.wait_for(asked, 1)
