@@ -46,7 +46,7 @@ async def introspect(parts: Parts, kept: Kept, token: str, caller: Caller) -> by
         ActiveRefreshToken(
             active=True,
             client_id=session.client_id,
-            exp=min(session.ends, session.used + kept.idle_timeout * 1000) // 1000,
+            exp=_end(kept, session) // 1000,
             sub=session.sub,
             iss=kept.issuer.iss,
             sid=session.sid,
@@ -56,10 +56,17 @@ async def introspect(parts: Parts, kept: Kept, token: str, caller: Caller) -> by
 
 
 async def verdict(parts: Parts, kept: Kept, session: Session) -> Verdict:
-    """What cutoffs and blocks say about a session, as the primary says now."""
+    """What time, cutoffs and blocks say about a session, as the primary says now."""
     claims = Claims(sub=session.sub, sid=session.sid, client_id=session.client_id)
     found = await parts.store.lookups.find(parts.store.keys.of_token(claims, kept.issuer))
+    if _end(kept, session) <= found.now:
+        return Verdict.EXPIRED
     return cut_off(claims, kept.issuer, found.standing, found.now, session.start)
+
+
+def _end(kept: Kept, session: Session) -> int:
+    """When the session ends if it is not used again, in ms."""
+    return min(session.ends, session.used + kept.idle_timeout * 1000)
 
 
 async def revoke(parts: Parts, kept: Kept, token: str, caller: Caller, peer: str) -> None:

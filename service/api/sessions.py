@@ -1,6 +1,7 @@
 """``/sessions``: a login has happened; list, end and elevate what came of it."""
 
 import base64
+import re
 from typing import Annotated, Final
 
 import msgspec
@@ -17,6 +18,8 @@ from service.store.lookups import Found
 from service.store.sessions import Refusal
 
 _audit = structlog.get_logger("audit")
+
+_PLACE: Final = re.compile(r"([0-9]{1,15}):([A-Za-z0-9_-]{38})").fullmatch
 
 Short = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
 Scope = Annotated[
@@ -281,10 +284,12 @@ def _cursor(place: tuple[int, str]) -> str:
 
 def _place(cursor: str) -> tuple[int, str]:
     try:
-        end_ms, _, sid = base64.b64decode(cursor + "==", altchars=b"-_").decode().partition(":")
-        return int(end_ms), sid
+        place = _PLACE(base64.b64decode(cursor + "==", altchars=b"-_").decode())
     except ValueError:
-        raise InvalidRequest("cursor is none that was given out") from None
+        place = None
+    if place is None:
+        raise InvalidRequest("cursor is none that was given out")
+    return int(place[1]), place[2]
 
 
 ENDPOINTS: Final = (
