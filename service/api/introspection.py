@@ -130,7 +130,8 @@ class Introspection:
     async def _judge(self, raw: bytes, caller: Caller) -> bytes:
         asked = endpoint.decoded(raw, decode)
         if asked.token is not None:
-            endpoint.refuse_ambiguous(raw, TOKEN)
+            if raw.count(b'"') != 4:  # more than one name and one text
+                endpoint.refuse_ambiguous(raw, TOKEN)
             return await self._judge_token(asked.token, caller)
         endpoint.refuse_ambiguous(raw, CLAIMS)
         issuer = issuer_of_claims(asked, caller)
