@@ -19,11 +19,14 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from service.callers import digest, new_secret
 from service.errors import ConfigError
 from service.settings import Settings, settle
+from service.tokens import keystore
 from service.tokens.files import write_private
 from service.tokens.private_keys import SigningKey, key_in
+from service.tokens.refresh import new_refresh_key_file
 
 FOLDER: Final = Path(".revoker")
 ISSUER: Final = "https://dev.revoker.test"
+SESSIONS_ISSUER: Final = "https://sessions.revoker.test"
 AUDIENCE: Final = "api://dev"
 CLIENT: Final = "dev-client"
 KEY_VARIABLE: Final = "REVOKER_DEV_TOKEN_KEY"
@@ -58,6 +61,7 @@ def prepare(environ: Mapping[str, str], folder: Path = FOLDER) -> Development:
         admin = known.get("REVOKER_ADMIN_SECRET") or new_secret()[0]
         key = _key(folder / "dev-key.pem")
         write_private(folder / "dev-jwks.json", json.dumps({"keys": [key.public]}, indent=1).encode())
+        _make_session_keys(folder)
     except (OSError, ValueError) as error:
         raise ConfigError([f"{folder}: is not usable for the development set-up: {error}"]) from None
     settings = settle(
@@ -76,10 +80,23 @@ def prepare(environ: Mapping[str, str], folder: Path = FOLDER) -> Development:
                 {"name": "gateway", "secret_sha256": [digest(gateway)], "scopes": ["introspect"]},
                 {"name": "admin", "secret_sha256": [digest(admin)], "scopes": list(ADMIN_SCOPES)},
             ],
+            "sessions": {
+                "issuer": SESSIONS_ISSUER,
+                "audiences": [AUDIENCE],
+                "signing_keys_dir": str(folder / "keys"),
+                "refresh_key_file": str(folder / "refresh.key"),
+            },
         },
         environ,
     )
     return Development(folder=folder, settings=settings, gateway_secret=gateway, admin_secret=admin)
+
+
+def _make_session_keys(folder: Path) -> None:
+    if not (folder / "keys").exists():
+        keystore.generate(folder / "keys", "ES256", time.time())
+    if not (folder / "refresh.key").exists():
+        new_refresh_key_file(folder / "refresh.key")
 
 
 def welcome(development: Development, url: str) -> str:
