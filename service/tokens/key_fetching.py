@@ -59,9 +59,11 @@ class JwksByUrl(KeySource):
             timeout=aiohttp.ClientTimeout(total=self._timeout_s),
             connector=aiohttp.TCPConnector(force_close=True),
             cookie_jar=aiohttp.DummyCookieJar(),
-            headers={"Accept": "application/jwk-set+json, application/json"},
+            headers={
+                "Accept": "application/jwk-set+json, application/json",
+                "Accept-Encoding": "identity",
+            },
             auto_decompress=False,
-            skip_auto_headers=("Accept-Encoding",),
         )
         self._fetch_now(self._session)
         self._refreshing = asyncio.create_task(self._refresh_for_ever(self._session))

@@ -211,6 +211,11 @@ async def _bomb(request):
     return web.Response(body=BOMB, headers={"Content-Encoding": "gzip"})
 
 
+async def _compressed(request):
+    body = gzip.compress(json.dumps(jwks(NEXT)).encode())
+    return web.Response(body=body, headers={"Content-Encoding": "gzip"})
+
+
 async def _redirect(request):
     if request.path == "/elsewhere":
         return web.json_response(jwks(NEXT))
@@ -238,6 +243,7 @@ MISBEHAVIOUR = {
     "is too large": _oversize,
     "never ends": _endless,
     "sends a bomb": _bomb,
+    "compresses unasked": _compressed,
     "redirects": _redirect,
     "hangs up": _truncated,
     "fails": _answering(json.dumps(jwks(NEXT)), 500),
@@ -410,23 +416,27 @@ async def test_the_origin_of_a_known_key_is_told_though_the_provider_fails(verif
     assert (await verifier.verify_origin(token(KEY))).claims.kid == "rsa-1"
 
 
-async def test_connections_are_closed_and_nothing_is_sent_but_the_request(source, naps, idp, metrics):
+async def test_connections_are_closed_and_nothing_is_sent_but_the_request(naps, idp, metrics):
     seen = []
 
     async def noting(request):
-        seen.append(request)
+        seen.append(request.headers)
         response = await idp.serve_keys(request)
         response.set_cookie("tracking", "1")
         return response
 
-    await naps.begun(1)
     idp.answer = noting
+    named = idp.url.replace("127.0.0.1", "localhost")  # an address is given no cookies
+    source = JwksByUrl("main", named, ["RS256"], metrics, sleep=naps)
+    await source.start()
+    await naps.begun(1)
     await naps.end()
-    await naps.end()
+    await source.close()
 
-    assert [request.headers["Connection"] for request in seen] == ["close", "close"]
-    assert not any("Cookie" in request.headers for request in seen)
-    assert not any("gzip" in request.headers.get("Accept-Encoding", "") for request in seen)
+    assert source.ready
+    assert [headers["Connection"] for headers in seen] == ["close", "close"]
+    assert [headers["Accept-Encoding"] for headers in seen] == ["identity", "identity"]
+    assert not any("Cookie" in headers for headers in seen)
 
 
 async def test_a_source_that_is_closed_leaves_nobody_waiting(verifier, source, idp):
