@@ -361,3 +361,34 @@ def test_a_login_is_neither_in_the_future_nor_longer_ago_than_a_session_lasts(au
     assert verdict(token(iat=NOW // 1000, auth_time=auth_time), issuer) is expected
     if expected is not Verdict.ACTIVE:
         assert verdict(token(iat=NOW // 1000, auth_time=auth_time), MAIN) is Verdict.ACTIVE
+
+
+def test_an_excepted_session_is_spared_by_the_soft_cutoff_alone():
+    for standing, sid, expected in (
+        (UserStanding(soft=NOW, sid="a"), "a", Verdict.ACTIVE),
+        (UserStanding(soft=NOW, sid="a"), "b", Verdict.USER_CUTOFF),
+        (UserStanding(soft=NOW, sid="a"), None, Verdict.USER_CUTOFF),
+        (UserStanding(hard=NOW, soft=NOW, sid="a"), "a", Verdict.USER_CUTOFF),
+        (UserStanding(soft=NOW), "", Verdict.USER_CUTOFF),
+    ):
+        assert verdict(token(sid=sid), MAIN, Standing(user=standing)) is expected
+
+
+def test_the_longest_token_of_the_fastest_clock_ends_no_later_than_a_jti_without_exp_is_kept():
+    claims = token(iat=NOW // 1000 + MAIN.clock_skew, life=MAIN.max_token_lifetime)
+    assert verdict(claims, MAIN) is Verdict.ACTIVE
+    assert claims.exp <= rules.latest_exp(MAIN, NOW)
+
+
+@pytest.mark.parametrize("jti", [None, ""])
+def test_a_token_without_jti_is_active_only_where_the_issuer_needs_none(jti):
+    assert verdict(token(jti=jti), MAIN) is Verdict.INCOMPLETE
+    assert verdict(token(jti=jti), Issuer(name="m", iss="i", require_jti=False)) is Verdict.ACTIVE
+
+
+def test_the_login_counts_where_it_is_earlier_than_the_token():
+    issuer = Issuer(name="m", iss="i", cutoff_claim="auth_time", max_session_lifetime=86400)
+    claims = token(auth_time=NOW // 1000 - 1000)
+    for standing in (Standing(user=UserStanding(hard=NOW - 900_000)), Standing(issuer=Mark(NOW - 900_000))):
+        assert verdict(claims, issuer, standing) is not Verdict.ACTIVE
+        assert verdict(claims, MAIN, standing) is Verdict.ACTIVE

@@ -192,9 +192,13 @@ async def test_a_server_that_still_loads_gives_no_verdict(alone, own_valkey):
     await alone.revocations.revoke_token(MAIN, "1", None)
     with own_valkey.client() as client:
         for n in range(1000):
-            client.set(f"filler:{n}", n)
+            client.set(f"filler:{n}", "x" * 100)
+        client.bgrewriteaof()
+        while client.info("persistence")["aof_rewrite_in_progress"]:
+            await asyncio.sleep(0.01)
     own_valkey.kill()
-    own_valkey.options = (*own_valkey.options, "--key-load-delay", "1000")
+    slowly = ("--key-load-delay", "1000", "--loading-process-events-interval-bytes", "1024")
+    own_valkey.options = (*own_valkey.options, *slowly)
     starting = asyncio.ensure_future(asyncio.to_thread(own_valkey.start))
     said = set()
     while not starting.done() or "" not in said:

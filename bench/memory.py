@@ -1,0 +1,54 @@
+"""What one revoked jti costs in the store's memory: ``python -m bench.memory [how many]``."""
+
+import sys
+import tempfile
+import uuid
+from pathlib import Path
+
+import redis
+
+from service.models import Issuer
+from service.store.keys import Keys
+from service.store.scripts import TEXTS
+from tests.servers import Valkey
+
+MAIN = Issuer(name="main", iss="https://idp.example.com")
+PIPELINED = 5000
+
+
+def used(client: redis.Redis) -> int:
+    """Bytes in use; what lies in the buffers of clients is not data."""
+    memory = client.info("memory")
+    return memory["used_memory"] - memory["mem_clients_normal"]
+
+
+def bytes_each(client: redis.Redis, count: int) -> float:
+    """Revoke so many tokens by the service's own script and say what one of them costs."""
+    keys = Keys("rv")
+    tail = (keys.seq, keys.share("bench"), keys.epoch)
+    digest = client.script_load(TEXTS["revoke_token"].decode())
+    client.evalsha(digest, 4, keys.jti(MAIN, "first"), *tail, "", 86_492_000)
+    before = used(client)
+    for start in range(0, count, PIPELINED):
+        pipeline = client.pipeline(transaction=False)
+        for _ in range(min(PIPELINED, count - start)):
+            pipeline.evalsha(digest, 4, keys.jti(MAIN, str(uuid.uuid4())), *tail, "", 86_492_000)
+        pipeline.execute()
+    return (used(client) - before) / count
+
+
+def main() -> None:
+    count = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
+    with tempfile.TemporaryDirectory() as folder:
+        server = Valkey(Path(folder), "--appendonly", "no").start()
+        try:
+            with server.client() as client:
+                version = client.info("server").get("valkey_version", "?")
+                each = bytes_each(client, count)
+                print(f"Valkey {version}: {each:.1f} bytes for one of {count:,} revoked jtis")
+        finally:
+            server.kill()
+
+
+if __name__ == "__main__":
+    main()

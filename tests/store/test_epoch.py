@@ -1,0 +1,175 @@
+"""Moments at which lost data could slip through: between a write and its answer, a reading and its use."""
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from service.metrics import Metrics
+from service.models import Claims
+from service.rules import FOREVER_MS
+from service.store.epoch import DataSet, Epoch, Known, Reading
+from tests.store.conftest import MAIN
+
+E1 = b"e1 0 0 new"
+
+
+class Server:
+    """What a data set is read from and written to; ``done`` says in which order."""
+
+    def __init__(self, reading):
+        self.reading = reading
+        self.done = []
+
+    async def read(self):
+        return self.reading
+
+    async def set_epoch(self, stood, new_id, latest, finding, cutoff):
+        self.done.append("set_epoch")
+        noticed = max(self.reading.now, latest)
+        text = f"{new_id} {noticed} {noticed if cutoff is None else cutoff} {finding}".encode()
+        self.reading = Reading(text, self.reading.seq, self.reading.share, self.reading.now)
+        return True, text, self.reading.seq, self.reading.share or 0
+
+    async def write_back(self):
+        self.done.append("write_back")
+
+
+async def known_data_set(policy="cutoff", *, seq=10, share=5, now=1000):
+    server = Server(Reading(E1, seq, share, now))
+    data = DataSet(
+        policy=policy,
+        metrics=Metrics(CollectorRegistry()),
+        read=server.read,
+        set_epoch=server.set_epoch,
+        write_back=server.write_back,
+    )
+    await data.settle()
+    server.done.clear()
+    return data, server
+
+
+@pytest.mark.parametrize(
+    "found", [None, b"other 0 0 new", b"other 5000 5000 cutoff", b"not an epoch", b"e1 0 0 accepted"]
+)
+async def test_blocks_and_keys_are_back_before_anybody_can_see_that_the_loss_is_settled(found):
+    data, server = await known_data_set()
+    server.reading = Reading(found, 10, 5, 2000)
+    await data.settle()
+    assert server.done[0] == "write_back"
+
+
+async def test_an_answer_is_adopted_and_an_older_snapshot_is_not():
+    for noticed, answer in ((1000, True), (5000, True), (999, False)):
+        data, server = await known_data_set()
+        server.reading = Reading(b"other %d %d cutoff" % (noticed, noticed), 1, None, 6000)
+        await data.settle()
+        assert ("set_epoch" not in server.done) is answer
+        assert data.epoch.cutoff == (noticed if answer else 6000)
+
+
+async def test_a_clock_that_went_back_makes_no_snapshot_an_answer():
+    data, server = await known_data_set(now=50_000)
+    assert data.confirms(data.known, E1, b"10", b"5", 20_000)
+    server.reading = Reading(b"other 30000 30000 cutoff", 10, 5, 20_500)
+    await data.settle()
+    assert data.epoch.cutoff >= 50_000
+
+
+@pytest.mark.parametrize(
+    ("epoch", "seq", "share", "confirmed"),
+    [
+        (E1, b"10", b"5", True),
+        (E1, b"11", b"6", True),
+        (E1, b"9", b"5", False),
+        (E1, b"99", b"4", False),
+        (E1, b"99", None, False),
+        (E1, None, b"5", False),
+        (None, b"10", b"5", False),
+        (b"e2 0 0 new", b"10", b"5", False),
+    ],
+)
+async def test_a_reading_counts_only_if_it_shows_all_that_was_known(epoch, seq, share, confirmed):
+    data, _ = await known_data_set()
+    assert data.confirms(data.known, epoch, seq, share, 1001) is confirmed
+
+
+async def test_a_reading_is_compared_with_what_was_known_when_it_was_asked_for():
+    data, _ = await known_data_set()
+    before = data.known
+    assert data.wrote(before, E1, 11, 6)
+    assert data.confirms(before, E1, b"10", b"5", 1001)
+    assert not data.confirms(data.known, E1, b"10", b"5", 1001)
+
+
+@pytest.mark.parametrize(("seq", "share"), [(10, 6), (99, 5), (99, 1)])
+async def test_a_write_that_does_not_raise_the_numbers_shows_a_loss_that_no_later_write_hides(seq, share):
+    data, server = await known_data_set()
+    for more in range(20):
+        data.wrote(data.known, E1, seq + more, share + more)
+    server.reading = Reading(E1, seq + 19, share + 19, 1100)
+    await data.settle()
+    assert data.epoch.finding == "cutoff"
+
+
+async def test_writes_whose_answers_come_out_of_order_are_no_loss():
+    data, _ = await known_data_set()
+    before = data.known
+    for more in (3, 1, 2):
+        assert data.wrote(before, E1, 10 + more, 5 + more)
+    assert data.known == Known(E1, 13, 8)
+
+
+async def test_a_share_that_has_expired_while_this_process_slept_is_no_loss():
+    data, server = await known_data_set()
+    assert data.wrote(data.known, E1, 11, 6)
+    server.reading = Reading(E1, 11, None, 1000 + 90_000_000)
+    await data.settle()
+    assert data.epoch == Epoch.parse(E1)
+
+
+@pytest.mark.parametrize("policy", ["cutoff", "ignore", "refuse"])
+async def test_a_refusal_stands_until_it_is_accepted_whatever_is_lost_meanwhile(policy):
+    data, server = await known_data_set(policy)
+    server.reading = Reading(b"r 2000 0 refused", 10, 5, 2000)
+    await data.settle()
+    server.reading = Reading(None, 0, None, 3000)
+    await data.settle()
+    assert data.refusal is not None
+    server.reading = Reading(b"a 4000 0 accepted", 0, None, 4000)
+    await data.settle()
+    assert data.refusal is None
+
+
+async def test_a_block_whose_answer_came_after_the_loss_is_made_again(store, valkey, monkeypatch):
+    execute, answered = store._line.execute, []
+
+    async def losing(*command):
+        reply = await execute(*command)
+        if not answered:
+            answered.append(reply)
+            with valkey.client() as client:
+                client.delete(*client.scan_iter(f"{store.keys.epoch.split(':')[0]}:*"))
+            await store.data.settle()
+        return reply
+
+    monkeypatch.setattr(store._line, "execute", losing)
+    assert await store.revocations.block_user(MAIN, "alice", until=None, reason="") == FOREVER_MS
+    found = await store.lookups.find(store.keys.of_token(Claims(sub="alice", jti="1"), MAIN))
+    assert found.standing.user.blocked == FOREVER_MS
+    assert len(answered) == 1
+
+
+async def test_what_was_read_before_a_block_does_not_make_this_process_forget_it(store, monkeypatch):
+    confirms = store.data.confirms
+    blocked = []
+
+    def late(*reading):
+        if not blocked:
+            blocked.append(store.revocations.remembered.blocks.setdefault("tag", FOREVER_MS))
+            store.revocations.remembered.changes += 1
+        return confirms(*reading)
+
+    monkeypatch.setattr(store.data, "confirms", late)
+    assert await store.watch._remember()
+    assert store.revocations.remembered.blocks == {"tag": FOREVER_MS}
+    assert await store.watch._remember()
+    assert store.revocations.remembered.blocks == {}

@@ -1,0 +1,11 @@
+from bench.memory import bytes_each
+from tests.servers import Valkey
+
+
+def test_a_revoked_jti_costs_at_most_125_bytes(tmp_path):
+    server = Valkey(tmp_path / "valkey", "--appendonly", "no").start()
+    try:
+        with server.client() as client:
+            assert bytes_each(client, 50_000) <= 125
+    finally:
+        server.kill()
