@@ -325,6 +325,8 @@ async def test_jwks_05_a_set_that_was_not_refreshed_for_a_day_is_believed_no_lon
 ):
     text = token(KEY)
     await verifier.verify(text)
+    clock.now += KEEP_S
+    await naps.end()
     idp.answer = _answering(b"", 500)
     clock.now += KEEP_S
     await naps.end()
@@ -498,14 +500,16 @@ async def test_a_file_is_read_at_start_and_again_when_it_was_replaced(
 
 
 @pytest.mark.parametrize(
-    "contents", [b"", b"{", b"\xff", b" " * (MAX_SET_BYTES + 1), None], ids=lambda c: repr(c)[:9]
+    "contents",
+    [b"", b"{", b"\xff", json.dumps(jwks(NEXT)).encode() + b" " * MAX_SET_BYTES, None],
+    ids=lambda c: repr(c)[:9],
 )
 async def test_the_last_good_set_survives_a_file_that_is_spoilt(
     file_source, file_of_keys, naps, metrics, contents
 ):
     verifier = trusting(file_source, metrics)
     if contents is None:
-        aside = file_of_keys.rename(file_of_keys.with_suffix(".aside"))
+        aside = file_of_keys.parent.rename(file_of_keys.parent.with_suffix(".aside"))
     else:
         file_of_keys.write_bytes(contents)
     await naps.end()
@@ -518,7 +522,7 @@ async def test_the_last_good_set_survives_a_file_that_is_spoilt(
         await verifier.verify_origin(token(NEXT))
 
     if contents is None:
-        aside.rename(file_of_keys)
+        aside.rename(file_of_keys.parent)
     else:
         file_of_keys.write_text(json.dumps(jwks(KEY)))
     await naps.end()
