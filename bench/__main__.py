@@ -7,7 +7,7 @@ import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
-from bench import store_size, throughput
+from bench import sessions, store_size, throughput
 from bench.bench import Bench
 from bench.load import Load
 from bench.material import Material
@@ -16,7 +16,8 @@ from bench.report import Section, document
 from bench.servers import Servers
 
 STORE_SIZE = "store-size"
-CHOICES = (*throughput.SUBJECTS, STORE_SIZE)
+SESSIONS = "sessions"
+CHOICES = (*throughput.SUBJECTS, STORE_SIZE, SESSIONS)
 
 
 def arguments() -> argparse.Namespace:
@@ -64,6 +65,8 @@ def measured(bench: Bench, selected: set[str]) -> list[Section]:
         sections.append(throughput.run(bench, selected))
     if STORE_SIZE in selected:
         sections.append(store_size.run(bench))
+    if SESSIONS in selected:
+        sections.append(sessions.run(bench))
     return sections
 
 

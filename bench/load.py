@@ -47,15 +47,19 @@ class Load:
         Raises:
             RuntimeError: an answer was not 2xx, or a connection broke: such a run measures nothing.
         """
+        if workload.prepare:
+            workload.prepare()
         sent = (url, workload.bodies)
         arguments = [str(workload.bodies), workload.path, workload.authorization, str(self._sent[sent])]
         if self._wrk:
-            script = str(_HERE / "wrk.lua")
+            script = str(_HERE / workload.script)
             duration = f"{max(1, round(seconds))}s"
             command = [
                 *(self._wrk, "-t1", f"-c{connections}", f"-d{duration}", "-s", script, url, "--"),
                 *arguments,
             ]
+        elif workload.script != "wrk.lua":
+            raise RuntimeError(f"{workload.name} is measured with wrk, which is not installed")
         else:
             command = [
                 sys.executable,

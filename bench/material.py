@@ -6,6 +6,7 @@ import json
 import secrets
 import time
 import uuid
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +14,10 @@ from typing import Any
 
 import jwt
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 ISSUER = "https://idp.example.com"
+SESSIONS_ISSUER = "https://sessions.example.com"
 AUDIENCE = "api://orders"
 CALLER = "edge-gateway"
 KEY_ID = "bench-1"
@@ -34,6 +36,8 @@ class Workload:
     Attributes:
         bodies: One line each.
         units: Tokens in one request.
+        script: Of ``wrk``; any but the usual one needs ``wrk``.
+        prepare: Called before each run.
     """
 
     name: str
@@ -41,6 +45,8 @@ class Workload:
     bodies: Path
     authorization: str
     units: int = 1
+    script: str = "wrk.lua"
+    prepare: Callable[[], None] | None = None
 
 
 class Material:
@@ -114,6 +120,13 @@ def _sign(pem: bytes, claims: list[dict[str, Any]]) -> list[str]:
         jwt.encode({**each, "aud": AUDIENCE, "scope": "orders:read"}, key, "RS256", header)  # type: ignore[arg-type]
         for each in claims
     ]
+
+
+def signing_key(algorithm: str) -> Any:
+    """A fresh private key for the sessions."""
+    if algorithm == "EdDSA":
+        return ed25519.Ed25519PrivateKey.generate()
+    return ec.generate_private_key(ec.SECP256R1())
 
 
 def _line(body: Any) -> str:

@@ -1,10 +1,13 @@
 """The servers that are compared, each ready to take load."""
 
+import secrets
 import sys
 from contextlib import ExitStack
 from pathlib import Path
 
-from bench.material import AUDIENCE, CALLER, ISSUER, Material
+from cryptography.hazmat.primitives import serialization
+
+from bench.material import AUDIENCE, CALLER, ISSUER, SESSIONS_ISSUER, Material, signing_key
 from bench.processes import Cores, Process, Valkey, answers, free_port
 
 _CONFIG = """\
@@ -24,7 +27,15 @@ jwks_file = "{jwks}"
 [[callers]]
 name = "{caller}"
 secret_sha256 = ["{digest}"]
-scopes = ["introspect", "revoke"]
+scopes = ["introspect", "revoke", "sessions"]
+"""
+
+_SESSIONS = """
+[sessions]
+issuer = "{issuer}"
+audiences = ["{audience}"]
+signing_keys_dir = "{folder}"
+refresh_key_file = "{folder}.refresh"
 """
 
 
@@ -60,8 +71,22 @@ class Servers:
         port = free_port()
         return self._start(["bench.naive", str(port), store.url, self._material.digest], port)
 
-    def revoker(self, store: Valkey, *, workers: int = 1, cores: frozenset[int] | None = None) -> Server:
-        """A real process with a configuration file; ``cores`` for another number of workers."""
+    def revoker(
+        self,
+        store: Valkey,
+        *,
+        workers: int = 1,
+        cores: frozenset[int] | None = None,
+        sessions: str | None = None,
+    ) -> Server:
+        """A real process with a configuration file.
+
+        Args:
+            store: Of its own.
+            workers: How many processes.
+            cores: For another number of workers.
+            sessions: The algorithm with which it signs the tokens of sessions; None: it keeps none.
+        """
         port = free_port()
         name = self._next()
         jwks = self._folder / f"revoker-{name}.jwks"
@@ -78,6 +103,7 @@ class Servers:
                 caller=CALLER,
                 digest=self._material.digest,
             )
+            + (self._sessions(name, sessions) if sessions else "")
         )
         init = Process(
             [sys.executable, "-m", "service", "store", "init", "--config", str(config)],
@@ -86,6 +112,19 @@ class Servers:
         )
         init.await_end()
         return self._start(["service", "serve", "--config", str(config)], port, cores)
+
+    def _sessions(self, name: int, algorithm: str) -> str:
+        folder = self._folder / f"signing-{name}"
+        folder.mkdir()
+        (folder / "key.pem").write_bytes(
+            signing_key(algorithm).private_bytes(
+                serialization.Encoding.PEM,
+                serialization.PrivateFormat.PKCS8,
+                serialization.NoEncryption(),
+            )
+        )
+        Path(f"{folder}.refresh").write_text(f"{secrets.token_urlsafe(32)}\n")
+        return _SESSIONS.format(issuer=SESSIONS_ISSUER, audience=AUDIENCE, folder=folder)
 
     def _start(self, module: list[str], port: int, cores: frozenset[int] | None = None) -> Server:
         log = self._folder / f"server-{self._next()}.log"
