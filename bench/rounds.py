@@ -16,12 +16,13 @@ from bench.processes import Process
 
 @dataclass(frozen=True)
 class Subject:
-    """One thing that is measured: a server under a workload."""
+    """One thing that is measured: a server under a workload; ``connections`` where not as many as others."""
 
     name: str
     url: str
     process: Process
     workload: Workload
+    connections: int | None = None
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,9 @@ class Results:
     def p99(self, name: str) -> Spread:
         return Spread.of([each.run.p99 for each in self._samples[name]])
 
+    def failed(self, name: str) -> int:
+        return sum(each.run.failed for each in self._samples[name])
+
     def cpu(self, name: str) -> Spread:
         return Spread.of([each.cpu for each in self._samples[name]])
 
@@ -92,16 +96,19 @@ def measure(
     """Measure all subjects; before the first round each runs for a while that does not count."""
     samples: dict[str, list[Sample]] = {subject.name: [] for subject in subjects}
     for subject in subjects:
-        load.run(subject.url, subject.workload, connections=connections, seconds=2)
+        opened = subject.connections or connections
+        load.run(subject.url, subject.workload, connections=opened, seconds=2)
     for number in range(1, rounds + 1):
         for subject in subjects:
             before = subject.process.cpu_seconds()
-            run = load.run(subject.url, subject.workload, connections=connections, seconds=seconds)
+            opened = subject.connections or connections
+            run = load.run(subject.url, subject.workload, connections=opened, seconds=seconds)
             cpu = (subject.process.cpu_seconds() - before) * 1e6 / run.requests
             samples[subject.name].append(Sample(run, cpu, subject.workload.units))
             print(
                 f"round {number:2} of {rounds}  {subject.name:<20} {run.rate:9,.0f} requests/s"
-                f"  p50 {run.p50 / 1000:6.2f} ms  p99 {run.p99 / 1000:6.2f} ms  {cpu:7.1f} µs CPU",
+                f"  p50 {run.p50 / 1000:6.2f} ms  p99 {run.p99 / 1000:6.2f} ms  {cpu:7.1f} µs CPU"
+                f"{f'  {run.failed} FAILED' if run.failed else ''}",
                 flush=True,
             )
     return Results(samples)

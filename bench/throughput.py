@@ -7,6 +7,7 @@ from bench.report import Section, Target, figure, table
 from bench.rounds import Results, Subject, measure
 
 FLOOR, NAIVE, CLAIMS, WARM, COLD, BATCH = "floor", "naive", "claims", "warm", "cold", "batch"
+BATCH_CONNECTIONS = 8
 SUBJECTS = (NAIVE, CLAIMS, WARM, COLD, BATCH)
 
 _WORDS = {
@@ -15,7 +16,7 @@ _WORDS = {
     CLAIMS: "Revoker, claims form",
     WARM: "Revoker, token form, verified before",
     COLD: "Revoker, token form, RS256 to be verified",
-    BATCH: "Revoker, batch of 100 claims",
+    BATCH: f"Revoker, batch of 100 claims, {BATCH_CONNECTIONS} connections",
 }
 
 
@@ -38,7 +39,8 @@ def run(bench: Bench, only: Collection[str]) -> Section:
         if name in only:
             workload = form()
             bench.prove_active(revoker, workload)
-            subjects.append(Subject(name, revoker.url, revoker.process, workload))
+            opened = BATCH_CONNECTIONS if name == BATCH else None
+            subjects.append(Subject(name, revoker.url, revoker.process, workload, opened))
     results = measure(
         subjects,
         bench.load,
@@ -69,7 +71,8 @@ def _table(results: Results) -> str:
         )
         for name in results.names
     ]
-    return table(heads, rows)
+    failed = [f"{results.failed(name)} of {name}" for name in results.names if results.failed(name)]
+    return table(heads, rows) + (f"\n\nNot answered 2xx: {', '.join(failed)}." if failed else "")
 
 
 def _targets(results: Results) -> list[Target]:
