@@ -128,7 +128,7 @@ class Service:
 
     def entry(self, handler: Handler) -> Handler:
         """The way in: what gateways ask goes past router and middleware, the rest to ``handler``."""
-        introspect = self._introspection.respond
+        introspect = self._introspection.respond_at_once
         forward_auth = self._forward_auth.respond
 
         async def enter(request: web.Request) -> web.StreamResponse:

@@ -185,20 +185,24 @@ async def read(request: web.Request, limit: int) -> tuple[Fields | None, bytes]:
 
 async def read_bytes(request: web.Request, limit: int) -> bytes:
     """Read a body of at most ``limit`` bytes."""
-    length = request.content_length
-    if length is not None and length > limit:
-        raise RequestTooLarge(f"the body is longer than {limit} bytes")
+    content = request.content
     try:
-        if length is not None:
-            return await request.read()
-        raw = bytearray()
-        async for chunk in request.content.iter_any():
-            raw += chunk
-            if len(raw) > limit:
+        if content.is_eof():  # it came whole with the head
+            raw = content.read_nowait()
+        else:
+            if (request.content_length or 0) > limit:
                 raise RequestTooLarge(f"the body is longer than {limit} bytes")
+            chunks = bytearray()
+            async for chunk in content.iter_any():
+                chunks += chunk
+                if len(chunks) > limit:
+                    break
+            raw = bytes(chunks)
     except (ConnectionError, ClientError, HttpProcessingError) as error:
         raise InvalidRequest("the body breaks off, or its encoding is broken") from error
-    return bytes(raw)
+    if len(raw) > limit:
+        raise RequestTooLarge(f"the body is longer than {limit} bytes")
+    return raw
 
 
 def form_fields(raw: bytes) -> Fields:

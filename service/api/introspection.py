@@ -6,7 +6,7 @@ This is the path on every request of every gateway. It goes straight from the co
 """
 
 import time
-from typing import Annotated, Final
+from typing import Annotated, Final, cast
 
 import msgspec
 from aiohttp import web
@@ -15,6 +15,7 @@ from service.api import endpoint, refresh_tokens
 from service.api.errors import NO_STORE
 from service.api.observing import answered, failed
 from service.api.parts import Parts
+from service.api.ready import ReadyAnswer
 from service.callers import Caller
 from service.errors import InvalidRequest, RevokerError
 from service.models import Claims, Issuer, Verdict
@@ -87,17 +88,30 @@ class Introspection:
 
     async def respond(self, request: web.Request) -> web.Response:
         """Answer one request; every error but a broken connection becomes a response."""
+        answer = await self._answer_or_error(request)
+        if isinstance(answer, bytes):
+            return web.Response(body=answer, content_type="application/json", headers=NO_STORE)
+        return answer
+
+    async def respond_at_once(self, request: web.Request) -> web.StreamResponse:
+        """As :meth:`respond`, for requests that come past router and middleware."""
+        answer = await self._answer_or_error(request)
+        if isinstance(answer, bytes):
+            return cast("web.StreamResponse", ReadyAnswer(answer))
+        return answer
+
+    async def _answer_or_error(self, request: web.Request) -> bytes | web.Response:
         began = time.perf_counter()
         try:
-            response = await self._answer(request)
+            return await self._answer(request)
         except RevokerError as error:
-            response = answered(self._parts, error)
+            return answered(self._parts, error)
         except Exception:  # noqa: BLE001  # the boundary of the service
-            response = failed()
-        self._seconds(time.perf_counter() - began)
-        return response
+            return failed()
+        finally:
+            self._seconds(time.perf_counter() - began)
 
-    async def _answer(self, request: web.Request) -> web.Response:
+    async def _answer(self, request: web.Request) -> bytes:
         parts = self._parts
         headers = request.headers
         shown = headers.getall("Authorization", ())
@@ -112,20 +126,20 @@ class Introspection:
         if SCOPE not in caller.scopes:
             caller.require(SCOPE)
         raw = await endpoint.read_bytes(request, endpoint.BODY_LIMIT)
-        return _response(await self._judge(raw, caller))
+        return await self._judge(raw, caller)
 
-    async def _answer_anyone(self, request: web.Request) -> web.Response:
+    async def _answer_anyone(self, request: web.Request) -> bytes:
         """The long way: a caller that was not seen before, a form, or something that is refused."""
         endpoint.refuse_query(request)
         fields, raw = await endpoint.read(request, endpoint.BODY_LIMIT)
         caller = endpoint.authenticate(self._parts, request, fields)
         caller.require(SCOPE)
         if fields is None:
-            return _response(await self._judge(raw, caller))
+            return await self._judge(raw, caller)
         token = fields.get("token")
         if token is None:
             raise InvalidRequest("token is missing")
-        return _response(await self._judge_token(token, caller))
+        return await self._judge_token(token, caller)
 
     async def _judge(self, raw: bytes, caller: Caller) -> bytes:
         asked = endpoint.decoded(raw, decode)
@@ -146,7 +160,3 @@ class Introspection:
         if judged.verdict is Verdict.ACTIVE and judged.token is not None:
             return judged.token.answer
         return INACTIVE
-
-
-def _response(body: bytes) -> web.Response:
-    return web.Response(body=body, content_type="application/json", headers=NO_STORE)

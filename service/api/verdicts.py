@@ -1,9 +1,9 @@
 """From a token to a verdict: what every endpoint that judges tokens has in common."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Final
 
+import msgspec
 import structlog
 
 from service.callers import Caller
@@ -19,8 +19,7 @@ from service.tokens.verifying import VerifiedToken, Verifier
 _log = structlog.get_logger("service")
 
 
-@dataclass(frozen=True, slots=True)
-class Judged:
+class Judged(msgspec.Struct, frozen=True, gc=False):
     """A verdict with what it rests on; ``standing`` is None where nothing was looked up."""
 
     verdict: Verdict
