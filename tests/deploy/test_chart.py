@@ -1,0 +1,423 @@
+"""The chart as helm renders it: valid for Kubernetes, safe, and what it says of the service is so."""
+
+import base64
+import json
+import math
+import re
+import tomllib
+
+import pytest
+import yaml
+from kubernetes_validate import ValidationError, validate
+from kubernetes_validate.utils import SchemaNotFoundError
+
+from service import __version__
+from service.callers import digest
+from service.serving import SHUTDOWN_SECONDS
+from tests.deploy.conftest import CHART, CI_VALUES
+
+OLDEST, NEWEST = "1.30", "1.37"
+CUSTOM = {
+    "monitoring.coreos.com/v1 ServiceMonitor",
+    "monitoring.coreos.com/v1 PrometheusRule",
+    "gateway.networking.k8s.io/v1 HTTPRoute",
+    "cert-manager.io/v1 Certificate",
+}
+"""Kinds that Kubernetes itself has no schema of; their shape is looked at below, by hand."""
+
+LEAST = {
+    "valkey.enabled": True,
+    "config.issuers": [
+        {
+            "name": "main",
+            "issuer": "https://idp.example.com",
+            "audiences": ["api://orders"],
+            "jwks_uri": "https://idp.example.com/jwks.json",
+        }
+    ],
+}
+
+
+def toml_of(rendered, name="revoker"):
+    return tomllib.loads(rendered.one("ConfigMap", name)["data"]["revoker.toml"])
+
+
+# Form
+
+
+@pytest.mark.parametrize("values", CI_VALUES, ids=lambda path: path.stem)
+def test_helm_lint_finds_nothing(helm, values):
+    result = helm("lint", "--strict", CHART, "--values", values)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_helm_lint_is_strict_enough_to_find_something(helm):
+    assert helm("lint", "--strict", CHART, "--set", "replicacount=3").returncode != 0
+
+
+@pytest.mark.parametrize("version", [OLDEST, NEWEST])
+def test_every_object_is_valid_in_the_oldest_and_the_newest_kubernetes(chart, version):
+    unknown = set()
+    for each in chart.objects:
+        try:
+            validate(each, version, strict=True)
+        except SchemaNotFoundError:
+            unknown.add(f"{each['apiVersion']} {each['kind']}")
+    assert unknown <= CUSTOM
+
+
+def test_the_validation_would_find_a_misspelt_field(chart):
+    broken = json.loads(json.dumps(chart.server))
+    broken["spec"]["template"]["spec"]["enableServiceLink"] = False
+    with pytest.raises(ValidationError):
+        validate(broken, NEWEST, strict=True)
+
+
+def test_the_chart_says_which_kubernetes_it_is_for():
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    assert chart["kubeVersion"] == f">={OLDEST}.0-0"
+    assert chart["appVersion"] == __version__
+
+
+def test_ci_values_between_them_render_every_template(helm):
+    seen = set()
+    for values in CI_VALUES:
+        out = helm("template", "revoker", CHART, "--values", values).stdout
+        seen |= set(re.findall(r"^# Source: revoker/(\S+)$", out, re.MULTILINE))
+    files = {str(path.relative_to(CHART)) for path in CHART.glob("templates/**/*.yaml")}
+    assert seen == files
+
+
+# Custom resources, by hand
+
+
+def test_the_service_monitor_finds_the_ops_port_of_the_service(render):
+    rendered = render(CHART / "ci/production-values.yaml")
+    monitor, service = rendered.one("ServiceMonitor")["spec"], rendered.one("Service")
+    assert monitor["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+    (endpoint,) = monitor["endpoints"]
+    assert endpoint["path"] == "/metrics"
+    assert endpoint["port"] in {port["name"] for port in service["spec"]["ports"]}
+    assert rendered.one("ServiceMonitor")["metadata"]["labels"]["release"] == "prometheus"
+
+
+def test_the_prometheus_rule_holds_the_rules(render):
+    rule = render(CHART / "ci/production-values.yaml").one("PrometheusRule")
+    rules = yaml.safe_load((CHART.parent.parent / "deploy/monitoring/rules.yaml").read_text())
+    assert rule["spec"] == rules
+    for group in rule["spec"]["groups"]:
+        assert group["rules"]
+        for each in group["rules"]:
+            assert isinstance(each["expr"], str)
+            assert ("alert" in each) != ("record" in each)
+
+
+def test_alerts_link_to_the_runbook_wherever_it_is_kept(render):
+    rule = render(
+        {**LEAST, "prometheusRule.enabled": True, "prometheusRule.runbook": "https://wiki.example/revoker"}
+    ).one("PrometheusRule")
+    alerts = [each for group in rule["spec"]["groups"] for each in group["rules"] if "alert" in each]
+    for each in alerts:
+        url = f"https://wiki.example/revoker#{each['alert'].lower()}"
+        assert each["annotations"]["runbook_url"] == url
+
+
+def test_the_route_leads_to_the_service(render):
+    rendered = render(CHART / "ci/production-values.yaml")
+    route, service = rendered.one("HTTPRoute")["spec"], rendered.one("Service")
+    assert route["parentRefs"] == [{"name": "internal", "namespace": "gateways"}]
+    (rule,) = route["rules"]
+    (backend,) = rule["backendRefs"]
+    assert backend["name"] == service["metadata"]["name"]
+    assert backend["port"] in {port["port"] for port in service["spec"]["ports"]}
+    assert rule["matches"] == [{"path": {"type": "PathPrefix", "value": "/"}}]
+
+
+def test_the_certificate_covers_the_names_of_the_service_and_is_what_is_mounted(render):
+    rendered = render(CHART / "ci/production-values.yaml")
+    certificate = rendered.one("Certificate")["spec"]
+    assert {"revoker", "revoker.identity.svc", "revoker.internal.example.com"} <= set(certificate["dnsNames"])
+    assert certificate["issuerRef"] == {
+        "name": "internal",
+        "kind": "ClusterIssuer",
+        "group": "cert-manager.io",
+    }
+    volumes = {each["name"]: each for each in rendered.server["spec"]["template"]["spec"]["volumes"]}
+    assert volumes["tls"]["secret"]["secretName"] == certificate["secretName"]
+
+
+def test_the_dashboard_is_the_one_of_deploy_monitoring(render):
+    data = render(CHART / "ci/production-values.yaml").one("ConfigMap", "-dashboard")["data"]
+    dashboard = CHART.parent.parent / "deploy/monitoring/dashboard.json"
+    assert json.loads(data["revoker.json"]) == json.loads(dashboard.read_text())
+
+
+# Safety
+
+
+def test_no_pod_may_do_more_than_the_restricted_standard_lets_it(chart):
+    seen = 0
+    for name, _, spec in chart.pods:
+        seen += 1
+        pod = spec["securityContext"]
+        assert pod["runAsNonRoot"] is True, name
+        assert pod["runAsUser"] > 0, name
+        assert pod["seccompProfile"] == {"type": "RuntimeDefault"}, name
+        assert spec["automountServiceAccountToken"] is False, name
+        assert spec["enableServiceLinks"] is False, name
+        assert not {"hostNetwork", "hostPID", "hostIPC"} & spec.keys(), name
+        allowed = {"configMap", "secret", "emptyDir", "persistentVolumeClaim"}
+        for volume in spec.get("volumes", []):
+            assert len(allowed & volume.keys()) == 1, (name, volume)
+        for container in [*spec["containers"], *spec.get("initContainers", [])]:
+            own = container["securityContext"]
+            assert own["allowPrivilegeEscalation"] is False, name
+            assert own["readOnlyRootFilesystem"] is True, name
+            assert own["capabilities"] == {"drop": ["ALL"]}, name
+            assert container["resources"]["requests"], name
+            assert container["resources"]["limits"]["memory"], name
+    assert seen >= 2
+
+
+def test_no_secret_is_in_a_config_map_or_a_manifest_that_is_no_secret(chart):
+    secrets = {
+        base64.b64decode(value).decode()
+        for each in chart.all("Secret")
+        for value in (each.get("data") or {}).values()
+    }
+    others = json.dumps([each for each in chart.objects if each["kind"] != "Secret"])
+    for secret in secrets:
+        assert json.dumps(secret.strip())[1:-1] not in others
+
+
+def test_generated_secrets_have_256_bits_and_are_kept_when_the_release_goes(render):
+    for values in (LEAST, {**LEAST, "config.sessions": {"issuer": "https://s.example", "audiences": ["a"]}}):
+        rendered = render(values)
+        generated = rendered.all("Secret")
+        assert {each["metadata"]["annotations"]["helm.sh/resource-policy"] for each in generated} == {"keep"}
+        callers = rendered.one("Secret", "-callers")["data"]
+        plain = {name: base64.b64decode(value).decode() for name, value in callers.items()}
+        assert set(plain) == {"gateway", "admin"}
+        for secret in plain.values():
+            assert len(base64.urlsafe_b64decode(secret + "=")) == 32
+        assert len(set(plain.values())) == 2
+
+
+def test_the_configuration_has_the_digests_of_the_generated_secrets(render):
+    rendered = render(LEAST)
+    secrets = rendered.one("Secret", "-callers")["data"]
+    for caller in toml_of(rendered)["callers"]:
+        assert caller["secret_sha256"] == [digest(base64.b64decode(secrets[caller["name"]]).decode())]
+
+
+def test_callers_with_digests_of_their_own_get_no_secret(render):
+    rendered = render(CHART / "ci/production-values.yaml")
+    assert rendered.all("Secret") == []
+    assert [len(each["secret_sha256"]) for each in toml_of(rendered)["callers"]] == [1, 2]
+
+
+# Inner agreement
+
+
+def test_selectors_match_the_pods_they_mean_and_no_others(chart):
+    pods = [(name, meta["labels"]) for name, meta, _ in chart.pods]
+    server = chart.server["metadata"]["name"]
+
+    def chosen(selector):
+        wanted = selector.get("matchLabels", {})
+        return {name for name, labels in pods if wanted.items() <= labels.items()}
+
+    for kind in ("Deployment", "StatefulSet"):
+        for each in chart.all(kind):
+            assert chosen(each["spec"]["selector"]) == {each["metadata"]["name"]}
+    for each in chart.all("Service"):
+        assert chosen({"matchLabels": each["spec"]["selector"]}) == {each["metadata"]["name"]}
+    for each in chart.all("PodDisruptionBudget"):
+        assert chosen(each["spec"]["selector"]) == {server}
+    for spread in chart.server["spec"]["template"]["spec"].get("topologySpreadConstraints", []):
+        assert chosen(spread["labelSelector"]) == {server}
+    for each in chart.all("HorizontalPodAutoscaler"):
+        assert each["spec"]["scaleTargetRef"]["name"] == server
+        assert "replicas" not in chart.server["spec"]
+
+
+def test_every_volume_is_mounted_and_every_mount_is_a_volume(chart):
+    for name, _, spec in chart.pods:
+        containers = [*spec["containers"], *spec.get("initContainers", [])]
+        mounted = {mount["name"] for each in containers for mount in each.get("volumeMounts", [])}
+        volumes = {each["name"] for each in spec.get("volumes", [])}
+        volumes |= {"data"} if name.endswith("-valkey") else set()
+        assert mounted == volumes, name
+
+
+def test_every_file_that_the_configuration_names_is_mounted(chart):
+    spec = chart.server["spec"]["template"]["spec"]
+    volumes = {each["name"]: each for each in spec["volumes"]}
+    mounts = {mount["mountPath"]: volumes[mount["name"]] for mount in spec["containers"][0]["volumeMounts"]}
+    for config in chart.all("ConfigMap"):
+        for path in re.findall(r"/etc/revoker/[^\"&?]+", config["data"].get("revoker.toml", "")):
+            folder, _, file = path.rpartition("/")
+            if path in mounts:
+                continue
+            volume = mounts[folder]
+            items = volume.get("secret", {}).get("items")
+            assert items is None or file in {item["path"] for item in items}, path
+
+
+def test_the_ports_of_pods_services_and_configuration_are_the_same(render):
+    rendered = render(CHART / "ci/production-values.yaml")
+    server = toml_of(rendered)["server"]
+    (container,) = rendered.server["spec"]["template"]["spec"]["containers"]
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    assert ports == {"http": server["port"], "ops": server["ops_port"]}
+    targets = {port["targetPort"] for port in rendered.one("Service")["spec"]["ports"]}
+    assert targets == set(ports)
+
+
+def test_the_time_to_end_is_enough_for_waiting_draining_and_finishing(render):
+    for drain in (0, 5, 7.5, 60):
+        rendered = render({**LEAST, "config.server.drain_seconds": drain})
+        spec = rendered.server["spec"]["template"]["spec"]
+        (container,) = spec["containers"]
+        stop = container.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
+        assert stop == math.ceil(drain)
+        assert toml_of(rendered)["server"]["drain_seconds"] == drain
+        assert spec["terminationGracePeriodSeconds"] >= stop + drain + 2 * SHUTDOWN_SECONDS + 5
+
+
+def test_a_change_of_configuration_rolls_the_pods_and_nothing_else_does(render):
+    values = {**LEAST, "callers": [{"name": "edge", "scopes": ["introspect"], "secret_sha256": ["1" * 64]}]}
+
+    def checksum(**changes):
+        template = render({**values, **changes}).server["spec"]["template"]
+        return template["metadata"]["annotations"]["checksum/config"]
+
+    assert checksum() == checksum()
+    assert checksum() != checksum(**{"config.revocation.leeway": 31})
+    assert checksum() != checksum(**{"callers[0].secret_sha256[0]": "2" * 64})
+    assert checksum() == checksum(replicaCount=5)
+
+
+# The store is declared new once
+
+
+def test_pods_and_job_declare_the_store_new_unless_the_config_map_is_there(render):
+    rendered = render(LEAST, release="prod")
+    name = "prod-store"
+    job, note = rendered.one("Job"), rendered.one("ConfigMap", name)
+    for spec in (rendered.server["spec"]["template"]["spec"], job["spec"]["template"]["spec"]):
+        (container,) = [
+            each
+            for each in [*spec.get("initContainers", []), *spec["containers"]]
+            if each["name"] == "store-init"
+        ]
+        guard = container["args"][container["args"].index("--unless") + 1]
+        mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
+        folder, _, file = guard.rpartition("/")
+        volume = next(each for each in spec["volumes"] if each["name"] == mounts[folder])
+        assert volume["configMap"] == {"name": name, "optional": True}
+        assert file in note["data"]
+
+
+def test_the_config_map_comes_after_the_job_and_stays(render):
+    rendered = render(LEAST)
+    job, note = (
+        rendered.one(kind, ending)["metadata"]["annotations"]
+        for kind, ending in (("Job", "-store-init"), ("ConfigMap", "-store"))
+    )
+    assert job["helm.sh/hook"] == note["helm.sh/hook"] == "post-install,post-upgrade"
+    assert int(job["helm.sh/hook-weight"]) < int(note["helm.sh/hook-weight"])
+    assert note["helm.sh/resource-policy"] == "keep"
+    assert "before-hook-creation" not in note["helm.sh/hook-delete-policy"]
+
+
+def test_where_it_is_not_wanted_nothing_declares_the_store_new(render):
+    rendered = render({**LEAST, "store.init": False})
+    assert rendered.all("Job") == []
+    assert "initContainers" not in rendered.server["spec"]["template"]["spec"]
+    assert [each for each in rendered.all("ConfigMap") if each["metadata"]["name"].endswith("-store")] == []
+
+
+# Network
+
+
+def test_the_network_policy_lets_in_gateways_and_prometheus_alone(render):
+    spec = render(CHART / "ci/production-values.yaml").one("NetworkPolicy")["spec"]
+    assert set(spec["policyTypes"]) == {"Ingress", "Egress"}
+    peers = {
+        rule["ports"][0]["port"]: [
+            next(iter(each.values()))["matchLabels"]
+            for each in rule["from"]
+            if each.keys() == {"namespaceSelector"}
+        ]
+        for rule in spec["ingress"]
+    }
+    assert peers == {
+        "http": [{"kubernetes.io/metadata.name": "gateways"}],
+        "ops": [{"kubernetes.io/metadata.name": "monitoring"}],
+    }
+    out = [(sorted({port["port"] for port in rule["ports"]}), rule["to"]) for rule in spec["egress"]]
+    assert [ports for ports, _ in out] == [[53], [6379], [443]]
+    assert out[1][1] == [{"ipBlock": {"cidr": "10.0.7.12/32"}}]
+    assert out[2][1] == [{"ipBlock": {"cidr": "203.0.113.0/24"}}]
+
+
+def test_a_network_policy_without_peers_lets_nobody_in(render):
+    spec = render({**LEAST, "networkPolicy.enabled": True}).one("NetworkPolicy", "revoker")["spec"]
+    for rule in spec["ingress"]:
+        (own_check,) = rule["from"]
+        assert own_check["podSelector"]["matchLabels"]["app.kubernetes.io/component"] == "test"
+    for rule in spec["egress"]:
+        assert rule["to"], "an empty list would mean everywhere"
+
+
+# Values
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"replicacount": 3}, "replicacount"),
+        ({"config.redis.url": 7}, "/config/redis/url"),
+        ({"config.server.port": 1}, "port"),
+        ({"config.revocation.data_loss": "shrug"}, "/config/revocation/data_loss"),
+        ({"callers": [{"name": "x", "scopes": ["everything"]}]}, "/callers/0/scopes/0"),
+        ({"config.issuers": []}, "at least one issuer"),
+        ({"valkey.enabled": False}, "config.redis.url"),
+        ({"tls.enabled": True}, "tls.existingSecret"),
+        ({"tls.enabled": True, "tls.certManager.enabled": True}, "issuerRef"),
+        ({"callersSecret.existing": "mine"}, "the Secret mine has no item gateway"),
+        ({"httpRoute.enabled": True}, "parentRefs"),
+        ({"ingress.enabled": True}, "ingress.hosts"),
+        ({"image.digest": "latest"}, "/image/digest"),
+    ],
+)
+def test_values_that_are_wrong_are_refused_with_their_name(helm, change, told):
+    given = [f"--set-json={name}={json.dumps(value)}" for name, value in {**LEAST, **change}.items()]
+    result = helm("template", "revoker", CHART, *given)
+    assert result.returncode != 0
+    assert told in result.stderr
+
+
+def test_every_value_has_a_line_that_says_what_it_is_for():
+    text = (CHART / "values.yaml").read_text()
+    for name in yaml.safe_load(text):
+        block = re.search(rf"((?:^#.*\n)*)^{name}:.*\n((?:^[ ].*\n)*)", text, re.MULTILINE)
+        assert "#" in block[0], name
+
+
+# What a person is told
+
+
+def test_the_notes_give_three_commands(helm):
+    given = [f"--set-json={name}={json.dumps(value)}" for name, value in LEAST.items()]
+    result = helm("install", "revoker", CHART, "--dry-run=client", "--namespace", "identity", *given)
+    assert result.returncode == 0, result.stderr
+    notes = result.stdout.partition("NOTES:")[2]
+    assert [line[2:4] for line in notes.splitlines() if re.match(r"  # \d\. ", line)]
+    for command in (
+        "helm test revoker --namespace identity",
+        "port-forward service/revoker",
+        "get secret revoker-callers",
+    ):
+        assert command in notes
