@@ -1,6 +1,7 @@
 """Around every endpoint but the introspection: request id, log line, metrics, errors → responses."""
 
 import contextlib
+import functools
 import re
 import time
 import uuid
@@ -9,6 +10,7 @@ from typing import Final
 import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
+from prometheus_client import Counter, Histogram
 
 from service import errors
 from service.api.errors import error_response, response_to
@@ -18,6 +20,8 @@ _log = structlog.get_logger("service")
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}").fullmatch
 _QUIET: Final = frozenset({"/livez", "/readyz", "/metrics"})
+_COUNTED: Final = frozenset({"/token"})
+"""Successes are as frequent as access tokens are short-lived: counted, and not logged one by one."""
 
 _REFUSALS: Final[dict[type[errors.RevokerError], str]] = {
     errors.InvalidClient: "wrong_credentials",
@@ -52,6 +56,10 @@ def observed(parts: Parts, paths: frozenset[str]) -> Middleware:
     """The middleware; ``paths`` are the routes that may stand in a metric."""
     metrics = parts.metrics
 
+    @functools.lru_cache(4096)
+    def counted(path: str, status: int) -> tuple[Counter, Histogram]:
+        return metrics.requests.labels(path, str(status)), metrics.request_seconds.labels(path)
+
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
         began = time.perf_counter()
@@ -66,9 +74,10 @@ def observed(parts: Parts, paths: frozenset[str]) -> Middleware:
         ):
             response = await _respond(parts, request, handler)
             seconds = time.perf_counter() - began
-            metrics.requests.labels(path, str(response.status)).inc()
-            metrics.request_seconds.labels(path).observe(seconds)
-            if path not in _QUIET:
+            count, duration = counted(path, response.status)
+            count.inc()
+            duration.observe(seconds)
+            if path not in _QUIET and not (path in _COUNTED and response.status < 400):
                 _log.info(
                     "request",
                     method=request.method if path != "other" else "",

@@ -1,5 +1,6 @@
 """``/sessions``: a login has happened; list, end and elevate what came of it."""
 
+import asyncio
 import base64
 import re
 from typing import Annotated, Final
@@ -228,21 +229,23 @@ async def elevate(parts: Parts, call: Call[Elevation]) -> Tokens:
 
 async def covered(parts: Parts, kept: Kept, client_id: str, start: int) -> bool:
     """Whether a client, issuer or loss cutoff covers a session, as the primary says now."""
-    return _covers(await _wide(parts, kept, client_id), start)
+    return covers(await wide(parts, kept, client_id), start)
 
 
 async def _refuse_if_covered_at_once(parts: Parts, kept: Kept, client_id: str) -> None:
     """Begin nothing that would be dead, and end no older session for it."""
-    found = await _wide(parts, kept, client_id)
-    if _covers(found, found.now):
+    found = await wide(parts, kept, client_id)
+    if covers(found, found.now):
         raise StoreRefused("everything was revoked a moment ago; log in again in two seconds")
 
 
-async def _wide(parts: Parts, kept: Kept, client_id: str) -> Found:
-    return await parts.store.lookups.find(parts.store.keys.of_token(Claims(client_id=client_id), kept.issuer))
+def wide(parts: Parts, kept: Kept, client_id: str) -> asyncio.Future[Found]:
+    """Ask for the cutoffs that lie beside the user's own keys; the answer is for :func:`covers`."""
+    return parts.store.lookups.find(parts.store.keys.of_token(Claims(client_id=client_id), kept.issuer))
 
 
-def _covers(found: Found, start: int) -> bool:
+def covers(found: Found, start: int) -> bool:
+    """Whether a client, issuer or loss cutoff covers a session that began then (ms)."""
     standing = found.standing
     cutoffs = [standing.loss, *(m.at for m in (standing.client, standing.issuer) if m)]
     return start - OWN_MARGIN_MS <= max(cutoffs)

@@ -1,6 +1,5 @@
 """``POST /token`` (RFC 6749 §6): a refresh token gives an access token and its successor."""
 
-import asyncio
 from typing import Annotated, Final
 
 import msgspec
@@ -8,7 +7,7 @@ import structlog
 
 from service.api.endpoint import NOBODY, Call, Endpoint
 from service.api.parts import Kept, Parts
-from service.api.sessions import Tokens, covered, tokens
+from service.api.sessions import Tokens, covers, tokens, wide
 from service.callers import Caller
 from service.errors import InvalidClient, InvalidGrant, InvalidRequest, InvalidScope, UnsupportedGrantType
 from service.store.keys import tag_and_start
@@ -72,23 +71,20 @@ async def _refresh(
 ) -> Tokens:
     place = tag_and_start(shown.sid)
     start = place[1] if place else 0
-    refreshed, ended = await asyncio.gather(
-        kept.sessions.refresh(shown.sid, shown.generation, scopes),
-        covered(parts, kept, shown.client_id, start),
-    )
+    asked = wide(parts, kept, shown.client_id)
+    try:
+        refreshed = await kept.sessions.refresh(shown.sid, shown.generation, scopes)
+        ended = covers(await asked, start)
+    finally:
+        asked.cancel()
     if isinstance(refreshed, Refusal):
         await _refused(parts, call, shown, refreshed)
     if ended or isinstance(refreshed, Refusal):
         raise InvalidGrant(_NO_GRANT)
     session = refreshed.session
     parts.metrics.refreshes.labels("repeated" if refreshed.repeated else "rotated").inc()
-    _audit.info(
-        "token_refreshed",
-        peer=call.peer,
-        sid=session.sid,
-        client_id=session.client_id,
-        repeated=refreshed.repeated,
-    )
+    if refreshed.repeated:
+        _audit.info("refresh_repeated", peer=call.peer, sid=session.sid, client_id=session.client_id)
     scope = " ".join(scopes) or session.scope
     return tokens(kept, session, refreshed.now, scope, refreshable=True)
 

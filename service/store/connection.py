@@ -183,19 +183,19 @@ class Line:
             StoreUnavailable: there is no connection to be had.
             ResponseError: the server's refusal.
         """
-        answered: asyncio.Future[Replies | None] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        answered: asyncio.Future[Replies | None] = loop.create_future()
         wire = self._wire or await self._connected()
         wire.send(
             hiredis.pack_command(command),
             1,
             lambda replies: None if answered.done() else answered.set_result(replies),
         )
+        late = loop.call_later(self._address.timeout, _give_up, answered, wire)
         try:
-            async with asyncio.timeout(self._address.timeout):
-                replies = await answered
-        except TimeoutError:
-            wire.abort()
-            raise
+            replies = await answered
+        finally:
+            late.cancel()
         if replies is None:
             raise ConnectionLost("the connection to the store broke")
         [reply] = replies
@@ -218,6 +218,12 @@ class Line:
     def _lost(self, wire: Wire) -> None:
         if wire is self._wire:
             self._wire = None
+
+
+def _give_up(answered: "asyncio.Future[Replies | None]", wire: Wire) -> None:
+    if not answered.done():
+        answered.set_exception(TimeoutError("the store did not answer in time"))
+        wire.abort()
 
 
 _REFUSALS: Final[dict[str, type[ResponseError]]] = {"NOSCRIPT": NoScriptError, "READONLY": ReadOnlyError}

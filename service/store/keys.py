@@ -55,6 +55,7 @@ def user_tag(iss: str, sub: str) -> str:
     return _base64url(hashlib.sha256(f"{len(iss)}:{iss}{sub}".encode()).digest()[:TAG_BYTES])
 
 
+@functools.lru_cache(maxsize=16384)
 def tag_and_start(sid: str) -> tuple[str, int] | None:
     """The user's tag and the start in ms that a ``sid`` minted here carries; None for any other."""
     if not _SID(sid):

@@ -9,11 +9,11 @@ from typing import Any, Final
 
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as ConnectionLost
-from redis.exceptions import NoScriptError, ReadOnlyError
+from redis.exceptions import NoScriptError, ReadOnlyError, RedisError
 
 from service.errors import StoreUnavailable
 from service.metrics import Metrics
-from service.store.connection import Line, fence, hang_up
+from service.store.connection import Line, hang_up
 from service.store.epoch import DataSet
 
 _LUA: Final = importlib.resources.files("service.store") / "lua"
@@ -71,7 +71,7 @@ class Scripts:
         self._tail = tuple(tail)
         self._wait = wait_replicas
         self._timeout = timeout
-        self._metrics = metrics
+        self._seconds = {each: metrics.write_seconds.labels(each) for each in ("ok", "error")}
         self._data = data
 
     async def run(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> list[Any]:
@@ -124,11 +124,12 @@ class Scripts:
         began = time.perf_counter()
         outcome = "error"
         try:
-            async with fence():
-                reply = await self._on_primary(name, (*keys, *self._tail), args)
+            reply = await self._on_primary(name, (*keys, *self._tail), args)
             outcome = "ok"
+        except (RedisError, OSError, TimeoutError) as error:
+            raise StoreUnavailable("the store did not answer, or refused") from error
         finally:
-            self._metrics.write_seconds.labels(outcome).observe(time.perf_counter() - began)
+            self._seconds[outcome].observe(time.perf_counter() - began)
         return reply
 
     async def _on_primary(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> list[Any]:
