@@ -1,5 +1,7 @@
 """Log in, refresh, list, end."""
 
+import pytest
+
 from tests.sessions.conftest import log_in
 
 
@@ -58,6 +60,7 @@ async def test_a_second_factor_changes_the_token_and_not_the_start(keeper):
     assert shown.json["acr"] == "mfa"
 
 
+@pytest.mark.row("7662-13")
 async def test_a_refresh_token_is_introspected_without_being_used(keeper):
     browser = await log_in(keeper, scope="a")
     shown = await keeper.post("/introspect", {"token": browser.refresh_token})
