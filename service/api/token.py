@@ -19,6 +19,7 @@ PATH: Final = "/token"
 _audit = structlog.get_logger("audit")
 
 _REUSED: Final = frozenset({Refusal.REUSED_PREVIOUS, Refusal.REUSED_OLDER})
+_NO_SCOPE: Final = "more scope than was granted"
 _NO_GRANT: Final = "the refresh token is wrong, spent or ended"
 
 
@@ -77,10 +78,11 @@ async def _refresh(
         ended = covers(await asked, start)
     finally:
         asked.cancel()
+    if ended and (refreshed is Refusal.SCOPE or not isinstance(refreshed, Refusal)):
+        refreshed = Refusal.REVOKED
     if isinstance(refreshed, Refusal):
         await _refused(parts, call, shown, refreshed)
-    if ended or isinstance(refreshed, Refusal):
-        raise InvalidGrant(_NO_GRANT)
+        raise InvalidScope(_NO_SCOPE) if refreshed is Refusal.SCOPE else InvalidGrant(_NO_GRANT)
     session = refreshed.session
     parts.metrics.refreshes.labels("repeated" if refreshed.repeated else "rotated").inc()
     if refreshed.repeated:
@@ -100,8 +102,6 @@ async def _refused(parts: Parts, call: Call[TokenRequest], shown: RefreshToken, 
         await parts.store.data.settle()
     else:
         _audit.info("refresh_refused", kind=why.value, **told)
-    if why is Refusal.SCOPE:
-        raise InvalidScope("more scope than was granted")
 
 
 ENDPOINTS: Final = (

@@ -414,6 +414,7 @@ async def test_a_logout_of_the_user_reaches_the_refresh_token(keeper):
         names = {"/revoke-session": {"sid": browser.sid}, "/revoke-client": {"client_id": road[1:]}}
         answer = await keeper.post(road, {"iss": SESSIONS_ISSUER, **names.get(road, {"sub": road[1:]})})
         assert answer.status == 200, answer.body
+        assert (await browser.refresh(scope="more")).error == INVALID_GRANT
         assert (await browser.refresh()).error == INVALID_GRANT
         assert not await browser.active()
         if road != "/block-user":
