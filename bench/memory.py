@@ -2,6 +2,7 @@
 
 import sys
 import tempfile
+import time
 import uuid
 from pathlib import Path
 
@@ -17,9 +18,16 @@ PIPELINED = 5000
 
 
 def used(client: redis.Redis) -> int:
-    """Bytes in use; what lies in the buffers of clients is not data."""
-    memory = client.info("memory")
-    return memory["used_memory"] - memory["mem_clients_normal"]
+    """Bytes in use once the server has moved all keys to its tables' present size.
+
+    What lies in the buffers of clients is not data.
+    """
+    deadline = time.monotonic() + 60
+    while True:
+        memory: dict[str, int] = client.info("memory")
+        if not memory.get("mem_overhead_db_hashtable_rehashing") or time.monotonic() > deadline:
+            return memory["used_memory"] - memory["mem_clients_normal"]
+        time.sleep(0.1)
 
 
 def bytes_each(client: redis.Redis, count: int) -> float:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import redis
 
 from bench.bench import Bench
+from bench.memory import used
 from bench.processes import Valkey
 from bench.report import Section, Target, figure, table
 from bench.rounds import Subject, measure
@@ -77,13 +78,13 @@ def _fill(store: Valkey, count: int) -> float:
     """
     with store.client() as client:
         [made_by_service] = client.scan_iter(match="rv:jti:main:*")
-        before = client.info("memory")["used_memory"]
+        before = used(client)
         key = ""
         for keys in _chunks(count):
             now = time.time_ns() // 1_000_000
             client.eval(_REVOKE_ALL, len(keys), *keys, now, now + _LIFETIME_MS)
             key = keys[-1]
-        after = client.info("memory")["used_memory"]
+        after = used(client)
         made, filled = _form(client, made_by_service), _form(client, key)
         if made != filled:
             raise RuntimeError(f"POST /revoke writes {made}, and measured here is {filled}")

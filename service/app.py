@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 import structlog
 from aiohttp import web
@@ -131,16 +131,16 @@ class Service:
         introspect = self._introspection.respond_at_once
         forward_auth = self._forward_auth.respond
 
-        async def enter(request: web.Request) -> web.StreamResponse:
+        def enter(request: web.Request) -> Awaitable[web.StreamResponse]:
             if (
                 request.raw_path == INTROSPECT
                 and request.method == "POST"
                 and "Expect" not in request.headers  # such a client waits for the router's 100 Continue
             ):
-                return await introspect(request)
+                return cast("Awaitable[web.StreamResponse]", introspect(request))
             if is_below(request.raw_path):
-                return await forward_auth(request)
-            return await handler(request)
+                return forward_auth(request)
+            return handler(request)
 
         return enter
 

@@ -5,7 +5,7 @@ Every function takes what it needs, its time included; none reads a clock or doe
 
 from typing import Final
 
-from service.models import Claims, Issuer, Mark, Number, Standing, Verdict
+from service.models import NOTHING, Claims, Issuer, Mark, Number, Standing, Verdict
 
 SAFETY_S: Final = 60
 """Added to every lifetime in the store, against clocks that differ a little."""
@@ -88,6 +88,8 @@ def judge(
     """
     verdict = bounds(claims, issuer, store_now=store_now, own_now=own_now)
     if verdict is not Verdict.ACTIVE:
+        return verdict
+    if standing is NOTHING and not issuer.revoked_kids:
         return verdict
     if standing.keys or issuer.revoked_kids:
         kid = claims.kid

@@ -6,14 +6,15 @@ from typing import Annotated, Final
 import msgspec
 from aiohttp import web
 
-from service.api import endpoint
+from service.api import endpoint, refresh_tokens
 from service.api.errors import NO_STORE
-from service.api.introspection import ACTIVE, CLAIMS, INACTIVE, SCOPE, TOKEN, Introspect, issuer_of_claims
+from service.api.introspection import ACTIVE, INACTIVE, SCOPE, Introspect, issuer_of_claims
 from service.api.parts import Parts
 from service.api.verdicts import Judged
 from service.callers import Caller
 from service.errors import InvalidRequest, InvalidToken, KeysUnavailable
 from service.models import Claims, Issuer, Verdict
+from service.tokens.refresh import looks_like
 from service.tokens.verifying import VerifiedToken
 
 PATH: Final = "/introspect/batch"
@@ -80,7 +81,9 @@ class BatchIntrospection:
         for place, item in enumerate(items):
             if place % _TURN == _TURN - 1:
                 await asyncio.sleep(0)
-            known = await self._check(bytes(item), caller)
+            known = self._check(bytes(item), caller)
+            if isinstance(known, str):
+                known = await self._check_token(known, caller)
             if isinstance(known, bytes):
                 answers[place] = known
             else:
@@ -92,21 +95,28 @@ class BatchIntrospection:
         body = b'{"results":[' + b",".join(answers) + b"]}"
         return web.Response(body=body, content_type="application/json", headers=NO_STORE)
 
-    async def _check(self, item: bytes, caller: Caller) -> Checked | bytes:
-        """What is to be looked up for one item, or its answer where nothing is."""
-        parts = self._parts
+    def _check(self, item: bytes, caller: Caller) -> Checked | bytes | str:
+        """What is to be looked up for one item, or its answer where nothing is, or the token it holds."""
         try:
             asked = endpoint.decoded(item, _decode_item)
-            endpoint.refuse_ambiguous(item, CLAIMS if asked.token is None else TOKEN)
-            if asked.token is None:
-                issuer = issuer_of_claims(asked, caller)
-                if issuer is None or not caller.may_see(asked.aud):
-                    parts.verdicts.foreign()
-                    return INACTIVE
-                return asked, issuer, None
-            token = parts.verifier.remembered(asked.token) or await parts.verifier.verify(asked.token)
+            endpoint.refuse_ambiguous(item)
+            if asked.token is not None:
+                return asked.token
+            issuer = issuer_of_claims(asked, caller)
         except InvalidRequest:
             return MALFORMED
+        if issuer is None or not caller.may_see(asked.aud):
+            self._parts.verdicts.foreign()
+            return INACTIVE
+        return asked, issuer, None
+
+    async def _check_token(self, text: str, caller: Caller) -> Checked | bytes:
+        """As :meth:`_check`, for the token form."""
+        parts = self._parts
+        if parts.kept is not None and looks_like(text):
+            return await refresh_tokens.introspect(parts, parts.kept, text, caller) or INACTIVE
+        try:
+            token = parts.verifier.remembered(text) or await parts.verifier.verify(text)
         except InvalidToken:
             parts.verdicts.invalid()
             return INACTIVE

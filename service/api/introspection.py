@@ -6,7 +6,7 @@ This is the path on every request of every gateway. It goes straight from the co
 """
 
 import time
-from typing import Annotated, Final, cast
+from typing import Annotated, Final
 
 import msgspec
 from aiohttp import web
@@ -26,10 +26,6 @@ SCOPE: Final = "introspect"
 
 INACTIVE: Final = b'{"active":false}'
 ACTIVE: Final = b'{"active":true}'
-
-TOKEN: Final = (b'"token"',)
-CLAIMS: Final = tuple(f'"{name}"'.encode() for name in Claims.__struct_fields__)
-"""Members that bear on the verdict: one that stands twice could mean two tokens."""
 
 
 class Introspect(Claims, frozen=True, kw_only=True, gc=False):
@@ -88,22 +84,16 @@ class Introspection:
 
     async def respond(self, request: web.Request) -> web.Response:
         """Answer one request; every error but a broken connection becomes a response."""
-        answer = await self._answer_or_error(request)
-        if isinstance(answer, bytes):
-            return web.Response(body=answer, content_type="application/json", headers=NO_STORE)
+        answer = await self.respond_at_once(request)
+        if isinstance(answer, ReadyAnswer):
+            return web.Response(body=answer.body, content_type="application/json", headers=NO_STORE)
         return answer
 
-    async def respond_at_once(self, request: web.Request) -> web.StreamResponse:
+    async def respond_at_once(self, request: web.Request) -> web.Response | ReadyAnswer:
         """As :meth:`respond`, for requests that come past router and middleware."""
-        answer = await self._answer_or_error(request)
-        if isinstance(answer, bytes):
-            return cast("web.StreamResponse", ReadyAnswer(answer))
-        return answer
-
-    async def _answer_or_error(self, request: web.Request) -> bytes | web.Response:
         began = time.perf_counter()
         try:
-            return await self._answer(request)
+            return ReadyAnswer(await self._answer(request))
         except RevokerError as error:
             return answered(self._parts, error)
         except Exception:  # noqa: BLE001  # the boundary of the service
@@ -145,9 +135,9 @@ class Introspection:
         asked = endpoint.decoded(raw, decode)
         if asked.token is not None:
             if raw.count(b'"') != 4:  # more than one name and one text
-                endpoint.refuse_ambiguous(raw, TOKEN)
+                endpoint.refuse_ambiguous(raw)
             return await self._judge_token(asked.token, caller)
-        endpoint.refuse_ambiguous(raw, CLAIMS)
+        endpoint.refuse_ambiguous(raw)
         issuer = issuer_of_claims(asked, caller)
         judged = await self._parts.verdicts.of_claims(asked, issuer, caller)
         return ACTIVE if judged.verdict is Verdict.ACTIVE else INACTIVE

@@ -3,8 +3,8 @@
 import contextlib
 import functools
 import re
+import secrets
 import time
-import uuid
 from typing import Final
 
 import structlog
@@ -64,7 +64,7 @@ def observed(parts: Parts, paths: frozenset[str]) -> Middleware:
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
         began = time.perf_counter()
         shown = request.headers.get("X-Request-Id", "")
-        request_id = shown if _REQUEST_ID(shown) else uuid.uuid4().hex
+        request_id = shown if _REQUEST_ID(shown) else secrets.token_hex(16)
         resource = request.match_info.route.resource
         path = resource.canonical if resource is not None else ""
         path = path if path in paths else "other"

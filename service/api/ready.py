@@ -40,12 +40,12 @@ class ReadyAnswer:
     Not a ``web.Response``, so nothing that is given one of these may look at its headers.
     """
 
-    __slots__ = ("_body", "keep_alive")
+    __slots__ = ("body", "keep_alive")
 
     status: Final = 200
 
     def __init__(self, body: bytes) -> None:
-        self._body = body
+        self.body: Final = body
         self.keep_alive = True
 
     def force_close(self) -> None:
@@ -60,7 +60,7 @@ class ReadyAnswer:
         if not request.keep_alive or request.version != HttpVersion11:
             self.keep_alive = False
         end = b"\r\n\r\n" if self.keep_alive else b"\r\nConnection: close\r\n\r\n"
-        transport.write(b"%b%d%b%b" % (_clock.head(), len(self._body), end, self._body))
+        transport.write(b"%b%d%b%b" % (_clock.head(), len(self.body), end, self.body))
 
     async def write_eof(self) -> None:
         """Nothing is left to be written."""
