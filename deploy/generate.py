@@ -1,13 +1,15 @@
-"""Writes what is derived from the code: docs/metrics.md, and the chart's copies and schema.
+"""Writes what is derived from the code: docs/metrics.md, docs/configuration.md, and the chart's copies and schema.
 
 `make docs` runs it; a test fails while anything it would write differs from what is there.
 """
 
 import json
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from prometheus_client import CollectorRegistry
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 from service.metrics import Metrics
 from service.settings import Settings
@@ -40,10 +42,23 @@ The alerts made of these metrics are in [runbook.md](runbook.md).
 """
 
 
+CONFIGURATION_HEAD: Final = """\
+# Configuration
+
+One TOML file, `revoker serve --config PATH` or `REVOKER_CONFIG`. Every value can be set by environment as
+`REVOKER_<SECTION>__<KEY>`, an entry of a list of tables by its number (`REVOKER_CALLERS__0__NAME`), a list as
+JSON. Only names with `__` are settings. What is wrong, unknown or unsafe stops the start: all of it is named at
+once, one line each, and the exit status is 2. SIGHUP reads the callers anew; all else needs a restart.
+
+*Made from `service/settings.py` by `make docs`.*
+"""
+
+
 def outputs() -> dict[Path, str]:
     """The files and what has to stand in them."""
     return {
         ROOT / "docs/metrics.md": metrics_page(),
+        ROOT / "docs/configuration.md": configuration_page(),
         CHART / "values.schema.json": values_schema(),
         **{
             CHART / "files" / name: (MONITORING / name).read_text(encoding="utf-8")
@@ -65,6 +80,35 @@ def metrics_page() -> str:
         )
         rows.append(f"| `{name}` | {family.type} | {shown} | {family.documentation} |\n")
     return METRICS_HEAD + "".join(sorted(rows))
+
+
+def configuration_page() -> str:
+    """A table for each section, a row for each setting."""
+    parts = [CONFIGURATION_HEAD]
+    for section, field in Settings.model_fields.items():
+        [model] = _models(field.annotation)
+        name = f"[[{section}]]" if section in {"issuers", "callers"} else f"[{section}]"
+        rows = "".join(
+            f"| `{key}` | {_default(each)} | {' '.join((each.description or '').split())} |\n"
+            for key, each in model.model_fields.items()
+        )
+        told = " ".join((model.__doc__ or "").split())
+        parts.append(f"\n## `{name}`\n\n{told}\n\n| Setting | Default | Meaning |\n| --- | --- | --- |\n{rows}")
+    return "".join(parts)
+
+
+def _models(annotation: Any) -> set[type[BaseModel]]:
+    """The sections that an annotation speaks of."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return {annotation}
+    return set().union(*(_models(each) for each in get_args(annotation)))
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
+    value = field.default
+    return f"`{json.dumps(list(value) if isinstance(value, tuple) else value)}`"
 
 
 def _values(family: Any, label: str) -> str:

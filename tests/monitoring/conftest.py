@@ -1,0 +1,270 @@
+"""A real Prometheus that scrapes real instances of the service, with the rules in hurried form."""
+
+import contextlib
+import http.client
+import http.server
+import json
+import re
+import shutil
+import subprocess
+import threading
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+import uuid
+from pathlib import Path
+
+import pytest
+import yaml
+
+from service.callers import digest
+from tests import forge
+from tests.processes import Process, until
+from tests.servers import free_port
+
+ROOT = Path(__file__).parent.parent.parent
+MONITORING = ROOT / "deploy/monitoring"
+SECRET = "a secret of the tests"
+HURRIED = {"5m": "6s", "15m": "8s", "30m": "8s", "1h": "10s", "6h": "12s", "1d": "60s"}
+LATE = """
+import time
+real = time.time
+time.time = lambda: real() + 9
+from service.__main__ import main
+main()
+"""
+"""The service on a machine whose clock is 9 s ahead."""
+
+
+def tool(name):
+    path = shutil.which(name)
+    if path is None:
+        pytest.fail(f"{name} is missing: apt-get install prometheus (make test-monitoring)", pytrace=False)
+    return path
+
+
+def hurried(rules):
+    """The same rules with every duration shortened, so that a test needs seconds and not hours."""
+    rules = json.loads(json.dumps(rules))
+    for group in rules["groups"]:
+        for rule in group["rules"]:
+            rule["expr"] = re.sub(
+                r"(\[|offset )(\d+[mhd])\b", lambda found: found[1] + HURRIED[found[2]], rule["expr"]
+            )
+            if "for" in rule:
+                rule["for"] = "1s"
+    return rules
+
+
+class Prometheus:
+    """One server, from start to stop."""
+
+    def __init__(self, folder, targets):
+        self.port = free_port()
+        self.folder = folder
+        folder.mkdir(parents=True)
+        rules = yaml.safe_load((MONITORING / "rules.yaml").read_text())
+        (folder / "rules.yaml").write_text(yaml.safe_dump(hurried(rules)))
+        scraped = [{"targets": [url.removeprefix("http://") for url in targets]}]
+        config = {
+            "global": {"scrape_interval": "500ms", "scrape_timeout": "400ms", "evaluation_interval": "500ms"},
+            "rule_files": ["rules.yaml"],
+            "scrape_configs": [{"job_name": "revoker", "static_configs": scraped}],
+        }
+        (folder / "prometheus.yaml").write_text(yaml.safe_dump(config))
+
+    def __enter__(self):
+        with (self.folder / "log").open("wb") as log:
+            self.process = subprocess.Popen(
+                [
+                    tool("prometheus"),
+                    f"--config.file={self.folder}/prometheus.yaml",
+                    f"--storage.tsdb.path={self.folder}/data",
+                    f"--web.listen-address=127.0.0.1:{self.port}",
+                    "--log.level=warn",
+                ],
+                stdout=log,
+                stderr=log,
+            )
+        until(self.is_ready)
+        return self
+
+    def __exit__(self, *_):
+        self.process.terminate()
+        self.process.wait(20)
+
+    def is_ready(self):
+        assert self.process.poll() is None, (self.folder / "log").read_text()
+        with contextlib.suppress(OSError):
+            return urllib.request.urlopen(f"http://127.0.0.1:{self.port}/-/ready").status == 200
+        return False
+
+    def ask(self, path, **query):
+        url = f"http://127.0.0.1:{self.port}/api/v1/{path}?{urllib.parse.urlencode(query)}"
+        try:
+            with urllib.request.urlopen(url) as response:
+                return json.load(response)["data"]
+        except urllib.error.HTTPError as error:
+            raise AssertionError(error.read().decode()) from None
+
+    def query(self, expression):
+        return self.ask("query", query=expression)["result"]
+
+    def firing(self):
+        """Names of the alerts that fire now."""
+        alerts = self.ask("alerts")["alerts"]
+        return {each["labels"]["alertname"] for each in alerts if each["state"] == "firing"}
+
+    def pending(self):
+        return {each["labels"]["alertname"] for each in self.ask("alerts")["alerts"]}
+
+
+class Instance(Process):
+    """One process of the service; ``with`` waits until it listens."""
+
+    def __init__(self, folder, store_url, keys_url, *, program=("-m", "service"), **sections):
+        folder.mkdir(parents=True)
+        (folder / "keys").mkdir()
+        (folder / "keys/first.json").write_text(json.dumps(forge.ec_key("own-1").private_jwk()))
+        shared = folder.parent / "refresh.key"
+        if not shared.exists():
+            shared.write_text(forge.base64url(bytes(range(32))) + "\n")
+        values = {
+            "server": {"port": free_port(), "drain_seconds": 0},
+            "redis": {"url": store_url} | sections.pop("redis", {}),
+            "revocation": sections.pop("revocation", {}),
+            "sessions": {
+                "issuer": "https://sessions.example.com",
+                "audiences": [forge.AUDIENCE],
+                "signing_keys_dir": str(folder / "keys"),
+                "refresh_key_file": str(shared),
+                "refresh_grace": 0,
+            },
+        }
+        issuer = {
+            "name": "main",
+            "issuer": forge.ISSUER,
+            "audiences": [forge.AUDIENCE],
+            "jwks_uri": keys_url,
+            "jwks_insecure": True,
+        }
+        scopes = ["introspect", "revoke", "revoke-all", "sessions"]
+        caller = {"name": "test", "secret_sha256": [digest(SECRET)], "scopes": scopes}
+        lines = [
+            *(f"[{name}]\n{table(section)}" for name, section in values.items()),
+            f"[[issuers]]\n{table(issuer)}",
+            f"[[callers]]\n{table(caller)}",
+        ]
+        (folder / "revoker.toml").write_text("\n".join(lines))
+        self.config = folder / "revoker.toml"
+        self.port = values["server"]["port"]
+        super().__init__(folder, *program, "serve", "--config", self.config)
+
+    def declare_store_new(self):
+        subprocess.run(
+            [*self.arguments[:1], "-m", "service", "store", "init", "--or-known", "--config", self.config],
+            env=self.environ,
+            check=True,
+            capture_output=True,
+            timeout=60,
+        )
+
+    def __enter__(self):
+        super().__enter__()
+        self.url()
+        return self
+
+    def post(self, path, body, *, secret=SECRET, form=False):
+        """Status and answer; a connection of its own."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        with contextlib.closing(connection):
+            headers = {
+                "Content-Type": "application/x-www-form-urlencoded" if form else "application/json",
+                **({"Authorization": f"Bearer {secret}"} if secret else {}),
+            }
+            encoded = urllib.parse.urlencode(body) if form else json.dumps(body)
+            connection.request("POST", path, encoded, headers)
+            response = connection.getresponse()
+            return response.status, json.loads(response.read() or b"{}")
+
+    def ready(self):
+        with contextlib.suppress(OSError, urllib.error.HTTPError):
+            return urllib.request.urlopen(f"http://127.0.0.1:{self.port}/readyz", timeout=2).status == 200
+        return False
+
+    @property
+    def address(self):
+        return f"http://127.0.0.1:{self.port}"
+
+
+def table(values):
+    """A table of TOML."""
+    return "".join(f"{name} = {json.dumps(value)}\n" for name, value in values.items())
+
+
+class Keys:
+    """An identity provider's JWK Set on the web; ``broken`` makes it answer 500."""
+
+    def __init__(self):
+        self.broken = False
+        keys = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                body = json.dumps(forge.jwks(forge.rsa_key("main-1"))).encode()
+                self.send_response(500 if keys.broken else 200)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_):
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/jwks.json"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+
+@pytest.fixture(scope="module")
+def keys():
+    served = Keys()
+    yield served
+    served.server.shutdown()
+    served.server.server_close()
+
+
+@pytest.fixture(autouse=True)
+def mended(keys):
+    keys.broken = False
+
+
+def ordinary_traffic(instance, seconds, every=0.01):
+    """Introspections as long as said, by tokens that are active and by one that is not."""
+    tokens = [forge.token(forge.rsa_key("main-1"), jti=str(uuid.uuid4()), sub=f"user-{n}") for n in range(5)]
+    end = time.monotonic() + seconds
+    seen = []
+    while time.monotonic() < end:
+        for token in [*tokens, "no token"]:
+            seen.append(instance.post("/introspect", {"token": token})[0])
+            time.sleep(every)
+    return seen
+
+
+@contextlib.contextmanager
+def meanwhile(work):
+    """Do the work again and again in a thread until the block ends."""
+    stopping = threading.Event()
+
+    def repeat():
+        while not stopping.is_set():
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                work()
+
+    thread = threading.Thread(target=repeat)
+    thread.start()
+    try:
+        yield
+    finally:
+        stopping.set()
+        thread.join(30)

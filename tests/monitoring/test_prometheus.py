@@ -1,0 +1,287 @@
+"""A real Prometheus, two real instances: alerts fire when their fault is made, and are silent otherwise."""
+
+import contextlib
+import json
+import subprocess
+import time
+
+import pytest
+
+from tests import forge
+from tests.monitoring.conftest import (
+    LATE,
+    MONITORING,
+    Instance,
+    Prometheus,
+    meanwhile,
+    ordinary_traffic,
+)
+from tests.monitoring.test_rules import ALERTS
+from tests.processes import until
+from tests.servers import Valkey
+
+LONG_ENOUGH = 14.0
+"""Seconds in which every hurried window is full and every alert that was to fire has."""
+
+pytestmark = pytest.mark.timeout(180)
+
+
+@contextlib.contextmanager
+def watched(folder, *instances, ready=True):
+    """The instances run and are scraped."""
+    with contextlib.ExitStack() as stack:
+        for instance in instances:
+            instance.declare_store_new()
+        for instance in instances:
+            stack.enter_context(instance)
+            if ready:
+                until(instance.ready)
+        prometheus = Prometheus(folder / "prometheus", [each.address for each in instances])
+        yield stack.enter_context(prometheus)
+
+
+def pair(folder, valkey, keys, **sections):
+    return [Instance(folder / name, valkey.url, keys.url, **sections) for name in "ab"]
+
+
+def fired(prometheus, *names):
+    """Wait until all of these fire; says what fires beside them."""
+    until(lambda: set(names) <= prometheus.firing(), 30)
+    return prometheus.firing() - set(names)
+
+
+def use_sessions(instance, sub):
+    """A login and two refreshes; the tokens that came of them."""
+    status, begun = instance.post("/sessions", {"sub": sub, "client_id": "web"})
+    assert status == 201, begun
+    tokens = [begun["refresh_token"]]
+    for _ in range(2):
+        status, refreshed = instance.post(
+            "/token",
+            {"grant_type": "refresh_token", "refresh_token": tokens[-1], "client_id": "web"},
+            secret=None,
+            form=True,
+        )
+        assert status == 200, refreshed
+        tokens.append(refreshed["refresh_token"])
+    return tokens
+
+
+@pytest.fixture(scope="module")
+def all_is_well(tmp_path_factory, keys):
+    """Two instances with everything that ordinary use is made of, scraped for a while."""
+    folder = tmp_path_factory.mktemp("well")
+    valkey = Valkey(folder / "valkey").start()
+    first, second = pair(folder, valkey, keys)
+    with watched(folder, first, second) as prometheus:
+        until(lambda: len(prometheus.query("revoker_build_info")) == 2)
+        with meanwhile(lambda: ordinary_traffic(second, 1)):
+            seen = set()
+            ever = set()
+            end = time.monotonic() + LONG_ENOUGH
+            while time.monotonic() < end:
+                seen |= set(ordinary_traffic(first, 0.5))
+                seen.add(second.post("/revoke-user", {"sub": "gone", "iss": forge.ISSUER})[0])
+                use_sessions(second, "alice")
+                ever |= prometheus.pending()
+        assert seen == {200}
+        prometheus.ever_pending = ever
+        yield prometheus
+    valkey.kill()
+
+
+@pytest.mark.parametrize("name", sorted(ALERTS))
+def test_an_alert_is_silent_while_all_is_well(all_is_well, name):
+    assert name not in all_is_well.ever_pending
+
+
+def test_every_rule_is_evaluated_without_an_error(all_is_well):
+    groups = all_is_well.ask("rules")["groups"]
+    rules = [rule for group in groups for rule in group["rules"]]
+    assert len(rules) >= len(ALERTS)
+    assert {rule["health"] for rule in rules} == {"ok"}, [rule.get("lastError") for rule in rules]
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        "job:revoker_requests:rate5m",
+        "job:revoker_no_verdicts:ratio5m",
+        "job:revoker_introspection_seconds:p99",
+        "job:revoker_slow_introspections:ratio6h",
+        "job:revoker_refused_callers:rate5m",
+    ],
+)
+def test_recording_rules_have_values(all_is_well, record):
+    (sample,) = all_is_well.query(record)
+    assert float(sample["value"][1]) >= 0
+
+
+def queries():
+    for panel in json.loads((MONITORING / "dashboard.json").read_text())["panels"]:
+        for target in panel["targets"]:
+            yield pytest.param(target["expr"], id=f"{panel['title']}-{target['refId']}")
+
+
+@pytest.mark.parametrize("expression", list(queries()))
+def test_every_query_of_the_dashboard_returns_data(all_is_well, expression):
+    for variable, value in (("$__rate_interval", "6s"), ("[1h]", "[10s]"), ("$job", "revoker")):
+        expression = expression.replace(variable, value)
+    assert "$" not in expression
+    samples = all_is_well.query(expression)
+    assert samples
+    assert any(sample["value"][1] != "NaN" for sample in samples)
+
+
+def test_the_top_row_of_the_dashboard_shows_that_all_is_well(all_is_well):
+    panels = json.loads((MONITORING / "dashboard.json").read_text())["panels"]
+
+    def shown(title):
+        (panel,) = [each for each in panels if each["title"] == title]
+        expression = panel["targets"][0]["expr"].replace("$__rate_interval", "6s").replace("$job", "revoker")
+        (sample,) = all_is_well.query(expression)
+        return float(sample["value"][1])
+
+    assert shown("Store") == 1
+    assert shown("No verdict") == 0
+    assert shown("Data lost") == 0
+    assert shown("Instances") == 2
+    assert shown("Introspections") > 1
+    assert shown("Slowest of a hundred") < 1
+
+
+# Faults
+
+
+def test_a_store_that_is_down_is_told_and_so_are_the_missing_verdicts_and_the_end(tmp_path, own_valkey, keys):
+    first, second = pair(tmp_path, own_valkey, keys)
+    with watched(tmp_path, first, second) as prometheus:
+        ordinary_traffic(first, 2)
+        own_valkey.kill()
+        with meanwhile(lambda: ordinary_traffic(first, 1)):
+            beside = fired(prometheus, "RevokerStoreDown", "RevokerNoVerdicts")
+        assert beside <= {"RevokerReplicasDisagree", "RevokerLatencyBudgetBurnsFast"}
+        for instance in (first, second):
+            instance.process.kill()
+        fired(prometheus, "RevokerAbsent")
+
+
+def test_a_store_that_hangs_is_down_as_well(tmp_path, own_valkey, keys):
+    first, second = pair(tmp_path, own_valkey, keys)
+    with watched(tmp_path, first, second) as prometheus:
+        own_valkey.hang()
+        fired(prometheus, "RevokerStoreDown")
+        own_valkey.resume()
+        until(lambda: "RevokerStoreDown" not in prometheus.firing())
+
+
+def test_tokens_that_pass_unchecked_are_told(tmp_path, own_valkey, keys):
+    first, second = pair(tmp_path, own_valkey, keys, revocation={"store_outage": "allow"})
+    with watched(tmp_path, first, second) as prometheus:
+        ordinary_traffic(first, 1)
+        own_valkey.kill()
+        with meanwhile(lambda: ordinary_traffic(first, 1)):
+            fired(prometheus, "RevokerUncheckedVerdicts", "RevokerStoreDown")
+
+
+def test_lost_data_is_told_until_it_is_accepted(tmp_path, own_valkey, keys):
+    first, second = pair(tmp_path, own_valkey, keys)
+    with watched(tmp_path, first, second) as prometheus:
+        with own_valkey.client() as client:
+            client.flushall()
+        beside = fired(prometheus, "RevokerDataLost")
+        assert beside <= {"RevokerReplicasDisagree"}
+        subprocess.run(
+            [*first.arguments[:1], "-m", "service", "store", "accept", "--config", first.config],
+            env=first.environ,
+            check=True,
+            capture_output=True,
+        )
+        until(lambda: "RevokerDataLost" not in prometheus.firing())
+
+
+def test_writes_that_fail_are_told(tmp_path, own_valkey, keys):
+    first, second = pair(tmp_path, own_valkey, keys)
+    with watched(tmp_path, first, second) as prometheus:
+        with own_valkey.client() as client:
+            client.config_set("min-replicas-to-write", 1)
+        statuses = []
+
+        def revoke():
+            statuses.append(first.post("/revoke-user", {"sub": "u", "iss": forge.ISSUER})[0])
+            time.sleep(0.1)
+
+        with meanwhile(revoke):
+            fired(prometheus, "RevokerRevocationsFail")
+        assert 503 in statuses
+
+
+def test_slow_answers_are_told_by_both_speeds_of_burning(tmp_path, own_valkey, keys):
+    first, second = pair(tmp_path, own_valkey, keys)
+    with watched(tmp_path, first, second) as prometheus, own_valkey.client() as client:
+
+        def hold_up():
+            client.execute_command("CLIENT", "PAUSE", 60, "ALL")
+            time.sleep(0.07)
+
+        with meanwhile(hold_up), meanwhile(lambda: ordinary_traffic(first, 1)):
+            fired(prometheus, "RevokerLatencyBudgetBurnsFast", "RevokerLatencyBudgetBurnsSlowly")
+
+
+def test_a_store_that_drops_and_forgets_is_told(tmp_path, keys):
+    valkey = Valkey(tmp_path / "valkey", "--appendonly", "no", "--maxmemory-policy", "allkeys-lru").start()
+    try:
+        with watched(tmp_path, *pair(tmp_path, valkey, keys)) as prometheus:
+            beside = fired(prometheus, "RevokerEvictionUnsafe", "RevokerStoreNotPersistent")
+            assert beside == set()
+    finally:
+        valkey.kill()
+
+
+def test_keys_that_cannot_be_had_are_told(tmp_path, own_valkey, keys):
+    keys.broken = True
+    first, second = pair(tmp_path, own_valkey, keys)
+    with watched(tmp_path, first, second, ready=False) as prometheus:
+        assert fired(prometheus, "RevokerKeysStale") == set()
+
+
+def test_wrong_secrets_are_told(tmp_path, own_valkey, keys):
+    first, second = pair(tmp_path, own_valkey, keys)
+    with watched(tmp_path, first, second) as prometheus:
+
+        def guess():
+            assert first.post("/introspect", {"token": "x"}, secret="guessed")[0] in {401, 429}
+            time.sleep(0.05)
+
+        with meanwhile(guess):
+            assert fired(prometheus, "RevokerCallersRefused") == set()
+
+
+def test_spent_refresh_tokens_are_told(tmp_path, own_valkey, keys):
+    first, second = pair(tmp_path, own_valkey, keys)
+    with watched(tmp_path, first, second) as prometheus:
+        until(lambda: len(prometheus.query("revoker_build_info")) == 2)
+        for number in range(30):
+            stolen = use_sessions(first, f"user-{number}")[0]
+            answer = first.post(
+                "/token",
+                {"grant_type": "refresh_token", "refresh_token": stolen, "client_id": "web"},
+                secret=None,
+                form=True,
+            )
+            assert answer[0] == 400
+        assert fired(prometheus, "RevokerRefreshReuse") == set()
+
+
+def test_instances_that_see_different_data_sets_are_told(tmp_path, own_valkey, keys):
+    first = Instance(tmp_path / "a", own_valkey.url, keys.url)
+    second = Instance(tmp_path / "b", own_valkey.url, keys.url, redis={"key_prefix": "other"})
+    with watched(tmp_path, first, second) as prometheus:
+        assert fired(prometheus, "RevokerReplicasDisagree") == set()
+
+
+def test_a_clock_that_is_wrong_is_told(tmp_path, own_valkey, keys):
+    first = Instance(tmp_path / "a", own_valkey.url, keys.url, program=("-c", LATE))
+    second = Instance(tmp_path / "b", own_valkey.url, keys.url)
+    with watched(tmp_path, first, second) as prometheus:
+        assert fired(prometheus, "RevokerClocksApart") == set()
