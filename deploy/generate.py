@@ -1,4 +1,4 @@
-"""Writes what is derived from the code: docs/metrics.md, docs/configuration.md, and the chart's copies and schema.
+"""Writes what is derived from the code: docs/metrics.md, docs/configuration.md, the chart's copies and schema.
 
 `make docs` runs it; a test fails while anything it would write differs from what is there.
 """
@@ -47,8 +47,8 @@ CONFIGURATION_HEAD: Final = """\
 
 One TOML file, `revoker serve --config PATH` or `REVOKER_CONFIG`. Every value can be set by environment as
 `REVOKER_<SECTION>__<KEY>`, an entry of a list of tables by its number (`REVOKER_CALLERS__0__NAME`), a list as
-JSON. Only names with `__` are settings. What is wrong, unknown or unsafe stops the start: all of it is named at
-once, one line each, and the exit status is 2. SIGHUP reads the callers anew; all else needs a restart.
+JSON. Only names with `__` are settings. What is wrong, unknown or unsafe stops the start: all of it is named
+at once, one line each, and the exit status is 2. SIGHUP reads the callers anew; all else needs a restart.
 
 *Made from `service/settings.py` by `make docs`.*
 """
@@ -93,7 +93,8 @@ def configuration_page() -> str:
             for key, each in model.model_fields.items()
         )
         told = " ".join((model.__doc__ or "").split())
-        parts.append(f"\n## `{name}`\n\n{told}\n\n| Setting | Default | Meaning |\n| --- | --- | --- |\n{rows}")
+        table = f"| Setting | Default | Meaning |\n| --- | --- | --- |\n{rows}"
+        parts.append(f"\n## `{name}`\n\n{told}\n\n{table}")
     return "".join(parts)
 
 
