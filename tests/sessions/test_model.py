@@ -134,6 +134,16 @@ class Model(RuleBasedStateMachine):
         assert not self.covered(login)
         return login
 
+    @rule(login=sessions, times=st.integers(1, 3))
+    def go_on(self, login, times):
+        for _ in range(times):
+            self.refresh(login, 0, None)
+
+    @rule(login=sessions, times=st.integers(1, 3), back=st.integers(1, 3))
+    def go_on_and_replay(self, login, times, back):
+        self.go_on(login, times)
+        self.refresh(login, back, None)
+
     @rule(
         login=sessions, back=st.integers(0, 3), scope=st.sampled_from([None, "read", "admin", "read admin"])
     )
@@ -202,8 +212,9 @@ class Model(RuleBasedStateMachine):
         at = self.revoked("/revoke-user", sub=self.subs[user], **asked)
         self.cutoffs[user].append((round(asked["before"] * 1000) if asked else at, ""))
 
-    @rule(login=sessions, user=users, ago=pasts)
-    def revoke_user_except(self, login, user, ago):
+    @rule(login=sessions, ago=pasts)
+    def revoke_user_except(self, login, ago):
+        user = login.sub
         asked = self.before(ago)
         at = self.revoked("/revoke-user", sub=self.subs[user], except_sid=login.sid, **asked)
         self.cutoffs[user].append((round(asked["before"] * 1000) if asked else at, login.sid))
@@ -212,17 +223,21 @@ class Model(RuleBasedStateMachine):
     def revoke_client(self, client):
         self.clients_cut[client] = self.revoked("/revoke-client", client_id=self.names[client])
 
-    @rule(user=users)
-    def block(self, user):
+    @rule(user=users, login=sessions, lasting=st.sampled_from([False, False, True]))
+    def block(self, user, login, lasting):
         assert self.ask("/block-user", {"iss": SESSIONS_ISSUER, "sub": self.subs[user]}).status == 200
         self.blocked.add(user)
+        self.access_tokens_are_active_as_the_model_says()
+        self.refresh(login, 0, None)
+        if not lasting:
+            self.unblock(user)
 
     @rule(user=users)
     def unblock(self, user):
         assert self.ask("/unblock-user", {"iss": SESSIONS_ISSUER, "sub": self.subs[user]}).status == 200
         self.blocked.discard(user)
 
-    @rule(steps=st.sampled_from([1, 1, 2, 4, 15, 17, 60]))
+    @rule(steps=st.sampled_from([1, 1, 1, 1, 1, 2, 4, 15, 17, 60]))
     def time_passes(self, steps):
         self.clockwork.pass_time(steps * STEP)
 
@@ -272,8 +287,8 @@ def test_whatever_happens_in_any_order_the_service_says_what_the_model_says(cloc
         lambda: Model(works, grace),
         settings=settings(
             settings.default,
-            max_examples=max(30, settings.default.max_examples // 4),
-            stateful_step_count=30,
+            max_examples=max(40, settings.default.max_examples // 2),
+            stateful_step_count=40,
             phases=[Phase.generate],
             deadline=None,
             suppress_health_check=list(HealthCheck),
