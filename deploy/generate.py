@@ -1,4 +1,4 @@
-"""Writes what is derived from the code: docs/metrics.md, docs/configuration.md, the chart's copies and schema.
+"""Writes what is derived from the code: two pages of docs/, and the chart's copies and schema.
 
 `make docs` runs it; a test fails while anything it would write differs from what is there.
 """
