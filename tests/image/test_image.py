@@ -6,11 +6,13 @@ import shlex
 import subprocess
 import sys
 import tomllib
+from pathlib import Path
 
+import pytest
 import yaml
 
-from tests.deploy.conftest import CHART, ROOT
-
+ROOT = Path(__file__).parent.parent.parent
+CHART = ROOT / "helm/revoker"
 DOCKERFILE = ROOT / "deploy/Dockerfile"
 COMPOSE = ROOT / "deploy/compose.yaml"
 
@@ -22,18 +24,7 @@ def instructions(stage=-1):
     return [tuple(line.split(" ", 1)) for line in stages[stage].splitlines() if line.strip()]
 
 
-def test_hadolint_finds_nothing(hadolint):
-    result = subprocess.run(
-        [hadolint, "--failure-threshold", "info", DOCKERFILE], capture_output=True, text=True, timeout=60
-    )
-    assert result.returncode == 0, result.stdout
-
-
-def test_hadolint_would_find_something(hadolint):
-    bad = "FROM python\nRUN apt-get install curl\nCMD serve\n"
-    assert subprocess.run([hadolint, "-"], input=bad, text=True, capture_output=True).returncode != 0
-
-
+@pytest.mark.row("K8S-08")
 def test_the_image_runs_without_a_shell_and_as_the_user_of_the_chart():
     last = dict(instructions())
     for name in ("ENTRYPOINT", "CMD"):
