@@ -88,20 +88,27 @@ class Scripts:
             StoreRefused: likewise, and the server is no primary.
         """
         for _ in range(2):
-            said, whole = await self._noted(name, keys, args)
+            said, whole = await self._noted(name, keys, args, repeatable=True)
             if whole:
                 return said
             await self._data().settle()
         raise StoreUnavailable("the store lost data while it was written to")
 
     async def call(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> list[Any]:
-        """Run a script once; returns and raises as :meth:`run`."""
-        said, _ = await self._noted(name, keys, args)
+        """Run a script that must not be repeated; returns and raises as :meth:`run`."""
+        said, _ = await self._noted(name, keys, args, repeatable=False)
         return said
 
-    async def _noted(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> tuple[list[Any], bool]:
+    async def _noted(
+        self, name: str, keys: Sequence[str], args: Sequence[Any], *, repeatable: bool
+    ) -> tuple[list[Any], bool]:
         before = self._data().known
-        reply = await self.execute(name, keys, args)
+        try:
+            reply = await self.execute(name, keys, args)
+        except StoreUnavailable as error:
+            if not repeatable or not isinstance(error.__cause__, ConnectionLost):
+                raise
+            reply = await self.execute(name, keys, args)
         if not reply or not isinstance(reply[-1], list):
             return reply, True
         *said, (seq, share, epoch) = reply
@@ -151,19 +158,13 @@ class Scripts:
     ) -> list[Any]:
         call = (command, script, len(keys), *keys, *args)
         if not self._wait:
-            return await self._retried(call)
+            reply: list[Any] = await self._line.execute(*call)
+            return reply
         async with asyncio.timeout(2 * self._timeout):
             pipeline = self._client.pipeline(transaction=False)
             pipeline.execute_command(*call)
             pipeline.execute_command("WAIT", self._wait, int(self._timeout * 1000) or 1)
-            reply, replicas = await pipeline.execute()
+            changed, replicas = await pipeline.execute()
         if int(replicas) < self._wait:
             raise StoreUnavailable("too few replicas have confirmed the change")
-        return list(reply)
-
-    async def _retried(self, call: tuple[Any, ...]) -> list[Any]:
-        try:
-            reply: list[Any] = await self._line.execute(*call)
-        except ConnectionLost:
-            reply = await self._line.execute(*call)
-        return reply
+        return list(changed)
