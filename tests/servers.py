@@ -1,7 +1,6 @@
 """A real Valkey of one's own, that can be killed, hung, emptied and brought back."""
 
 import contextlib
-import os
 import signal
 import socket
 import subprocess
@@ -79,4 +78,4 @@ class Valkey:
         """What lies in the folder is gone; the server must be down."""
         assert self.process is None
         for path in sorted(self.folder.rglob("*"), reverse=True):
-            path.rmdir() if path.is_dir() else os.unlink(path)
+            path.rmdir() if path.is_dir() else path.unlink()

@@ -41,7 +41,7 @@ async def test_an_active_token_is_let_through_with_who_it_is(revoker, ask):
 
 
 @pytest.mark.row("FWD-09")
-async def test_all_four_headers_are_there_when_nothing_is_known_so_that_forged_ones_are_replaced(revoker, ask):
+async def test_all_four_headers_are_there_when_nothing_is_known_so_forged_ones_are_replaced(revoker, ask):
     token = revoker.token(sid=forge.ABSENT, client_id=forge.ABSENT, scope=forge.ABSENT)
     status, headers, _ = await ask(f"Bearer {token}", headers=[(name, "forged") for name in IDENTITY])
     assert status == 200
@@ -129,7 +129,8 @@ async def test_all_demands_apply_and_repeated_headers_add_up(revoker, ask):
 
 
 @pytest.mark.parametrize(
-    "demand", ["", "  ", "role=admin", "scope", 'scope=""', "scope=a;;", "max_age=-1", "max_age=x", 'scope="a']
+    "demand",
+    ["", "  ", "role=admin", "scope", 'scope=""', "scope=a;;", "max_age=-1", "max_age=x", 'scope="a'],
 )
 async def test_a_demand_that_cannot_be_understood_lets_nobody_through(revoker, ask, demand):
     assert (await ask(f"Bearer {revoker.token()}", require=["scope=orders:read", demand]))[0] == 403
@@ -152,8 +153,9 @@ async def test_the_user_cannot_be_the_gateway(revoker, ask):
 
 @pytest.mark.row("FWD-11")
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"])
-@pytest.mark.parametrize("path", ["/forward-auth", "/forward-auth/", "/forward-auth/a/b?c=d", "/forward-auth?x=%zz"])
+@pytest.mark.parametrize("path", ["", "/", "/a/b?c=d", "?x=%zz"])
 async def test_any_method_and_any_path_below_is_judged_alike(revoker, ask, method, path):
+    path = f"/forward-auth{path}"
     good = await ask(f"Bearer {revoker.token()}", method=method, path=path)
     assert good[0] == 200
     assert (await ask(method=method, path=path))[0] == 401
