@@ -116,9 +116,6 @@ class Prometheus:
         alerts = self.ask("alerts")["alerts"]
         return {each["labels"]["alertname"] for each in alerts if each["state"] == "firing"}
 
-    def pending(self):
-        return {each["labels"]["alertname"] for each in self.ask("alerts")["alerts"]}
-
 
 class Instance(Process):
     """One process of the service; ``with`` waits until it listens."""
