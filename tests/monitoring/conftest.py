@@ -63,6 +63,7 @@ class Prometheus:
     def __init__(self, folder, targets):
         self.port = free_port()
         self.folder = folder
+        self.at = None
         folder.mkdir(parents=True)
         rules = yaml.safe_load((MONITORING / "rules.yaml").read_text())
         (folder / "rules.yaml").write_text(yaml.safe_dump(hurried(rules)))
@@ -109,7 +110,8 @@ class Prometheus:
             raise AssertionError(error.read().decode()) from None
 
     def query(self, expression):
-        return self.ask("query", query=expression)["result"]
+        """The samples of now, or of the moment that ``at`` was set to."""
+        return self.ask("query", query=expression, **({"time": self.at} if self.at else {}))["result"]
 
     def firing(self):
         """Names of the alerts that fire now."""
