@@ -11,12 +11,14 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from service import __version__
-from service.api import routes
+from service.api import routes, token
 from service.api.forward_auth import ForwardAuth, is_below
 from service.api.introspection import PATH as INTROSPECT
 from service.api.introspection import Introspection
+from service.api.observing import Straight
 from service.api.parts import Kept, Parts
 from service.api.probes import Health
+from service.api.ready import ReadyAnswer
 from service.api.verdicts import Verdicts
 from service.callers import Caller, Callers
 from service.errors import StoreUnavailable
@@ -127,17 +129,23 @@ class Service:
         await asyncio.gather(*(source.close() for source in self._sources.values()))
 
     def entry(self, handler: Handler) -> Handler:
-        """The way in: what gateways ask goes past router and middleware, the rest to ``handler``."""
-        introspect = self._introspection.respond_at_once
+        """The way in: what every user leads to goes past router and middleware, the rest to ``handler``."""
+        straight: dict[str, Callable[[web.Request], Awaitable[web.StreamResponse | ReadyAnswer]]] = {
+            INTROSPECT: self._introspection.respond_at_once
+        }
+        if self._parts.kept is not None:
+            for each in token.ENDPOINTS:
+                straight[each.path] = Straight(self._parts, each).respond
         forward_auth = self._forward_auth.respond
 
         def enter(request: web.Request) -> Awaitable[web.StreamResponse]:
+            respond = straight.get(request.raw_path)
             if (
-                request.raw_path == INTROSPECT
+                respond is not None
                 and request.method == "POST"
                 and "Expect" not in request.headers  # such a client waits for the router's 100 Continue
             ):
-                return cast("Awaitable[web.StreamResponse]", introspect(request))
+                return cast("Awaitable[web.StreamResponse]", respond(request))
             if is_below(request.raw_path):
                 return forward_auth(request)
             return handler(request)

@@ -83,18 +83,22 @@ class Endpoint(Generic[Body]):
         """The route that serves this endpoint."""
 
         async def respond(request: web.Request) -> web.Response:
-            if self.method == "POST":
-                refuse_query(request)
-                fields, raw = await read(request, self.limit)
-                caller = self._authenticated(parts, request, fields)
-                body = self.read_body(fields, raw)
-            else:
-                caller = self._authenticated(parts, request, None)
-                body = converted(form_fields(request.rel_url.raw_query_string.encode()), self.body)
-            answer = await self.handle(parts, Call(caller, body, request.remote or "", request.match_info))
+            answer = await self.ask(parts, request, request.match_info)
             return no_content(self.status) if answer is None else rendered(answer, self.status)
 
         return web.route(self.method, self.path, respond)
+
+    async def ask(self, parts: Parts, request: web.Request, path: Mapping[str, str]) -> msgspec.Struct | None:
+        """Tell who calls, read what is asked, and have it answered; ``path`` as in :class:`Call`."""
+        if self.method == "POST":
+            refuse_query(request)
+            fields, raw = await read(request, self.limit)
+            caller = self._authenticated(parts, request, fields)
+            body = self.read_body(fields, raw)
+        else:
+            caller = self._authenticated(parts, request, None)
+            body = converted(form_fields(request.rel_url.raw_query_string.encode()), self.body)
+        return await self.handle(parts, Call(caller, body, request.remote or "", path))
 
     def _authenticated(self, parts: Parts, request: web.Request, fields: Fields | None) -> Caller:
         if self.scope:

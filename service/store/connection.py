@@ -45,6 +45,7 @@ class Wire(asyncio.Protocol):
         self._reader = hiredis.Reader(notEnoughData=_INCOMPLETE)
         self._pending: collections.deque[tuple[int, Done]] = collections.deque()
         self._replies: Replies = []
+        self._together: list[bytes] = []
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -59,6 +60,21 @@ class Wire(asyncio.Protocol):
         assert self._transport is not None  # noqa: S101  # a wire is handed out only once connected
         self._pending.append((replies, done))
         self._transport.write(packed)
+
+    def send_together(self, packed: bytes, replies: int, done: Done) -> None:
+        """As :meth:`send`, in one write with all that is sent in this turn of the event loop.
+
+        Only for a wire on which everything is sent so, or the replies would go astray.
+        """
+        self._pending.append((replies, done))
+        self._together.append(packed)
+        if len(self._together) == 1:
+            asyncio.get_running_loop().call_soon(self._write_together)
+
+    def _write_together(self) -> None:
+        packed, self._together = b"".join(self._together), []
+        if self._transport is not None:
+            self._transport.write(packed)
 
     def data_received(self, data: bytes) -> None:
         feed, pending = self._reader, self._pending
@@ -186,7 +202,7 @@ class Line:
         loop = asyncio.get_running_loop()
         answered: asyncio.Future[Replies | None] = loop.create_future()
         wire = self._wire or await self._connected()
-        wire.send(
+        wire.send_together(
             hiredis.pack_command(command),
             1,
             lambda replies: None if answered.done() else answered.set_result(replies),
