@@ -118,7 +118,7 @@ async def test_a_hostile_token_is_inactive_costs_little_and_revokes_nothing(revo
         ({"typ": "JWT"}, {}),
         ({"typ": ABSENT}, {}),
         ({}, {"unknown": {"deep": [1, None]}}),
-        ({}, {"exp": int(time.time()) + 100.5}),
+        ({}, {"exp": int(time.time()) + 7200.5}),
         ({}, {"aud": ["x", forge.AUDIENCE]}),
     ],
     ids=[
