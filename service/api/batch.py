@@ -1,6 +1,7 @@
 """``POST /introspect/batch``: many tokens, one lookup, answers in the same order."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Annotated, Final
 
 import msgspec
@@ -10,7 +11,6 @@ from service.api import endpoint, refresh_tokens
 from service.api.errors import NO_STORE
 from service.api.introspection import ACTIVE, INACTIVE, SCOPE, Introspect, issuer_of_claims
 from service.api.parts import Parts
-from service.api.verdicts import Judged
 from service.callers import Caller
 from service.errors import InvalidRequest, InvalidToken, KeysUnavailable
 from service.models import Claims, Issuer, Verdict
@@ -51,7 +51,8 @@ class Results(msgspec.Struct, frozen=True):
     results: list[Result]
 
 
-_decode_batch: Final = msgspec.json.Decoder(Unread)
+_decode_batch: Final = msgspec.json.Decoder(Batch).decode
+_decode_unread: Final = msgspec.json.Decoder(Unread)
 _decode_item: Final = msgspec.json.Decoder(Introspect)
 
 Checked = tuple[Claims, Issuer, VerifiedToken | None]
@@ -72,34 +73,32 @@ class BatchIntrospection:
         fields, raw = await endpoint.read(request, endpoint.BATCH_LIMIT)
         if fields is not None:
             raise InvalidRequest("a batch is JSON")
-        items = endpoint.decoded(raw, _decode_batch).tokens
-        if raw.count(b'"tokens"') > 1:
-            endpoint.refuse_duplicates(raw)
+        items = _items(raw)
         answers: list[bytes] = [b""] * len(items)
         checked: list[Checked] = []
         places: list[int] = []
         for place, item in enumerate(items):
-            if place % _TURN == _TURN - 1:
-                await asyncio.sleep(0)
-            known = self._check(bytes(item), caller)
+            known = self._check(item, caller)
             if isinstance(known, str):
+                if place % _TURN == _TURN - 1:
+                    await asyncio.sleep(0)
                 known = await self._check_token(known, caller)
             if isinstance(known, bytes):
                 answers[place] = known
             else:
                 checked.append(known)
                 places.append(place)
-        judged = await parts.verdicts.of_many(checked)
-        for place, each in zip(places, judged, strict=True):
-            answers[place] = _answer(each)
+        verdicts = await parts.verdicts.of_many(checked)
+        for place, verdict, (_, _, token) in zip(places, verdicts, checked, strict=True):
+            active = ACTIVE if token is None else token.answer
+            answers[place] = active if verdict is Verdict.ACTIVE else INACTIVE
         body = b'{"results":[' + b",".join(answers) + b"]}"
         return web.Response(body=body, content_type="application/json", headers=NO_STORE)
 
-    def _check(self, item: bytes, caller: Caller) -> Checked | bytes | str:
+    def _check(self, item: Introspect | bytes, caller: Caller) -> Checked | bytes | str:
         """What is to be looked up for one item, or its answer where nothing is, or the token it holds."""
         try:
-            asked = endpoint.decoded(item, _decode_item)
-            endpoint.refuse_ambiguous(item)
+            asked = _read(item) if isinstance(item, bytes) else item
             if asked.token is not None:
                 return asked.token
             issuer = issuer_of_claims(asked, caller)
@@ -129,7 +128,21 @@ class BatchIntrospection:
         return claims, token.issuer, token
 
 
-def _answer(judged: Judged) -> bytes:
-    if judged.verdict is not Verdict.ACTIVE:
-        return INACTIVE
-    return ACTIVE if judged.token is None else judged.token.answer
+def _items(raw: bytes) -> Sequence[Introspect | bytes]:
+    """The items of a batch, read where all are sound; else as they came, to be read one by one."""
+    try:
+        items = _decode_batch(raw).tokens
+    except (msgspec.MsgspecError, RecursionError, UnicodeError):
+        items = []
+    if items and endpoint.is_unambiguous(raw, *items, names=1):
+        return items
+    unread = endpoint.decoded(raw, _decode_unread).tokens
+    if raw.count(b'"tokens"') > 1:
+        endpoint.refuse_duplicates(raw)
+    return [bytes(each) for each in unread]
+
+
+def _read(item: bytes) -> Introspect:
+    asked = endpoint.decoded(item, _decode_item)
+    endpoint.refuse_ambiguous(item, asked)
+    return asked

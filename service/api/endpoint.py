@@ -21,6 +21,7 @@ BATCH_LIMIT: Final = 17 * 1024 * 1024
 
 _FORM: Final = "application/x-www-form-urlencoded"
 _JSON: Final = "application/json"
+_BEFORE_COLON: Final = (b" :", b"\t:", b"\n:", b"\r:")
 _BROKEN_PERCENT: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 
 Body = TypeVar("Body", bound=msgspec.Struct)
@@ -265,12 +266,29 @@ def refuse_duplicates(raw: bytes) -> None:
         raise InvalidRequest("the body is not valid JSON") from error
 
 
-def refuse_ambiguous(raw: bytes) -> None:
-    """As :func:`refuse_duplicates`; most documents are cleared without being parsed once more.
+def is_unambiguous(raw: bytes, *read: msgspec.Struct, names: int = 0) -> bool:
+    """Whether no name stands twice, judged by how many there are: a cheap test that clears most documents.
 
-    Without an escape, every second piece between quotation marks is a name or a text, and where all of
-    them differ no name stands twice.
+    Without an escape, and without white space before a colon, every name ends in a quotation mark and
+    a colon, and nothing else does; so where there are as many as members were read, each stands once.
+
+    Args:
+        raw: A JSON document.
+        read: What was read of it; None stands for a member that is not there.
+        names: How many there are beside.
     """
+    if b"\\" in raw or not raw.isascii() or any(space in raw for space in _BEFORE_COLON):
+        return False
+    for each in read:
+        members = msgspec.structs.astuple(each)
+        names += len(members) - members.count(None)
+    return raw.count(b'":') == names
+
+
+def refuse_ambiguous(raw: bytes, read: msgspec.Struct) -> None:
+    """As :func:`refuse_duplicates`; most documents are cleared without being parsed once more."""
+    if is_unambiguous(raw, read):
+        return
     if b"\\" not in raw and raw.isascii():
         texts = raw.split(b'"')[1::2]
         if len(set(texts)) == len(texts):

@@ -133,11 +133,9 @@ class Introspection:
 
     async def _judge(self, raw: bytes, caller: Caller) -> bytes:
         asked = endpoint.decoded(raw, decode)
+        endpoint.refuse_ambiguous(raw, asked)
         if asked.token is not None:
-            if raw.count(b'"') != 4:  # more than one name and one text
-                endpoint.refuse_ambiguous(raw)
             return await self._judge_token(asked.token, caller)
-        endpoint.refuse_ambiguous(raw)
         issuer = issuer_of_claims(asked, caller)
         judged = await self._parts.verdicts.of_claims(asked, issuer, caller)
         return ACTIVE if judged.verdict is Verdict.ACTIVE else INACTIVE

@@ -1,5 +1,6 @@
 """From a token to a verdict: what every endpoint that judges tokens has in common."""
 
+import collections
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -89,39 +90,43 @@ class Verdicts:
             return self._counted(self._unchecked(claims, verified.issuer, verified))
         return self._counted(self.judged(claims, verified.issuer, found, verified))
 
-    async def of_many(self, tokens: Sequence[tuple[Claims, Issuer, VerifiedToken | None]]) -> list[Judged]:
+    async def of_many(self, tokens: Sequence[tuple[Claims, Issuer, VerifiedToken | None]]) -> list[Verdict]:
         """Judge tokens whose signatures were checked, with one lookup for all of them."""
-        keys: list[TokenKeys] = [self._store.keys.of_token(claims, issuer) for claims, issuer, _ in tokens]
+        of_token = self._store.keys.of_token
+        keys: list[TokenKeys] = [of_token(claims, issuer) for claims, issuer, _ in tokens]
         try:
             found = await self._store.lookups.find_all(keys)
         except StoreUnavailable:
             if not self._allow_outage:
                 raise
-            return [self._counted(self._unchecked(*each)) for each in tokens]
-        return [
-            self._counted(self.judged(claims, issuer, each, token))
-            for (claims, issuer, token), each in zip(tokens, found, strict=True)
-        ]
+            verdicts = [self._unchecked(*each).verdict for each in tokens]
+        else:
+            own_now = int(self._clock() * 1000)
+            verdicts = [
+                self._verdict(claims, issuer, each, own_now)
+                for (claims, issuer, _), each in zip(tokens, found, strict=True)
+            ]
+        for verdict, times in collections.Counter(verdicts).items():
+            self._count[verdict](times)
+        return verdicts
 
     def judged(
         self, claims: Claims, issuer: Issuer, found: Found, token: VerifiedToken | None = None
     ) -> Judged:
         """Apply the rules to what was found."""
+        verdict = self._verdict(claims, issuer, found, int(self._clock() * 1000))
+        return Judged(verdict, claims, token, issuer, found.standing, found.now)
+
+    def _verdict(self, claims: Claims, issuer: Issuer, found: Found, own_now: int) -> Verdict:
         start = None
         if issuer.own:
             session = tag_and_start(claims.sid) if claims.sid else None
             if session is None or session[0] != user_tag(issuer.iss, claims.sub or ""):
-                return Judged(Verdict.SESSION_MALFORMED, claims, token, issuer)
+                return Verdict.SESSION_MALFORMED
             start = session[1]
-        verdict = judge(
-            claims,
-            issuer,
-            found.standing,
-            store_now=found.now,
-            own_now=int(self._clock() * 1000),
-            session_start=start,
+        return judge(
+            claims, issuer, found.standing, store_now=found.now, own_now=own_now, session_start=start
         )
-        return Judged(verdict, claims, token, issuer, found.standing, found.now)
 
     def foreign(self) -> Judged:
         """The verdict on a token that is none of the caller's business."""

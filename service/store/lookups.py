@@ -18,7 +18,7 @@ import asyncio
 import collections
 import functools
 from collections.abc import Awaitable, Sequence
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import msgspec
 import structlog
@@ -58,44 +58,34 @@ class Found:
 class _Group:
     """Collects the answers of several lookups into one future."""
 
-    __slots__ = ("found", "future", "missing")
+    __slots__ = ("_found", "_future", "_missing")
 
     def __init__(self, size: int, future: "asyncio.Future[list[Found]]") -> None:
-        self.found: list[Any] = [None] * size
-        self.missing = size
-        self.future = future
-
-
-class _Place:
-    """One lookup's place in a group; does what a future would do."""
-
-    __slots__ = ("group", "index")
-
-    def __init__(self, group: _Group, index: int) -> None:
-        self.group = group
-        self.index = index
+        self._found: list[Any] = [None] * size
+        self._missing = size
+        self._future = future
 
     def done(self) -> bool:
-        return self.group.future.done()
+        return self._future.done()
 
-    def set_result(self, found: Found) -> None:
-        group = self.group
-        group.found[self.index] = found
-        group.missing -= 1
-        if not group.missing:
-            group.future.set_result(group.found)
+    def put(self, index: int, found: Found) -> None:
+        self._found[index] = found
+        self._missing -= 1
+        if not self._missing and not self._future.done():
+            self._future.set_result(self._found)
 
     def set_exception(self, error: Exception) -> None:
-        self.group.future.set_exception(error)
+        self._future.set_exception(error)
 
 
-Answer = asyncio.Future[Found] | _Place
+Request = tuple[TokenKeys, asyncio.Future[Found], None] | tuple[TokenKeys, _Group, int]
+"""Keys, and where the answer goes: a future, or a place in a group."""
 
 
 class _Batch:
     __slots__ = ("deadline", "known", "places", "requests", "sent", "tries")
 
-    def __init__(self, requests: list[tuple[TokenKeys, Answer]], deadline: float) -> None:
+    def __init__(self, requests: list[Request], deadline: float) -> None:
         self.requests = requests
         self.deadline = deadline
         self.places: dict[str, int] = {}
@@ -135,7 +125,7 @@ class Lookups:
         self._loop = asyncio.get_running_loop()
         self._wire: Wire | None = None
         self._down: str | None = None
-        self._waiting: list[tuple[TokenKeys, Answer]] = []
+        self._waiting: list[Request] = []
         self._left = 0
         self._turns: collections.deque[tuple[int, float]] = collections.deque()
         self._again: list[_Batch] = []
@@ -172,7 +162,8 @@ class Lookups:
         ``StoreRefused`` where it may not be believed. Cancelling it harms no other lookup.
         """
         future: asyncio.Future[Found] = self._loop.create_future()
-        self._add(keys, future)
+        if self._admits(1, future):
+            self._waiting.append((keys, future, None))
         return future
 
     def find_all(self, keys: Sequence[TokenKeys]) -> Awaitable[list[Found]]:
@@ -181,25 +172,25 @@ class Lookups:
         if not keys:
             future.set_result([])
             return future
-        group = _Group(len(keys), future)
-        for index, each in enumerate(keys):
-            self._add(each, _Place(group, index))
+        if self._admits(len(keys), future):
+            group = _Group(len(keys), future)
+            self._waiting += [(each, group, index) for index, each in enumerate(keys)]
         return future
 
     async def touch(self) -> None:
         """Read what every batch reads, and no more; raises as :meth:`find` fails."""
         await self.find((None, None, None, None, None, None))
 
-    def _add(self, keys: TokenKeys, answer: Answer) -> None:
-        if self._down is not None or len(self._waiting) >= WAITING:
-            if not answer.done():
-                answer.set_exception(StoreUnavailable(self._down or "too many lookups are waiting"))
-            return
+    def _admits(self, count: int, answer: "asyncio.Future[Any]") -> bool:
+        """Whether so many more may wait, to leave at the end of this turn; else the answer fails."""
+        if self._down is not None or len(self._waiting) + count > WAITING:
+            answer.set_exception(StoreUnavailable(self._down or "too many lookups are waiting"))
+            return False
         if not self._scheduled:
             self._scheduled = True
             self._turns.append((self._left + len(self._waiting), self._loop.time()))
             self._loop.call_soon(self._send)
-        self._waiting.append((keys, answer))
+        return True
 
     def _since(self) -> float:
         """When the turn began in which the first of those waiting came."""
@@ -208,7 +199,7 @@ class Lookups:
             turns.popleft()
         return turns[0][1]
 
-    def _take(self, count: int) -> list[tuple[TokenKeys, Answer]]:
+    def _take(self, count: int) -> list[Request]:
         taken, self._waiting = self._waiting[:count], self._waiting[count:]
         self._left += len(taken)
         return taken
@@ -230,7 +221,7 @@ class Lookups:
     def _transmit(self, wire: Wire, batch: _Batch) -> None:
         places = batch.places
         if not places:
-            for keys, _ in batch.requests:
+            for keys, _, _ in batch.requests:
                 for key in keys:
                     if key is not None and key not in places:
                         places[key] = len(places)
@@ -282,20 +273,22 @@ class Lookups:
         nothing = Found(self._data.nothing, now)
         del values[-3:]
         if values.count(None) == len(batch.places):
-            for _, answer in batch.requests:
-                if not answer.done():
-                    answer.set_result(nothing)
+            for request in batch.requests:
+                _hand_over(request, nothing)
             return
         places = batch.places
         loss = self._data.nothing.loss
-        for keys, answer in batch.requests:
+        for request in batch.requests:
+            keys, answer, _ = request
             if not answer.done():
                 said = [None if key is None else values[places[key]] for key in keys]
                 try:
-                    answer.set_result(Found(_standing(said, loss), now))
+                    found = Found(_standing(said, loss), now)
                 except (ValueError, msgspec.MsgspecError) as error:
                     _log.error("store_unreadable", error=str(error))
                     answer.set_exception(StoreRefused("the store holds what can't be read"))
+                else:
+                    _hand_over(request, found)
 
     def _once_more(self, batch: _Batch) -> None:
         if batch.tries < 2 and self._down is None and not self._closed:
@@ -334,7 +327,7 @@ class Lookups:
 
     def _fail(self, batch: _Batch, error: NoVerdict) -> None:
         self._metrics.lookup_errors.inc()
-        for _, answer in batch.requests:
+        for _, answer, _ in batch.requests:
             if not answer.done():
                 answer.set_exception(error)
 
@@ -401,6 +394,14 @@ class Lookups:
         task: asyncio.Task[None] = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _hand_over(request: Request, found: Found) -> None:
+    _, answer, index = request
+    if isinstance(answer, _Group):
+        answer.put(cast("int", index), found)
+    elif not answer.done():
+        answer.set_result(found)
 
 
 def _standing(said: list[bytes | None], loss: int) -> Standing:

@@ -350,3 +350,14 @@ def test_every_error_that_can_reach_a_caller_has_a_reply():
         assert reply.status != 401 or "WWW-Authenticate" in reply.headers, kind
         assert reply.status not in {429, 503} or reply.headers["Retry-After"].isdigit(), kind
         assert reply.error.replace("_", "").isalpha(), kind
+
+
+@pytest.mark.parametrize("colon", [":", " :", "\t:", "\n:", "\r\n :"])
+@pytest.mark.parametrize("name", ["jti", "sub", "iat", "iss", "sid", "j\\u0074i"])
+async def test_a_claim_that_stands_twice_is_malformed_however_it_is_written(revoker, name, colon):
+    claims = json.dumps(forge.claims(), separators=(",", ":"))
+    twice = f'{claims[:-1]},"{name}"{colon}{json.dumps(1 if name == "iat" else "other")}}}'
+
+    assert (await revoker.post("/introspect", twice.encode())).error == (400, "invalid_request")
+    results = (await revoker.post("/introspect/batch", f'{{"tokens":[{claims},{twice}]}}'.encode())).json
+    assert results["results"] == [{"active": True}, {"error": "invalid_request"}]
