@@ -45,7 +45,7 @@ def segment(value: str) -> str:
     return "=" + _base64url(hashlib.sha256(value.encode()).digest())
 
 
-@functools.lru_cache(maxsize=65536)
+@functools.lru_cache(maxsize=16384)
 def user_tag(iss: str, sub: str) -> str:
     """``u``: what all keys of one user share as their hash tag.
 
@@ -86,6 +86,8 @@ class Keys:
         self.epoch: Final = f"{prefix}:epoch"
         self.seq: Final = f"{prefix}:seq"
         self.blocks: Final = f"{prefix}:blocks"
+        self._user_of = functools.lru_cache(maxsize=16384)(self._make_user_of)
+        self._shared = functools.lru_cache(maxsize=1024)(self._make_shared)
 
     def share(self, instance: str) -> str:
         return f"{self._prefix}:seq:{instance}"
@@ -127,12 +129,20 @@ class Keys:
 
     def of_token(self, claims: Claims, issuer: Issuer) -> "TokenKeys":
         """What must be read to judge a token, in the order of :class:`service.models.Standing`."""
-        name = issuer.name
-        client = claims.client_id or claims.azp
+        jti, sub, sid = claims.jti, claims.sub, claims.sid
         return (
-            f"{self._prefix}:jti:{name}:{segment(claims.jti)}" if claims.jti else None,
-            self.user(user_tag(issuer.iss, claims.sub)) if claims.sub else None,
-            self.session_cutoff(issuer, claims.sid) if claims.sid else None,
+            f"{self._prefix}:jti:{issuer.name}:{segment(jti)}" if jti else None,
+            self._user_of(issuer.iss, sub) if sub else None,
+            self.session_cutoff(issuer, sid) if sid else None,
+            *self._shared(issuer.name, claims.client_id or claims.azp),
+        )
+
+    def _make_user_of(self, iss: str, sub: str) -> str:
+        return self.user(user_tag(iss, sub))
+
+    def _make_shared(self, name: str, client: str | None) -> tuple[str | None, str, str]:
+        """What many tokens share: the cutoff of their client, that of their issuer, and its revoked keys."""
+        return (
             f"{self._prefix}:client-cutoff:{name}:{segment(client)}" if client else None,
             f"{self._prefix}:issuer-cutoff:{name}",
             f"{self._prefix}:keys:{name}",
