@@ -11,7 +11,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from service import __version__
-from service.api import routes, token
+from service.api import batch, routes, token
 from service.api.forward_auth import ForwardAuth, is_below
 from service.api.introspection import PATH as INTROSPECT
 from service.api.introspection import Introspection
@@ -133,9 +133,13 @@ class Service:
         straight: dict[str, Callable[[web.Request], Awaitable[web.StreamResponse | ReadyAnswer]]] = {
             INTROSPECT: self._introspection.respond_at_once
         }
+        answers: dict[str, Callable[[web.Request], Awaitable[bytes]]] = {
+            batch.PATH: batch.BatchIntrospection(self._parts).answer
+        }
         if self._parts.kept is not None:
-            for each in token.ENDPOINTS:
-                straight[each.path] = Straight(self._parts, each).respond
+            answers |= {each.path: each.rendered_by(self._parts) for each in token.ENDPOINTS}
+        for path, answer in answers.items():
+            straight[path] = Straight(self._parts, path, answer).respond
         forward_auth = self._forward_auth.respond
 
         def enter(request: web.Request) -> Awaitable[web.StreamResponse]:

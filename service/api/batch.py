@@ -65,7 +65,12 @@ class BatchIntrospection:
         self._parts = parts
 
     async def respond(self, request: web.Request) -> web.Response:
-        """Answer one batch; 503 for all of it only where the store gave no verdict."""
+        """Answer one batch."""
+        body = await self.answer(request)
+        return web.Response(body=body, content_type="application/json", headers=NO_STORE)
+
+    async def answer(self, request: web.Request) -> bytes:
+        """The answer to one batch; raises for all of it only where the store gave no verdict."""
         endpoint.refuse_query(request)
         parts = self._parts
         caller = endpoint.authenticate(parts, request, None)
@@ -92,8 +97,7 @@ class BatchIntrospection:
         for place, verdict, (_, _, token) in zip(places, verdicts, checked, strict=True):
             active = ACTIVE if token is None else token.answer
             answers[place] = active if verdict is Verdict.ACTIVE else INACTIVE
-        body = b'{"results":[' + b",".join(answers) + b"]}"
-        return web.Response(body=body, content_type="application/json", headers=NO_STORE)
+        return b'{"results":[' + b",".join(answers) + b"]}"
 
     def _check(self, item: Introspect | bytes, caller: Caller) -> Checked | bytes | str:
         """What is to be looked up for one item, or its answer where nothing is, or the token it holds."""

@@ -5,16 +5,15 @@ import functools
 import re
 import secrets
 import time
-from typing import Any, Final
+from collections.abc import Awaitable, Callable
+from typing import Final
 
-import msgspec
 import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 from prometheus_client import Counter, Histogram
 
 from service import errors
-from service.api.endpoint import Endpoint
 from service.api.errors import error_response, response_to
 from service.api.parts import Parts
 from service.api.ready import ReadyAnswer
@@ -23,7 +22,7 @@ _log = structlog.get_logger("service")
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}").fullmatch
 _QUIET: Final = frozenset({"/livez", "/readyz", "/metrics"})
-_COUNTED: Final = frozenset({"/token"})
+_COUNTED: Final = frozenset({"/token", "/introspect/batch"})
 """Successes are as frequent as access tokens are short-lived: counted, and not logged one by one."""
 
 _REFUSALS: Final[dict[type[errors.RevokerError], str]] = {
@@ -89,17 +88,17 @@ def observed(parts: Parts, paths: frozenset[str]) -> Middleware:
 
 
 class Straight:
-    """An endpoint of every user's path, reached past router and middleware.
+    """Something that is asked all the time, reached past router and middleware.
 
     It counts as all do; what succeeds is not logged line by line.
     """
 
-    def __init__(self, parts: Parts, endpoint: Endpoint[Any]) -> None:
+    def __init__(self, parts: Parts, path: str, answer: Callable[[web.Request], Awaitable[bytes]]) -> None:
         self._parts = parts
-        self._endpoint = endpoint
-        self.path: Final = endpoint.path
-        self._succeeded = parts.metrics.requests.labels(endpoint.path, "200").inc
-        self._seconds = parts.metrics.request_seconds.labels(endpoint.path).observe
+        self._answer = answer
+        self.path: Final = path
+        self._succeeded = parts.metrics.requests.labels(path, "200").inc
+        self._seconds = parts.metrics.request_seconds.labels(path).observe
 
     async def respond(self, request: web.Request) -> web.StreamResponse | ReadyAnswer:
         """Answer one request."""
@@ -107,9 +106,9 @@ class Straight:
         request_id = _request_id(request)
         structlog.contextvars.bind_contextvars(request_id=request_id)  # the task's own: it ends with it
         refusal: web.StreamResponse | None = None
-        answer: msgspec.Struct | None = None
+        body = b""
         try:
-            answer = await self._endpoint.ask(self._parts, request, {})
+            body = await self._answer(request)
         except errors.RevokerError as error:
             refusal = answered(self._parts, error)
         except Exception:  # noqa: BLE001  # the boundary of the service
@@ -118,7 +117,7 @@ class Straight:
         self._seconds(seconds)
         if refusal is None:
             self._succeeded()
-            return ReadyAnswer(msgspec.json.encode(answer))
+            return ReadyAnswer(body)
         self._parts.metrics.requests.labels(self.path, str(refusal.status)).inc()
         _log_request(request, self.path, refusal.status, seconds)
         refusal.headers["X-Request-Id"] = request_id
