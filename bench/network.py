@@ -60,9 +60,9 @@ class Network:
         """
         return int(self._tell(act="relay", port=port, party=party, delay=delay, listen=listen))
 
-    def lead(self, relay: int, port: int) -> None:
-        """Let a relay lead to another port from now on; its connections are reset."""
-        self._tell(act="lead", relay=relay, port=port)
+    def lead(self, relay: int, port: int, *, party: str = "") -> None:
+        """Let a relay lead to another server from now on; its connections are reset."""
+        self._tell(act="lead", relay=relay, port=port, party=party)
 
     def between(self, sender: str, receiver: str, state: State = "pass", *, delay: float = 0.0) -> None:
         """What becomes of all that one party sends to another, whichever of them connected.
@@ -348,7 +348,7 @@ class _Orders:
             return port
         if act == "lead":
             relay = self._relays[order["relay"]]
-            relay.port = order["port"]
+            relay.port, relay.party = order["port"], order["party"]
             relay.reset()
         elif act == "between":
             self._rules.say(**order)

