@@ -285,6 +285,7 @@ def store_of(
         prefix=settings.redis.key_prefix,
         timeout=settings.redis.timeout,
         wait_replicas=settings.redis.wait_replicas,
+        wait_fsync=settings.redis.wait_fsync,
         policy=settings.revocation.data_loss,
         issuers=issuers,
         metrics=metrics,

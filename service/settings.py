@@ -120,7 +120,8 @@ class RedisSettings(_Section):
     """The store."""
 
     url: RedisUrl = "embedded:"
-    """`embedded:` or `embedded:/path/to/data`, `redis://`, `rediss://` or `unix://`.
+    """`embedded:` or `embedded:/path/to/data`, `redis://`, `rediss://`, `unix://` or
+    `redis+sentinel://host:26379,host:26379/name-of-primary` (TLS: `rediss+sentinel://`).
 
     Once loaded it is whole: it holds the password, from wherever that came.
     """
@@ -138,7 +139,10 @@ class RedisSettings(_Section):
     """Seconds for one round trip; later there is no verdict."""
 
     wait_replicas: Annotated[int, Field(ge=0, le=16)] = 0
-    """A revocation is acknowledged only when this many replicas have it."""
+    """A revocation is acknowledged only when this many replicas have it: all that could be promoted."""
+
+    wait_fsync: bool = False
+    """They, and the primary, must have it on disk too (`WAITAOF`: Redis 7.2, Valkey)."""
 
 
 class RevocationSettings(_Section):

@@ -95,7 +95,7 @@ def redis_url(url: str) -> str:
     try:
         parts = urlsplit(url)
         scheme = parts.scheme
-        if scheme in {"redis+sentinel", "redis+cluster"}:
+        if scheme.endswith(("+sentinel", "+cluster")):
             hosts = [host.rpartition(":") for host in parts.netloc.rpartition("@")[2].split(",")]
             addressed = all(host or (name and not name.isdigit()) for host, _, name in hosts)
         else:
@@ -111,10 +111,9 @@ def redis_url(url: str) -> str:
         case "unix":
             if parts.hostname or not re.match(r"/[^/]", parts.path):
                 raise reject("must hold an absolute path: unix:///run/valkey.sock")
-        case "redis+sentinel":
-            if not addressed or len(parts.path) < 2:
-                raise reject("must be redis+sentinel://host:26379,host:26379/name-of-primary")
-            raise reject("redis+sentinel is not available in this version; use redis, rediss or unix")
+        case "redis+sentinel" | "rediss+sentinel":
+            if not addressed or not re.fullmatch(r"/[A-Za-z0-9._-]+", parts.path):
+                raise reject(f"must be {scheme}://host:26379,host:26379/name-of-primary")
         case "redis+cluster":
             if not addressed:
                 raise reject("must be redis+cluster://host:7000,host:7001")

@@ -275,12 +275,12 @@ def new_id() -> str:
 
 
 def decode(values: list[Any]) -> Reading:
-    """A :class:`Reading` of ``MGET epoch seq share``, ``TIME`` and ``ROLE``.
+    """A :class:`Reading` of ``TIME``, ``MGET epoch seq share`` and ``ROLE``.
 
     Raises:
         StoreRefused: the server is no primary.
     """
-    (epoch, seq, share), (seconds, micros), role = values
+    (seconds, micros), (epoch, seq, share), role = values
     if role[0] not in {b"master", "master"}:
         raise StoreRefused("the store's server is not a primary")
     return Reading(

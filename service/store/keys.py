@@ -20,6 +20,8 @@
     Id, when data was last found missing (ms), cutoff (ms), finding; never expires.
 ``rv:seq``, ``rv:seq:<instance>``
     Revocations stored in all, and by one process; the second for a day after its last write.
+``rv:beat:<instance>``
+    Written again and again where replicas confirm changes, so that they show themselves; for 10 s.
 """
 
 import base64
@@ -91,6 +93,9 @@ class Keys:
 
     def share(self, instance: str) -> str:
         return f"{self._prefix}:seq:{instance}"
+
+    def beat(self, instance: str) -> str:
+        return f"{self._prefix}:beat:{instance}"
 
     def jti(self, issuer: Issuer, jti: str) -> str:
         return f"{self._prefix}:jti:{issuer.name}:{segment(jti)}"

@@ -26,8 +26,9 @@ import structlog
 from service.errors import NoVerdict, StoreRefused, StoreUnavailable
 from service.metrics import Metrics
 from service.models import Mark, Standing, UserStanding
+from service.store.addresses import Address
 from service.store.clocks import Clocks
-from service.store.connection import Address, Replies, Wire, pack
+from service.store.connection import Confirmation, Link, Replies, Wire, pack
 from service.store.epoch import DataSet, Known
 from service.store.keys import Keys, TokenKeys
 
@@ -38,8 +39,6 @@ BATCH: Final = 512
 
 UNDER_WAY: Final = 32
 WAITING: Final = 65536
-
-_BACKOFF_S: Final = (0.02, 0.05, 0.1, 0.2, 0.4)
 
 _TIME: Final = pack([("TIME",)])
 _ROLE: Final = pack([("ROLE",)])
@@ -106,6 +105,7 @@ class Lookups:
         data: DataSet,
         metrics: Metrics,
         clocks: Clocks,
+        confirmation: Confirmation | None = None,
     ) -> None:
         """Nothing connects before :meth:`open`.
 
@@ -116,15 +116,17 @@ class Lookups:
             data: What is known of the data set.
             metrics: Where to count.
             clocks: Told Redis ``TIME`` with every batch; may forbid verdicts.
+            confirmation: Where changes are confirmed: forbids verdicts of a primary without replicas.
         """
-        self._address = address
+        self._timeout = address.timeout
+        self._link = Link(address.wire, self._changed)
+        self._confirmation = confirmation
         self._tail = (keys.epoch, keys.seq, share)
         self._data = data
         self._metrics = metrics
         self._clocks = clocks
         self._loop = asyncio.get_running_loop()
-        self._wire: Wire | None = None
-        self._down: str | None = None
+        self._told_down = False
         self._waiting: list[Request] = []
         self._left = 0
         self._turns: collections.deque[tuple[int, float]] = collections.deque()
@@ -138,7 +140,7 @@ class Lookups:
 
     def open(self) -> None:
         """Begin to connect, and keep at it; what is asked meanwhile waits up to the time-out."""
-        self._start(self._connect())
+        self._link.open()
 
     async def close(self) -> None:
         """End the connection; what is under way fails."""
@@ -148,12 +150,12 @@ class Lookups:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._watch is not None:
             self._watch.cancel()
-        self._end_connection()
+        await self._link.close()
         self._fail_all(StoreUnavailable("the service is stopping"))
 
-    @property
-    def connected(self) -> bool:
-        return self._wire is not None
+    def hang_up(self) -> None:
+        """End the connection, which leads elsewhere by now; what is under way is asked once more."""
+        self._link.hang_up()
 
     def find(self, keys: TokenKeys) -> "asyncio.Future[Found]":
         """Look one token up.
@@ -183,8 +185,8 @@ class Lookups:
 
     def _admits(self, count: int, answer: "asyncio.Future[Any]") -> bool:
         """Whether so many more may wait, to leave at the end of this turn; else the answer fails."""
-        if self._down is not None or len(self._waiting) + count > WAITING:
-            answer.set_exception(StoreUnavailable(self._down or "too many lookups are waiting"))
+        if self._link.down is not None or len(self._waiting) + count > WAITING:
+            answer.set_exception(StoreUnavailable(self._link.down or "too many lookups are waiting"))
             return False
         if not self._scheduled:
             self._scheduled = True
@@ -207,16 +209,16 @@ class Lookups:
     def _send(self) -> None:
         self._scheduled = False
         if self._watch is None and (self._waiting or self._again):
-            self._watch = self._loop.call_later(self._address.timeout, self._expire)
-        while self._wire is not None and len(self._under_way) < UNDER_WAY:
+            self._watch = self._loop.call_later(self._timeout, self._expire)
+        while (wire := self._link.wire) is not None and len(self._under_way) < UNDER_WAY:
             if self._again:
                 batch = self._again.pop(0)
             elif self._waiting:
-                deadline = self._since() + self._address.timeout
+                deadline = self._since() + self._timeout
                 batch = _Batch(self._take(BATCH), deadline)
             else:
                 return
-            self._transmit(self._wire, batch)
+            self._transmit(wire, batch)
 
     def _transmit(self, wire: Wire, batch: _Batch) -> None:
         places = batch.places
@@ -230,9 +232,9 @@ class Lookups:
         batch.tries += 1
         self._under_way[batch] = None
         command = pack([("MGET", *places, *self._tail)])
-        wire.send(_TIME + command + _ROLE, 3, functools.partial(self._answered, batch))
+        wire.send(_TIME + command + _ROLE, 3, functools.partial(self._answered, batch, wire))
 
-    def _answered(self, batch: _Batch, replies: Replies | None) -> None:
+    def _answered(self, batch: _Batch, wire: Wire, replies: Replies | None) -> None:
         if batch not in self._under_way:
             return
         del self._under_way[batch]
@@ -242,12 +244,12 @@ class Lookups:
             self._once_more(batch)
             return
         try:
-            self._read(batch, replies, self._clocks.now())
+            self._read(batch, wire, replies, self._clocks.now())
         except (ValueError, TypeError) as error:
             _log.error("store_unreadable", error=str(error))
             self._fail(batch, StoreRefused("the store holds what can't be read"))
 
-    def _read(self, batch: _Batch, replies: Replies, received: float) -> None:
+    def _read(self, batch: _Batch, wire: Wire, replies: Replies, received: float) -> None:
         stamp, values, role = replies
         for reply in replies:
             if isinstance(reply, Exception):
@@ -257,7 +259,7 @@ class Lookups:
         self._metrics.lookup_batch.observe(len(batch.requests))
         if role[0] != b"master":
             self._fail(batch, StoreRefused("the store's server is not a primary"))
-            self._end_connection()
+            self._link.hang_up()
             return
         now = int(stamp[0]) * 1000 + int(stamp[1]) // 1000
         if (apart := self._clocks.compare(now, batch.sent, received)) is not None:
@@ -266,6 +268,8 @@ class Lookups:
             self._settle(batch)
         elif (why := self._data.refusal) is not None:
             self._fail(batch, StoreRefused(why))
+        elif self._confirmation is not None and self._confirmation.stale(wire.server, self._loop.time()):
+            self._fail(batch, StoreRefused("the primary has not shown enough replicas of late"))
         else:
             self._deliver(batch, values, now)
 
@@ -291,11 +295,11 @@ class Lookups:
                     _hand_over(request, found)
 
     def _once_more(self, batch: _Batch) -> None:
-        if batch.tries < 2 and self._down is None and not self._closed:
+        if batch.tries < 2 and self._link.down is None and not self._closed:
             self._again.append(batch)
             self._send()
         else:
-            self._fail(batch, StoreUnavailable(self._down or "the connection to the store broke"))
+            self._fail(batch, StoreUnavailable(self._link.down or "the connection to the store broke"))
 
     def _settle(self, batch: _Batch) -> None:
         self._unsettled.append(batch)
@@ -316,14 +320,10 @@ class Lookups:
                     self._fail(batch, failure)
                 elif batch.tries > 2:
                     self._fail(batch, StoreUnavailable("the store does not show what was settled"))
-                    self._end_connection()  # it may lead to another server than that of the settlement
+                    self._link.hang_up()  # it may lead to another server than that of the settlement
                 else:
                     self._again.append(batch)
         self._send()
-
-    def _end_connection(self) -> None:
-        if self._wire is not None:
-            self._wire.abort()
 
     def _fail(self, batch: _Batch, error: NoVerdict) -> None:
         self._metrics.lookup_errors.inc()
@@ -351,44 +351,29 @@ class Lookups:
             for batch in [batch for batch in batches if batch.deadline <= now]:
                 batches.remove(batch)
                 self._fail(batch, late)
-        fresh = [first for first, came in self._turns if came + self._address.timeout > now]
+        fresh = [first for first, came in self._turns if came + self._timeout > now]
         count = max(0, fresh[0] - self._left) if fresh else len(self._waiting)
         if count and self._waiting:
             self._fail(_Batch(self._take(count), 0), late)
         if stuck:
-            self._end_connection()
+            self._link.hang_up()
         ends = [batch.deadline for batch in (*self._under_way, *self._again, *self._unsettled)]
         if self._waiting:
-            ends.append(self._since() + self._address.timeout)
+            ends.append(self._since() + self._timeout)
         if ends:
             self._watch = self._loop.call_at(max(min(ends), now + 0.001), self._expire)
 
-    def _lost(self, wire: Wire) -> None:
-        if wire is self._wire:
-            self._wire = None
-            if not self._closed:
-                self._start(self._connect())
-
-    async def _connect(self) -> None:
-        attempt = 0
-        while True:
-            try:
-                self._wire = await self._address.wire(self._lost)
-            except StoreUnavailable as error:
-                if self._down is None:
-                    _log.error("store_down", error=str(error), cause=repr(error.__cause__))
-                self._down = str(error)
-                self._metrics.store_up.set(0)
-                self._fail_all(error)
-                await asyncio.sleep(_BACKOFF_S[min(attempt, len(_BACKOFF_S) - 1)])
-                attempt += 1
-            else:
-                if self._down is not None:
-                    _log.info("store_up")
-                self._down = None
-                self._metrics.store_up.set(1)
-                self._send()
-                return
+    def _changed(self, error: StoreUnavailable | None) -> None:
+        self._metrics.store_up.set(error is None)
+        if error is None:
+            if self._told_down:
+                _log.info("store_up")
+            self._send()
+        else:
+            if not self._told_down:
+                _log.error("store_down", error=str(error), cause=repr(error.__cause__))
+            self._fail_all(error)
+        self._told_down = error is not None
 
     def _start(self, work: Any) -> None:
         task: asyncio.Task[None] = self._loop.create_task(work)

@@ -1,20 +1,16 @@
 """Runs the Lua scripts: one round trip each, counted in the store, confirmed by replicas where asked."""
 
-import asyncio
 import hashlib
 import importlib.resources
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from redis.asyncio import Redis
-from redis.exceptions import ConnectionError as ConnectionLost
-from redis.exceptions import NoScriptError, ReadOnlyError, RedisError
-
 from service.errors import StoreUnavailable
 from service.metrics import Metrics
-from service.store.connection import Line, hang_up
+from service.store.connection import ConnectionLost, Refused, fence
 from service.store.epoch import DataSet
+from service.store.servers import Servers
 
 _LUA: Final = importlib.resources.files("service.store") / "lua"
 
@@ -46,31 +42,22 @@ class Scripts:
 
     def __init__(
         self,
-        client: Redis,
-        line: Line,
+        servers: Servers,
         *,
         tail: Sequence[str],
-        wait_replicas: int,
-        timeout: float,
         metrics: Metrics,
         data: Callable[[], DataSet],
     ) -> None:
-        """Connects at the first use.
+        """Run them on these servers.
 
         Args:
-            client: To the primary; changes that replicas confirm go by it.
-            line: To the primary; all other changes do.
+            servers: Which confirm what is changed.
             tail: The keys that every script ends with: seq, share, epoch.
-            wait_replicas: How many replicas must have a change before it counts as stored.
-            timeout: For one round trip, in seconds.
             metrics: Where to count.
             data: What is known of the data set; told of each acknowledged change.
         """
-        self._client = client
-        self._line = line
+        self._servers = servers
         self._tail = tuple(tail)
-        self._wait = wait_replicas
-        self._timeout = timeout
         self._seconds = {each: metrics.write_seconds.labels(each) for each in ("ok", "error")}
         self._data = data
 
@@ -130,41 +117,22 @@ class Scripts:
         """Run a script, whatever data set it meets; what it returns, whole."""
         began = time.perf_counter()
         outcome = "error"
+        keys = (*keys, *self._tail)
         try:
-            reply = await self._on_primary(name, (*keys, *self._tail), args)
-            outcome = "ok"
-        except (RedisError, OSError, TimeoutError) as error:
-            raise StoreUnavailable("the store did not answer, or refused") from error
+            async with fence():
+                reply = await self._by_digest(name, (len(keys), *keys, *args))
+                outcome = "ok"
         finally:
             self._seconds[outcome].observe(time.perf_counter() - began)
         return reply
 
-    async def _on_primary(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> list[Any]:
+    async def _by_digest(self, name: str, call: tuple[Any, ...]) -> list[Any]:
+        key = call[1]
         try:
-            return await self._by_digest(name, keys, args)
-        except ReadOnlyError:
-            self._line.hang_up()
-            await hang_up(self._client)
-            raise
-
-    async def _by_digest(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> list[Any]:
-        try:
-            return await self._evaluate("EVALSHA", _DIGESTS[name], keys, args)
-        except NoScriptError:
-            return await self._evaluate("EVAL", TEXTS[name], keys, args)
-
-    async def _evaluate(
-        self, command: str, script: str | bytes, keys: Sequence[str], args: Sequence[Any]
-    ) -> list[Any]:
-        call = (command, script, len(keys), *keys, *args)
-        if not self._wait:
-            reply: list[Any] = await self._line.execute(*call)
-            return reply
-        async with asyncio.timeout(2 * self._timeout):
-            pipeline = self._client.pipeline(transaction=False)
-            pipeline.execute_command(*call)
-            pipeline.execute_command("WAIT", self._wait, int(self._timeout * 1000) or 1)
-            changed, replicas = await pipeline.execute()
-        if int(replicas) < self._wait:
-            raise StoreUnavailable("too few replicas have confirmed the change")
-        return list(changed)
+            return await self._servers.change(key, "EVALSHA", _DIGESTS[name], *call)  # type: ignore[no-any-return]
+        except Refused as error:
+            if error.code != "NOSCRIPT":
+                if error.code == "READONLY":
+                    self._servers.hang_up()
+                raise
+        return await self._servers.change(key, "EVAL", TEXTS[name], *call)  # type: ignore[no-any-return]

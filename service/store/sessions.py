@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
-from redis.asyncio import Redis
 
 from service.errors import StoreRefused
 from service.models import Issuer, Session, UserStanding
@@ -21,6 +20,7 @@ from service.store.connection import fence
 from service.store.keys import Keys, tag_and_start, user_tag
 from service.store.lookups import mark, user_standing
 from service.store.scripts import Scripts
+from service.store.servers import Servers
 
 _RANDOM_BYTES: Final = 10
 
@@ -97,10 +97,10 @@ class Sessions:
     """Raises ``StoreUnavailable`` from every method where the change may or may not have been made."""
 
     def __init__(
-        self, scripts: Scripts, client: Redis, keys: Keys, issuer: Issuer, lifetimes: Lifetimes
+        self, scripts: Scripts, servers: Servers, keys: Keys, issuer: Issuer, lifetimes: Lifetimes
     ) -> None:
         self._scripts = scripts
-        self._client = client
+        self._servers = servers
         self._keys = keys
         self._issuer = issuer
         self._lives: Final = lifetimes
@@ -212,8 +212,7 @@ class Sessions:
         if found is None:
             return None
         tag, start = found
-        async with fence():
-            text: bytes | None = await self._raw("GET", self._keys.session(tag, sid))
+        text: bytes | None = await self._read(self._keys.session(tag, sid), "GET")
         return None if text is None else self._shortened(read(sid, start, text))
 
     async def of_user(self, sub: str, *, after: tuple[int, str] | None, limit: int, now: int) -> Page:
@@ -247,10 +246,8 @@ class Sessions:
         found: list[tuple[int, str]] = []
         offset = 0
         while len(found) < count:
-            async with fence():
-                entries: list[bytes] = await self._raw(
-                    *("ZRANGEBYSCORE", index, lowest, "+inf", "WITHSCORES", "LIMIT", offset, count)
-                )
+            limits = (lowest, "+inf", "WITHSCORES", "LIMIT", offset, count)
+            entries: list[bytes] = await self._read(index, "ZRANGEBYSCORE", *limits)
             pairs = [(int(end), sid.decode()) for sid, end in zip(entries[::2], entries[1::2], strict=True)]
             found += [pair for pair in pairs if place is None or pair > place]
             if len(pairs) < count:
@@ -262,8 +259,7 @@ class Sessions:
         keys = [self._keys.user(tag)]
         for sid in sids:
             keys += self._own_keys(tag, sid)
-        async with fence():
-            user, *rest = await self._raw("MGET", *keys)
+        user, *rest = await self._read(keys[0], "MGET", *keys[1:])
         standing = UserStanding() if user is None else user_standing(user)
         found = {}
         for sid, text, cutoff in zip(sids, rest[::2], rest[1::2], strict=True):
@@ -282,9 +278,10 @@ class Sessions:
         """Settings that let sessions live less long hold for those that were begun before, too."""
         return dataclasses.replace(session, ends=min(session.ends, session.start + self._life_ms))
 
-    async def _raw(self, *command: str | int) -> Any:
-        execute: Any = self._client.execute_command
-        return await execute(*command)
+    async def _read(self, key: str, command: str, *rest: str | int) -> Any:
+        async with fence():
+            [reply] = await self._servers.read(key, [(command, key, *rest)])
+        return reply
 
     def _own_keys(self, tag: str, sid: str) -> list[str]:
         return [self._keys.session(tag, sid), self._keys.session_cutoff(self._issuer, sid)]

@@ -8,13 +8,15 @@ from service.errors import StoreRefused
 from service.metrics import Metrics
 from service.models import Issuer
 from service.store import epoch as epochs
+from service.store.addresses import address_of
 from service.store.clocks import Clocks
-from service.store.connection import Address, Line, fence, hang_up
+from service.store.connection import Confirmation, fence
 from service.store.epoch import DataLoss, DataSet, Epoch, Reading
 from service.store.keys import Keys
 from service.store.lookups import Lookups
 from service.store.revocations import Revocations
 from service.store.scripts import Scripts
+from service.store.servers import Primary
 from service.store.sessions import Lifetimes, Sessions
 from service.store.watch import Watch, dangers
 
@@ -34,6 +36,7 @@ class Store:
         prefix: str,
         timeout: float,
         wait_replicas: int,
+        wait_fsync: bool = False,
         policy: DataLoss,
         issuers: Mapping[str, Issuer],
         metrics: Metrics,
@@ -42,19 +45,19 @@ class Store:
         self.instance: Final = epochs.new_id()
         self.keys: Final = Keys(prefix)
         self.clocks: Final = Clocks(now)
-        self._address = Address(url, timeout=timeout, password=password)
-        self._client = self._address.client()
+        self._address = address_of(url, timeout=timeout, password=password)
+        confirmation = (
+            Confirmation(wait_replicas, fsync=wait_fsync, timeout=timeout) if wait_replicas else None
+        )
+        self._servers = Primary(self._address, confirmation)
+        self._wait_replicas = wait_replicas
         self._share = self.keys.share(self.instance)
         self._issuers = issuers
         self._metrics = metrics
         self._tasks: set[asyncio.Task[None]] = set()
-        self._line = Line(self._address)
         self.scripts: Final = Scripts(
-            self._client,
-            self._line,
+            self._servers,
             tail=(self.keys.seq, self._share, self.keys.epoch),
-            wait_replicas=wait_replicas,
-            timeout=timeout,
             metrics=metrics,
             data=lambda: self.data,
         )
@@ -78,9 +81,11 @@ class Store:
             data=self.data,
             metrics=self._metrics,
             clocks=self.clocks,
+            confirmation=self._servers.confirmation,
         )
         self.watch = Watch(
-            self._client,
+            self._servers,
+            self._address,
             self.keys,
             self._share,
             list(self._issuers.values()),
@@ -89,9 +94,12 @@ class Store:
             remembered=self.revocations.remembered,
             clocks=self.clocks,
             metrics=self._metrics,
+            wait_replicas=self._wait_replicas,
         )
         self.lookups.open()
         self._start(self.watch.run())
+        if self._servers.confirmation is not None:
+            self._start(self._servers.beat(self.keys.beat(self.instance)))
 
     async def close(self) -> None:
         """End every connection."""
@@ -100,12 +108,11 @@ class Store:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if hasattr(self, "lookups"):
             await self.lookups.close()
-        self._line.hang_up()
-        await self._client.aclose()
+        await self._servers.close()
 
     def sessions(self, issuer: Issuer, lifetimes: Lifetimes) -> Sessions:
         """The sessions of the issuer whose sessions are kept here."""
-        return Sessions(self.scripts, self._client, self.keys, issuer, lifetimes)
+        return Sessions(self.scripts, self._servers, self.keys, issuer, lifetimes)
 
     @property
     def reached(self) -> bool:
@@ -125,15 +132,14 @@ class Store:
             StoreRefused: the server is no primary.
         """
         async with fence():
-            pipeline = self._client.pipeline(transaction=True)
-            pipeline.execute_command("MGET", self.keys.epoch, self.keys.seq, self._share)
-            pipeline.execute_command("TIME")
-            pipeline.execute_command("ROLE")
-            values: list[Any] = await pipeline.execute()
+            values: list[Any] = await self._servers.read(
+                self.keys.epoch,
+                [("TIME",), ("MGET", self.keys.epoch, self.keys.seq, self._share), ("ROLE",)],
+            )
         try:
             return epochs.decode(values)
         except StoreRefused:
-            await hang_up(self._client)
+            self._servers.hang_up()
             raise
 
     async def epoch(self) -> Epoch | None:
@@ -143,7 +149,7 @@ class Store:
 
     async def dangers(self) -> dict[str, str]:
         """What about the server would lose revocations silently, in words, by the names of problems."""
-        return await dangers(self._client)
+        return await dangers(self._servers, self._wait_replicas)
 
     async def init(self) -> bool:
         """Declare the store new; False where it has an epoch already."""

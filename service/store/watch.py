@@ -8,18 +8,18 @@ from typing import Final
 
 import msgspec
 import structlog
-from redis.asyncio import Redis
-from redis.exceptions import ResponseError
 
 from service.errors import NoVerdict, StoreRefused
 from service.metrics import PROBLEMS, Metrics
 from service.models import Issuer, Mark
+from service.store.addresses import Address, info
 from service.store.clocks import DEGRADED_S, Clocks
-from service.store.connection import fence
+from service.store.connection import Command, fence
 from service.store.epoch import DataSet, Reading, decode
 from service.store.keys import Keys
 from service.store.lookups import Lookups, revoked_keys
 from service.store.revocations import Remembered
+from service.store.servers import Servers
 
 _log = structlog.get_logger("store")
 
@@ -38,7 +38,8 @@ class Watch:
 
     def __init__(
         self,
-        client: Redis,
+        servers: Servers,
+        address: Address,
         keys: Keys,
         share: str,
         issuers: list[Issuer],
@@ -48,8 +49,10 @@ class Watch:
         remembered: Remembered,
         clocks: Clocks,
         metrics: Metrics,
+        wait_replicas: int,
     ) -> None:
-        self._client = client
+        self._servers = servers
+        self._address = address
         self._keys = keys
         self._share = share
         self._issuers = issuers
@@ -58,6 +61,7 @@ class Watch:
         self._remembered = remembered
         self._clocks = clocks
         self._metrics = metrics
+        self._wait_replicas = wait_replicas
         self._evicted: dict[str, int] = {}
         self._looked_at = 0.0
         self._beats = 0
@@ -66,8 +70,7 @@ class Watch:
 
     async def run(self) -> None:
         """Beat once a second until cancelled."""
-        this = asyncio.current_task()
-        while this is None or not this.cancelling():  # redis-py can swallow the cancellation itself
+        while True:
             try:
                 await self.beat()
             except Exception:  # noqa: BLE001  # the watch outlives whatever happens to it
@@ -81,6 +84,10 @@ class Watch:
             if not await self._remember():
                 await self._data.settle()
                 await self._remember()
+            if await self._address.moved():
+                _log.warning("primary_moved")
+                self._lookups.hang_up()
+                self._servers.hang_up()
             await self._look_for_evictions()
             if self._beats % _CHECK_EVERY == 0:
                 await self._check_configuration()
@@ -105,23 +112,24 @@ class Watch:
         """
         known, changes = self._data.known, self._remembered.changes
         ages = self._data.share_ages()
+        commands: list[Command] = [
+            ("HGETALL", self._keys.blocks),
+            ("MGET", *map(self._keys.revoked_keys, self._issuers)),
+            ("TIME",),
+            ("MGET", self._keys.epoch, self._keys.seq, self._share),  # after what it vouches for
+            ("ROLE",),
+        ]
+        if ages:
+            commands.append(("PEXPIRE", self._share, _DAY_MS))
         async with fence():
-            pipeline = self._client.pipeline(transaction=True)
-            pipeline.execute_command("MGET", self._keys.epoch, self._keys.seq, self._share)
-            pipeline.execute_command("TIME")
-            pipeline.execute_command("ROLE")
-            pipeline.execute_command("HGETALL", self._keys.blocks)
-            pipeline.execute_command("MGET", *map(self._keys.revoked_keys, self._issuers))
-            if ages:
-                pipeline.execute_command("PEXPIRE", self._share, _DAY_MS)
-            values, stamp, role, blocks, keys = (await pipeline.execute())[:5]
-        reading = decode([values, stamp, role])
+            blocks, keys, stamp, values, role = (await self._servers.read(self._keys.epoch, commands))[:5]
+        reading = decode([stamp, values, role])
         if not self._data.confirms(known, values[0], values[1], values[2], reading.now):
             return False
         if ages:
             self._data.renewed()
         if changes == self._remembered.changes:
-            live = self._live_blocks(blocks, reading)
+            live = self._live_blocks(dict(zip(blocks[::2], blocks[1::2], strict=True)), reading)
             lists = [_keys_of(text) for text in keys]
             self._remembered.blocks = live
             for issuer, revoked in zip(self._issuers, lists, strict=True):
@@ -135,21 +143,22 @@ class Watch:
 
     async def _look_for_evictions(self) -> None:
         async with fence():
-            info = await self._client.info("everything")
-        run_id, evicted = str(info.get("run_id")), int(info.get("evicted_keys", 0))
+            [[text]] = await self._servers.each([("INFO", "everything")])
+        told = info(text)
+        run_id, evicted = told.get("run_id", ""), int(told.get("evicted_keys", 0))
         looked_at = asyncio.get_running_loop().time()
-        young = int(info.get("uptime_in_seconds", 0)) <= looked_at - self._looked_at
+        young = int(told.get("uptime_in_seconds", 0)) <= looked_at - self._looked_at
         before = self._evicted.get(run_id, 0 if self._evicted and young else evicted)
         if evicted > before:
-            now = int(info.get("server_time_usec", self._clocks.now() * 1_000_000)) // 1000
+            now = int(told.get("server_time_usec", self._clocks.now() * 1_000_000)) // 1000
             await self._data.settle(since=now, cause="the server has evicted keys")
         self._evicted = {run_id: evicted}
         self._looked_at = looked_at
         self._say("evicted_keys", f"the server has evicted {evicted} keys" if evicted else None)
 
     async def _check_configuration(self) -> None:
-        found = await dangers(self._client)
-        for problem in ("eviction_policy", "no_persistence"):
+        found = await dangers(self._servers, self._wait_replicas)
+        for problem in ("eviction_policy", "no_persistence", "unconfirmed_replicas", "too_few_replicas"):
             self._say(problem, found.get(problem))
 
     def _say_what_is_known(self) -> None:
@@ -176,29 +185,33 @@ class Watch:
         self._metrics.problems.labels(problem).set(0 if sentence is None else 1)
 
 
-async def dangers(client: Redis) -> dict[str, str]:
-    """What about a server would lose revocations silently, in words, by the names of problems."""
+async def dangers(servers: Servers, wait_replicas: int) -> dict[str, str]:
+    """What about the servers would lose revocations silently, in words, by the names of problems."""
     async with fence():
-        info = await client.info("everything")
-        saves = await _setting(client, "save")
+        answers = await servers.each([("INFO", "everything"), ("CONFIG", "GET", "save")])
     found = {}
-    policy = str(info.get("maxmemory_policy", "noeviction"))
-    if policy != "noeviction":
-        found["eviction_policy"] = (
-            f"maxmemory-policy is {policy}: it must be noeviction, or revocations are dropped"
-        )
-    if not int(info.get("aof_enabled", 0)) and saves == "":
-        found["no_persistence"] = "the server keeps nothing on disk: a restart loses revocations"
+    for text, saves in answers:
+        told = info(text)
+        policy = told.get("maxmemory_policy", "noeviction")
+        if policy != "noeviction":
+            found["eviction_policy"] = (
+                f"maxmemory-policy is {policy}: it must be noeviction, or revocations are dropped"
+            )
+        never_saves = isinstance(saves, list) and saves[1:] == [b""]  # else this user may not ask
+        if not int(told.get("aof_enabled", 0)) and never_saves:
+            found["no_persistence"] = "the server keeps nothing on disk: a restart loses revocations"
+        replicas = int(told.get("connected_slaves", 0))
+        if replicas > wait_replicas:
+            found["unconfirmed_replicas"] = (
+                f"of {replicas} replicas only {wait_replicas} confirm (redis.wait_replicas): the promotion of"
+                " another can lose acknowledged revocations"
+            )
+        if replicas < wait_replicas:
+            found["too_few_replicas"] = (
+                f"{wait_replicas} replicas must confirm (redis.wait_replicas), {replicas} are connected:"
+                " nothing can be acknowledged"
+            )
     return found
-
-
-async def _setting(client: Redis, name: str) -> str | None:
-    """A server setting, or None where this user may not ask."""
-    try:
-        found = await client.config_get(name)
-    except ResponseError:  # NOPERM, renamed commands: managed servers differ
-        return None
-    return str(found.get(name, ""))
 
 
 def _keys_of(text: bytes | None) -> dict[str, Mark]:

@@ -289,7 +289,8 @@ async def test_unknown_revoked_spent_and_ended_are_told_alike(strict):
     await strict.post("/revoke-user", {"sub": "user-0", "iss": SESSIONS_ISSUER})
     place = tag_and_start(gone.sid)
     keys = strict.service.store.keys
-    await strict.service.store._client.delete(keys.session(place[0], gone.sid))
+    record = keys.session(place[0], gone.sid)
+    await strict.service.store._servers.change(record, "DEL", record)
     flipped = unknown.refresh_token[:-1] + ("A" if unknown.refresh_token[-1] != "A" else "B")
     answers = [
         await unknown.refresh(flipped),

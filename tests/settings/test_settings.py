@@ -314,7 +314,8 @@ def test_a_shared_secret_that_can_not_be_read_is_told():
 SOUND_URLS = [
     "embedded:", "embedded:/var/lib/revoker", "redis://host", "redis://host:6379/0", "rediss://user:pw@host:6380/1",
     "redis://[::1]:6379", "unix:///run/valkey.sock", "unix://user:pw@/run/valkey.sock?db=1",
-    "rediss://host?ssl_ca_certs=/ca.pem",
+    "rediss://host?ssl_ca_certs=/ca.pem", "redis+sentinel://a:26379,b:26379/mymaster",
+    "rediss+sentinel://:pw@a,b/my.master?db=1",
 ]  # fmt: skip
 WRONG_URLS = [
     "", "host:6379", "http://host", "redis://", "redis://:pw@", "redis://host:0", "redis://host:70000", "redis://host:x",
@@ -334,9 +335,7 @@ def test_any_other_redis_url_is_told(url):
     assert places({**SOUND, "redis": {"url": url}}) == {"redis.url"}
 
 
-@pytest.mark.parametrize(
-    "url", ["redis+sentinel://a:26379,b:26379/mymaster", "redis+cluster://a:7000,b:7001"]
-)
+@pytest.mark.parametrize("url", ["redis+cluster://a:7000,b:7001"])
 def test_what_this_version_can_not_connect_to_is_told_so(url):
     assert "not available in this version" in problems({**SOUND, "redis": {"url": url}})[0]
 

@@ -8,13 +8,16 @@ import fakeredis
 import pytest
 from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
+from redis.exceptions import NoScriptError
 
 from service.metrics import Metrics
 from service.models import Issuer
-from service.store.connection import Address, Line
+from service.store.addresses import address_of
+from service.store.connection import Refused
 from service.store.keys import Keys
 from service.store.revocations import Revocations
 from service.store.scripts import Scripts
+from service.store.servers import Primary
 from service.store.store import Store
 
 MAIN = Issuer(name="main", iss="https://idp.example.com")
@@ -85,10 +88,16 @@ class Unknown:
 
 
 class StandIn:
-    """A line to a server that is none."""
+    """A server that is none."""
 
     def __init__(self, client):
-        self.execute = client.execute_command
+        self._client = client
+
+    async def change(self, _, *command):
+        try:
+            return await self._client.execute_command(*command)
+        except NoScriptError as error:
+            raise Refused("NOSCRIPT") from error
 
 
 @pytest.fixture(params=["fakeredis", "valkey"])
@@ -97,19 +106,16 @@ async def changes(request, valkey, prefix):
     fake = request.param == "fakeredis"
     client = fakeredis.FakeAsyncRedis() if fake else Redis.from_url(valkey.url)
     keys, metrics = Keys(prefix), Metrics(CollectorRegistry())
-    line = StandIn(client) if fake else Line(Address(valkey.url, timeout=0.25))
+    servers = StandIn(client) if fake else Primary(address_of(valkey.url, timeout=0.25), None)
     scripts = Scripts(
-        client,
-        line,
+        servers,
         tail=(keys.seq, keys.share("me"), keys.epoch),
-        wait_replicas=0,
-        timeout=0.25,
         metrics=metrics,
         data=Unknown,
     )
     yield Changes(client, Revocations(scripts, keys, ISSUERS, metrics), keys)
     if not fake:
-        line.hang_up()
+        await servers.close()
     immortal = {key.decode() async for key in client.scan_iter(f"{prefix}:*") if await client.ttl(key) == -1}
     await client.aclose()
     assert immortal <= {f"{prefix}:{name}" for name in IMMORTAL}

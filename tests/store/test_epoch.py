@@ -149,7 +149,7 @@ async def stop_watch(store):
 
 async def test_a_block_whose_answer_came_after_the_loss_is_made_again(store, valkey, monkeypatch):
     await stop_watch(store)  # its beat would write the block back and hide what is tested
-    execute, answered = store._line.execute, []
+    execute, answered = store._servers.change, []
 
     async def losing(*command):
         reply = await execute(*command)
@@ -160,7 +160,7 @@ async def test_a_block_whose_answer_came_after_the_loss_is_made_again(store, val
             await store.data.settle()
         return reply
 
-    monkeypatch.setattr(store._line, "execute", losing)
+    monkeypatch.setattr(store._servers, "change", losing)
     assert await store.revocations.block_user(MAIN, "alice", until=None, reason="") == FOREVER_MS
     found = await store.lookups.find(store.keys.of_token(Claims(sub="alice", jti="1"), MAIN))
     assert found.standing.user.blocked == FOREVER_MS

@@ -1,0 +1,88 @@
+"""The servers that keep the store, as scripts and the watch speak to them."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, Final, Protocol
+
+import structlog
+
+from service.errors import StoreUnavailable
+from service.store.addresses import Address
+from service.store.connection import (
+    Command,
+    Confirmation,
+    ConnectionLost,
+    Line,
+    Refused,
+    Replies,
+    TooFewReplicas,
+)
+
+_log = structlog.get_logger("store")
+
+_BEAT_MS: Final = 10_000
+"""For how long a heartbeat's key outlives its last write."""
+
+
+class Servers(Protocol):
+    """Every method raises as :meth:`service.store.connection.Line.execute` does."""
+
+    async def change(self, key: str, *command: Any) -> Any:
+        """Send a command that changes what lies in the slot of a key, to where it is confirmed."""
+
+    async def read(self, key: str, commands: Sequence[Command]) -> Replies:
+        """Send commands, in one write, that read what lies in the slot of a key, from its primary."""
+
+    async def each(self, commands: Sequence[Command]) -> list[Replies]:
+        """Send commands to every primary; refusals stand among the replies as values."""
+
+    def hang_up(self) -> None:
+        """End the connections: they may lead elsewhere by now."""
+
+
+class Primary:
+    """One server that has everything, and maybe replicas.
+
+    Attributes:
+        confirmation: How its replicas confirm changes; None where they are not asked.
+    """
+
+    def __init__(self, address: Address, confirmation: Confirmation | None) -> None:
+        self._reads: Final = Line(address.wire, timeout=address.timeout)
+        self._changes: Final = (
+            Line(address.wire, timeout=address.timeout, confirmation=confirmation)
+            if confirmation
+            else self._reads
+        )
+        self.confirmation: Final = confirmation
+
+    async def change(self, key: str, *command: Any) -> Any:  # noqa: ARG002  # it lies here, as all do
+        return await self._changes.execute(*command)
+
+    async def read(self, key: str, commands: Sequence[Command]) -> Replies:  # noqa: ARG002
+        return await self._reads.pipeline(commands)
+
+    async def each(self, commands: Sequence[Command]) -> list[Replies]:
+        return [await self._reads.ask(commands)]
+
+    def hang_up(self) -> None:
+        self._reads.hang_up()
+        self._changes.hang_up()
+
+    async def close(self) -> None:
+        """End the connections for good."""
+        await self._reads.close()
+        await self._changes.close()
+
+    async def beat(self, key: str) -> None:
+        """Have a change confirmed again and again, to see the primary's replicas, until cancelled."""
+        assert self.confirmation is not None  # noqa: S101  # nobody beats where nothing is confirmed
+        while True:
+            try:
+                await self._changes.execute("SET", key, 1, "PX", _BEAT_MS)
+            except Refused as error:
+                _log.warning("beat_refused", code=error.code)
+                self._changes.hang_up()
+            except (TooFewReplicas, ConnectionLost, StoreUnavailable, TimeoutError):
+                pass  # what follows of it, the lookups say
+            await asyncio.sleep(self.confirmation.FRESH_S / 8)
