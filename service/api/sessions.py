@@ -15,7 +15,7 @@ from service.callers import Caller
 from service.errors import AccessDenied, InvalidRequest, StoreRefused
 from service.models import Claims, Session
 from service.rules import OWN_MARGIN_MS
-from service.store.lookups import Found
+from service.store.coalescing import Found
 from service.store.sessions import Refusal
 
 _audit = structlog.get_logger("audit")

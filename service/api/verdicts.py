@@ -12,8 +12,8 @@ from service.errors import InvalidToken, StoreUnavailable
 from service.metrics import Metrics
 from service.models import Claims, Issuer, Standing, Verdict
 from service.rules import bounds, judge
+from service.store.coalescing import Found
 from service.store.keys import TokenKeys, tag_and_start, user_tag
-from service.store.lookups import Found
 from service.store.store import Store
 from service.tokens.verifying import VerifiedToken, Verifier
 

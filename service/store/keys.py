@@ -25,6 +25,7 @@
 """
 
 import base64
+import binascii
 import functools
 import hashlib
 import re
@@ -36,6 +37,9 @@ from service.models import Claims, Issuer
 _PLAIN: Final = re.compile(r"[A-Za-z0-9\-._~:@/|+][A-Za-z0-9\-._~:@/|+=]{0,127}").fullmatch
 
 _SID: Final = re.compile(r"[A-Za-z0-9_-]{38}").fullmatch
+SLOTS: Final = 16384
+"""Hash slots of a cluster, each kept by one primary at a time."""
+
 SID_BYTES: Final = 28
 TAG_BYTES: Final = 12
 
@@ -67,6 +71,25 @@ def tag_and_start(sid: str) -> tuple[str, int] | None:
         return None
     high, low = struct.unpack_from(">HI", raw)
     return _base64url(raw[6 : 6 + TAG_BYTES]), (high << 32) | low
+
+
+def slot_of(key: str) -> int:
+    """The slot in which a key lies: CRC16 (XMODEM) of its hash tag, or of all of it where it has none."""
+    _, brace, rest = key.partition("{")
+    tag, end, _ = rest.partition("}")
+    return binascii.crc_hqx((tag if brace and end and tag else key).encode(), 0) % SLOTS
+
+
+@functools.cache
+def slot_tags() -> tuple[str, ...]:
+    """For every slot a hash tag that lies there: the first number, in hex, that does."""
+    tags: dict[int, str] = {}
+    number = 0
+    while len(tags) < SLOTS:
+        tag = f"{number:x}"
+        tags.setdefault(binascii.crc_hqx(tag.encode(), 0) % SLOTS, tag)
+        number += 1
+    return tuple(tags[slot] for slot in range(SLOTS))
 
 
 def new_sid(start_ms: int, tag: str, random: bytes) -> str:

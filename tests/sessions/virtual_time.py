@@ -57,4 +57,4 @@ class Clockwork:
             assert put_forward != text
             monkeypatch.setitem(scripts.TEXTS, name, put_forward)
             monkeypatch.setitem(scripts._DIGESTS, name, hashlib.sha1(put_forward).hexdigest())
-        monkeypatch.setattr(lookups, "_TIME", pack([("EVAL", _TIME.replace("AHEAD", self._key), 0)]))
+        monkeypatch.setattr(lookups, "TIME", pack([("EVAL", _TIME.replace("AHEAD", self._key), 0)]))

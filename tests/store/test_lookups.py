@@ -7,7 +7,7 @@ import pytest
 
 from service.errors import StoreRefused, StoreUnavailable
 from service.models import Claims, Mark
-from service.store.lookups import BATCH, UNDER_WAY
+from service.store.coalescing import BATCH, UNDER_WAY
 from tests.servers import Valkey
 from tests.store.conftest import MAIN, opened, store_on
 
