@@ -7,6 +7,7 @@ itself (SO_REUSEPORT), so the kernel spreads connections evenly; their metrics m
 import asyncio
 import contextlib
 import os
+import resource
 import shutil
 import signal
 import sys
@@ -62,6 +63,7 @@ def run(plan: Plan) -> None:
     """
     server, url = plan.settings.server, plan.settings.redis.url
     tls_context(server)
+    _allow_open_files()
     listeners = bind(server, shared=server.workers > 1)
     with contextlib.ExitStack() as stack:
         if url.startswith("embedded:"):
@@ -81,6 +83,13 @@ def run(plan: Plan) -> None:
                     ready=lambda: plan.ready(listeners.url(server)),
                 )
             )
+
+
+def _allow_open_files() -> None:
+    """As many as the system lets: the soft limit is 1,024 nearly everywhere, and a connection is one."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _announce(plan: Plan, listeners: Listeners) -> None:

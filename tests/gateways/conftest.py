@@ -6,11 +6,12 @@ import dataclasses
 import json
 import os
 import re
+import resource
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import aiohttp
@@ -22,6 +23,9 @@ from tests import forge
 from tests.conftest import SECRETS, Running, Start
 from tests.gateways.road import Road
 from tests.servers import Valkey, free_port
+
+USUAL_OPEN_FILES = 1024
+"""The soft limit that most systems set; what needs more raises it, up to the hard one."""
 
 CONFIGURATIONS = Path(__file__).parents[2] / "deploy" / "gateways"
 
@@ -72,6 +76,17 @@ def program_of(kind: Kind) -> str:
     return found
 
 
+@contextlib.contextmanager
+def open_files(soft: int) -> Iterator[None]:
+    """A limit for this process, and for those that it starts meanwhile."""
+    before, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (before, hard))
+
+
 @dataclasses.dataclass
 class Front:
     """A gateway that runs; ``url`` is where users go."""
@@ -112,47 +127,68 @@ async def _backend() -> TestServer:
 @contextlib.asynccontextmanager
 async def fronted(kind: Kind, revoker: Running, store: Valkey, folder: Path) -> AsyncIterator[Front]:
     """Start the gateway with its ports changed, and nothing else."""
-    program = program_of(kind)
-    backend = await _backend()
-    road = Road(int(revoker.url.rsplit(":", 1)[1]))
-    await road.open()
-    ports = {"8000": free_port(), "8001": free_port(), "8080": road.port, "9000": backend.port}
+    async with contextlib.AsyncExitStack() as stack:
+        backend = await _backend()
+        stack.push_async_callback(backend.close)
+        road = Road(int(revoker.url.rsplit(":", 1)[1]))
+        await road.open()
+        stack.push_async_callback(road.close)
+        http = await stack.enter_async_context(
+            aiohttp.ClientSession(
+                timeout=aiohttp.ClientTimeout(total=40), connector=aiohttp.TCPConnector(limit=0)
+            )
+        )
+        url = await stack.enter_async_context(
+            started(kind, folder, http, revoker.key, revoker=road.port, backend=backend.port)
+        )
+        front = Front(kind, url, http, revoker, store, road)
+        await until_asked(http, url, revoker.token())
+        yield front
+
+
+@contextlib.asynccontextmanager
+async def started(
+    kind: Kind,
+    folder: Path,
+    http: aiohttp.ClientSession,
+    key: forge.SigningKey,
+    *,
+    revoker: int,
+    backend: int,
+    changed: Callable[[str], str] = str,
+) -> AsyncIterator[str]:
+    """The gateway between these ports; ``changed`` is applied to its configuration.
+
+    The value is where users go.
+    """
+    ports = {"8000": free_port(), "8001": free_port(), "8080": revoker, "9000": backend}
     shutil.copytree(CONFIGURATIONS / kind.folder, folder)
     for path in folder.iterdir():
-        text = path.read_text().replace("change-me", SECRETS["gateway"])
+        text = changed(path.read_text().replace("change-me", SECRETS["gateway"]))
         path.write_text(re.sub(r"(?<=[: ])(8000|8001|8080|9000)\b", lambda m: str(ports[m[0]]), text))
-    (folder / "jwks.json").write_text(json.dumps(forge.jwks(revoker.key)))
+    (folder / "jwks.json").write_text(json.dumps(forge.jwks(key)))
     environ = {
         **os.environ,
         "REVOKER_KEY": SECRETS["gateway"],
-        "REVOKER_URL": f"http://127.0.0.1:{road.port}/forward-auth",
+        "REVOKER_URL": f"http://127.0.0.1:{revoker}/forward-auth",
         "HOME": str(folder),
         "XDG_DATA_HOME": str(folder),
         "XDG_CONFIG_HOME": str(folder),
     }
-    log = (folder / "out.log").open("wb")
-    process = subprocess.Popen([program, *kind.arguments], cwd=folder, env=environ, stdout=log, stderr=log)
+    command = [program_of(kind), *kind.arguments]
+    with (folder / "out.log").open("wb") as log, open_files(USUAL_OPEN_FILES):
+        process = subprocess.Popen(command, cwd=folder, env=environ, stdout=log, stderr=log)
     url = f"http://127.0.0.1:{ports['8000']}"
-    http = aiohttp.ClientSession(
-        timeout=aiohttp.ClientTimeout(total=40),
-        connector=aiohttp.TCPConnector(limit=0),
-    )
     try:
         await _until_up(http, url, process, folder / "out.log")
-        front = Front(kind, url, http, revoker, store, road)
-        await _until_asked(front)
-        yield front
+        yield url
     finally:
-        await http.close()
         process.terminate()
         try:
             process.wait(10)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-        log.close()
-        await road.close()
-        await backend.close()
 
 
 async def _until_up(http, url: str, process: subprocess.Popen, log: Path) -> None:
@@ -168,12 +204,14 @@ async def _until_up(http, url: str, process: subprocess.Popen, log: Path) -> Non
     pytest.fail(f"the gateway did not start: {log.read_text()[-3000:]}")
 
 
-async def _until_asked(front: Front) -> None:
+async def until_asked(http: aiohttp.ClientSession, url: str, token: str) -> None:
     """Health checks may take a moment to find Revoker."""
     deadline = time.monotonic() + 15
-    token = front.revoker.token()
-    while (await front.get(token))[0] != 200:
-        assert time.monotonic() < deadline, await front.get(token)
+    while True:
+        async with http.get(url + "/orders", headers={"Authorization": f"Bearer {token}"}) as response:
+            if response.status == 200:
+                return
+        assert time.monotonic() < deadline, response
         await asyncio.sleep(0.05)
 
 
