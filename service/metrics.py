@@ -152,6 +152,22 @@ class Metrics:
             "Times that this process noticed or was told of lost data.",
             registry=registry,
         )
+        self.remembered_revocations = Gauge(
+            "revoker_remembered_revocations",
+            "Revocations that this process made and would put back into a store that has lost data.",
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
+        self.forgotten_revocations = Counter(
+            "revoker_forgotten_revocations",
+            "Revocations that this process made and would not put back any more, for lack of room.",
+            registry=registry,
+        )
+        self.refilled_revocations = Counter(
+            "revoker_refilled_revocations",
+            "Revocations put back into a store that had lost data.",
+            registry=registry,
+        )
         self.store_epoch = Gauge(
             "revoker_store_epoch_timestamp_seconds",
             "When the data set in use was declared new, or last found to lack data, by the store's clock;"

@@ -313,10 +313,11 @@ class Coalescing(ABC):
         for batch in stuck:
             del self._under_way[batch]
             self._fail(batch, late)
-        for batches in (self._again, self._unsettled):
+        unsettled = StoreRefused("the store has lost data, and that is being settled")
+        for batches, error in ((self._again, late), (self._unsettled, unsettled)):
             for batch in [batch for batch in batches if batch.deadline <= now]:
                 batches.remove(batch)
-                self._fail(batch, late)
+                self._fail(batch, error)
         fresh = [first for first, came in self._turns if came + self._timeout > now]
         count = max(0, fresh[0] - self._left) if fresh else len(self._waiting)
         if count and self._waiting:

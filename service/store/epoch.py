@@ -72,9 +72,15 @@ class Reading:
     now: int
 
 
+PATIENCE_S: Final = 0.5
+"""So long does a request wait for the settling of a loss, which goes on without it."""
+
 Read = Callable[[], Awaitable[Reading]]
 SetEpoch = Callable[[bytes, str, int, str, int | None], Awaitable[tuple[bool, bytes, int, int]]]
-WriteBack = Callable[[], Awaitable[None]]
+Stands = Callable[[], Awaitable[Known | None]]
+"""Whether all that was put back stands in one data set, None if not; asked once."""
+WriteBack = Callable[[], Awaitable[Stands | None]]
+"""Puts back what this process knows; None where that is nothing."""
 
 
 class DataSet:
@@ -95,6 +101,9 @@ class DataSet:
         self._set_epoch = set_epoch
         self._write_back = write_back
         self._lock = asyncio.Lock()
+        self._settling = False
+        self._task: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
         self.known: Known | None = None
         self.epoch: Epoch | None = None
         self.nothing: Standing = NOTHING
@@ -149,11 +158,12 @@ class DataSet:
 
         Returns:
             Whether the write met the known data set with all that was known of it. If not, what it must
-            show from now on is more than it can, so that no further write hides the loss.
+            show from now on is more than it can, so that no further write hides the loss. Nor does one
+            count whose answer comes while a loss is being settled: it may be among what was lost.
         """
         if before is None or self.known is None:
             return True
-        if epoch != before.epoch or self.known.epoch != epoch:
+        if self._settling or epoch != before.epoch or self.known.epoch != epoch:
             return False
         self._learn(epoch, max(seq, before.seq + 1), max(share, before.share + 1))
         if seq <= before.seq or share <= before.share:
@@ -183,12 +193,41 @@ class DataSet:
 
         Raises:
             StoreUnavailable: the store did not answer; nothing is settled.
-            StoreRefused: it is no primary.
+            StoreRefused: it is no primary, or it takes longer than :data:`PATIENCE_S` and goes on.
         """
+        task = self._task
+        if task is None or since:
+            task = asyncio.get_running_loop().create_task(self._settle(since, cause))
+            self._tasks.add(task)
+            task.add_done_callback(self._ended)
+            if not since:
+                self._task = task
+        done, _ = await asyncio.wait({task}, timeout=PATIENCE_S)
+        if not done:
+            raise StoreRefused("the store has lost data, and what is known of it is being put back")
+        task.result()
+
+    async def close(self) -> None:
+        """Settle nothing more."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if task is self._task:
+            self._task = None
+        if not task.cancelled():
+            task.exception()  # for whoever waits; it may be that nobody does any more
+
+    async def _settle(self, since: int, cause: str) -> None:
         async with self._lock:
-            for _ in range(8):
-                if await self._settled(since, cause):
-                    return
+            try:
+                for _ in range(8):
+                    if await self._settled(since, cause):
+                        return
+            finally:
+                self._settling = False
             raise StoreUnavailable("the store's epoch keeps changing")
 
     async def _settled(self, since: int, cause: str) -> bool:
@@ -197,11 +236,20 @@ class DataSet:
         missing = self._missing(reading, found)
         if missing is None and (since == 0 or (self.epoch is not None and self.epoch.noticed >= since)):
             return True
-        await self._write_back()  # before the epoch says to anybody that this is settled
-        if found is not None and self._answers(found, since):
-            self._adopt(found, reading)
+        answer = found is not None and self._answers(found, since)
+        if answer and found is not None and self._is_renamed(found, reading):
+            self._adopt(found, _numbers(reading), reading.now)
             return True
-        return await self._begin(reading, found, missing or cause)
+        self._settling = True
+        stands = await self._write_back()  # before the epoch says to anybody that this is settled
+        set_to = _numbers(reading) if answer else await self._begin(reading, found, missing or cause)
+        if set_to is None:
+            return False
+        shown = set_to if stands is None else await stands()
+        if shown is None or shown.epoch != set_to.epoch:
+            return False
+        self._adopt(Epoch.parse(shown.epoch), shown, reading.now)
+        return True
 
     def _missing(self, reading: Reading, found: Epoch | None) -> str | None:
         known = self.known
@@ -227,7 +275,19 @@ class DataSet:
             return False
         return found.noticed >= max(self._read_at, since)
 
-    async def _begin(self, reading: Reading, found: Epoch | None, missing: str) -> bool:
+    def _is_renamed(self, found: Epoch, reading: Reading) -> bool:
+        """Whether only the finding is another, since an operator accepted it, and nothing is missing."""
+        known = self.known
+        return (
+            self.epoch is not None
+            and known is not None
+            and found.id == self.epoch.id
+            and reading.seq >= known.seq
+            and (reading.share or 0) >= known.share
+        )
+
+    async def _begin(self, reading: Reading, found: Epoch | None, missing: str) -> Known | None:
+        """Set a new epoch where it is still as read; returns it as it stands, None where it was not."""
         last = self.epoch or found
         refused = last is not None and last.finding == "refused"
         finding = "refused" if refused else _FINDINGS[self._policy]
@@ -241,7 +301,7 @@ class DataSet:
             None if finding == "cutoff" else stood,
         )
         if not done:
-            return False
+            return None
         epoch = Epoch.parse(text)
         _log.error(
             "data_lost",
@@ -253,10 +313,9 @@ class DataSet:
             hint=None if reading.epoch is not None else
             "a new installation is declared with `revoker store init` before the first start",
         )  # fmt: skip
-        self._adopt(epoch, Reading(text, seq, share, reading.now))
-        return True
+        return Known(text, seq, share)
 
-    def _adopt(self, epoch: Epoch, reading: Reading) -> None:
+    def _adopt(self, epoch: Epoch, numbers: Known, now: int) -> None:
         if self.epoch is not None:
             self._metrics.data_losses.inc()
             _log.warning("epoch_adopted", epoch=epoch.id, finding=epoch.finding, cutoff_ms=epoch.cutoff)
@@ -264,10 +323,14 @@ class DataSet:
             self._metrics.data_losses.inc()
         self.epoch = epoch
         self._metrics.store_epoch.set(epoch.noticed / 1000)
-        self.known = Known(reading.epoch or b"", reading.seq, reading.share or 0)
-        self._read_at = max(self._read_at, reading.now)
+        self.known = numbers
+        self._read_at = max(self._read_at, now)
         self._wrote_at = self._read_at - _DAY_MS // 2  # the share's age is not known: a heartbeat is due
         self.nothing = Standing(loss=epoch.cutoff) if epoch.cutoff else NOTHING
+
+
+def _numbers(reading: Reading) -> Known:
+    return Known(reading.epoch or b"", reading.seq, reading.share or 0)
 
 
 def new_id() -> str:

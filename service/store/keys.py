@@ -18,6 +18,10 @@
     Hash, ``u`` to the ms until which the user is blocked; never expires.
 ``rv:epoch``
     Id, when data was last found missing (ms), cutoff (ms), finding; never expires.
+``rv:lifted``
+    Sorted set by ms of the cutoffs that were lifted of late, each ``rv:seq`` and key; an hour.
+``rv:refills``
+    Hash, a process that puts back what it knows to the id of that and ms; a day after the last.
 ``rv:seq``, ``rv:seq:<instance>``
     Revocations stored in all, and by one process; the second for a day after its last write.
 ``rv:beat:<instance>``
@@ -111,6 +115,8 @@ class Keys:
         self.epoch: Final = f"{prefix}:epoch"
         self.seq: Final = f"{prefix}:seq"
         self.blocks: Final = f"{prefix}:blocks"
+        self.lifted: Final = f"{prefix}:lifted"
+        self.refills: Final = f"{prefix}:refills"
         self._user_of = functools.lru_cache(maxsize=16384)(self._make_user_of)
         self._shared = functools.lru_cache(maxsize=1024)(self._make_shared)
 

@@ -1,19 +1,31 @@
 """What can be revoked, blocked and taken back; one script and one round trip each."""
 
 import asyncio
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from service.errors import InvalidRequest
+from service.errors import InvalidRequest, StoreUnavailable
 from service.metrics import Metrics
 from service.models import Issuer, Mark, Number
 from service.rules import FOREVER_MS, cutoff_kept_for, jti_kept_until
+from service.store.acknowledged import Acknowledged, Written
+from service.store.epoch import Known, Stands, new_id
 from service.store.keys import Keys, tag_and_start, user_tag
 from service.store.scripts import Scripts
 
 AHEAD_MS: Final = 5000
 """A cutoff dated so far ahead is taken as now; the caller's clock may be a little fast."""
+
+
+_CHUNK: Final = 256
+"""Scripts in one write when much is put back: more would keep the server from everybody else."""
+
+_RENEW_S: Final = 1.0
+
+_Call = tuple[str, tuple[str, ...], tuple[object, ...]]
+"""A script, its keys and its arguments."""
 
 
 @dataclass(slots=True)
@@ -39,6 +51,8 @@ class Revocations:
         self._keys = keys
         self._issuers = {issuer.name: issuer for issuer in issuers.values()}
         self._metrics = metrics
+        self.acknowledged: Final = Acknowledged(metrics)
+        self._process: Final = new_id()
         self.remembered: Final = Remembered({}, {issuer: {} for issuer in self._issuers})
 
     async def revoke_token(self, issuer: Issuer, jti: str, exp: Number | None) -> int:
@@ -49,7 +63,10 @@ class Revocations:
         """
         unknown_ms = issuer.max_token_lifetime + issuer.clock_skew + issuer.leeway + 60
         args = ("" if exp is None else jti_kept_until(issuer, exp), unknown_ms * 1000)
-        return await self._run("token", "revoke_token", [self._keys.jti(issuer, jti)], args)
+        key = self._keys.jti(issuer, jti)
+        at, until = await self._run("token", "revoke_token", [key], args)
+        self.acknowledged.note(Written("revoke_token", (key,), at, until, seq=self._scripts.seq))
+        return at
 
     async def revoke_user(
         self, issuer: Issuer, sub: str, *, before: int | None, except_sid: str | None, reason: str
@@ -63,37 +80,40 @@ class Revocations:
             InvalidRequest: ``before`` is further ahead than 5 s.
         """
         tag = user_tag(issuer.iss, sub)
-        keys = [self._keys.user(tag), self._keys.sessions(tag)]
-        args = (*_cutoff(issuer, before, reason), except_sid or "")
-        return await self._run("user", "revoke_user", keys, args)
+        keys = (self._keys.user(tag), self._keys.sessions(tag))
+        return await self._cut_off("user", issuer, keys, before, reason, spared=except_sid or "")
 
     async def revoke_session(self, issuer: Issuer, sid: str, *, before: int | None, reason: str) -> int:
         """As :meth:`revoke_user`, for a session."""
         own = tag_and_start(sid) if issuer.own else None
-        args = (*_cutoff(issuer, before, reason), own[1] if own else 0)
-        return await self._run("session", "move_cutoff", [self._keys.session_cutoff(issuer, sid)], args)
+        keys = (self._keys.session_cutoff(issuer, sid),)
+        return await self._cut_off("session", issuer, keys, before, reason, start=own[1] if own else 0)
 
     async def revoke_client(self, issuer: Issuer, client: str, *, before: int | None, reason: str) -> int:
         """As :meth:`revoke_user`, for a client."""
-        key = self._keys.client_cutoff(issuer, client)
-        return await self._run("client", "move_cutoff", [key], (*_cutoff(issuer, before, reason), 0))
+        keys = (self._keys.client_cutoff(issuer, client),)
+        return await self._cut_off("client", issuer, keys, before, reason)
 
     async def revoke_issuer(self, issuer: Issuer, *, before: int | None, reason: str) -> int:
         """As :meth:`revoke_user`, for everything that an issuer made."""
-        key = self._keys.issuer_cutoff(issuer)
-        return await self._run("issuer", "move_cutoff", [key], (*_cutoff(issuer, before, reason), 0))
+        return await self._cut_off("issuer", issuer, (self._keys.issuer_cutoff(issuer),), before, reason)
+
+    def session_ended(self, issuer: Issuer, sid: str, at: int) -> None:
+        """Remember the end (ms) of a session kept here, which other scripts bring about."""
+        key, until = self._keys.session_cutoff(issuer, sid), at + cutoff_kept_for(issuer)
+        self.acknowledged.note(Written("move_cutoff", (key,), at, until, seq=self._scripts.seq))
 
     async def revoke_key(self, issuer: Issuer, kid: str, *, reason: str) -> int:
         """Revoke a signing key for good; returns when that was first done (ms)."""
         key = self._keys.revoked_keys(issuer)
-        at = await self._run("key", "revoke_key", [key], (kid, reason, ""))
+        [at] = await self._run("key", "revoke_key", [key], (kid, reason, ""))
         self.remembered.changes += 1
         self.remembered.keys[issuer.name][kid] = Mark(at, reason)
         return at
 
     async def forget_key(self, issuer: Issuer, kid: str) -> bool:
         """Take back the revocation of a key; False where there was none."""
-        stood = await self._run("forget", "forget_key", [self._keys.revoked_keys(issuer)], (kid,))
+        [stood] = await self._run("forget", "forget_key", [self._keys.revoked_keys(issuer)], (kid,))
         self.remembered.changes += 1
         self.remembered.keys[issuer.name].pop(kid, None)
         return bool(stood)
@@ -105,7 +125,7 @@ class Revocations:
             The end that stands: a block never gets shorter.
         """
         tag = user_tag(issuer.iss, sub)
-        stands = await self._run(
+        [stands] = await self._run(
             "block",
             "block_user",
             [self._keys.user(tag), self._keys.blocks],
@@ -118,7 +138,7 @@ class Revocations:
     async def unblock_user(self, issuer: Issuer, sub: str) -> int:
         """End a block; returns the end that stood (ms; 0: none)."""
         tag = user_tag(issuer.iss, sub)
-        stood = await self._run(
+        [stood] = await self._run(
             "unblock",
             "unblock_user",
             [self._keys.user(tag), self._keys.blocks],
@@ -130,33 +150,105 @@ class Revocations:
 
     async def lift_user(self, issuer: Issuer, sub: str) -> int:
         """Take back a user's cutoff; returns what stood (ms; 0: none). An operator's act only."""
-        key = self._keys.user_of(issuer, sub)
-        return await self._run("lift", "lift_cutoff", [key], ("user", cutoff_kept_for(issuer)))
+        return await self._lift(self._keys.user_of(issuer, sub), "user", cutoff_kept_for(issuer))
 
     async def lift(self, key: str) -> int:
         """Take back the cutoff of a session, client or issuer by its key; as :meth:`lift_user`."""
-        return await self._run("lift", "lift_cutoff", [key], ("", 0))
+        return await self._lift(key, "", 0)
 
-    async def write_back(self) -> None:
-        """Put all blocks and revoked keys that this process knows into the store."""
+    async def write_back(self, chosen: Callable[[str], bool] = lambda _: True) -> Stands | None:
+        """Put all that this process knows to be revoked into the store, whatever data set it holds.
+
+        By the scripts that revoked it, dated as it was acknowledged and to expire when it was to: what
+        stands already is never weakened, and repeating changes nothing.
+
+        Args:
+            chosen: Whether what has this first key is put back.
+
+        Returns:
+            A call that says whether it all stands in one data set, to be made once that has its epoch;
+            None where there was nothing to put back.
+
+        Raises:
+            StoreUnavailable: the store did not answer; part of it may be there.
+        """
+        calls = [call for call in self._known() if chosen(call[1][0])]
+        if not calls:
+            return None
+        loop, refill = asyncio.get_running_loop(), new_id()
+        await self._mark("begin", refill, 0)
+        renewed, share = loop.time(), 0
+        for start in range(0, len(calls), _CHUNK):
+            chunk = calls[start : start + _CHUNK]
+            try:
+                shown = await self._put_back(chunk)
+            except StoreUnavailable:  # what took long, or broke off, goes on where the mark is still there
+                if await self._mark("renew", refill, share) is None:
+                    break
+                shown = await self._put_back(chunk)
+            share = max(share, shown)
+            if loop.time() - renewed > _RENEW_S:
+                renewed = loop.time()
+                if await self._mark("renew", refill, share) is None:
+                    break
+        return functools.partial(self._mark, "end", refill, share)
+
+    async def _put_back(self, calls: list[_Call]) -> int:
+        """Run scripts in one write; returns this process's share, as they raised it."""
+        replies = await asyncio.gather(*(self._scripts.execute(*call) for call in calls))
+        self._metrics.refilled_revocations.inc(len(calls))
+        return max(int(reply[-1][1]) for reply in replies)
+
+    async def refilling(self) -> int:
+        """How many processes are putting back what they know."""
+        return int((await self._scripts.execute("refill", [self._keys.refills], ("count", "", "")))[0])
+
+    async def _mark(self, step: str, refill: str, share: int) -> Known | None:
+        """Mark the data set, or look for the mark: None where that is gone, or a share once so high."""
+        args = (step, self._process, refill)
+        there, seq, own, epoch = await self._scripts.execute("refill", [self._keys.refills], args)
+        return Known(epoch, int(seq), int(own)) if there and int(own) >= share else None
+
+    def _known(self) -> list[_Call]:
         keep_ms = max(cutoff_kept_for(issuer) for issuer in self._issuers.values())
-        calls: list[tuple[str, list[str], tuple[object, ...]]] = [
-            ("block_user", [self._keys.user(tag), self._keys.blocks], (until, keep_ms, "", tag))
+        calls: list[_Call] = [
+            ("block_user", (self._keys.user(tag), self._keys.blocks), (until, keep_ms, "", tag))
             for tag, until in self.remembered.blocks.items()
         ]
         for name, keys in self.remembered.keys.items():
             key = self._keys.revoked_keys(self._issuers[name])
-            calls += [("revoke_key", [key], (kid, mark.reason, mark.at)) for kid, mark in keys.items()]
-        for start in range(0, len(calls), 64):
-            await asyncio.gather(*(self._scripts.execute(*call) for call in calls[start : start + 64]))
+            calls += [("revoke_key", (key,), (kid, mark.reason, mark.at)) for kid, mark in keys.items()]
+        calls += [(each.script, each.keys, each.args) for each in self.acknowledged.entries()]
+        return calls
 
-    async def _run(self, kind: str, script: str, keys: list[str], args: tuple[object, ...]) -> int:
-        said = (await self._scripts.run(script, keys, args))[0]
-        if said == b"ahead":
+    async def _cut_off(
+        self,
+        kind: str,
+        issuer: Issuer,
+        keys: tuple[str, ...],
+        before: int | None,
+        reason: str,
+        *,
+        start: int = 0,
+        spared: str = "",
+    ) -> int:
+        keep = cutoff_kept_for(issuer)
+        script, last = ("revoke_user", spared) if kind == "user" else ("move_cutoff", start)
+        args = ("" if before is None else before, keep, reason, AHEAD_MS, last)
+        stands, at = await self._run(kind, script, keys, args)
+        self.acknowledged.note(Written(script, keys, at, at + keep, reason, spared, self._scripts.seq))
+        return stands
+
+    async def _lift(self, key: str, what: str, keep: int) -> int:
+        [stood] = await self._run("lift", "lift_cutoff", [key, self._keys.lifted], (what, keep))
+        self.acknowledged.forget([(self._scripts.seq + 1, key)])
+        return stood
+
+    async def _run(
+        self, kind: str, script: str, keys: Sequence[str], args: tuple[object, ...]
+    ) -> tuple[int, ...]:
+        said = await self._scripts.run(script, keys, args)
+        if said[0] == b"ahead":
             raise InvalidRequest("before is further ahead than 5 seconds")
         self._metrics.revocations.labels(kind).inc()
-        return int(said)
-
-
-def _cutoff(issuer: Issuer, before: int | None, reason: str) -> tuple[object, ...]:
-    return ("" if before is None else before, cutoff_kept_for(issuer), reason, AHEAD_MS)
+        return tuple(map(int, said))

@@ -29,6 +29,7 @@ TEXTS: Final = {
     "forget_key": _load("forget_key"),
     "lift_cutoff": _load("user", "lift_cutoff"),
     "set_epoch": _load("set_epoch"),
+    "refill": _load("refill"),
     "start_session": _load("user", "session", "start_session"),
     "refresh_session": _load("user", "session", "refresh_session"),
     "elevate_session": _load("user", "session", "elevate_session"),
@@ -61,6 +62,12 @@ class Scripts:
         self._seconds = {each: metrics.write_seconds.labels(each) for each in ("ok", "error")}
         self._data = data
 
+    @property
+    def seq(self) -> int:
+        """``rv:seq`` as last seen."""
+        known = self._data().known
+        return 0 if known is None else known.seq
+
     async def run(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> list[Any]:
         """Run a script that may be repeated: one that revokes or takes back.
 
@@ -81,10 +88,13 @@ class Scripts:
             await self._data().settle()
         raise StoreUnavailable("the store lost data while it was written to")
 
-    async def call(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> list[Any]:
-        """Run a script that must not be repeated; returns and raises as :meth:`run`."""
-        said, _ = await self._noted(name, keys, args, repeatable=False)
-        return said
+    async def call(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> tuple[list[Any], bool]:
+        """Run a script that must not be repeated.
+
+        Returns:
+            What :meth:`run` returns, and whether it met the known data set. Raises as that.
+        """
+        return await self._noted(name, keys, args, repeatable=False)
 
     async def _noted(
         self, name: str, keys: Sequence[str], args: Sequence[Any], *, repeatable: bool

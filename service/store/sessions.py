@@ -19,6 +19,7 @@ from service.rules import cutoff_kept_for
 from service.store.connection import fence
 from service.store.keys import Keys, tag_and_start, user_tag
 from service.store.lookups import mark, user_standing
+from service.store.revocations import Revocations
 from service.store.scripts import Scripts
 from service.store.servers import Servers
 
@@ -97,9 +98,17 @@ class Sessions:
     """Raises ``StoreUnavailable`` from every method where the change may or may not have been made."""
 
     def __init__(
-        self, scripts: Scripts, servers: Servers, keys: Keys, issuer: Issuer, lifetimes: Lifetimes
+        self,
+        scripts: Scripts,
+        servers: Servers,
+        keys: Keys,
+        issuer: Issuer,
+        lifetimes: Lifetimes,
+        *,
+        revocations: Revocations,
     ) -> None:
         self._scripts = scripts
+        self._revocations = revocations
         self._servers = servers
         self._keys = keys
         self._issuer = issuer
@@ -128,7 +137,7 @@ class Sessions:
         tag = user_tag(self._issuer.iss, sub)
         profile = _Profile(sub, client_id, scope, tuple(aud), device, ip, user_agent)
         auth = _Auth(tuple(amr), acr)
-        reply = await self._scripts.call(
+        reply, whole = await self._scripts.call(
             "start_session",
             [self._keys.user(tag), self._keys.sessions(tag)],
             [
@@ -145,9 +154,10 @@ class Sessions:
         )
         if reply[0] == b"blocked":
             return None
-        sid, at, now, ended = reply
+        sid, ended, at, now = reply
+        await self._remember(ended, whole=whole)
         header = _Header(1, 0, 0, self._life_ms, 0)
-        return Started(_session(sid.decode(), int(at), header, auth, profile), int(now), int(ended))
+        return Started(_session(sid.decode(), int(at), header, auth, profile), int(now), len(ended) // 2)
 
     async def refresh(self, sid: str, generation: int, scopes: Sequence[str]) -> Refreshed | Refusal:
         """Take one generation of a refresh token whose MAC was right.
@@ -164,7 +174,7 @@ class Sessions:
         if found is None:
             return Refusal.UNKNOWN
         tag, start = found
-        reply = await self._scripts.call(
+        reply, whole = await self._scripts.call(
             "refresh_session",
             [*self._own_keys(tag, sid), self._keys.user(tag), self._keys.sessions(tag)],
             [
@@ -174,7 +184,8 @@ class Sessions:
         )
         said = reply[0].decode()
         if said == "reused":
-            _, ago = reply
+            _, ago, at = reply
+            await self._remember([sid.encode(), at], whole=whole)
             return Refusal.REUSED_PREVIOUS if int(ago) == 1 else Refusal.REUSED_OLDER
         if said not in {"rotated", "repeated"}:
             return Refusal(said)
@@ -186,7 +197,7 @@ class Sessions:
         if found is None:
             return Refusal.UNKNOWN
         tag, start = found
-        reply = await self._scripts.call(
+        reply, _ = await self._scripts.call(
             "elevate_session",
             [*self._own_keys(tag, sid), self._keys.user(tag)],
             [sid, start, self._idle_ms, self._life_ms, msgspec.json.encode(_Auth(tuple(amr), acr))],
@@ -203,8 +214,20 @@ class Sessions:
             return False
         tag, start = found
         keys = [*self._own_keys(tag, sid), self._keys.sessions(tag)]
-        await self._scripts.run("end_session", keys, [sid, start, self._keep_ms])
+        [at] = await self._scripts.run("end_session", keys, [sid, start, self._keep_ms])
+        self._revocations.session_ended(self._issuer, sid, int(at))
         return True
+
+    async def _remember(self, ended: Sequence[bytes], *, whole: bool) -> None:
+        """Keep what a script has ended by the way: each ``sid`` and the ms of its end.
+
+        Where that may be among what was lost, it is ended again.
+        """
+        for sid, at in zip(ended[::2], ended[1::2], strict=True):
+            if whole:
+                self._revocations.session_ended(self._issuer, sid.decode(), int(at))
+            else:
+                await self.end(sid.decode())
 
     async def peek(self, sid: str) -> Session | None:
         """The record as it stands, whatever cutoffs say; None where there is none."""

@@ -20,6 +20,12 @@ from service.store.servers import Primary
 from service.store.sessions import Lifetimes, Sessions
 from service.store.watch import Watch, dangers
 
+_NOTICED_MS: Final = 3000
+"""Three beats of the watch."""
+
+_BEAT_S: Final = 0.1
+_PATIENCE_BEATS: Final = 600
+
 
 class Store:
     """One store as one process sees it; nothing connects before :meth:`open`.
@@ -91,7 +97,7 @@ class Store:
             list(self._issuers.values()),
             lookups=self.lookups,
             data=self.data,
-            remembered=self.revocations.remembered,
+            revocations=self.revocations,
             clocks=self.clocks,
             metrics=self._metrics,
             wait_replicas=self._wait_replicas,
@@ -106,13 +112,16 @@ class Store:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.data.close()
         if hasattr(self, "lookups"):
             await self.lookups.close()
         await self._servers.close()
 
     def sessions(self, issuer: Issuer, lifetimes: Lifetimes) -> Sessions:
         """The sessions of the issuer whose sessions are kept here."""
-        return Sessions(self.scripts, self._servers, self.keys, issuer, lifetimes)
+        return Sessions(
+            self.scripts, self._servers, self.keys, issuer, lifetimes, revocations=self.revocations
+        )
 
     @property
     def reached(self) -> bool:
@@ -157,8 +166,22 @@ class Store:
         return done
 
     async def accept(self) -> Epoch | None:
-        """Accept the data as it is: verdicts are given again. None where the store has no epoch."""
-        return await self._declare("accepted", cutoff_now=False)
+        """Accept the data as it is: verdicts are given again. None where the store has no epoch.
+
+        Waits until every process that noticed the loss has put back what it knows: each marks the store
+        when it begins, which a process that runs and reaches the store does within :data:`_NOTICED_MS`.
+        For one that does not reach the store, or ended while it was at it, nobody waits.
+
+        Raises:
+            StoreRefused: a process has been at it for a minute; nothing was accepted.
+        """
+        for _ in range(_PATIENCE_BEATS):
+            reading = await self.read()
+            noticed = 0 if reading.epoch is None else Epoch.parse(reading.epoch).noticed
+            if reading.now - noticed >= _NOTICED_MS and not await self.revocations.refilling():
+                return await self._declare("accepted", cutoff_now=False)
+            await asyncio.sleep(_BEAT_S)
+        raise StoreRefused("a process is still putting back what it knows: try again, nothing was accepted")
 
     async def declare_lost(self, policy: DataLoss) -> Epoch | None:
         """Treat the data as lost, as if a running instance had noticed; None where there is no epoch."""
@@ -173,7 +196,7 @@ class Store:
             stood = Epoch.parse(reading.epoch)
             done, text, *_ = await self.scripts.set_epoch(
                 reading.epoch,
-                epochs.new_id(),
+                stood.id if finding == "accepted" and stood.id else epochs.new_id(),
                 stood.noticed,
                 finding,
                 None if cutoff_now else stood.cutoff,

@@ -18,7 +18,7 @@ from service.store.connection import Command, fence
 from service.store.epoch import DataSet, Reading, decode
 from service.store.keys import Keys
 from service.store.lookups import Lookups, revoked_keys
-from service.store.revocations import Remembered
+from service.store.revocations import Revocations
 from service.store.servers import Servers
 
 _log = structlog.get_logger("store")
@@ -46,7 +46,7 @@ class Watch:
         *,
         lookups: Lookups,
         data: DataSet,
-        remembered: Remembered,
+        revocations: Revocations,
         clocks: Clocks,
         metrics: Metrics,
         wait_replicas: int,
@@ -58,7 +58,8 @@ class Watch:
         self._issuers = issuers
         self._lookups = lookups
         self._data = data
-        self._remembered = remembered
+        self._remembered: Final = revocations.remembered
+        self._acknowledged: Final = revocations.acknowledged
         self._clocks = clocks
         self._metrics = metrics
         self._wait_replicas = wait_replicas
@@ -105,7 +106,7 @@ class Watch:
         self._say_what_is_known()
 
     async def _remember(self) -> bool:
-        """Take over the blocks and revoked keys of all processes.
+        """Take over the blocks and revoked keys of all processes, and what was lifted.
 
         Returns:
             Whether the data set is the known one; nothing is taken over from any other.
@@ -115,6 +116,7 @@ class Watch:
         commands: list[Command] = [
             ("HGETALL", self._keys.blocks),
             ("MGET", *map(self._keys.revoked_keys, self._issuers)),
+            ("ZRANGE", self._keys.lifted, 0, -1),
             ("TIME",),
             ("MGET", self._keys.epoch, self._keys.seq, self._share),  # after what it vouches for
             ("ROLE",),
@@ -122,12 +124,14 @@ class Watch:
         if ages:
             commands.append(("PEXPIRE", self._share, _DAY_MS))
         async with fence():
-            blocks, keys, stamp, values, role = (await self._servers.read(self._keys.epoch, commands))[:5]
+            replies = await self._servers.read(self._keys.epoch, commands)
+        blocks, keys, lifted, stamp, values, role = replies[:6]
         reading = decode([stamp, values, role])
         if not self._data.confirms(known, values[0], values[1], values[2], reading.now):
             return False
         if ages:
             self._data.renewed()
+        self._acknowledged.forget(_lifted(each) for each in lifted)
         if changes == self._remembered.changes:
             live = self._live_blocks(dict(zip(blocks[::2], blocks[1::2], strict=True)), reading)
             lists = [_keys_of(text) for text in keys]
@@ -212,6 +216,11 @@ async def dangers(servers: Servers, wait_replicas: int) -> dict[str, str]:
                 " nothing can be acknowledged"
             )
     return found
+
+
+def _lifted(text: bytes) -> tuple[int, str]:
+    seq, _, key = text.decode().partition(" ")
+    return int(seq), key
 
 
 def _keys_of(text: bytes | None) -> dict[str, Mark]:

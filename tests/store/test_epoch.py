@@ -33,6 +33,11 @@ class Server:
 
     async def write_back(self):
         self.done.append("write_back")
+        return self.stands
+
+    async def stands(self):
+        reading = self.reading
+        return Known(reading.epoch, reading.seq, reading.share or 0)
 
 
 async def known_data_set(policy="cutoff", *, seq=10, share=5, now=1000):
@@ -50,7 +55,7 @@ async def known_data_set(policy="cutoff", *, seq=10, share=5, now=1000):
 
 
 @pytest.mark.parametrize(
-    "found", [None, b"other 0 0 new", b"other 5000 5000 cutoff", b"not an epoch", b"e1 0 0 accepted"]
+    "found", [None, b"other 0 0 new", b"other 5000 5000 cutoff", b"not an epoch", b"e2 5000 0 accepted"]
 )
 async def test_blocks_and_keys_are_back_before_anybody_can_see_that_the_loss_is_settled(found):
     data, server = await known_data_set()

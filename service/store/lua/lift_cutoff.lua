@@ -1,5 +1,6 @@
 -- Takes back a cutoff: the one way in which anything revoked becomes active again.
--- KEYS: cutoff or user, seq, share, epoch.
+-- What was lifted of late is noted, so that no process puts it back after a loss of data.
+-- KEYS: cutoff or user, lifted, seq, share, epoch.
 -- ARGV: 'user' where it is a user's record, ms for which the rest of that is kept.
 -- Returns: ms of the cutoff that stood (0: none), seq, share, epoch.
 local stood = 0
@@ -14,4 +15,8 @@ else
   if text then stood = tonumber(string.match(text, '^%d+')) end
   redis.call('DEL', KEYS[1])
 end
-return answer(digits(stood))
+local reply, now = answer(digits(stood)), now_ms()
+redis.call('ZREMRANGEBYSCORE', KEYS[2], 0, digits(now - 3600000))
+redis.call('ZADD', KEYS[2], digits(now), digits(reply[2][1]) .. ' ' .. KEYS[1])
+redis.call('PEXPIRE', KEYS[2], 3600000)
+return reply

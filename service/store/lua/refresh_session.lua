@@ -2,7 +2,7 @@
 -- KEYS: session, its cutoff, user, index, seq, share, epoch.
 -- ARGV: sid, start (ms), generation, ms of idleness, ms of life, ms of grace, ms for which a cutoff is kept, scopes asked for.
 -- Returns: 'rotated' or 'repeated' with the present (ms) and the record; 'blocked', 'revoked', 'ended', 'scope', 'ahead';
---          'reused' with how many generations ago, seq, share, epoch.
+--          'reused' with how many generations ago and the ms of the session's end, seq, share, epoch.
 local sid, start, gen = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local idle, life, grace, keep = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
 local user = read_user(KEYS[3])
@@ -14,8 +14,8 @@ if why then return {why} end
 if gen > s.gen then return {'ahead'} end
 
 if gen < s.gen and not (gen == s.gen - 1 and now < s.given + grace) then
-  end_session(KEYS[1], KEYS[2], KEYS[4], sid, start, keep)
-  return answer('reused', s.gen - gen)
+  local at = end_session(KEYS[1], KEYS[2], KEYS[4], sid, start, keep)
+  return answer('reused', s.gen - gen, digits(at))
 end
 
 if #ARGV > 7 then

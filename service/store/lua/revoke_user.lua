@@ -1,12 +1,15 @@
 -- Moves a user's cutoff forward, with or without an excepted session: the sum of all calls ever made (DESIGN §1).
 -- KEYS: user, index of sessions, seq, share, epoch.
--- ARGV: ms of the cutoff ('' for now), ms for which it is kept after that, reason, ms by which it may be ahead, excepted sid or ''.
--- Returns: ms of the standing cutoff ('ahead' where it was too far ahead), seq, share, epoch.
+-- ARGV: ms of the cutoff ('' for now), ms for which it is kept after that, reason, ms by which it may be ahead (beyond now it
+--       is taken as now; '' where it is put back, and stays as it is), excepted sid or ''.
+-- Returns: ms of the standing cutoff ('ahead' where it was too far ahead), ms of this one, seq, share, epoch.
 local user = read_user(KEYS[1])
 local now = now_ms()
-local at = tonumber(ARGV[1])
-if at and at > now + tonumber(ARGV[4]) then return {'ahead'} end
-if not at or at > now then at = math.max(user_now(user, KEYS[2]), user.hard, user.soft) end
+local at, ahead = tonumber(ARGV[1]), tonumber(ARGV[4])
+if ahead then
+  if at and at > now + ahead then return {'ahead'} end
+  if not at or at > now then at = math.max(user_now(user, KEYS[2]), user.hard, user.soft) end
+end
 local sid = ARGV[5]
 local standing = math.max(user.hard, user.soft)
 if sid == '' then
@@ -23,4 +26,4 @@ end
 if at >= standing then user.reason = ARGV[3] ~= '' and ARGV[3] or nil end
 user.last = math.max(user.last, user.hard, user.soft)
 write_user(KEYS[1], user, tonumber(ARGV[2]))
-return answer(digits(math.max(user.hard, user.soft)))
+return answer(digits(math.max(user.hard, user.soft)), digits(at))

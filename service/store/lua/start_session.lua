@@ -4,7 +4,8 @@
 -- KEYS: user, index, seq, share, epoch.
 -- ARGV: prefix of the user's keys, u, random end of the sid, auth, profile, ms of idleness, ms of life, limit (0: none),
 --       ms for which a cutoff is kept.
--- Returns: 'blocked', or sid, start (ms), the present (ms), number of sessions ended; seq, share, epoch.
+-- Returns: 'blocked', or sid, for each session ended its sid and the ms of its end, start (ms), the present (ms); seq, share,
+--          epoch.
 local prefix, idle, life, limit, keep = ARGV[1], tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
 local user = read_user(KEYS[1])
 local now = now_ms()
@@ -39,7 +40,7 @@ redis.call('ZADD', KEYS[2], digits(session.ends), sid)
 redis.call('ZADD', KEYS[2], digits(-start), '')
 if now + redis.call('PTTL', KEYS[2]) < session.ends then redis.call('PEXPIREAT', KEYS[2], digits(session.ends)) end
 
-local ended = 0
+local ended = {}
 if limit > 0 and redis.call('ZCARD', KEYS[2]) - 1 > limit then
   local live = {}
   for _, each in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], 0, '+inf')) do
@@ -54,9 +55,10 @@ if limit > 0 and redis.call('ZCARD', KEYS[2]) - 1 > limit then
   table.sort(live, function(a, b) return start_of(a) < start_of(b) end)
   for i = 1, #live - limit do
     local oldest = live[i]
-    end_session(prefix .. ':session:' .. oldest, prefix .. ':session-cutoff:' .. oldest, KEYS[2], oldest, start_of(oldest), keep)
-    ended = ended + 1
+    local began = start_of(oldest)
+    local at = end_session(prefix .. ':session:' .. oldest, prefix .. ':session-cutoff:' .. oldest, KEYS[2], oldest, began, keep)
+    ended[#ended + 1], ended[#ended + 2] = oldest, digits(at)
   end
 end
-if ended == 0 then return {sid, digits(start), digits(now), 0} end
-return answer(sid, digits(start), digits(now), ended)
+if #ended == 0 then return {sid, ended, digits(start), digits(now)} end
+return answer(sid, ended, digits(start), digits(now))

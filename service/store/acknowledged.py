@@ -1,0 +1,121 @@
+"""What this process has revoked and seen acknowledged: it is put back into a store that has lost data.
+
+Blocks and revoked keys are not among it: every process keeps all of those, whoever made them
+(:class:`service.store.revocations.Remembered`).
+"""
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+import msgspec
+import structlog
+
+from service.metrics import Metrics
+
+_log = structlog.get_logger("store")
+
+LIMIT: Final = 100_000
+"""Revocations that one process keeps; some 40 MB. Beyond it the oldest go first."""
+
+_SWEEP_MS: Final = 60_000
+
+
+class Written(msgspec.Struct, frozen=True, gc=False):
+    """One acknowledged revocation, as its script can be told to make it again.
+
+    Attributes:
+        script: ``revoke_token``, ``move_cutoff`` or ``revoke_user``.
+        keys: Of the script, less those that every script ends with; the first is what it revokes by.
+        at: The time of it (ms by Redis), whenever it is made again.
+        until: When the store forgets it (ms).
+        reason: As given.
+        spared: The excepted session of ``revoke_user``.
+        seq: ``rv:seq`` when it was acknowledged, or later.
+    """
+
+    script: str
+    keys: tuple[str, ...]
+    at: int
+    until: int
+    reason: str = ""
+    spared: str = ""
+    seq: int = 0
+
+    @property
+    def identity(self) -> str:
+        """What two have in common of which the later is as good as both; no key has a space in it."""
+        return f"{self.keys[0]} {self.spared}" if self.spared else self.keys[0]
+
+    @property
+    def args(self) -> tuple[Any, ...]:
+        """The arguments with which the script makes it again: dated as it was, and gone when it was to go."""
+        match self.script:
+            case "revoke_token":
+                return (self.until, 0, self.at)
+            case "move_cutoff":
+                return (self.at, self.until - self.at, self.reason, "", 0)
+            case _:
+                return (self.at, self.until - self.at, self.reason, "", self.spared)
+
+
+class Acknowledged:
+    """Keeps what was written until it expires, within a limit."""
+
+    def __init__(self, metrics: Metrics, *, limit: int = LIMIT) -> None:
+        self._metrics = metrics
+        self._limit: Final = limit
+        self._entries: dict[str, Written] = {}
+        self._latest = 0
+        self._swept = 0
+        self._told = -_SWEEP_MS
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def entries(self) -> list[Written]:
+        """All that is kept now."""
+        return list(self._entries.values())
+
+    def note(self, written: Written) -> None:
+        """Keep a revocation that was acknowledged; with an earlier one of the same thing, both."""
+        identity = written.identity
+        stood = self._entries.pop(identity, None)
+        if stood is not None:
+            last = stood if stood.at > written.at else written
+            written = msgspec.structs.replace(
+                last, until=max(stood.until, written.until), seq=max(stood.seq, written.seq)
+            )
+        self._entries[identity] = written
+        self._latest = max(self._latest, written.at)
+        if len(self._entries) > self._limit:
+            self._make_room()
+        self._metrics.remembered_revocations.set(len(self._entries))
+
+    def forget(self, lifted: Iterable[tuple[int, str]]) -> None:
+        """Give up what an operator has lifted: keys, each with ``rv:seq`` of the lift."""
+        latest: dict[str, int] = {}
+        for seq, key in lifted:
+            latest[key] = max(seq, latest.get(key, 0))
+        if not latest:
+            return
+        for identity, written in list(self._entries.items()):
+            if written.seq < latest.get(written.keys[0], 0):
+                del self._entries[identity]
+        self._metrics.remembered_revocations.set(len(self._entries))
+
+    def _make_room(self) -> None:
+        """Let go what has expired, or else the oldest. The present is at least the latest time noted."""
+        now = self._latest
+        if now - self._swept >= _SWEEP_MS:
+            self._swept = now
+            self._entries = {each: written for each, written in self._entries.items() if written.until > now}
+        while len(self._entries) > self._limit:
+            del self._entries[next(iter(self._entries))]
+            self._metrics.forgotten_revocations.inc()
+            if now - self._told >= _SWEEP_MS:
+                self._told = now
+                _log.warning(
+                    "revocations_forgotten",
+                    limit=self._limit,
+                    detail="the oldest would not be put back if the store lost data",
+                )

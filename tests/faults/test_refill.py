@@ -1,0 +1,257 @@
+"""What is known of what was lost is put back before the next verdict, whatever the policy."""
+
+import asyncio
+import time
+
+import pytest
+
+from service.store import store as stores
+from service.store.acknowledged import Written
+from tests.conftest import OTHER_ISSUER
+from tests.faults.load import ANSWERED_WITHIN, issued
+from tests.faults.test_lost_data import answers, becomes, epoch_in, flush, metric, revoke, status_of
+from tests.servers import Valkey
+
+ISS = issued()["iss"]
+
+
+class Revoked:
+    """Revocations of every kind, each with what it covers and what it does not."""
+
+    def __init__(self):
+        self.gone = []
+        self.spared = [issued() for _ in range(3)]
+
+    async def by(self, revoker, name):
+        """Revoke through an instance; ``name`` keeps apart what two of them revoke."""
+        old, since = time.time() - 60, time.time() - 30
+
+        async def post(path, **body):
+            assert (await revoker.post(path, {"iss": ISS, **body})).status == 200
+
+        token = issued()
+        assert (await revoke(revoker, token)).status == 200
+        self.gone.append(token)
+        for path, claim in (
+            ("/revoke-user", "sub"),
+            ("/revoke-session", "sid"),
+            ("/revoke-client", "client_id"),
+        ):
+            value = f"{claim} of {name}"
+            await post(path, **{claim: value}, before=old)
+            self.gone.append(issued(old, **{claim: value}))
+            self.spared.append(issued(since, **{claim: value}))
+        user = f"but one session of {name}"
+        await post("/revoke-user", sub=user, except_sid="kept", before=since)
+        self.gone += [issued(old, sub=user), issued(old, sub=user, sid="other")]
+        self.spared.append(issued(old, sub=user, sid="kept"))
+        await post("/block-user", sub=f"blocked by {name}")
+        self.gone.append(issued(sub=f"blocked by {name}"))
+        await post("/revoke-key", kid=f"key of {name}")
+        self.gone.append(issued(kid=f"key of {name}"))
+        self.spared = [{**claims, "kid": "sound"} for claims in self.spared]
+        await post("/revoke-issuer", iss=OTHER_ISSUER, before=old)
+        self.gone.append(issued(old, iss=OTHER_ISSUER))
+        self.spared.append(issued(since, iss=OTHER_ISSUER, kid="sound"))
+
+    async def hold(self, *revokers, spared=True):
+        for revoker in revokers:
+            for claims in self.gone:
+                assert not await revoker.active(claims), claims
+            for claims in self.spared if spared else ():
+                assert await revoker.active(claims), claims
+
+
+async def two(start, valkey, **settings):
+    first = await start(valkey, **settings)
+    prefix = first.service.store.keys.epoch.split(":")[0]
+    return first, await start(valkey, prefix=prefix, new=False, **settings)
+
+
+async def settled(*revokers):
+    for revoker in revokers:
+        store = revoker.service.store
+        await becomes(lambda store=store: _has(store))
+
+
+async def _has(store):
+    await store.watch.beat()
+    reading = await store.read()
+    return store.data.known is not None and reading.epoch == store.data.known.epoch
+
+
+@pytest.fixture(params=["flushed", "empty disk", "empty replica promoted"])
+def lose(request, own_valkey, tmp_path):
+    def happen():
+        if request.param == "flushed":
+            flush(own_valkey)
+        elif request.param == "empty disk":
+            own_valkey.kill()
+            own_valkey.lose_disk()
+            own_valkey.start()
+        else:
+            empty = Valkey(tmp_path / "empty").start()
+            with own_valkey.client() as client:
+                client.replicaof("127.0.0.1", str(empty.port))
+                while client.info("replication")["master_link_status"] != "up":
+                    time.sleep(0.01)
+                client.replicaof("NO", "ONE")
+            empty.kill()
+
+    return happen
+
+
+@pytest.mark.parametrize("policy", ["ignore", "cutoff", "refuse"])
+async def test_every_acknowledged_revocation_holds(start, own_valkey, lose, policy, monkeypatch):
+    monkeypatch.setattr(stores, "_NOTICED_MS", 0)
+    revokers = await two(start, own_valkey, revocation={"data_loss": policy})
+    revoked = Revoked()
+    for name, revoker in enumerate(revokers):
+        await revoked.by(revoker, name)
+        await revoker.service.store.watch.beat()
+    await revoked.hold(*revokers)
+    for _ in range(2):
+        lose()
+        await settled(*revokers)
+        if policy == "refuse":
+            assert [await status_of(each, revoked.gone[0]) for each in revokers] == [503, 503]
+            assert await revokers[0].service.store.accept()
+        await revoked.hold(*revokers, spared=policy != "cutoff")
+
+
+async def test_an_instance_puts_back_what_it_knows_before_its_first_verdict(start, own_valkey):
+    first, second = await two(start, own_valkey, revocation={"data_loss": "ignore"})
+    for revoker in (first, second):
+        revoked = Revoked()
+        await revoked.by(revoker, "one")
+        flush(own_valkey)
+        await revoked.hold(revoker)
+
+
+async def test_what_was_revoked_while_a_loss_is_settled_is_kept_as_well(start, own_valkey):
+    revokers = await two(start, own_valkey, revocation={"data_loss": "ignore"})
+    acknowledged = []
+
+    async def go_on(revoker):
+        for _ in range(60):
+            claims = issued()
+            if (await revoke(revoker, claims)).status == 200:
+                acknowledged.append(claims)
+
+    async def lose_again_and_again():
+        for _ in range(10):
+            await asyncio.sleep(0.02)
+            flush(own_valkey)
+
+    await asyncio.gather(lose_again_and_again(), *(go_on(each) for each in revokers for _ in range(2)))
+    await settled(*revokers)
+    assert len(acknowledged) > 100
+    for revoker in revokers:
+        for claims in acknowledged:
+            assert not await revoker.active(claims)
+
+
+async def test_much_is_put_back_in_the_background_once_while_requests_get_no_verdict(
+    start, own_valkey, events
+):
+    revoker = await start(own_valkey, revocation={"data_loss": "ignore"})
+    store, lost, count = revoker.service.store, issued(), 30_000
+    assert (await revoke(revoker, lost)).status == 200
+    until = int((time.time() + 600) * 1000)
+    keys = [f"{store.keys.epoch}:{number}" for number in range(count)]
+    for key in keys:
+        store.revocations.acknowledged.note(Written("revoke_token", (key,), 1, until))
+    flush(own_valkey)
+    statuses = []
+    while 200 not in statuses:
+        for request in (revoker.post("/introspect", lost, caller="gateway"), revoke(revoker, issued())):
+            began = time.monotonic()
+            statuses.append((await request).status)
+            assert time.monotonic() - began < ANSWERED_WITHIN
+    assert statuses.count(503) > 2
+    assert not await revoker.active(lost)
+    with own_valkey.client() as client:
+        assert client.exists(*keys) == count
+    assert await metric(revoker, "revoker_refilled_revocations_total") == count + 1
+    assert [each["event"] for each in events].count("data_lost") == 1
+
+
+@pytest.mark.parametrize("after", [1, 2, 40, 300, 401, 402, 403])
+async def test_a_loss_while_it_is_put_back_is_no_loss_of_it(start, own_valkey, monkeypatch, after):
+    """Flushes after so many scripts of the refill: before, within, and between it and the epoch."""
+    revoker = await start(own_valkey, revocation={"data_loss": "ignore"})
+    store, count = revoker.service.store, 400
+    until = int((time.time() + 600) * 1000)
+    keys = [f"{store.keys.epoch}:{number}" for number in range(count)]
+    for key in keys:
+        store.revocations.acknowledged.note(Written("revoke_token", (key,), 1, until))
+    execute, left = store.scripts.execute, [after]
+
+    async def flushing(*call):
+        left[0] -= 1
+        reply = await execute(*call)
+        if left[0] == 0:
+            flush(own_valkey)
+        return reply
+
+    flush(own_valkey)
+    monkeypatch.setattr(store.scripts, "execute", flushing)
+    await becomes(lambda: answers(revoker))
+    assert left[0] <= 0
+    with own_valkey.client() as client:
+        assert client.exists(*keys) == count
+
+
+async def test_a_lifted_cutoff_does_not_come_back(start, own_valkey):
+    first, second = await two(start, own_valkey, revocation={"data_loss": "ignore"})
+    claims = issued(time.time() - 60)
+    body = {"iss": ISS, "sub": claims["sub"], "before": time.time() - 30}
+    assert (await first.post("/revoke-user", body)).status == 200
+    assert not await second.active(claims)
+    issuer = next(each for iss, each in second.service._issuers.items() if iss == ISS)
+    assert await second.service.store.revocations.lift_user(issuer, claims["sub"])
+    await first.service.store.watch.beat()
+    flush(own_valkey)
+    await settled(first, second)
+    assert await first.active(claims)
+
+
+async def test_accepting_waits_for_those_that_put_back_and_makes_nobody_do_it_again(
+    start, own_valkey, monkeypatch
+):
+    monkeypatch.setattr(stores, "_NOTICED_MS", 0)
+    revoker = await start(own_valkey, revocation={"data_loss": "refuse"})
+    lost, store = issued(), revoker.service.store
+    assert (await revoke(revoker, lost)).status == 200
+    flush(own_valkey)
+    assert await status_of(revoker, lost) == 503
+    with own_valkey.client() as client:
+        client.hset(store.keys.refills, "another", f"id {int(time.time() * 1000)}")
+        accepting = asyncio.ensure_future(store.accept())
+        await asyncio.wait({accepting}, timeout=0.5)
+        assert not accepting.done()
+        assert await status_of(revoker, lost) == 503
+        client.hdel(store.keys.refills, "another")
+    epoch = await accepting
+    assert epoch.finding == "accepted"
+    assert not await revoker.active(lost)
+    assert epoch_in(own_valkey, revoker) == store.data.epoch == epoch
+    assert await metric(revoker, "revoker_refilled_revocations_total") == 1
+
+
+async def test_accepting_waits_until_every_instance_must_have_noticed(start, own_valkey):
+    revoker = await start(own_valkey, revocation={"data_loss": "refuse"})
+    flush(own_valkey)
+    assert await status_of(revoker, issued()) == 503
+    noticed = epoch_in(own_valkey, revoker).noticed
+    accepted = await revoker.service.store.accept()
+    assert accepted.noticed - noticed >= stores._NOTICED_MS
+
+
+async def test_an_instance_that_is_at_it_for_too_long_is_told_of(start, own_valkey, monkeypatch):
+    monkeypatch.setattr(stores, "_PATIENCE_BEATS", 2)
+    revoker = await start(own_valkey, revocation={"data_loss": "refuse"})
+    with own_valkey.client() as client:
+        client.hset(revoker.service.store.keys.refills, "another", f"id {int(time.time() * 1000) + 9999}")
+    with pytest.raises(stores.StoreRefused, match="nothing was accepted"):
+        await revoker.service.store.accept()

@@ -1,0 +1,249 @@
+"""What was acknowledged is put back as it was: no weaker, no later, and gone when it was to go."""
+
+import random
+
+import pytest
+import structlog
+from prometheus_client import CollectorRegistry
+
+from service.metrics import Metrics
+from service.models import Claims, Issuer, Mark
+from service.rules import cutoff_kept_for
+from service.store.acknowledged import Acknowledged, Written
+from service.store.keys import user_tag
+from service.store.lookups import mark, revoked_keys, user_standing
+from service.store.sessions import Lifetimes
+from tests.store.conftest import MAIN, OTHER, opened, store_on
+
+SUBS = ("alice", "bob", "Zoë")
+SIDS = ("a", "b", None)
+
+
+def cutoffs(standing):
+    """What a user's record means: the cutoff for each session, and for all others."""
+    return {sid: standing.hard if sid == standing.sid else max(standing.hard, standing.soft) for sid in SIDS}
+
+
+async def standings(changes):
+    """All that stands, by key, with the time at which it goes."""
+    found = {}
+    now = await changes.now()
+    async for key in changes.client.scan_iter(f"{changes.keys.epoch.split(':')[0]}:*"):
+        name = key.decode().split(":", 1)[1]
+        if name.startswith(("seq", "refills", "lifted", "blocks")):
+            continue
+        text, left = await changes.client.get(key), await changes.client.pttl(key)
+        if name.endswith(":user"):
+            said = user_standing(text)
+            value = cutoffs(said), said.blocked
+        else:
+            value = revoked_keys(text) if name.startswith("keys") else mark(text)
+        found[name] = value, (None if left == -1 else now + left)
+    return found
+
+
+async def revoke_at_random(changes, dice, now):
+    revocations = changes.revocations
+    before = dice.choice([None, *(now - dice.randint(0, 400_000) for _ in range(3))])
+    reason, issuer = dice.choice(["", "stolen laptop"]), dice.choice([MAIN, OTHER])
+    match dice.randint(0, 6):
+        case 0:
+            exp = dice.choice([None, now / 1000 + dice.randint(-400, 300)])
+            await revocations.revoke_token(issuer, str(dice.randint(0, 5)), exp)
+        case 1 | 2:
+            sub, sid = dice.choice(SUBS), dice.choice(SIDS)
+            await revocations.revoke_user(issuer, sub, before=before, except_sid=sid, reason=reason)
+        case 3:
+            await revocations.revoke_session(issuer, dice.choice("xy"), before=before, reason=reason)
+        case 4:
+            await revocations.revoke_client(issuer, dice.choice("xy"), before=before, reason=reason)
+        case 5:
+            await revocations.revoke_issuer(issuer, before=before, reason=reason)
+        case 6:
+            await revocations.block_user(issuer, dice.choice(SUBS), until=now + 100_000, reason="")
+
+
+async def lose(changes):
+    keys = [key async for key in changes.client.scan_iter(f"{changes.keys.epoch.split(':')[0]}:*")]
+    await changes.client.delete(*keys)
+
+
+@pytest.mark.parametrize("seed", range(10))
+async def test_all_that_one_process_wrote_stands_again_as_it_stood(changes, seed):
+    dice, now = random.Random(seed), await changes.now()
+    await changes.revocations.revoke_key(MAIN, "stolen", reason="leaked")
+    for _ in range(dice.randint(1, 40)):
+        await revoke_at_random(changes, dice, now)
+    stood = await standings(changes)
+    await lose(changes)
+    for _ in range(2):
+        assert await changes.revocations.write_back() is not None
+        stands = await standings(changes)
+        assert {key: value for key, (value, _) in stands.items()} == {
+            key: value for key, (value, _) in stood.items()
+        }
+        for key, (value, till) in stood.items():
+            blocked = isinstance(value, tuple) and value[1]
+            if blocked:  # whose user is not known any more: kept as for the most patient issuer
+                assert stands[key][1] > till - 200
+            else:
+                assert stands[key][1] == (till and pytest.approx(till, abs=200)), key
+
+
+async def test_what_stands_already_is_not_weakened(changes):
+    now, revocations = await changes.now(), changes.revocations
+    for at in (now - 50_000, None):
+        await revocations.revoke_client(MAIN, "web", before=at, reason="")
+        await revocations.revoke_user(MAIN, "alice", before=at, except_sid="a", reason="")
+    await lose(changes)
+    later = now + 1000
+    client, user = changes.keys.client_cutoff(MAIN, "web"), changes.keys.user_of(MAIN, "alice")
+    await changes.client.set(client, f"{later + 60_000} later", px=10_000_000)
+    await changes.client.set(user, f'{{"hard":{later},"last":{later}}}', px=10_000_000)
+    await revocations.write_back()
+    assert mark(await changes.client.get(client)).at == later + 60_000
+    assert cutoffs(user_standing(await changes.client.get(user)))["a"] == later
+
+
+async def test_a_store_whose_clock_is_behind_gets_the_times_that_were_acknowledged(changes):
+    ahead = await changes.now() + 60_000
+    note = changes.revocations.acknowledged.note
+    user = changes.keys.user_of(MAIN, "alice")
+    keep = cutoff_kept_for(MAIN)
+    note(Written("revoke_user", (user, user[:-4] + "sessions"), ahead, ahead + keep))
+    note(Written("move_cutoff", (changes.keys.issuer_cutoff(MAIN),), ahead, ahead + keep, "all"))
+    await changes.revocations.write_back()
+    assert user_standing(await changes.client.get(user)).hard == ahead
+    assert mark(await changes.client.get(changes.keys.issuer_cutoff(MAIN))) == Mark(ahead, "all")
+
+
+async def test_only_what_is_chosen_is_put_back(changes):
+    await changes.revocations.revoke_token(MAIN, "1", None)
+    await changes.revocations.revoke_token(MAIN, "2", None)
+    await lose(changes)
+    chosen = changes.keys.jti(MAIN, "2")
+    assert await changes.revocations.write_back(lambda key: key == chosen) is not None
+    assert set(await standings(changes)) == {"jti:main:2"}
+    assert await changes.revocations.write_back(lambda _: False) is None
+
+
+async def test_a_mark_says_whether_all_went_into_one_data_set(changes):
+    await changes.revocations.revoke_token(MAIN, "1", None)
+    stands = await changes.revocations.write_back()
+    assert await changes.revocations.refilling() == 1
+    shown = await stands()
+    assert (shown.seq, shown.share, shown.epoch) == (2, 2, b"")
+    assert await changes.revocations.refilling() == 0
+    stands = await changes.revocations.write_back()
+    await lose(changes)
+    assert await stands() is None
+
+
+async def test_a_mark_that_was_left_behind_counts_no_more_after_half_a_minute(changes):
+    now = await changes.now()
+    await changes.client.hset(changes.keys.refills, "gone", f"id {now - 30_001}")
+    await changes.client.hset(changes.keys.refills, "working", f"id {now - 20_000}")
+    await changes.client.expire(changes.keys.refills, 100)
+    assert await changes.revocations.refilling() == 1
+
+
+async def test_what_was_lifted_here_is_not_put_back(changes):
+    revocations = changes.revocations
+    await revocations.revoke_client(MAIN, "web", before=None, reason="")
+    for sid in SIDS:
+        await revocations.revoke_user(MAIN, "alice", before=None, except_sid=sid, reason="")
+    await revocations.revoke_user(MAIN, "bob", before=None, except_sid=None, reason="")
+    await revocations.lift(changes.keys.client_cutoff(MAIN, "web"))
+    await revocations.lift_user(MAIN, "alice")
+    await lose(changes)
+    await revocations.write_back()
+    assert set(await standings(changes)) == {f"{{{user_tag(MAIN.iss, 'bob')}}}:user"}
+
+
+async def test_every_process_hears_of_a_lift_and_of_what_was_revoked_since(store, valkey, prefix):
+    revocations, other = store.revocations, store_on(valkey, prefix)
+    key = store.keys.client_cutoff(MAIN, "web")
+    await revocations.revoke_client(MAIN, "web", before=None, reason="")
+    await revocations.revoke_client(MAIN, "app", before=None, reason="")
+    assert await other.revocations.lift(key)
+    await store.watch.beat()
+    assert {each.keys[0] for each in revocations.acknowledged.entries()} == {
+        store.keys.client_cutoff(MAIN, "app")
+    }
+    await revocations.revoke_client(MAIN, "web", before=None, reason="again")
+    await store.watch.beat()
+    assert len(revocations.acknowledged) == 2
+    await other.close()
+
+
+async def test_the_ends_of_sessions_are_put_back_whatever_ended_them(valkey, prefix):
+    made = store_on(valkey, prefix)
+    await made.init()
+    own = Issuer(name="main", iss=MAIN.iss, own=True)
+    sessions = made.sessions(own, Lifetimes(idle=600, absolute=3600, grace=0, most=2))
+    async with opened(made):
+        reused = (await sessions.start("alice", "web")).session.sid
+        await sessions.refresh(reused, 1, ())
+        await sessions.refresh(reused, 1, ())
+        displaced, ended, last = [(await sessions.start("alice", "web")).session.sid for _ in range(3)]
+        await sessions.end(ended)
+        with valkey.client() as client:
+            kept = {
+                key: client.get(key)
+                for key in client.scan_iter(f"{prefix}:*")
+                if ":session:" in key and key.endswith((last,))
+            }
+            client.delete(*client.scan_iter(f"{prefix}:*"))
+            for key, text in kept.items():
+                client.set(key, text, px=100_000)
+        for sid in (reused, displaced, ended, last):
+            claims = Claims(iss=own.iss, jti="1", sub="alice", sid=sid)
+            found = await made.lookups.find(made.keys.of_token(claims, own))
+            assert (found.standing.session is not None) is (sid != last), sid
+
+
+def written(key, at=1000, until=100_000, **more):
+    return Written("revoke_token", (key,), at, until, **more)
+
+
+def test_the_oldest_go_first_once_there_is_no_room_and_that_is_said():
+    metrics = Metrics(CollectorRegistry())
+    kept = Acknowledged(metrics, limit=3)
+    with structlog.testing.capture_logs() as told:
+        for name in "abcde":
+            kept.note(written(name))
+    assert [each.keys[0] for each in kept.entries()] == ["c", "d", "e"]
+    assert metrics.registry.get_sample_value("revoker_forgotten_revocations_total") == 2
+    assert metrics.registry.get_sample_value("revoker_remembered_revocations") == 3
+    assert [each["event"] for each in told] == ["revocations_forgotten"]
+
+
+def test_what_has_expired_makes_room_before_anything_else_goes():
+    metrics = Metrics(CollectorRegistry())
+    kept = Acknowledged(metrics, limit=3)
+    for name, until in (("a", 500_000), ("b", 100_000), ("c", 500_000)):
+        kept.note(written(name, until=until))
+    kept.note(written("d", at=200_000, until=500_000))
+    assert [each.keys[0] for each in kept.entries()] == ["a", "c", "d"]
+    assert metrics.registry.get_sample_value("revoker_forgotten_revocations_total") == 0
+
+
+def test_of_two_for_the_same_thing_the_later_is_kept_and_the_longer_life():
+    kept = Acknowledged(Metrics(CollectorRegistry()))
+    kept.note(written("a", at=2000, until=9000, reason="first", seq=1))
+    kept.note(written("a", at=1000, until=9500, reason="second", seq=2))
+    kept.note(written("a", at=1000, until=9000, spared="s"))
+    assert kept.entries() == [
+        written("a", at=2000, until=9500, reason="first", seq=2),
+        written("a", at=1000, until=9000, spared="s"),
+    ]
+
+
+def test_a_lift_takes_back_what_was_acknowledged_before_it():
+    kept = Acknowledged(Metrics(CollectorRegistry()))
+    kept.note(written("a", seq=4))
+    kept.note(written("a", spared="s", seq=6))
+    kept.note(written("b", seq=4))
+    kept.forget([(3, "a"), (5, "a"), (2, "b")])
+    assert [(each.keys[0], each.spared) for each in kept.entries()] == [("a", "s"), ("b", "")]
+    kept.forget([])
