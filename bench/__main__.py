@@ -7,7 +7,7 @@ import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
-from bench import sessions, store_size, throughput
+from bench import importing, sessions, store_size, throughput
 from bench.bench import Bench
 from bench.load import Load
 from bench.material import Material
@@ -17,7 +17,8 @@ from bench.servers import Servers
 
 STORE_SIZE = "store-size"
 SESSIONS = "sessions"
-CHOICES = (*throughput.SUBJECTS, STORE_SIZE, SESSIONS)
+IMPORT = "import"
+CHOICES = (*throughput.SUBJECTS, STORE_SIZE, SESSIONS, IMPORT)
 
 
 def arguments() -> argparse.Namespace:
@@ -67,6 +68,8 @@ def measured(bench: Bench, selected: set[str]) -> list[Section]:
         sections.append(store_size.run(bench))
     if SESSIONS in selected:
         sections.append(sessions.run(bench))
+    if IMPORT in selected:
+        sections.append(importing.run(bench))
     return sections
 
 

@@ -54,12 +54,12 @@ class Servers:
     def __init__(self, stack: ExitStack, folder: Path, cores: Cores, material: Material) -> None:
         self._stack = stack
         self._folder = folder
-        self._cores = cores
+        self.cores = cores
         self._material = material
         self._started = 0
 
     def store(self) -> Valkey:
-        valkey = Valkey(self._folder / f"store-{self._next()}", cores=self._cores.others)
+        valkey = Valkey(self._folder / f"store-{self._next()}", cores=self.cores.others)
         self._stack.callback(valkey.stop)
         return valkey
 
@@ -88,6 +88,13 @@ class Servers:
             sessions: The algorithm with which it signs the tokens of sessions; None: it keeps none.
         """
         port = free_port()
+        config = self.configured(store, port=port, workers=workers, sessions=sessions)
+        return self._start(["service", "serve", "--config", str(config)], port, cores)
+
+    def configured(
+        self, store: Valkey, *, port: int = 0, workers: int = 1, sessions: str | None = None
+    ) -> Path:
+        """A configuration file for a store, which is declared new by it; as for :meth:`revoker`."""
         name = self._next()
         jwks = self._folder / f"revoker-{name}.jwks"
         jwks.write_text(self._material.jwks_text())
@@ -107,11 +114,11 @@ class Servers:
         )
         init = Process(
             [sys.executable, "-m", "service", "store", "init", "--config", str(config)],
-            cores=self._cores.server,
+            cores=self.cores.server,
             log=self._folder / f"init-{name}.log",
         )
         init.await_end()
-        return self._start(["service", "serve", "--config", str(config)], port, cores)
+        return config
 
     def _sessions(self, name: int, algorithm: str) -> str:
         folder = self._folder / f"signing-{name}"
@@ -128,7 +135,7 @@ class Servers:
 
     def _start(self, module: list[str], port: int, cores: frozenset[int] | None = None) -> Server:
         log = self._folder / f"server-{self._next()}.log"
-        server = Server([sys.executable, "-m", *module], port, cores=cores or self._cores.server, log=log)
+        server = Server([sys.executable, "-m", *module], port, cores=cores or self.cores.server, log=log)
         self._stack.callback(server.process.stop)
         return server
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from service import __version__, development, logs, operating, processes, settings
+from service import __version__, development, logs, operating, processes, settings, transferring
 from service.callers import new_secret
 from service.errors import ConfigError, RevokerError
 
@@ -117,6 +117,8 @@ def _claim(text: str) -> tuple[str, object]:
 command.add_typer(operating.store_commands, name="store")
 command.add_typer(operating.cutoff_commands, name="cutoff")
 command.add_typer(operating.key_commands, name="keys")
+command.command("export")(transferring.export)
+command.command("import")(transferring.import_)
 
 
 def main() -> None:

@@ -62,7 +62,7 @@ def init(
     """Say beforehand that this store is new: nothing has been revoked in it, and nothing was lost."""
     if unless is not None and unless.exists():
         typer.echo(f"{unless} says that it was done")
-    elif _with_store(config, lambda store: store.init()):
+    elif with_store(config, lambda store: store.init()):
         typer.echo("the store is declared new")
     elif or_known:
         typer.echo("the store has an epoch already, and keeps it")
@@ -77,7 +77,7 @@ def check(config: ConfigOption = None) -> None:
     async def look(store: "Store") -> "tuple[Epoch | None, dict[str, str]]":
         return await store.epoch(), await store.dangers()
 
-    epoch, dangers = _with_store(config, look)
+    epoch, dangers = with_store(config, look)
     if epoch is None:
         typer.echo("epoch: none; `revoker store init` where the store is new")
     else:
@@ -95,14 +95,14 @@ def check(config: ConfigOption = None) -> None:
 @store_commands.command("accept")
 def accept(config: ConfigOption = None) -> None:
     """Accept the data as it is: verdicts are given again. What was lost stays lost."""
-    _declared("store_accepted", _with_store(config, lambda store: store.accept()))
+    _declared("store_accepted", with_store(config, lambda store: store.accept()))
 
 
 @store_commands.command("lost")
 def lost(config: ConfigOption = None) -> None:
     """Say that data was lost, before the first start on a restored snapshot."""
     policy = _settings(config).revocation.data_loss
-    _declared("store_declared_lost", _with_store(config, lambda store: store.declare_lost(policy)))
+    _declared("store_declared_lost", with_store(config, lambda store: store.declare_lost(policy)))
 
 
 def _declared(event: str, epoch: "Epoch | None") -> None:
@@ -146,7 +146,7 @@ def lift(
             return await store.revocations.lift_user(issuer, value)
         return await store.revocations.lift(_key_of(store, kind, issuer, value))
 
-    stood = _with_store(config, take_back)
+    stood = with_store(config, take_back)
     _audit.info(
         "cutoff_lifted",
         operator=getpass.getuser(),
@@ -171,7 +171,7 @@ def forget(
     issuer = _issuer(values, iss)
     if kid in issuer.revoked_kids:
         _fail("the key stands in revoked_kids of the configuration")
-    if not _with_store(config, lambda store: store.revocations.forget_key(issuer, kid)):
+    if not with_store(config, lambda store: store.revocations.forget_key(issuer, kid)):
         _fail("no such key is revoked")
     _audit.info("key_forgotten", operator=getpass.getuser(), iss=issuer.iss, kid=kid, reason=reason)
     typer.echo("forgotten")
@@ -289,9 +289,14 @@ def _store(values: Settings) -> "Store":
     return app.store_of(values, app.issuers_of(values), Metrics(CollectorRegistry()))
 
 
-def _with_store(config: Path | None, work: "Callable[[Store], Awaitable[Result]]") -> Result:
+def with_store(
+    config: Path | None, work: "Callable[[Store], Awaitable[Result]]", *, patience: float = 0.0
+) -> Result:
+    """Do something with the store of a configuration, with a time-out of so many seconds at least."""
     logs.configure(stream=sys.stderr)
     values = _settings(config)
+    redis = values.redis.model_copy(update={"timeout": max(values.redis.timeout, patience)})
+    values = values.model_copy(update={"redis": redis})
 
     async def run() -> Result:
         store = _store(values)

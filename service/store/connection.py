@@ -262,6 +262,11 @@ class Line:
         self._turn: _Turn | None = None
         self._unsent: list[_Turn] = []
 
+    @property
+    def server(self) -> str:
+        """Which server it leads to now, as :attr:`Wire.server`; empty while to none."""
+        return "" if self._link.wire is None else self._link.wire.server
+
     async def execute(self, *command: Any) -> Any:
         """Send one command; returns the reply.
 

@@ -34,6 +34,7 @@ import functools
 import hashlib
 import re
 import struct
+from dataclasses import dataclass
 from typing import Final
 
 from service.models import Claims, Issuer
@@ -43,6 +44,10 @@ _PLAIN: Final = re.compile(r"[A-Za-z0-9\-._~:@/|+][A-Za-z0-9\-._~:@/|+=]{0,127}"
 _SID: Final = re.compile(r"[A-Za-z0-9_-]{38}").fullmatch
 SLOTS: Final = 16384
 """Hash slots of a cluster, each kept by one primary at a time."""
+
+_UNDER_ISSUERS: Final = {"jti", "session-cutoff", "client-cutoff", "issuer-cutoff", "keys"}
+_NO_REVOCATIONS: Final = {"epoch", "seq", "beat", "lifted", "refills", "blocks"}
+"""A block stands in the user's record, too."""
 
 SID_BYTES: Final = 28
 TAG_BYTES: Final = 12
@@ -107,8 +112,22 @@ def _base64url(raw: bytes) -> str:
     return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What one key holds: the first part of its name, whose it is, and the value of free length.
+
+    Attributes:
+        issuer: Its name; of what belongs to one user it is not known.
+        value: The ``u`` of a user; else as it stands in the key, ``=`` and a digest where it was replaced.
+    """
+
+    kind: str
+    issuer: str
+    value: str
+
+
 class Keys:
-    """Builds keys under one prefix."""
+    """Builds keys under one prefix, and takes them apart."""
 
     def __init__(self, prefix: str) -> None:
         self._prefix = prefix
@@ -119,6 +138,10 @@ class Keys:
         self.refills: Final = f"{prefix}:refills"
         self._user_of = functools.lru_cache(maxsize=16384)(self._make_user_of)
         self._shared = functools.lru_cache(maxsize=1024)(self._make_shared)
+
+    def all(self) -> str:
+        """A pattern that every key fits."""
+        return f"{self._prefix}:*"
 
     def share(self, instance: str) -> str:
         return f"{self._prefix}:seq:{instance}"
@@ -160,6 +183,33 @@ class Keys:
 
     def revoked_keys(self, issuer: Issuer) -> str:
         return f"{self._prefix}:keys:{issuer.name}"
+
+    def of_segment(self, kind: str, issuer: Issuer, segment: str) -> str:
+        """What stands under an issuer's name, by the value as it stands in the key."""
+        return f"{self._prefix}:{kind}:{issuer.name}:{segment}"
+
+    def held(self, key: str) -> Held | None:
+        """What a key holds; None where that is no revocation.
+
+        Raises:
+            ValueError: it is none of ours.
+        """
+        kind, _, rest = key.removeprefix(f"{self._prefix}:").partition(":")
+        if kind in _NO_REVOCATIONS:
+            return None
+        if kind in _UNDER_ISSUERS:
+            issuer, _, value = rest.partition(":")
+            return Held(kind, issuer, value)
+        if len(kind) == 2 + 16 and kind[0] == "{":
+            tag = kind[1:-1]
+            kind, _, value = rest.partition(":")
+            if kind == "user":
+                return Held(kind, "", tag)
+            if kind == "session-cutoff":
+                return Held(kind, "", value)
+            if kind in {"sessions", "session"}:
+                return None
+        raise ValueError(key)
 
     def of_token(self, claims: Claims, issuer: Issuer) -> "TokenKeys":
         """What must be read to judge a token, in the order of :class:`service.models.Standing`."""

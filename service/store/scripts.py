@@ -21,6 +21,7 @@ def _load(*names: str) -> bytes:
 
 TEXTS: Final = {
     "revoke_token": _load("revoke_token"),
+    "revoke_tokens": _load("revoke_tokens"),
     "move_cutoff": _load("move_cutoff"),
     "revoke_user": _load("user", "revoke_user"),
     "block_user": _load("user", "block_user"),

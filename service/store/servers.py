@@ -1,7 +1,7 @@
 """The servers that keep the store, as scripts and the watch speak to them."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Protocol
 
 import structlog
@@ -36,6 +36,12 @@ class Servers(Protocol):
     async def each(self, commands: Sequence[Command]) -> list[Replies]:
         """Send commands to every primary; refusals stand among the replies as values."""
 
+    async def values(self, keys: Sequence[str]) -> list[bytes | None]:
+        """What stands under keys, wherever they lie."""
+
+    async def primaries(self) -> Mapping[str, Line]:
+        """A line to each primary, by its id: another one whenever it has started anew."""
+
     def hang_up(self) -> None:
         """End the connections: they may lead elsewhere by now."""
 
@@ -64,6 +70,14 @@ class Primary:
 
     async def each(self, commands: Sequence[Command]) -> list[Replies]:
         return [await self._reads.ask(commands)]
+
+    async def values(self, keys: Sequence[str]) -> list[bytes | None]:
+        found: list[bytes | None] = await self._reads.execute("MGET", *keys)
+        return found
+
+    async def primaries(self) -> Mapping[str, Line]:
+        await self._reads.execute("PING")
+        return {self._reads.server: self._reads}
 
     def hang_up(self) -> None:
         self._reads.hang_up()

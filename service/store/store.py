@@ -1,7 +1,7 @@
 """The parts of the store, joined: lookups, revocations, the epoch and the watch over one server."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from service.errors import StoreRefused
@@ -10,7 +10,7 @@ from service.models import Issuer
 from service.store import epoch as epochs
 from service.store.addresses import address_of
 from service.store.clocks import Clocks
-from service.store.connection import Confirmation, fence
+from service.store.connection import Confirmation, Line, fence
 from service.store.epoch import DataLoss, DataSet, Epoch, Reading
 from service.store.keys import Keys
 from service.store.lookups import Lookups
@@ -58,7 +58,7 @@ class Store:
         self._servers = Primary(self._address, confirmation)
         self._wait_replicas = wait_replicas
         self._share = self.keys.share(self.instance)
-        self._issuers = issuers
+        self.issuers: Final = issuers
         self._metrics = metrics
         self._tasks: set[asyncio.Task[None]] = set()
         self.scripts: Final = Scripts(
@@ -94,7 +94,7 @@ class Store:
             self._address,
             self.keys,
             self._share,
-            list(self._issuers.values()),
+            list(self.issuers.values()),
             lookups=self.lookups,
             data=self.data,
             revocations=self.revocations,
@@ -155,6 +155,20 @@ class Store:
         """The epoch that stands in the store; None where there is none."""
         reading = await self.read()
         return None if reading.epoch is None else Epoch.parse(reading.epoch)
+
+    async def values(self, keys: Sequence[str]) -> list[bytes | None]:
+        """What stands under keys, wherever they lie.
+
+        Raises:
+            StoreUnavailable: no answer in time.
+        """
+        async with fence():
+            return await self._servers.values(keys)
+
+    async def primaries(self) -> Mapping[str, Line]:
+        """A line to each server that has a part of the data, by the server's id; raises as :meth:`values`."""
+        async with fence():
+            return await self._servers.primaries()
 
     async def dangers(self) -> dict[str, str]:
         """What about the server would lose revocations silently, in words, by the names of problems."""

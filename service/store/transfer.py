@@ -1,0 +1,432 @@
+"""Takes the revocations out of one store and into another, a million at once in bounded memory.
+
+What is taken out are tokens, cutoffs, blocks and keys, never sessions: those belong to the store that began
+them. What is put in goes through the scripts by which the service revokes, so it never weakens what stands.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+
+from service.errors import InvalidRequest, StoreRefused, StoreUnavailable
+from service.models import Issuer, Number
+from service.rules import FOREVER_MS, SAFETY_S, cutoff_kept_for, jti_kept_until
+from service.store import records
+from service.store.connection import Line, fence
+from service.store.epoch import Epoch
+from service.store.keys import Held, segment, tag_and_start, user_tag
+from service.store.lookups import mark, revoked_keys, user_standing
+from service.store.records import Record, date, milliseconds
+from service.store.revocations import AHEAD_MS
+from service.store.store import Store
+
+TOGETHER: Final = 256
+"""Tokens in one script at most: more would keep the server from everybody else."""
+
+SCANNED: Final = 1000
+"""Keys that one step of an export looks at, roughly."""
+
+_PAUSES_S: Final = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+"""Before what the store did not acknowledge is sent again: together long enough for a failover."""
+
+_CHANGED: Final = StoreRefused(
+    "the store's servers have changed or started anew: export again from the start"
+)
+
+Call = tuple[str, Sequence[str], Sequence[Any]]
+"""A script, its keys, its arguments."""
+
+
+class Change(msgspec.Struct, frozen=True, gc=False):
+    """One line, as it will be written.
+
+    Attributes:
+        keys: Of the script; the first is where it will stand.
+        till: When it will be forgotten (ms), where that is known beforehand: what is past is not written.
+        stands: Whether what the key holds does all that the line asks for.
+    """
+
+    kind: str
+    script: str
+    keys: tuple[str, ...]
+    args: tuple[Any, ...]
+    till: int | None
+    stands: Callable[[bytes], bool]
+
+
+class Importing:
+    """Puts lines into a store; repeating any of it is safe."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._keys = store.keys
+        self._issuers = {issuer.name: issuer for issuer in store.issuers.values()} | dict(store.issuers)
+        self._longest_ms = max(map(cutoff_kept_for, store.issuers.values()))
+        self._clock_ms = 0.0
+        self._epoch = ""
+
+    async def begin(self) -> None:
+        """Learn which data set this is, and its time.
+
+        Raises:
+            StoreRefused: there is none, and an instance takes such a store for one that has lost its data.
+        """
+        reading = await self._store.read()
+        if reading.epoch is None:
+            raise StoreRefused("the store has no epoch: `revoker store init` where it is new")
+        self._clock_ms = reading.now - time.monotonic() * 1000
+        self._epoch = Epoch.parse(reading.epoch).id
+        await self._store.data.settle()
+
+    @property
+    def now(self) -> int:
+        """The store's time, ms."""
+        return int(self._clock_ms + time.monotonic() * 1000)
+
+    def change(self, record: Record) -> Change:
+        """What a line asks for.
+
+        Raises:
+            InvalidRequest: it names an issuer that is not configured, or a time that is yet to come.
+        """
+        if isinstance(record, records.Jti):
+            return self._token(record, self._issuer(record.iss))
+        match record:
+            case records.User():
+                return self._user(record)
+            case records.Block():
+                return self._block(record)
+            case records.Key():
+                return self._signing_key(record, self._issuer(record.iss))
+            case records.Session():
+                issuer = self._issuer(record.iss)
+                if record.sid is None:
+                    key, start = self._keys.of_segment("session-cutoff", issuer, record.segment or ""), 0
+                else:
+                    own = tag_and_start(record.sid) if issuer.own else None
+                    key, start = self._keys.session_cutoff(issuer, record.sid), own[1] if own else 0
+                return self._cutoff(record, issuer, key, start)
+            case records.Client():
+                issuer = self._issuer(record.iss)
+                place = record.segment or segment(record.client_id or "")
+                return self._cutoff(record, issuer, self._keys.of_segment("client-cutoff", issuer, place))
+            case records.Issuer():
+                issuer = self._issuer(record.iss)
+                return self._cutoff(record, issuer, self._keys.issuer_cutoff(issuer))
+
+    async def standing(self, changes: Sequence[Change]) -> list[bool]:
+        """Which of the changes would change nothing, since all that they ask for stands."""
+        values = await self._store.values([each.keys[0] for each in changes]) if changes else []
+        pairs = zip(changes, values, strict=True)
+        return [value is not None and change.stands(value) for change, value in pairs]
+
+    async def store(self, changes: Sequence[Change]) -> None:
+        """Write; all of it is stored and acknowledged when this returns.
+
+        Raises:
+            StoreUnavailable: some of it may not be.
+            StoreRefused: the store lost data meanwhile; what was stored before may be gone.
+        """
+        calls = list(_calls(changes))
+        for pause in (*_PAUSES_S, None):
+            try:
+                await asyncio.gather(*(self._store.scripts.run(*call) for call in calls))
+                break
+            except StoreUnavailable:
+                if pause is None:
+                    raise
+                await asyncio.sleep(pause)
+        self._same_data()
+
+    async def end(self) -> None:
+        """See that all of it is still there; raises as :meth:`store`."""
+        await self._store.data.settle()
+        self._same_data()
+
+    def _same_data(self) -> None:
+        epoch = self._store.data.epoch
+        if epoch is None or epoch.id != self._epoch:
+            raise StoreRefused("the store lost data meanwhile: all of it has to be imported again")
+
+    def _token(self, record: records.Jti, issuer: Issuer) -> Change:
+        place = record.segment or segment(record.jti or "")
+        till, at = None, "" if record.at is None else milliseconds(record.at)
+        if record.exp is None:
+            kept = -1000 * (issuer.max_token_lifetime + issuer.clock_skew + issuer.leeway + SAFETY_S)
+        else:
+            kept = till = jti_kept_until(issuer, record.exp)
+        key = self._keys.of_segment("jti", issuer, place)
+        return Change("jti", "revoke_tokens", (key,), (kept, at), till, _listed)
+
+    def _user(self, record: records.User) -> Change:
+        tag, keep_ms = self._whose(record)
+        at = self._past(record.before)
+        sid = record.except_sid or ""
+
+        def stands(value: bytes) -> bool:
+            user = user_standing(value)
+            covers = max(user.hard, user.soft) if sid and sid == user.sid else user.hard
+            return at is not None and covers >= at
+
+        return Change(
+            "user",
+            "revoke_user",
+            (self._keys.user(tag), self._keys.sessions(tag)),
+            ("" if at is None else at, keep_ms, record.reason or "", AHEAD_MS, sid),
+            None if at is None else at + keep_ms,
+            stands,
+        )
+
+    def _cutoff(
+        self,
+        record: records.Session | records.Client | records.Issuer,
+        issuer: Issuer,
+        key: str,
+        start: int = 0,
+    ) -> Change:
+        at, keep_ms = self._past(record.before), cutoff_kept_for(issuer)
+        return Change(
+            records.kind(record),
+            "move_cutoff",
+            (key,),
+            ("" if at is None else at, keep_ms, record.reason or "", AHEAD_MS, start),
+            None if at is None else at + keep_ms,
+            lambda value: at is not None and mark(value).at >= at,
+        )
+
+    def _block(self, record: records.Block) -> Change:
+        tag, keep_ms = self._whose(record)
+        until = FOREVER_MS if record.until is None else min(milliseconds(record.until), FOREVER_MS)
+        return Change(
+            "block",
+            "block_user",
+            (self._keys.user(tag), self._keys.blocks),
+            (until, keep_ms, record.reason or "", tag),
+            until,
+            lambda value: user_standing(value).blocked >= until,
+        )
+
+    def _signing_key(self, record: records.Key, issuer: Issuer) -> Change:
+        at = self._past(record.at)
+        return Change(
+            "key",
+            "revoke_key",
+            (self._keys.revoked_keys(issuer),),
+            (record.kid, record.reason or "", "" if at is None else at),
+            None,
+            lambda value: record.kid in revoked_keys(value),
+        )
+
+    def _issuer(self, named: str) -> Issuer:
+        found = self._issuers.get(named)
+        if found is None:
+            raise InvalidRequest(f"no issuer {named} is configured")
+        return found
+
+    def _whose(self, record: records.User | records.Block) -> tuple[str, int]:
+        """The user's tag, and for how long a cutoff of theirs is kept; a tag does not tell the issuer."""
+        if record.iss is None or record.sub is None:
+            return record.tag or "", self._longest_ms
+        issuer = self._issuer(record.iss)
+        return user_tag(issuer.iss, record.sub), cutoff_kept_for(issuer)
+
+    def _past(self, at: Number | None) -> int | None:
+        if at is None:
+            return None
+        when = milliseconds(at)
+        if when > self.now + AHEAD_MS:
+            raise InvalidRequest("the time is further ahead than 5 seconds")
+        return when
+
+
+def _listed(_: bytes) -> bool:
+    return True
+
+
+def _calls(changes: Sequence[Change]) -> Iterator[Call]:
+    """Each change by a script of its own; tokens many at once."""
+    tokens = [each for each in changes if each.kind == "jti"]
+    for start in range(0, len(tokens), TOGETHER):
+        together = tokens[start : start + TOGETHER]
+        yield (
+            "revoke_tokens",
+            [each.keys[0] for each in together],
+            [arg for each in together for arg in each.args],
+        )
+    for each in changes:
+        if each.kind != "jti":
+            yield each.script, each.keys, each.args
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """How far an export has come; the fields are those of :class:`service.store.records.Place`."""
+
+    servers: tuple[str, ...]
+    at: int
+    cursor: str
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What one step of an export brought.
+
+    Attributes:
+        lines: Revocations, written out.
+        unreadable: Keys that hold what can't be read, or that nobody knows.
+        place: From where the rest is found.
+    """
+
+    lines: list[bytes]
+    unreadable: list[str]
+    place: Place
+
+
+class Exporting:
+    """Reads all revocations out of a store, one step after the other."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._keys = store.keys
+        self._issuers = {issuer.name: issuer for issuer in store.issuers.values()}
+        self._own = next((issuer.iss for issuer in store.issuers.values() if issuer.own), "sessions")
+
+    async def size(self) -> int:
+        """How many keys there are to look at, roughly: sessions and those of others too."""
+        lines = (await self._store.primaries()).values()
+        async with fence():
+            return sum([int(await line.execute("DBSIZE")) for line in lines])
+
+    async def steps(self, since: Place | None = None) -> AsyncIterator[Step]:
+        """All there is, or what an earlier export had not come to.
+
+        Args:
+            since: The place at which that one had arrived.
+
+        Raises:
+            StoreUnavailable: the store did not answer.
+            StoreRefused: its servers are not those of the beginning, so the rest can't be found.
+        """
+        lines = await self._store.primaries()
+        servers = tuple(sorted(lines))
+        if since is None:
+            since = Place(servers, 0, "0")
+            yield Step(await self._lost_data(), [], since)
+        elif since.servers != servers or since.at > len(servers):
+            raise StoreRefused(_CHANGED)
+        cursor = since.cursor
+        for at in range(since.at, len(servers)):
+            line = lines[servers[at]]
+            while True:
+                cursor, step = await self._step(line, cursor)
+                if line.server != servers[at]:
+                    raise StoreRefused(_CHANGED)
+                over = cursor == "0"
+                yield Step(*step, Place(servers, at + 1 if over else at, cursor))
+                if over:
+                    break
+
+    async def _step(self, line: Line, cursor: str) -> tuple[str, tuple[list[bytes], list[str]]]:
+        async with fence():
+            after, found = await line.execute(*("SCAN", cursor, "MATCH", self._keys.all(), "COUNT", SCANNED))
+            return after.decode(), await self._lines(line, [key.decode(errors="replace") for key in found])
+
+    async def _lost_data(self) -> list[bytes]:
+        """What a loss of data has revoked stays revoked: by cutoffs of the issuers, which cover the same."""
+        epoch = await self._store.epoch()
+        if epoch is None or not epoch.cutoff:
+            return []
+        return [
+            records.write(records.Issuer(iss=issuer.iss, before=date(epoch.cutoff), reason="data loss"))
+            for issuer in self._issuers.values()
+        ]
+
+    async def _lines(self, line: Line, found: Sequence[str]) -> tuple[list[bytes], list[str]]:
+        places: dict[str, Held] = {}
+        unreadable = []
+        for key in found:
+            try:
+                place = self._keys.held(key)
+            except ValueError:
+                unreadable.append(key)
+                continue
+            if place is not None:
+                places[key] = place
+        commands: list[tuple[str, ...]] = [("GET", key) for key in places]
+        commands += [("PTTL", key) for key, place in places.items() if place.kind == "jti"]
+        *replies, (seconds, micros) = await line.ask([*commands, ("TIME",)])
+        now = int(seconds) * 1000 + int(micros) // 1000
+        left = iter(replies[len(places) :])
+        lines: list[bytes] = []
+        for (key, place), value in zip(places.items(), replies[: len(places)], strict=True):
+            ttl = next(left) if place.kind == "jti" else -1
+            if value is None:  # expired since it was found
+                continue
+            if isinstance(value, Exception):
+                unreadable.append(key)
+                continue
+            try:
+                lines += map(records.write, self._told(place, value, None if ttl < 0 else now + ttl, now))
+            except (ValueError, msgspec.MsgspecError):
+                unreadable.append(key)
+        return lines, unreadable
+
+    def _told(self, place: Held, value: bytes, till: int | None, now: int) -> Iterator[Record]:
+        match place.kind:
+            case "jti":
+                yield self._token(place, mark(value).at, till)
+            case "user":
+                yield from self._user(place.value, value, now)
+            case "keys":
+                for kid, stood in revoked_keys(value).items():
+                    yield records.Key(
+                        iss=self._iss(place.issuer), kid=kid, at=date(stood.at), reason=stood.reason or None
+                    )
+            case "session-cutoff":
+                yield records.Session(
+                    iss=self._iss(place.issuer), **_named("sid", place.value), **_dated(value)
+                )
+            case "client-cutoff":
+                yield records.Client(
+                    iss=self._iss(place.issuer), **_named("client_id", place.value), **_dated(value)
+                )
+            case _:
+                yield records.Issuer(iss=self._iss(place.issuer), **_dated(value))
+
+    def _token(self, place: Held, at: int, till: int | None) -> records.Jti:
+        """``exp`` is what the store that reads it will forget it by, whatever leeway that one has."""
+        issuer = self._issuers.get(place.issuer)
+        kept_after_ms = ((0 if issuer is None else issuer.leeway) + SAFETY_S) * 1000 + 1
+        exp = records.LATEST_S if till is None else date(max(0, till - kept_after_ms))
+        return records.Jti(iss=self._iss(place.issuer), **_named("jti", place.value), exp=exp, at=date(at))
+
+    def _user(self, tag: str, value: bytes, now: int) -> Iterator[Record]:
+        user = user_standing(value)
+        reason = user.reason or None
+        if user.hard:
+            yield records.User(tag=tag, before=date(user.hard), reason=reason)
+        if user.soft > user.hard:
+            yield records.User(tag=tag, before=date(user.soft), except_sid=user.sid, reason=reason)
+        if user.blocked > now:
+            until = None if user.blocked >= FOREVER_MS else date(user.blocked)
+            yield records.Block(tag=tag, until=until, reason=user.block_reason or None)
+
+    def _iss(self, name: str) -> str:
+        """An issuer that is configured no more is called by its name, as a file to import may."""
+        if not name:
+            return self._own
+        issuer = self._issuers.get(name)
+        return name if issuer is None else issuer.iss
+
+
+def _named(member: str, value: str) -> dict[str, Any]:
+    return {"segment" if value.startswith("=") else member: value}
+
+
+def _dated(value: bytes) -> dict[str, Any]:
+    stood = mark(value)
+    return {"before": date(stood.at), "reason": stood.reason or None}

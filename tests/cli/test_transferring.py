@@ -1,0 +1,322 @@
+"""`revoker export` and `revoker import` as processes, on a real Valkey."""
+
+import asyncio
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+import time
+import uuid
+
+import pytest
+
+from service import transferring
+from service.errors import StoreRefused
+from service.store import records
+from tests import forge
+from tests.conftest import digest
+from tests.processes import Process, until
+from tests.store.conftest import MAIN, store_on
+from tests.store.test_transfer import imported
+
+
+@pytest.fixture
+def prefix():
+    return f"t{uuid.uuid4().hex[:12]}"
+
+
+CONFIG = """
+[redis]
+url = "{url}"
+key_prefix = "{prefix}"
+[[issuers]]
+name = "main"
+issuer = "{issuer}"
+audiences = ["{audience}"]
+jwks_file = "main.jwks"
+[[callers]]
+name = "gateway"
+secret_sha256 = ["{secret}"]
+scopes = ["introspect"]
+"""
+
+
+class Revoker:
+    """Runs commands on the shared server, under a prefix of its own that is declared new."""
+
+    def __init__(self, folder, valkey, prefix):
+        self.folder, self.valkey, self.prefix = folder, valkey, prefix
+        (folder / "main.jwks").write_text(json.dumps(forge.jwks(forge.rsa_key("main-1"))))
+        (folder / "revoker.toml").write_text(
+            CONFIG.format(
+                url=valkey.url,
+                prefix=prefix,
+                issuer=forge.ISSUER,
+                audience=forge.AUDIENCE,
+                secret=digest("gateway-secret"),
+            )
+        )
+        assert self.run("store", "init")[0] == 0
+
+    def begin(self, *arguments):
+        return Process(self.folder, "-m", "service", *arguments, REVOKER_CONFIG="revoker.toml")
+
+    def run(self, *arguments):
+        """Returns status, output and errors."""
+        with self.begin(*arguments) as process:
+            status = process.status()
+        return status, process.out.read_text(), process.err.read_text()
+
+    def listed(self):
+        with self.valkey.client() as client:
+            return {key.rpartition(":")[2] for key in client.scan_iter(f"{self.prefix}:jti:*", 1000)}
+
+    def counted(self):
+        with self.valkey.client() as client:
+            return int(client.get(f"{self.prefix}:seq") or 0)
+
+
+@pytest.fixture
+def revoker(tmp_path, valkey, prefix):
+    return Revoker(tmp_path, valkey, prefix)
+
+
+def jtis(count):
+    exp = int(time.time()) + 3600
+    return [{"kind": "jti", "iss": forge.ISSUER, "jti": uuid.uuid4().hex, "exp": exp} for _ in range(count)]
+
+
+def names(lines):
+    return {line["jti"] for line in lines}
+
+
+def write(file, lines):
+    file.write_text("".join(f"{line if isinstance(line, str) else json.dumps(line)}\n" for line in lines))
+    return file
+
+
+def test_what_was_exported_is_imported_into_another_store(tmp_path, revoker, valkey):
+    lines = [
+        *jtis(300),
+        {"kind": "user", "iss": forge.ISSUER, "sub": "alice", "reason": "stolen laptop"},
+        {"kind": "key", "iss": "main", "kid": "k1"},
+    ]
+    status, out, _ = revoker.run("import", write(tmp_path / "in.ndjson", lines))
+    assert (status, out.split()) == (0, ["jti", "300", "user", "1", "key", "1"])
+    assert revoker.run("export", "--output", "out.ndjson")[0] == 0
+    [first, *told, last] = map(json.loads, (tmp_path / "out.ndjson").read_text().splitlines())
+    assert (first["kind"], last) == ("export", {"kind": "end", "lines": 303})
+    assert {line["jti"] for line in told if line["kind"] == "jti"} == names(lines[:300])
+    assert (tmp_path / "out.ndjson").stat().st_mode & 0o077 == 0
+
+    (tmp_path / "b").mkdir()
+    other = Revoker(tmp_path / "b", valkey, f"{revoker.prefix}-b")
+    assert other.run("import", tmp_path / "out.ndjson")[0] == 0
+    assert other.listed() == revoker.listed() == names(lines[:300])
+
+
+async def test_a_running_service_sees_what_is_imported_at_once(tmp_path, revoker, start, valkey):
+    running = await start(valkey, prefix=revoker.prefix, new=False)
+    claims = [
+        {"iss": forge.ISSUER, "jti": uuid.uuid4().hex, "sub": sub, "iat": int(time.time()) - 60,
+         "exp": int(time.time()) + 600}
+        for sub in ("alice", "bob", "carol", "dave")
+    ]  # fmt: skip
+    assert [await running.active(each) for each in claims] == [True] * 4
+    lines = [
+        {"kind": "jti", "iss": forge.ISSUER, "jti": claims[0]["jti"]},
+        {"kind": "user", "iss": forge.ISSUER, "sub": "bob", "before": time.time() - 5},
+        {"kind": "block", "iss": "main", "sub": "carol"},
+    ]
+    file = write(tmp_path / "in.ndjson", lines)
+    status, _, err = await asyncio.to_thread(revoker.run, "import", file)
+    assert status == 0, err
+    assert [await running.active(each) for each in claims] == [False, False, False, True]
+    async with running.http.get(running.url + "/readyz") as response:
+        assert (await response.json())["status"] == "ok"
+
+
+def test_a_bad_line_ends_the_import_and_those_before_it_are_stored(tmp_path, revoker):
+    lines = [*jtis(700), "", '{"kind":"jti","iss":"https://idp.example.com"}', *jtis(5)]
+    status, _, err = revoker.run("import", write(tmp_path / "in.ndjson", lines))
+
+    assert status == 1
+    assert "line 702: a jti is named by `jti`\n" in err
+    assert "lines up to 701 are stored; the rest: --from-line 702\n" in err
+    assert revoker.listed() == names(lines[:700])
+
+
+def test_keep_going_tells_of_every_bad_line_and_stores_all_others(tmp_path, revoker):
+    lines = [
+        *jtis(2),
+        "nonsense",
+        *jtis(2),
+        {"kind": "jti", "iss": "https://nobody", "jti": "x"},
+        "{" * 200_000,
+        *jtis(1),
+    ]
+    status, _, err = revoker.run("import", "--keep-going", write(tmp_path / "in.ndjson", lines))
+
+    assert status == 1
+    assert re.findall(r"^line (\d+): (\w+ \w+)", err, re.MULTILINE) == [
+        ("3", "JSON is"),
+        ("6", "no issuer"),
+        ("7", "too long"),
+    ]
+    assert len(revoker.listed()) == 5
+
+
+@pytest.mark.parametrize(
+    ("spoil", "problem"),
+    [
+        (lambda lines: lines[:-1], "the export is cut off: its last line is missing"),
+        (lambda lines: [*lines[:-1], lines[-1][:10]], "line 5: "),
+        (lambda lines: lines[:2] + lines[3:], "line 4: the export is not whole"),
+        (lambda lines: lines[1:], "line 4: the export is not whole"),
+    ],
+    ids=["no end", "half a line", "a line missing", "no beginning"],
+)
+def test_an_export_that_is_not_whole_is_noticed(tmp_path, revoker, spoil, problem):
+    revoker.run("import", write(tmp_path / "in.ndjson", jtis(3)))
+    revoker.run("export", "--output", "out.ndjson")
+    lines = (tmp_path / "out.ndjson").read_text().splitlines()
+    status, _, err = revoker.run("import", write(tmp_path / "in.ndjson", spoil(lines)))
+
+    assert status == 1
+    assert problem in err
+
+
+def test_exports_one_after_the_other_can_be_imported_as_one(tmp_path, revoker):
+    revoker.run("import", write(tmp_path / "in.ndjson", jtis(3)))
+    revoker.run("export", "--output", "out.ndjson")
+    text = (tmp_path / "out.ndjson").read_text()
+    (tmp_path / "twice.ndjson").write_text(text + text)
+    status, out, _ = revoker.run("import", "twice.ndjson")
+
+    assert (status, out.split()) == (0, ["jti", "6"])
+
+
+def test_a_dry_run_says_what_would_be_hit_and_writes_nothing(tmp_path, revoker):
+    old = {"kind": "jti", "iss": forge.ISSUER, "jti": "old", "exp": 1000}
+    known = jtis(2)
+    revoker.run("import", write(tmp_path / "known.ndjson", known))
+    before = revoker.listed(), revoker.counted()
+    users = [{"kind": "user", "iss": "main", "sub": f"u{n}"} for n in range(4)]
+    file = write(tmp_path / "in.ndjson", [*known, *jtis(3), old, *users])
+    status, out, _ = revoker.run("import", "--dry-run", file)
+
+    assert (status, [line.split(maxsplit=2) for line in out.splitlines()]) == (
+        0,
+        [
+            ["jti", "6:", "3 new, 2 stand already, 1 have expired"],
+            ["user", "4:", "4 new, 0 stand already, 0 have expired"],
+        ],
+    )
+    assert (revoker.listed(), revoker.counted()) == before
+
+
+def test_an_import_that_was_interrupted_goes_on_where_it_stopped(tmp_path, revoker):
+    """Nothing but what is said to be stored is passed over, whatever was under way."""
+    lines = jtis(2000)
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    with revoker.begin("import", fifo) as process, fifo.open("w") as pipe:
+        pipe.write("".join(f"{json.dumps(line)}\n" for line in lines[:1500]))
+        pipe.flush()
+        until(lambda: len(revoker.listed()) == 1500)
+        process.tell()
+        assert process.status() == 130
+    stored, follows = re.search(
+        r"lines up to (\d+) are stored; the rest: --from-line (\d+)", process.err.read_text()
+    ).groups()
+    assert int(stored) == 1500
+    assert revoker.counted() == 1500
+    file = write(tmp_path / "in.ndjson", lines)
+    status, out, _ = revoker.run("import", file, "--from-line", follows)
+
+    assert (status, out.split()) == (0, ["jti", "500"])
+    assert revoker.listed() == names(lines)
+
+
+def test_an_import_waits_for_a_store_that_comes_back_and_stores_every_line(tmp_path, own_valkey):
+    revoker = Revoker(tmp_path, own_valkey, "rv")
+    lines = jtis(3000)
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    with revoker.begin("import", fifo) as process, fifo.open("w") as pipe:
+        pipe.write("".join(f"{json.dumps(line)}\n" for line in lines[:1000]))
+        pipe.flush()
+        until(lambda: len(revoker.listed()) == 1000)
+        own_valkey.kill()
+        pipe.write("".join(f"{json.dumps(line)}\n" for line in lines[1000:]))
+        pipe.flush()
+        own_valkey.start()
+        pipe.close()
+        assert process.status() == 0, process.err.read_text()
+    assert revoker.listed() == names(lines)
+
+
+async def test_an_export_that_was_interrupted_goes_on_where_it_was(tmp_path, valkey, prefix, monkeypatch):
+    monkeypatch.setattr(transferring, "_PLACE_EVERY", 1)
+    store = store_on(valkey, prefix, timeout=5)
+    await store.init()
+    lines = jtis(5000)
+    await imported(store, [records.Jti(iss=MAIN.iss, jti=line["jti"]) for line in lines])
+    whole, file = tmp_path / "whole", tmp_path / "out"
+    with whole.open("wb") as output:
+        await transferring._export(store, output, resume=False)
+    places = [n for n, line in enumerate(whole.read_bytes().splitlines()) if b'"place"' in line]
+    assert len(places) > 3
+    file.write_bytes(b"".join(whole.read_bytes().splitlines(keepends=True)[: places[2] + 5]) + b'{"kind":"j')
+    with file.open("r+b") as output:
+        await transferring._export(store, output, resume=True)
+
+    told = [records.read(line) for line in file.read_bytes().splitlines()]
+    assert {line.jti for line in told if isinstance(line, records.Jti)} == names(lines)
+    assert told[-1] == records.End(lines=len(told) - 1)
+    file.write_bytes(file.read_bytes().replace(told[places[0]].servers[0].encode(), b"0" * 40))
+    with file.open("r+b") as output, pytest.raises(StoreRefused, match="export again"):
+        await transferring._export(store, output, resume=True)
+    await store.close()
+
+
+def test_an_export_overwrites_nothing_and_resumes_only_what_was_begun(tmp_path, revoker):
+    (tmp_path / "mine").write_text("mine\n")
+    status, _, err = revoker.run("export", "--output", "mine")
+    assert (status, err) == (1, "mine: File exists\n")
+    status, _, err = revoker.run("export", "--output", "mine", "--resume")
+    assert status == 1
+    assert "export again from the start" in err
+    assert (tmp_path / "mine").read_text() == "mine\n"
+    assert revoker.run("export", "--resume")[0] == 2
+
+
+def test_a_store_that_was_not_declared_new_is_not_written_to(tmp_path, own_valkey):
+    revoker = Revoker(tmp_path, own_valkey, "rv")
+    with own_valkey.client() as client:
+        client.flushall()
+    status, _, err = revoker.run("import", write(tmp_path / "in", jtis(1)))
+
+    assert status == 1
+    assert "revoker store init" in err
+    assert revoker.listed() == set()
+
+
+def test_on_a_terminal_progress_is_a_bar_on_one_line(tmp_path, revoker):
+    file = write(tmp_path / "in.ndjson", jtis(100_000))
+    parent, child = pty.openpty()
+    subprocess.run(
+        [sys.executable, "-m", "service", "import", file],
+        check=True,
+        cwd=tmp_path,
+        env=revoker.begin().environ,
+        stdout=subprocess.DEVNULL,
+        stderr=child,
+        timeout=50,
+    )
+    os.close(child)
+    shown = os.read(parent, 1 << 16).decode()
+    os.close(parent)
+    assert re.search(r"\r\x1b\[K\[#+\.*\] stored [\d,]+ lines, [\d,]+ a second, \d+%", shown)

@@ -1,0 +1,278 @@
+"""Revocations out of one store and into another, on a real server."""
+
+import contextlib
+import random
+import uuid
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from service.errors import InvalidRequest, StoreRefused, StoreUnavailable
+from service.models import Claims, Issuer
+from service.rules import cut_off, jti_kept_until
+from service.store import records, transfer
+from service.store.keys import new_sid, user_tag
+from service.store.transfer import Exporting, Importing
+from tests.store.conftest import MAIN, OTHER, opened, store_on
+
+OWN = Issuer(name="sessions", iss="https://sessions.example.com", own=True)
+HOUR = 3_600_000
+
+
+@pytest.fixture
+async def two(valkey, prefix, monkeypatch):
+    """Two stores on one server, with an issuer whose sessions are kept here."""
+    monkeypatch.setattr("tests.store.conftest.ISSUERS", {each.iss: each for each in (MAIN, OTHER, OWN)})
+    async with contextlib.AsyncExitStack() as stack:
+        stores = []
+        for name in (f"{prefix}-a", f"{prefix}-b"):
+            store = store_on(valkey, name)
+            await store.init()
+            stores.append(await stack.enter_async_context(opened(store)))
+            await store.lookups.touch()
+        yield stores
+
+
+async def exported(store):
+    steps = [step async for step in Exporting(store).steps()]
+    assert not any(step.unreadable for step in steps)
+    return [records.read(line[:-1]) for step in steps for line in step.lines]
+
+
+async def imported(store, lines):
+    importing = Importing(store)
+    await importing.begin()
+    await importing.store([importing.change(line) for line in lines])
+    await importing.end()
+
+
+def kept(valkey, store):
+    """All keys that revoke, without their prefix, with their values and ends."""
+    found = {}
+    with valkey.client() as client:
+        for key in client.scan_iter(store.keys.all()):
+            _, _, name = key.partition(":")
+            if name.partition(":")[0] not in {"seq", "epoch", "beat", "blocks"} and "sessions" not in name:
+                left = client.pexpiretime(key)
+                found[name] = (client.get(key), left)
+    return found
+
+
+async def fill(store):
+    now = (await store.read()).now
+    revocations = store.revocations
+    await revocations.revoke_token(MAIN, "plain", now / 1000 + 600)
+    await revocations.revoke_token(MAIN, "no exp", None)
+    await revocations.revoke_token(OTHER, "=hashed " + "x" * 200, now / 1000 + 60)
+    await revocations.revoke_user(MAIN, "alice", before=None, except_sid=None, reason="stolen laptop")
+    await revocations.revoke_user(OTHER, "Зоя", before=now - 5000, except_sid=None, reason="")
+    await revocations.revoke_user(OTHER, "Зоя", before=now - 1000, except_sid="mine", reason="others")
+    await revocations.block_user(MAIN, "bob", until=None, reason="fraud")
+    await revocations.block_user(OTHER, "carol", until=now + HOUR, reason="")
+    await revocations.revoke_session(MAIN, "s 1", before=now - 100, reason="two\nlines")
+    own = new_sid(now - HOUR, user_tag(OWN.iss, "dave"), b"0123456789")
+    await revocations.revoke_session(OWN, own, before=None, reason="")
+    await revocations.revoke_client(MAIN, "web", before=None, reason="compromised")
+    await revocations.revoke_issuer(OTHER, before=now - HOUR // 10, reason="")
+    await revocations.revoke_key(MAIN, "k1", reason="leaked")
+    await revocations.revoke_key(MAIN, "k2", reason="")
+
+
+async def test_all_that_stands_arrives_in_another_store_and_nothing_else(two, valkey):
+    source, target = two
+    await fill(source)
+    await imported(target, await exported(source))
+
+    before, after = kept(valkey, source), kept(valkey, target)
+    assert before.keys() == after.keys()
+    for name, (value, till) in before.items():
+        text, until = after[name]
+        if name.endswith(":user"):
+            found, expected = (msgspec.json.decode(each) for each in (text, value))
+            found.pop("last", None), expected.pop("last", None)
+            assert found == expected, name
+        elif name.startswith("keys:"):
+            assert msgspec.json.decode(text) == msgspec.json.decode(value)
+        else:
+            assert text == value, name
+        assert until >= till or name.endswith(":user"), name
+        if name.startswith("jti:"):
+            assert until - till < 5000
+    with valkey.client() as client:
+        assert client.hgetall(target.keys.blocks) == client.hgetall(source.keys.blocks)
+
+
+async def test_importing_again_changes_nothing_but_the_counts(two, valkey):
+    source, target = two
+    await fill(source)
+    lines = await exported(source)
+    await imported(target, lines)
+    first = kept(valkey, target)
+    before = await target.read()
+    await imported(target, lines)
+
+    assert kept(valkey, target).keys() == first.keys()
+    for name, (value, _) in kept(valkey, target).items():
+        assert value == first[name][0]
+    assert (await target.read()).seq == before.seq + len(lines)
+
+
+async def test_a_loss_of_data_is_taken_along_as_cutoffs_of_the_issuers(two):
+    source, target = two
+    await source.declare_lost("cutoff")
+    cutoff = (await source.epoch()).cutoff
+    lines = await exported(source)
+
+    assert {(line.iss, line.before) for line in lines} == {
+        (each.iss, cutoff / 1000) for each in (MAIN, OTHER, OWN)
+    }
+    await imported(target, lines)
+    for issuer in (MAIN, OTHER, OWN):
+        claims = Claims(iss=issuer.iss, jti="j", sub="u", client_id="c")
+        found = (await target.lookups.find(target.keys.of_token(claims, issuer))).standing
+        assert found.issuer.at == cutoff
+
+
+async def test_what_is_of_an_issuer_that_is_configured_no_more_goes_by_its_name(two, monkeypatch):
+    source, target = two
+    await source.revocations.revoke_token(OTHER, "j", None)
+    del source.issuers[OTHER.iss]
+    [line] = await exported(source)
+
+    assert (line.iss, line.jti) == ("other", "j")
+    importing = Importing(target)
+    await importing.begin()
+    with pytest.raises(InvalidRequest, match="no issuer other"):
+        importing.change(line)
+
+
+async def test_what_can_not_be_read_is_told(two, valkey):
+    source, _ = two
+    with valkey.client() as client:
+        bad = [source.keys.jti(MAIN, "j"), source.keys.user("a" * 16), source.keys.all()[:-1] + "what:x"]
+        for key in bad:
+            client.set(key, "nonsense")
+        client.hset(source.keys.client_cutoff(MAIN, "c"), "a", "b")
+        steps = [step async for step in Exporting(source).steps()]
+        assert sorted(key for step in steps for key in step.unreadable) == sorted(
+            [*bad, source.keys.client_cutoff(MAIN, "c")]
+        )
+
+
+async def test_nothing_is_written_to_a_store_without_an_epoch(valkey, prefix):
+    async with contextlib.aclosing(store_on(valkey, prefix)) as store:
+        store.aclose = store.close
+        with pytest.raises(StoreRefused, match="revoker store init"):
+            await Importing(store).begin()
+
+
+async def test_data_lost_while_importing_is_said(two, valkey):
+    _, target = two
+    importing = Importing(target)
+    await importing.begin()
+    await importing.store([importing.change(records.Jti(iss=MAIN.iss, jti="1"))])
+    with valkey.client() as client:
+        client.delete(target.keys.epoch, target.keys.seq)
+    with pytest.raises(StoreRefused, match="imported again"):
+        await importing.store([importing.change(records.Jti(iss=MAIN.iss, jti="2"))])
+
+
+async def test_what_replicas_do_not_confirm_is_not_stored(valkey, prefix, monkeypatch):
+    monkeypatch.setattr(transfer, "_PAUSES_S", (0.01,))
+    store = store_on(valkey, prefix)
+    await store.init()
+    await store.close()
+    store = store_on(valkey, prefix, wait_replicas=1, timeout=0.05)
+    importing = Importing(store)
+    await importing.begin()
+    with pytest.raises(StoreUnavailable, match="too few replicas"):
+        await importing.store([importing.change(records.Jti(iss=MAIN.iss, jti="1"))])
+    await store.close()
+
+
+async def test_a_time_that_is_yet_to_come_is_refused(two):
+    importing = Importing(two[1])
+    await importing.begin()
+    importing.change(records.User(iss=MAIN.iss, sub="a", before=importing.now / 1000 + 4))
+    with pytest.raises(InvalidRequest, match="5 seconds"):
+        importing.change(records.User(iss=MAIN.iss, sub="a", before=importing.now / 1000 + 6))
+
+
+async def test_what_stands_already_and_what_has_expired_is_known_beforehand(two):
+    source, target = two
+    await fill(source)
+    lines = await exported(source)
+    importing = Importing(target)
+    await importing.begin()
+    changes = [importing.change(line) for line in lines]
+    assert not any(await importing.standing(changes))
+    await importing.store(changes)
+    assert all(await importing.standing(changes))
+    [later] = [importing.change(records.User(iss=MAIN.iss, sub="alice", before=importing.now / 1000))]
+    assert await importing.standing([later]) == [False]
+    assert importing.change(records.Jti(iss=MAIN.iss, jti="x", exp=1000)).till < importing.now
+
+
+async def test_many_tokens_at_once_are_listed_as_each_by_itself(changes):
+    """The bulk script against the one that the service uses, with all that may stand before."""
+    now = await changes.now()
+    chance = random.Random(7)
+    exps = [
+        chance.choice([None, now / 1000 - 500, now / 1000 + chance.randrange(1, 5000)]) for _ in range(120)
+    ]
+    for n in chance.sample(range(120), 60):
+        for kind in ("single", "bulk"):
+            await changes.revocations.revoke_token(MAIN, f"{kind}{n}", now / 1000 + 300)
+    for n, exp in enumerate(exps):
+        await changes.revocations.revoke_token(MAIN, f"single{n}", exp)
+    seq = int(await changes.client.get(changes.keys.seq))
+    longest = (MAIN.max_token_lifetime + MAIN.clock_skew + MAIN.leeway + 60) * 1000
+    args = [arg for exp in exps for arg in (-longest if exp is None else jti_kept_until(MAIN, exp), "")]
+    entries = [changes.keys.jti(MAIN, f"bulk{n}") for n in range(120)]
+
+    assert await changes.revocations._scripts.run("revoke_tokens", entries, args) == [120]
+
+    assert int(await changes.client.get(changes.keys.seq)) == seq + 120
+    for n in range(120):
+        single, many = (changes.keys.jti(MAIN, f"{kind}{n}") for kind in ("single", "bulk"))
+        values = await changes.client.mget(single, many)
+        assert (values[0] is None) == (values[1] is None)
+        if values[0] is not None:
+            assert int(values[0]) == pytest.approx(int(values[1]), abs=10_000)
+            ends = [await changes.client.pttl(key) for key in (single, many)]
+            assert ends[0] == pytest.approx(ends[1], abs=10_000)
+
+
+sids = st.sampled_from(["", "s1", "s2", "s3"])
+calls = st.lists(st.tuples(st.integers(1, 12), sids), max_size=5)
+
+
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(here=calls, there=calls)
+async def test_what_is_imported_adds_up_with_what_stands(two, here, there):
+    """For any token it is as if all calls had been made in one store."""
+    source, target = two
+    sub = uuid.uuid4().hex
+    base = (await source.read()).now - 100_000
+
+    async def call(store, times):
+        for at, sid in times:
+            await store.revocations.revoke_user(
+                MAIN, sub, before=base + 1000 * at, except_sid=sid or None, reason=""
+            )
+
+    await call(source, here)
+    await call(target, there)
+    tag = user_tag(MAIN.iss, sub)
+    await imported(target, [line for line in await exported(source) if line.tag == tag])
+    for sid in ("", "s1", "s2", "s4"):
+        claims = Claims(iss=MAIN.iss, jti="j", sub=sub, sid=sid or None, iat=0)
+        standing = (await target.lookups.find(target.keys.of_token(claims, MAIN))).standing
+        for at in range(14):
+            covered = any(made >= at and (not spared or spared != sid) for made, spared in here + there)
+            iat = (base + 1000 * at) / 1000 + MAIN.clock_skew
+            token = Claims(iss=MAIN.iss, sub=sub, sid=sid or None, iat=iat)
+            found = cut_off(token, MAIN, standing, base, None)
+            assert covered <= (found != "active"), (sid, at)
