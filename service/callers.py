@@ -162,10 +162,15 @@ class Callers:
         Raises:
             InvalidClient: they are no caller's, or more than one caller's.
         """
-        found = [self._by_name[name] for name in names if name in self._by_name]
-        if len(found) != 1:
+        caller = self.named_in(names)
+        if caller is None:
             raise InvalidClient("no credentials")
-        return found[0]
+        return caller
+
+    def named_in(self, names: frozenset[str]) -> Caller | None:
+        """The caller whose certificate it is; None where the names are no caller's, or more than one's."""
+        found = [self._by_name[name] for name in names if name in self._by_name]
+        return found[0] if len(found) == 1 else None
 
     def _by_secret(self, shown: Credentials) -> Caller | None:
         if shown.authorization is None:

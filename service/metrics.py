@@ -135,6 +135,7 @@ class Metrics:
             ["outcome"],
             registry=registry,
         )
+        self.refreshed: Final = {each: self.refreshes.labels(each).inc for each in REFRESH_OUTCOMES}
         self.refused_callers = Counter(
             "revoker_refused_callers",
             "Requests of callers refused, by reason.",
@@ -208,8 +209,6 @@ class Metrics:
             self.revocations.labels(kind)
         for event in SESSION_EVENTS:
             self.sessions.labels(event)
-        for outcome in REFRESH_OUTCOMES:
-            self.refreshes.labels(outcome)
         for reason in REFUSALS:
             self.refused_callers.labels(reason)
         for problem in PROBLEMS:

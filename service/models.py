@@ -124,8 +124,7 @@ class Verdict(enum.StrEnum):
     DATA_LOSS = "data_loss"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Session:
+class Session(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One session kept here.
 
     Attributes:

@@ -3,7 +3,7 @@
 import json
 import re
 import urllib.parse
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, TypeVar
 
@@ -21,6 +21,8 @@ BATCH_LIMIT: Final = 17 * 1024 * 1024
 
 _FORM: Final = "application/x-www-form-urlencoded"
 _JSON: Final = "application/json"
+_MEDIA: Final = frozenset({_FORM, _JSON})
+_MOST_FIELDS: Final = 64
 _BEFORE_COLON: Final = (b" :", b"\t:", b"\n:", b"\r:")
 _BROKEN_PERCENT: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 
@@ -28,8 +30,7 @@ Body = TypeVar("Body", bound=msgspec.Struct)
 Fields = dict[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class Call(Generic[Body]):
+class Call(msgspec.Struct, Generic[Body], frozen=True):
     """One authenticated request.
 
     Attributes:
@@ -54,7 +55,7 @@ class Endpoint(Generic[Body]):
 
     Attributes:
         method: Of GET and DELETE the query is read, of POST the body.
-        scope: What a caller needs; empty: no credential is asked for, but a wrong one is refused.
+        scope: What a caller needs; empty: no credential is asked for, but a wrong secret is refused.
         body: The type of what is asked; queries, forms and JSON are all read into it.
         status: Of success.
         answer: The type of a 200's body; None: it is empty.
@@ -116,6 +117,8 @@ class Endpoint(Generic[Body]):
             return caller
         if "Authorization" in request.headers or (fields and "client_secret" in fields):
             return authenticate(parts, request, fields)
+        if parts.client_certificates:
+            return parts.callers.named_in(certificate(request)) or NOBODY
         return NOBODY
 
     def read_body(self, fields: Fields | None, raw: bytes) -> Body:
@@ -145,7 +148,7 @@ def rendered(answer: msgspec.Struct, status: int = 200) -> web.Response:
 
 def refuse_query(request: web.Request) -> None:
     """A token or secret in a URL ends up in logs (RFC 7662 §4, RFC 6749 §2.3.1)."""
-    if request.query_string:
+    if "?" in request.raw_path and request.query_string:
         raise InvalidRequest("parameters belong in the body, not in the query")
 
 
@@ -187,9 +190,11 @@ async def read(request: web.Request, limit: int) -> tuple[Fields | None, bytes]:
         RequestTooLarge: longer than ``limit`` bytes.
         InvalidRequest: a form that can't be read.
     """
-    media = request.content_type if "Content-Type" in request.headers else ""
-    if media not in {_FORM, _JSON}:
-        raise UnsupportedMediaType("the body must be a form or application/json")
+    media = request.headers.get("Content-Type", "")
+    if media not in _MEDIA:
+        media = request.content_type if media else ""
+        if media not in _MEDIA:
+            raise UnsupportedMediaType("the body must be a form or application/json")
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise UnsupportedMediaType("the body must not be compressed")
     raw = await read_bytes(request, limit)
@@ -226,10 +231,15 @@ def form_fields(raw: bytes) -> Fields:
     """
     if _BROKEN_PERCENT.search(raw):
         raise InvalidRequest("the form has a broken percent-encoding")
+    pairs: Iterable[Sequence[str]]
     try:
-        pairs = urllib.parse.parse_qsl(
-            raw.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=64
-        )
+        text = raw.decode("ascii")
+        if "%" in text or "+" in text or text.count("&") >= _MOST_FIELDS:
+            pairs = urllib.parse.parse_qsl(
+                text, keep_blank_values=True, errors="strict", max_num_fields=_MOST_FIELDS
+            )
+        else:
+            pairs = [each.partition("=")[::2] for each in text.split("&") if each]
     except ValueError as error:
         raise InvalidRequest("the form can't be read") from error
     fields: Fields = {}

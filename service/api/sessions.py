@@ -1,6 +1,5 @@
 """``/sessions``: a login has happened; list, end and elevate what came of it."""
 
-import asyncio
 import base64
 import re
 from typing import Annotated, Final
@@ -13,9 +12,10 @@ from service.api.fields import NumericDate, Text
 from service.api.parts import Kept, Parts
 from service.callers import Caller
 from service.errors import AccessDenied, InvalidRequest, StoreRefused
-from service.models import Claims, Session
+from service.models import Session
 from service.rules import OWN_MARGIN_MS
 from service.store.coalescing import Found
+from service.store.keys import TokenKeys
 from service.store.sessions import Refusal
 
 _audit = structlog.get_logger("audit")
@@ -229,26 +229,29 @@ async def elevate(parts: Parts, call: Call[Elevation]) -> Tokens:
 
 async def covered(parts: Parts, kept: Kept, client_id: str, start: int) -> bool:
     """Whether a client, issuer or loss cutoff covers a session, as the primary says now."""
-    return covers(await wide(parts, kept, client_id), start)
+    return covers(await parts.store.lookups.find(wide(parts, kept, client_id)), start)
 
 
 async def _refuse_if_covered_at_once(parts: Parts, kept: Kept, client_id: str) -> None:
     """Begin nothing that would be dead, and end no older session for it."""
-    found = await wide(parts, kept, client_id)
+    found = await parts.store.lookups.find(wide(parts, kept, client_id))
     if covers(found, found.now):
         raise StoreRefused("everything was revoked a moment ago; log in again in two seconds")
 
 
-def wide(parts: Parts, kept: Kept, client_id: str) -> asyncio.Future[Found]:
-    """Ask for the cutoffs that lie beside the user's own keys; the answer is for :func:`covers`."""
-    return parts.store.lookups.find(parts.store.keys.of_token(Claims(client_id=client_id), kept.issuer))
+def wide(parts: Parts, kept: Kept, client_id: str) -> TokenKeys:
+    """The cutoffs that lie beside the user's own keys; what is found there is for :func:`covers`."""
+    return parts.store.keys.of_client(kept.issuer, client_id)
 
 
 def covers(found: Found, start: int) -> bool:
     """Whether a client, issuer or loss cutoff covers a session that began then (ms)."""
     standing = found.standing
-    cutoffs = [standing.loss, *(m.at for m in (standing.client, standing.issuer) if m)]
-    return start - OWN_MARGIN_MS <= max(cutoffs)
+    cutoff = standing.loss
+    for mark in (standing.client, standing.issuer):
+        if mark is not None and mark.at > cutoff:
+            cutoff = mark.at
+    return start - OWN_MARGIN_MS <= cutoff
 
 
 def _kept(parts: Parts, caller: Caller) -> Kept:

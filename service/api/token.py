@@ -1,5 +1,6 @@
 """``POST /token`` (RFC 6749 §6): a refresh token gives an access token and its successor."""
 
+import asyncio
 from typing import Annotated, Final
 
 import msgspec
@@ -10,6 +11,7 @@ from service.api.parts import Kept, Parts
 from service.api.sessions import Tokens, covers, tokens, wide
 from service.callers import Caller
 from service.errors import InvalidClient, InvalidGrant, InvalidRequest, InvalidScope, UnsupportedGrantType
+from service.store.coalescing import Found
 from service.store.keys import tag_and_start
 from service.store.sessions import Refusal
 from service.tokens.refresh import RefreshToken
@@ -72,28 +74,36 @@ async def _refresh(
 ) -> Tokens:
     place = tag_and_start(shown.sid)
     start = place[1] if place else 0
-    asked = wide(parts, kept, shown.client_id)
+    asked = parts.store.lookups.find_shared(wide(parts, kept, shown.client_id))
     try:
         refreshed = await kept.sessions.refresh(shown.sid, shown.generation, scopes)
-        ended = covers(await asked, start)
-    finally:
-        asked.cancel()
+    except BaseException:
+        asked.add_done_callback(_seen)
+        raise
+    found = asked.result() if asked.done() else await asyncio.shield(asked)
+    ended = covers(found, start)
     if ended and (refreshed is Refusal.SCOPE or not isinstance(refreshed, Refusal)):
         refreshed = Refusal.REVOKED
     if isinstance(refreshed, Refusal):
         await _refused(parts, call, shown, refreshed)
         raise InvalidScope(_NO_SCOPE) if refreshed is Refusal.SCOPE else InvalidGrant(_NO_GRANT)
     session = refreshed.session
-    parts.metrics.refreshes.labels("repeated" if refreshed.repeated else "rotated").inc()
+    parts.metrics.refreshed["repeated" if refreshed.repeated else "rotated"]()
     if refreshed.repeated:
         _audit.info("refresh_repeated", peer=call.peer, sid=session.sid, client_id=session.client_id)
     scope = " ".join(scopes) or session.scope
     return tokens(kept, session, refreshed.now, scope, refreshable=True)
 
 
+def _seen(asked: asyncio.Future[Found]) -> None:
+    """Take note of a failure that nobody waits for any more."""
+    if not asked.cancelled():
+        asked.exception()
+
+
 async def _refused(parts: Parts, call: Call[TokenRequest], shown: RefreshToken, why: Refusal) -> None:
     """Say what kind of refusal it was to those who run the service, and to nobody else."""
-    parts.metrics.refreshes.labels(why.value).inc()
+    parts.metrics.refreshed[why.value]()
     told = {"peer": call.peer, "sid": shown.sid, "client_id": shown.client_id}
     if why in _REUSED:
         _audit.warning("refresh_reused", kind=why.value, generation=shown.generation, **told)

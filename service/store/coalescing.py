@@ -120,6 +120,7 @@ class Coalescing(ABC):
         self._loop = asyncio.get_running_loop()
         self._told_down = False
         self._waiting: list[Request] = []
+        self._shared: dict[TokenKeys, asyncio.Future[Found]] = {}
         self._left = 0
         self._turns: collections.deque[tuple[int, float]] = collections.deque()
         self._again: list[Batch] = []
@@ -172,6 +173,16 @@ class Coalescing(ABC):
             self._waiting.append((keys, future, None))
         return future
 
+    def find_shared(self, keys: TokenKeys) -> "asyncio.Future[Found]":
+        """As :meth:`find`, for what many ask: who asks the same in one turn gets the same future.
+
+        It is read after the last of them asked, as every batch is; and it is nobody's to cancel.
+        """
+        future = self._shared.get(keys)
+        if future is None or future.done():
+            future = self._shared[keys] = self.find(keys)
+        return future
+
     def find_all(self, keys: Sequence[TokenKeys]) -> Awaitable[list[Found]]:
         """Look several tokens up; the answers stand in the same order, and fail together."""
         future: asyncio.Future[list[Found]] = self._loop.create_future()
@@ -212,6 +223,7 @@ class Coalescing(ABC):
 
     def _send(self) -> None:
         self._scheduled = False
+        self._shared.clear()
         if self._watch is None and (self._waiting or self._again):
             self._watch = self._loop.call_later(self._timeout, self._expire)
         while (wire := self._link.wire) is not None and len(self._under_way) < UNDER_WAY:

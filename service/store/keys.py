@@ -41,7 +41,9 @@ from service.models import Claims, Issuer
 
 _PLAIN: Final = re.compile(r"[A-Za-z0-9\-._~:@/|+][A-Za-z0-9\-._~:@/|+=]{0,127}").fullmatch
 
-_SID: Final = re.compile(r"[A-Za-z0-9_-]{38}").fullmatch
+_SID: Final = re.compile(r"[A-Za-z0-9_-]{37}[AQgw]").fullmatch
+"""28 bytes in base64url; the last character has four bits that stand for nothing, and are zero."""
+
 SLOTS: Final = 16384
 """Hash slots of a cluster, each kept by one primary at a time."""
 
@@ -75,11 +77,7 @@ def tag_and_start(sid: str) -> tuple[str, int] | None:
     """The user's tag and the start in ms that a ``sid`` minted here carries; None for any other."""
     if not _SID(sid):
         return None
-    raw = base64.urlsafe_b64decode(sid + "==")
-    if _base64url(raw) != sid:
-        return None
-    high, low = struct.unpack_from(">HI", raw)
-    return _base64url(raw[6 : 6 + TAG_BYTES]), (high << 32) | low
+    return sid[8:24], int.from_bytes(base64.urlsafe_b64decode(sid[:8]), "big")
 
 
 def slot_of(key: str) -> int:
@@ -165,6 +163,11 @@ class Keys:
     def session(self, tag: str, sid: str) -> str:
         return f"{self._prefix}:{{{tag}}}:session:{sid}"
 
+    def of_session(self, tag: str, sid: str) -> tuple[str, str, str, str]:
+        """What a refresh reads and writes: the session, its cutoff, the user and the user's sessions."""
+        user = f"{self._prefix}:{{{tag}}}:"
+        return f"{user}session:{sid}", f"{user}session-cutoff:{sid}", f"{user}user", f"{user}sessions"
+
     def user_of(self, issuer: Issuer, sub: str) -> str:
         return self.user(user_tag(issuer.iss, sub))
 
@@ -220,6 +223,10 @@ class Keys:
             self.session_cutoff(issuer, sid) if sid else None,
             *self._shared(issuer.name, claims.client_id or claims.azp),
         )
+
+    def of_client(self, issuer: Issuer, client: str) -> "TokenKeys":
+        """What must be read to judge a client of an issuer, as :meth:`of_token`."""
+        return (None, None, None, *self._shared(issuer.name, client))
 
     def _make_user_of(self, iss: str, sub: str) -> str:
         return self.user(user_tag(iss, sub))

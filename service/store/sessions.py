@@ -4,7 +4,6 @@ All keys of one user's sessions share the user's slot, and the ``sid`` carries t
 so a session is found, and compared with cutoffs, from its ``sid`` alone.
 """
 
-import dataclasses
 import enum
 import secrets
 from collections.abc import Sequence
@@ -39,8 +38,7 @@ class Refusal(enum.StrEnum):
     REUSED_OLDER = "reused_older"
 
 
-@dataclass(frozen=True, slots=True)
-class Refreshed:
+class Refreshed(msgspec.Struct, frozen=True, gc=False):
     """A session that gives a token at ``now`` (ms by Redis); ``repeated``: the generation had been used."""
 
     session: Session
@@ -57,7 +55,7 @@ class Started:
     displaced: int
 
 
-class _Profile(msgspec.Struct, frozen=True, array_like=True):
+class _Profile(msgspec.Struct, frozen=True, array_like=True, gc=False):
     sub: str
     client_id: str
     scope: str
@@ -67,7 +65,7 @@ class _Profile(msgspec.Struct, frozen=True, array_like=True):
     user_agent: str
 
 
-class _Auth(msgspec.Struct, frozen=True, array_like=True):
+class _Auth(msgspec.Struct, frozen=True, array_like=True, gc=False):
     amr: tuple[str, ...]
     acr: str
 
@@ -156,7 +154,7 @@ class Sessions:
             return None
         sid, ended, at, now = reply
         await self._remember(ended, whole=whole)
-        header = _Header(1, 0, 0, self._life_ms, 0)
+        header = (1, 0, 0, self._life_ms, 0)
         return Started(_session(sid.decode(), int(at), header, auth, profile), int(now), len(ended) // 2)
 
     async def refresh(self, sid: str, generation: int, scopes: Sequence[str]) -> Refreshed | Refusal:
@@ -174,22 +172,20 @@ class Sessions:
         if found is None:
             return Refusal.UNKNOWN
         tag, start = found
+        grace = self._lives.grace * 1000
         reply, whole = await self._scripts.call(
             "refresh_session",
-            [*self._own_keys(tag, sid), self._keys.user(tag), self._keys.sessions(tag)],
-            [
-                *(sid, start, generation, self._idle_ms, self._life_ms, self._lives.grace * 1000),
-                *(self._keep_ms, *scopes),
-            ],
+            self._keys.of_session(tag, sid),
+            (sid, start, generation, self._idle_ms, self._life_ms, grace, self._keep_ms, *scopes),
         )
-        said = reply[0].decode()
-        if said == "reused":
+        said = reply[0]
+        if said in {b"rotated", b"repeated"}:
+            return Refreshed(read(sid, start, reply[2]), int(reply[1]), said == b"repeated")
+        if said == b"reused":
             _, ago, at = reply
             await self._remember([sid.encode(), at], whole=whole)
             return Refusal.REUSED_PREVIOUS if int(ago) == 1 else Refusal.REUSED_OLDER
-        if said not in {"rotated", "repeated"}:
-            return Refusal(said)
-        return Refreshed(read(sid, start, reply[2]), int(reply[1]), said == "repeated")
+        return Refusal(said.decode())
 
     async def elevate(self, sid: str, amr: Sequence[str], acr: str) -> Refreshed | Refusal:
         """Note that a second factor was passed: ``auth_time`` is now, the start stays."""
@@ -299,7 +295,7 @@ class Sessions:
 
     def _shortened(self, session: Session) -> Session:
         """Settings that let sessions live less long hold for those that were begun before, too."""
-        return dataclasses.replace(session, ends=min(session.ends, session.start + self._life_ms))
+        return msgspec.structs.replace(session, ends=min(session.ends, session.start + self._life_ms))
 
     async def _read(self, key: str, command: str, *rest: str | int) -> Any:
         async with fence():
@@ -310,15 +306,9 @@ class Sessions:
         return [self._keys.session(tag, sid), self._keys.session_cutoff(self._issuer, sid)]
 
 
-@dataclass(frozen=True, slots=True)
-class _Header:
-    """The numbers of a record; times in ms after the start, ``auth_time`` in s after the start's."""
-
-    generation: int
-    given: int
-    used: int
-    ends: int
-    auth_time: int
+_Header = tuple[int, int, int, int, int]
+"""The generation, when that was first given out, last use and end (ms after the start), and auth_time
+(s after the start's)."""
 
 
 def read(sid: str, start: int, text: bytes) -> Session:
@@ -328,8 +318,8 @@ def read(sid: str, start: int, text: bytes) -> Session:
         StoreRefused: it can't be read.
     """
     try:
-        *numbers, length, rest = text.split(b" ", 6)
-        header = _Header(*map(int, numbers))
+        generation, given, used, ends, auth_time, length, rest = text.split(b" ", 6)
+        header = int(generation), int(given), int(used), int(ends), int(auth_time)
         size = int(length)
         return _session(sid, start, header, _auth(rest[:size]), _profile(rest[size:]))
     except (ValueError, TypeError, msgspec.MsgspecError) as error:
@@ -337,6 +327,7 @@ def read(sid: str, start: int, text: bytes) -> Session:
 
 
 def _session(sid: str, start: int, header: _Header, auth: _Auth, profile: _Profile) -> Session:
+    generation, _, used, ends, auth_time = header
     return Session(
         sid=sid,
         sub=profile.sub,
@@ -349,8 +340,8 @@ def _session(sid: str, start: int, header: _Header, auth: _Auth, profile: _Profi
         ip=profile.ip,
         user_agent=profile.user_agent,
         start=start,
-        used=start + header.used,
-        ends=start + header.ends,
-        auth_time=start // 1000 + header.auth_time,
-        generation=header.generation,
+        used=start + used,
+        ends=start + ends,
+        auth_time=start // 1000 + auth_time,
+        generation=generation,
     )

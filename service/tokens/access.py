@@ -1,11 +1,33 @@
 """Access tokens of the sessions kept here (RFC 9068)."""
 
-import secrets
+import os
 from collections.abc import Callable, Collection
-from typing import Any, Final
+from typing import Final
+
+import msgspec
 
 from service.models import Session
+from service.tokens.parsing import base64url
 from service.tokens.signing import SigningKeys
+
+_JTI_BYTES: Final = 16
+
+
+class _AccessToken(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """The claims of RFC 9068 §2.2; what is not known of a session is left out."""
+
+    iss: str
+    sub: str
+    aud: str | tuple[str, ...]
+    client_id: str
+    iat: int
+    exp: int
+    jti: str
+    sid: str
+    auth_time: int
+    scope: str = ""
+    acr: str = ""
+    amr: tuple[str, ...] = ()
 
 
 class Minter:
@@ -22,7 +44,7 @@ class Minter:
     ) -> None:
         """``revoked`` names the keys that must not sign any more; ``lifetime`` is in seconds."""
         self._iss: Final = iss
-        self._audiences: Final = list(audiences)
+        self._audiences: Final = tuple(audiences)
         self._lifetime: Final = lifetime
         self._keys = keys
         self._revoked = revoked
@@ -38,18 +60,19 @@ class Minter:
         """
         issued = now // 1000
         expires = min(issued + self._lifetime, session.ends // 1000)
-        audiences = list(session.aud) or self._audiences
-        claims: dict[str, Any] = {
-            "iss": self._iss,
-            "sub": session.sub,
-            "aud": audiences[0] if len(audiences) == 1 else audiences,
-            "client_id": session.client_id,
-            "iat": issued,
-            "exp": expires,
-            "jti": secrets.token_urlsafe(16),
-            "sid": session.sid,
-            "auth_time": session.auth_time,
-        }
-        said = {"scope": scope, "acr": session.acr, "amr": list(session.amr)}
-        claims |= {name: value for name, value in said.items() if value}
+        audiences = session.aud or self._audiences
+        claims = _AccessToken(
+            self._iss,
+            session.sub,
+            audiences[0] if len(audiences) == 1 else audiences,
+            session.client_id,
+            issued,
+            expires,
+            base64url(os.urandom(_JTI_BYTES)),
+            session.sid,
+            session.auth_time,
+            scope,
+            session.acr,
+            session.amr,
+        )
         return self._keys.signer(issued, self._revoked()).sign(claims), expires - issued

@@ -4,7 +4,6 @@ What two readers could understand differently is refused, not repaired: a lenien
 us, or behind, would otherwise see another token than the one that was judged here.
 """
 
-import base64
 import binascii
 import functools
 import json
@@ -22,6 +21,7 @@ MAX_NUMBER_CHARS: Final = 32
 
 _ALPHABET: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 _TO_STANDARD: Final = bytes.maketrans(b"-_", b"+/")
+_TO_URL: Final = bytes.maketrans(b"+/", b"-_")
 _LAST_CHARACTERS: Final[tuple[frozenset[int], ...]] = (
     frozenset(_ALPHABET),
     frozenset(),
@@ -97,7 +97,7 @@ def _header(part: bytes) -> tuple[str, str | None, str | None]:
 
 def base64url(data: bytes) -> str:
     """Encode without padding (RFC 7515 §2)."""
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+    return binascii.b2a_base64(data, newline=False).rstrip(b"=").translate(_TO_URL).decode()
 
 
 def base64url_decoded(text: str) -> bytes:

@@ -4,19 +4,21 @@ A file holds one key, as PEM or as a JWK. A JWK may say from when it signs (``nb
 it is published (``exp``), as NumericDates; a key with an ``exp`` is retired and signs nothing more.
 """
 
+import functools
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import msgspec
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.asymmetric.ed448 import Ed448PrivateKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from jwt.algorithms import Algorithm, ECAlgorithm, OKPAlgorithm, RSAAlgorithm, get_default_algorithms
 from jwt.exceptions import PyJWTError
@@ -47,7 +49,7 @@ class SigningKey:
         verifying: The same, to verify with.
     """
 
-    __slots__ = ("_header", "_private", "_sign", "alg", "kid", "public", "verifying")
+    __slots__ = ("_header", "_private", "_signature", "alg", "kid", "public", "verifying")
 
     def __init__(self, private: Any, *, kid: str | None = None, alg: str | None = None) -> None:
         """Prepare a key.
@@ -69,14 +71,14 @@ class SigningKey:
         self.public: Final[dict[str, str]] = {**members, "kid": self.kid, "use": "sig", "alg": self.alg}
         self.verifying: VerifyingKey = public_key(self.public, (self.alg,))
         self._private = private
-        self._sign = _ALGORITHMS[self.alg].sign
+        self._signature: Callable[[bytes], bytes] = _signer(_ALGORITHMS[self.alg], private)
         header = {"typ": "at+jwt", "alg": self.alg, "kid": self.kid}
         self._header = f"{base64url(msgspec.json.encode(header))}."
 
-    def sign(self, claims: Mapping[str, Any]) -> str:
+    def sign(self, claims: Mapping[str, Any] | msgspec.Struct) -> str:
         """An RFC 9068 access token of these claims, as they are."""
         message = self._header + base64url(msgspec.json.encode(claims))
-        return f"{message}.{base64url(self._sign(message.encode(), self._private))}"
+        return f"{message}.{base64url(self._signature(message.encode()))}"
 
     def secret_jwk(self) -> dict[str, Any]:
         """The whole key, to be kept in a file."""
@@ -134,6 +136,21 @@ def _date(jwk: Mapping[str, Any], name: str) -> float | None:
     if type(date) not in (int, float) or not 0 <= date <= LATEST_DATE:
         raise UnusableKey(f"{name} is not a date")
     return float(date)
+
+
+def _signer(algorithm: Algorithm, private: Any) -> Callable[[bytes], bytes]:
+    """What signs a message with a key; what is the same for all messages is made once."""
+    if isinstance(algorithm, OKPAlgorithm):
+        return cast("Callable[[bytes], bytes]", private.sign)
+    if not isinstance(algorithm, ECAlgorithm):
+        return functools.partial(algorithm.sign, key=private)
+    scheme, size = ECDSA(algorithm.hash_alg()), (private.curve.key_size + 7) // 8
+
+    def sign(message: bytes) -> bytes:
+        r, s = decode_dss_signature(private.sign(message, scheme))
+        return r.to_bytes(size, "big") + s.to_bytes(size, "big")  # RFC 7518 §3.4
+
+    return sign
 
 
 def _public_members(private: Any) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import msgspec
 import structlog
 
 from service.errors import ConfigError
@@ -38,8 +39,7 @@ LOOK_S: Final = 1.0
 _log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class RefreshToken:
+class RefreshToken(msgspec.Struct, frozen=True, gc=False):
     """What a genuine refresh token says; whether it may still be used, the store knows.
 
     Attributes:
@@ -131,15 +131,18 @@ class RefreshTokens:
         mac, client = rest[:_MAC_BYTES], rest[_MAC_BYTES:]
         if len(mac) < _MAC_BYTES:
             return None
-        if not any(hmac.compare_digest(_mac(key.secret, fixed, client), mac) for key in self._keys()):
-            return None
-        sid, generation = _FIXED.unpack(fixed)
-        return RefreshToken(base64url(sid), generation, client.decode())
+        for key in self._keys():
+            if hmac.compare_digest(_mac(key.secret, fixed, client), mac):
+                sid, generation = _FIXED.unpack(fixed)
+                return RefreshToken(base64url(sid), generation, client.decode())
+        return None
 
     def _signing_secret(self) -> bytes:
         keys, now = self._keys(), self._clock()
-        due = (key.secret for key in keys if key.signs_from <= now)
-        return next(due, keys[-1].secret)
+        for key in keys:
+            if key.signs_from <= now:
+                return key.secret
+        return keys[-1].secret
 
 
 def looks_like(token: str) -> bool:

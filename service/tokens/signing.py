@@ -61,13 +61,15 @@ class SigningKeys(PolledKeys):
         Raises:
             KeysUnavailable: all are retired or revoked.
         """
-        able = [
-            dated for dated in self._published if dated.until is None and dated.key.kid not in revoked
-        ]  # oldest first
-        if not able:
+        first = None
+        for dated in reversed(self._published):  # newest first
+            if dated.until is None and dated.key.kid not in revoked:
+                if dated.signs_from <= now:
+                    return dated.key
+                first = dated.key
+        if first is None:
             raise KeysUnavailable("there is no key to sign with")
-        due = [dated for dated in able if dated.signs_from <= now]
-        return (due[-1] if due else able[0]).key
+        return first
 
     def jwks(self, now: float, revoked: Collection[str]) -> bytes:
         """The JWK Set to publish: public halves of all keys that may verify a token."""
