@@ -384,11 +384,15 @@ async def fence() -> AsyncIterator[None]:
     """Let no failure of the store out but as ``StoreUnavailable``."""
     try:
         yield
-    except (Refused, ConnectionLost, TooFewReplicas, OSError, TimeoutError) as error:
-        raise StoreUnavailable(_told(error)) from error
+    except FAILURES as error:
+        raise StoreUnavailable(told(error)) from error
 
 
-def _told(error: Exception) -> str:
+FAILURES: Final = (Refused, ConnectionLost, TooFewReplicas, OSError, TimeoutError)
+
+
+def told(error: Exception) -> str:
+    """What a caller is told of one of the :data:`FAILURES`."""
     match error:
         case TooFewReplicas():
             return str(error)

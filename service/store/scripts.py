@@ -8,8 +8,8 @@ from typing import Any, Final
 
 from service.errors import StoreUnavailable
 from service.metrics import Metrics
-from service.store.connection import ConnectionLost, Refused, fence
-from service.store.epoch import DataSet
+from service.store.connection import FAILURES, ConnectionLost, Refused, told
+from service.store.epoch import DataSet, Known
 from service.store.servers import Servers
 
 _LUA: Final = importlib.resources.files("service.store") / "lua"
@@ -60,7 +60,8 @@ class Scripts:
         """
         self._servers = servers
         self._tail = tuple(tail)
-        self._seconds = {each: metrics.write_seconds.labels(each) for each in ("ok", "error")}
+        self._succeeded = metrics.write_seconds.labels("ok").observe
+        self._failed = metrics.write_seconds.labels("error").observe
         self._data = data
 
     @property
@@ -83,7 +84,14 @@ class Scripts:
             StoreRefused: likewise, and the server is no primary.
         """
         for _ in range(2):
-            said, whole = await self._noted(name, keys, args, repeatable=True)
+            before = self._data().known
+            try:
+                reply = await self.execute(name, keys, args)
+            except StoreUnavailable as error:
+                if not isinstance(error.__cause__, ConnectionLost):
+                    raise
+                reply = await self.execute(name, keys, args)
+            said, whole = self._noted(before, reply)
             if whole:
                 return said
             await self._data().settle()
@@ -95,18 +103,11 @@ class Scripts:
         Returns:
             What :meth:`run` returns, and whether it met the known data set. Raises as that.
         """
-        return await self._noted(name, keys, args, repeatable=False)
-
-    async def _noted(
-        self, name: str, keys: Sequence[str], args: Sequence[Any], *, repeatable: bool
-    ) -> tuple[list[Any], bool]:
         before = self._data().known
-        try:
-            reply = await self.execute(name, keys, args)
-        except StoreUnavailable as error:
-            if not repeatable or not isinstance(error.__cause__, ConnectionLost):
-                raise
-            reply = await self.execute(name, keys, args)
+        return self._noted(before, await self.execute(name, keys, args))
+
+    def _noted(self, before: Known | None, reply: list[Any]) -> tuple[list[Any], bool]:
+        """What a script said, and whether it met the known data set with all that was known ``before``."""
         if not reply or not isinstance(reply[-1], list):
             return reply, True
         *said, (seq, share, epoch) = reply
@@ -127,23 +128,20 @@ class Scripts:
     async def execute(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> list[Any]:
         """Run a script, whatever data set it meets; what it returns, whole."""
         began = time.perf_counter()
-        outcome = "error"
-        keys = (*keys, *self._tail)
+        observe = self._failed
+        call = (len(keys) + len(self._tail), *keys, *self._tail, *args)
         try:
-            async with fence():
-                reply = await self._by_digest(name, (len(keys), *keys, *args))
-                outcome = "ok"
+            try:
+                reply: list[Any] = await self._servers.change(call[1], "EVALSHA", _DIGESTS[name], *call)
+            except Refused as error:
+                if error.code != "NOSCRIPT":
+                    raise
+                reply = await self._servers.change(call[1], "EVAL", TEXTS[name], *call)
+            observe = self._succeeded
+        except FAILURES as error:
+            if isinstance(error, Refused) and error.code == "READONLY":
+                self._servers.hang_up()
+            raise StoreUnavailable(told(error)) from error
         finally:
-            self._seconds[outcome].observe(time.perf_counter() - began)
+            observe(time.perf_counter() - began)
         return reply
-
-    async def _by_digest(self, name: str, call: tuple[Any, ...]) -> list[Any]:
-        key = call[1]
-        try:
-            return await self._servers.change(key, "EVALSHA", _DIGESTS[name], *call)  # type: ignore[no-any-return]
-        except Refused as error:
-            if error.code != "NOSCRIPT":
-                if error.code == "READONLY":
-                    self._servers.hang_up()
-                raise
-        return await self._servers.change(key, "EVAL", TEXTS[name], *call)  # type: ignore[no-any-return]

@@ -1,7 +1,7 @@
 """The servers that keep the store, as scripts and the watch speak to them."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 import structlog
@@ -27,7 +27,7 @@ _BEAT_MS: Final = 10_000
 class Servers(Protocol):
     """Every method raises as :meth:`service.store.connection.Line.execute` does."""
 
-    async def change(self, key: str, *command: Any) -> Any:
+    def change(self, key: str, *command: Any) -> Awaitable[Any]:
         """Send a command that changes what lies in the slot of a key, to where it is confirmed."""
 
     async def read(self, key: str, commands: Sequence[Command]) -> Replies:
@@ -62,8 +62,8 @@ class Primary:
         )
         self.confirmation: Final = confirmation
 
-    async def change(self, key: str, *command: Any) -> Any:  # noqa: ARG002  # it lies here, as all do
-        return await self._changes.execute(*command)
+    def change(self, key: str, *command: Any) -> Awaitable[Any]:  # noqa: ARG002  # it lies here, as all do
+        return self._changes.execute(*command)
 
     async def read(self, key: str, commands: Sequence[Command]) -> Replies:  # noqa: ARG002
         return await self._reads.pipeline(commands)

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import re
 
+import aiohttp
 import pytest
 import redis
 
@@ -13,7 +14,8 @@ from service.callers import digest
 from service.errors import KeysUnavailable
 from service.store.keys import tag_and_start
 from tests import forge
-from tests.sessions.conftest import ADMIN, SESSIONS_AUDIENCE, SESSIONS_ISSUER, listed, log_in, sids
+from tests.certificates import Authority
+from tests.sessions.conftest import ADMIN, SESSIONS_AUDIENCE, SESSIONS_ISSUER, Browser, listed, log_in, sids
 
 row = pytest.mark.row
 
@@ -128,6 +130,47 @@ async def test_wrong_credentials_in_the_header_are_401_with_a_challenge(two_clie
     assert answer.error == (401, "invalid_client")
     assert answer.headers["WWW-Authenticate"].startswith("Basic realm=")
     assert (await refreshed(two_clients, browser, WEB)).status == 200
+
+
+@row("6749-03", "6749-09")
+async def test_a_client_with_a_certificate_needs_no_secret(start, valkey, sessions_section, tmp_path):
+    authority = Authority(tmp_path / "authority")
+    callers = [
+        {"name": "admin", "secret_sha256": [digest("admin-secret")], "scopes": ["sessions", "introspect"]},
+        {"name": "web-app", "secret_sha256": [], "scopes": ["sessions"], "client_id": "web"},
+        {"name": "app-app", "secret_sha256": [], "scopes": ["sessions"], "client_id": "app"},
+    ]
+    running = await start(
+        valkey, server=authority.server_settings(), sessions=sessions_section(), callers=callers, ready=False
+    )
+    while not running.service.started():
+        await asyncio.sleep(0.01)
+
+    async def refresh(browser, name, headers=None, **members):
+        async with aiohttp.ClientSession() as fresh:  # a connection of its own for each certificate
+            sent = {"data": form(browser, **members), "headers": headers or {}}
+            async with fresh.post(f"{running.url}/token", ssl=authority.client(name), **sent) as response:
+                told = await response.json()
+                if response.status == 200:
+                    browser.refresh_token = told["refresh_token"]
+                return response.status, told.get("error")
+
+    async def log_in_as(client):
+        async with aiohttp.ClientSession() as fresh:
+            body = {"json": {"sub": "alice", "client_id": client}, "headers": ADMIN}
+            async with fresh.post(f"{running.url}/sessions", ssl=authority.client(None), **body) as response:
+                return Browser(running, await response.json())
+
+    bound, public = await log_in_as("web"), await log_in_as("public")
+    assert await refresh(bound, None) == await refresh(bound, "stranger") == (401, "invalid_client")
+    assert await refresh(bound, "app-app") == (400, "invalid_grant")
+    assert await refresh(bound, "web-app", basic("admin", "wrong")) == (401, "invalid_client")
+    assert await refresh(bound, "web-app", ADMIN) == (400, "invalid_grant")
+    assert await refresh(bound, "web-app", client_id="other") == (400, "invalid_grant")
+    assert await refresh(bound, "web-app") == (200, None)
+    assert await refresh(bound, "web-app", client_id="web") == (200, None)
+    assert await refresh(public, None) == await refresh(public, "stranger") == (200, None)
+    assert await refresh(public, "web-app") == (400, "invalid_grant")
 
 
 @row("6749-05", "6749-06")

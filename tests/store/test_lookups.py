@@ -239,3 +239,34 @@ async def test_closing_fails_what_is_under_way(own_valkey, prefix):
     await store.close()
     with pytest.raises(StoreUnavailable):
         await asyncio.wait_for(asked, 1)
+
+
+async def test_who_asks_the_same_in_one_turn_shares_the_answer_and_none_asks_what_was_asked_before(
+    alone, own_valkey
+):
+    asked = keys_of(alone, "1")
+    before = calls(own_valkey)
+    first, second = alone.lookups.find_shared(asked), alone.lookups.find_shared(asked)
+    assert second is first
+    assert alone.lookups.find_shared(keys_of(alone, "2")) is not first
+    await asyncio.sleep(0)  # the batch leaves
+    third = alone.lookups.find_shared(asked)
+    assert third is not first, "it was read before this one asked"
+    await alone.revocations.revoke_token(MAIN, "1", None)
+    assert (await first).standing.jti is None
+    assert (await alone.lookups.find_shared(asked)).standing.jti is not None
+    await third
+    assert calls(own_valkey) == before + 3
+
+
+async def test_a_failure_is_not_shared_with_who_asks_after_it(alone, own_valkey):
+    asked = keys_of(alone, "1")
+    own_valkey.kill()
+    with pytest.raises(StoreUnavailable):
+        await alone.lookups.find_shared(asked)
+    failed = alone.lookups.find_shared(asked)
+    own_valkey.start()
+    assert (await eventually(alone)).standing.jti is None
+    assert (await alone.lookups.find_shared(asked)).standing.jti is None
+    with pytest.raises(StoreUnavailable):
+        await failed
