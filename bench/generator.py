@@ -27,6 +27,7 @@ class Connection(asyncio.Protocol):
         self._began = 0.0
         self.latencies: list[float] = []
         self.failed = 0
+        self.refused = 0
         self.done = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -44,8 +45,11 @@ class Connection(asyncio.Protocol):
             return
         self._received = b""
         now = time.perf_counter()
-        self.latencies.append(now - self._began)
-        self.failed += not head.startswith(b"HTTP/1.1 2")
+        if head.startswith(b"HTTP/1.1 2"):
+            self.latencies.append(now - self._began)
+        else:
+            self.failed += 1
+            self.refused += head.startswith(b"HTTP/1.1 503")
         if now < self._until:
             self._send()
         else:
@@ -95,6 +99,7 @@ async def main() -> None:
         "p50": int(latencies[len(latencies) // 2] * 1e6),
         "p99": int(latencies[len(latencies) * 99 // 100] * 1e6),
         "failed": sum(each.failed for each in opened),
+        "refused": sum(each.refused for each in opened),
     }
     print(json.dumps(told))
 

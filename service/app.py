@@ -12,6 +12,8 @@ from prometheus_client import CollectorRegistry
 
 from service import __version__
 from service.api import batch, routes, token
+from service.api.admission import Admission
+from service.api.forward_auth import PATH as FORWARD_AUTH
 from service.api.forward_auth import ForwardAuth, is_below
 from service.api.introspection import PATH as INTROSPECT
 from service.api.introspection import Introspection
@@ -20,7 +22,7 @@ from service.api.parts import Kept, Parts
 from service.api.probes import Health
 from service.api.ready import ReadyAnswer
 from service.api.verdicts import Verdicts
-from service.callers import Caller, Callers
+from service.callers import Caller, Callers, RateLimit
 from service.errors import StoreUnavailable
 from service.metrics import Metrics
 from service.models import Issuer
@@ -140,7 +142,9 @@ class Service:
             answers |= {each.path: each.rendered_by(self._parts) for each in token.ENDPOINTS}
         for path, answer in answers.items():
             straight[path] = Straight(self._parts, path, answer).respond
-        forward_auth = self._forward_auth.respond
+        admission = Admission(self._settings.server.max_in_progress, self._metrics)
+        straight = {path: admission.admitted(path, respond) for path, respond in straight.items()}
+        forward_auth = admission.admitted(FORWARD_AUTH, self._forward_auth.respond)
 
         def enter(request: web.Request) -> Awaitable[web.StreamResponse]:
             respond = straight.get(request.raw_path)
@@ -151,7 +155,7 @@ class Service:
             ):
                 return cast("Awaitable[web.StreamResponse]", respond(request))
             if is_below(request.raw_path):
-                return forward_auth(request)
+                return cast("Awaitable[web.StreamResponse]", forward_auth(request))
             return handler(request)
 
         return enter
@@ -314,4 +318,5 @@ def _caller(each: CallerSettings, settings: Settings, issuers: Mapping[str, Issu
         issuers=allowed,
         default_issuer=usable[0] if len(usable) == 1 else None,
         client_id=each.client_id,
+        rate_limit=RateLimit(each.rate_limit, monotonic=time.monotonic) if each.rate_limit else None,
     )

@@ -16,7 +16,13 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import unquote_plus
 
-from service.errors import InsufficientScope, InvalidClient, InvalidRequest, TooManyFailures
+from service.errors import (
+    InsufficientScope,
+    InvalidClient,
+    InvalidRequest,
+    TooManyFailures,
+    TooManyRequests,
+)
 from service.models import Issuer
 
 _REMEMBERED: Final = 1024
@@ -35,6 +41,34 @@ def digest(secret: str) -> str:
     return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).hexdigest()
 
 
+class RateLimit:
+    """So many requests a second of one caller; what was not asked in the last second may be made up for."""
+
+    def __init__(self, per_second: float, *, monotonic: Callable[[], float]) -> None:
+        self._per_second: Final = per_second
+        self._most: Final = max(1.0, per_second)
+        self._monotonic = monotonic
+        self._left = self._most
+        self._at = monotonic()
+
+    def spend(self) -> None:
+        """Count one request.
+
+        Raises:
+            TooManyRequests: nothing is left.
+        """
+        now = self._monotonic()
+        self._left = min(self._most, self._left + (now - self._at) * self._per_second)
+        self._at = now
+        if self._left < 1:
+            raise TooManyRequests("this caller asks too often")
+        self._left -= 1
+
+    def owe(self, requests: int) -> None:
+        """Count more for a request that counts for many; what is not left is paid off before the next."""
+        self._left -= requests
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Caller:
     """One caller.
@@ -45,6 +79,7 @@ class Caller:
         issuers: The issuers it may use, by ``iss``.
         default_issuer: The one meant where a request names none; None: it must name one.
         client_id: It may only revoke this client's tokens; empty: anybody's.
+        rate_limit: Spent by each of its requests; None: it may ask as often as it likes.
     """
 
     name: str
@@ -54,6 +89,7 @@ class Caller:
     issuers: Mapping[str, Issuer]
     default_issuer: Issuer | None
     client_id: str = ""
+    rate_limit: RateLimit | None = None
 
     def require(self, scope: str) -> None:
         """Raise ``InsufficientScope`` unless the caller has the scope."""
@@ -128,6 +164,7 @@ class Callers:
             InvalidClient: no credential, or a wrong one.
             InvalidRequest: two credentials at once.
             TooManyFailures: a wrong one, and the peer has shown too many; a right one always passes.
+            TooManyRequests: the caller asks too often.
         """
         if shown.authorization is None and shown.client_secret is None:
             return self.by_certificate(shown.certificate)
@@ -139,7 +176,7 @@ class Callers:
             raise InvalidClient("wrong credentials")
         if shown.authorization is not None:
             self._remember(shown.authorization, caller)
-        return caller
+        return _counted(caller)
 
     def by_secret(self, secret: str, peer: str) -> Caller:
         """Tell who calls by a secret alone; raises as :meth:`authenticate`."""
@@ -149,7 +186,7 @@ class Callers:
             self._patience.spend(peer)
             raise InvalidClient("wrong credentials")
         self._remember(alone, caller)
-        return caller
+        return _counted(caller)
 
     def _remember(self, shown: str, caller: Caller) -> None:
         if len(self._remembered) >= _REMEMBERED:
@@ -161,11 +198,12 @@ class Callers:
 
         Raises:
             InvalidClient: they are no caller's, or more than one caller's.
+            TooManyRequests: the caller asks too often.
         """
         caller = self.named_in(names)
         if caller is None:
             raise InvalidClient("no credentials")
-        return caller
+        return _counted(caller)
 
     def named_in(self, names: frozenset[str]) -> Caller | None:
         """The caller whose certificate it is; None where the names are no caller's, or more than one's."""
@@ -208,6 +246,12 @@ class Callers:
                 if hmac.compare_digest(shown, each):
                     found = caller
         return found
+
+
+def _counted(caller: Caller) -> Caller:
+    if caller.rate_limit is not None:
+        caller.rate_limit.spend()
+    return caller
 
 
 class _Patience:

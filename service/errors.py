@@ -17,12 +17,20 @@ class RequestTooLarge(RevokerError):
     """A body beyond the limit of the endpoint."""
 
 
+class RequestTooSlow(RevokerError):
+    """A body that did not come in time."""
+
+
 class InvalidClient(RevokerError):
     """A caller without a credential, or with a wrong one."""
 
 
 class TooManyFailures(RevokerError):
     """A peer that has shown too many wrong credentials lately."""
+
+
+class TooManyRequests(RevokerError):
+    """A caller that asks more often than it may."""
 
 
 class InsufficientScope(RevokerError):

@@ -18,8 +18,8 @@ LATENCY_BUCKETS: Final = (
 REVOCATION_KINDS: Final = (
     "token", "user", "session", "client", "issuer", "key", "block", "unblock", "lift", "forget",
 )  # fmt: skip
-NO_VERDICT_CAUSES: Final = ("store_unavailable", "store_refused", "keys_unavailable")
-REFUSALS: Final = ("wrong_credentials", "insufficient_scope", "access_denied", "throttled")
+NO_VERDICT_CAUSES: Final = ("store_unavailable", "store_refused", "keys_unavailable", "overload")
+REFUSALS: Final = ("wrong_credentials", "insufficient_scope", "access_denied", "throttled", "rate_limited")
 SESSION_EVENTS: Final = ("begun", "ended", "elevated", "displaced")
 REFRESH_OUTCOMES: Final = (
     "rotated", "repeated", "unknown", "ended", "revoked", "blocked", "scope", "ahead",

@@ -11,7 +11,7 @@ import os
 import signal
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -23,14 +23,31 @@ from service.errors import ConfigError
 from service.settings import ServerSettings, Settings
 
 BACKLOG: Final = 1024
+ACCEPTED_AT_ONCE: Final = 8
+"""uvloop takes one new connection of each listening socket in each turn of the event loop; where turns are
+long and all clients connect anew, the last would wait for seconds. So each socket is listened on so often.
+"""
+
 KEEPALIVE_SECONDS: Final = 75.0
 """Longer than the 60 s after which proxies usually drop an idle connection, so that they do it."""
+
+LINGERING_SECONDS: Final = 2.0
+"""For the rest of a body that nobody waits for any more; then the connection ends."""
 
 SHUTDOWN_SECONDS: Final = 8.0
 """For requests under way; with the default drain well below the 30 s of Kubernetes."""
 
 FIELD_BYTES: Final = 32 * 1024
 """A header with a token of 16 KiB gets through, with room for others' ideas of a limit."""
+
+CONNECTION: Final[Mapping[str, Any]] = {
+    "access_log": None,
+    "keepalive_timeout": KEEPALIVE_SECONDS,
+    "lingering_time": LINGERING_SECONDS,
+    "max_field_size": FIELD_BYTES,
+    "max_line_size": FIELD_BYTES,
+}
+"""What a client may do, in aiohttp's words."""
 
 log = structlog.get_logger("service")
 
@@ -217,21 +234,14 @@ async def _open(
     tls: ssl.SSLContext | None,
     service: Service | None = None,
 ) -> web.AppRunner:
-    runner = Runner(
-        application,
-        access_log=None,
-        handle_signals=False,
-        keepalive_timeout=KEEPALIVE_SECONDS,
-        max_line_size=FIELD_BYTES,
-        max_field_size=FIELD_BYTES,
-        shutdown_timeout=SHUTDOWN_SECONDS,
-    )
+    runner = Runner(application, handle_signals=False, shutdown_timeout=SHUTDOWN_SECONDS, **CONNECTION)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
     if service and runner.server:
         runner.server.request_handler = service.entry(runner.server.request_handler)
     for each in sockets:
-        await web.SockSite(runner, each, ssl_context=tls, backlog=BACKLOG).start()
+        for listening in (each, *(each.dup() for _ in range(ACCEPTED_AT_ONCE - 1))):
+            await web.SockSite(runner, listening, ssl_context=tls, backlog=BACKLOG).start()
     return runner
 
 

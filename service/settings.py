@@ -88,6 +88,11 @@ class ServerSettings(_Section):
     tls_client_ca_file: ReadableFile = ""
     """Authorities (PEM) of client certificates: asks callers for one, insists on none."""
 
+    max_in_progress: Annotated[int, Field(ge=1, le=1_000_000)] = 128
+    """Requests for verdicts and for refreshed tokens under way in one process; more than that for longer
+    than a moment are refused with 503 at once. Revocations are not counted.
+    """
+
     drain_seconds: Annotated[float, Field(ge=0, le=300)] = 5
     """After SIGTERM: so long `/readyz` says 503 and requests are still answered."""
 
@@ -262,6 +267,9 @@ class CallerSettings(_Section):
 
     client_id: str = ""
     """It may only revoke this client's tokens. Empty: anything its scopes allow."""
+
+    rate_limit: Annotated[float, Field(ge=0, le=1_000_000)] = 0
+    """Requests a second to one process, each token of a batch counted; more are answered 429. 0: no limit."""
 
 
 class SessionSettings(_Section):

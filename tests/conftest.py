@@ -20,7 +20,7 @@ from hypothesis import settings as hypothesis_settings
 from service import app
 from service.api.connections import Runner
 from service.callers import digest
-from service.serving import tls_context
+from service.serving import CONNECTION, tls_context
 from service.settings import Settings, settle
 from tests import forge
 from tests.servers import Valkey, free_port
@@ -205,9 +205,7 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
 
 async def serve(service: app.Service, tls: ssl.SSLContext | None = None) -> Running:
     """Answer on a free port of 127.0.0.1."""
-    runner = Runner(
-        service.application, access_log=None, max_line_size=32768, max_field_size=32768, shutdown_timeout=1
-    )
+    runner = Runner(service.application, shutdown_timeout=1, **CONNECTION)
     await runner.setup()
     assert runner.server is not None
     runner.server.request_handler = service.entry(runner.server.request_handler)

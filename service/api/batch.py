@@ -79,6 +79,8 @@ class BatchIntrospection:
         if fields is not None:
             raise InvalidRequest("a batch is JSON")
         items = _items(raw)
+        if caller.rate_limit is not None:
+            caller.rate_limit.owe(len(items) - 1)
         answers: list[bytes] = [b""] * len(items)
         checked: list[Checked] = []
         places: list[int] = []

@@ -1,6 +1,7 @@
 """What is answered before an endpoint is reached: to bytes that are no request, and to expectations."""
 
-from typing import Any
+import asyncio
+from typing import Any, Final
 
 import structlog
 from aiohttp import web
@@ -10,8 +11,49 @@ from service.api.errors import error_response
 _log = structlog.get_logger("service")
 
 
+READING_SECONDS: Final = 30.0
+"""A client that has not read so much of its answers that more can be written is cut off after this."""
+
+
 class Connection(web.RequestHandler):
-    """One connection; what is wrong with its bytes is told without repeating them."""
+    """One connection; what is wrong with its bytes is told without repeating them.
+
+    Attributes:
+        refused_at: When it was last refused as one too many, in monotonic seconds.
+    """
+
+    refused_at = -1.0
+    _cut_off: asyncio.TimerHandle | None = None
+
+    def pause(self, seconds: float) -> None:
+        """Read nothing more from the client for a while."""
+        self._pause_transport_reading()
+        asyncio.get_running_loop().call_later(seconds, self._read_again)
+
+    def _read_again(self) -> None:
+        if not self._reading_paused and not self._buffer_paused:  # for a reason of aiohttp's own
+            self._resume_transport_reading()
+
+    def pause_writing(self) -> None:
+        """The client does not read what it is sent: it may do so for a while."""
+        super().pause_writing()
+        if self.transport is not None:
+            self._cut_off = asyncio.get_running_loop().call_later(READING_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """It has read on."""
+        super().resume_writing()
+        self._read_on()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """It has gone."""
+        super().connection_lost(exc)
+        self._read_on()
+
+    def _read_on(self) -> None:
+        if self._cut_off is not None:
+            self._cut_off.cancel()
+            self._cut_off = None
 
     def handle_error(
         self,

@@ -1,5 +1,6 @@
 """What all endpoints have in common: who calls, what the body says, and how an answer is written."""
 
+import asyncio
 import json
 import re
 import urllib.parse
@@ -14,10 +15,11 @@ from aiohttp.http import HttpProcessingError
 from service.api.errors import NO_STORE
 from service.api.parts import Parts
 from service.callers import Caller, Credentials, certificate_names
-from service.errors import InvalidRequest, RequestTooLarge, UnsupportedMediaType
+from service.errors import InvalidRequest, RequestTooLarge, RequestTooSlow, UnsupportedMediaType
 
 BODY_LIMIT: Final = 65536
 BATCH_LIMIT: Final = 17 * 1024 * 1024
+BODY_SECONDS: Final = 10.0
 
 _FORM: Final = "application/x-www-form-urlencoded"
 _JSON: Final = "application/json"
@@ -188,7 +190,8 @@ async def read(request: web.Request, limit: int) -> tuple[Fields | None, bytes]:
     Raises:
         UnsupportedMediaType: neither a form nor JSON, or compressed.
         RequestTooLarge: longer than ``limit`` bytes.
-        InvalidRequest: a form that can't be read.
+        RequestTooSlow: it takes longer than ``BODY_SECONDS``.
+        InvalidRequest: it breaks off, or is a form that can't be read.
     """
     media = request.headers.get("Content-Type", "")
     if media not in _MEDIA:
@@ -202,7 +205,7 @@ async def read(request: web.Request, limit: int) -> tuple[Fields | None, bytes]:
 
 
 async def read_bytes(request: web.Request, limit: int) -> bytes:
-    """Read a body of at most ``limit`` bytes."""
+    """Read a body of at most ``limit`` bytes; raises as :func:`read`."""
     content = request.content
     try:
         if content.is_eof():  # it came whole with the head
@@ -211,11 +214,14 @@ async def read_bytes(request: web.Request, limit: int) -> bytes:
             if (request.content_length or 0) > limit:
                 raise RequestTooLarge(f"the body is longer than {limit} bytes")
             chunks = bytearray()
-            async for chunk in content.iter_any():
-                chunks += chunk
-                if len(chunks) > limit:
-                    break
+            async with asyncio.timeout(BODY_SECONDS):
+                async for chunk in content.iter_any():
+                    chunks += chunk
+                    if len(chunks) > limit:
+                        break
             raw = bytes(chunks)
+    except TimeoutError:
+        raise RequestTooSlow(f"the body did not come within {BODY_SECONDS:g} seconds") from None
     except (ConnectionError, ClientError, HttpProcessingError) as error:
         raise InvalidRequest("the body breaks off, or its encoding is broken") from error
     if len(raw) > limit:

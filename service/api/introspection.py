@@ -113,6 +113,8 @@ class Introspection:
             or request.raw_path != PATH
         ):
             return await self._answer_anyone(request)
+        if caller.rate_limit is not None:
+            caller.rate_limit.spend()
         if SCOPE not in caller.scopes:
             caller.require(SCOPE)
         raw = await endpoint.read_bytes(request, endpoint.BODY_LIMIT)

@@ -28,6 +28,7 @@ _COUNTED: Final = frozenset({"/token", "/introspect/batch"})
 _REFUSALS: Final[dict[type[errors.RevokerError], str]] = {
     errors.InvalidClient: "wrong_credentials",
     errors.TooManyFailures: "throttled",
+    errors.TooManyRequests: "rate_limited",
     errors.InsufficientScope: "insufficient_scope",
     errors.AccessDenied: "access_denied",
 }

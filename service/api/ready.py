@@ -7,7 +7,7 @@ from typing import Final
 from aiohttp import HttpVersion11, web
 
 _HEAD: Final = (
-    "HTTP/1.1 200 OK\r\n"
+    "HTTP/1.1 {}\r\n"
     "Content-Type: application/json\r\n"
     "Cache-Control: no-store\r\n"
     "Pragma: no-cache\r\n"
@@ -15,11 +15,16 @@ _HEAD: Final = (
     "Content-Length: "
 )
 
+_TOO_MANY: Final = (
+    b'{"error":"temporarily_unavailable","error_description":"too many requests are under way"}'
+)
+
 
 class _Clock:
     """The head with the present second, written anew once a second."""
 
-    def __init__(self) -> None:
+    def __init__(self, status: str) -> None:
+        self._status = status
         self._second = 0
         self._head = b""
 
@@ -27,11 +32,8 @@ class _Clock:
         second = int(time.time())
         if second != self._second:
             self._second = second
-            self._head = _HEAD.format(formatdate(second, usegmt=True)).encode()
+            self._head = _HEAD.format(self._status, formatdate(second, usegmt=True)).encode()
         return self._head
-
-
-_clock: Final = _Clock()
 
 
 class ReadyAnswer:
@@ -42,7 +44,8 @@ class ReadyAnswer:
 
     __slots__ = ("body", "keep_alive")
 
-    status: Final = 200
+    status = 200
+    clock = _Clock("200 OK")
 
     def __init__(self, body: bytes) -> None:
         self.body: Final = body
@@ -60,7 +63,23 @@ class ReadyAnswer:
         if not request.keep_alive or request.version != HttpVersion11:
             self.keep_alive = False
         end = b"\r\n\r\n" if self.keep_alive else b"\r\nConnection: close\r\n\r\n"
-        transport.write(b"%b%d%b%b" % (_clock.head(), len(self.body), end, self.body))
+        body = self.body if request.method != "HEAD" else b""
+        transport.write(b"%b%d%b%b" % (self.clock.head(), len(self.body), end, body))
+        protocol = request.protocol
+        if protocol._paused:  # noqa: SLF001 -- set while the client does not read what it is sent
+            await protocol._drain_helper()  # noqa: SLF001
 
     async def write_eof(self) -> None:
         """Nothing is left to be written."""
+
+
+class Refusal(ReadyAnswer):
+    """503 before anything of the request was looked at."""
+
+    __slots__ = ()
+
+    status = 503
+    clock = _Clock("503 Service Unavailable\r\nRetry-After: 1")
+
+    def __init__(self) -> None:
+        super().__init__(_TOO_MANY)

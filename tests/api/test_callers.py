@@ -258,3 +258,63 @@ async def test_a_client_certificate_is_a_credential(start, valkey, tmp_path):
     thief.load_verify_locations(authority.certificate)
     with pytest.raises((aiohttp.ClientError, OSError)):
         await shown(thief)
+
+
+@pytest.fixture
+async def limited(start, valkey):
+    """A service where the caller `gateway` has one request, and none to come soon."""
+    secret = {name: [digest(SECRETS[name])] for name in ("gateway", "admin")}
+    return await start(
+        valkey,
+        callers=[
+            {
+                "name": "gateway",
+                "secret_sha256": secret["gateway"],
+                "scopes": ["introspect"],
+                "rate_limit": 0.001,
+            },
+            {"name": "admin", "secret_sha256": secret["admin"], "scopes": ["introspect"]},
+        ],
+    )
+
+
+async def test_a_caller_that_asks_too_often_is_told_to_slow_down_and_others_are_not(limited):
+    token = limited.token()
+    assert await limited.active(token)
+    for _ in range(3):
+        answer = await limited.post("/introspect", {"token": token}, caller="gateway")
+        assert answer.error == (429, "slow_down")
+        assert answer.headers["Retry-After"] == "1"
+        assert (await limited.post("/introspect", form={"token": token}, caller="gateway")).status == 429
+        assert (await limited.post("/introspect/batch", {"tokens": []}, caller="gateway")).status == 429
+        assert await limited.active(token, caller="admin")
+    assert 'reason="rate_limited"} 9.0' in (await limited.ask("GET", "/metrics")).body.decode()
+
+
+async def test_a_gateway_that_asks_too_often_has_no_verdict_for_its_users(limited):
+    headers = {"X-Revoker-Key": SECRETS["gateway"], "Authorization": f"Bearer {limited.token()}"}
+    assert (await limited.ask("GET", "/forward-auth", headers=headers)).status == 200
+    assert (await limited.ask("GET", "/forward-auth", headers=headers)).status == 503
+
+
+async def test_wrong_credentials_spend_nothing_of_a_callers_share(limited):
+    for _ in range(3):
+        assert await is_refused(limited, basic("gateway", "wrong"))
+    assert await limited.active(limited.token())
+
+
+async def test_every_token_of_a_batch_counts(start, valkey):
+    revoker = await start(
+        valkey,
+        callers=[
+            {
+                "name": "gateway",
+                "secret_sha256": [digest(SECRETS["gateway"])],
+                "scopes": ["introspect"],
+                "rate_limit": 50,
+            }
+        ],
+    )
+    tokens = {"tokens": [{"token": "x"}] * 1000}
+    assert (await revoker.post("/introspect/batch", tokens, caller="gateway")).status == 200
+    assert (await revoker.post("/introspect/batch", tokens, caller="gateway")).status == 429

@@ -29,6 +29,7 @@ CONFIGURATION = f"""
 [server]
 port = {{port}}
 drain_seconds = 0
+max_in_progress = 10000
 
 [redis]
 url = "{{store}}"

@@ -4,8 +4,8 @@ import base64
 
 import pytest
 
-from service.callers import Caller, Callers, Credentials, certificate_names, digest, new_secret
-from service.errors import InsufficientScope, InvalidClient, InvalidRequest, TooManyFailures
+from service.callers import Caller, Callers, Credentials, RateLimit, certificate_names, digest, new_secret
+from service.errors import InsufficientScope, InvalidClient, InvalidRequest, TooManyFailures, TooManyRequests
 from service.models import Issuer
 
 MAIN = Issuer(name="main", iss="https://idp.example.com")
@@ -188,3 +188,37 @@ def test_a_new_secret_has_256_bits_and_comes_with_its_digest():
     assert len(base64.urlsafe_b64decode(secret + "=")) == 32
     assert shown == digest(secret)
     assert new_secret() != new_secret()
+
+
+def spent(limit, most=1000):
+    """How many requests in a row are let through."""
+    for count in range(most):
+        try:
+            limit.spend()
+        except TooManyRequests:
+            return count
+    return most
+
+
+@pytest.mark.parametrize(("per_second", "at_once"), [(10, 10), (1, 1), (0.5, 1), (2.5, 2)])
+def test_a_rate_limit_lets_a_second_s_worth_through_at_once(per_second, at_once):
+    assert spent(RateLimit(per_second, monotonic=Monotonic())) == at_once
+
+
+def test_a_rate_limit_is_made_up_for_by_waiting_and_never_by_more_than_a_second(monotonic):
+    limit = RateLimit(10, monotonic=monotonic)
+    assert spent(limit) == 10
+    monotonic.now += 0.5
+    assert spent(limit) == 5
+    monotonic.now += 3600
+    assert spent(limit) == 10
+
+
+def test_what_a_request_owes_is_paid_off_before_the_next(monotonic):
+    limit = RateLimit(10, monotonic=monotonic)
+    limit.spend()
+    limit.owe(99)
+    monotonic.now += 9
+    assert spent(limit) == 0
+    monotonic.now += 1
+    assert spent(limit) == 10

@@ -1,0 +1,237 @@
+"""More than can be answered is refused early; what administrators do gets through."""
+
+import asyncio
+import contextlib
+import json
+import types
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from bench.network import Network
+from service.api.admission import AGAIN_SECONDS, BURST_SECONDS, CROWD_SECONDS, PAUSE_SECONDS, Admission
+from service.api.ready import Refusal
+from service.metrics import Metrics
+from tests import forge
+
+LIMIT = 3
+
+
+@pytest.fixture
+async def revoker(start, valkey):
+    """A service whose store is so far away that requests stay under way for a while."""
+    with Network() as network:
+        far = types.SimpleNamespace(url=f"redis://127.0.0.1:{network.relay(valkey.port, delay=0.1)}/0")
+        yield await start(far, redis={"timeout": 10}, server={"max_in_progress": LIMIT})
+
+
+@contextlib.asynccontextmanager
+async def crowd(revoker, ask, size=4 * LIMIT):
+    """So many gateways ask again and again; yields their answers once one of them was refused."""
+    answers, refused = [], asyncio.Event()
+
+    async def gateway():
+        while True:
+            answer = await ask()
+            answers.append(answer)
+            if answer.status == 503:
+                refused.set()
+
+    async with asyncio.TaskGroup() as together:
+        asking = [together.create_task(gateway()) for _ in range(size)]
+        await refused.wait()
+        yield answers
+        for each in asking:
+            each.cancel()
+
+
+async def forward_auth(revoker, token, method="GET"):
+    headers = {"X-Revoker-Key": "gateway-secret", "Authorization": f"Bearer {token}"}
+    async with revoker.http.request(method, revoker.url + "/forward-auth", headers=headers) as answer:
+        return types.SimpleNamespace(status=answer.status, body=await answer.read())
+
+
+async def test_a_crowd_is_refused_and_the_rest_is_answered(revoker):
+    token = revoker.token()
+
+    async def ask():
+        return await revoker.post("/introspect", {"token": token}, caller="gateway")
+
+    async with crowd(revoker, ask) as answers:
+        while sum(answer.status == 200 for answer in answers) < 10 * LIMIT:
+            await asyncio.sleep(0.01)
+    assert {answer.status for answer in answers} == {200, 503}
+    for answer in answers:
+        if answer.status == 503:
+            assert answer.error == (503, "temporarily_unavailable")
+            assert answer.headers["Retry-After"] == "1"
+            assert answer.headers["Content-Type"] == "application/json"
+        else:
+            assert answer.json["active"] is True
+    refusals = sum(answer.status == 503 for answer in answers)
+    exposed = (await revoker.ask("GET", "/metrics")).body.decode()
+    counted = next(line for line in exposed.splitlines() if '{cause="overload"}' in line)
+    assert float(counted.split()[1]) >= refusals
+
+
+async def test_revocations_and_health_get_through_a_crowd(revoker):
+    token = revoker.token(sub="alice")
+
+    async def ask():
+        return await forward_auth(revoker, token)
+
+    async with crowd(revoker, ask) as answers:
+        for _ in range(5):
+            done = await revoker.post("/revoke-user", {"sub": "alice", "iss": forge.ISSUER})
+            assert done.status == 200
+            assert (await revoker.ask("GET", "/readyz")).status == 200
+        before = len(answers)
+        while not any(answer.status == 401 for answer in answers[before:]):
+            await asyncio.sleep(0.01)
+    assert not any(answer.status == 200 for answer in answers[before + 4 * LIMIT :])
+
+
+async def test_after_the_crowd_everybody_is_answered(revoker):
+    token = revoker.token()
+
+    async def ask():
+        return await revoker.post("/introspect", {"token": token}, caller="gateway")
+
+    async with crowd(revoker, ask):
+        pass
+    while (await ask()).status != 200:
+        await asyncio.sleep(0.05)
+
+
+async def test_clients_that_send_slowly_take_nobodys_place(revoker):
+    host, port = "127.0.0.1", int(revoker.url.rsplit(":", 1)[1])
+    slow = [await asyncio.open_connection(host, port) for _ in range(4 * LIMIT)]
+    for _, writer in slow:
+        writer.write(b"POST /introspect HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nx")
+        await writer.drain()
+    token = revoker.token()
+    for _ in range(4):
+        assert await revoker.active(token)
+    for _, writer in slow:
+        writer.close()
+
+
+async def test_a_head_request_is_refused_without_a_body(revoker):
+    token = revoker.token()
+
+    async def ask():
+        return await forward_auth(revoker, token, "HEAD")
+
+    async with crowd(revoker, ask) as answers:
+        pass
+    assert {answer.body for answer in answers} == {b""}
+
+
+class Door:
+    """An admission on a clock of its own, and requests that stay until they are let go."""
+
+    def __init__(self, limit=LIMIT):
+        self.now = 100.0
+        self.admission = Admission(limit, Metrics(CollectorRegistry()), monotonic=lambda: self.now)
+        self.answer = self.admission.admitted("/x", self._stay)
+        self.staying = []
+
+    async def _stay(self, request):
+        leave = asyncio.get_running_loop().create_future()
+        self.staying.append(leave)
+        return await leave
+
+    async def knock(self, connection=None):
+        """Whether a request on this connection is let in, where it then stays."""
+        request = types.SimpleNamespace(
+            protocol=connection or Knocking(), content=types.SimpleNamespace(is_eof=lambda: True)
+        )
+        task = asyncio.create_task(self.answer(request))
+        await asyncio.sleep(0)
+        return not (task.done() and isinstance(task.result(), Refusal))
+
+    async def all_leave(self):
+        for each in self.staying:
+            each.set_result(None)
+        self.staying.clear()
+        await asyncio.sleep(0)
+
+
+class Knocking:
+    refused_at = -1.0
+
+    def __init__(self):
+        self.paused = []
+
+    def pause(self, seconds):
+        self.paused.append(seconds)
+
+
+async def crowded(door):
+    """The door after a crowd that has lasted."""
+    for _ in range(LIMIT + 1):
+        assert await door.knock()
+    door.now += BURST_SECONDS + 0.01
+
+
+async def test_a_burst_is_taken_in():
+    door = Door()
+    for _ in range(10 * LIMIT):
+        assert await door.knock()
+
+
+async def test_what_is_more_than_a_burst_is_refused_and_not_read_for_a_while():
+    door, connection = Door(), Knocking()
+    await crowded(door)
+    assert not await door.knock(connection)
+    assert connection.paused == [PAUSE_SECONDS]
+
+
+async def test_there_is_room_again_as_soon_as_some_have_left():
+    door = Door()
+    await crowded(door)
+    assert not await door.knock()
+    await door.all_leave()
+    assert await door.knock()
+
+
+async def test_who_was_refused_and_did_not_wait_is_refused_again():
+    door, hasty, patient = Door(), Knocking(), Knocking()
+    await crowded(door)
+    assert not await door.knock(hasty)
+    assert not await door.knock(patient)
+    await door.all_leave()
+    door.now += PAUSE_SECONDS
+    assert not await door.knock(hasty)
+    door.now += PAUSE_SECONDS
+    assert not await door.knock(hasty)
+    assert await door.knock(patient)
+
+
+async def test_who_did_not_wait_is_let_in_once_there_was_no_crowd_for_a_while():
+    door, hasty = Door(), Knocking()
+    await crowded(door)
+    assert not await door.knock(hasty)
+    await door.all_leave()
+    door.now += AGAIN_SECONDS
+    hasty.refused_at = door.now
+    assert not await door.knock(hasty)
+    door.now += 0.01
+    assert await door.knock(hasty)
+
+
+async def test_a_crowd_that_comes_back_is_no_burst_and_a_later_one_is():
+    door = Door()
+    await crowded(door)
+    assert not await door.knock()
+    for pause, let_in in ((CROWD_SECONDS, False), (CROWD_SECONDS + 0.01, True)):
+        await door.all_leave()
+        door.now += pause
+        for _ in range(LIMIT):
+            assert await door.knock()
+        assert await door.knock() is let_in
+
+
+def test_a_refusal_is_the_error_that_it_says():
+    body = json.loads(Refusal().body)
+    assert set(body) == {"error", "error_description"}
