@@ -6,7 +6,7 @@ BIN := .venv/bin
 COMPILE := $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 	--no-header --no-emit-index-url --no-emit-find-links
 
-.PHONY: help run test test-gateways test-deploy test-monitoring lint types bench docs ci lock clean
+.PHONY: help run test test-gateways test-deploy test-monitoring test-instructions lint types bench docs ci lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,6 +33,11 @@ test-monitoring: .venv/.dev ## Test rules and dashboard on a real Prometheus, wh
 	    echo "$$program is missing: apt-get install prometheus (as root), or put it on the PATH" >&2; exit 1; }; \
 	done
 	$(BIN)/python -m pytest tests/monitoring
+
+test-instructions: .venv/.dev ## Count the instructions of a request by valgrind, which comes from Debian
+	@command -v valgrind >/dev/null || { \
+	  echo "valgrind is missing: apt-get install valgrind (as root), or put it on the PATH" >&2; exit 1; }
+	$(BIN)/python -m bench.instructions
 
 lint: .venv/.dev ## Check style, format and that imports point down
 	$(BIN)/ruff check .

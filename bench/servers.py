@@ -17,6 +17,7 @@ workers = {workers}
 
 [redis]
 url = "{store}"
+timeout = {timeout}
 
 [[issuers]]
 name = "main"
@@ -92,7 +93,13 @@ class Servers:
         return self._start(["service", "serve", "--config", str(config)], port, cores)
 
     def configured(
-        self, store: Valkey, *, port: int = 0, workers: int = 1, sessions: str | None = None
+        self,
+        store: Valkey,
+        *,
+        port: int = 0,
+        workers: int = 1,
+        sessions: str | None = None,
+        timeout: float = 0.25,
     ) -> Path:
         """A configuration file for a store, which is declared new by it; as for :meth:`revoker`."""
         name = self._next()
@@ -104,6 +111,7 @@ class Servers:
                 port=port,
                 workers=workers,
                 store=store.url,
+                timeout=timeout,
                 issuer=ISSUER,
                 audience=AUDIENCE,
                 jwks=jwks,

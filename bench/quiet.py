@@ -1,0 +1,8 @@
+"""The service without what it does by the clock: for counting, where a second lasts many times as long."""
+
+from service.__main__ import main
+from service.store import watch
+
+if __name__ == "__main__":
+    watch._BEAT_S = 3600.0  # type: ignore[misc]  # noqa: SLF001
+    main()
