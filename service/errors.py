@@ -73,6 +73,17 @@ class StoreRefused(NoVerdict):
     """The store answers but may not be believed: data lost and not accepted, clocks apart, no primary."""
 
 
+class NotPrimary(StoreRefused):
+    """The store's server is a replica, or is about to be one."""
+
+
+class PrimaryStale(StoreRefused):
+    """The store's primary has not shown enough replicas of late: another may have taken its place."""
+
+    def __init__(self) -> None:
+        super().__init__("the primary has not shown enough replicas of late")
+
+
 class KeysUnavailable(NoVerdict):
     """An issuer's keys could not be had, so a signature can't be judged."""
 

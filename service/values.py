@@ -114,10 +114,9 @@ def redis_url(url: str) -> str:
         case "redis+sentinel" | "rediss+sentinel":
             if not addressed or not re.fullmatch(r"/[A-Za-z0-9._-]+", parts.path):
                 raise reject(f"must be {scheme}://host:26379,host:26379/name-of-primary")
-        case "redis+cluster":
-            if not addressed:
-                raise reject("must be redis+cluster://host:7000,host:7001")
-            raise reject("redis+cluster is not available in this version; use redis, rediss or unix")
+        case "redis+cluster" | "rediss+cluster":
+            if not addressed or parts.path not in {"", "/", "/0"}:
+                raise reject(f"must be {scheme}://host:7000,host:7001; a cluster has no database but 0")
         case _:
             raise reject(
                 "must begin with embedded:, redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://"

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 from aiohttp import web
@@ -23,6 +23,8 @@ class Reply:
     error: str
     headers: Mapping[str, str] = field(default_factory=dict)
 
+
+Entry = TypeVar("Entry")
 
 _LATER: Final = {"Retry-After": "1"}
 
@@ -66,6 +68,11 @@ def error_response(
     )
 
 
+def of_kind(table: Mapping[type[errors.RevokerError], Entry], error: errors.RevokerError) -> Entry | None:
+    """What a table has for an error: for its class, or else for the next one above that it has."""
+    return next((table[kind] for kind in type(error).__mro__ if kind in table), None)
+
+
 def response_to(error: errors.RevokerError) -> web.Response:
-    reply = REPLIES[type(error)]
+    reply = of_kind(REPLIES, error) or Reply(500, "server_error")
     return error_response(reply.status, reply.error, str(error), reply.headers)

@@ -14,7 +14,7 @@ from aiohttp.typedefs import Handler, Middleware
 from prometheus_client import Counter, Histogram
 
 from service import errors
-from service.api.errors import error_response, response_to
+from service.api.errors import error_response, of_kind, response_to
 from service.api.parts import Parts
 from service.api.ready import ReadyAnswer
 
@@ -41,11 +41,10 @@ _CAUSES: Final[dict[type[errors.RevokerError], str]] = {
 
 def answered(parts: Parts, error: errors.RevokerError) -> web.Response:
     """The response to an error, counted where an operator looks for it."""
-    kind = type(error)
-    if kind in _CAUSES:
-        parts.metrics.no_verdicts.labels(_CAUSES[kind]).inc()
-    elif kind in _REFUSALS:
-        parts.metrics.refused_callers.labels(_REFUSALS[kind]).inc()
+    if (cause := of_kind(_CAUSES, error)) is not None:
+        parts.metrics.no_verdicts.labels(cause).inc()
+    elif (refusal := of_kind(_REFUSALS, error)) is not None:
+        parts.metrics.refused_callers.labels(refusal).inc()
     return response_to(error)
 
 

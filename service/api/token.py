@@ -109,7 +109,7 @@ async def _refused(parts: Parts, call: Call[TokenRequest], shown: RefreshToken, 
         _audit.warning("refresh_reused", kind=why.value, generation=shown.generation, **told)
     elif why is Refusal.AHEAD:
         _audit.error("refresh_ahead_of_store", generation=shown.generation, **told)
-        await parts.store.data.settle()
+        await parts.store.settle(shown.sid)
     else:
         _audit.info("refresh_refused", kind=why.value, **told)
 

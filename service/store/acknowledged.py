@@ -4,7 +4,7 @@ Blocks and revoked keys are not among it: every process keeps all of those, whoe
 (:class:`service.store.revocations.Remembered`).
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 import msgspec
@@ -61,10 +61,13 @@ class Written(msgspec.Struct, frozen=True, gc=False):
 class Acknowledged:
     """Keeps what was written until it expires, within a limit."""
 
-    def __init__(self, metrics: Metrics, *, limit: int = LIMIT) -> None:
+    def __init__(self, metrics: Metrics, part: Callable[[str], int], *, limit: int = LIMIT) -> None:
+        """Keep nothing yet; ``part`` says of which data set a key is part."""
         self._metrics = metrics
+        self._part: Final = part
         self._limit: Final = limit
         self._entries: dict[str, Written] = {}
+        self._by_part: dict[int, dict[str, None]] = {}
         self._latest = 0
         self._swept = 0
         self._told = -_SWEEP_MS
@@ -72,9 +75,9 @@ class Acknowledged:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def entries(self) -> list[Written]:
-        """All that is kept now."""
-        return list(self._entries.values())
+    def entries(self, part: int) -> list[Written]:
+        """All that is kept now of one data set."""
+        return [self._entries[identity] for identity in self._by_part.get(part, ())]
 
     def note(self, written: Written) -> None:
         """Keep a revocation that was acknowledged; with an earlier one of the same thing, both."""
@@ -86,6 +89,7 @@ class Acknowledged:
                 last, until=max(stood.until, written.until), seq=max(stood.seq, written.seq)
             )
         self._entries[identity] = written
+        self._by_part.setdefault(self._part(written.keys[0]), {})[identity] = None
         self._latest = max(self._latest, written.at)
         if len(self._entries) > self._limit:
             self._make_room()
@@ -100,17 +104,24 @@ class Acknowledged:
             return
         for identity, written in list(self._entries.items()):
             if written.seq < latest.get(written.keys[0], 0):
-                del self._entries[identity]
+                self._drop(identity)
         self._metrics.remembered_revocations.set(len(self._entries))
+
+    def _drop(self, identity: str) -> None:
+        part = self._part(self._entries.pop(identity).keys[0])
+        del self._by_part[part][identity]
+        if not self._by_part[part]:
+            del self._by_part[part]
 
     def _make_room(self) -> None:
         """Let go what has expired, or else the oldest. The present is at least the latest time noted."""
         now = self._latest
         if now - self._swept >= _SWEEP_MS:
             self._swept = now
-            self._entries = {each: written for each, written in self._entries.items() if written.until > now}
+            for identity in [each for each, written in self._entries.items() if written.until <= now]:
+                self._drop(identity)
         while len(self._entries) > self._limit:
-            del self._entries[next(iter(self._entries))]
+            self._drop(next(iter(self._entries)))
             self._metrics.forgotten_revocations.inc()
             if now - self._told >= _SWEEP_MS:
                 self._told = now

@@ -107,18 +107,22 @@ class Access:
         wire.server = info(told).get("run_id", "") or f"{place.host}:{place.port}{place.path}"
 
 
-class Address(Protocol):
-    """Where the primary is, which may change."""
+class Reachable(Protocol):
+    """A server, wherever it is."""
 
     @property
     def timeout(self) -> float: ...
 
     async def wire(self, lost: Callable[[Wire], None]) -> Wire:
-        """Connect to the primary and log in.
+        """Connect and log in.
 
         Raises:
-            StoreUnavailable: there is none to be had now.
+            StoreUnavailable: that can't be done now.
         """
+
+
+class Address(Reachable, Protocol):
+    """Where the primary is, which may change."""
 
     async def moved(self) -> bool:
         """Whether another server than that of the last wire is the primary by now."""
@@ -217,6 +221,11 @@ def address_of(url: str, *, timeout: float, password: str | None = None) -> Addr
     access = Access(options, timeout=timeout, password=password)
     to_ask = Access({**options, "db": None}, timeout=timeout, password=password, open_to_all=True)
     return Sentinels(places, urlsplit(url).path[1:], access, to_ask)
+
+
+def is_cluster(url: str) -> bool:
+    """Whether a URL names a cluster."""
+    return urlsplit(url).scheme.endswith("+cluster")
 
 
 def several(url: str) -> tuple[list[Place], dict[str, Any]]:

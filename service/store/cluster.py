@@ -8,7 +8,7 @@ the command was done then, so it is sent again. Replicas never answer for a slot
 import asyncio
 import contextlib
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import structlog
@@ -59,6 +59,12 @@ class Node:
 
     async def wire(self, lost: Callable[[Wire], None]) -> Wire:
         return await self._access.wire(self.place, lost)
+
+    @property
+    def stale(self) -> bool:
+        """Whether replicas must confirm what it stores, and it has not shown enough of them of late."""
+        now = asyncio.get_running_loop().time()
+        return self.confirmation is not None and self.confirmation.stale(self.reads.server, now)
 
     def hang_up(self) -> None:
         self.reads.hang_up()
@@ -111,11 +117,23 @@ class Cluster:
         """As :meth:`service.store.servers.Servers.read`."""
         return await self._ask(slot_of(key), commands, changing=False)
 
-    async def each(self, commands: Sequence[Command]) -> list[Replies]:
+    async def each(self, commands: Sequence[Command]) -> list[tuple[Sequence[int], Replies]]:
         """As :meth:`service.store.servers.Servers.each`."""
         if not self.nodes:
             await self.learn()
-        return await asyncio.gather(*(node.reads.ask(commands) for node in self.nodes))
+        nodes = self.nodes
+        replies = await asyncio.gather(*(node.reads.ask(commands) for node in nodes))
+        return [(node.slots, said) for node, said in zip(nodes, replies, strict=True)]
+
+    async def values(self, keys: Sequence[str]) -> list[bytes | None]:
+        """As :meth:`service.store.servers.Servers.values`."""
+        replies = await asyncio.gather(*(self.read(key, [("GET", key)]) for key in keys))
+        return [value for [value] in replies]
+
+    async def primaries(self) -> Mapping[str, Line]:
+        """As :meth:`service.store.servers.Servers.primaries`."""
+        await self.each([("PING",)])
+        return {node.reads.server: node.reads for node in self.nodes}
 
     def hang_up(self) -> None:
         """End the connections; those to nodes that stay are made again."""
@@ -185,8 +203,10 @@ class Cluster:
                     self._follow(slot, error)
                 case "ASK":
                     asking = self._node(place_in(error, node.place))
-                case "TRYAGAIN":
+                case "TRYAGAIN" if changing:
                     await asyncio.sleep(_PAUSE_S)
+                case "TRYAGAIN":
+                    raise error
                 case _:
                     self.learn_soon()
                     raise error

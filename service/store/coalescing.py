@@ -19,13 +19,12 @@ from typing import Any, Final, cast
 
 import structlog
 
-from service.errors import NoVerdict, StoreRefused, StoreUnavailable
+from service.errors import NotPrimary, NoVerdict, PrimaryStale, StoreRefused, StoreUnavailable
 from service.metrics import Metrics
 from service.models import Standing
-from service.store.addresses import Address
+from service.store.addresses import Reachable
 from service.store.clocks import Clocks
 from service.store.connection import Confirmation, Link, Replies, Wire
-from service.store.epoch import Known
 from service.store.keys import TokenKeys
 
 _log = structlog.get_logger("store")
@@ -88,7 +87,7 @@ class Batch:
         self.requests = requests
         self.deadline = deadline
         self.places: dict[str, int] = {}
-        self.known: Known | None = None
+        self.known: Any = None
         self.sent = 0.0
         self.tries = 0
 
@@ -98,7 +97,7 @@ class Coalescing(ABC):
 
     def __init__(
         self,
-        address: Address,
+        address: Reachable,
         *,
         metrics: Metrics,
         clocks: Clocks,
@@ -157,6 +156,11 @@ class Coalescing(ABC):
             self._watch.cancel()
         await self._link.close()
         self._fail_all(StoreUnavailable("the service is stopping"))
+
+    @property
+    def ahead(self) -> float:
+        """As :attr:`service.store.clocks.Clocks.ahead`."""
+        return self._clocks.ahead
 
     def hang_up(self) -> None:
         """End the connection, which leads elsewhere by now; what is under way is asked once more."""
@@ -265,11 +269,11 @@ class Coalescing(ABC):
         self._metrics.lookup_batch.observe(len(batch.requests))
         if role[0] != b"master":
             self._link.hang_up()
-            return StoreRefused("the store's server is not a primary")
+            return NotPrimary("the store's server is not a primary")
         if (apart := self._clocks.compare(now, batch.sent, received)) is not None:
             return StoreRefused(apart)
         if self._confirmation is not None and self._confirmation.stale(wire.server, self._loop.time()):
-            return StoreRefused("the primary has not shown enough replicas of late")
+            return PrimaryStale()
         return None
 
     def _once_more(self, batch: Batch) -> None:

@@ -14,9 +14,10 @@ from typing import Any, Final, Literal
 
 import structlog
 
-from service.errors import StoreRefused, StoreUnavailable
+from service.errors import NotPrimary, StoreRefused, StoreUnavailable
 from service.metrics import Metrics
 from service.models import NOTHING, Standing
+from service.store.keys import Tail
 
 _log = structlog.get_logger("store")
 
@@ -83,20 +84,45 @@ WriteBack = Callable[[], Awaitable[Stands | None]]
 """Puts back what this process knows; None where that is nothing."""
 
 
+class Losses:
+    """Tells of lost data."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def lost(self, epoch: Epoch, **told: Any) -> None:
+        """Data was found missing, and this epoch was set."""
+        _log.error("data_lost", **told, epoch=epoch.id, finding=epoch.finding, cutoff_ms=epoch.cutoff)
+
+    def adopted(self, epoch: Epoch, *, first: bool) -> None:
+        """This epoch is used from now on; ``first``: none was before."""
+        if not first:
+            _log.warning("epoch_adopted", epoch=epoch.id, finding=epoch.finding, cutoff_ms=epoch.cutoff)
+        if not first or epoch.finding != "new":
+            self._metrics.data_losses.inc()
+        self._metrics.store_epoch.set(epoch.noticed / 1000)
+
+
 class DataSet:
-    """What this process knows of the data set, and what it does when that turns out to be gone."""
+    """What this process knows of the data set, and what it does when that turns out to be gone.
+
+    Attributes:
+        tail: Its keys.
+    """
 
     def __init__(
         self,
+        tail: Tail,
         *,
         policy: DataLoss,
-        metrics: Metrics,
+        losses: Losses,
         read: Read,
         set_epoch: SetEpoch,
         write_back: WriteBack,
     ) -> None:
+        self.tail: Final = tail
         self._policy: Final = policy
-        self._metrics = metrics
+        self._losses = losses
         self._read = read
         self._set_epoch = set_epoch
         self._write_back = write_back
@@ -107,6 +133,7 @@ class DataSet:
         self.known: Known | None = None
         self.epoch: Epoch | None = None
         self.nothing: Standing = NOTHING
+        self._wrote_blindly = False
         self._read_at = 0
         self._wrote_at = 0
 
@@ -121,8 +148,8 @@ class DataSet:
         self,
         known: Known | None,
         epoch: bytes | None,
-        seq: bytes | None,
-        share: bytes | None,
+        seq: bytes | int | None,
+        share: bytes | int | None,
         now: int,
     ) -> bool:
         """Whether a reading shows all that was known before it was asked for; if so, learn from it.
@@ -162,6 +189,7 @@ class DataSet:
             count whose answer comes while a loss is being settled: it may be among what was lost.
         """
         if before is None or self.known is None:
+            self._wrote_blindly = True
             return True
         if self._settling or epoch != before.epoch or self.known.epoch != epoch:
             return False
@@ -170,6 +198,15 @@ class DataSet:
             return False
         self._wrote_at = self._read_at
         return True
+
+    def begun(self, reading: Reading) -> bool:
+        """Take over the epoch of a first reading; False where it is none or has none, and must be settled."""
+        if self.epoch is not None or self._wrote_blindly or reading.epoch is None:
+            return False
+        epoch = Epoch.parse(reading.epoch)
+        if epoch.id:
+            self._adopt(epoch, _numbers(reading), reading.now)
+        return epoch.id != ""
 
     def share_ages(self) -> bool:
         """Whether this process's share must be kept alive by a heartbeat soon."""
@@ -303,12 +340,10 @@ class DataSet:
         if not done:
             return None
         epoch = Epoch.parse(text)
-        _log.error(
-            "data_lost",
+        self._losses.lost(
+            epoch,
             missing=missing,
             policy=self._policy,
-            epoch=epoch.id,
-            cutoff_ms=epoch.cutoff,
             blocks_and_keys="written back" if self.epoch else "not known to this process",
             hint=None if reading.epoch is not None else
             "a new installation is declared with `revoker store init` before the first start",
@@ -316,13 +351,8 @@ class DataSet:
         return Known(text, seq, share)
 
     def _adopt(self, epoch: Epoch, numbers: Known, now: int) -> None:
-        if self.epoch is not None:
-            self._metrics.data_losses.inc()
-            _log.warning("epoch_adopted", epoch=epoch.id, finding=epoch.finding, cutoff_ms=epoch.cutoff)
-        elif epoch.finding != "new":
-            self._metrics.data_losses.inc()
+        self._losses.adopted(epoch, first=self.epoch is None)
         self.epoch = epoch
-        self._metrics.store_epoch.set(epoch.noticed / 1000)
         self.known = numbers
         self._read_at = max(self._read_at, now)
         self._wrote_at = self._read_at - _DAY_MS // 2  # the share's age is not known: a heartbeat is due
@@ -345,7 +375,7 @@ def decode(values: list[Any]) -> Reading:
     """
     (seconds, micros), (epoch, seq, share), role = values
     if role[0] not in {b"master", "master"}:
-        raise StoreRefused("the store's server is not a primary")
+        raise NotPrimary("the store's server is not a primary")
     return Reading(
         epoch,
         int(seq or 0),

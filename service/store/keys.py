@@ -26,6 +26,9 @@
     Revocations stored in all, and by one process; the second for a day after its last write.
 ``rv:beat:<instance>``
     Written again and again where replicas confirm changes, so that they show themselves; for 10 s.
+
+In a cluster every slot is a data set of its own: the last four, and ``rv:blocks`` with the users of the slot,
+stand in each, as ``rv:{<tag>}:epoch`` with the slot's tag of :func:`slot_tags`.
 """
 
 import base64
@@ -35,7 +38,7 @@ import hashlib
 import re
 import struct
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from service.models import Claims, Issuer
 
@@ -124,16 +127,42 @@ class Held:
     value: str
 
 
-class Keys:
+class Tail(NamedTuple):
+    """What every reading of a data set brings, and every change of it reads or raises."""
+
+    epoch: str
+    seq: str
+    share: str
+
+
+class DataKeys:
+    """The keys that every data set has once: in a cluster in every slot."""
+
+    def __init__(self, place: str) -> None:
+        self._place = place
+        self.epoch: Final = f"{place}:epoch"
+        self.seq: Final = f"{place}:seq"
+        self.blocks: Final = f"{place}:blocks"
+        self.lifted: Final = f"{place}:lifted"
+        self.refills: Final = f"{place}:refills"
+
+    def share(self, instance: str) -> str:
+        return f"{self._place}:seq:{instance}"
+
+    def beat(self, instance: str) -> str:
+        return f"{self._place}:beat:{instance}"
+
+    def tail(self, instance: str) -> Tail:
+        return Tail(self.epoch, self.seq, self.share(instance))
+
+
+class Keys(DataKeys):
     """Builds keys under one prefix, and takes them apart."""
 
-    def __init__(self, prefix: str) -> None:
+    def __init__(self, prefix: str, *, clustered: bool = False) -> None:
+        super().__init__(prefix)
         self._prefix = prefix
-        self.epoch: Final = f"{prefix}:epoch"
-        self.seq: Final = f"{prefix}:seq"
-        self.blocks: Final = f"{prefix}:blocks"
-        self.lifted: Final = f"{prefix}:lifted"
-        self.refills: Final = f"{prefix}:refills"
+        self._clustered = clustered
         self._user_of = functools.lru_cache(maxsize=16384)(self._make_user_of)
         self._shared = functools.lru_cache(maxsize=1024)(self._make_shared)
 
@@ -141,11 +170,17 @@ class Keys:
         """A pattern that every key fits."""
         return f"{self._prefix}:*"
 
-    def share(self, instance: str) -> str:
-        return f"{self._prefix}:seq:{instance}"
+    def part(self, key: str) -> int:
+        """Of which data set a key is part: in a cluster of that of its slot, else of the one."""
+        return slot_of(key) if self._clustered else 0
 
-    def beat(self, instance: str) -> str:
-        return f"{self._prefix}:beat:{instance}"
+    def in_part(self, part: int) -> DataKeys:
+        """Of one data set."""
+        return DataKeys(f"{self._prefix}:{{{slot_tags()[part]}}}") if self._clustered else self
+
+    def beside(self, key: str) -> DataKeys:
+        """Of the data set of which a key is part."""
+        return self.in_part(slot_of(key)) if self._clustered else self
 
     def jti(self, issuer: Issuer, jti: str) -> str:
         return f"{self._prefix}:jti:{issuer.name}:{segment(jti)}"
@@ -203,6 +238,8 @@ class Keys:
         if kind in _UNDER_ISSUERS:
             issuer, _, value = rest.partition(":")
             return Held(kind, issuer, value)
+        if kind[:1] == "{" and len(kind) != 2 + 16 and rest.partition(":")[0] in _NO_REVOCATIONS:
+            return None  # of the data set in a slot
         if len(kind) == 2 + 16 and kind[0] == "{":
             tag = kind[1:-1]
             kind, _, value = rest.partition(":")

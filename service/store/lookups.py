@@ -21,7 +21,6 @@ from service.store.clocks import Clocks
 from service.store.coalescing import Batch, Coalescing, Found, hand_over, milliseconds
 from service.store.connection import Confirmation, Replies, Wire, pack
 from service.store.epoch import DataSet
-from service.store.keys import Keys
 
 _log = structlog.get_logger("store")
 
@@ -36,16 +35,13 @@ class Lookups(Coalescing):
         self,
         address: Address,
         *,
-        keys: Keys,
-        share: str,
         data: DataSet,
         metrics: Metrics,
         clocks: Clocks,
         confirmation: Confirmation | None = None,
     ) -> None:
-        """As :class:`Coalescing`, with the store's keys, that of this process's share, and its data set."""
+        """As :class:`Coalescing`, with what is known of the store."""
         super().__init__(address, metrics=metrics, clocks=clocks, confirmation=confirmation)
-        self._tail = (keys.epoch, keys.seq, share)
         self._data = data
 
     def _packed(self, batch: Batch) -> tuple[bytes, int]:
@@ -56,7 +52,7 @@ class Lookups(Coalescing):
                     if key is not None and key not in places:
                         places[key] = len(places)
         batch.known = self._data.known
-        return TIME + pack([("MGET", *places, *self._tail)]) + ROLE, 3
+        return TIME + pack([("MGET", *places, *self._data.tail)]) + ROLE, 3
 
     def _judge(self, batch: Batch, wire: Wire, replies: Replies) -> None:
         for reply in replies:

@@ -2,7 +2,7 @@
 
 import asyncio
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -51,8 +51,9 @@ class Revocations:
         self._keys = keys
         self._issuers = {issuer.name: issuer for issuer in issuers.values()}
         self._metrics = metrics
-        self.acknowledged: Final = Acknowledged(metrics)
+        self.acknowledged: Final = Acknowledged(metrics, keys.part)
         self._process: Final = new_id()
+        self._part_of_user = functools.lru_cache(maxsize=65536)(lambda tag: keys.part(keys.user(tag)))
         self.remembered: Final = Remembered({}, {issuer: {} for issuer in self._issuers})
 
     async def revoke_token(self, issuer: Issuer, jti: str, exp: Number | None) -> int:
@@ -65,7 +66,7 @@ class Revocations:
         args = ("" if exp is None else jti_kept_until(issuer, exp), unknown_ms * 1000)
         key = self._keys.jti(issuer, jti)
         at, until = await self._run("token", "revoke_token", [key], args)
-        self.acknowledged.note(Written("revoke_token", (key,), at, until, seq=self._scripts.seq))
+        self.acknowledged.note(Written("revoke_token", (key,), at, until, seq=self._scripts.seq(key)))
         return at
 
     async def revoke_user(
@@ -101,7 +102,7 @@ class Revocations:
     def session_ended(self, issuer: Issuer, sid: str, at: int) -> None:
         """Remember the end (ms) of a session kept here, which other scripts bring about."""
         key, until = self._keys.session_cutoff(issuer, sid), at + cutoff_kept_for(issuer)
-        self.acknowledged.note(Written("move_cutoff", (key,), at, until, seq=self._scripts.seq))
+        self.acknowledged.note(Written("move_cutoff", (key,), at, until, seq=self._scripts.seq(key)))
 
     async def revoke_key(self, issuer: Issuer, kid: str, *, reason: str) -> int:
         """Revoke a signing key for good; returns when that was first done (ms)."""
@@ -128,7 +129,7 @@ class Revocations:
         [stands] = await self._run(
             "block",
             "block_user",
-            [self._keys.user(tag), self._keys.blocks],
+            self._block_keys(tag),
             (min(until or FOREVER_MS, FOREVER_MS), cutoff_kept_for(issuer), reason, tag),
         )
         self.remembered.changes += 1
@@ -141,7 +142,7 @@ class Revocations:
         [stood] = await self._run(
             "unblock",
             "unblock_user",
-            [self._keys.user(tag), self._keys.blocks],
+            self._block_keys(tag),
             (cutoff_kept_for(issuer), tag),
         )
         self.remembered.changes += 1
@@ -156,14 +157,14 @@ class Revocations:
         """Take back the cutoff of a session, client or issuer by its key; as :meth:`lift_user`."""
         return await self._lift(key, "", 0)
 
-    async def write_back(self, chosen: Callable[[str], bool] = lambda _: True) -> Stands | None:
-        """Put all that this process knows to be revoked into the store, whatever data set it holds.
+    async def write_back(self, part: int) -> Stands | None:
+        """Put what this process knows to be revoked into its part of the store, whatever data set it holds.
 
         By the scripts that revoked it, dated as it was acknowledged and to expire when it was to: what
         stands already is never weakened, and repeating changes nothing.
 
         Args:
-            chosen: Whether what has this first key is put back.
+            part: Which data set: 0, or a slot of a cluster.
 
         Returns:
             A call that says whether it all stands in one data set, to be made once that has its epoch;
@@ -172,26 +173,26 @@ class Revocations:
         Raises:
             StoreUnavailable: the store did not answer; part of it may be there.
         """
-        calls = [call for call in self._known() if chosen(call[1][0])]
+        calls = self._known(part)
         if not calls:
             return None
         loop, refill = asyncio.get_running_loop(), new_id()
-        await self._mark("begin", refill, 0)
+        await self._mark(part, "begin", refill, 0)
         renewed, share = loop.time(), 0
         for start in range(0, len(calls), _CHUNK):
             chunk = calls[start : start + _CHUNK]
             try:
                 shown = await self._put_back(chunk)
             except StoreUnavailable:  # what took long, or broke off, goes on where the mark is still there
-                if await self._mark("renew", refill, share) is None:
+                if await self._mark(part, "renew", refill, share) is None:
                     break
                 shown = await self._put_back(chunk)
             share = max(share, shown)
             if loop.time() - renewed > _RENEW_S:
                 renewed = loop.time()
-                if await self._mark("renew", refill, share) is None:
+                if await self._mark(part, "renew", refill, share) is None:
                     break
-        return functools.partial(self._mark, "end", refill, share)
+        return functools.partial(self._mark, part, "end", refill, share)
 
     async def _put_back(self, calls: list[_Call]) -> int:
         """Run scripts in one write; returns this process's share, as they raised it."""
@@ -199,27 +200,43 @@ class Revocations:
         self._metrics.refilled_revocations.inc(len(calls))
         return max(int(reply[-1][1]) for reply in replies)
 
-    async def refilling(self) -> int:
-        """How many processes are putting back what they know."""
-        return int((await self._scripts.execute("refill", [self._keys.refills], ("count", "", "")))[0])
+    def take_blocks(self, seen: Mapping[int, Mapping[str, int]]) -> None:
+        """Take over the blocks of all processes: until when (ms), by the user's tag, in some data sets."""
+        blocks = self.remembered.blocks
+        for tag in [tag for tag in blocks if tag not in seen.get(self._part_of_user(tag), blocks)]:
+            del blocks[tag]
+        for live in seen.values():
+            blocks.update(live)
 
-    async def _mark(self, step: str, refill: str, share: int) -> Known | None:
+    async def refilling(self, part: int) -> int:
+        """How many processes are putting back what they know of one data set."""
+        key = self._keys.in_part(part).refills
+        return int((await self._scripts.execute("refill", [key], ("count", "", "")))[0])
+
+    async def _mark(self, part: int, step: str, refill: str, share: int) -> Known | None:
         """Mark the data set, or look for the mark: None where that is gone, or a share once so high."""
         args = (step, self._process, refill)
-        there, seq, own, epoch = await self._scripts.execute("refill", [self._keys.refills], args)
+        key = self._keys.in_part(part).refills
+        there, seq, own, epoch = await self._scripts.execute("refill", [key], args)
         return Known(epoch, int(seq), int(own)) if there and int(own) >= share else None
 
-    def _known(self) -> list[_Call]:
+    def _known(self, part: int) -> list[_Call]:
         keep_ms = max(cutoff_kept_for(issuer) for issuer in self._issuers.values())
         calls: list[_Call] = [
-            ("block_user", (self._keys.user(tag), self._keys.blocks), (until, keep_ms, "", tag))
+            ("block_user", self._block_keys(tag), (until, keep_ms, "", tag))
             for tag, until in self.remembered.blocks.items()
+            if self._part_of_user(tag) == part
         ]
         for name, keys in self.remembered.keys.items():
             key = self._keys.revoked_keys(self._issuers[name])
-            calls += [("revoke_key", (key,), (kid, mark.reason, mark.at)) for kid, mark in keys.items()]
-        calls += [(each.script, each.keys, each.args) for each in self.acknowledged.entries()]
+            if self._keys.part(key) == part:
+                calls += [("revoke_key", (key,), (kid, mark.reason, mark.at)) for kid, mark in keys.items()]
+        calls += [(each.script, each.keys, each.args) for each in self.acknowledged.entries(part)]
         return calls
+
+    def _block_keys(self, tag: str) -> tuple[str, str]:
+        user = self._keys.user(tag)
+        return user, self._keys.beside(user).blocks
 
     async def _cut_off(
         self,
@@ -236,12 +253,13 @@ class Revocations:
         script, last = ("revoke_user", spared) if kind == "user" else ("move_cutoff", start)
         args = ("" if before is None else before, keep, reason, AHEAD_MS, last)
         stands, at = await self._run(kind, script, keys, args)
-        self.acknowledged.note(Written(script, keys, at, at + keep, reason, spared, self._scripts.seq))
+        seq = self._scripts.seq(keys[0])
+        self.acknowledged.note(Written(script, keys, at, at + keep, reason, spared, seq))
         return stands
 
     async def _lift(self, key: str, what: str, keep: int) -> int:
-        [stood] = await self._run("lift", "lift_cutoff", [key, self._keys.lifted], (what, keep))
-        self.acknowledged.forget([(self._scripts.seq + 1, key)])
+        [stood] = await self._run("lift", "lift_cutoff", [key, self._keys.beside(key).lifted], (what, keep))
+        self.acknowledged.forget([(self._scripts.seq(key) + 1, key)])
         return stood
 
     async def _run(

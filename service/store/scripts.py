@@ -10,6 +10,7 @@ from service.errors import StoreUnavailable
 from service.metrics import Metrics
 from service.store.connection import FAILURES, ConnectionLost, Refused, told
 from service.store.epoch import DataSet, Known
+from service.store.keys import Tail
 from service.store.servers import Servers
 
 _LUA: Final = importlib.resources.files("service.store") / "lua"
@@ -42,32 +43,23 @@ _DIGESTS: Final = {name: hashlib.sha1(text).hexdigest() for name, text in TEXTS.
 class Scripts:
     """Changes to the store, each atomic and each a write even where it changes nothing."""
 
-    def __init__(
-        self,
-        servers: Servers,
-        *,
-        tail: Sequence[str],
-        metrics: Metrics,
-        data: Callable[[], DataSet],
-    ) -> None:
+    def __init__(self, servers: Servers, metrics: Metrics, data_of: Callable[[str], DataSet]) -> None:
         """Run them on these servers.
 
         Args:
             servers: Which confirm what is changed.
-            tail: The keys that every script ends with: seq, share, epoch.
             metrics: Where to count.
-            data: What is known of the data set; told of each acknowledged change.
+            data_of: The data set of which a key is part; told of each acknowledged change. Its tail is what
+                every script ends with.
         """
         self._servers = servers
-        self._tail = tuple(tail)
         self._succeeded = metrics.write_seconds.labels("ok").observe
         self._failed = metrics.write_seconds.labels("error").observe
-        self._data = data
+        self._data_of = data_of
 
-    @property
-    def seq(self) -> int:
-        """``rv:seq`` as last seen."""
-        known = self._data().known
+    def seq(self, key: str) -> int:
+        """``rv:seq`` beside a key, as last seen."""
+        known = self._data_of(key).known
         return 0 if known is None else known.seq
 
     async def run(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> list[Any]:
@@ -83,18 +75,19 @@ class Scripts:
             StoreUnavailable: it may or may not have been stored; repeating it is safe.
             StoreRefused: likewise, and the server is no primary.
         """
+        data = self._data_of(keys[0])
         for _ in range(2):
-            before = self._data().known
+            before = data.known
             try:
                 reply = await self.execute(name, keys, args)
             except StoreUnavailable as error:
                 if not isinstance(error.__cause__, ConnectionLost):
                     raise
                 reply = await self.execute(name, keys, args)
-            said, whole = self._noted(before, reply)
+            said, whole = _noted(data, before, reply)
             if whole:
                 return said
-            await self._data().settle()
+            await data.settle()
         raise StoreUnavailable("the store lost data while it was written to")
 
     async def call(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> tuple[list[Any], bool]:
@@ -103,18 +96,12 @@ class Scripts:
         Returns:
             What :meth:`run` returns, and whether it met the known data set. Raises as that.
         """
-        before = self._data().known
-        return self._noted(before, await self.execute(name, keys, args))
+        data = self._data_of(keys[0])
+        before = data.known
+        return _noted(data, before, await self.execute(name, keys, args))
 
-    def _noted(self, before: Known | None, reply: list[Any]) -> tuple[list[Any], bool]:
-        """What a script said, and whether it met the known data set with all that was known ``before``."""
-        if not reply or not isinstance(reply[-1], list):
-            return reply, True
-        *said, (seq, share, epoch) = reply
-        return said, self._data().wrote(before, epoch, int(seq), int(share))
-
-    async def set_epoch(
-        self, stood: bytes, new_id: str, latest: int, finding: str, cutoff: int | None
+    async def set_epoch(  # noqa: PLR0917  # what the script takes, in its order
+        self, tail: Tail, stood: bytes, new_id: str, latest: int, finding: str, cutoff: int | None
     ) -> tuple[bool, bytes, int, int]:
         """Set the epoch where it still is ``stood`` (empty: none).
 
@@ -122,14 +109,17 @@ class Scripts:
             Whether it was set, the epoch that stands, seq and share.
         """
         args = (stood, new_id, latest, finding, "now" if cutoff is None else cutoff)
-        done, text, seq, share = await self.execute("set_epoch", (), args)
+        done, text, seq, share = await self._execute("set_epoch", (), tail, args)
         return bool(done), text, int(seq), int(share)
 
     async def execute(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> list[Any]:
         """Run a script, whatever data set it meets; what it returns, whole."""
+        return await self._execute(name, keys, self._data_of(keys[0]).tail, args)
+
+    async def _execute(self, name: str, keys: Sequence[str], tail: Tail, args: Sequence[Any]) -> list[Any]:
         began = time.perf_counter()
         observe = self._failed
-        call = (len(keys) + len(self._tail), *keys, *self._tail, *args)
+        call = (len(keys) + len(tail), *keys, tail.seq, tail.share, tail.epoch, *args)
         try:
             try:
                 reply: list[Any] = await self._servers.change(call[1], "EVALSHA", _DIGESTS[name], *call)
@@ -145,3 +135,11 @@ class Scripts:
         finally:
             observe(time.perf_counter() - began)
         return reply
+
+
+def _noted(data: DataSet, before: Known | None, reply: list[Any]) -> tuple[list[Any], bool]:
+    """What a script said, and whether it met the known data set with all that was known ``before``."""
+    if not reply or not isinstance(reply[-1], list):
+        return reply, True
+    *said, (seq, share, epoch) = reply
+    return said, data.wrote(before, epoch, int(seq), int(share))

@@ -1,7 +1,7 @@
 """The servers that keep the store, as scripts and the watch speak to them."""
 
 import asyncio
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 import structlog
@@ -33,8 +33,12 @@ class Servers(Protocol):
     async def read(self, key: str, commands: Sequence[Command]) -> Replies:
         """Send commands, in one write, that read what lies in the slot of a key, from its primary."""
 
-    async def each(self, commands: Sequence[Command]) -> list[Replies]:
-        """Send commands to every primary; refusals stand among the replies as values."""
+    async def each(self, commands: Sequence[Command]) -> list[tuple[Sequence[int], Replies]]:
+        """Send commands to every primary.
+
+        Returns:
+            For each the numbers of the data sets that it keeps, and its replies, refusals as values.
+        """
 
     async def values(self, keys: Sequence[str]) -> list[bytes | None]:
         """What stands under keys, wherever they lie."""
@@ -61,6 +65,7 @@ class Primary:
             else self._reads
         )
         self.confirmation: Final = confirmation
+        self._address = address
 
     def change(self, key: str, *command: Any) -> Awaitable[Any]:  # noqa: ARG002  # it lies here, as all do
         return self._changes.execute(*command)
@@ -68,8 +73,8 @@ class Primary:
     async def read(self, key: str, commands: Sequence[Command]) -> Replies:  # noqa: ARG002
         return await self._reads.pipeline(commands)
 
-    async def each(self, commands: Sequence[Command]) -> list[Replies]:
-        return [await self._reads.ask(commands)]
+    async def each(self, commands: Sequence[Command]) -> list[tuple[Sequence[int], Replies]]:
+        return [((0,), await self._reads.ask(commands))]
 
     async def values(self, keys: Sequence[str]) -> list[bytes | None]:
         found: list[bytes | None] = await self._reads.execute("MGET", *keys)
@@ -88,12 +93,20 @@ class Primary:
         await self._reads.close()
         await self._changes.close()
 
-    async def beat(self, key: str) -> None:
-        """Have a change confirmed again and again, to see the primary's replicas, until cancelled."""
+    async def moved(self) -> bool:
+        """Whether another server is the primary by now."""
+        return await self._address.moved()
+
+    async def beat(self, key_in: Callable[[int], str]) -> None:
+        """Have changes confirmed again and again, to see the primary's replicas, until cancelled.
+
+        Args:
+            key_in: Gives a key to write in a data set.
+        """
         assert self.confirmation is not None  # noqa: S101  # nobody beats where nothing is confirmed
         while True:
             try:
-                await self._changes.execute("SET", key, 1, "PX", _BEAT_MS)
+                await self._changes.execute("SET", key_in(0), 1, "PX", _BEAT_MS)
             except Refused as error:
                 _log.warning("beat_refused", code=error.code)
                 self._changes.hang_up()

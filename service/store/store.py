@@ -1,30 +1,41 @@
-"""The parts of the store, joined: lookups, revocations, the epoch and the watch over one server."""
+"""The parts of the store, joined: at one primary, or over a cluster."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+import functools
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any, Final, TypeVar
 
 from service.errors import StoreRefused
 from service.metrics import Metrics
 from service.models import Issuer
 from service.store import epoch as epochs
-from service.store.addresses import address_of
+from service.store.addresses import Access, Address, address_of, is_cluster, several
 from service.store.clocks import Clocks
+from service.store.cluster import Cluster
 from service.store.connection import Confirmation, Line, fence
-from service.store.epoch import DataLoss, DataSet, Epoch, Reading
-from service.store.keys import Keys
+from service.store.datasets import DataSets, Whole
+from service.store.epoch import DataLoss, DataSet, Epoch, Losses, Reading
+from service.store.fan_out import FanOut
+from service.store.keys import Keys, Tail, tag_and_start
 from service.store.lookups import Lookups
 from service.store.revocations import Revocations
 from service.store.scripts import Scripts
 from service.store.servers import Primary
 from service.store.sessions import Lifetimes, Sessions
+from service.store.slots import ROUND, LossesOfSlots, Slots
 from service.store.watch import Watch, dangers
+
+_CHUNK: Final = 512
+"""Data sets that are declared something together."""
 
 _NOTICED_MS: Final = 3000
 """Three beats of the watch."""
 
 _BEAT_S: Final = 0.1
 _PATIENCE_BEATS: Final = 600
+
+
+Result = TypeVar("Result")
 
 
 class Store:
@@ -49,70 +60,91 @@ class Store:
         now: Callable[[], float],
     ) -> None:
         self.instance: Final = epochs.new_id()
-        self.keys: Final = Keys(prefix)
+        self.keys: Final = Keys(prefix, clustered=is_cluster(url))
         self.clocks: Final = Clocks(now)
-        self._address = address_of(url, timeout=timeout, password=password)
-        confirmation = (
-            Confirmation(wait_replicas, fsync=wait_fsync, timeout=timeout) if wait_replicas else None
-        )
-        self._servers = Primary(self._address, confirmation)
-        self._wait_replicas = wait_replicas
-        self._share = self.keys.share(self.instance)
         self.issuers: Final = issuers
         self._metrics = metrics
+        self._policy: Final = policy
+        self._wait_replicas = wait_replicas
         self._tasks: set[asyncio.Task[None]] = set()
-        self.scripts: Final = Scripts(
-            self._servers,
-            tail=(self.keys.seq, self._share, self.keys.epoch),
-            metrics=metrics,
-            data=lambda: self.data,
-        )
+
+        def confirm() -> Confirmation | None:
+            return Confirmation(wait_replicas, fsync=wait_fsync, timeout=timeout) if wait_replicas else None
+
+        self._servers: Primary | Cluster
+        self._sets: DataSets
+        self._address: Address | None = None
+        if is_cluster(url):
+            places, options = several(url)
+            self._servers = Cluster(places, Access(options, timeout=timeout, password=password), confirm)
+            losses = LossesOfSlots(metrics)
+            self._sets = Slots(
+                self._servers,
+                self.keys,
+                self.instance,
+                lambda tail, slot: self._data(tail, slot, losses),
+                losses,
+            )
+        else:
+            self._address = address_of(url, timeout=timeout, password=password)
+            self._servers = Primary(self._address, confirm())
+            self._sets = Whole(
+                self._servers,
+                self.keys,
+                functools.partial(self._data, self.keys.tail(self.instance), 0, Losses(metrics)),
+            )
+        self.scripts: Final = Scripts(self._servers, metrics, self._sets.of)
         self.revocations: Final = Revocations(self.scripts, self.keys, issuers, metrics)
-        self.data: Final = DataSet(
-            policy=policy,
-            metrics=metrics,
-            read=self.read,
-            set_epoch=self.scripts.set_epoch,
-            write_back=self.revocations.write_back,
-        )
-        self.lookups: Lookups
+        self.lookups: Lookups | FanOut
         self.watch: Watch
+
+    def _data(self, tail: Tail, part: int, losses: Losses) -> DataSet:
+        return DataSet(
+            tail,
+            policy=self._policy,
+            losses=losses,
+            read=lambda: self._sets.read(tail),
+            set_epoch=lambda *epoch: self.scripts.set_epoch(tail, *epoch),
+            write_back=lambda: self.revocations.write_back(part),
+        )
 
     def open(self) -> None:
         """Begin to connect and to watch; what is asked meanwhile waits up to the time-out."""
-        self.lookups = Lookups(
-            self._address,
-            keys=self.keys,
-            share=self._share,
-            data=self.data,
-            metrics=self._metrics,
-            clocks=self.clocks,
-            confirmation=self._servers.confirmation,
-        )
+        if isinstance(self._servers, Cluster):
+            assert isinstance(self._sets, Slots)  # noqa: S101  # made together
+            self.lookups = FanOut(self._servers, self._sets, self._metrics, self.clocks)
+        else:
+            assert self._address is not None and isinstance(self._sets, Whole)  # noqa: S101, PT018  # likewise
+            self.lookups = Lookups(
+                self._address,
+                data=self._sets.data,
+                metrics=self._metrics,
+                clocks=self.clocks,
+                confirmation=self._servers.confirmation,
+            )
         self.watch = Watch(
             self._servers,
-            self._address,
+            self._sets,
             self.keys,
-            self._share,
             list(self.issuers.values()),
+            moved=self._servers.moved,
             lookups=self.lookups,
-            data=self.data,
             revocations=self.revocations,
-            clocks=self.clocks,
             metrics=self._metrics,
+            now=self.clocks.now,
             wait_replicas=self._wait_replicas,
         )
         self.lookups.open()
         self._start(self.watch.run())
-        if self._servers.confirmation is not None:
-            self._start(self._servers.beat(self.keys.beat(self.instance)))
+        if self._wait_replicas:
+            self._start(self._servers.beat(lambda part: self.keys.in_part(part).beat(self.instance)))
 
     async def close(self) -> None:
         """End every connection."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self.data.close()
+        await self._sets.close()
         if hasattr(self, "lookups"):
             await self.lookups.close()
         await self._servers.close()
@@ -133,28 +165,15 @@ class Store:
         """What is wrong now, by the names of :data:`service.metrics.PROBLEMS`."""
         return self.watch.problems
 
-    async def read(self) -> Reading:
-        """Read epoch, numbers, time and role once.
-
-        Raises:
-            StoreUnavailable: no answer in time.
-            StoreRefused: the server is no primary.
-        """
-        async with fence():
-            values: list[Any] = await self._servers.read(
-                self.keys.epoch,
-                [("TIME",), ("MGET", self.keys.epoch, self.keys.seq, self._share), ("ROLE",)],
-            )
-        try:
-            return epochs.decode(values)
-        except StoreRefused:
-            self._servers.hang_up()
-            raise
+    async def settle(self, sid: str) -> None:
+        """See whether data was lost beside a session kept here, and what follows; raises ``NoVerdict``."""
+        if (found := tag_and_start(sid)) is not None:
+            await self._sets.settle([self._sets.of(self.keys.session(found[0], sid))])
 
     async def epoch(self) -> Epoch | None:
-        """The epoch that stands in the store; None where there is none."""
-        reading = await self.read()
-        return None if reading.epoch is None else Epoch.parse(reading.epoch)
+        """The epoch that stands in the store, of several the one that matters most; None where one lacks."""
+        readings = [reading.epoch for _, _, reading in await self._sets.readings()]
+        return _worst([None if text is None else Epoch.parse(text) for text in readings])
 
     async def values(self, keys: Sequence[str]) -> list[bytes | None]:
         """What stands under keys, wherever they lie.
@@ -170,14 +189,42 @@ class Store:
         async with fence():
             return await self._servers.primaries()
 
+    async def readings(self) -> dict[int, Reading]:
+        """Every data set as it is now, by number; raises as :meth:`values`."""
+        return {part: reading for part, _, reading in await self._sets.readings()}
+
+    async def learn(self) -> None:
+        """Learn of every data set what it must show from now on, and settle what is missing.
+
+        Raises:
+            NoVerdict: some could not be read, or settled.
+        """
+        await self._sets.settle(await self._sets.look(0, lambda *_: None))
+
+    def data_ids(self) -> list[str]:
+        """The ids of all data sets, as far as they were read: other ones where data was lost since."""
+        return [data.epoch.id for data in self._sets.known() if data.epoch is not None]
+
     async def dangers(self) -> dict[str, str]:
         """What about the server would lose revocations silently, in words, by the names of problems."""
         return await dangers(self._servers, self._wait_replicas)
 
     async def init(self) -> bool:
-        """Declare the store new; False where it has an epoch already."""
-        done, *_ = await self.scripts.set_epoch(b"", epochs.new_id(), 0, "new", 0)
-        return done
+        """Declare the store new; False where it has an epoch already.
+
+        In a cluster an attempt that broke off is completed.
+        """
+        readings = await self._sets.readings()
+        bare = [data for _, data, reading in readings if reading.epoch is None]
+        used = any(
+            reading.epoch is not None and (reading.seq or Epoch.parse(reading.epoch).finding != "new")
+            for _, _, reading in readings
+        )
+        if not bare or used:
+            return False
+        begin = functools.partial(self.scripts.set_epoch, stood=b"", latest=0, finding="new", cutoff=0)
+        done = await self._all(bare, lambda data: begin(data.tail, new_id=epochs.new_id()))
+        return all(each[0] for each in done)
 
     async def accept(self) -> Epoch | None:
         """Accept the data as it is: verdicts are given again. None where the store has no epoch.
@@ -190,9 +237,11 @@ class Store:
             StoreRefused: a process has been at it for a minute; nothing was accepted.
         """
         for _ in range(_PATIENCE_BEATS):
-            reading = await self.read()
-            noticed = 0 if reading.epoch is None else Epoch.parse(reading.epoch).noticed
-            if reading.now - noticed >= _NOTICED_MS and not await self.revocations.refilling():
+            readings = await self._sets.readings()
+            stand = [(part, each, Epoch.parse(each.epoch)) for part, _, each in readings if each.epoch]
+            fresh = any(each.now - epoch.noticed < self._noticed_ms for _, each, epoch in stand)
+            parts = [part for part, _, _ in stand]
+            if not fresh and not any(await self._all(parts, self.revocations.refilling)):
                 return await self._declare("accepted", cutoff_now=False)
             await asyncio.sleep(_BEAT_S)
         raise StoreRefused("a process is still putting back what it knows: try again, nothing was accepted")
@@ -203,23 +252,48 @@ class Store:
         return await self._declare(finding, cutoff_now=policy == "cutoff")
 
     async def _declare(self, finding: str, *, cutoff_now: bool) -> Epoch | None:
-        for _ in range(8):
-            reading = await self.read()
-            if reading.epoch is None:
-                return None
-            stood = Epoch.parse(reading.epoch)
-            done, text, *_ = await self.scripts.set_epoch(
-                reading.epoch,
-                stood.id if finding == "accepted" and stood.id else epochs.new_id(),
-                stood.noticed,
-                finding,
-                None if cutoff_now else stood.cutoff,
-            )
-            if done:
-                return Epoch.parse(text)
-        return None
+        async def declare(data: DataSet) -> Epoch | None:
+            for _ in range(8):
+                reading = await self._sets.read(data.tail)
+                if reading.epoch is None:
+                    return None
+                stood = Epoch.parse(reading.epoch)
+                done, text, *_ = await self.scripts.set_epoch(
+                    data.tail,
+                    reading.epoch,
+                    stood.id if finding == "accepted" and stood.id else epochs.new_id(),
+                    stood.noticed,
+                    finding,
+                    None if cutoff_now else stood.cutoff,
+                )
+                if done:
+                    return Epoch.parse(text)
+            return None
+
+        sets = [data for _, data, reading in await self._sets.readings() if reading.epoch is not None]
+        return _worst(await self._all(sets, declare)) if sets else None
+
+    @property
+    def _noticed_ms(self) -> int:
+        return _NOTICED_MS * ROUND if isinstance(self._servers, Cluster) else _NOTICED_MS
+
+    @staticmethod
+    async def _all(those: Iterable[Any], work: Callable[[Any], Awaitable[Result]]) -> list[Result]:
+        """Do something for each, not for all at once; in a cluster they are many."""
+        waiting, results = list(those), []
+        for start in range(0, len(waiting), _CHUNK):
+            results += await asyncio.gather(*map(work, waiting[start : start + _CHUNK]))
+        return results
 
     def _start(self, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _worst(epochs: Iterable[Epoch | None]) -> Epoch | None:
+    found = list(epochs)
+    known = [each for each in found if each is not None]
+    if len(known) < len(found) or not known:
+        return None
+    return max(known, key=lambda epoch: (epoch.finding == "refused", epoch.noticed))

@@ -67,7 +67,7 @@ class Importing:
         self._issuers = {issuer.name: issuer for issuer in store.issuers.values()} | dict(store.issuers)
         self._longest_ms = max(map(cutoff_kept_for, store.issuers.values()))
         self._clock_ms = 0.0
-        self._epoch = ""
+        self._data: list[str] = []
 
     async def begin(self) -> None:
         """Learn which data set this is, and its time.
@@ -75,12 +75,12 @@ class Importing:
         Raises:
             StoreRefused: there is none, and an instance takes such a store for one that has lost its data.
         """
-        reading = await self._store.read()
-        if reading.epoch is None:
+        readings = (await self._store.readings()).values()
+        if any(reading.epoch is None for reading in readings):
             raise StoreRefused("the store has no epoch: `revoker store init` where it is new")
-        self._clock_ms = reading.now - time.monotonic() * 1000
-        self._epoch = Epoch.parse(reading.epoch).id
-        await self._store.data.settle()
+        self._clock_ms = min(reading.now for reading in readings) - time.monotonic() * 1000
+        await self._store.learn()
+        self._data = self._store.data_ids()
 
     @property
     def now(self) -> int:
@@ -131,7 +131,7 @@ class Importing:
             StoreUnavailable: some of it may not be.
             StoreRefused: the store lost data meanwhile; what was stored before may be gone.
         """
-        calls = list(_calls(changes))
+        calls = list(_calls(changes, self._keys.part))
         for pause in (*_PAUSES_S, None):
             try:
                 await asyncio.gather(*(self._store.scripts.run(*call) for call in calls))
@@ -144,12 +144,11 @@ class Importing:
 
     async def end(self) -> None:
         """See that all of it is still there; raises as :meth:`store`."""
-        await self._store.data.settle()
+        await self._store.learn()
         self._same_data()
 
     def _same_data(self) -> None:
-        epoch = self._store.data.epoch
-        if epoch is None or epoch.id != self._epoch:
+        if self._store.data_ids() != self._data:
             raise StoreRefused("the store lost data meanwhile: all of it has to be imported again")
 
     def _token(self, record: records.Jti, issuer: Issuer) -> Change:
@@ -204,7 +203,7 @@ class Importing:
         return Change(
             "block",
             "block_user",
-            (self._keys.user(tag), self._keys.blocks),
+            (self._keys.user(tag), self._keys.beside(self._keys.user(tag)).blocks),
             (until, keep_ms, record.reason or "", tag),
             until,
             lambda value: user_standing(value).blocked >= until,
@@ -247,16 +246,20 @@ def _listed(_: bytes) -> bool:
     return True
 
 
-def _calls(changes: Sequence[Change]) -> Iterator[Call]:
-    """Each change by a script of its own; tokens many at once."""
-    tokens = [each for each in changes if each.kind == "jti"]
-    for start in range(0, len(tokens), TOGETHER):
-        together = tokens[start : start + TOGETHER]
-        yield (
-            "revoke_tokens",
-            [each.keys[0] for each in together],
-            [arg for each in together for arg in each.args],
-        )
+def _calls(changes: Sequence[Change], part: Callable[[str], int]) -> Iterator[Call]:
+    """Each change by a script of its own; tokens of one data set many at once."""
+    by_part: dict[int, list[Change]] = {}
+    for each in changes:
+        if each.kind == "jti":
+            by_part.setdefault(part(each.keys[0]), []).append(each)
+    for tokens in by_part.values():
+        for start in range(0, len(tokens), TOGETHER):
+            together = tokens[start : start + TOGETHER]
+            yield (
+                "revoke_tokens",
+                [each.keys[0] for each in together],
+                [arg for each in together for arg in each.args],
+            )
     for each in changes:
         if each.kind != "jti":
             yield each.script, each.keys, each.args
@@ -337,11 +340,12 @@ class Exporting:
 
     async def _lost_data(self) -> list[bytes]:
         """What a loss of data has revoked stays revoked: by cutoffs of the issuers, which cover the same."""
-        epoch = await self._store.epoch()
-        if epoch is None or not epoch.cutoff:
+        readings = (await self._store.readings()).values()
+        cutoff = max((Epoch.parse(each.epoch).cutoff for each in readings if each.epoch), default=0)
+        if not cutoff:
             return []
         return [
-            records.write(records.Issuer(iss=issuer.iss, before=date(epoch.cutoff), reason="data loss"))
+            records.write(records.Issuer(iss=issuer.iss, before=date(cutoff), reason="data loss"))
             for issuer in self._issuers.values()
         ]
 

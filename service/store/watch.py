@@ -4,18 +4,21 @@ Once a second for what must not be missed, every 30 s for what would lose revoca
 """
 
 import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 import msgspec
 import structlog
 
-from service.errors import NoVerdict, StoreRefused
+from service.errors import NotPrimary, NoVerdict, PrimaryStale, StoreRefused
 from service.metrics import PROBLEMS, Metrics
 from service.models import Issuer, Mark
-from service.store.addresses import Address, info
-from service.store.clocks import DEGRADED_S, Clocks
-from service.store.connection import Command, fence
-from service.store.epoch import DataSet, Reading, decode
+from service.store.addresses import info
+from service.store.clocks import DEGRADED_S
+from service.store.connection import fence
+from service.store.datasets import DataSets
+from service.store.epoch import DataSet
+from service.store.fan_out import FanOut
 from service.store.keys import Keys
 from service.store.lookups import Lookups, revoked_keys
 from service.store.revocations import Revocations
@@ -25,7 +28,6 @@ _log = structlog.get_logger("store")
 
 _BEAT_S: Final = 1.0
 _CHECK_EVERY: Final = 30
-_DAY_MS: Final = 86_400_000
 
 
 class Watch:
@@ -39,29 +41,42 @@ class Watch:
     def __init__(
         self,
         servers: Servers,
-        address: Address,
+        sets: DataSets,
         keys: Keys,
-        share: str,
-        issuers: list[Issuer],
+        issuers: Sequence[Issuer],
         *,
-        lookups: Lookups,
-        data: DataSet,
+        moved: Callable[[], Awaitable[bool]],
+        lookups: Lookups | FanOut,
         revocations: Revocations,
-        clocks: Clocks,
         metrics: Metrics,
+        now: Callable[[], float],
         wait_replicas: int,
     ) -> None:
+        """Nothing is read before :meth:`beat`.
+
+        Args:
+            servers: Of the store.
+            sets: Its data sets.
+            keys: Its keys.
+            issuers: All.
+            moved: Whether connections must be made anew, since another server is the primary by now.
+            lookups: Touched once a second.
+            revocations: What they remember is kept up to date.
+            metrics: Where to tell.
+            now: The service's clock.
+            wait_replicas: How many replicas must confirm a change.
+        """
         self._servers = servers
-        self._address = address
+        self._sets = sets
         self._keys = keys
-        self._share = share
         self._issuers = issuers
+        self._moved = moved
         self._lookups = lookups
-        self._data = data
+        self._revocations: Final = revocations
         self._remembered: Final = revocations.remembered
         self._acknowledged: Final = revocations.acknowledged
-        self._clocks = clocks
         self._metrics = metrics
+        self._now = now
         self._wait_replicas = wait_replicas
         self._evicted: dict[str, int] = {}
         self._looked_at = 0.0
@@ -80,15 +95,16 @@ class Watch:
 
     async def beat(self) -> None:
         """Read the store once, remember what must be remembered, and say what is wrong."""
-        unreachable = not_primary = None
+        unreachable = not_primary = stale = None
         try:
-            if not await self._remember():
-                await self._data.settle()
-                await self._remember()
-            if await self._address.moved():
+            if await self._moved():
                 _log.warning("primary_moved")
                 self._lookups.hang_up()
                 self._servers.hang_up()
+            if suspects := await self._look(self._beats):
+                await self._sets.settle(suspects)
+                await self._sets.settle(await self._look(0))
+            await self._remember_keys()
             await self._look_for_evictions()
             if self._beats % _CHECK_EVERY == 0:
                 await self._check_configuration()
@@ -96,69 +112,57 @@ class Watch:
             await self._lookups.touch()
             self.reached = True
         except StoreRefused as error:
-            if "primary" in str(error):
-                not_primary = str(error)
-            self.reached = self.reached or self._data.epoch is not None
+            not_primary = str(error) if isinstance(error, NotPrimary) else None
+            stale = str(error) if isinstance(error, PrimaryStale) else None
+            self.reached = self.reached or any(True for _ in self._sets.known())
         except NoVerdict as error:
             unreachable = str(error)
         self._say("store_unreachable", unreachable)
         self._say("store_not_primary", not_primary)
+        self._say("stale_primary", stale)
         self._say_what_is_known()
 
-    async def _remember(self) -> bool:
-        """Take over the blocks and revoked keys of all processes, and what was lifted.
+    async def _look(self, beat: int) -> list[DataSet]:
+        """Look at data sets, and take over the blocks of all processes and what was lifted in them."""
+        changes = self._remembered.changes
+        blocked: dict[int, dict[str, int]] = {}
 
-        Returns:
-            Whether the data set is the known one; nothing is taken over from any other.
-        """
-        known, changes = self._data.known, self._remembered.changes
-        ages = self._data.share_ages()
-        commands: list[Command] = [
-            ("HGETALL", self._keys.blocks),
-            ("MGET", *map(self._keys.revoked_keys, self._issuers)),
-            ("ZRANGE", self._keys.lifted, 0, -1),
-            ("TIME",),
-            ("MGET", self._keys.epoch, self._keys.seq, self._share),  # after what it vouches for
-            ("ROLE",),
-        ]
-        if ages:
-            commands.append(("PEXPIRE", self._share, _DAY_MS))
-        async with fence():
-            replies = await self._servers.read(self._keys.epoch, commands)
-        blocks, keys, lifted, stamp, values, role = replies[:6]
-        reading = decode([stamp, values, role])
-        if not self._data.confirms(known, values[0], values[1], values[2], reading.now):
-            return False
-        if ages:
-            self._data.renewed()
-        self._acknowledged.forget(_lifted(each) for each in lifted)
+        def found(part: int, blocks: dict[bytes, bytes], lifted: list[bytes], now: int) -> None:
+            self._acknowledged.forget(map(_lifted, lifted))
+            blocked[part] = {tag.decode(): int(until) for tag, until in blocks.items() if int(until) > now}
+
+        suspects = await self._sets.look(beat, found)
         if changes == self._remembered.changes:
-            live = self._live_blocks(dict(zip(blocks[::2], blocks[1::2], strict=True)), reading)
-            lists = [_keys_of(text) for text in keys]
-            self._remembered.blocks = live
-            for issuer, revoked in zip(self._issuers, lists, strict=True):
-                self._remembered.keys[issuer.name] = revoked
-        return True
+            self._revocations.take_blocks(blocked)
+        return suspects
 
-    @staticmethod
-    def _live_blocks(blocks: dict[bytes, bytes], reading: Reading) -> dict[str, int]:
-        live = {tag: int(until) for tag, until in blocks.items() if int(until) > reading.now}
-        return {tag.decode(): until for tag, until in live.items()}
+    async def _remember_keys(self) -> None:
+        """Take over the revoked keys of all processes."""
+        changes = self._remembered.changes
+        keys = [self._keys.revoked_keys(issuer) for issuer in self._issuers]
+        texts = await asyncio.gather(*map(self._sets.value, keys))
+        if changes == self._remembered.changes:
+            for issuer, text in zip(self._issuers, texts, strict=True):
+                self._remembered.keys[issuer.name] = _keys_of(text)
 
     async def _look_for_evictions(self) -> None:
         async with fence():
-            [[text]] = await self._servers.each([("INFO", "everything")])
-        told = info(text)
-        run_id, evicted = told.get("run_id", ""), int(told.get("evicted_keys", 0))
-        looked_at = asyncio.get_running_loop().time()
-        young = int(told.get("uptime_in_seconds", 0)) <= looked_at - self._looked_at
-        before = self._evicted.get(run_id, 0 if self._evicted and young else evicted)
-        if evicted > before:
-            now = int(told.get("server_time_usec", self._clocks.now() * 1_000_000)) // 1000
-            await self._data.settle(since=now, cause="the server has evicted keys")
-        self._evicted = {run_id: evicted}
+            answers = await self._servers.each([("INFO", "everything")])
+        looked_at, evicted_of = asyncio.get_running_loop().time(), {}
+        for parts, [text] in answers:
+            told = info(text)
+            server, evicted = told.get("run_id", ""), int(told.get("evicted_keys", 0))
+            young = int(told.get("uptime_in_seconds", 0)) <= looked_at - self._looked_at
+            before = self._evicted.get(server, 0 if self._evicted and young else evicted)
+            if evicted > before:
+                since = int(told.get("server_time_usec", self._now() * 1_000_000)) // 1000
+                sets = [self._sets.numbered(part) for part in parts]
+                await self._sets.settle(sets, since=since, cause="the server has evicted keys")
+            evicted_of[server] = evicted
+        self._evicted = evicted_of
         self._looked_at = looked_at
-        self._say("evicted_keys", f"the server has evicted {evicted} keys" if evicted else None)
+        gone = sum(evicted_of.values())
+        self._say("evicted_keys", f"the server has evicted {gone} keys" if gone else None)
 
     async def _check_configuration(self) -> None:
         found = await dangers(self._servers, self._wait_replicas)
@@ -166,11 +170,13 @@ class Watch:
             self._say(problem, found.get(problem))
 
     def _say_what_is_known(self) -> None:
-        epoch = self._data.epoch
-        lost = epoch is not None and epoch.finding in {"cutoff", "ignored"}
-        self._say("data_lost", f"data was found missing ({epoch.finding})" if lost and epoch else None)
-        self._say("data_loss_refused", self._data.refusal)
-        ahead = self._clocks.ahead
+        sets = list(self._sets.known())
+        found = {data.epoch.finding for data in sets if data.epoch is not None}
+        lost = ", ".join(sorted(found & {"cutoff", "ignored"}))
+        self._say("data_lost", f"data was found missing ({lost})" if lost else None)
+        refusals = (data.refusal for data in sets)
+        self._say("data_loss_refused", next((why for why in refusals if why is not None), None))
+        ahead = self._lookups.ahead
         self._metrics.clock_offset.set(ahead)
         self._say(
             "clock_offset",
@@ -194,7 +200,7 @@ async def dangers(servers: Servers, wait_replicas: int) -> dict[str, str]:
     async with fence():
         answers = await servers.each([("INFO", "everything"), ("CONFIG", "GET", "save")])
     found = {}
-    for text, saves in answers:
+    for _, (text, saves) in answers:
         told = info(text)
         policy = told.get("maxmemory_policy", "noeviction")
         if policy != "noeviction":

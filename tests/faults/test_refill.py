@@ -76,8 +76,8 @@ async def settled(*revokers):
 
 async def _has(store):
     await store.watch.beat()
-    reading = await store.read()
-    return store.data.known is not None and reading.epoch == store.data.known.epoch
+    reading = await store._sets.read(store._sets.data.tail)
+    return store._sets.data.known is not None and reading.epoch == store._sets.data.known.epoch
 
 
 @pytest.fixture(params=["flushed", "empty disk", "empty replica promoted"])
@@ -185,7 +185,7 @@ async def test_a_loss_while_it_is_put_back_is_no_loss_of_it(start, own_valkey, m
     keys = [f"{store.keys.epoch}:{number}" for number in range(count)]
     for key in keys:
         store.revocations.acknowledged.note(Written("revoke_token", (key,), 1, until))
-    execute, left = store.scripts.execute, [after]
+    execute, left = store.scripts._execute, [after]
 
     async def flushing(*call):
         left[0] -= 1
@@ -195,7 +195,7 @@ async def test_a_loss_while_it_is_put_back_is_no_loss_of_it(start, own_valkey, m
         return reply
 
     flush(own_valkey)
-    monkeypatch.setattr(store.scripts, "execute", flushing)
+    monkeypatch.setattr(store.scripts, "_execute", flushing)
     await becomes(lambda: answers(revoker))
     assert left[0] <= 0
     with own_valkey.client() as client:
@@ -235,7 +235,7 @@ async def test_accepting_waits_for_those_that_put_back_and_makes_nobody_do_it_ag
     epoch = await accepting
     assert epoch.finding == "accepted"
     assert not await revoker.active(lost)
-    assert epoch_in(own_valkey, revoker) == store.data.epoch == epoch
+    assert epoch_in(own_valkey, revoker) == store._sets.data.epoch == epoch
     assert await metric(revoker, "revoker_refilled_revocations_total") == 1
 
 

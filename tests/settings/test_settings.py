@@ -315,13 +315,13 @@ SOUND_URLS = [
     "embedded:", "embedded:/var/lib/revoker", "redis://host", "redis://host:6379/0", "rediss://user:pw@host:6380/1",
     "redis://[::1]:6379", "unix:///run/valkey.sock", "unix://user:pw@/run/valkey.sock?db=1",
     "rediss://host?ssl_ca_certs=/ca.pem", "redis+sentinel://a:26379,b:26379/mymaster",
-    "rediss+sentinel://:pw@a,b/my.master?db=1",
+    "rediss+sentinel://:pw@a,b/my.master?db=1", "redis+cluster://a:7000,b:7001", "rediss+cluster://user:pw@a",
 ]  # fmt: skip
 WRONG_URLS = [
     "", "host:6379", "http://host", "redis://", "redis://:pw@", "redis://host:0", "redis://host:70000", "redis://host:x",
     "redis://host/name", "redis://host/0/1", "rediss://host?ssl_cert_reqs=none", "redis://host?decode_responses=true",
     "redis://host#x", "unix://", "unix:relative", "unix://host/run", "embedded://", "redis+sentinel://", "redis+cluster://",
-    "redis+sentinel://host:26379", "redis://[::1",
+    "redis+sentinel://host:26379", "redis://[::1", "redis+cluster://a:7000/1", "redis+cluster://:7000",
 ]  # fmt: skip
 
 
@@ -333,11 +333,6 @@ def test_a_redis_url_of_the_contract_is_taken(url):
 @pytest.mark.parametrize("url", WRONG_URLS)
 def test_any_other_redis_url_is_told(url):
     assert places({**SOUND, "redis": {"url": url}}) == {"redis.url"}
-
-
-@pytest.mark.parametrize("url", ["redis+cluster://a:7000,b:7001"])
-def test_what_this_version_can_not_connect_to_is_told_so(url):
-    assert "not available in this version" in problems({**SOUND, "redis": {"url": url}})[0]
 
 
 @pytest.mark.parametrize(

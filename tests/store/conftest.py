@@ -83,6 +83,9 @@ class Unknown:
 
     known = None
 
+    def __init__(self, tail):
+        self.tail = tail
+
     def wrote(self, *_):
         return True
 
@@ -109,9 +112,8 @@ async def changes(request, valkey, prefix):
     servers = StandIn(client) if fake else Primary(address_of(valkey.url, timeout=0.25), None)
     scripts = Scripts(
         servers,
-        tail=(keys.seq, keys.share("me"), keys.epoch),
-        metrics=metrics,
-        data=Unknown,
+        metrics,
+        lambda _: Unknown(keys.tail("me")),
     )
     yield Changes(client, Revocations(scripts, keys, ISSUERS, metrics), keys)
     if not fake:

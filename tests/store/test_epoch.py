@@ -8,7 +8,8 @@ from prometheus_client import CollectorRegistry
 from service.metrics import Metrics
 from service.models import Claims
 from service.rules import FOREVER_MS
-from service.store.epoch import DataSet, Epoch, Known, Reading
+from service.store.epoch import DataSet, Epoch, Known, Losses, Reading
+from service.store.keys import Keys
 from tests.store.conftest import MAIN
 
 E1 = b"e1 0 0 new"
@@ -43,8 +44,9 @@ class Server:
 async def known_data_set(policy="cutoff", *, seq=10, share=5, now=1000):
     server = Server(Reading(E1, seq, share, now))
     data = DataSet(
+        Keys("rv").tail("me"),
         policy=policy,
-        metrics=Metrics(CollectorRegistry()),
+        losses=Losses(Metrics(CollectorRegistry())),
         read=server.read,
         set_epoch=server.set_epoch,
         write_back=server.write_back,
@@ -162,7 +164,7 @@ async def test_a_block_whose_answer_came_after_the_loss_is_made_again(store, val
             answered.append(reply)
             with valkey.client() as client:
                 client.delete(*client.scan_iter(f"{store.keys.epoch.split(':')[0]}:*"))
-            await store.data.settle()
+            await store._sets.data.settle()
         return reply
 
     monkeypatch.setattr(store._servers, "change", losing)
@@ -173,7 +175,7 @@ async def test_a_block_whose_answer_came_after_the_loss_is_made_again(store, val
 
 
 async def test_what_was_read_before_a_block_does_not_make_this_process_forget_it(store, monkeypatch):
-    confirms = store.data.confirms
+    confirms = store._sets.data.confirms
     blocked = []
 
     def late(*reading):
@@ -182,8 +184,8 @@ async def test_what_was_read_before_a_block_does_not_make_this_process_forget_it
             store.revocations.remembered.changes += 1
         return confirms(*reading)
 
-    monkeypatch.setattr(store.data, "confirms", late)
-    assert await store.watch._remember()
+    monkeypatch.setattr(store._sets.data, "confirms", late)
+    assert not await store.watch._look(0)
     assert store.revocations.remembered.blocks == {"tag": FOREVER_MS}
-    assert await store.watch._remember()
+    assert not await store.watch._look(0)
     assert store.revocations.remembered.blocks == {}

@@ -112,7 +112,7 @@ async def test_what_cannot_be_read_fails_those_that_asked_for_it_alone(alone, ow
 
 @pytest.mark.parametrize("name", ["seq", "share"])
 async def test_numbers_that_cannot_be_read_give_no_verdict(alone, own_valkey, name):
-    key = {"seq": alone.keys.seq, "share": alone._share}[name]
+    key = {"seq": alone.keys.seq, "share": alone._sets.data.tail.share}[name]
     with own_valkey.client() as client:
         client.set(key, "many")
         with pytest.raises(StoreRefused):
@@ -144,9 +144,9 @@ async def eventually(store, within=2.0):
 async def test_a_lookup_whose_loss_cannot_be_settled_in_time_fails_at_its_deadline(alone, own_valkey):
     with own_valkey.client() as client:
         client.flushall()
-    async with alone.data._lock:  # somebody settles, and does not come to an end
+    async with alone._sets.data._lock:  # somebody settles, and does not come to an end
         began = time.monotonic()
-        with pytest.raises(StoreUnavailable):
+        with pytest.raises(StoreRefused):
             await asyncio.wait_for(alone.lookups.find(keys_of(alone, "1")), 2)
         assert time.monotonic() - began < 0.6
     assert (await eventually(alone)).standing.loss > 0

@@ -10,7 +10,7 @@ from service.metrics import Metrics
 from service.models import Claims, Issuer, Mark
 from service.rules import cutoff_kept_for
 from service.store.acknowledged import Acknowledged, Written
-from service.store.keys import user_tag
+from service.store.keys import Keys, user_tag
 from service.store.lookups import mark, revoked_keys, user_standing
 from service.store.sessions import Lifetimes
 from tests.store.conftest import MAIN, OTHER, opened, store_on
@@ -77,7 +77,7 @@ async def test_all_that_one_process_wrote_stands_again_as_it_stood(changes, seed
     stood = await standings(changes)
     await lose(changes)
     for _ in range(2):
-        assert await changes.revocations.write_back() is not None
+        assert await changes.revocations.write_back(0) is not None
         stands = await standings(changes)
         assert {key: value for key, (value, _) in stands.items()} == {
             key: value for key, (value, _) in stood.items()
@@ -100,7 +100,7 @@ async def test_what_stands_already_is_not_weakened(changes):
     client, user = changes.keys.client_cutoff(MAIN, "web"), changes.keys.user_of(MAIN, "alice")
     await changes.client.set(client, f"{later + 60_000} later", px=10_000_000)
     await changes.client.set(user, f'{{"hard":{later},"last":{later}}}', px=10_000_000)
-    await revocations.write_back()
+    await revocations.write_back(0)
     assert mark(await changes.client.get(client)).at == later + 60_000
     assert cutoffs(user_standing(await changes.client.get(user)))["a"] == later
 
@@ -112,29 +112,28 @@ async def test_a_store_whose_clock_is_behind_gets_the_times_that_were_acknowledg
     keep = cutoff_kept_for(MAIN)
     note(Written("revoke_user", (user, user[:-4] + "sessions"), ahead, ahead + keep))
     note(Written("move_cutoff", (changes.keys.issuer_cutoff(MAIN),), ahead, ahead + keep, "all"))
-    await changes.revocations.write_back()
+    await changes.revocations.write_back(0)
     assert user_standing(await changes.client.get(user)).hard == ahead
     assert mark(await changes.client.get(changes.keys.issuer_cutoff(MAIN))) == Mark(ahead, "all")
 
 
-async def test_only_what_is_chosen_is_put_back(changes):
-    await changes.revocations.revoke_token(MAIN, "1", None)
-    await changes.revocations.revoke_token(MAIN, "2", None)
-    await lose(changes)
-    chosen = changes.keys.jti(MAIN, "2")
-    assert await changes.revocations.write_back(lambda key: key == chosen) is not None
-    assert set(await standings(changes)) == {"jti:main:2"}
-    assert await changes.revocations.write_back(lambda _: False) is None
+def test_of_several_data_sets_each_gets_its_own():
+    kept = Acknowledged(Metrics(CollectorRegistry()), int, limit=3)
+    for key in ("1", "2", "1", "3", "4"):
+        kept.note(written(key))
+    assert {part: [each.keys[0] for each in kept.entries(part)] for part in range(5)} == {
+        0: [], 1: ["1"], 2: [], 3: ["3"], 4: ["4"],
+    }  # fmt: skip
 
 
 async def test_a_mark_says_whether_all_went_into_one_data_set(changes):
     await changes.revocations.revoke_token(MAIN, "1", None)
-    stands = await changes.revocations.write_back()
-    assert await changes.revocations.refilling() == 1
+    stands = await changes.revocations.write_back(0)
+    assert await changes.revocations.refilling(0) == 1
     shown = await stands()
     assert (shown.seq, shown.share, shown.epoch) == (2, 2, b"")
-    assert await changes.revocations.refilling() == 0
-    stands = await changes.revocations.write_back()
+    assert await changes.revocations.refilling(0) == 0
+    stands = await changes.revocations.write_back(0)
     await lose(changes)
     assert await stands() is None
 
@@ -144,7 +143,7 @@ async def test_a_mark_that_was_left_behind_counts_no_more_after_half_a_minute(ch
     await changes.client.hset(changes.keys.refills, "gone", f"id {now - 30_001}")
     await changes.client.hset(changes.keys.refills, "working", f"id {now - 20_000}")
     await changes.client.expire(changes.keys.refills, 100)
-    assert await changes.revocations.refilling() == 1
+    assert await changes.revocations.refilling(0) == 1
 
 
 async def test_what_was_lifted_here_is_not_put_back(changes):
@@ -156,7 +155,7 @@ async def test_what_was_lifted_here_is_not_put_back(changes):
     await revocations.lift(changes.keys.client_cutoff(MAIN, "web"))
     await revocations.lift_user(MAIN, "alice")
     await lose(changes)
-    await revocations.write_back()
+    await revocations.write_back(0)
     assert set(await standings(changes)) == {f"{{{user_tag(MAIN.iss, 'bob')}}}:user"}
 
 
@@ -167,7 +166,7 @@ async def test_every_process_hears_of_a_lift_and_of_what_was_revoked_since(store
     await revocations.revoke_client(MAIN, "app", before=None, reason="")
     assert await other.revocations.lift(key)
     await store.watch.beat()
-    assert {each.keys[0] for each in revocations.acknowledged.entries()} == {
+    assert {each.keys[0] for each in revocations.acknowledged.entries(0)} == {
         store.keys.client_cutoff(MAIN, "app")
     }
     await revocations.revoke_client(MAIN, "web", before=None, reason="again")
@@ -208,11 +207,11 @@ def written(key, at=1000, until=100_000, **more):
 
 def test_the_oldest_go_first_once_there_is_no_room_and_that_is_said():
     metrics = Metrics(CollectorRegistry())
-    kept = Acknowledged(metrics, limit=3)
+    kept = Acknowledged(metrics, Keys("rv").part, limit=3)
     with structlog.testing.capture_logs() as told:
         for name in "abcde":
             kept.note(written(name))
-    assert [each.keys[0] for each in kept.entries()] == ["c", "d", "e"]
+    assert [each.keys[0] for each in kept.entries(0)] == ["c", "d", "e"]
     assert metrics.registry.get_sample_value("revoker_forgotten_revocations_total") == 2
     assert metrics.registry.get_sample_value("revoker_remembered_revocations") == 3
     assert [each["event"] for each in told] == ["revocations_forgotten"]
@@ -220,30 +219,30 @@ def test_the_oldest_go_first_once_there_is_no_room_and_that_is_said():
 
 def test_what_has_expired_makes_room_before_anything_else_goes():
     metrics = Metrics(CollectorRegistry())
-    kept = Acknowledged(metrics, limit=3)
+    kept = Acknowledged(metrics, Keys("rv").part, limit=3)
     for name, until in (("a", 500_000), ("b", 100_000), ("c", 500_000)):
         kept.note(written(name, until=until))
     kept.note(written("d", at=200_000, until=500_000))
-    assert [each.keys[0] for each in kept.entries()] == ["a", "c", "d"]
+    assert [each.keys[0] for each in kept.entries(0)] == ["a", "c", "d"]
     assert metrics.registry.get_sample_value("revoker_forgotten_revocations_total") == 0
 
 
 def test_of_two_for_the_same_thing_the_later_is_kept_and_the_longer_life():
-    kept = Acknowledged(Metrics(CollectorRegistry()))
+    kept = Acknowledged(Metrics(CollectorRegistry()), Keys("rv").part)
     kept.note(written("a", at=2000, until=9000, reason="first", seq=1))
     kept.note(written("a", at=1000, until=9500, reason="second", seq=2))
     kept.note(written("a", at=1000, until=9000, spared="s"))
-    assert kept.entries() == [
+    assert kept.entries(0) == [
         written("a", at=2000, until=9500, reason="first", seq=2),
         written("a", at=1000, until=9000, spared="s"),
     ]
 
 
 def test_a_lift_takes_back_what_was_acknowledged_before_it():
-    kept = Acknowledged(Metrics(CollectorRegistry()))
+    kept = Acknowledged(Metrics(CollectorRegistry()), Keys("rv").part)
     kept.note(written("a", seq=4))
     kept.note(written("a", spared="s", seq=6))
     kept.note(written("b", seq=4))
     kept.forget([(3, "a"), (5, "a"), (2, "b")])
-    assert [(each.keys[0], each.spared) for each in kept.entries()] == [("a", "s"), ("b", "")]
+    assert [(each.keys[0], each.spared) for each in kept.entries(0)] == [("a", "s"), ("b", "")]
     kept.forget([])

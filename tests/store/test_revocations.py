@@ -233,7 +233,7 @@ async def test_what_is_remembered_is_written_back_whole(changes):
     at = await changes.revocations.revoke_key(OTHER, "k", reason="stolen")
     for key in (changes.keys.user_of(MAIN, "alice"), changes.keys.blocks, changes.keys.revoked_keys(OTHER)):
         await changes.client.delete(key)
-    await changes.revocations.write_back()
+    await changes.revocations.write_back(0)
     assert (await user(changes)).blocked == FOREVER_MS
     assert await changes.client.hlen(changes.keys.blocks) == 1
     found = revoked_keys(await changes.client.get(changes.keys.revoked_keys(OTHER)))
@@ -266,4 +266,4 @@ async def test_a_hundred_calls_at_once_equal_their_sum(store):
         for login, expected in ((covering, Verdict.USER_CUTOFF), (covering + 1, Verdict.ACTIVE)):
             claims = Claims(sub="alice", sid=sid, iat=login / 1000 + MAIN.clock_skew)
             assert cut_off(claims, MAIN, found.standing, base, None) is expected
-    assert store.data.known.share == 100
+    assert store._sets.data.known.share == 100

@@ -61,7 +61,7 @@ def kept(valkey, store):
 
 
 async def fill(store):
-    now = (await store.read()).now
+    now = (await store.readings())[0].now
     revocations = store.revocations
     await revocations.revoke_token(MAIN, "plain", now / 1000 + 600)
     await revocations.revoke_token(MAIN, "no exp", None)
@@ -110,13 +110,13 @@ async def test_importing_again_changes_nothing_but_the_counts(two, valkey):
     lines = await exported(source)
     await imported(target, lines)
     first = kept(valkey, target)
-    before = await target.read()
+    before = (await target.readings())[0]
     await imported(target, lines)
 
     assert kept(valkey, target).keys() == first.keys()
     for name, (value, _) in kept(valkey, target).items():
         assert value == first[name][0]
-    assert (await target.read()).seq == before.seq + len(lines)
+    assert ((await target.readings())[0]).seq == before.seq + len(lines)
 
 
 async def test_a_loss_of_data_is_taken_along_as_cutoffs_of_the_issuers(two):
@@ -255,7 +255,7 @@ async def test_what_is_imported_adds_up_with_what_stands(two, here, there):
     """For any token it is as if all calls had been made in one store."""
     source, target = two
     sub = uuid.uuid4().hex
-    base = (await source.read()).now - 100_000
+    base = (await source.readings())[0].now - 100_000
 
     async def call(store, times):
         for at, sid in times:
