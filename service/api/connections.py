@@ -15,6 +15,15 @@ READING_SECONDS: Final = 30.0
 """A client that has not read so much of its answers that more can be written is cut off after this."""
 
 
+HEAD_BYTES: Final = 128 * 1024
+"""For the whole head of a request, beyond what comes in one read; aiohttp bounds each line alone."""
+
+_HEAD_TOO_LONG: Final = (
+    b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
+    b"Cache-Control: no-store\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+)
+
+
 class Connection(web.RequestHandler):
     """One connection; what is wrong with its bytes is told without repeating them.
 
@@ -23,7 +32,23 @@ class Connection(web.RequestHandler):
     """
 
     refused_at = -1.0
+    _head = _head_of = 0
     _cut_off: asyncio.TimerHandle | None = None
+
+    def data_received(self, data: bytes) -> None:
+        """Something has come."""
+        super().data_received(data)
+        if self._waiter is not None and not self._waiter.done():
+            self._bound_head(len(data))
+
+    def _bound_head(self, more: int) -> None:
+        """What came is a part of a head, of which the rest has not come yet."""
+        if self._head_of != self._request_count:
+            self._head_of, self._head = self._request_count, 0
+        self._head += more
+        if self._head > HEAD_BYTES and self.transport is not None:
+            self.transport.write(_HEAD_TOO_LONG)
+            self.force_close()
 
     def pause(self, seconds: float) -> None:
         """Read nothing more from the client for a while."""
