@@ -1,6 +1,7 @@
 """Composition root: settings → parts → application; nothing else wires."""
 
 import asyncio
+import functools
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from pathlib import Path
@@ -17,7 +18,7 @@ from service.api.forward_auth import PATH as FORWARD_AUTH
 from service.api.forward_auth import ForwardAuth, is_below
 from service.api.introspection import PATH as INTROSPECT
 from service.api.introspection import Introspection
-from service.api.observing import Straight
+from service.api.observing import Answer, Straight
 from service.api.parts import Kept, Parts
 from service.api.probes import Health
 from service.api.ready import ReadyAnswer
@@ -135,11 +136,9 @@ class Service:
         straight: dict[str, Callable[[web.Request], Awaitable[web.StreamResponse | ReadyAnswer]]] = {
             INTROSPECT: self._introspection.respond_at_once
         }
-        answers: dict[str, Callable[[web.Request], Awaitable[bytes]]] = {
-            batch.PATH: batch.BatchIntrospection(self._parts).answer
-        }
+        answers: dict[str, Answer] = {batch.PATH: batch.BatchIntrospection(self._parts).answer}
         if self._parts.kept is not None:
-            answers |= {each.path: each.rendered_by(self._parts) for each in token.ENDPOINTS}
+            answers |= {each.path: functools.partial(each.ask, self._parts) for each in token.ENDPOINTS}
         for path, answer in answers.items():
             straight[path] = Straight(self._parts, path, answer).respond
         admission = Admission(self._settings.server.max_in_progress, self._metrics)

@@ -6,6 +6,7 @@ import re
 import urllib.parse
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Final, Generic, TypeVar
 
 import msgspec
@@ -51,6 +52,9 @@ class Call(msgspec.Struct, Generic[Body], frozen=True):
 NOBODY: Final = Caller(name="", digests=(), scopes=frozenset(), issuers={}, default_issuer=None, client_id="")
 
 
+_NO_PATH: Final[Mapping[str, str]] = MappingProxyType({})
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint(Generic[Body]):
     """One endpoint: what it takes and gives; the OpenAPI document is made from these.
@@ -92,15 +96,9 @@ class Endpoint(Generic[Body]):
 
         return web.route(self.method, self.path, respond)
 
-    def rendered_by(self, parts: Parts) -> Callable[[web.Request], Awaitable[bytes]]:
-        """What answers a request with the bytes of a 200, for an endpoint without a variable path."""
-
-        async def answer(request: web.Request) -> bytes:
-            return msgspec.json.encode(await self.ask(parts, request, {}))
-
-        return answer
-
-    async def ask(self, parts: Parts, request: web.Request, path: Mapping[str, str]) -> msgspec.Struct | None:
+    async def ask(
+        self, parts: Parts, request: web.Request, path: Mapping[str, str] = _NO_PATH
+    ) -> msgspec.Struct | None:
         """Tell who calls, read what is asked, and have it answered; ``path`` as in :class:`Call`."""
         if self.method == "POST":
             refuse_query(request)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+import msgspec
 import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
@@ -87,13 +88,30 @@ def observed(parts: Parts, paths: frozenset[str]) -> Middleware:
     return middleware
 
 
+class _RequestId:
+    """The id of a request whose client gave none: most are never asked for."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self) -> None:
+        self._text = ""
+
+    def __str__(self) -> str:
+        self._text = self._text or secrets.token_hex(16)
+        return self._text
+
+
+Answer = Callable[[web.Request], Awaitable[bytes | msgspec.Struct | None]]
+"""Gives the body of a 200, or what is written there as JSON."""
+
+
 class Straight:
     """Something that is asked all the time, reached past router and middleware.
 
     It counts as all do; what succeeds is not logged line by line.
     """
 
-    def __init__(self, parts: Parts, path: str, answer: Callable[[web.Request], Awaitable[bytes]]) -> None:
+    def __init__(self, parts: Parts, path: str, answer: Answer) -> None:
         self._parts = parts
         self._answer = answer
         self.path: Final = path
@@ -103,12 +121,14 @@ class Straight:
     async def respond(self, request: web.Request) -> web.StreamResponse | ReadyAnswer:
         """Answer one request."""
         began = time.perf_counter()
-        request_id = _request_id(request)
+        shown = request.headers.get("X-Request-Id")
+        request_id = shown if shown and _REQUEST_ID(shown) else _RequestId()
         structlog.contextvars.bind_contextvars(request_id=request_id)  # the task's own: it ends with it
         refusal: web.StreamResponse | None = None
         body = b""
         try:
-            body = await self._answer(request)
+            given = await self._answer(request)
+            body = given if isinstance(given, bytes) else msgspec.json.encode(given)
         except errors.RevokerError as error:
             refusal = answered(self._parts, error)
         except Exception:  # noqa: BLE001  # the boundary of the service
@@ -120,7 +140,7 @@ class Straight:
             return ReadyAnswer(body)
         self._parts.metrics.requests.labels(self.path, str(refusal.status)).inc()
         _log_request(request, self.path, refusal.status, seconds)
-        refusal.headers["X-Request-Id"] = request_id
+        refusal.headers["X-Request-Id"] = str(request_id)
         return refusal
 
 

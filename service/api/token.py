@@ -1,6 +1,7 @@
 """``POST /token`` (RFC 6749 §6): a refresh token gives an access token and its successor."""
 
 import asyncio
+from collections.abc import Awaitable
 from typing import Annotated, Final
 
 import msgspec
@@ -35,7 +36,7 @@ class TokenRequest(msgspec.Struct, frozen=True, kw_only=True):
     client_secret: str | None = None
 
 
-async def token(parts: Parts, call: Call[TokenRequest]) -> Tokens:
+def token(parts: Parts, call: Call[TokenRequest]) -> Awaitable[Tokens]:
     asked = call.body
     kept = parts.kept
     if not asked.grant_type:
@@ -51,7 +52,7 @@ async def token(parts: Parts, call: Call[TokenRequest]) -> Tokens:
     scopes = list(dict.fromkeys(asked.scope.split(" "))) if asked.scope else []
     if not all(scopes):
         raise InvalidScope("scope is malformed")
-    return await _refresh(parts, kept, call, shown, scopes)
+    return _refresh(parts, kept, call, shown, scopes)
 
 
 def _check_client(parts: Parts, caller: Caller, asked: TokenRequest, shown: RefreshToken) -> None:

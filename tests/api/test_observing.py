@@ -306,3 +306,19 @@ async def test_a_request_keeps_the_id_that_a_gateway_gave_it(revoker, events):
     answer = await revoker.post("/revoke", {"token": "x"}, headers={"X-Request-Id": "gateway-1"})
 
     assert answer.headers["X-Request-Id"] == "gateway-1"
+
+
+async def test_a_request_without_an_id_gets_the_one_that_its_lines_in_the_log_have(revoker, capsys):
+    from service import logs
+
+    logs.configure()
+    try:
+        answers = [await revoker.post(path, {"tokens": 1}) for path in ("/introspect/batch", "/revoke")]
+        lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    finally:
+        import structlog
+
+        structlog.reset_defaults()
+    shown = [answer.headers["X-Request-Id"] for answer in answers]
+    assert [each["request_id"] for each in lines if each["event"] == "request"] == shown
+    assert all(re.fullmatch(r"[0-9a-f]{32}", each) for each in shown)

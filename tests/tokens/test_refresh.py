@@ -1,4 +1,5 @@
 import base64
+import hmac
 import secrets
 
 import pytest
@@ -70,6 +71,14 @@ def test_no_other_text_is_read(text):
 @given(st.binary(max_size=200))
 def test_bytes_without_the_key_are_not_read(raw):
     assert TOKENS.read("rvr_" + forge.base64url(raw)) is None
+
+
+@given(sids, generations, clients)
+def test_the_mac_is_hmac_sha_256_of_a_label_and_all_that_is_said(sid, generation, client_id):
+    raw = payload_of(TOKENS.make(sid, generation, client_id))
+    said = b"revoker refresh token 1\0" + raw[:32] + raw[64:]
+
+    assert raw[32:64] == hmac.digest(KEY.secret, said, "sha256")
 
 
 @pytest.mark.parametrize("extra", ["=", "==", " ", "\n", "A", "AA", "."])
