@@ -7,7 +7,7 @@ import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
-from bench import importing, sessions, store_size, throughput
+from bench import importing, profile, sessions, store_size, throughput
 from bench.bench import Bench
 from bench.load import Load
 from bench.material import Material
@@ -18,7 +18,8 @@ from bench.servers import Servers
 STORE_SIZE = "store-size"
 SESSIONS = "sessions"
 IMPORT = "import"
-CHOICES = (*throughput.SUBJECTS, STORE_SIZE, SESSIONS, IMPORT)
+PROFILE = "profile"
+CHOICES = (*throughput.SUBJECTS, PROFILE, STORE_SIZE, SESSIONS, IMPORT)
 
 
 def arguments() -> argparse.Namespace:
@@ -64,6 +65,8 @@ def measured(bench: Bench, selected: set[str]) -> list[Section]:
     sections = []
     if selected & set(throughput.SUBJECTS):
         sections.append(throughput.run(bench, selected))
+    if PROFILE in selected:
+        sections.append(profile.run(bench))
     if STORE_SIZE in selected:
         sections.append(store_size.run(bench))
     if SESSIONS in selected:

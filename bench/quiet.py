@@ -3,6 +3,7 @@
 from service.__main__ import main
 from service.store import watch
 
+watch._BEAT_S = 3600.0  # type: ignore[misc]  # noqa: SLF001
+
 if __name__ == "__main__":
-    watch._BEAT_S = 3600.0  # type: ignore[misc]  # noqa: SLF001
     main()

@@ -53,7 +53,7 @@ class Servers:
     """Starts servers; all of them end with the ``stack``."""
 
     def __init__(self, stack: ExitStack, folder: Path, cores: Cores, material: Material) -> None:
-        self._stack = stack
+        self.stack = stack
         self._folder = folder
         self.cores = cores
         self._material = material
@@ -61,12 +61,16 @@ class Servers:
 
     def store(self) -> Valkey:
         valkey = Valkey(self._folder / f"store-{self._next()}", cores=self.cores.others)
-        self._stack.callback(valkey.stop)
+        self.stack.callback(valkey.stop)
         return valkey
 
     def floor(self) -> Server:
         port = free_port()
         return self._start(["bench.floor", str(port)], port)
+
+    def bare(self) -> Server:
+        port = free_port()
+        return self._start(["bench.bare", str(port)], port)
 
     def naive(self, store: Valkey) -> Server:
         port = free_port()
@@ -121,7 +125,7 @@ class Servers:
             + (self._sessions(name, sessions) if sessions else "")
         )
         init = Process(
-            [sys.executable, "-m", "service", "store", "init", "--config", str(config)],
+            [sys.executable, "-m", "service", "store", "init", "--or-known", "--config", str(config)],
             cores=self.cores.server,
             log=self._folder / f"init-{name}.log",
         )
@@ -144,7 +148,7 @@ class Servers:
     def _start(self, module: list[str], port: int, cores: frozenset[int] | None = None) -> Server:
         log = self._folder / f"server-{self._next()}.log"
         server = Server([sys.executable, "-m", *module], port, cores=cores or self.cores.server, log=log)
-        self._stack.callback(server.process.stop)
+        self.stack.callback(server.process.stop)
         return server
 
     def _next(self) -> int:

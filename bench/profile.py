@@ -1,0 +1,140 @@
+"""Where the time of one claims-form request goes, step by step, in µs and in instructions."""
+
+import shutil
+import subprocess
+import sys
+from itertools import cycle
+
+from bench.bench import Bench
+from bench.callgrind import ABREAST, Abreast, Counted, head
+from bench.processes import REPOSITORY, free_port
+from bench.report import Section, table
+from bench.rounds import Subject, measure
+
+_STEPS = {
+    "parse": "HTTP: aiohttp's parser, in C",
+    "caller": "caller: the header that was seen before",
+    "decode": "decode: JSON to claims, no member twice, issuer",
+    "keys": "keys: what is to be read",
+    "lookup": "share of the lookup: 64 leave as one command, and one read brings what is answered",
+    "rules": "rules: the verdict",
+    "metrics": "metrics: verdict and duration",
+    "answer": "answer: prepared bytes",
+}
+_OF_BARE = ("parse", "answer")
+_WARM, _COUNTED = 3_000, 6_400
+
+_TEXT = (
+    "Each step by itself, with the real parts and 2,000 users' claims in turn; µs are those of the CPU, "
+    "instructions are counted by callgrind. The *bare server* is Revoker's own way in (its connections, past "
+    "router and middleware, an answer of prepared bytes) with nothing from reading the body to answering; "
+    "what it costs beyond parsing and answering is aiohttp's connection and request, uvloop and the kernel "
+    "(which callgrind does not see). What is left over is what steps cost each other: caches that are cold, "
+    "coroutines and futures between them. There is no log line on this path."
+)
+
+
+def run(bench: Bench) -> Section:
+    """Servers as a whole, under load for µs and under callgrind; the steps in a process of their own."""
+    workload = bench.material.claims_form()
+    store = bench.servers.store()
+    servers = {
+        "floor": bench.servers.floor(),
+        "bare": bench.servers.bare(),
+        "claims": bench.servers.revoker(store),
+    }
+    subjects = [Subject(name, each.url, each.process, workload) for name, each in servers.items()]
+    load = {"rounds": bench.rounds, "seconds": bench.seconds, "connections": bench.connections}
+    results = measure(subjects, bench.load, **load)  # type: ignore[arg-type]
+    whole = {name: results.cpu(name).median for name in servers}
+    config = bench.servers.configured(store, timeout=30)
+    arguments = (str(config), str(workload.bodies), workload.authorization)
+    steps = _times(bench, arguments)
+    counts, whole_counts = {}, {}
+    if shutil.which("valgrind"):
+        counts, whole_counts = _counts(bench, arguments)
+    rows = [(words, *_figures(steps[name], counts.get(name))) for name, words in _STEPS.items()]
+
+    def rest(of: dict[str, float], whole: dict[str, float]) -> tuple[float | None, float | None]:
+        if not of:
+            return None, None
+        around = whole["bare"] - sum(of[name] for name in _OF_BARE)
+        return around, whole["claims"] - around - sum(of.values())
+
+    around, left = zip(rest(steps, whole), rest(counts, whole_counts), strict=True)
+    rows.insert(
+        1, ("the rest of the bare server: connection, request, event loop, sockets", *_figures(*around))
+    )
+    rows.append(("left over", *_figures(*left)))
+    rows += [
+        (f"**{words}**", *_figures(whole[name], whole_counts.get(name)))
+        for name, words in (
+            ("claims", "one claims-form request"),
+            ("bare", "the bare server"),
+            ("floor", "the floor"),
+        )
+    ]
+    return Section("Where the time goes", f"{_TEXT}\n\n{table(('step', 'µs', 'instructions'), rows)}")
+
+
+def _figures(micros: float | None, instructions: float | None) -> tuple[str, str]:
+    return (
+        "" if micros is None else f"{micros:.1f}",
+        "" if instructions is None else f"{instructions:,.0f}",
+    )
+
+
+def _times(bench: Bench, arguments: tuple[str, ...]) -> dict[str, float]:
+    child = subprocess.Popen(
+        [sys.executable, "-m", "bench.steps", *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        cwd=REPOSITORY,
+    )
+    assert child.stdin is not None
+    assert child.stdout is not None
+    while (line := child.stdout.readline()) != "ready\n":
+        if not line:
+            raise RuntimeError("bench.steps has ended")
+    found: dict[str, list[float]] = {name: [] for name in _STEPS}
+    for _ in range(max(3, bench.rounds)):
+        for name, each in found.items():
+            child.stdin.write(f"{name} 20000\n")
+            child.stdin.flush()
+            each.append(float(child.stdout.readline()))
+    child.stdin.close()
+    child.wait(30)
+    return {name: min(each) for name, each in found.items()}
+
+
+def _counts(bench: Bench, arguments: tuple[str, ...]) -> tuple[dict[str, float], dict[str, float]]:
+    stack, folder = bench.servers.stack, bench.material.folder
+    steps = Counted(stack, folder, "steps", "bench.steps", *arguments)
+    while (line := steps.say("")) != "ready":
+        if not line.startswith("{"):
+            raise RuntimeError("bench.steps has ended")
+    nothing = steps.count(lambda _: steps.say("caller 0"), 1, 1)
+    by_step = {}
+    for name in _STEPS:
+        times = lambda count, name=name: steps.say(f"{name} {count}")  # noqa: E731
+        by_step[name] = (steps.count(times, _WARM, _COUNTED) * _COUNTED - nothing) / _COUNTED
+    port = free_port()
+    config = bench.servers.configured(bench.servers.store(), port=port, timeout=30)
+    commands = {
+        "floor": ["bench.floor", str(free_port())],
+        "bare": ["bench.bare", str(free_port())],
+        "claims": ["bench.quiet", "serve", "--config", str(config)],
+    }
+    whole = {}
+    for name, command in commands.items():
+        at = port if name == "claims" else int(command[1])
+        server = Counted(stack, folder, name, *command)
+        server.await_answer(f"http://127.0.0.1:{at}")
+        workload = bench.material.claims_form()
+        bodies = cycle(workload.bodies.read_bytes().split(b"\n"))
+        begin = head(workload.path, "application/json", workload.authorization)
+        abreast = Abreast(stack, at, [bodies] * ABREAST, begin)
+        whole[name] = server.count(abreast.rounds, 140, 40) / ABREAST
+    return by_step, whole
