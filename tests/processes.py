@@ -8,6 +8,10 @@ import sys
 import time
 from pathlib import Path
 
+from service.callers import digest
+from tests import forge
+from tests.conftest import SECRETS
+
 
 def until(condition, seconds=40.0):
     """The first true value of ``condition``; asks again and again until the time is over."""
@@ -29,6 +33,10 @@ class Process:
         self.out, self.err = folder / "out", folder / "err"
 
     def __enter__(self):
+        return self.start()
+
+    def start(self):
+        """Start it, also once more after it has ended."""
         with self.out.open("wb") as out, self.err.open("wb") as err:
             self.process = subprocess.Popen(
                 self.arguments,
@@ -72,6 +80,45 @@ class Process:
     def status(self, seconds=40.0):
         """How it ended."""
         return self.process.wait(seconds)
+
+
+def configured(folder, store, *, server, timeout=5):
+    """A configuration file with the issuer ``main`` and the callers ``gateway`` and ``admin``."""
+    (folder / "keys.jwks").write_text(json.dumps(forge.jwks(forge.rsa_key("main-1"))))
+    settings = "\n".join(f"{name} = {json.dumps(value)}" for name, value in server.items())
+    file = folder / f"revoker-{server['port']}.toml"
+    file.write_text(f"""
+[server]
+{settings}
+
+[redis]
+url = "{store}"
+timeout = {timeout}
+
+[[issuers]]
+name = "main"
+issuer = "{forge.ISSUER}"
+audiences = ["{forge.AUDIENCE}"]
+algorithms = ["RS256"]
+jwks_file = "keys.jwks"
+
+[[callers]]
+name = "gateway"
+secret_sha256 = ["{digest(SECRETS["gateway"])}"]
+scopes = ["introspect"]
+
+[[callers]]
+name = "admin"
+secret_sha256 = ["{digest(SECRETS["admin"])}"]
+scopes = ["introspect", "revoke"]
+""")
+    return file
+
+
+def declare_new(folder, configuration):
+    """Say that the store is new."""
+    with Process(folder, "-m", "service", "store", "init", "--config", configuration) as init:
+        assert init.status() == 0
 
 
 def ended(pid):

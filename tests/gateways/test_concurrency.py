@@ -6,7 +6,6 @@ concurrent. All time-outs are raised: a machine that runs all of them at once is
 
 import asyncio
 import contextlib
-import json
 import re
 import resource
 import time
@@ -14,44 +13,15 @@ import time
 import aiohttp
 import pytest
 
-from service.callers import digest
 from tests import forge
 from tests.conftest import SECRETS
 from tests.gateways import backend
 from tests.gateways.conftest import USUAL_OPEN_FILES, open_files, started, until_asked
-from tests.processes import Process
+from tests.processes import Process, configured, declare_new
 from tests.servers import free_port
 
 CLIENTS = 1000
 ROUNDS = 3
-
-CONFIGURATION = f"""
-[server]
-port = {{port}}
-drain_seconds = 0
-max_in_progress = 10000
-
-[redis]
-url = "{{store}}"
-timeout = 20
-
-[[issuers]]
-name = "main"
-issuer = "{forge.ISSUER}"
-audiences = ["{forge.AUDIENCE}"]
-algorithms = ["RS256"]
-jwks_file = "keys.jwks"
-
-[[callers]]
-name = "gateway"
-secret_sha256 = ["{digest(SECRETS["gateway"])}"]
-scopes = ["introspect"]
-
-[[callers]]
-name = "admin"
-secret_sha256 = ["{digest(SECRETS["admin"])}"]
-scopes = ["revoke"]
-"""
 
 
 def patient(configuration):
@@ -66,11 +36,13 @@ def revoker(tmp_path, own_valkey):
     folder = tmp_path / "revoker"
     folder.mkdir()
     port = free_port()
-    (folder / "keys.jwks").write_text(json.dumps(forge.jwks(forge.rsa_key("main-1"))))
-    configuration = folder / "revoker.toml"
-    configuration.write_text(CONFIGURATION.format(port=port, store=own_valkey.url))
-    with Process(folder, "-m", "service", "store", "init", "--config", configuration) as init:
-        assert init.status() == 0
+    configuration = configured(
+        folder,
+        own_valkey.url,
+        timeout=20,
+        server={"port": port, "drain_seconds": 0, "max_in_progress": 10000},
+    )
+    declare_new(folder, configuration)
     with contextlib.ExitStack() as stack:
         with open_files(USUAL_OPEN_FILES):
             serving = stack.enter_context(
