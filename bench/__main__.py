@@ -7,7 +7,7 @@ import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
-from bench import importing, profile, sessions, store_size, throughput
+from bench import importing, latency, profile, sessions, store_size, throughput, workers
 from bench.bench import Bench
 from bench.load import Load
 from bench.material import Material
@@ -15,11 +15,15 @@ from bench.processes import REPOSITORY, Cores
 from bench.report import Section, document
 from bench.servers import Servers
 
-STORE_SIZE = "store-size"
-SESSIONS = "sessions"
-IMPORT = "import"
-PROFILE = "profile"
-CHOICES = (*throughput.SUBJECTS, PROFILE, STORE_SIZE, SESSIONS, IMPORT)
+SECTIONS = {
+    "latency": latency.run,
+    "workers": workers.run,
+    "profile": profile.run,
+    "store-size": store_size.run,
+    "sessions": sessions.run,
+    "import": importing.run,
+}
+CHOICES = (*throughput.SUBJECTS, *SECTIONS)
 
 
 def arguments() -> argparse.Namespace:
@@ -65,14 +69,7 @@ def measured(bench: Bench, selected: set[str]) -> list[Section]:
     sections = []
     if selected & set(throughput.SUBJECTS):
         sections.append(throughput.run(bench, selected))
-    if PROFILE in selected:
-        sections.append(profile.run(bench))
-    if STORE_SIZE in selected:
-        sections.append(store_size.run(bench))
-    if SESSIONS in selected:
-        sections.append(sessions.run(bench))
-    if IMPORT in selected:
-        sections.append(importing.run(bench))
+    sections += [run(bench) for name, run in SECTIONS.items() if name in selected]
     return sections
 
 

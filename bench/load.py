@@ -30,7 +30,7 @@ class Run:
 
 
 class Load:
-    """Closed-loop load on connections that stay open; no two runs begin with the same body."""
+    """Load on connections that stay open; no two runs begin with the same body."""
 
     def __init__(self, cores: frozenset[int]) -> None:
         self._cores = cores
@@ -41,8 +41,8 @@ class Load:
     def generator(self) -> str:
         return "wrk" if self._wrk else "bench.generator (wrk is not installed)"
 
-    def run(self, url: str, workload: Workload, *, connections: int, seconds: float) -> Run:
-        """Send for so many seconds.
+    def run(self, url: str, workload: Workload, *, connections: int, seconds: float, rate: float = 0) -> Run:
+        """Send for so many seconds; at a fixed rate where one is given, which ``wrk`` can't.
 
         Raises:
             RuntimeError: more than one answer in a hundred was not 2xx: such a run measures nothing.
@@ -51,7 +51,7 @@ class Load:
             workload.prepare()
         sent = (url, workload.bodies)
         arguments = [str(workload.bodies), workload.path, workload.authorization, str(self._sent[sent])]
-        if self._wrk:
+        if self._wrk and not rate:
             script = str(_HERE / workload.script)
             duration = f"{max(1, round(seconds))}s"
             command = [
@@ -69,6 +69,7 @@ class Load:
                 str(connections),
                 str(seconds),
                 *arguments,
+                str(rate),
             ]
         done = subprocess.run(
             command,

@@ -16,13 +16,19 @@ from bench.processes import Process
 
 @dataclass(frozen=True)
 class Subject:
-    """One thing that is measured: a server under a workload; ``connections`` where not as many as others."""
+    """One thing that is measured: a server under a workload.
+
+    Attributes:
+        connections: Where not as many as others.
+        rate: Requests a second; 0: as many as are answered.
+    """
 
     name: str
     url: str
     process: Process
     workload: Workload
     connections: int | None = None
+    rate: float = 0
 
 
 @dataclass(frozen=True)
@@ -85,6 +91,11 @@ class Results:
         pairs = zip(self._samples[name], self._samples[base], strict=True)
         return Spread.of([each.rate / against.rate for each, against in pairs])
 
+    def cpu_ratio(self, name: str, base: str) -> Spread:
+        """Of the CPU for each request, round by round."""
+        pairs = zip(self._samples[name], self._samples[base], strict=True)
+        return Spread.of([each.cpu / against.cpu for each, against in pairs])
+
     def p99_ratio(self, name: str, base: str) -> Spread:
         pairs = zip(self._samples[name], self._samples[base], strict=True)
         return Spread.of([each.run.p99 / against.run.p99 for each, against in pairs])
@@ -97,12 +108,14 @@ def measure(
     samples: dict[str, list[Sample]] = {subject.name: [] for subject in subjects}
     for subject in subjects:
         opened = subject.connections or connections
-        load.run(subject.url, subject.workload, connections=opened, seconds=2)
+        load.run(subject.url, subject.workload, connections=opened, seconds=2, rate=subject.rate)
     for number in range(1, rounds + 1):
         for subject in subjects:
             before = subject.process.cpu_seconds()
             opened = subject.connections or connections
-            run = load.run(subject.url, subject.workload, connections=opened, seconds=seconds)
+            run = load.run(
+                subject.url, subject.workload, connections=opened, seconds=seconds, rate=subject.rate
+            )
             cpu = (subject.process.cpu_seconds() - before) * 1e6 / run.requests
             samples[subject.name].append(Sample(run, cpu, subject.workload.units))
             print(

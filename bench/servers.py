@@ -4,6 +4,7 @@ import secrets
 import sys
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Protocol
 
 from cryptography.hazmat.primitives import serialization
 
@@ -38,6 +39,13 @@ audiences = ["{audience}"]
 signing_keys_dir = "{folder}"
 refresh_key_file = "{folder}.refresh"
 """
+
+
+class HasUrl(Protocol):
+    """A store, or the way to one."""
+
+    @property
+    def url(self) -> str: ...
 
 
 class Server:
@@ -78,7 +86,7 @@ class Servers:
 
     def revoker(
         self,
-        store: Valkey,
+        store: HasUrl,
         *,
         workers: int = 1,
         cores: frozenset[int] | None = None,
@@ -98,7 +106,7 @@ class Servers:
 
     def configured(
         self,
-        store: Valkey,
+        store: HasUrl,
         *,
         port: int = 0,
         workers: int = 1,

@@ -1,0 +1,135 @@
+"""Latency: at a fixed rate, with one connection, with eight, and with the store far away."""
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+
+from bench.bench import Bench
+from bench.network import Network
+from bench.processes import REPOSITORY, Valkey
+from bench.report import Section, Target, figure, table
+from bench.rounds import Results, Spread, Subject, measure
+
+_FLOOR, _CLAIMS, _FAR = "floor", "claims", "far"
+_NAMES = {_FLOOR: "floor", _CLAIMS: "claims form"}
+_FAR_NAMES = {_CLAIMS: "store at hand", _FAR: "store 1 ms away"}
+
+_SHARE = 0.7
+_FAR_SHARE = 0.5
+_FAR_S = 0.0005
+"""Later by so much each way: a store 1 ms away."""
+
+
+@dataclass(frozen=True)
+class _Away:
+    """A store behind a relay."""
+
+    url: str
+
+
+def run(bench: Bench) -> Section:
+    """All of it with the same servers, each comparison in rounds of its own."""
+    claims = bench.material.claims_form()
+    store = bench.servers.store()
+    with Network() as network:
+        far = _Away(f"redis://127.0.0.1:{network.relay(store.port, delay=_FAR_S)}/0")
+        servers = {
+            _FLOOR: bench.servers.floor(),
+            _CLAIMS: bench.servers.revoker(store),
+            _FAR: bench.servers.revoker(far),
+        }
+        bench.prove_active(servers[_FAR], claims)
+
+        def measured(*names: str, connections: int = bench.connections, rate: float = 0) -> Results:
+            return measure(
+                [
+                    Subject(name, servers[name].url, servers[name].process, claims, rate=rate)
+                    for name in names
+                ],
+                bench.load,
+                rounds=bench.rounds,
+                seconds=bench.seconds,
+                connections=connections,
+            )
+
+        flooded = measured(_FLOOR, _CLAIMS, _FAR)
+        least = min(flooded.rate(name).median for name in (_FLOOR, _CLAIMS))
+        paced = measured(_FLOOR, _CLAIMS, rate=_SHARE * least)
+        eight = measured(_FLOOR, _CLAIMS, connections=8)
+        one = measured(_FLOOR, _CLAIMS, connections=1)
+        get = Spread.of([_one_get(bench, store) for _ in range(bench.rounds)])
+        spared = _FAR_SHARE * min(flooded.rate(name).median for name in (_CLAIMS, _FAR))
+        distant = measured(_CLAIMS, _FAR, rate=spared)
+    alone = one.p50(_CLAIMS).median / (one.p50(_FLOOR).median + get.median)
+    added = (distant.p50(_FAR).median - distant.p50(_CLAIMS).median) / 1000
+    p99, of_eight = paced.p99_ratio(_CLAIMS, _FLOOR), eight.ratio(_CLAIMS, _FLOOR)
+    slower = flooded.ratio(_FAR, _CLAIMS)
+    rows = [
+        _row(f"{words}: {name}", results, key)
+        for words, results, names in (
+            (f"at {_SHARE * least:,.0f} a second, {_SHARE:.0%} of what the slower can", paced, _NAMES),
+            ("8 connections", eight, _NAMES),
+            ("one connection", one, _NAMES),
+            (f"at {spared:,.0f} a second", distant, _FAR_NAMES),
+        )
+        for key, name in names.items()
+    ]
+    text = (
+        f"Claims form, {bench.connections} connections where nothing else is said. At a fixed rate a latency "
+        "is counted from when the request was due. One GET by the service's own client, alone and one "
+        f"at a time, takes {figure(get, '{:.0f}')} µs (median). The far store lies behind a relay that "
+        f"is late by {_FAR_S * 1000:g} ms each way; beside it the store at hand, both at "
+        f"{_FAR_SHARE:.0%} of what the "
+        "slower can.\n\n" + table(("", "requests/s", "p50 ms", "p99 ms", "µs CPU a request"), rows)
+    )
+    targets = [
+        Target(
+            f"p99 of claims form ÷ p99 of floor, both at {_SHARE:.0%} of what the slower can",
+            "at most 1.3",
+            figure(p99, "{:.2f}"),
+            p99.median <= 1.3,
+        ),
+        Target(
+            "one connection: median latency ÷ (floor + one GET)",
+            "at most 1.15",
+            f"{alone:.2f}",
+            alone <= 1.15,
+        ),
+        Target(
+            "8 connections: claims form ÷ floor",
+            "at least 0.6",
+            figure(of_eight, "{:.2f}"),
+            of_eight.median >= 0.6,
+        ),
+        Target("store 1 ms away: median latency added, ms", "at most 1.2", f"{added:.2f}", added <= 1.2),
+        Target(
+            "store 1 ms away: throughput ÷ with the store at hand",
+            "at least 0.85",
+            figure(slower, "{:.2f}"),
+            slower.median >= 0.85,
+        ),
+    ]
+    return Section("Latency, few connections, a store far away", text, targets)
+
+
+def _row(words: str, results: Results, name: str) -> tuple[str, ...]:
+    return (
+        words,
+        figure(results.rate(name), "{:,.0f}"),
+        figure(results.p50(name), "{:.2f}", 1e-3),
+        figure(results.p99(name), "{:.2f}", 1e-3),
+        figure(results.cpu(name), "{:.0f}"),
+    )
+
+
+def _one_get(bench: Bench, store: Valkey) -> float:
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.one_get", store.url],
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd=REPOSITORY,
+        preexec_fn=lambda: os.sched_setaffinity(0, bench.servers.cores.server),
+    )
+    return float(done.stdout)

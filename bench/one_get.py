@@ -1,0 +1,27 @@
+"""The median time of one GET by the service's own client, one at a time: in µs, for a URL of a store."""
+
+import statistics
+import sys
+import time
+
+import uvloop
+
+from service.store.addresses import address_of
+from service.store.connection import Line
+
+_TIMES = 5000
+
+
+async def main() -> None:
+    line = Line(address_of(sys.argv[1], timeout=5, password=None).wire, timeout=5)
+    took = []
+    for _ in range(_TIMES):
+        began = time.perf_counter()
+        await line.execute("GET", "rv:jti:main:nothing")
+        took.append(time.perf_counter() - began)
+    await line.close()
+    print(statistics.median(took) * 1e6)
+
+
+if __name__ == "__main__":
+    uvloop.run(main())
