@@ -175,6 +175,10 @@ class Service:
         )
         return self._was_started
 
+    def conflicts(self) -> list[str]:
+        """Why these settings can't be served with this store, as far as it was read; one line each."""
+        return [f"issuers: {problem}" for problem in self.store.issuer_records.conflicts.values()]
+
     def _problems(self) -> dict[str, str]:
         problems = dict(self.store.problems)
         for problem, names in {

@@ -31,6 +31,40 @@ class Claims(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     nbf: Number | None = None
 
 
+class Raise(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A bound of an issuer that was raised: revocations made under the one before are kept for that.
+
+    Attributes:
+        bound: The attribute of :class:`Issuer`.
+        before: Its value before, in seconds.
+        at: The new one holds for what was issued after this time (ms by Redis).
+    """
+
+    bound: Literal["max_token_lifetime", "horizon", "leeway", "clock_skew"]
+    before: int
+    at: int
+
+
+@dataclass(slots=True, kw_only=True)
+class History:
+    """What the store remembers of an issuer; the one part of it that changes while the service runs.
+
+    Attributes:
+        counts: Whether a verdict has to look at ``raises`` or ``conflict``.
+        raises: Of its bounds, as long as any token from before one can be active.
+        conflict: Why nothing can be said of the issuer; None where something can.
+        max_token_lifetime: The widest under which anybody who shares the store judges; so the others.
+    """
+
+    counts: bool = False
+    raises: tuple[Raise, ...] = ()
+    conflict: str | None = None
+    max_token_lifetime: int = 0
+    horizon: int = 0
+    leeway: int = 0
+    clock_skew: int = 0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Issuer:
     """One issuer's name and the bounds that its tokens must keep.
@@ -54,6 +88,7 @@ class Issuer:
     horizon: int = 86400
     require_jti: bool = True
     revoked_kids: frozenset[str] = frozenset()
+    history: History = field(default_factory=History, compare=False)
 
 
 class UserStanding(msgspec.Struct, frozen=True, kw_only=True, gc=False):

@@ -5,6 +5,7 @@ Every function takes what it needs, its time included; none reads a clock or doe
 
 from typing import Final
 
+from service.errors import StoreRefused
 from service.models import NOTHING, Claims, Issuer, Mark, Number, Standing, Verdict
 
 SAFETY_S: Final = 60
@@ -85,8 +86,13 @@ def judge(
 
     Returns:
         The first test that failed, those about the token itself first; else ``ACTIVE``.
+
+    Raises:
+        StoreRefused: what the store holds of the issuer is not to be found under its present name.
     """
     verdict = bounds(claims, issuer, store_now=store_now, own_now=own_now)
+    if verdict is Verdict.ACTIVE and issuer.history.counts:
+        verdict = held_back(claims, issuer, now=max(store_now, own_now), session_start=session_start)
     if verdict is not Verdict.ACTIVE:
         return verdict
     if standing is NOTHING and not issuer.revoked_kids:
@@ -98,6 +104,47 @@ def judge(
     if standing.jti is not None:
         return Verdict.TOKEN_REVOKED
     return cut_off(claims, issuer, standing, store_now, session_start)
+
+
+def held_back(claims: Claims, issuer: Issuer, *, now: int, session_start: int | None) -> Verdict:
+    """Say what bounds that were raised make of a token that keeps the present ones.
+
+    A revocation made before a raise is kept for the bound of that time. So what may have been issued, or
+    rest on a login, from before the raise keeps to that bound too: nothing outlives what revokes it.
+
+    Args:
+        claims: With ``iat`` and ``exp``.
+        issuer: With its history.
+        now: In ms, by the later clock.
+        session_start: As for :func:`judge`.
+    """
+    if issuer.history.conflict is not None:
+        raise StoreRefused(issuer.history.conflict)
+    skew = issuer.clock_skew * 1_000_000
+    issued, ends = microseconds(claims.iat or 0), microseconds(claims.exp or 0)
+    leeway, ahead = issuer.leeway, 0
+    begun = issued
+    if issuer.own:
+        begun = (session_start or 0) * 1000
+    elif issuer.cutoff_claim == "auth_time" and claims.auth_time is not None:
+        begun = min(issued, microseconds(claims.auth_time))
+    for each in issuer.history.raises:
+        limit, at = each.before * 1_000_000, each.at * 1000 + skew
+        if each.bound == "max_token_lifetime":
+            if ends - issued > limit and issued <= at:
+                return Verdict.LIVES_TOO_LONG
+        elif begun > at:
+            continue
+        elif each.bound == "horizon":
+            if ends - begun > limit:
+                return Verdict.LIVES_TOO_LONG
+        elif each.bound == "leeway":
+            leeway = min(leeway, each.before)
+        else:
+            ahead = max(ahead, issuer.clock_skew - each.before)
+    if ends <= (now - (leeway - ahead) * 1000) * 1000:
+        return Verdict.EXPIRED
+    return Verdict.ACTIVE
 
 
 def cut_off(
@@ -151,15 +198,31 @@ def covers(mark: Mark | None, at_us: int) -> bool:
 
 
 def cutoff_kept_for(issuer: Issuer) -> int:
-    """How long after its time a cutoff is kept, in ms."""
-    return (issuer.horizon + issuer.clock_skew + issuer.leeway + SAFETY_S) * 1000
+    """How long after its time a cutoff is kept, in ms: for the widest bounds that anybody judges by."""
+    history = issuer.history
+    horizon = max(issuer.horizon, history.horizon)
+    return (horizon + _widest_skew(issuer) + _widest_leeway(issuer) + SAFETY_S) * 1000
+
+
+def jti_kept_for(issuer: Issuer) -> int:
+    """How long the entry of a revoked token is kept whose ``exp`` is not known, in ms."""
+    longest = max(issuer.max_token_lifetime, issuer.history.max_token_lifetime)
+    return (longest + _widest_skew(issuer) + _widest_leeway(issuer) + SAFETY_S) * 1000
 
 
 def jti_kept_until(issuer: Issuer, exp: Number) -> int:
     """When the entry of a revoked token can be forgotten (ms): it is expired for everybody by then."""
-    return min(microseconds(exp) // 1000 + 1 + (issuer.leeway + SAFETY_S) * 1000, FOREVER_MS)
+    return min(microseconds(exp) // 1000 + 1 + (_widest_leeway(issuer) + SAFETY_S) * 1000, FOREVER_MS)
 
 
 def latest_exp(issuer: Issuer, now_ms: int) -> float:
     """The latest ``exp`` that a token active now or soon can have (s)."""
     return now_ms / 1000 + issuer.max_token_lifetime + issuer.clock_skew
+
+
+def _widest_leeway(issuer: Issuer) -> int:
+    return max(issuer.leeway, issuer.history.leeway)
+
+
+def _widest_skew(issuer: Issuer) -> int:
+    return max(issuer.clock_skew, issuer.history.clock_skew)

@@ -171,7 +171,7 @@ class IssuerSettings(_Section):
     """An identity provider whose tokens are judged."""
 
     name: Name
-    """Short and stable: part of Redis keys."""
+    """Short and stable: part of Redis keys; to change it, `revoker store rename`."""
 
     issuer: Text
     """The `iss` claim of its tokens, to the letter."""

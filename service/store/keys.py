@@ -18,6 +18,8 @@
     Hash, ``u`` to the ms until which the user is blocked; never expires.
 ``rv:epoch``
     Id, when data was last found missing (ms), cutoff (ms), finding; never expires.
+``rv:settings``
+    JSON of :class:`service.store.issuers.Record` by issuer name; never expires.
 ``rv:lifted``
     Sorted set by ms of the cutoffs that were lifted of late, each ``rv:seq`` and key; an hour.
 ``rv:refills``
@@ -51,7 +53,7 @@ SLOTS: Final = 16384
 """Hash slots of a cluster, each kept by one primary at a time."""
 
 _UNDER_ISSUERS: Final = {"jti", "session-cutoff", "client-cutoff", "issuer-cutoff", "keys"}
-_NO_REVOCATIONS: Final = {"epoch", "seq", "beat", "lifted", "refills", "blocks"}
+_NO_REVOCATIONS: Final = {"epoch", "seq", "beat", "lifted", "refills", "settings", "blocks"}
 """A block stands in the user's record, too."""
 
 SID_BYTES: Final = 28
@@ -163,6 +165,7 @@ class Keys(DataKeys):
         super().__init__(prefix)
         self._prefix = prefix
         self._clustered = clustered
+        self.settings: Final = f"{prefix}:settings"
         self._user_of = functools.lru_cache(maxsize=16384)(self._make_user_of)
         self._shared = functools.lru_cache(maxsize=1024)(self._make_shared)
 
@@ -250,6 +253,20 @@ class Keys(DataKeys):
             if kind in {"sessions", "session"}:
                 return None
         raise ValueError(key)
+
+    def named(self, name: str) -> list[str]:
+        """Patterns of all keys that an issuer's name is part of; those of jtis first."""
+        kinds = ("jti", "session-cutoff", "client-cutoff")
+        return [
+            *(f"{self._prefix}:{kind}:{name}:*" for kind in kinds),
+            f"{self._prefix}:issuer-cutoff:{name}",
+            f"{self._prefix}:keys:{name}",
+        ]
+
+    def renamed(self, key: str, old: str, new: str) -> str:
+        """One of those keys under another name."""
+        kind, _, value = key.removeprefix(f"{self._prefix}:").partition(":")
+        return f"{self._prefix}:{kind}:{new}{value.removeprefix(old)}"
 
     def of_token(self, claims: Claims, issuer: Issuer) -> "TokenKeys":
         """What must be read to judge a token, in the order of :class:`service.models.Standing`."""

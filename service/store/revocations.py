@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from service.errors import InvalidRequest, StoreUnavailable
+from service.errors import InvalidRequest, StoreRefused, StoreUnavailable
 from service.metrics import Metrics
 from service.models import Issuer, Mark, Number
-from service.rules import FOREVER_MS, cutoff_kept_for, jti_kept_until
+from service.rules import FOREVER_MS, cutoff_kept_for, jti_kept_for, jti_kept_until
 from service.store.acknowledged import Acknowledged, Written
 from service.store.epoch import Known, Stands, new_id
 from service.store.keys import Keys, tag_and_start, user_tag
@@ -62,8 +62,8 @@ class Revocations:
         Returns:
             When it was first listed, in ms.
         """
-        unknown_ms = issuer.max_token_lifetime + issuer.clock_skew + issuer.leeway + 60
-        args = ("" if exp is None else jti_kept_until(issuer, exp), unknown_ms * 1000)
+        _refuse_where_in_conflict(issuer)
+        args = ("" if exp is None else jti_kept_until(issuer, exp), jti_kept_for(issuer))
         key = self._keys.jti(issuer, jti)
         at, until = await self._run("token", "revoke_token", [key], args)
         self.acknowledged.note(Written("revoke_token", (key,), at, until, seq=self._scripts.seq(key)))
@@ -106,6 +106,7 @@ class Revocations:
 
     async def revoke_key(self, issuer: Issuer, kid: str, *, reason: str) -> int:
         """Revoke a signing key for good; returns when that was first done (ms)."""
+        _refuse_where_in_conflict(issuer)
         key = self._keys.revoked_keys(issuer)
         [at] = await self._run("key", "revoke_key", [key], (kid, reason, ""))
         self.remembered.changes += 1
@@ -249,6 +250,7 @@ class Revocations:
         start: int = 0,
         spared: str = "",
     ) -> int:
+        _refuse_where_in_conflict(issuer)
         keep = cutoff_kept_for(issuer)
         script, last = ("revoke_user", spared) if kind == "user" else ("move_cutoff", start)
         args = ("" if before is None else before, keep, reason, AHEAD_MS, last)
@@ -270,3 +272,9 @@ class Revocations:
             raise InvalidRequest("before is further ahead than 5 seconds")
         self._metrics.revocations.labels(kind).inc()
         return tuple(map(int, said))
+
+
+def _refuse_where_in_conflict(issuer: Issuer) -> None:
+    """What were written now would not be found under the issuer's name in the store."""
+    if issuer.history.conflict is not None:
+        raise StoreRefused(issuer.history.conflict)

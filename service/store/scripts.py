@@ -31,6 +31,7 @@ TEXTS: Final = {
     "forget_key": _load("forget_key"),
     "lift_cutoff": _load("user", "lift_cutoff"),
     "set_epoch": _load("set_epoch"),
+    "set_settings": _load("set_settings"),
     "refill": _load("refill"),
     "start_session": _load("user", "session", "start_session"),
     "refresh_session": _load("user", "session", "refresh_session"),

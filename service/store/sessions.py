@@ -113,7 +113,6 @@ class Sessions:
         self._lives: Final = lifetimes
         self._idle_ms: Final = lifetimes.idle * 1000
         self._life_ms: Final = lifetimes.absolute * 1000
-        self._keep_ms: Final = cutoff_kept_for(issuer)
 
     async def start(
         self,
@@ -147,7 +146,7 @@ class Sessions:
                 self._idle_ms,
                 self._life_ms,
                 self._lives.most,
-                self._keep_ms,
+                cutoff_kept_for(self._issuer),
             ],
         )
         if reply[0] == b"blocked":
@@ -176,7 +175,16 @@ class Sessions:
         reply, whole = await self._scripts.call(
             "refresh_session",
             self._keys.of_session(tag, sid),
-            (sid, start, generation, self._idle_ms, self._life_ms, grace, self._keep_ms, *scopes),
+            (
+                sid,
+                start,
+                generation,
+                self._idle_ms,
+                self._life_ms,
+                grace,
+                cutoff_kept_for(self._issuer),
+                *scopes,
+            ),
         )
         said = reply[0]
         if said in {b"rotated", b"repeated"}:
@@ -210,7 +218,7 @@ class Sessions:
             return False
         tag, start = found
         keys = [*self._own_keys(tag, sid), self._keys.sessions(tag)]
-        [at] = await self._scripts.run("end_session", keys, [sid, start, self._keep_ms])
+        [at] = await self._scripts.run("end_session", keys, [sid, start, cutoff_kept_for(self._issuer)])
         self._revocations.session_ended(self._issuer, sid, int(at))
         return True
 

@@ -16,8 +16,10 @@ from service.store.connection import Confirmation, Line, fence
 from service.store.datasets import DataSets, Whole
 from service.store.epoch import DataLoss, DataSet, Epoch, Losses, Reading
 from service.store.fan_out import FanOut
+from service.store.issuers import IssuerRecords
 from service.store.keys import Keys, Tail, tag_and_start
 from service.store.lookups import Lookups
+from service.store.renaming import Renaming
 from service.store.revocations import Revocations
 from service.store.scripts import Scripts
 from service.store.servers import Primary
@@ -95,6 +97,7 @@ class Store:
             )
         self.scripts: Final = Scripts(self._servers, metrics, self._sets.of)
         self.revocations: Final = Revocations(self.scripts, self.keys, issuers, metrics)
+        self.issuer_records: Final = IssuerRecords(self._servers, self.scripts, self.keys, issuers.values())
         self.lookups: Lookups | FanOut
         self.watch: Watch
 
@@ -130,10 +133,12 @@ class Store:
             moved=self._servers.moved,
             lookups=self.lookups,
             revocations=self.revocations,
+            records=self.issuer_records,
             metrics=self._metrics,
             now=self.clocks.now,
             wait_replicas=self._wait_replicas,
         )
+        self.issuer_records.await_reading()
         self.lookups.open()
         self._start(self.watch.run())
         if self._wait_replicas:
@@ -154,6 +159,10 @@ class Store:
         return Sessions(
             self.scripts, self._servers, self.keys, issuer, lifetimes, revocations=self.revocations
         )
+
+    def renaming(self, old: str, new: str) -> Renaming:
+        """What gives an issuer another name."""
+        return Renaming(self._servers, self.scripts, self.keys, self.issuer_records, old=old, new=new)
 
     @property
     def reached(self) -> bool:

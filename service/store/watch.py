@@ -19,6 +19,7 @@ from service.store.connection import fence
 from service.store.datasets import DataSets
 from service.store.epoch import DataSet
 from service.store.fan_out import FanOut
+from service.store.issuers import IssuerRecords
 from service.store.keys import Keys
 from service.store.lookups import Lookups, revoked_keys
 from service.store.revocations import Revocations
@@ -48,6 +49,7 @@ class Watch:
         moved: Callable[[], Awaitable[bool]],
         lookups: Lookups | FanOut,
         revocations: Revocations,
+        records: IssuerRecords,
         metrics: Metrics,
         now: Callable[[], float],
         wait_replicas: int,
@@ -62,6 +64,7 @@ class Watch:
             moved: Whether connections must be made anew, since another server is the primary by now.
             lookups: Touched once a second.
             revocations: What they remember is kept up to date.
+            records: What the store remembers of the issuers; brought together with it.
             metrics: Where to tell.
             now: The service's clock.
             wait_replicas: How many replicas must confirm a change.
@@ -75,6 +78,7 @@ class Watch:
         self._revocations: Final = revocations
         self._remembered: Final = revocations.remembered
         self._acknowledged: Final = revocations.acknowledged
+        self._records = records
         self._metrics = metrics
         self._now = now
         self._wait_replicas = wait_replicas
@@ -105,16 +109,20 @@ class Watch:
                 await self._sets.settle(suspects)
                 await self._sets.settle(await self._look(0))
             await self._remember_keys()
+            await self._records.reconcile()
             await self._look_for_evictions()
             if self._beats % _CHECK_EVERY == 0:
                 await self._check_configuration()
             self._beats += 1
             await self._lookups.touch()
-            self.reached = True
+            self.reached = self.reached or not self._records.conflicts
         except StoreRefused as error:
             not_primary = str(error) if isinstance(error, NotPrimary) else None
             stale = str(error) if isinstance(error, PrimaryStale) else None
-            self.reached = self.reached or any(True for _ in self._sets.known())
+            known = (
+                self._records.read and not self._records.conflicts and any(True for _ in self._sets.known())
+            )
+            self.reached = self.reached or known
         except NoVerdict as error:
             unreachable = str(error)
         self._say("store_unreachable", unreachable)
@@ -176,6 +184,7 @@ class Watch:
         self._say("data_lost", f"data was found missing ({lost})" if lost else None)
         refusals = (data.refusal for data in sets)
         self._say("data_loss_refused", next((why for why in refusals if why is not None), None))
+        self._say("settings_conflict", "; ".join(self._records.conflicts.values()) or None)
         ahead = self._lookups.ahead
         self._metrics.clock_offset.set(ahead)
         self._say(

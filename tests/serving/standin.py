@@ -49,6 +49,9 @@ class StandIn:
     def started(self):
         return os.environ.get("STANDIN") != "waits"
 
+    def conflicts(self):
+        return []
+
     async def close(self):
         sys.stdout.write('{"event": "closed"}\n')
         sys.stdout.flush()

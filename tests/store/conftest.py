@@ -1,6 +1,7 @@
 """The store by itself: on a real server, and its scripts on a stand-in too."""
 
 import contextlib
+import dataclasses
 import time
 import uuid
 
@@ -11,7 +12,7 @@ from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
 
 from service.metrics import Metrics
-from service.models import Issuer
+from service.models import History, Issuer
 from service.store.addresses import address_of
 from service.store.connection import Refused
 from service.store.keys import Keys
@@ -35,7 +36,7 @@ def store_on(valkey, prefix, *, timeout=0.25, now=time.time, wait_replicas=0):
         timeout=timeout,
         wait_replicas=wait_replicas,
         policy="cutoff",
-        issuers=ISSUERS,
+        issuers={iss: dataclasses.replace(issuer, history=History()) for iss, issuer in ISSUERS.items()},
         metrics=Metrics(CollectorRegistry()),
         now=now,
     )

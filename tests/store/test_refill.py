@@ -85,9 +85,9 @@ async def test_all_that_one_process_wrote_stands_again_as_it_stood(changes, seed
         for key, (value, till) in stood.items():
             blocked = isinstance(value, tuple) and value[1]
             if blocked:  # whose user is not known any more: kept as for the most patient issuer
-                assert stands[key][1] > till - 200
+                assert stands[key][1] > till - 3000
             else:
-                assert stands[key][1] == (till and pytest.approx(till, abs=200)), key
+                assert stands[key][1] == (till and pytest.approx(till, abs=3000)), key
 
 
 async def test_what_stands_already_is_not_weakened(changes):

@@ -1,0 +1,7 @@
+-- Sets what is remembered of the issuers where it still is what the caller read.
+-- KEYS: settings, seq, share, epoch.
+-- ARGV: the value as read ('' for none), the new one.
+-- Returns: 1 or 0.
+if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return {0} end
+redis.call('SET', KEYS[1], ARGV[2])
+return {1}
