@@ -6,7 +6,7 @@ BIN := .venv/bin
 COMPILE := $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 	--no-header --no-emit-index-url --no-emit-find-links
 
-.PHONY: help run test test-gateways test-deploy test-monitoring test-instructions lint types bench docs ci lock clean
+.PHONY: help run test fuzz test-gateways test-deploy test-monitoring test-instructions lint types bench docs ci lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -16,6 +16,10 @@ run: .venv/.run ## Run the service; without REVOKER_CONFIG a development set-up 
 
 test: .venv/.dev ## Run all tests
 	$(BIN)/python -m pytest
+
+fuzz: .venv/.dev ## Try the parsers for about a minute; FUZZ_EXAMPLES=15000 for about an hour
+	FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-300} $(BIN)/python -m pytest -m hypothesis --timeout 0 \
+	  tests/rules tests/unit tests/tokens tests/store/test_keys.py tests/store/test_records.py
 
 test-gateways: .venv/.gateways ## Test deploy/gateways on the real programs; nginx and HAProxy come from Debian
 	@for program in nginx haproxy; do \

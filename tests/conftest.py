@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import os
 import re
 import ssl
 import time
@@ -25,9 +26,11 @@ from service.settings import Settings, settle
 from tests import forge
 from tests.servers import Valkey, free_port
 
-hypothesis_settings.register_profile("dev", max_examples=50, deadline=None)
-hypothesis_settings.register_profile("ci", max_examples=300, deadline=None, derandomize=True, print_blob=True)
-hypothesis_settings.load_profile("dev")
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "50"))
+"""Of each property; ``make fuzz`` tries more."""
+
+hypothesis_settings.register_profile("fuzz", max_examples=EXAMPLES, deadline=None, print_blob=True)
+hypothesis_settings.load_profile("fuzz")
 
 OTHER_ISSUER = "https://other.example.com"
 
