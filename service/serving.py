@@ -7,6 +7,7 @@ second one ends the process at once. SIGHUP: the callers are read again.
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import socket
@@ -36,6 +37,9 @@ LINGERING_SECONDS: Final = 2.0
 
 SHUTDOWN_SECONDS: Final = 8.0
 """For requests under way; with the default drain well below the 30 s of Kubernetes."""
+
+GARBAGE: Final = 20_000
+"""Objects made and not yet freed before cycles are looked for: what requests in flight hold is no garbage."""
 
 FIELD_BYTES: Final = 32 * 1024
 """A header with a token of 16 KiB gets through, with room for others' ideas of a limit."""
@@ -181,6 +185,9 @@ async def serve(
         )
         listening()
         if await _unless(told, _until_started(service)):
+            gc.collect()
+            gc.freeze()
+            gc.set_threshold(GARBAGE)
             ready()
         await told.wait()
         service.drain()
