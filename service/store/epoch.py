@@ -166,6 +166,8 @@ class DataSet:
         """
         if known is None or epoch != known.epoch or self.known is None or self.known.epoch != epoch:
             return False
+        if self._settling:  # what is revoked meanwhile raises the numbers
+            return False
         count, own = int(seq or 0), int(share or 0)
         if count < known.seq or own < known.share:
             return False

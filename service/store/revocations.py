@@ -13,7 +13,7 @@ from service.rules import FOREVER_MS, cutoff_kept_for, jti_kept_for, jti_kept_un
 from service.store.acknowledged import Acknowledged, Written
 from service.store.epoch import Known, Stands, new_id
 from service.store.keys import Keys, tag_and_start, user_tag
-from service.store.scripts import Scripts
+from service.store.scripts import PUT_BACK, Scripts
 
 AHEAD_MS: Final = 5000
 """A cutoff dated so far ahead is taken as now; the caller's clock may be a little fast."""
@@ -21,8 +21,6 @@ AHEAD_MS: Final = 5000
 
 _CHUNK: Final = 256
 """Scripts in one write when much is put back: more would keep the server from everybody else."""
-
-_RENEW_S: Final = 1.0
 
 _Call = tuple[str, tuple[str, ...], tuple[object, ...]]
 """A script, its keys and its arguments."""
@@ -177,29 +175,28 @@ class Revocations:
         calls = self._known(part)
         if not calls:
             return None
-        loop, refill = asyncio.get_running_loop(), new_id()
-        await self._mark(part, "begin", refill, 0)
-        renewed, share = loop.time(), 0
+        refill, done = new_id(), 0
+        await self._mark(part, "begin", refill, 0, 0)
         for start in range(0, len(calls), _CHUNK):
             chunk = calls[start : start + _CHUNK]
             try:
-                shown = await self._put_back(chunk)
+                there = await self._put_back(part, chunk, refill, done)
             except StoreUnavailable:  # what took long, or broke off, goes on where the mark is still there
-                if await self._mark(part, "renew", refill, share) is None:
+                if await self._mark(part, "renew", refill, done, done) is None:
                     break
-                shown = await self._put_back(chunk)
-            share = max(share, shown)
-            if loop.time() - renewed > _RENEW_S:
-                renewed = loop.time()
-                if await self._mark(part, "renew", refill, share) is None:
-                    break
-        return functools.partial(self._mark, part, "end", refill, share)
+                there = await self._put_back(part, chunk, refill, done)
+            if not there:
+                break
+            done += 1
+        return functools.partial(self._mark, part, "end", refill, done, done)
 
-    async def _put_back(self, calls: list[_Call]) -> int:
-        """Run scripts in one write; returns this process's share, as they raised it."""
-        replies = await asyncio.gather(*(self._scripts.execute(*call) for call in calls))
+    async def _put_back(self, part: int, calls: list[_Call], refill: str, done: int) -> bool:
+        """Run scripts in one write, then mark that; says whether the mark of the earlier was there."""
+        await asyncio.gather(
+            *(self._scripts.execute(PUT_BACK[script], keys, args) for script, keys, args in calls)
+        )
         self._metrics.refilled_revocations.inc(len(calls))
-        return max(int(reply[-1][1]) for reply in replies)
+        return await self._mark(part, "renew", refill, done, done + 1) is not None
 
     def take_blocks(self, seen: Mapping[int, Mapping[str, int]]) -> None:
         """Take over the blocks of all processes: until when (ms), by the user's tag, in some data sets."""
@@ -212,14 +209,14 @@ class Revocations:
     async def refilling(self, part: int) -> int:
         """How many processes are putting back what they know of one data set."""
         key = self._keys.in_part(part).refills
-        return int((await self._scripts.execute("refill", [key], ("count", "", "")))[0])
+        return int((await self._scripts.execute("refill", [key], ("count",)))[0])
 
-    async def _mark(self, part: int, step: str, refill: str, share: int) -> Known | None:
-        """Mark the data set, or look for the mark: None where that is gone, or a share once so high."""
-        args = (step, self._process, refill)
+    async def _mark(self, part: int, step: str, refill: str, known: int, done: int) -> Known | None:
+        """Mark the data set with how many writes are done; None where fewer than ``known`` were marked."""
+        args = (step, self._process, refill, known, done)
         key = self._keys.in_part(part).refills
-        there, seq, own, epoch = await self._scripts.execute("refill", [key], args)
-        return Known(epoch, int(seq), int(own)) if there and int(own) >= share else None
+        there, seq, share, epoch = await self._scripts.execute("refill", [key], args)
+        return Known(epoch, int(seq), int(share)) if there else None
 
     def _known(self, part: int) -> list[_Call]:
         keep_ms = max(cutoff_kept_for(issuer) for issuer in self._issuers.values())

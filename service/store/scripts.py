@@ -38,6 +38,22 @@ TEXTS: Final = {
     "elevate_session": _load("user", "session", "elevate_session"),
     "end_session": _load("user", "session", "end_session"),
 }
+PUT_BACK: Final = {
+    "revoke_token": "put_back_token",
+    "move_cutoff": "put_back_cutoff",
+    "revoke_user": "put_back_user",
+    "block_user": "put_back_block",
+    "revoke_key": "put_back_key",
+}
+"""Scripts, and the variants of them by which what they wrote is written again."""
+
+TEXTS.update(
+    put_back_token=_load("uncounted", "revoke_token"),
+    put_back_cutoff=_load("uncounted", "move_cutoff"),
+    put_back_user=_load("uncounted", "user", "revoke_user"),
+    put_back_block=_load("uncounted", "user", "block_user"),
+    put_back_key=_load("uncounted", "revoke_key"),
+)
 _DIGESTS: Final = {name: hashlib.sha1(text).hexdigest() for name, text in TEXTS.items()}  # noqa: S324
 
 

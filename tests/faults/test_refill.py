@@ -1,6 +1,7 @@
 """What is known of what was lost is put back before the next verdict, whatever the policy."""
 
 import asyncio
+import shutil
 import time
 
 import pytest
@@ -255,3 +256,38 @@ async def test_an_instance_that_is_at_it_for_too_long_is_told_of(start, own_valk
         client.hset(revoker.service.store.keys.refills, "another", f"id {int(time.time() * 1000) + 9999}")
     with pytest.raises(stores.StoreRefused, match="nothing was accepted"):
         await revoker.service.store.accept()
+
+
+async def test_what_one_instance_puts_back_does_not_hide_the_loss_from_another(start, own_valkey, tmp_path):
+    first, second = await two(start, own_valkey)
+    prefix = first.service.store.keys.epoch.split(":")[0]
+    for _ in range(5):
+        assert (await revoke(first, issued())).status == 200
+    own_valkey.kill()
+    shutil.copytree(own_valkey.folder, tmp_path / "snapshot")
+    own_valkey.start()
+    third = await start(own_valkey, prefix=prefix, new=False)
+    lost = issued()
+    assert (await revoke(third, lost)).status == 200
+    await third.close()
+    await becomes(lambda: answers(first))
+    await becomes(lambda: answers(second))
+    data = first.service.store._sets.data
+    set_epoch, begun, may_end = data._set_epoch, asyncio.Event(), asyncio.Event()
+
+    async def held(*args):
+        begun.set()
+        await may_end.wait()
+        return await set_epoch(*args)
+
+    data._set_epoch = held
+    own_valkey.kill()
+    own_valkey.lose_disk()
+    shutil.copytree(tmp_path / "snapshot", own_valkey.folder, dirs_exist_ok=True)
+    own_valkey.start()
+    await asyncio.wait_for(begun.wait(), 10)
+    await becomes(lambda: answers(second))
+    assert not await second.active(lost)
+    may_end.set()
+    await settled(first, second)
+    assert not await first.active(lost)

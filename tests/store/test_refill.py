@@ -131,10 +131,19 @@ async def test_a_mark_says_whether_all_went_into_one_data_set(changes):
     stands = await changes.revocations.write_back(0)
     assert await changes.revocations.refilling(0) == 1
     shown = await stands()
-    assert (shown.seq, shown.share, shown.epoch) == (2, 2, b"")
+    assert (shown.seq, shown.share, shown.epoch) == (1, 1, b""), "what is put back is not counted"
     assert await changes.revocations.refilling(0) == 0
     stands = await changes.revocations.write_back(0)
     await lose(changes)
+    assert await stands() is None
+
+
+async def test_a_mark_of_fewer_writes_is_of_another_data_set(changes):
+    await changes.revocations.revoke_token(MAIN, "1", None)
+    stands = await changes.revocations.write_back(0)
+    [(process, mark)] = (await changes.client.hgetall(changes.keys.refills)).items()
+    refill, _, at = mark.split()
+    await changes.client.hset(changes.keys.refills, process, b"%b 0 %b" % (refill, at))
     assert await stands() is None
 
 
