@@ -1,8 +1,8 @@
 """A network between processes of this machine: relays that delay, hold back or reset what passes.
 
 One child process relays for all; it is told what to do over its standard input. A relay that is made for
-a *party* tells its clients apart by the variable ``NETWORK_PARTY`` of their environment, so a partition can
-separate some of them from a server and leave others their way. It finds them in ``/proc``: Linux only.
+a *party* tells its clients apart by their processes, so a partition can separate some of them from a server
+and leave others their way. It finds them in ``/proc``: Linux only.
 """
 
 import asyncio
@@ -10,16 +10,17 @@ import collections
 import contextlib
 import json
 import os
+import re
 import selectors
 import socket
 import struct
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, Self
 
-PARTY = "NETWORK_PARTY"
 ANYBODY = "*"
 
 State = Literal["pass", "hold", "reset"]
@@ -27,6 +28,9 @@ State = Literal["pass", "hold", "reset"]
 
 _HELD = 1 << 20
 """Bytes that a direction keeps before its sender is made to wait."""
+
+_RECOGNIZED_S = 0.5
+"""Within which it must be said whose a process is that has connected."""
 
 
 class Network:
@@ -63,6 +67,10 @@ class Network:
     def lead(self, relay: int, port: int, *, party: str = "") -> None:
         """Let a relay lead to another server from now on; its connections are reset."""
         self._tell(act="lead", relay=relay, port=port, party=party)
+
+    def belongs(self, pid: int, party: str) -> None:
+        """Say whose a process is, before it connects to anything, or shortly after."""
+        self._tell(act="belongs", pid=pid, party=party)
 
     def between(self, sender: str, receiver: str, state: State = "pass", *, delay: float = 0.0) -> None:
         """What becomes of all that one party sends to another, whichever of them connected.
@@ -113,6 +121,7 @@ class _End(asyncio.Protocol):
     def __init__(self) -> None:
         self.transport: asyncio.Transport | None = None
         self.outbound: _Direction | None = None
+        self.early: list[bytes] = []
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -122,6 +131,8 @@ class _End(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self.outbound is not None:
             self.outbound.put(data)
+        else:
+            self.early.append(data)
 
     def connection_lost(self, _: Exception | None) -> None:
         self.transport = None
@@ -189,8 +200,11 @@ class _Connection:
         self.server = _End()
         self.client = client
         self.there = _Direction(client, self.server, relay.delay)
+        self.there.open = False
         self.back = _Direction(self.server, client, relay.delay)
         client.outbound, self.server.outbound = self.there, self.back
+        for data in client.early:
+            self.there.put(data)
         self._connect: asyncio.Task[None] | None = None
 
     def govern(self, rules: _Rules, relay: "_Relay") -> bool:
@@ -203,7 +217,7 @@ class _Connection:
         self.there.extra, self.back.extra = there_delay, back_delay
         self.there.open = there == "pass" and self.server.transport is not None
         self.back.open = back == "pass"
-        if there == back == "pass" and self.server.transport is None and self._connect is None:
+        if there == back == "pass" and self._connect is None and self.client.transport is not None:
             self._connect = asyncio.create_task(self._connected(rules, relay))
         self.there.move()
         self.back.move()
@@ -227,15 +241,16 @@ class _Connection:
 
     @property
     def over(self) -> bool:
-        connecting = self._connect is None or not self._connect.done()
+        connecting = self._connect is not None and not self._connect.done()
         return self.client.transport is None and self.server.transport is None and not connecting
 
 
 class _Relay:
     """Listens on one port for one server."""
 
-    def __init__(self, rules: _Rules, port: int, party: str, delay: float) -> None:
+    def __init__(self, rules: _Rules, parties: "_Parties", port: int, party: str, delay: float) -> None:
         self.rules = rules
+        self.parties = parties
         self.port = port
         self.party = party
         self.delay = delay
@@ -250,8 +265,15 @@ class _Relay:
 
     def accept(self, client: _End) -> None:
         assert client.transport is not None
-        peer = client.transport.get_extra_info("peername")
-        sender = _parties.of(peer[1], self.listening) if self.party and peer else ""
+        if self.party:
+            port = client.transport.get_extra_info("peername")[1]
+            self.parties.recognize((port, self.listening), lambda sender: self._begin(client, sender))
+        else:
+            self._begin(client, "")
+
+    def _begin(self, client: _End, sender: str) -> None:
+        if client.transport is None:
+            return
         self.connections = {each for each in self.connections if not each.over}
         connection = _Connection(self, client, sender)
         if connection.govern(self.rules, self):
@@ -277,59 +299,62 @@ class _Accepted(_End):
 
 
 class _Parties:
-    """Finds out which process is at the other end of a connection, and its name in the environment."""
+    """Finds out which processes are at the other ends of connections; of many at once, which is slow."""
 
     def __init__(self) -> None:
         self._names: dict[int, str] = {}
+        self._waiting: list[tuple[float, tuple[int, int], Callable[[str], None]]] = []
+        self._looking = False
 
-    def of(self, client_port: int, server_port: int) -> str:
-        inode = _inode(client_port, server_port)
-        if inode is None:
-            return ""
-        known = [pid for pid, name in self._names.items() if name]
-        for pid in known:
-            if _holds(pid, inode):
-                return self._names[pid]
-        running = {int(each.name) for each in Path("/proc").iterdir() if each.name.isdigit()}
-        self._names = {pid: name for pid, name in self._names.items() if pid in running and name}
-        for pid in running - set(self._names):
-            if name := _party(pid):
-                self._names[pid] = name
-                if _holds(pid, inode):
-                    return name
-        return ""
+    def belongs(self, pid: int, party: str) -> None:
+        self._names[pid] = party
 
+    def recognize(self, ports: tuple[int, int], found: Callable[[str], None]) -> None:
+        """Call back with the party at the first of two ports; with nothing where nobody says who it is."""
+        loop = asyncio.get_running_loop()
+        self._waiting.append((loop.time() + _RECOGNIZED_S, ports, found))
+        if not self._looking:
+            self._looking = True
+            loop.call_soon(self._look)
 
-def _inode(client_port: int, server_port: int) -> str | None:
-    with Path("/proc/net/tcp").open() as lines:
-        next(lines)
-        for line in lines:
-            parts = line.split()
-            if parts[1].endswith(f":{client_port:04X}") and parts[2].endswith(f":{server_port:04X}"):
-                return parts[9]
-    return None
+    def _look(self) -> None:
+        loop = asyncio.get_running_loop()
+        began, inodes, owners = loop.time(), _inodes(), self._owners()
+        waiting, self._waiting = self._waiting, []
+        for due, ports, found in waiting:
+            name = owners.get(inodes.get(ports, b""), "")
+            if name or due < began:
+                found(name)
+            else:
+                self._waiting.append((due, ports, found))
+        self._looking = bool(self._waiting)
+        if self._looking:
+            loop.call_later(0.02 + 3 * (loop.time() - began), self._look)
 
-
-def _holds(pid: int, inode: str) -> bool:
-    wanted = f"socket:[{inode}]"
-    with contextlib.suppress(OSError), os.scandir(f"/proc/{pid}/fd") as entries:
-        for entry in entries:
-            with contextlib.suppress(OSError):
-                if os.readlink(entry.path) == wanted:  # noqa: PTH115  # a Path each would take twice as long
-                    return True
-    return False
-
-
-def _party(pid: int) -> str:
-    try:
-        environ = Path(f"/proc/{pid}/environ").read_bytes()
-    except OSError:
-        return ""
-    start = f"{PARTY}=".encode()
-    return next((each[len(start) :].decode() for each in environ.split(b"\0") if each.startswith(start)), "")
+    def _owners(self) -> dict[bytes, str]:
+        """Whose each socket is, by its inode."""
+        owners = {}
+        for pid, name in list(self._names.items()):
+            try:
+                for each in os.listdir(f"/proc/{pid}/fd"):  # noqa: PTH208  # a Path each would take too long
+                    with contextlib.suppress(OSError):
+                        owners[os.readlink(f"/proc/{pid}/fd/{each}".encode())] = name  # noqa: PTH115  # too
+            except OSError:
+                del self._names[pid]
+        return owners
 
 
-_parties = _Parties()
+_LIVING = re.compile(
+    rb"[0-9A-F]{8}:([0-9A-F]{4}) [0-9A-F]{8}:([0-9A-F]{4}) 0[1-6] \S+ \S+ \S+ +\d+ +\d+ ([1-9]\d*) "
+)
+
+
+def _inodes() -> dict[tuple[int, int], bytes]:
+    """Sockets by their ports, their own and the other end's, as links in ``/proc`` name them."""
+    return {
+        (int(own, 16), int(other, 16)): b"socket:[%b]" % inode
+        for own, other, inode in _LIVING.findall(Path("/proc/net/tcp").read_bytes())
+    }
 
 
 class _Orders:
@@ -337,15 +362,19 @@ class _Orders:
 
     def __init__(self) -> None:
         self._rules = _Rules()
+        self._parties = _Parties()
         self._relays: dict[int, _Relay] = {}
 
     async def carry_out(self, order: dict[str, Any]) -> Any:
         act = order.pop("act")
         if act == "relay":
-            relay = _Relay(self._rules, order["port"], order["party"], order["delay"])
+            relay = _Relay(self._rules, self._parties, order["port"], order["party"], order["delay"])
             port = await relay.listen(order["listen"])
             self._relays[port] = relay
             return port
+        if act == "belongs":
+            self._parties.belongs(**order)
+            return None
         if act == "lead":
             relay = self._relays[order["relay"]]
             relay.port, relay.party = order["port"], order["party"]

@@ -1,7 +1,6 @@
 """A real Valkey of one's own, that can be killed, hung, emptied and brought back."""
 
 import contextlib
-import os
 import secrets
 import signal
 import socket
@@ -29,7 +28,6 @@ class Valkey:
         self.folder = folder
         self.port = port or free_port()
         self.options = options
-        self.environ: dict[str, str] = {}
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -45,10 +43,13 @@ class Valkey:
             [str(get_binary_path()), *self.arguments()],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            env={**os.environ, **self.environ},
         )
+        self.begun(self.process.pid)
         self.await_answer()
         return self
+
+    def begun(self, pid: int) -> None:
+        """Called with the id of each process that was started."""
 
     def arguments(self) -> list[str]:
         return [

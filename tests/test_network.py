@@ -1,7 +1,6 @@
 """The network that the fault tests and the bench stand on does what it says."""
 
 import contextlib
-import os
 import socket
 import subprocess
 import sys
@@ -10,7 +9,7 @@ import time
 
 import pytest
 
-from bench.network import PARTY, Network
+from bench.network import Network
 
 ECHO = """
 import socket, sys
@@ -60,14 +59,14 @@ def server():
 class Client:
     """A process of a party that asks, and says what it heard."""
 
-    def __init__(self, port, party, patience=0.3):
+    def __init__(self, network, port, party, patience=0.3):
         self.process = subprocess.Popen(
             [sys.executable, "-c", ECHO, str(port), str(patience)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, PARTY: party},
         )
+        network.belongs(self.process.pid, party)
 
     def ask(self, line):
         self.process.stdin.write(line + "\n")
@@ -104,7 +103,7 @@ def test_a_delay_is_kept_each_way_and_not_overshot_by_much(network, server):
 
 def test_a_partition_holds_back_one_party_and_not_the_other(network, server):
     relay = network.relay(server, party="store")
-    with Client(relay, "one") as one, Client(relay, "two") as two:
+    with Client(network, relay, "one") as one, Client(network, relay, "two") as two:
         assert one.ask("1") == "1"
         assert two.ask("2") == "2"
         network.between("one", "store", "hold")
@@ -116,7 +115,7 @@ def test_a_partition_holds_back_one_party_and_not_the_other(network, server):
 
 def test_an_answer_can_be_held_back_alone(network, server):
     relay = network.relay(server, party="store")
-    with Client(relay, "one") as one:
+    with Client(network, relay, "one") as one:
         assert one.ask("1") == "1"
         network.between("store", "one", "hold")
         assert one.ask("2") == "nothing"
@@ -126,18 +125,18 @@ def test_an_answer_can_be_held_back_alone(network, server):
 
 def test_a_reset_ends_what_there_is_and_what_comes(network, server):
     relay = network.relay(server, party="store")
-    with Client(relay, "one") as one:
+    with Client(network, relay, "one") as one:
         assert one.ask("1") == "1"
         network.between("*", "store", "reset")
         assert one.ask("2") in {"reset", "closed"}
-    with Client(relay, "one") as again:
+    with Client(network, relay, "one") as again:
         assert again.ask("1") in {"reset", "closed"}
 
 
 def test_a_connection_made_during_a_partition_stands_once_it_is_over(network, server):
     relay = network.relay(server, party="store")
     network.between("*", "store", "hold")
-    with Client(relay, "one", patience=0.1) as one:
+    with Client(network, relay, "one", patience=0.1) as one:
         assert one.ask("1") == "nothing"
         network.heal()
         assert one.ask("2") == "1"

@@ -6,13 +6,13 @@ everything that passes between two of them can be held back. Their names are the
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import redis
 
-from bench.network import PARTY, Network
+from bench.network import Network
 from tests.servers import Valkey, free_port
 
 NAME = "main"
@@ -38,6 +38,7 @@ class Node(Valkey):
 
     def __init__(self, network: Network, name: str, folder: Path, *options: str) -> None:
         super().__init__(folder / name)
+        self._network = network
         self.name = name
         self.public = network.relay(self.port, party=name)
         self.follows: Node | None = None
@@ -46,7 +47,9 @@ class Node(Valkey):
             *("--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", "1", "--repl-timeout", "5"),
             *options,
         )
-        self.environ = {PARTY: name}
+
+    def begun(self, pid: int) -> None:
+        self._network.belongs(pid, self.name)
 
     def arguments(self) -> list[str]:
         followed = ["--replicaof", "127.0.0.1", str(self.follows.public)] if self.follows else []
@@ -119,6 +122,11 @@ class Replicated:
         node.follows = None
         self.network.lead(self._front, node.port, party=node.name)
 
+    def replace(self, node: Node) -> None:
+        """See to it that the best replica takes the place of a primary that is gone."""
+        replicas = [each for each in self.replicas if each.up]
+        self.promote(max(replicas, key=lambda each: int(each.info("replication")["slave_repl_offset"])))
+
     def revive(self, node: Node) -> None:
         """Start a server that was killed; it follows whoever is primary now."""
         node.follows = None if node is self.primary else self.primary
@@ -136,8 +144,11 @@ class _Sentinel(Valkey):
         super().__init__(folder / name)
         self.name = name
         self.public = network.relay(self.port, party=name)
-        self.environ = {PARTY: name}
+        self._network = network
         self._watched = watched
+
+    def begun(self, pid: int) -> None:
+        self._network.belongs(pid, self.name)
 
     def arguments(self) -> list[str]:
         config = self.folder / "sentinel.conf"
@@ -201,15 +212,14 @@ class Sentinels(Replicated):
         port = max(votes, key=votes.count)
         return next(node for node in self.nodes if node.public == port)
 
-    def await_promotion(self, seconds: float = 30) -> Node:
-        """Wait until another server is primary, takes itself for one, and the Sentinels say so."""
+    def replace(self, node: Node) -> None:
+        """Wait until another server takes itself for the primary, and the Sentinels say so."""
 
         def promoted() -> Node | None:
             elected = self.elected()
-            return elected if elected is not self.primary and elected.primary else None
+            return elected if elected is not node and elected.primary else None
 
-        self.primary = until(promoted, "promotion", seconds)
-        return self.primary
+        self.primary = until(promoted, "promotion")
 
     def stop(self) -> None:
         for each in self.sentinels:
@@ -323,7 +333,17 @@ class Cluster:
             return False
         return node.primary or node.in_step
 
-    def move_slots(self, source: Node, target: Node, slots: range) -> None:
+    def replace(self, node: Node) -> None:
+        """Wait until one of its replicas has taken the place of a primary."""
+        witnesses = [each for each in self.nodes if each is not node and each.up]
+
+        def promoted() -> bool:
+            seen = [self.primaries(each) for each in witnesses]
+            return all(node not in each and len(each) == self._primaries for each in seen)
+
+        until(promoted, "promotion")
+
+    def move_slots(self, source: Node, target: Node, slots: Iterable[int]) -> None:
         """Move slots with all their keys, one after the other, as ``--cluster reshard`` does."""
         ids = self.id_of(source), self.id_of(target)
         with source.client() as here, target.client() as there:

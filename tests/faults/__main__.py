@@ -1,0 +1,167 @@
+"""Break the store under load for as long as one likes, and check that every acknowledged revocation holds.
+
+    python -m tests.faults --topology sentinel --nemesis elect --count 20
+    python -m tests.faults --topology replicated --seconds 600 --seed 7
+
+Ends with status 1 where a rule was broken; the history, the logs of all servers and those of the instances
+are kept then. A row for the table of docs/reliability.md stands at the end of each kind of fault.
+"""
+
+import argparse
+import asyncio
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from bench.network import Network
+from tests.faults import history, nemesis
+from tests.faults.campaign import Campaign, Plan
+from tests.faults.history import Fault, Introspected, Record, Revoked, Violation, outage
+
+HEAD = (
+    "| topology | fault | `wait_replicas` | `data_loss` | times | acknowledged | violations "
+    "| no verdicts, median (max) | after the promotion | no acknowledgements, median (max) | cut off |\n"
+    "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"
+)
+
+
+async def carry_out(
+    run: Campaign, deeds: list[str], *, seconds: float = 0.0, count: int = 0, quiet: bool = False
+) -> list[Violation]:
+    """Commit deeds under load, so many of each or at random for some time; returns what was violated."""
+    began = time.monotonic()
+    async with run.clients as clients:
+        await clients.recovered({each.name for each in run.instances}, began, 20)
+        await asyncio.sleep(0.3)
+        chosen = iter([name for _ in range(count) for name in deeds])
+        while name := next(chosen, None) if count else run.rng.choice(deeds):
+            if not quiet:
+                print(f"{time.monotonic() - began:7.1f} s  {name}", flush=True)
+            await nemesis.commit(run, name)
+            await asyncio.sleep(run.rng.uniform(0.2, 0.8))
+            if not count and time.monotonic() - began > seconds:
+                break
+        await clients.stop()
+        await clients.introspect_all()
+    run.note_cutoffs()
+    return [*history.check(run.history), *_never_recovered(run.history), *_failed(run)]
+
+
+def _never_recovered(records: list[Record]) -> list[Violation]:
+    return [
+        Violation("did not recover", (each,))
+        for each in records
+        if isinstance(each, Fault) and each.recovered == float("inf")
+    ]
+
+
+def _failed(run: Campaign) -> list[Violation]:
+    """What instances wrote where nothing should be written, or logged as unforeseen."""
+    told = [each.errors() for each in run.instances]
+    told += [
+        str(line) for each in run.instances for line in each.lines() if "failed" in str(line.get("event"))
+    ]
+    return [Violation(f"an instance failed: {each[-2000:]}", ()) for each in told if each]
+
+
+def rows(run: Campaign, violations: list[Violation]) -> list[str]:
+    """A row of the table for each kind of fault; what was violated counts in every one."""
+    plan, records = run.plan, run.history
+    acknowledged = sum(isinstance(each, Revoked) and each.status == 200 for each in records)
+    cutoffs = [each for each in records if isinstance(each, history.Cutoff) and each.finding == "cutoff"]
+    told = []
+    faults = [each for each in records if isinstance(each, Fault)]
+    for name in dict.fromkeys(each.name for each in faults):
+        these = [each for each in faults if each.name == name]
+        silent = [outage(records, Introspected, each.start, each.recovered) for each in these]
+        deaf = [outage(records, Revoked, each.start, each.recovered) for each in these]
+        late = [after_promotion(records, each) for each in these if each.promoted is not None]
+        cut = sum(any(each.start <= cutoff.found <= each.recovered for cutoff in cutoffs) for each in these)
+        told.append(
+            f"| {plan.topology} | {name} | {plan.wait_replicas} of {plan.replicas} | {plan.data_loss} "
+            f"| {len(these)} | {acknowledged} | {len(violations)} | {_spread(silent)} "
+            f"| {_spread(late) if late else '–'} | {_spread(deaf)} | {cut} |"
+        )
+    return told
+
+
+def after_promotion(records: list[Record], fault: Fault) -> float:
+    """How long after the promotion an instance still gave no verdict."""
+    assert fault.promoted is not None
+    last = [
+        each.end
+        for each in records
+        if isinstance(each, Introspected)
+        and each.status != 200
+        and fault.start <= each.end
+        and each.start <= fault.recovered
+    ]
+    return max(0.0, max(last, default=0.0) - fault.promoted)
+
+
+def _spread(seconds: list[float]) -> str:
+    return f"{statistics.median(seconds):.2f} s ({max(seconds):.2f} s)"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.faults",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="faults:\n"
+        + "\n".join(
+            f"  {name:17} {each.says}\n{'':20}({', '.join(sorted(each.topologies))})"
+            for name, each in nemesis.DEEDS.items()
+        ),
+    )
+    parser.add_argument("--topology", choices=nemesis.ALL, default="single")
+    parser.add_argument("--nemesis", help="faults, separated by commas (default: all that can happen there)")
+    parser.add_argument("--seconds", type=float, default=60, help="for which to go on (default 60)")
+    parser.add_argument(
+        "--count", type=int, default=0, help="commit each fault so often, instead of --seconds"
+    )
+    parser.add_argument("--seed", type=int, default=int(time.time()), help="of all that is chosen at random")
+    parser.add_argument("--replicas", type=int, default=1, help="of each primary (default 1)")
+    parser.add_argument("--wait-replicas", type=int, help="the setting (default: 1 where there are replicas)")
+    parser.add_argument("--data-loss", choices=("cutoff", "refuse", "ignore"), default="cutoff")
+    parser.add_argument("--instances", type=int, default=2, help="of the service (default 2)")
+    parser.add_argument("--mutant", default="", help="break the service so (tests/faults/mutants.py)")
+    asked = parser.parse_args()
+    deeds = asked.nemesis.split(",") if asked.nemesis else nemesis.possible(asked.topology)
+    if unknown := set(deeds) - set(nemesis.possible(asked.topology)):
+        parser.error(f"--nemesis: not on a {asked.topology} topology: {', '.join(sorted(unknown))}")
+    alone = asked.topology == "single"
+    plan = Plan(
+        topology=asked.topology,
+        replicas=0 if alone else asked.replicas,
+        wait_replicas=(0 if alone else 1) if asked.wait_replicas is None else asked.wait_replicas,
+        data_loss=asked.data_loss,
+        instances=asked.instances,
+        seed=asked.seed,
+        mutant=asked.mutant,
+    )
+    print(f"seed {plan.seed}")
+    folder = Path(tempfile.mkdtemp(prefix="revoker-faults-"))
+    with Network() as network:
+        run = Campaign(plan, network, folder)
+        try:
+            run.start()
+            violations = asyncio.run(carry_out(run, deeds, seconds=asked.seconds, count=asked.count))
+        finally:
+            run.stop()
+    print(HEAD, *rows(run, violations), sep="\n")
+    for each in violations[:10]:
+        print(each)
+    if violations:
+        history.write(run.history, folder / "history.ndjson")
+        print(f"{len(violations)} violations; seed {plan.seed}; all is kept in {folder}")
+        return 1
+    shutil.rmtree(folder)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

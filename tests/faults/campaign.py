@@ -1,0 +1,248 @@
+"""Servers, instances of the service and clients on a network, and the history of what they went through."""
+
+import contextlib
+import json
+import random
+import signal
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from bench.network import Network
+from service.callers import digest
+from tests import forge
+from tests.conftest import SECRETS
+from tests.faults import mutants
+from tests.faults.clients import Clients
+from tests.faults.history import Absent, Cutoff, Fault, Isolated, Record
+from tests.processes import Process
+from tests.servers import free_port
+from tests.topologies import Cluster, Replicated, Sentinels
+
+_CONFIG = """\
+[server]
+port = {port}
+drain_seconds = 0
+
+[redis]
+url = "{url}"
+wait_replicas = {wait_replicas}
+
+[revocation]
+data_loss = "{data_loss}"
+
+[[issuers]]
+name = "main"
+issuer = "{issuer}"
+audiences = ["{audience}"]
+algorithms = ["ES256"]
+jwks_file = "{jwks}"
+
+[[callers]]
+name = "gateway"
+secret_sha256 = ["{gateway}"]
+scopes = ["introspect"]
+
+[[callers]]
+name = "admin"
+secret_sha256 = ["{admin}"]
+scopes = ["introspect", "revoke"]
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a campaign is made of.
+
+    Attributes:
+        topology: ``single``, ``replicated``, ``sentinel`` or ``cluster``.
+        replicas: Of each primary.
+        mutant: A way in which the service is broken (:mod:`tests.faults.mutants`); empty: none.
+    """
+
+    topology: str
+    replicas: int = 1
+    wait_replicas: int = 1
+    data_loss: str = "cutoff"
+    instances: int = 2
+    seed: int = 0
+    mutant: str = ""
+
+
+class Instance:
+    """The service as a process; it can be killed, stopped and started again on the same port."""
+
+    def __init__(
+        self, name: str, network: Network, folder: Path, *, config: str, url: str, mutant: str, replica: str
+    ) -> None:
+        self.name = name
+        self._environ = {mutants.REPLICA: replica}
+        self._network = network
+        self.url = url
+        self._folder = folder
+        self._config = folder / f"{name}.toml"
+        self._config.write_text(config)
+        self._module = ("tests.faults.mutants", mutant) if mutant else ("service",)
+        self._lives: list[Process] = []
+        self.running = False
+
+    @property
+    def pid(self) -> int:
+        return int(self._lives[-1].pid)
+
+    def init(self) -> None:
+        """Declare the store new."""
+        folder = self._folder / "init"
+        folder.mkdir()
+        with Process(folder, "-m", "service", "store", "init", "--config", self._config) as command:
+            self._network.belongs(command.pid, self.name)
+            assert command.status() == 0, (folder / "err").read_text() + (folder / "out").read_text()
+
+    def start(self) -> None:
+        folder = self._folder / f"{self.name}-{len(self._lives) + 1}"
+        folder.mkdir()
+        command = ("-m", *self._module, "serve", "--config", self._config)
+        process = Process(folder, *command, **self._environ)
+        process.__enter__()
+        self._network.belongs(process.pid, self.name)
+        self._lives.append(process)
+        process.logged("listening")
+        self.running = True
+
+    def kill(self) -> None:
+        self.running = False
+        if self._lives:
+            self._lives[-1].__exit__()
+
+    def tell(self, which: signal.Signals) -> None:
+        self._lives[-1].tell(which)
+
+    def lines(self) -> list[dict[str, Any]]:
+        """All that it has logged in all its lives; a line that a SIGKILL broke off is left out."""
+        found = []
+        for each in self._lives:
+            for line in each.out.read_text().splitlines():
+                with contextlib.suppress(ValueError):
+                    found.append(json.loads(line))
+        return [line for line in found if isinstance(line, dict)]
+
+    def errors(self) -> str:
+        return "".join(each.err.read_text() for each in self._lives)
+
+
+class Campaign:
+    """What the nemesis has in its hands."""
+
+    def __init__(self, plan: Plan, network: Network, folder: Path) -> None:
+        self.plan = plan
+        self.network = network
+        self.folder = folder
+        self.rng = random.Random(f"{plan.seed} nemesis")
+        self.history: list[Record] = []
+        self.topology = _topology(plan, network, folder)
+        self.instances = [self._instance(name) for name in "abcdefgh"[: plan.instances]]
+        self.clients = Clients(
+            {each.name: each.url for each in self.instances},
+            rng=random.Random(f"{plan.seed} clients"),
+            history=self.history,
+        )
+
+    def _instance(self, name: str) -> Instance:
+        port = free_port()
+        jwks = self.folder / "main.jwks"
+        jwks.write_text(json.dumps(forge.jwks(forge.ec_key("main-1"))))
+        config = _CONFIG.format(
+            port=port,
+            url=self.topology.url,
+            wait_replicas=self.plan.wait_replicas,
+            data_loss=self.plan.data_loss,
+            issuer=forge.ISSUER,
+            audience=forge.AUDIENCE,
+            jwks=jwks,
+            **{name: digest(SECRETS[name]) for name in ("gateway", "admin")},
+        )
+        url = f"http://127.0.0.1:{port}"
+        return Instance(
+            name, self.network, self.folder, config=config, url=url, mutant=self.plan.mutant,
+            replica=f"redis://127.0.0.1:{self.topology.nodes[-1].port}/0",
+        )  # fmt: skip
+
+    def start(self) -> None:
+        self.topology.start()
+        self.instances[0].init()
+        for each in self.instances:
+            each.start()
+
+    def stop(self) -> None:
+        for each in self.instances:
+            with contextlib.suppress(Exception):
+                each.tell(signal.SIGCONT)
+            each.kill()
+        self.topology.stop()
+
+    @contextlib.asynccontextmanager
+    async def fault(self, name: str) -> AsyncIterator["Deed"]:
+        """Note a fault: the block breaks something and puts it right; then the service must recover."""
+        deed = Deed(start=time.monotonic())
+        yield deed
+        healed = time.monotonic()
+        try:
+            names = {each.name for each in self.instances if each.running}
+            recovered = await self.clients.recovered(names, healed, RECOVERY_S)
+        except TimeoutError:
+            recovered = float("inf")
+        self.history.append(Fault(name, deed.start, healed, recovered, deed.promoted))
+
+    @contextlib.contextmanager
+    def absent(self, instance: Instance) -> Any:
+        """An instance may leave requests unanswered in this block, and shortly after."""
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            self.history.append(Absent(instance.name, start, time.monotonic() + 0.5))
+
+    @contextlib.contextmanager
+    def isolated(self, *instances: Instance) -> Any:
+        """In this block these instances may acknowledge nothing."""
+        start = time.monotonic()
+        yield
+        self.history.extend(Isolated(each.name, start, time.monotonic()) for each in instances)
+
+    def note_cutoffs(self) -> None:
+        """Add to the history what instances logged about data that they found missing."""
+        ahead = time.time() - time.monotonic()
+        for instance in self.instances:
+            for line in instance.lines():
+                if line.get("cutoff_ms"):
+                    at = datetime.fromisoformat(line["timestamp"]).timestamp() - ahead
+                    finding = str(line.get("policy") or line.get("finding"))
+                    self.history.append(Cutoff(at, line["cutoff_ms"] / 1000, finding))
+
+
+RECOVERY_S = 30.0
+"""For the service to work again after all was put right."""
+
+
+@dataclass
+class Deed:
+    """A fault that is under way."""
+
+    start: float
+    promoted: float | None = field(default=None)
+
+
+def _topology(plan: Plan, network: Network, folder: Path) -> Replicated | Sentinels | Cluster:
+    match plan.topology:
+        case "single":
+            return Replicated(network, folder)
+        case "replicated":
+            return Replicated(network, folder, replicas=plan.replicas)
+        case "sentinel":
+            return Sentinels(network, folder, replicas=plan.replicas)
+        case "cluster":
+            return Cluster(network, folder, replicas=plan.replicas)
+    raise ValueError(plan.topology)

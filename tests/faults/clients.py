@@ -1,0 +1,214 @@
+"""Clients of several instances that revoke and introspect at random, and write down what they hear."""
+
+import asyncio
+import collections
+import contextlib
+import json
+import random
+import time
+import uuid
+from typing import Any, Self
+
+import aiohttp
+
+from tests import forge
+from tests.conftest import SECRETS
+from tests.faults.history import KINDS, Introspected, Kind, Record, Revoked, Token
+
+PATIENCE_S = 3.0
+"""After which a client no longer waits for an answer."""
+
+LIFETIME_S = 7200
+
+_ENDPOINTS: dict[Kind, str] = {
+    "jti": "/revoke",
+    "sub": "/revoke-user",
+    "sid": "/revoke-session",
+    "client_id": "/revoke-client",
+}
+_WEIGHTS = (12, 3, 3, 2)
+
+
+class Tokens:
+    """Makes tokens: a few of each user, session and client, so a cutoff covers some and not others."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self._rng = rng
+        self._run = uuid.uuid4().hex[:8]
+        self._made = 0
+
+    def fresh(self) -> Token:
+        self._made += 1
+        number, now = self._made, time.time()
+        return Token(
+            f"{self._run}-{number}",
+            f"user-{self._run}-{number // 3}",
+            f"sid-{self._run}-{number // 2}",
+            f"client-{self._run}-{number // 7}",
+            now,
+            now + LIFETIME_S,
+        )
+
+
+def claims(token: Token) -> dict[str, Any]:
+    return {
+        "iss": forge.ISSUER,
+        **{kind: getattr(token, kind) for kind in KINDS},
+        "iat": token.iat,
+        "exp": token.exp,
+    }
+
+
+class Clients:
+    """Keeps instances busy; ``urls`` are theirs by name.
+
+    Attributes:
+        history: What was heard.
+        acknowledged: One token for each revocation that was answered 200.
+    """
+
+    def __init__(
+        self,
+        urls: dict[str, str],
+        *,
+        rng: random.Random,
+        history: list[Record],
+        each: int = 3,
+        pause: float = 0.02,
+    ) -> None:
+        self._urls = urls
+        self._rng = rng
+        self._tokens = Tokens(rng)
+        self._each = each
+        self._pause = pause
+        self._tasks: list[asyncio.Task[None]] = []
+        self._untouched: collections.deque[Token] = collections.deque(maxlen=200)
+        self._unsure: collections.deque[tuple[Token, Kind]] = collections.deque(maxlen=50)
+        self.history = history
+        self.acknowledged: list[Token] = []
+
+    async def __aenter__(self) -> Self:
+        self._http = aiohttp.ClientSession(
+            timeout=aiohttp.ClientTimeout(total=PATIENCE_S), connector=aiohttp.TCPConnector(limit=0)
+        )
+        self._untouched.extend(self._tokens.fresh() for _ in range(20))
+        self._tasks = [
+            asyncio.create_task(self._client(name)) for name in self._urls for _ in range(self._each)
+        ]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+        await self._http.close()
+
+    async def stop(self) -> None:
+        """No more requests at random; a client that failed fails here."""
+        tasks, self._tasks = self._tasks, []
+        for task in tasks:
+            task.cancel()
+        for task in tasks:
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+    async def _client(self, instance: str) -> None:
+        while True:
+            await asyncio.sleep(self._rng.expovariate(1 / self._pause))
+            if self._rng.random() < 0.3:
+                await self._revoke_one(instance)
+            else:
+                await self.introspect(instance, self._asked_for())
+
+    def _asked_for(self) -> Token:
+        chance = self._rng.random()
+        if chance < 0.45 and self.acknowledged:
+            recent = self._rng.random() < 0.6
+            return self._rng.choice(self.acknowledged[-30:] if recent else self.acknowledged)
+        if chance < 0.8:
+            return self._rng.choice(self._untouched)
+        token = self._tokens.fresh()
+        self._untouched.append(token)
+        return token
+
+    async def _revoke_one(self, instance: str) -> None:
+        if self._unsure and self._rng.random() < 0.5:
+            token, kind = self._unsure.popleft()
+        else:
+            token = self._rng.choice(self._untouched) if self._rng.random() < 0.3 else self._tokens.fresh()
+            [kind] = self._rng.choices(KINDS, _WEIGHTS)
+        if await self.revoke(instance, token, kind):
+            if self._rng.random() < 0.5:
+                await self.introspect(self._rng.choice(list(self._urls)), token)
+        else:
+            self._unsure.append((token, kind))
+
+    async def revoke(self, instance: str, token: Token, kind: Kind) -> bool:
+        """Whether it was acknowledged."""
+        value = getattr(token, kind)
+        body = {"iss": forge.ISSUER, kind: value, **({"exp": token.exp} if kind == "jti" else {})}
+        start = time.monotonic()
+        status, answer = await self._post(instance, _ENDPOINTS[kind], body, "admin")
+        iat_after = answer.get("iat_after")
+        self.history.append(Revoked(start, time.monotonic(), instance, kind, value, status, iat_after))
+        if status != 200:
+            return False
+        self.acknowledged.append(token)
+        with contextlib.suppress(ValueError):
+            self._untouched.remove(token)
+        return True
+
+    async def introspect(self, instance: str, token: Token) -> None:
+        start = time.monotonic()
+        status, answer = await self._post(instance, "/introspect", claims(token), "gateway")
+        self.history.append(
+            Introspected(start, time.monotonic(), instance, token, status, answer.get("active"))
+        )
+
+    async def introspect_all(self) -> None:
+        """Ask every instance for every token that was ever acknowledged to be revoked."""
+        for instance in self._urls:
+            for first in range(0, len(self.acknowledged), 500):
+                tokens = self.acknowledged[first : first + 500]
+                start = time.monotonic()
+                status, answer = await self._post(
+                    instance, "/introspect/batch", {"tokens": list(map(claims, tokens))}, "gateway"
+                )
+                end = time.monotonic()
+                results = answer.get("results", [{}] * len(tokens))
+                self.history += [
+                    Introspected(start, end, instance, token, status, result.get("active"))
+                    for token, result in zip(tokens, results, strict=True)
+                ]
+
+    async def _post(
+        self, instance: str, path: str, body: dict[str, Any], caller: str
+    ) -> tuple[int | None, dict[str, Any]]:
+        auth = aiohttp.encode_basic_auth(caller, SECRETS[caller])
+        try:
+            async with self._http.post(
+                self._urls[instance] + path, json=body, headers={"Authorization": auth}
+            ) as response:
+                text = await response.read()
+        except (aiohttp.ClientError, TimeoutError):
+            return None, {}
+        return response.status, json.loads(text) if text else {}
+
+    async def recovered(self, names: set[str], since: float, seconds: float) -> float:
+        """When each of the instances had answered both kinds of requests with 200 again, from ``since`` on.
+
+        Raises:
+            TimeoutError: one did not.
+        """
+        wanted = {(kind, name) for kind in (Revoked, Introspected) for name in names}
+        seen = len(self.history)
+        async with asyncio.timeout(seconds):
+            while wanted:
+                await asyncio.sleep(0.02)
+                fresh, seen = self.history[seen:], len(self.history)
+                wanted -= {
+                    (type(record), record.instance)
+                    for record in fresh
+                    if isinstance(record, Revoked | Introspected)
+                    and record.status == 200
+                    and record.start >= since
+                }
+        return time.monotonic()

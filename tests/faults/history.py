@@ -1,0 +1,255 @@
+"""What clients asked and heard while faults happened, and what must hold of it.
+
+Pure: a history can be written down and judged again. Times are seconds by one monotonic clock, except those
+inside of tokens and cutoffs, which are seconds UTC.
+"""
+
+import bisect
+import collections
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+FINDING_S = 1.0
+"""A finding takes effect a little before it is logged."""
+
+SKEW_S = 2.0
+"""The issuer's ``clock_skew``: how far before its ``iat`` a cutoff already covers a token."""
+
+Kind = Literal["jti", "sub", "sid", "client_id"]
+KINDS: tuple[Kind, ...] = ("jti", "sub", "sid", "client_id")
+
+
+class Token(msgspec.Struct, frozen=True):
+    """What a token's claims say that bears on the verdict."""
+
+    jti: str
+    sub: str
+    sid: str
+    client_id: str
+    iat: float
+    exp: float
+
+
+class Revoked(msgspec.Struct, frozen=True, tag=True):
+    """An attempt to revoke; ``status`` is None where no answer came.
+
+    Attributes:
+        iat_after: As answered for cutoffs: a later ``iat`` is not covered.
+    """
+
+    start: float
+    end: float
+    instance: str
+    kind: Kind
+    value: str
+    status: int | None
+    iat_after: float | None = None
+
+
+class Introspected(msgspec.Struct, frozen=True, tag=True):
+    """An introspection; ``active`` is None where the answer held no verdict, whatever its status."""
+
+    start: float
+    end: float
+    instance: str
+    token: Token
+    status: int | None
+    active: bool | None = None
+
+
+class Cutoff(msgspec.Struct, frozen=True, tag=True):
+    """The service found data missing at ``found``: nothing issued up to ``at`` (UTC) is active any more."""
+
+    found: float
+    at: float
+    finding: str
+
+
+class Absent(msgspec.Struct, frozen=True, tag=True):
+    """An instance was killed or stopped: it may leave requests unanswered."""
+
+    instance: str
+    start: float
+    end: float
+
+
+class Isolated(msgspec.Struct, frozen=True, tag=True):
+    """An instance could not reach enough servers: it may acknowledge nothing."""
+
+    instance: str
+    start: float
+    end: float
+
+
+class Fault(msgspec.Struct, frozen=True, tag=True):
+    """One deed of the nemesis.
+
+    Attributes:
+        healed: When what was broken had been put right.
+        recovered: When every instance had given a verdict and acknowledged a revocation again.
+        promoted: When another server had become primary, where one did.
+    """
+
+    name: str
+    start: float
+    healed: float
+    recovered: float
+    promoted: float | None = None
+
+
+Record = Revoked | Introspected | Cutoff | Absent | Isolated | Fault
+
+
+class Violation(msgspec.Struct, frozen=True):
+    """A rule that was broken, and the records that show it."""
+
+    rule: str
+    records: tuple[Record, ...]
+
+    def __str__(self) -> str:
+        return f"{self.rule}: " + "; ".join(map(repr, self.records))
+
+
+class _Claim:
+    """All that was asked against one jti, user, session or client."""
+
+    def __init__(self) -> None:
+        self.attempted = float("inf")
+        self.acknowledged: list[Revoked] = []
+
+
+class _Standing:
+    """What must and what may stand against tokens."""
+
+    def __init__(self, history: Iterable[Record]) -> None:
+        self._claims: dict[tuple[Kind, str], _Claim] = collections.defaultdict(_Claim)
+        for record in history:
+            if isinstance(record, Revoked):
+                claim = self._claims[record.kind, record.value]
+                if record.status == 200:
+                    claim.acknowledged.append(record)
+                else:
+                    claim.attempted = min(claim.attempted, record.start)
+        for claim in self._claims.values():
+            claim.acknowledged.sort(key=lambda each: each.end)
+
+    def acknowledged(self, token: Token, before: float) -> Revoked | None:
+        """A revocation of the token that was answered 200 before a time."""
+        return next(
+            (
+                each
+                for claim in self._against(token)
+                for each in claim.acknowledged[: bisect.bisect_left(claim.acknowledged, before, key=_end)]
+                if covers(each, token)
+            ),
+            None,
+        )
+
+    def attempted(self, token: Token, before: float) -> bool:
+        """Whether a revocation that may have been stored before a time may cover the token."""
+        return any(
+            claim.attempted < before
+            or any(each.start < before and covers(each, token) for each in claim.acknowledged)
+            for claim in self._against(token)
+        )
+
+    def _against(self, token: Token) -> Iterator[_Claim]:
+        for kind in KINDS:
+            if (claim := self._claims.get((kind, getattr(token, kind)))) is not None:
+                yield claim
+
+
+def _end(record: Revoked) -> float:
+    return record.end
+
+
+def covers(revoked: Revoked, token: Token) -> bool:
+    """Whether an acknowledged revocation covers a token of its jti, user, session or client."""
+    return revoked.kind == "jti" or token.iat <= (revoked.iat_after or 0.0)
+
+
+def check(history: list[Record]) -> list[Violation]:
+    """Every violation of:
+
+    - after a 200 to a revocation, no introspection that starts later says active;
+    - what nobody tried to revoke is never inactive, unless the policy for lost data cut it off;
+    - only a 200 carries a verdict, and always does; the only other answer is 503;
+    - an instance that runs answers;
+    - an instance that can not reach enough servers acknowledges nothing.
+    """
+    standing = _Standing(history)
+    cutoffs = [each for each in history if isinstance(each, Cutoff)]
+    absences = [each for each in history if isinstance(each, Absent)]
+    isolations = [each for each in history if isinstance(each, Isolated)]
+    found = []
+    for record in history:
+        if not isinstance(record, Revoked | Introspected):
+            continue
+        if record.status is None and not any(_during(record, each) for each in absences):
+            found.append(Violation("no answer", (record,)))
+        if record.status not in {200, 503, None}:
+            found.append(Violation("an answer that is neither 200 nor 503", (record,)))
+        if isinstance(record, Revoked):
+            if record.status == 200:
+                found += [
+                    Violation("acknowledged while isolated", (record, each))
+                    for each in isolations
+                    if each.instance == record.instance and each.start < record.start < record.end < each.end
+                ]
+            continue
+        if (record.active is not None) != (record.status == 200):
+            found.append(Violation("a verdict and a status that do not agree", (record,)))
+        elif record.active:
+            if (revoked := standing.acknowledged(record.token, record.start)) is not None:
+                found.append(Violation("revoked and active", (revoked, record)))
+        elif record.active is False and not (
+            standing.attempted(record.token, record.end)
+            or any(
+                each.found - FINDING_S < record.end and record.token.iat - SKEW_S <= each.at
+                for each in cutoffs
+            )
+        ):
+            found.append(Violation("never revoked and not active", (record,)))
+    return found
+
+
+def _during(record: Revoked | Introspected, absence: Absent) -> bool:
+    return absence.instance == record.instance and record.start < absence.end and record.end > absence.start
+
+
+def outage(history: list[Record], kind: type[Revoked | Introspected], start: float, end: float) -> float:
+    """The longest time, of any instance, from its first answer that was no 200 to the last such.
+
+    Only what was asked within the interval counts; instances that were absent then are left out.
+    """
+    spans: dict[str, tuple[float, float]] = {}
+    absent = {
+        each.instance
+        for each in history
+        if isinstance(each, Absent) and each.end > start and each.start < end
+    }
+    for record in history:
+        if (
+            isinstance(record, kind)
+            and record.status != 200
+            and start <= record.end
+            and record.start <= end
+            and record.instance not in absent
+        ):
+            first, last = spans.get(record.instance, (record.start, record.end))
+            spans[record.instance] = min(first, record.start), max(last, record.end)
+    return max((last - first for first, last in spans.values()), default=0.0)
+
+
+def write(history: list[Record], path: Path) -> None:
+    """One JSON document a line."""
+    path.write_bytes(b"\n".join(map(msgspec.json.encode, history)))
+
+
+def read(path: Path) -> list[Record]:
+    """A history that was written down."""
+    decode = msgspec.json.Decoder(Record).decode
+    return [decode(line) for line in path.read_bytes().splitlines()]

@@ -1,0 +1,62 @@
+"""The service, broken in a way that the checker must notice.
+
+    python -m tests.faults.mutants MUTANT serve --config PATH
+
+Nothing of it is in the service: a mutant replaces parts of it before it starts.
+"""
+
+import os
+import sys
+from collections.abc import Callable
+
+from service import __main__ as command
+from service.store import coalescing, epoch, lookups
+from service.store.addresses import address_of
+
+REPLICA = "FAULTS_REPLICA"
+"""The environment variable with the URL of the server that ``reads-replica`` reads."""
+
+
+def reads_replica() -> None:
+    """Lookups coalesce as ever, and leave for a replica."""
+    init = lookups.Lookups.__init__
+
+    def elsewhere(self, address, **parts):
+        init(self, address_of(os.environ[REPLICA], timeout=address.timeout), **parts)
+
+    lookups.Lookups.__init__ = elsewhere
+    coalescing.Coalescing._distrust = lambda *_: None
+
+
+def ignores_epoch() -> None:
+    """Whatever data set is read or written to counts as the known one."""
+    epoch.DataSet.confirms = lambda self, known, *_: known is not None
+    epoch.DataSet.wrote = lambda *_: True
+
+
+def ignores_seq() -> None:
+    """The epoch is compared, the numbers of revocations are not."""
+    missing = epoch.DataSet._missing
+
+    def confirms(self, known, stood, *_):
+        return known is not None and self.known is not None and known.epoch == stood == self.known.epoch
+
+    def wrote(self, before, stood, *_):
+        return before is None or self.known is None or self.known.epoch == stood
+
+    def only_epoch(self, reading, found):
+        return None if self.known and self.known.epoch == reading.epoch else missing(self, reading, found)
+
+    epoch.DataSet.confirms, epoch.DataSet.wrote, epoch.DataSet._missing = confirms, wrote, only_epoch
+
+
+MUTANTS: dict[str, Callable[[], None]] = {
+    "reads-replica": reads_replica,
+    "ignores-epoch": ignores_epoch,
+    "ignores-seq": ignores_seq,
+}
+
+
+if __name__ == "__main__":
+    MUTANTS[sys.argv.pop(1)]()
+    command.main()

@@ -1,0 +1,333 @@
+"""What is done to servers, instances and the network between them; each deed is put right again."""
+
+import asyncio
+import contextlib
+import shutil
+import signal
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from tests.faults.campaign import Campaign, Deed, Instance
+from tests.topologies import Cluster, Node, Replicated, Sentinels
+
+Act = Callable[[Campaign, Deed], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Deeds:
+    """A kind of fault: what it does, in words, and where it can happen."""
+
+    act: Act
+    topologies: frozenset[str]
+    says: str
+
+
+DEEDS: dict[str, Deeds] = {}
+ALL = ("single", "replicated", "sentinel", "cluster")
+WITH_REPLICAS = ("replicated", "sentinel", "cluster")
+
+
+def deed(name: str, *topologies: str) -> Callable[[Act], Act]:
+    def enter(act: Act) -> Act:
+        says = " ".join((act.__doc__ or "").split())
+        DEEDS[name] = Deeds(act, frozenset(topologies), says)
+        return act
+
+    return enter
+
+
+def possible(topology: str) -> list[str]:
+    return [name for name, each in DEEDS.items() if topology in each.topologies]
+
+
+async def commit(run: Campaign, name: str) -> None:
+    """Do one deed, and wait until the service has recovered from it."""
+    async with run.fault(name) as done:
+        await DEEDS[name].act(run, done)
+
+
+def _one_primary(run: Campaign) -> Node:
+    topology = run.topology
+    return run.rng.choice(topology.primaries()) if isinstance(topology, Cluster) else topology.primary
+
+
+def _replicas(run: Campaign, primary: Node) -> list[Node]:
+    topology = run.topology
+    return topology.replicas_of(primary) if isinstance(topology, Cluster) else topology.replicas
+
+
+async def _pause(run: Campaign, least: float, most: float) -> None:
+    await asyncio.sleep(run.rng.uniform(least, most))
+
+
+async def _healthy(run: Campaign) -> None:
+    await asyncio.to_thread(run.topology.await_health)
+
+
+def _between(run: Campaign, some: list[str], others: list[str], state: str) -> None:
+    for one in some:
+        for other in others:
+            run.network.between(one, other, state)
+            run.network.between(other, one, state)
+
+
+@deed("kill", *ALL)
+async def kill(run: Campaign, _: Deed) -> None:
+    """SIGKILL of a primary, which comes back at once with all that it had on disk."""
+    node = _one_primary(run)
+    node.kill()
+    await _pause(run, 0.0, 0.4)
+    await asyncio.to_thread(node.start)
+    await _healthy(run)
+
+
+@deed("hang", *ALL)
+async def hang(run: Campaign, _: Deed) -> None:
+    """SIGSTOP of a primary for less time than it takes to be replaced."""
+    node = _one_primary(run)
+    node.hang()
+    await _pause(run, 0.1, 1.0)
+    node.resume()
+    await _healthy(run)
+
+
+@deed("flush", *ALL)
+async def flush(run: Campaign, _: Deed) -> None:
+    """FLUSHALL of a primary."""
+    with _one_primary(run).client() as client:
+        await asyncio.to_thread(client.flushall)
+
+
+@deed("empty", *ALL)
+async def empty(run: Campaign, _: Deed) -> None:
+    """SIGKILL of a primary, which comes back at once with an empty disk."""
+    node = _one_primary(run)
+    node.kill()
+    _lose(run, node)
+    await asyncio.to_thread(node.start)
+    await _healthy(run)
+
+
+def _lose(run: Campaign, node: Node) -> None:
+    """All of its data, but not what it knows of its cluster."""
+    shutil.rmtree(node.folder / "appendonlydir", ignore_errors=True)
+
+
+@deed("snapshot", *ALL)
+async def snapshot(run: Campaign, _: Deed) -> None:
+    """A primary comes back with the data that it had a second ago."""
+    node = _one_primary(run)
+    kept = run.folder / "snapshot"
+    shutil.rmtree(kept, ignore_errors=True)
+    await asyncio.to_thread(shutil.copytree, node.folder / "appendonlydir", kept)
+    await _pause(run, 0.5, 1.5)
+    node.kill()
+    _lose(run, node)
+    shutil.copytree(kept, node.folder / "appendonlydir")
+    await asyncio.to_thread(node.start)
+    await _healthy(run)
+
+
+@deed("cut-off", *ALL)
+async def cut_off(run: Campaign, _: Deed) -> None:
+    """Nothing passes between a primary and the instances for a while."""
+    names = [each.name for each in run.instances]
+    _between(run, names, [_one_primary(run).name], "hold")
+    await _pause(run, 0.3, 1.2)
+    run.network.heal()
+
+
+@deed("cut-off-one", *ALL)
+async def cut_off_one(run: Campaign, _: Deed) -> None:
+    """Nothing passes between a primary and one instance for a while, one way or both."""
+    instance, node = run.rng.choice(run.instances).name, _one_primary(run).name
+    for pair in run.rng.choice(
+        [((instance, node),), ((node, instance),), ((instance, node), (node, instance))]
+    ):
+        run.network.between(*pair, "hold")
+    await _pause(run, 0.3, 1.2)
+    run.network.heal()
+
+
+@deed("reset", *ALL)
+async def reset(run: Campaign, _: Deed) -> None:
+    """Every connection to the primary ends by an RST, and so do new ones for a moment."""
+    run.network.between("*", _one_primary(run).name, "reset")
+    await _pause(run, 0.0, 0.2)
+    run.network.heal()
+
+
+@deed("slow", *ALL)
+async def slow(run: Campaign, _: Deed) -> None:
+    """All that instances and a primary send each other is late, up to beyond the time-out."""
+    late, node = run.rng.uniform(0.02, 0.3), _one_primary(run).name
+    for each in run.instances:
+        run.network.between(each.name, node, delay=late)
+        run.network.between(node, each.name, delay=late)
+    await _pause(run, 0.5, 1.5)
+    run.network.heal()
+
+
+@deed("kill-instance", *ALL)
+async def kill_instance(run: Campaign, _: Deed) -> None:
+    """SIGKILL of an instance of the service, which is started again."""
+    instance = run.rng.choice(run.instances)
+    with run.absent(instance):
+        instance.kill()
+        await _pause(run, 0.0, 0.5)
+        await asyncio.to_thread(instance.start)
+
+
+@deed("hang-instance", *ALL)
+async def hang_instance(run: Campaign, _: Deed) -> None:
+    """SIGSTOP of an instance of the service for a while."""
+    instance = run.rng.choice(run.instances)
+    with run.absent(instance):
+        instance.tell(signal.SIGSTOP)
+        await _pause(run, 0.2, 1.5)
+        instance.tell(signal.SIGCONT)
+
+
+@deed("cut-replicas", *WITH_REPLICAS)
+async def cut_replicas(run: Campaign, _: Deed) -> None:
+    """Nothing passes between a primary and its replicas: with ``wait_replicas`` nothing is acknowledged."""
+    node = _one_primary(run)
+    _between(run, [node.name], [each.name for each in _replicas(run, node)], "hold")
+    whole = run.plan.wait_replicas > 0 and run.plan.topology != "cluster"
+    if whole:
+        with run.isolated(*run.instances):
+            await _pause(run, 0.5, 1.2)
+    else:
+        await _pause(run, 0.5, 1.2)
+    run.network.heal()
+    await _healthy(run)
+
+
+@deed("lag", *WITH_REPLICAS)
+async def lag(run: Campaign, _: Deed) -> None:
+    """What a primary sends to its replicas is late."""
+    node = _one_primary(run)
+    for each in _replicas(run, node):
+        run.network.between(node.name, each.name, delay=run.rng.uniform(0.02, 0.1))
+    await _pause(run, 1.0, 2.0)
+    run.network.heal()
+
+
+@deed("failover", *WITH_REPLICAS)
+async def failover(run: Campaign, done: Deed) -> None:
+    """SIGKILL of a primary while its replicas lag, or are in step; one of them takes its place."""
+    first = _one_primary(run)
+    await _strike(run, first)
+    await asyncio.to_thread(run.topology.replace, first)
+    done.promoted = time.monotonic()
+    await asyncio.to_thread(run.topology.revive, first)
+    await _healthy(run)
+
+
+@deed("blackout", *WITH_REPLICAS)
+async def blackout(run: Campaign, done: Deed) -> None:
+    """SIGKILL of a primary while its replicas lag, or are in step, and of every instance; all come back."""
+    first = _one_primary(run)
+    with contextlib.ExitStack() as stack:
+        for each in run.instances:
+            stack.enter_context(run.absent(each))
+        await _strike(run, first, also=run.instances)
+        await asyncio.to_thread(run.topology.replace, first)
+        done.promoted = time.monotonic()
+        for each in run.instances:
+            await asyncio.to_thread(each.start)
+    await asyncio.to_thread(run.topology.revive, first)
+    await _healthy(run)
+
+
+async def _strike(run: Campaign, primary: Node, *, also: Sequence[Instance] = ()) -> None:
+    """Kill a primary, so that what was on its way to the replicas is lost, and instances with it."""
+    names = [each.name for each in _replicas(run, primary)]
+    if run.rng.random() < 0.8:
+        _between(run, [primary.name], names, "hold")
+        await _pause(run, 0.05, 0.3)
+    primary.kill()
+    for each in also:
+        each.kill()
+    _between(run, [primary.name], names, "reset")
+    run.network.heal()
+
+
+@deed("empty-replica", "replicated")
+async def empty_replica(run: Campaign, done: Deed) -> None:
+    """A replica that has lost its disk, and is cut off from its primary, takes its place."""
+    topology = run.topology
+    assert isinstance(topology, Replicated)
+    first, replica = topology.primary, run.rng.choice(topology.replicas)
+    _between(run, [first.name], [replica.name], "reset")
+    replica.kill()
+    _lose(run, replica)
+    await asyncio.to_thread(replica.start)
+    await _pause(run, 0.1, 0.5)
+    first.kill()
+    topology.promote(replica)
+    done.promoted = time.monotonic()
+    run.network.heal()
+    await asyncio.to_thread(topology.revive, first)
+    await _healthy(run)
+
+
+@deed("depose", "sentinel", "cluster")
+async def depose(run: Campaign, done: Deed) -> None:
+    """SIGSTOP of a primary until a replica has taken its place; then it goes on, and knows of nothing."""
+    first = _one_primary(run)
+    first.hang()
+    await asyncio.to_thread(run.topology.replace, first)
+    done.promoted = time.monotonic()
+    first.resume()
+    await _healthy(run)
+
+
+@deed("minority", "sentinel", "cluster")
+async def minority(run: Campaign, done: Deed) -> None:
+    """A primary, one instance and one Sentinel are cut off from all others, who promote a replica."""
+    await _divided(run, done, replicas_too=True)
+
+
+@deed("half-minority", "sentinel", "cluster")
+async def half_minority(run: Campaign, done: Deed) -> None:
+    """As ``minority``, but the primary and its replicas can still talk to each other."""
+    await _divided(run, done, replicas_too=False)
+
+
+async def _divided(run: Campaign, done: Deed, *, replicas_too: bool) -> None:
+    topology, first, alone = run.topology, _one_primary(run), run.rng.choice(run.instances)
+    sentinels = topology.sentinels if isinstance(topology, Sentinels) else []
+    here = [
+        first.name,
+        alone.name,
+        *[each.name for each in run.rng.sample(sentinels, min(1, len(sentinels)))],
+    ]
+    parties = [each.name for each in (*topology.nodes, *sentinels, *run.instances)]
+    _between(run, here, [name for name in parties if name not in here], "hold")
+    if not replicas_too:
+        _between(run, [first.name], [each.name for each in _replicas(run, first)], "pass")
+    await asyncio.sleep(0.3)  # what was under way before may still be acknowledged
+    with run.isolated(*([alone] if replicas_too and run.plan.wait_replicas else [])):
+        await asyncio.to_thread(topology.replace, first)
+        done.promoted = time.monotonic()
+        await _pause(run, 1.0, 4.0)
+    run.network.heal()
+    await _healthy(run)
+
+
+@deed("reshard", "cluster")
+async def reshard(run: Campaign, _: Deed) -> None:
+    """Some slots move from one primary to another, with all their keys."""
+    topology = run.topology
+    assert isinstance(topology, Cluster)
+    source, target = run.rng.sample(topology.primaries(), 2)
+    slots = [
+        slot
+        for first, *last in topology.seen_by(source)[source.public]["slots"]
+        for slot in range(int(first), int((last or [first])[0]) + 1)
+    ]
+    begin = run.rng.randrange(len(slots))
+    await asyncio.to_thread(topology.move_slots, source, target, slots[begin : begin + 40])
+    await _healthy(run)

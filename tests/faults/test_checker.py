@@ -1,0 +1,51 @@
+"""The checker finds what it is made to find: each way of breaking the service leads to violations."""
+
+import asyncio
+
+import pytest
+
+from bench.network import Network
+from tests.faults.__main__ import carry_out
+from tests.faults.campaign import Campaign, Plan
+
+SEED = 1
+
+pytestmark = pytest.mark.timeout(240)
+
+
+def violations(folder, deeds, *, count=1, **plan):
+    print(f"seed {SEED}")
+    with Network() as network:
+        run = Campaign(Plan(seed=SEED, **plan), network, folder)
+        try:
+            run.start()
+            return asyncio.run(carry_out(run, deeds, count=count, quiet=True))
+        finally:
+            run.stop()
+
+
+@pytest.mark.parametrize(
+    ("deeds", "plan"),
+    [
+        (["lag"], {"topology": "replicated", "wait_replicas": 0, "mutant": "reads-replica"}),
+        (["flush"], {"topology": "single", "wait_replicas": 0, "mutant": "ignores-epoch"}),
+        (["snapshot"], {"topology": "single", "wait_replicas": 0, "mutant": "ignores-seq"}),
+        (["blackout"], {"topology": "replicated", "wait_replicas": 0}),
+    ],
+    ids=["a replica is read", "the epoch is ignored", "the numbers are ignored", "no replica confirms"],
+)
+def test_what_lets_revoked_tokens_through_is_found(tmp_path, deeds, plan):
+    assert "revoked and active" in {each.rule for each in violations(tmp_path, deeds, **plan)}
+
+
+@pytest.mark.parametrize(
+    ("deeds", "plan"),
+    [
+        (["lag", "blackout"], {"topology": "replicated", "wait_replicas": 1}),
+        (["flush", "snapshot"], {"topology": "single", "wait_replicas": 0}),
+    ],
+    ids=["replicas confirm", "lost data is noticed"],
+)
+def test_nothing_is_found_in_the_same_where_nothing_is_broken(tmp_path, deeds, plan):
+    found = violations(tmp_path, deeds, **plan)
+    assert not found, "\n".join(map(str, found[:10]))

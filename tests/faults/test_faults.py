@@ -1,0 +1,34 @@
+"""A quarter of a minute of faults on each topology; ``python -m tests.faults`` goes on for longer."""
+
+import asyncio
+import time
+
+import pytest
+
+from bench.network import Network
+from tests.faults import nemesis
+from tests.faults.__main__ import carry_out
+from tests.faults.campaign import Campaign, Plan
+
+SECONDS = 15
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("topology", ["single", "replicated", "sentinel", "cluster"])
+def test_every_acknowledged_revocation_holds_through_faults(tmp_path, topology):
+    alone = topology == "single"
+    plan = Plan(
+        topology=topology,
+        replicas=0 if alone else 1,
+        wait_replicas=0 if alone else 1,
+        seed=int(time.time()),
+    )
+    print(f"python -m tests.faults --topology {topology} --seconds {SECONDS} --seed {plan.seed}")
+    with Network() as network:
+        run = Campaign(plan, network, tmp_path)
+        try:
+            run.start()
+            violations = asyncio.run(carry_out(run, nemesis.possible(topology), seconds=SECONDS))
+        finally:
+            run.stop()
+    assert not violations, "\n".join(map(str, violations[:10]))

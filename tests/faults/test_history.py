@@ -1,0 +1,133 @@
+"""The checker on histories made by hand: it finds each violation, and nothing in what is allowed."""
+
+import msgspec
+import pytest
+
+from tests.faults.history import (
+    Absent,
+    Cutoff,
+    Introspected,
+    Isolated,
+    Revoked,
+    Token,
+    check,
+    outage,
+    read,
+    write,
+)
+
+TOKEN = Token("jti-1", "user-1", "sid-1", "client-1", 1000.0, 2000.0)
+OTHER = Token("jti-2", "user-2", "sid-2", "client-2", 1000.0, 2000.0)
+
+
+def introspected(start, end, *, active, token=TOKEN, status=200, instance="a"):
+    return Introspected(start, end, instance, token, status, active)
+
+
+def revoked(start, end, kind="jti", *, status=200, iat_after=None, instance="a"):
+    return Revoked(start, end, instance, kind, getattr(TOKEN, kind), status, iat_after)
+
+
+def rules(*history):
+    return [each.rule for each in check(list(history))]
+
+
+KINDS = [("jti", None), ("sub", 1001.0), ("sid", 1001.0), ("client_id", 1001.0)]
+
+
+@pytest.mark.parametrize(("kind", "iat_after"), KINDS)
+def test_what_was_revoked_is_never_active_afterwards_at_any_instance(kind, iat_after):
+    known = revoked(1, 2, kind, iat_after=iat_after)
+    assert rules(known, introspected(2.1, 3, active=True, instance="b")) == ["revoked and active"]
+    assert rules(introspected(2.1, 3, active=True, instance="b"), known) == ["revoked and active"]
+
+
+@pytest.mark.parametrize(("kind", "iat_after"), KINDS)
+def test_what_is_revoked_may_be_active_until_that_is_acknowledged(kind, iat_after):
+    for active in (True, False):
+        assert rules(revoked(1, 2, kind, iat_after=iat_after), introspected(1.9, 3, active=active)) == []
+        for status in (503, None):
+            unsure = revoked(1, 2, kind, status=status)
+            assert rules(Absent("a", 1, 2), unsure, introspected(2.1, 3, active=active)) == []
+
+
+@pytest.mark.parametrize(("kind", "iat_after"), KINDS)
+def test_an_older_acknowledgement_counts_whatever_came_later(kind, iat_after):
+    history = [
+        revoked(1, 2, kind, iat_after=iat_after),
+        revoked(3, 4, kind, status=503),
+        revoked(5, 9, kind, iat_after=iat_after),
+        introspected(6, 7, active=True),
+    ]
+    assert rules(*history) == ["revoked and active"]
+
+
+def test_a_cutoff_says_itself_which_tokens_it_covers():
+    early = revoked(1, 2, "sub", iat_after=999.0)
+    assert rules(early, introspected(3, 4, active=True)) == []
+    assert rules(early, introspected(3, 4, active=False)) == ["never revoked and not active"]
+
+
+def test_what_nobody_revoked_is_active():
+    assert rules(introspected(1, 2, active=False)) == ["never revoked and not active"]
+    assert rules(revoked(3, 4), introspected(1, 2, active=False)) == ["never revoked and not active"]
+    assert rules(revoked(1, 2), introspected(1, 2, active=False, token=OTHER)) == [
+        "never revoked and not active"
+    ]
+    assert rules(introspected(1, 2, active=True)) == []
+
+
+def test_a_loss_cuts_off_what_was_issued_before_it_and_from_then_on():
+    covering, earlier = Cutoff(5, 1000.0, "cutoff"), Cutoff(5, 997.0, "cutoff")
+    assert rules(covering, introspected(6, 7, active=False)) == []
+    assert rules(covering, introspected(3, 4, active=False)) == ["never revoked and not active"]
+    assert rules(earlier, introspected(6, 7, active=False)) == ["never revoked and not active"]
+    assert rules(covering, revoked(1, 2), introspected(6, 7, active=True)) == ["revoked and active"]
+
+
+def test_no_verdict_is_a_503_without_one():
+    assert rules(introspected(1, 2, active=None, status=503)) == []
+    for active in (True, False):
+        assert rules(introspected(1, 2, active=active, status=503)) == [
+            "a verdict and a status that do not agree"
+        ]
+    assert rules(introspected(1, 2, active=None)) == ["a verdict and a status that do not agree"]
+    assert rules(introspected(1, 2, active=None, status=500)) == ["an answer that is neither 200 nor 503"]
+    assert rules(revoked(1, 2, status=500)) == ["an answer that is neither 200 nor 503"]
+
+
+def test_an_instance_that_runs_answers():
+    unanswered = introspected(1, 2, active=None, status=None)
+    assert rules(unanswered) == ["no answer"]
+    assert rules(unanswered, Absent("a", 1.5, 3)) == []
+    assert rules(unanswered, Absent("b", 1.5, 3)) == ["no answer"]
+    assert rules(unanswered, Absent("a", 2.5, 3)) == ["no answer"]
+
+
+def test_an_isolated_instance_acknowledges_nothing():
+    assert rules(Isolated("a", 1, 4), revoked(2, 3)) == ["acknowledged while isolated"]
+    assert rules(Isolated("a", 1, 4), revoked(2, 3, status=503)) == []
+    assert rules(Isolated("a", 1, 4), revoked(2, 5)) == [], "it may have been healed by then"
+    assert rules(Isolated("a", 1, 4), revoked(2, 3, instance="b")) == []
+
+
+def test_an_outage_lasts_from_the_first_failure_of_an_instance_to_its_last():
+    history = [
+        introspected(0.0, 0.5, active=None, status=503),
+        introspected(1.0, 1.5, active=None, status=503),
+        introspected(1.6, 1.7, active=True),
+        introspected(2.0, 2.5, active=None, status=503),
+        introspected(1.9, 3.5, active=None, status=503, instance="b"),
+        introspected(1.0, 9.0, active=None, status=None, instance="c"),
+        Absent("c", 1, 9),
+    ]
+    assert outage(history, Introspected, 0.8, 9.0) == pytest.approx(1.6)
+    assert outage(history, Introspected, 4.0, 9.0) == 0.0
+    assert outage(history, Revoked, 0.0, 9.0) == 0.0
+
+
+def test_a_history_can_be_written_down(tmp_path):
+    history = [revoked(1, 2, "sub", iat_after=1.5), introspected(3, 4, active=True), Cutoff(1, 2, "cutoff")]
+    write(history, tmp_path / "history")
+    assert read(tmp_path / "history") == history
+    assert msgspec.json.encode(history[0]).startswith(b'{"type":"Revoked"')
