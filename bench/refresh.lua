@@ -23,7 +23,8 @@ function request()
 end
 
 function response(_, _, body)
-  add(string.match(body, '"refresh_token":"([^"]+)"'))
+  local token = string.match(body, '"refresh_token":"([^"]+)"')
+  if token then add(token) end  -- a failure is counted by its status, and its session sent no more
 end
 
 function done(summary, latency)
