@@ -88,7 +88,10 @@ class Renaming:
         async for keys in self._found():
             for start in range(0, len(keys), _CHUNK):
                 chunk = keys[start : start + _CHUNK]
-                await asyncio.gather(*(self._copy_one(key, delete=delete) for key in chunk))
+                copying = [self._copy_one(key, delete=delete) for key in chunk]
+                for error in await asyncio.gather(*copying, return_exceptions=True):
+                    if error is not None:
+                        raise error
                 count += len(chunk)
                 progress(count)
         return count

@@ -5,7 +5,7 @@ import dataclasses
 
 import pytest
 
-from service.errors import InvalidRequest, StoreRefused
+from service.errors import InvalidRequest, NoVerdict, StoreRefused
 from service.models import History, Issuer, Raise
 from service.rules import cutoff_kept_for, jti_kept_for, jti_kept_until
 from service.store import issuers as issuers_module
@@ -215,7 +215,7 @@ async def test_a_renaming_that_broke_off_goes_on(renamable, valkey, prefix, monk
             return await execute(*call)
 
         monkeypatch.setattr(renamable.scripts, "execute", breaking)
-        with pytest.raises(StoreRefused):
+        with pytest.raises(NoVerdict):
             await renamable.renaming("main", "idp").run(lambda _: None)
         monkeypatch.setattr(renamable.scripts, "execute", execute)
     await renamable.renaming("main", "idp").run(lambda _: None)
