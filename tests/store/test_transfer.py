@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from bench.network import Network
 from service.errors import InvalidRequest, StoreRefused, StoreUnavailable
 from service.models import Claims, Issuer
 from service.rules import cut_off, jti_kept_until
@@ -16,6 +17,7 @@ from service.store import records, transfer
 from service.store.keys import new_sid, user_tag
 from service.store.transfer import Exporting, Importing
 from tests.store.conftest import MAIN, OTHER, opened, store_on
+from tests.topologies import Cluster
 
 OWN = Issuer(name="sessions", iss="https://sessions.example.com", own=True)
 HOUR = 3_600_000
@@ -276,3 +278,34 @@ async def test_what_is_imported_adds_up_with_what_stands(two, here, there):
             token = Claims(iss=MAIN.iss, sub=sub, sid=sid or None, iat=iat)
             found = cut_off(token, MAIN, standing, base, None)
             assert covered <= (found != "active"), (sid, at)
+
+
+async def test_a_cluster_takes_all_of_it_and_gives_all_of_it_back(two, prefix, tmp_path):
+    source, _ = two
+    await fill(source)
+    many = [records.Jti(iss=MAIN.iss, jti=f"{n}") for n in range(2000)]
+    await imported(source, many)
+    lines = await exported(source)
+    with Network() as network:
+        cluster = Cluster(network, tmp_path, replicas=0)
+        cluster.start()
+        try:
+            store = store_on(cluster, prefix, timeout=5)
+            await store.init()
+            await imported(store, lines)
+            back = await exported(store)
+            importing = Importing(store)
+            await importing.begin()
+            assert all(await importing.standing([importing.change(line) for line in lines]))
+            await store.close()
+        finally:
+            cluster.stop()
+    assert names(back) == names(lines)
+    assert {line.jti for line in many} <= {line.jti for line in back if isinstance(line, records.Jti)}
+
+
+def names(lines):
+    """What lines say but for the ends of lives, which get longer by the time that reading takes."""
+    return {
+        msgspec.structs.replace(line, exp=None) if isinstance(line, records.Jti) else line for line in lines
+    }
