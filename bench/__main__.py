@@ -7,7 +7,7 @@ import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
-from bench import importing, latency, profile, sessions, store_size, throughput, workers
+from bench import importing, latency, peers, profile, sessions, store_size, throughput, workers
 from bench.bench import Bench
 from bench.load import Load
 from bench.material import Material
@@ -22,6 +22,7 @@ SECTIONS = {
     "store-size": store_size.run,
     "sessions": sessions.run,
     "import": importing.run,
+    "peers": peers.run,
 }
 CHOICES = (*throughput.SUBJECTS, *SECTIONS)
 
@@ -35,7 +36,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--only", help=f"some of: {', '.join(CHOICES)}; nothing is written then")
     parser.add_argument("--output", type=Path, help="where to write (default docs/performance.md)")
     chosen = parser.parse_args()
-    chosen.selected = set(chosen.only.split(",")) if chosen.only else set(CHOICES)
+    present = set(CHOICES) if peers.installed() else set(CHOICES) - {"peers"}
+    chosen.selected = set(chosen.only.split(",")) if chosen.only else present
     if unknown := chosen.selected - set(CHOICES):
         parser.error(f"--only: there is no {', '.join(sorted(unknown))}")
     return chosen

@@ -1,8 +1,8 @@
 """A small load generator, for machines without ``wrk`` and for a fixed rate: raw HTTP/1.1, one process.
 
-Arguments: URL, connections, seconds, file of bodies, path, Authorization, offset, requests a second (0:
-as many as are answered). Prints one line of JSON, as ``wrk.lua`` does. It costs about as much CPU as the
-floor: read its figures as ratios.
+Arguments: URL, connections, seconds, file of bodies, path, Authorization, offset, Content-Type, requests
+a second (0: as many as are answered). Prints one line of JSON, as ``wrk.lua`` does. It costs about as
+much CPU as the floor: read its figures as ratios.
 """
 
 import asyncio
@@ -145,10 +145,10 @@ def paced(asked: Asked, rate: float) -> tuple[list[float], int]:
 
 
 def main() -> None:
-    url, connections, seconds, file, path, authorization, offset, rate = sys.argv[1:]
+    url, connections, seconds, file, path, authorization, offset, content_type, rate = sys.argv[1:]
     host, _, port = urlsplit(url).netloc.partition(":")
     head = (
-        f"POST {path} HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Type: application/json\r\n"
+        f"POST {path} HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Type: {content_type}\r\n"
         f"Authorization: {authorization}\r\nContent-Length: "
     ).encode()
     bodies = Path(file).read_bytes().split(b"\n")

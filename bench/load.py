@@ -50,7 +50,10 @@ class Load:
         if workload.prepare:
             workload.prepare()
         sent = (url, workload.bodies)
-        arguments = [str(workload.bodies), workload.path, workload.authorization, str(self._sent[sent])]
+        arguments = [
+            *(str(workload.bodies), workload.path, workload.authorization, str(self._sent[sent])),
+            workload.content_type,
+        ]
         if self._wrk and not rate:
             script = str(_HERE / workload.script)
             duration = f"{max(1, round(seconds))}s"

@@ -45,6 +45,7 @@ class Workload:
     bodies: Path
     authorization: str
     units: int = 1
+    content_type: str = "application/json"
     script: str = "wrk.lua"
     prepare: Callable[[], None] | None = None
 

@@ -2,6 +2,7 @@
 
 import secrets
 import sys
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Protocol
@@ -51,9 +52,17 @@ class HasUrl(Protocol):
 class Server:
     """A server on a port of its own."""
 
-    def __init__(self, command: list[str], port: int, *, cores: frozenset[int], log: Path) -> None:
+    def __init__(
+        self,
+        command: list[str],
+        port: int,
+        *,
+        cores: frozenset[int],
+        log: Path,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
         self.url = f"http://127.0.0.1:{port}"
-        self.process = Process(command, cores=cores, log=log)
+        self.process = Process(command, cores=cores, log=log, env=env)
         self.process.await_answer(lambda: answers(f"{self.url}/readyz"))
 
 
@@ -153,11 +162,21 @@ class Servers:
         Path(f"{folder}.refresh").write_text(f"{secrets.token_urlsafe(32)}\n")
         return _SESSIONS.format(issuer=SESSIONS_ISSUER, audience=AUDIENCE, folder=folder)
 
-    def _start(self, module: list[str], port: int, cores: frozenset[int] | None = None) -> Server:
+    def start(
+        self,
+        command: list[str],
+        port: int,
+        cores: frozenset[int] | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> Server:
+        """Any program that answers ``/readyz`` on a port."""
         log = self._folder / f"server-{self._next()}.log"
-        server = Server([sys.executable, "-m", *module], port, cores=cores or self.cores.server, log=log)
+        server = Server(command, port, cores=cores or self.cores.server, log=log, env=env)
         self.stack.callback(server.process.stop)
         return server
+
+    def _start(self, module: list[str], port: int, cores: frozenset[int] | None = None) -> Server:
+        return self.start([sys.executable, "-m", *module], port, cores)
 
     def _next(self) -> int:
         self._started += 1

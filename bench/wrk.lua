@@ -1,12 +1,12 @@
 -- Sends the bodies of a file in turn, beginning at an offset; prints what happened as one line of JSON.
--- Arguments: file, path, Authorization, offset.
+-- Arguments: file, path, Authorization, offset, Content-Type.
 
 local requests, last = {}, 0
 
 function init(args)
   wrk.method = "POST"
   wrk.path = args[2]
-  wrk.headers["Content-Type"] = "application/json"
+  wrk.headers["Content-Type"] = args[5]
   wrk.headers["Authorization"] = args[3]
   for body in io.lines(args[1]) do
     requests[#requests + 1] = wrk.format(nil, nil, nil, body)
