@@ -10,7 +10,6 @@ import collections
 import contextlib
 import json
 import os
-import re
 import selectors
 import socket
 import struct
@@ -299,62 +298,52 @@ class _Accepted(_End):
 
 
 class _Parties:
-    """Finds out which processes are at the other ends of connections; of many at once, which is slow."""
+    """Finds out which processes are at the other ends of connections."""
 
     def __init__(self) -> None:
         self._names: dict[int, str] = {}
-        self._waiting: list[tuple[float, tuple[int, int], Callable[[str], None]]] = []
-        self._looking = False
+        self._diagnosis = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _SOCK_DIAG)
+        self._diagnosis.settimeout(1)
 
     def belongs(self, pid: int, party: str) -> None:
         self._names[pid] = party
 
-    def recognize(self, ports: tuple[int, int], found: Callable[[str], None]) -> None:
+    def recognize(
+        self, ports: tuple[int, int], found: Callable[[str], None], left: float = _RECOGNIZED_S
+    ) -> None:
         """Call back with the party at the first of two ports; with nothing where nobody says who it is."""
-        loop = asyncio.get_running_loop()
-        self._waiting.append((loop.time() + _RECOGNIZED_S, ports, found))
-        if not self._looking:
-            self._looking = True
-            loop.call_soon(self._look)
+        name = self._owner(b"socket:[%d]" % self._inode(*ports))
+        if name or left < 0:
+            found(name)
+        else:
+            asyncio.get_running_loop().call_later(0.05, self.recognize, ports, found, left - 0.05)
 
-    def _look(self) -> None:
-        loop = asyncio.get_running_loop()
-        began, inodes, owners = loop.time(), _inodes(), self._owners()
-        waiting, self._waiting = self._waiting, []
-        for due, ports, found in waiting:
-            name = owners.get(inodes.get(ports, b""), "")
-            if name or due < began:
-                found(name)
-            else:
-                self._waiting.append((due, ports, found))
-        self._looking = bool(self._waiting)
-        if self._looking:
-            loop.call_later(0.02 + 3 * (loop.time() - began), self._look)
+    def _inode(self, port: int, other: int) -> int:
+        """Of a socket by its port and the other end's: one question to the kernel (sock_diag(7))."""
+        here = socket.inet_aton("127.0.0.1")
+        ends = struct.pack(">HH4s12x4s12x", port, other, here, here) + struct.pack(
+            "=III", 0, *[2**32 - 1] * 2
+        )
+        asked = struct.pack("=BBBBI", socket.AF_INET, socket.IPPROTO_TCP, 0, 0, 2**32 - 1) + ends
+        self._diagnosis.send(struct.pack("=IHHII", 16 + len(asked), _BY_FAMILY, 1, 1, 0) + asked)
+        answer = self._diagnosis.recv(4096)
+        _, kind = struct.unpack_from("=IH", answer)
+        return int(struct.unpack_from("=I", answer, 16 + 4 + 48 + 16)[0]) if kind == _BY_FAMILY else 0
 
-    def _owners(self) -> dict[bytes, str]:
-        """Whose each socket is, by its inode."""
-        owners = {}
+    def _owner(self, link: bytes) -> str:
         for pid, name in list(self._names.items()):
             try:
                 for each in os.listdir(f"/proc/{pid}/fd"):  # noqa: PTH208  # a Path each would take too long
                     with contextlib.suppress(OSError):
-                        owners[os.readlink(f"/proc/{pid}/fd/{each}".encode())] = name  # noqa: PTH115  # too
+                        if os.readlink(f"/proc/{pid}/fd/{each}".encode()) == link:  # noqa: PTH115  # likewise
+                            return name
             except OSError:
                 del self._names[pid]
-        return owners
+        return ""
 
 
-_LIVING = re.compile(
-    rb"[0-9A-F]{8}:([0-9A-F]{4}) [0-9A-F]{8}:([0-9A-F]{4}) 0[1-6] \S+ \S+ \S+ +\d+ +\d+ ([1-9]\d*) "
-)
-
-
-def _inodes() -> dict[tuple[int, int], bytes]:
-    """Sockets by their ports, their own and the other end's, as links in ``/proc`` name them."""
-    return {
-        (int(own, 16), int(other, 16)): b"socket:[%b]" % inode
-        for own, other, inode in _LIVING.findall(Path("/proc/net/tcp").read_bytes())
-    }
+_SOCK_DIAG = 4
+_BY_FAMILY = 20
 
 
 class _Orders:

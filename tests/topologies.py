@@ -166,7 +166,7 @@ class _Sentinel(Valkey):
 class Sentinels(Replicated):
     """A primary and replicas, of which three Sentinels say who is primary."""
 
-    DOWN_AFTER_MS = 1500
+    DOWN_AFTER_MS = 2500
 
     def __init__(
         self, network: Network, folder: Path, *, replicas: int = 1, options: tuple[str, ...] = ()
@@ -188,9 +188,15 @@ class Sentinels(Replicated):
         self.await_health()
 
     def await_health(self, seconds: float = 60) -> None:
-        """Wait until all are up, every replica in step, and the Sentinels know each other and all of them."""
-        super().await_health(seconds)
-        until(self._agreed, "Sentinels see everybody", seconds)
+        """Wait until all are up, every replica in step, and the Sentinels know each other and all of them.
+
+        They may meanwhile have elected another primary, of their own accord: a slow machine is enough.
+        """
+        until(self._healthy, "Sentinels and replicas agree", seconds)
+
+    def _healthy(self) -> bool:
+        self.primary = self.elected()
+        return self.primary.primary and all(node.in_step for node in self.replicas) and self._agreed()
 
     def _agreed(self) -> bool:
         for each in self.sentinels:
@@ -232,7 +238,7 @@ class Sentinels(Replicated):
 class Cluster:
     """Three primaries with a replica each."""
 
-    NODE_TIMEOUT_MS = 1500
+    NODE_TIMEOUT_MS = 2000
 
     def __init__(
         self,

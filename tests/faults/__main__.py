@@ -21,6 +21,9 @@ from tests.faults import history, nemesis
 from tests.faults.campaign import Campaign, Plan
 from tests.faults.history import Fault, Introspected, Record, Revoked, Violation, outage
 
+PUT_BACK_S = 2.0
+"""An instance notices a loss within a second, and puts back what it knows within another here."""
+
 HEAD = (
     "| topology | fault | `wait_replicas` | `data_loss` | times | acknowledged | violations "
     "| no verdicts, median (max) | after the promotion | no acknowledgements, median (max) | cut off |\n"
@@ -47,7 +50,8 @@ async def carry_out(
         await clients.stop()
         await clients.introspect_all()
     run.note_cutoffs()
-    return [*history.check(run.history), *_never_recovered(run.history), *_failed(run)]
+    put_back_s = PUT_BACK_S if run.plan.data_loss == "ignore" else None
+    return [*history.check(run.history, put_back_s=put_back_s), *_never_recovered(run.history), *_failed(run)]
 
 
 def _never_recovered(records: list[Record]) -> list[Violation]:

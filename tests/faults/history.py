@@ -171,8 +171,15 @@ def covers(revoked: Revoked, token: Token) -> bool:
     return revoked.kind == "jti" or token.iat <= (revoked.iat_after or 0.0)
 
 
-def check(history: list[Record]) -> list[Violation]:
-    """Every violation of:
+def check(history: list[Record], *, put_back_s: float | None = None) -> list[Violation]:
+    """Every violation of the rules below.
+
+    Args:
+        history: In any order.
+        put_back_s: Where ``data_loss = "ignore"``: for how long after a fault an instance may not have what
+            another acknowledged before it; None: it must have it at once.
+
+    The rules:
 
     - after a 200 to a revocation, no introspection that starts later says active;
     - what nobody tried to revoke is never inactive, unless the policy for lost data cut it off;
@@ -184,6 +191,7 @@ def check(history: list[Record]) -> list[Violation]:
     cutoffs = [each for each in history if isinstance(each, Cutoff)]
     absences = [each for each in history if isinstance(each, Absent)]
     isolations = [each for each in history if isinstance(each, Isolated)]
+    faults = [each for each in history if isinstance(each, Fault)]
     found = []
     for record in history:
         if not isinstance(record, Revoked | Introspected):
@@ -203,7 +211,8 @@ def check(history: list[Record]) -> list[Violation]:
         if (record.active is not None) != (record.status == 200):
             found.append(Violation("a verdict and a status that do not agree", (record,)))
         elif record.active:
-            if (revoked := standing.acknowledged(record.token, record.start)) is not None:
+            revoked = standing.acknowledged(record.token, record.start)
+            if revoked is not None and not _being_put_back(revoked, record, faults, put_back_s):
                 found.append(Violation("revoked and active", (revoked, record)))
         elif record.active is False and not (
             standing.attempted(record.token, record.end)
@@ -214,6 +223,16 @@ def check(history: list[Record]) -> list[Violation]:
         ):
             found.append(Violation("never revoked and not active", (record,)))
     return found
+
+
+def _being_put_back(
+    revoked: Revoked, record: Introspected, faults: list[Fault], put_back_s: float | None
+) -> bool:
+    return (
+        put_back_s is not None
+        and revoked.instance != record.instance
+        and any(each.start <= record.end and record.start <= each.healed + put_back_s for each in faults)
+    )
 
 
 def _during(record: Revoked | Introspected, absence: Absent) -> bool:

@@ -6,6 +6,7 @@ import pytest
 from tests.faults.history import (
     Absent,
     Cutoff,
+    Fault,
     Introspected,
     Isolated,
     Revoked,
@@ -124,6 +125,19 @@ def test_an_outage_lasts_from_the_first_failure_of_an_instance_to_its_last():
     assert outage(history, Introspected, 0.8, 9.0) == pytest.approx(1.6)
     assert outage(history, Introspected, 4.0, 9.0) == 0.0
     assert outage(history, Revoked, 0.0, 9.0) == 0.0
+
+
+def test_where_data_loss_is_ignored_others_may_have_to_wait_for_the_refill():
+    lost = Fault("flush", 3, 4, 5)
+
+    def found(instance, start):
+        history = [revoked(1, 2), lost, introspected(start, start + 0.1, active=True, instance=instance)]
+        return [each.rule for each in check(history, put_back_s=2.0)]
+
+    assert found("b", 4.5) == []
+    assert found("a", 4.5) == ["revoked and active"]
+    assert found("b", 2.5) == ["revoked and active"]
+    assert found("b", 6.5) == ["revoked and active"]
 
 
 def test_a_history_can_be_written_down(tmp_path):
