@@ -32,6 +32,9 @@ _log = structlog.get_logger("store")
 _ASKED: Final = 5
 """Nodes that are asked which primary keeps which slot; they tell each other, so few know what all do."""
 
+_CHUNK: Final = 512
+"""Commands in one write at most."""
+
 _PAUSE_S: Final = 0.01
 _LEARN_S: Final = 0.1
 """At most so often is the map of slots asked for."""
@@ -112,6 +115,22 @@ class Cluster:
         """As :meth:`service.store.servers.Servers.change`."""
         [reply] = await self._ask(slot_of(key), [command], changing=True)
         return reply
+
+    async def change_all(self, commands: Mapping[str, Command]) -> Replies:
+        """As :meth:`service.store.servers.Servers.change_all`."""
+        by_node: dict[Node | None, list[str]] = {}
+        for key in commands:
+            by_node.setdefault(self._by_slot[slot_of(key)], []).append(key)
+        replies: dict[str, Any] = {}
+        for node, keys in by_node.items():
+            for start in range(0, len(keys), _CHUNK):
+                chunk = keys[start : start + _CHUNK]
+                said = await node.changes.ask([commands[key] for key in chunk]) if node else []
+                replies |= zip(chunk, said, strict=False)
+        for key, command in commands.items():
+            if isinstance(replies.get(key, Exception()), Exception):
+                replies[key] = await self.change(key, *command)
+        return [replies[key] for key in commands]
 
     async def read(self, key: str, commands: Sequence[Command]) -> Replies:
         """As :meth:`service.store.servers.Servers.read`."""

@@ -45,6 +45,11 @@ class Epoch:
     cutoff: int
     finding: str
 
+    @property
+    def text(self) -> str:
+        """The value of ``rv:epoch``."""
+        return f"{self.id} {self.noticed} {self.cutoff} {self.finding}"
+
     @classmethod
     def parse(cls, text: bytes) -> "Epoch":
         """Read the value of ``rv:epoch``; what can't be read is some other data set of unknown age."""

@@ -30,6 +30,9 @@ class Servers(Protocol):
     def change(self, key: str, *command: Any) -> Awaitable[Any]:
         """Send a command that changes what lies in the slot of a key, to where it is confirmed."""
 
+    async def change_all(self, commands: Mapping[str, Command]) -> Replies:
+        """As :meth:`change`, many commands by their keys; refusals stand among the replies as values."""
+
     async def read(self, key: str, commands: Sequence[Command]) -> Replies:
         """Send commands, in one write, that read what lies in the slot of a key, from its primary."""
 
@@ -69,6 +72,9 @@ class Primary:
 
     def change(self, key: str, *command: Any) -> Awaitable[Any]:  # noqa: ARG002  # it lies here, as all do
         return self._changes.execute(*command)
+
+    async def change_all(self, commands: Mapping[str, Command]) -> Replies:
+        return await self._changes.ask(list(commands.values()))
 
     async def read(self, key: str, commands: Sequence[Command]) -> Replies:  # noqa: ARG002
         return await self._reads.pipeline(commands)

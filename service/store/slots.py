@@ -130,10 +130,12 @@ class Slots:
         suspects = []
         for each in await self._read_all(slots, beside):
             data, reading = self.numbered(each.slot), each.reading
-            if data.confirms(each.known, reading.epoch, reading.seq, reading.share, reading.now):
+            if data.begun(reading) or data.confirms(
+                each.known, reading.epoch, reading.seq, reading.share, reading.now
+            ):
                 blocks, lifted = each.beside
                 found(each.slot, dict(zip(blocks[::2], blocks[1::2], strict=True)), lifted, reading.now)
-            elif not data.begun(reading):
+            else:
                 suspects.append(data)
         await self._renew([data for slot in slots if (data := self.numbered(slot)).share_ages()])
         return suspects

@@ -231,9 +231,11 @@ class Store:
         )
         if not bare or used:
             return False
-        begin = functools.partial(self.scripts.set_epoch, stood=b"", latest=0, finding="new", cutoff=0)
-        done = await self._all(bare, lambda data: begin(data.tail, new_id=epochs.new_id()))
-        return all(each[0] for each in done)
+        epoch = Epoch(epochs.new_id(), max(reading.now for _, _, reading in readings), 0, "new")
+        commands = {data.tail.epoch: ("SET", data.tail.epoch, epoch.text, "NX") for data in bare}
+        async with fence():
+            replies = await self._servers.change_all(commands)
+        return all(reply == b"OK" for reply in replies)
 
     async def accept(self) -> Epoch | None:
         """Accept the data as it is: verdicts are given again. None where the store has no epoch.

@@ -1,0 +1,286 @@
+"""The store in a real cluster of three primaries."""
+
+import asyncio
+import contextlib
+import itertools
+import time
+import uuid
+
+import pytest
+
+from bench.network import Network
+from service.errors import NoVerdict, StoreUnavailable
+from service.models import Claims
+from service.rules import FOREVER_MS
+from service.store.keys import SLOTS, slot_of, slot_tags, user_tag
+from tests.store.conftest import MAIN, opened, store_on
+from tests.topologies import Cluster
+
+SHARE = SLOTS // 3
+
+
+@pytest.fixture(scope="module")
+def nodes(tmp_path_factory):
+    """Slots stay where they are, or come back; data may be lost."""
+    with Network() as network:
+        cluster = Cluster(network, tmp_path_factory.mktemp("cluster"), replicas=0)
+        try:
+            cluster.start()
+            yield cluster
+        finally:
+            cluster.stop()
+
+
+@contextlib.asynccontextmanager
+async def known(nodes, prefix, **changes):
+    """A store that has read all its data sets."""
+    async with opened(store_on(nodes, prefix, timeout=2, **changes)) as store:
+        for _ in range(20):
+            await store.watch.beat()
+            if store.watch.reached:
+                break
+        assert store.watch.reached, store.problems
+        yield store
+
+
+@pytest.fixture(scope="module")
+def declared(nodes):
+    """A key space that all share that do it no harm: 16,384 data sets take their time."""
+    prefix = f"t{uuid.uuid4().hex[:12]}"
+
+    async def declare():
+        made = store_on(nodes, prefix, timeout=2)
+        assert await made.init()
+        await made.close()
+
+    asyncio.run(declare())
+    return prefix
+
+
+@pytest.fixture
+async def shared(nodes, declared):
+    async with known(nodes, declared) as made:
+        yield made
+
+
+@pytest.fixture
+async def store(nodes, prefix):
+    """A store of one's own."""
+    made = store_on(nodes, prefix, timeout=2)
+    assert await made.init()
+    await made.close()
+    async with known(nodes, prefix) as made:
+        yield made
+
+
+def jti_at(store, node):
+    """A jti whose entry the node keeps; they are numbered in the order of their slots."""
+    return next(
+        jti
+        for jti in (uuid.uuid4().hex for _ in itertools.count())
+        if min(slot_of(store.keys.jti(MAIN, jti)) // SHARE, 2) == node
+    )
+
+
+def exp():
+    return int(time.time()) + 600
+
+
+async def listed(store, jti):
+    found = await store.lookups.find((store.keys.jti(MAIN, jti), None, None, None, None, None))
+    return found.standing.jti is not None
+
+
+def test_every_slot_has_a_tag_that_lies_there():
+    assert [slot_of(f"rv:{{{tag}}}:epoch") for tag in slot_tags()] == list(range(SLOTS))
+
+
+@pytest.mark.parametrize(
+    ("key", "slot"),
+    [("123456789", 12739), ("{123456789}:x", 12739), ("a{}b", slot_of("a{}b")), ("a{123456789}{x}", 12739)],
+)
+def test_a_key_lies_where_the_server_says(nodes, key, slot):
+    with nodes.nodes[0].client() as client:
+        assert client.execute_command("CLUSTER", "KEYSLOT", key) == slot_of(key) == slot
+
+
+async def test_what_was_revoked_is_found_wherever_it_lies(shared):
+    revocations, keys = shared.revocations, shared.keys
+    claims = Claims(iss=MAIN.iss, jti="1", sub="alice", sid="s", client_id="web")
+    found = await shared.lookups.find(keys.of_token(claims, MAIN))
+    assert (found.standing.jti, found.standing.user, found.standing.session, found.standing.loss) == (
+        None, None, None, 0,
+    )  # fmt: skip
+    jti = await revocations.revoke_token(MAIN, "1", exp())
+    user = await revocations.revoke_user(MAIN, "alice", before=None, except_sid=None, reason="left")
+    session = await revocations.revoke_session(MAIN, "s", before=None, reason="")
+    client = await revocations.revoke_client(MAIN, "web", before=None, reason="")
+    issuer = await revocations.revoke_issuer(MAIN, before=None, reason="")
+    key = await revocations.revoke_key(MAIN, "k1", reason="leaked")
+    await revocations.block_user(MAIN, "alice", until=None, reason="")
+    for standing in (
+        (await shared.lookups.find(keys.of_token(claims, MAIN))).standing,
+        (await shared.lookups.find_all([keys.of_token(claims, MAIN)] * 3))[2].standing,
+    ):
+        assert (standing.jti.at, standing.user.hard, standing.session.at) == (jti, user, session)
+        assert (standing.client.at, standing.issuer.at, standing.keys["k1"].at) == (client, issuer, key)
+        assert (standing.user.blocked, standing.user.reason) == (FOREVER_MS, "left")
+
+
+async def test_another_instance_finds_it_and_knows_blocks_and_keys(shared, nodes, declared):
+    jtis = [uuid.uuid4().hex for _ in range(50)]
+    await asyncio.gather(*(shared.revocations.revoke_token(MAIN, jti, exp()) for jti in jtis))
+    await shared.revocations.block_user(MAIN, "bob", until=None, reason="")
+    await shared.revocations.revoke_key(MAIN, "k9", reason="")
+    async with known(nodes, declared) as other:
+        assert all(await asyncio.gather(*(listed(other, jti) for jti in jtis)))
+        bob = user_tag(MAIN.iss, "bob")
+        assert other.revocations.remembered.blocks[bob] == FOREVER_MS
+        assert "k9" in other.revocations.remembered.keys["main"]
+        await shared.revocations.unblock_user(MAIN, "bob")
+        for _ in range(16):
+            await other.watch.beat()
+        assert bob not in other.revocations.remembered.blocks
+
+
+async def test_slots_that_move_are_not_taken_for_a_loss(shared, nodes):
+    jtis = [jti_at(shared, 0) for _ in range(20)]
+    await asyncio.gather(*(shared.revocations.revoke_token(MAIN, jti, exp()) for jti in jtis))
+    slots = sorted({slot_of(shared.keys.jti(MAIN, jti)) for jti in jtis})
+    source, target, _ = nodes.nodes
+    loop = asyncio.get_running_loop()
+    asked = 0
+    for there, here in ((source, target), (target, source)):
+        moves = loop.run_in_executor(None, nodes.move_slots, there, here, slots)
+        while not moves.done():
+            assert all(await asyncio.gather(*(listed(shared, jti) for jti in jtis)))
+            asked += 1
+        await moves
+        await shared.watch.beat()
+        assert all(await asyncio.gather(*(listed(shared, jti) for jti in jtis)))
+    assert asked
+    assert "data_lost" not in shared.problems
+    await shared.revocations.revoke_token(MAIN, jtis[0], exp())
+
+
+async def test_only_what_lies_at_a_primary_that_is_down_has_no_verdict(shared, nodes):
+    away, here = jti_at(shared, 2), jti_at(shared, 1)
+    nodes.nodes[2].hang()
+    try:
+        found = await asyncio.gather(listed(shared, away), listed(shared, here), return_exceptions=True)
+    finally:
+        nodes.nodes[2].resume()
+        nodes.await_health()
+    assert isinstance(found[0], StoreUnavailable)
+    assert found[1] is False
+    await _answers(shared, away)
+
+
+async def _answers(store, jti):
+    async with asyncio.timeout(20):
+        while True:
+            with contextlib.suppress(NoVerdict):
+                return await listed(store, jti)
+            await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize("gone", ["nothing", "entry", "numbers", "all"])
+async def test_a_slot_on_its_way_is_read_key_by_key(store, nodes, gone):
+    jti = jti_at(store, 0)
+    await store.revocations.revoke_token(MAIN, jti, exp())
+    entry = store.keys.jti(MAIN, jti)
+    tail = store.keys.beside(entry).tail(store.instance)
+    moved = {"nothing": [], "entry": [entry], "numbers": [tail.seq, tail.share], "all": [entry, *tail]}[gone]
+    source, target, _ = nodes.nodes
+    slot = slot_of(entry)
+    with source.client() as here, target.client() as there:
+        there.execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", nodes.id_of(source))
+        here.execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", nodes.id_of(target))
+        if moved:
+            here.execute_command("MIGRATE", "127.0.0.1", target.public, "", 0, 5000, "KEYS", *moved)
+        try:
+            assert await listed(store, jti)
+            assert not await listed(store, jti_at(store, 1))
+            unknown = next(
+                each for each in map(str, itertools.count()) if slot_of(store.keys.jti(MAIN, each)) == slot
+            )
+            assert not await listed(store, unknown)
+            assert "data_lost" not in store.problems
+        finally:
+            if moved:
+                here.execute_command("CLUSTER", "SETSLOT", slot, "STABLE")
+                there.execute_command("CLUSTER", "SETSLOT", slot, "STABLE")
+                for key in moved:
+                    there.execute_command("ASKING")
+                    with contextlib.suppress(Exception):
+                        there.execute_command("DEL", key)
+                here.flushall()
+            else:
+                here.execute_command("CLUSTER", "SETSLOT", slot, "STABLE")
+                there.execute_command("CLUSTER", "SETSLOT", slot, "STABLE")
+
+
+async def test_the_loss_of_one_shard_covers_what_lay_there_and_nothing_else(store, nodes):
+    lost, kept, untouched = jti_at(store, 0), jti_at(store, 1), jti_at(store, 2)
+    for jti in (lost, kept):
+        await store.revocations.revoke_token(MAIN, jti, exp())
+    store.revocations.acknowledged.forget([(1 << 60, store.keys.jti(MAIN, lost))])  # or it were put back
+    with nodes.nodes[0].client() as client:
+        client.flushall()
+    found = await asyncio.gather(
+        *(
+            store.lookups.find((store.keys.jti(MAIN, jti), None, None, None, None, None))
+            for jti in (lost, kept, untouched)
+        )
+    )
+    assert [each.standing.loss > 0 for each in found] == [True, False, False]
+    assert [each.standing.jti is not None for each in found] == [False, True, False]
+    await store.watch.beat()
+    assert "data_lost" in store.problems
+
+
+async def test_what_this_process_revoked_is_put_back_into_its_slot(nodes, prefix):
+    made = store_on(nodes, prefix, timeout=2, policy="ignore")
+    assert await made.init()
+    await made.close()
+    async with known(nodes, prefix, policy="ignore") as store:
+        jtis = [jti_at(store, 1) for _ in range(10)]
+        await asyncio.gather(*(store.revocations.revoke_token(MAIN, jti, exp()) for jti in jtis))
+        await store.revocations.block_user(MAIN, "eve", until=None, reason="")
+        for node in nodes.nodes:
+            with node.client() as client:
+                client.flushall()
+        assert all(await asyncio.gather(*(listed(store, jti) for jti in jtis)))
+        blocked = store.keys.of_token(Claims(jti="x", sub="eve"), MAIN)
+        assert (await store.lookups.find(blocked)).standing.user.blocked == FOREVER_MS
+
+
+async def test_a_declaration_that_broke_off_is_completed_and_none_is_repeated(nodes, prefix):
+    store = store_on(nodes, prefix, timeout=2)
+    try:
+        assert await store.epoch() is None
+        assert await store.init()
+        first = await store.epoch()
+        assert first.finding == "new"
+        assert not await store.init()
+        tail = store.keys.in_part(5).tail("nobody")
+        await store._servers.change(tail.epoch, "DEL", tail.epoch)
+        assert await store.epoch() is None
+        assert await store.init()
+        await store._servers.change(tail.epoch, "DEL", tail.epoch)
+        other = store.keys.in_part(9).tail("nobody")
+        await store._servers.change(other.seq, "INCR", other.seq)
+        assert not await store.init()  # it is in use: that is a loss
+    finally:
+        await store.close()
+
+
+async def test_a_declared_loss_covers_everything_until_it_is_accepted(store, nodes, prefix):
+    assert (await store.declare_lost("refuse")).finding == "refused"
+    await store.watch.beat()
+    assert "data_loss_refused" in store.problems
+    with pytest.raises(NoVerdict):
+        await listed(store, "x")
+    assert (await store._declare("accepted", cutoff_now=False)).finding == "accepted"
+    await store.watch.beat()
+    assert await _answers(store, "x") is False
