@@ -263,9 +263,9 @@ class Store:
         return await self._declare(finding, cutoff_now=policy == "cutoff")
 
     async def _declare(self, finding: str, *, cutoff_now: bool) -> Epoch | None:
-        async def declare(data: DataSet) -> Epoch | None:
+        async def declare(read: tuple[DataSet, Reading]) -> Epoch | None:
+            data, reading = read
             for _ in range(8):
-                reading = await self._sets.read(data.tail)
                 if reading.epoch is None:
                     return None
                 stood = Epoch.parse(reading.epoch)
@@ -279,10 +279,11 @@ class Store:
                 )
                 if done:
                     return Epoch.parse(text)
+                reading = await self._sets.read(data.tail)
             return None
 
-        sets = [data for _, data, reading in await self._sets.readings() if reading.epoch is not None]
-        return _worst(await self._all(sets, declare)) if sets else None
+        readings = [(data, reading) for _, data, reading in await self._sets.readings()]
+        return _worst(await self._all([each for each in readings if each[1].epoch is not None], declare))
 
     @property
     def _noticed_ms(self) -> int:

@@ -9,9 +9,10 @@ import uuid
 import pytest
 
 from bench.network import Network
-from service.errors import NoVerdict, StoreUnavailable
+from service.errors import NoVerdict, StoreRefused, StoreUnavailable
 from service.models import Claims
 from service.rules import FOREVER_MS
+from service.store.epoch import Epoch
 from service.store.keys import SLOTS, slot_of, slot_tags, user_tag
 from tests.store.conftest import MAIN, opened, store_on
 from tests.topologies import Cluster
@@ -138,8 +139,7 @@ async def test_another_instance_finds_it_and_knows_blocks_and_keys(shared, nodes
         assert other.revocations.remembered.blocks[bob] == FOREVER_MS
         assert "k9" in other.revocations.remembered.keys["main"]
         await shared.revocations.unblock_user(MAIN, "bob")
-        for _ in range(16):
-            await other.watch.beat()
+        await other.watch._look(0)
         assert bob not in other.revocations.remembered.blocks
 
 
@@ -250,8 +250,9 @@ async def test_what_this_process_revoked_is_put_back_into_its_slot(nodes, prefix
         for node in nodes.nodes:
             with node.client() as client:
                 client.flushall()
-        assert all(await asyncio.gather(*(listed(store, jti) for jti in jtis)))
+        assert all([await _answers(store, jti) for jti in jtis])
         blocked = store.keys.of_token(Claims(jti="x", sub="eve"), MAIN)
+        await store.learn()
         assert (await store.lookups.find(blocked)).standing.user.blocked == FOREVER_MS
 
 
@@ -275,12 +276,8 @@ async def test_a_declaration_that_broke_off_is_completed_and_none_is_repeated(no
         await store.close()
 
 
-async def test_a_declared_loss_covers_everything_until_it_is_accepted(store, nodes, prefix):
+async def test_a_loss_that_is_declared_counts_in_every_slot(store):
     assert (await store.declare_lost("refuse")).finding == "refused"
-    await store.watch.beat()
-    assert "data_loss_refused" in store.problems
-    with pytest.raises(NoVerdict):
+    assert {Epoch.parse(each.epoch).finding for each in (await store.readings()).values()} == {"refused"}
+    with pytest.raises(StoreRefused):
         await listed(store, "x")
-    assert (await store._declare("accepted", cutoff_now=False)).finding == "accepted"
-    await store.watch.beat()
-    assert await _answers(store, "x") is False
