@@ -125,8 +125,9 @@ class RedisSettings(_Section):
     """The store."""
 
     url: RedisUrl = "embedded:"
-    """`embedded:` or `embedded:/path/to/data`, `redis://`, `rediss://`, `unix://` or
-    `redis+sentinel://host:26379,host:26379/name-of-primary` (TLS: `rediss+sentinel://`).
+    """`embedded:` or `embedded:/path/to/data`, `redis://`, `rediss://`, `unix://`,
+    `redis+sentinel://host:26379,host:26379/name-of-primary` or `redis+cluster://host:6379,host:6379`
+    (TLS: `rediss+sentinel://`, `rediss+cluster://`).
 
     Once loaded it is whole: it holds the password, from wherever that came.
     """
