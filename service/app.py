@@ -90,6 +90,7 @@ class Service:
             )
         verifier = Verifier(trusted, metrics)
         self._parts = Parts(
+            admission=Admission(settings.server.max_in_progress, metrics),
             callers=callers_of(settings, self._issuers),
             issuers=self._issuers,
             verifier=verifier,
@@ -141,9 +142,8 @@ class Service:
             answers |= {each.path: functools.partial(each.ask, self._parts) for each in token.ENDPOINTS}
         for path, answer in answers.items():
             straight[path] = Straight(self._parts, path, answer).respond
-        admission = Admission(self._settings.server.max_in_progress, self._metrics)
-        straight = {path: admission.admitted(path, respond) for path, respond in straight.items()}
-        forward_auth = admission.admitted(FORWARD_AUTH, self._forward_auth.respond)
+        forward_auth = self._forward_auth.respond
+        admission = self._parts.admission
 
         def enter(request: web.Request) -> Awaitable[web.StreamResponse]:
             respond = straight.get(request.raw_path)
@@ -152,10 +152,14 @@ class Service:
                 and request.method == "POST"
                 and "Expect" not in request.headers  # such a client waits for the router's 100 Continue
             ):
-                return cast("Awaitable[web.StreamResponse]", respond(request))
-            if is_below(request.raw_path):
-                return cast("Awaitable[web.StreamResponse]", forward_auth(request))
-            return handler(request)
+                path = request.raw_path
+            elif is_below(request.raw_path):
+                path, respond = FORWARD_AUTH, forward_auth
+            else:
+                return handler(request)
+            if (admission.crowded or admission.under_way >= admission.limit) and admission.refuses(request):
+                return cast("Awaitable[web.StreamResponse]", admission.refused(path))
+            return cast("Awaitable[web.StreamResponse]", respond(request))
 
         return enter
 

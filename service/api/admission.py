@@ -5,13 +5,13 @@ metrics always get through: an administrator must be able to act while gateways 
 """
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Final, cast
 
 from aiohttp import web
 
 from service.api.connections import Connection
-from service.api.ready import ReadyAnswer, Refusal
+from service.api.ready import Refusal
 from service.metrics import Metrics
 
 BURST_SECONDS: Final = 0.1
@@ -26,54 +26,46 @@ AGAIN_SECONDS: Final = 2.0
 PAUSE_SECONDS: Final = 0.1
 """Nothing is read from a connection for so long after a refusal: refusals must cost less than answers."""
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse | ReadyAnswer]]
-
 
 class Admission:
-    """Counts what is under way in one process, and refuses what is beyond the limit."""
+    """Counts what is under way in one process, and refuses what is beyond the limit.
+
+    Handlers count themselves, in ``under_way``, while they work on a request that has come whole: who sends
+    slowly must not take another's place.
+
+    Attributes:
+        crowded: Whether requests have been refused lately.
+    """
 
     def __init__(
         self, limit: int, metrics: Metrics, *, monotonic: Callable[[], float] = time.monotonic
     ) -> None:
-        self._limit: Final = limit
+        self.limit: Final = limit
+        self.under_way = 0
+        self.crowded = False
         self._metrics = metrics
         self._monotonic = monotonic
-        self._under_way = 0
-        self._refusing = False
-        self._crowded = self._crowded_since = -CROWD_SECONDS
+        self._last_crowd = self._crowd_began = -CROWD_SECONDS
 
-    def admitted(self, path: str, handle: Handler) -> Handler:
-        """The handler, for as many requests as may be under way."""
-        no_verdict = self._metrics.no_verdicts.labels("overload").inc
-        answered = self._metrics.requests.labels(path, str(Refusal.status)).inc
+    async def refused(self, path: str) -> Refusal:
+        """What is answered to one too many."""
+        self._metrics.no_verdicts.labels("overload").inc()
+        self._metrics.requests.labels(path, str(Refusal.status)).inc()
+        return Refusal()
 
-        async def answer(request: web.Request) -> web.StreamResponse | ReadyAnswer:
-            if (self._refusing or self._under_way >= self._limit) and self._refuses(request):
-                no_verdict()
-                answered()
-                return Refusal()
-            if not request.content.is_eof():  # who sends slowly must not take another's place
-                return await handle(request)
-            self._under_way += 1
-            try:
-                return await handle(request)
-            finally:
-                self._under_way -= 1
-
-        return answer
-
-    def _refuses(self, request: web.Request) -> bool:
+    def refuses(self, request: web.Request) -> bool:
+        """Whether a request is one too many; asked where ``crowded``, or ``limit`` are under way."""
         now = self._monotonic()
-        if self._under_way >= self._limit:
-            if now - self._crowded > CROWD_SECONDS:
-                self._crowded_since = now
-            self._crowded = now
-            self._refusing = now - self._crowded_since > BURST_SECONDS
-        elif now - self._crowded > AGAIN_SECONDS:
-            self._refusing = False
+        if self.under_way >= self.limit:
+            if now - self._last_crowd > CROWD_SECONDS:
+                self._crowd_began = now
+            self._last_crowd = now
+            self.crowded = now - self._crowd_began > BURST_SECONDS
+        elif now - self._last_crowd > AGAIN_SECONDS:
+            self.crowded = False
         connection = cast("Connection", request.protocol)
         did_not_wait = now - connection.refused_at < 1.5 * PAUSE_SECONDS
-        if self._refusing and (did_not_wait or self._under_way >= self._limit):
+        if self.crowded and (did_not_wait or self.under_way >= self.limit):
             connection.refused_at = now
             connection.pause(PAUSE_SECONDS)
             return True

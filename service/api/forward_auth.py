@@ -49,6 +49,7 @@ class ForwardAuth:
     async def respond(self, request: web.Request) -> web.Response:
         """Answer one request: 200 with who it is, 401, 403, or 503 where there is no verdict."""
         began = time.perf_counter()
+        self._parts.admission.under_way += 1
         try:
             response = await self._answer(request)
         except RevokerError as error:
@@ -58,6 +59,8 @@ class ForwardAuth:
                 response = error_response(503, "temporarily_unavailable", told, {"Retry-After": "1"})
         except Exception:  # noqa: BLE001  # the boundary of the service
             response = failed()
+        finally:
+            self._parts.admission.under_way -= 1
         self._parts.metrics.requests.labels(PATH, str(response.status)).inc()
         self._seconds(time.perf_counter() - began)
         return response

@@ -80,6 +80,7 @@ class Introspection:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
+        self._admission = parts.admission
         self._seconds = parts.metrics.introspection_seconds.observe
 
     async def respond(self, request: web.Request) -> web.Response:
@@ -112,22 +113,31 @@ class Introspection:
             or "Content-Encoding" in headers
             or request.raw_path != PATH
         ):
-            return await self._answer_anyone(request)
-        if caller.rate_limit is not None:
-            caller.rate_limit.spend()
-        if SCOPE not in caller.scopes:
-            caller.require(SCOPE)
-        raw = await endpoint.read_bytes(request, endpoint.BODY_LIMIT)
-        return await self._judge(raw, caller)
+            fields, raw, caller = await self._read_anyones(request)
+        else:
+            if caller.rate_limit is not None:
+                caller.rate_limit.spend()
+            if SCOPE not in caller.scopes:
+                caller.require(SCOPE)
+            fields, raw = None, await endpoint.read_bytes(request, endpoint.BODY_LIMIT)
+        admission = self._admission
+        admission.under_way += 1
+        try:
+            if fields is None:
+                return await self._judge(raw, caller)
+            return await self._judge_form(fields, caller)
+        finally:
+            admission.under_way -= 1
 
-    async def _answer_anyone(self, request: web.Request) -> bytes:
+    async def _read_anyones(self, request: web.Request) -> tuple[endpoint.Fields | None, bytes, Caller]:
         """The long way: a caller that was not seen before, a form, or something that is refused."""
         endpoint.refuse_query(request)
         fields, raw = await endpoint.read(request, endpoint.BODY_LIMIT)
         caller = endpoint.authenticate(self._parts, request, fields)
         caller.require(SCOPE)
-        if fields is None:
-            return await self._judge(raw, caller)
+        return fields, raw, caller
+
+    async def _judge_form(self, fields: endpoint.Fields, caller: Caller) -> bytes:
         token = fields.get("token")
         if token is None:
             raise InvalidRequest("token is missing")

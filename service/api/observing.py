@@ -126,6 +126,8 @@ class Straight:
         structlog.contextvars.bind_contextvars(request_id=request_id)  # the task's own: it ends with it
         refusal: web.StreamResponse | None = None
         body = b""
+        whole = request.content.is_eof()
+        self._parts.admission.under_way += whole
         try:
             given = await self._answer(request)
             body = given if isinstance(given, bytes) else msgspec.json.encode(given)
@@ -133,6 +135,8 @@ class Straight:
             refusal = answered(self._parts, error)
         except Exception:  # noqa: BLE001  # the boundary of the service
             refusal = failed()
+        finally:
+            self._parts.admission.under_way -= whole
         seconds = time.perf_counter() - began
         self._seconds(seconds)
         if refusal is None:

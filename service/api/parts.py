@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from service.api.admission import Admission
 from service.api.verdicts import Verdicts
 from service.callers import Callers
 from service.metrics import Metrics
@@ -37,6 +38,7 @@ class Parts:
         client_certificates: Whether callers may show one instead of a secret.
     """
 
+    admission: Admission
     callers: Callers
     issuers: Mapping[str, Issuer]
     verifier: Verifier

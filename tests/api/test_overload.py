@@ -128,33 +128,23 @@ async def test_a_head_request_is_refused_without_a_body(revoker):
 
 
 class Door:
-    """An admission on a clock of its own, and requests that stay until they are let go."""
+    """An admission on a clock of its own; who is let in stays."""
 
-    def __init__(self, limit=LIMIT):
+    def __init__(self):
         self.now = 100.0
-        self.admission = Admission(limit, Metrics(CollectorRegistry()), monotonic=lambda: self.now)
-        self.answer = self.admission.admitted("/x", self._stay)
-        self.staying = []
+        self.admission = Admission(LIMIT, Metrics(CollectorRegistry()), monotonic=lambda: self.now)
 
-    async def _stay(self, request):
-        leave = asyncio.get_running_loop().create_future()
-        self.staying.append(leave)
-        return await leave
+    def knock(self, connection=None):
+        """Whether a request on this connection is let in."""
+        admission, request = self.admission, types.SimpleNamespace(protocol=connection or Knocking())
+        full = admission.under_way >= admission.limit
+        if (admission.crowded or full) and admission.refuses(request):
+            return False
+        admission.under_way += 1
+        return True
 
-    async def knock(self, connection=None):
-        """Whether a request on this connection is let in, where it then stays."""
-        request = types.SimpleNamespace(
-            protocol=connection or Knocking(), content=types.SimpleNamespace(is_eof=lambda: True)
-        )
-        task = asyncio.create_task(self.answer(request))
-        await asyncio.sleep(0)
-        return not (task.done() and isinstance(task.result(), Refusal))
-
-    async def all_leave(self):
-        for each in self.staying:
-            each.set_result(None)
-        self.staying.clear()
-        await asyncio.sleep(0)
+    def all_leave(self):
+        self.admission.under_way = 0
 
 
 class Knocking:
@@ -167,69 +157,69 @@ class Knocking:
         self.paused.append(seconds)
 
 
-async def crowded(door):
+def crowded(door):
     """The door after a crowd that has lasted."""
     for _ in range(LIMIT + 1):
-        assert await door.knock()
+        assert door.knock()
     door.now += BURST_SECONDS + 0.01
 
 
-async def test_a_burst_is_taken_in():
+def test_a_burst_is_taken_in():
     door = Door()
     for _ in range(10 * LIMIT):
-        assert await door.knock()
+        assert door.knock()
 
 
-async def test_what_is_more_than_a_burst_is_refused_and_not_read_for_a_while():
+def test_what_is_more_than_a_burst_is_refused_and_not_read_for_a_while():
     door, connection = Door(), Knocking()
-    await crowded(door)
-    assert not await door.knock(connection)
+    crowded(door)
+    assert not door.knock(connection)
     assert connection.paused == [PAUSE_SECONDS]
 
 
-async def test_there_is_room_again_as_soon_as_some_have_left():
+def test_there_is_room_again_as_soon_as_some_have_left():
     door = Door()
-    await crowded(door)
-    assert not await door.knock()
-    await door.all_leave()
-    assert await door.knock()
+    crowded(door)
+    assert not door.knock()
+    door.all_leave()
+    assert door.knock()
 
 
-async def test_who_was_refused_and_did_not_wait_is_refused_again():
+def test_who_was_refused_and_did_not_wait_is_refused_again():
     door, hasty, patient = Door(), Knocking(), Knocking()
-    await crowded(door)
-    assert not await door.knock(hasty)
-    assert not await door.knock(patient)
-    await door.all_leave()
+    crowded(door)
+    assert not door.knock(hasty)
+    assert not door.knock(patient)
+    door.all_leave()
     door.now += PAUSE_SECONDS
-    assert not await door.knock(hasty)
+    assert not door.knock(hasty)
     door.now += PAUSE_SECONDS
-    assert not await door.knock(hasty)
-    assert await door.knock(patient)
+    assert not door.knock(hasty)
+    assert door.knock(patient)
 
 
-async def test_who_did_not_wait_is_let_in_once_there_was_no_crowd_for_a_while():
+def test_who_did_not_wait_is_let_in_once_there_was_no_crowd_for_a_while():
     door, hasty = Door(), Knocking()
-    await crowded(door)
-    assert not await door.knock(hasty)
-    await door.all_leave()
+    crowded(door)
+    assert not door.knock(hasty)
+    door.all_leave()
     door.now += AGAIN_SECONDS
     hasty.refused_at = door.now
-    assert not await door.knock(hasty)
+    assert not door.knock(hasty)
     door.now += 0.01
-    assert await door.knock(hasty)
+    assert door.knock(hasty)
 
 
-async def test_a_crowd_that_comes_back_is_no_burst_and_a_later_one_is():
+def test_a_crowd_that_comes_back_is_no_burst_and_a_later_one_is():
     door = Door()
-    await crowded(door)
-    assert not await door.knock()
+    crowded(door)
+    assert not door.knock()
     for pause, let_in in ((CROWD_SECONDS, False), (CROWD_SECONDS + 0.01, True)):
-        await door.all_leave()
+        door.all_leave()
         door.now += pause
         for _ in range(LIMIT):
-            assert await door.knock()
-        assert await door.knock() is let_in
+            assert door.knock()
+        assert door.knock() is let_in
 
 
 def test_a_refusal_is_the_error_that_it_says():
