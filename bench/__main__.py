@@ -7,7 +7,7 @@ import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
-from bench import importing, latency, peers, profile, sessions, store_size, throughput, workers
+from bench import importing, latency, overload, peers, profile, sessions, store_size, throughput, workers
 from bench.bench import Bench
 from bench.load import Load
 from bench.material import Material
@@ -18,6 +18,7 @@ from bench.servers import Servers
 SECTIONS = {
     "latency": latency.run,
     "workers": workers.run,
+    "overload": overload.run,
     "profile": profile.run,
     "store-size": store_size.run,
     "sessions": sessions.run,

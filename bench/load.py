@@ -41,8 +41,20 @@ class Load:
     def generator(self) -> str:
         return "wrk" if self._wrk else "bench.generator (wrk is not installed)"
 
-    def run(self, url: str, workload: Workload, *, connections: int, seconds: float, rate: float = 0) -> Run:
+    def run(
+        self,
+        url: str,
+        workload: Workload,
+        *,
+        connections: int,
+        seconds: float,
+        rate: float = 0,
+        refusals: bool = False,
+    ) -> Run:
         """Send for so many seconds; at a fixed rate where one is given, which ``wrk`` can't.
+
+        With ``refusals`` it is measured how many answers are not 2xx, and requests and latencies are of the
+        others; ``wrk`` can't tell them apart.
 
         Raises:
             RuntimeError: more than one answer in a hundred was not 2xx: such a run measures nothing.
@@ -54,7 +66,7 @@ class Load:
             *(str(workload.bodies), workload.path, workload.authorization, str(self._sent[sent])),
             workload.content_type,
         ]
-        if self._wrk and not rate:
+        if self._wrk and not rate and not refusals:
             script = str(_HERE / workload.script)
             duration = f"{max(1, round(seconds))}s"
             command = [
@@ -85,6 +97,6 @@ class Load:
         seen = json.loads(done.stdout.splitlines()[-1])
         self._sent[sent] += seen["requests"] + connections
         run = Run(seen["requests"], seen["microseconds"] / 1e6, seen["p50"], seen["p99"], seen["failed"])
-        if run.failed * 100 > run.requests or not run.requests:
+        if (run.failed * 100 > run.requests and not refusals) or not run.requests:
             raise RuntimeError(f"{run.failed} of {run.requests} requests failed at {url}{workload.path}")
         return run

@@ -23,8 +23,11 @@ CROWD_SECONDS: Final = 10.0
 AGAIN_SECONDS: Final = 2.0
 """So long after more came than may be under way, who was refused and did not wait is refused again."""
 
-PAUSE_SECONDS: Final = 0.1
-"""Nothing is read from a connection for so long after a refusal: refusals must cost less than answers."""
+PAUSE_SECONDS: Final = 0.25
+"""Nothing is read from a connection for so long after a refusal, which costs nearly what an answer does.
+
+Shorter than gateways wait, so that they get their answer; who waits as ``Retry-After`` says notices nothing.
+"""
 
 
 class Admission:
