@@ -272,7 +272,10 @@ class Coalescing(ABC):
             return NotPrimary("the store's server is not a primary")
         if (apart := self._clocks.compare(now, batch.sent, received)) is not None:
             return StoreRefused(apart)
-        if self._confirmation is not None and self._confirmation.stale(wire.server, self._loop.time()):
+        if self._confirmation is not None and (
+            len(role[2]) < self._confirmation.replicas
+            or self._confirmation.stale(wire.server, self._loop.time())
+        ):
             return PrimaryStale()
         return None
 

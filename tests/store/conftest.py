@@ -28,13 +28,16 @@ IMMORTAL = ("epoch", "seq", "blocks", "keys:main", "keys:other")
 """What DESIGN §4 lets stand without an end, and the blocks, which must be found again after a loss."""
 
 
-def store_on(valkey, prefix, *, timeout=0.25, now=time.time, wait_replicas=0, policy="cutoff"):
+def store_on(
+    valkey, prefix, *, timeout=0.25, now=time.time, wait_replicas=0, wait_fsync=False, policy="cutoff"
+):
     return Store(
         url=valkey.url,
         password=None,
         prefix=prefix,
         timeout=timeout,
         wait_replicas=wait_replicas,
+        wait_fsync=wait_fsync,
         policy=policy,
         issuers={iss: dataclasses.replace(issuer, history=History()) for iss, issuer in ISSUERS.items()},
         metrics=Metrics(CollectorRegistry()),

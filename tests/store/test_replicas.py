@@ -1,0 +1,111 @@
+"""What replicas must confirm, and a primary that does not show them any more."""
+
+import asyncio
+import contextlib
+
+import pytest
+
+from service.errors import NoVerdict, PrimaryStale, StoreUnavailable
+from service.store.connection import Confirmation
+from tests.servers import Valkey
+from tests.store.conftest import MAIN, opened, store_on
+
+PLAIN = (None, None, None, None, None, None)
+
+
+def test_a_server_is_fresh_for_two_seconds_after_it_has_shown_enough_replicas():
+    confirmation = Confirmation(2, fsync=False, timeout=0.25)
+    assert confirmation.stale("a", 10.0)
+    assert not confirmation.take(1, "a", 10.0)
+    assert not confirmation.take(Exception("WAIT cannot be used"), "a", 10.0)
+    assert confirmation.stale("a", 10.0)
+    assert confirmation.take(2, "a", 10.0)
+    assert not confirmation.stale("a", 12.0)
+    assert confirmation.stale("a", 12.001)
+    assert confirmation.stale("b", 10.0)
+
+
+@pytest.mark.parametrize(("reply", "enough"), [([1, 1], True), ([0, 1], False), ([1, 0], False)])
+def test_what_must_be_on_disk_must_be_on_the_primarys_too(reply, enough):
+    confirmation = Confirmation(1, fsync=True, timeout=0.25)
+    assert b"WAITAOF" in confirmation.command
+    assert confirmation.take(reply, "a", 0.0) is enough
+
+
+@pytest.fixture
+def replica(own_valkey, tmp_path):
+    server = Valkey(tmp_path / "replica", "--replicaof", "127.0.0.1", str(own_valkey.port))
+    server.start()
+    yield server
+    with contextlib.suppress(Exception):
+        server.resume()
+    server.kill()
+
+
+@pytest.fixture
+async def confirmed(own_valkey, replica, prefix):
+    store = store_on(own_valkey, prefix, wait_replicas=1)
+    async with asyncio.timeout(20):
+        while True:  # the replica is not in step at once
+            with contextlib.suppress(StoreUnavailable):
+                await store.init()
+                break
+    async with opened(store):
+        await answers(store)
+        yield store
+
+
+async def answers(store):
+    async with asyncio.timeout(20):
+        while True:
+            with contextlib.suppress(NoVerdict):
+                return await store.lookups.find(PLAIN)
+            await asyncio.sleep(0.02)
+
+
+async def refuses(store):
+    async with asyncio.timeout(20):
+        while True:
+            with contextlib.suppress(PrimaryStale):
+                await store.lookups.find(PLAIN)
+                await asyncio.sleep(0.02)
+                continue
+            return
+
+
+async def revoked(store):
+    return await store.revocations.revoke_token(MAIN, "1", 4_000_000_000)
+
+
+@pytest.mark.parametrize("fault", ["kill", "hang"])
+async def test_without_its_replica_a_primary_confirms_nothing_and_is_not_believed(confirmed, replica, fault):
+    assert await revoked(confirmed)
+    getattr(replica, fault)()
+    await refuses(confirmed)
+    with pytest.raises(StoreUnavailable):
+        await revoked(confirmed)
+    await confirmed.watch.beat()
+    assert "stale_primary" in confirmed.problems
+    replica.start() if fault == "kill" else replica.resume()
+    await answers(confirmed)
+    assert await revoked(confirmed)
+    await confirmed.watch.beat()
+    assert "stale_primary" not in confirmed.problems
+
+
+async def test_an_operator_is_told_where_the_number_of_replicas_does_not_fit(own_valkey, replica, confirmed):
+    assert not {"unconfirmed_replicas", "too_few_replicas"} & set(await confirmed.dangers())
+    for confirm, problem in ((0, "unconfirmed_replicas"), (2, "too_few_replicas")):
+        other = store_on(own_valkey, "other", wait_replicas=confirm)
+        assert problem in await other.dangers()
+        await other.close()
+
+
+async def test_what_is_on_the_disk_of_all_is_confirmed(own_valkey, replica, prefix, confirmed):
+    async with opened(store_on(own_valkey, prefix, wait_replicas=1, wait_fsync=True)) as store:
+        await answers(store)
+        assert await revoked(store)
+        with replica.client() as client:
+            client.config_set("appendonly", "no")
+        with pytest.raises(StoreUnavailable):
+            await revoked(store)
