@@ -2,6 +2,7 @@
 
 import asyncio
 
+from tests import forge
 from tests.faults.load import Load, issued
 from tests.servers import Valkey, free_port
 
@@ -69,3 +70,13 @@ async def test_the_number_of_changes_at_once_is_not_bounded_by_connections(start
         *(revoker.post("/revoke", {"iss": c["iss"], "jti": c["jti"]}) for c in all_claims)
     )
     assert {answer.status for answer in answers} == {200}
+
+
+async def test_while_the_store_is_down_changes_and_lookups_fail_at_once(start, own_valkey):
+    """Each would otherwise wait for a time-out, and one of them for longer than the test may take."""
+    revoker = await start(own_valkey, redis={"timeout": 30})
+    own_valkey.kill()
+    for _ in range(20):
+        assert (await revoker.post("/revoke", {"token": revoker.token()})).status == 503
+        assert (await revoker.post("/revoke-user", {"sub": "alice", "iss": forge.ISSUER})).status == 503
+        assert (await revoker.post("/introspect", {"token": revoker.token()})).status == 503
