@@ -25,6 +25,7 @@ MARGIN = 0.05
 RECORDED = Path(__file__).with_name("instructions.json")
 
 FLOOR, CLAIMS, WARM, TOKEN = "floor", "claims form", "token form, verified before", "/token, ES256"
+A_BATCH = "one of a batch of 100 claims"
 
 
 def main() -> None:
@@ -68,17 +69,18 @@ def measured(stack: ExitStack, folder: Path) -> dict[str, int]:
     for server, port in zip((floor, revoker), ports, strict=True):
         server.await_answer(f"http://127.0.0.1:{port}")
 
-    def sent(server: Counted, port: int, workload: Workload) -> int:
+    def sent(server: Counted, port: int, workload: Workload, warm: int = 140, counted: int = 40) -> int:
         bodies = cycle(workload.bodies.read_bytes().split(b"\n"))
         begin = head(workload.path, "application/json", workload.authorization)
         abreast = Abreast(stack, port, [bodies] * ABREAST, begin)
-        return round(server.count(abreast.rounds, 140, 40) / ABREAST)
+        return round(server.count(abreast.rounds, warm, counted) / ABREAST / workload.units)
 
     claims = material.claims_form()
     return {
         FLOOR: sent(floor, ports[0], claims),
         CLAIMS: sent(revoker, ports[1], claims),
         WARM: sent(revoker, ports[1], material.warm_tokens()),
+        A_BATCH: sent(revoker, ports[1], material.batch_form(), 13, 3),
         TOKEN: round(_refreshes(stack, revoker, ports[1], material.authorization)),
     }
 

@@ -43,7 +43,8 @@ def bounds(claims: Claims, issuer: Issuer, *, store_now: int, own_now: int) -> V
     iat, exp = claims.iat, claims.exp
     if iat is None or exp is None or not claims.sub or (issuer.require_jti and not claims.jti):
         return Verdict.INCOMPLETE
-    issued, ends = microseconds(iat), microseconds(exp)
+    issued = iat * 1_000_000 if type(iat) is int else microseconds(iat)
+    ends = exp * 1_000_000 if type(exp) is int else microseconds(exp)
     if issued < 0 or ends < issued:
         return Verdict.INCOMPLETE
     if ends - issued > issuer.max_token_lifetime * 1_000_000:

@@ -86,6 +86,10 @@ class BatchIntrospection:
         places: list[int] = []
         for place, item in enumerate(items):
             known = self._check(item, caller)
+            if type(known) is tuple:
+                checked.append(known)
+                places.append(place)
+                continue
             if isinstance(known, str):
                 if place % _TURN == _TURN - 1:
                     await asyncio.sleep(0)
@@ -110,7 +114,7 @@ class BatchIntrospection:
             issuer = issuer_of_claims(asked, caller)
         except InvalidRequest:
             return MALFORMED
-        if issuer is None or not caller.may_see(asked.aud):
+        if issuer is None or (caller.audiences and not caller.may_see(asked.aud)):
             self._parts.verdicts.foreign()
             return INACTIVE
         return asked, issuer, None

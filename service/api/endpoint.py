@@ -1,6 +1,7 @@
 """What all endpoints have in common: who calls, what the body says, and how an answer is written."""
 
 import asyncio
+import itertools
 import json
 import re
 import urllib.parse
@@ -299,12 +300,12 @@ def is_unambiguous(raw: bytes, *read: msgspec.Struct, names: int = 0) -> bool:
         read: What was read of it; None stands for a member that is not there.
         names: How many there are beside.
     """
-    if b"\\" in raw or not raw.isascii() or any(space in raw for space in _BEFORE_COLON):
+    if b"\\" in raw or not raw.isascii():
         return False
-    for each in read:
-        members = msgspec.structs.astuple(each)
-        names += len(members) - members.count(None)
-    return raw.count(b'":') == names
+    if any(space[:1] in raw and space in raw for space in _BEFORE_COLON):
+        return False
+    members = list(itertools.chain.from_iterable(map(msgspec.structs.astuple, read)))
+    return raw.count(b'":') == names + len(members) - members.count(None)
 
 
 def refuse_ambiguous(raw: bytes, read: msgspec.Struct) -> None:

@@ -104,6 +104,8 @@ class Verdicts:
             own_now = int(self._clock() * 1000)
             verdicts = [
                 self._verdict(claims, issuer, each, own_now)
+                if issuer.own
+                else judge(claims, issuer, each.standing, store_now=each.now, own_now=own_now)
                 for (claims, issuer, _), each in zip(tokens, found, strict=True)
             ]
         for verdict, times in collections.Counter(verdicts).items():

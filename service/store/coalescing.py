@@ -81,12 +81,12 @@ class Batch:
         sent: By the service's clock.
     """
 
-    __slots__ = ("deadline", "known", "places", "requests", "sent", "tries")
+    __slots__ = ("deadline", "keys", "known", "requests", "sent", "tries")
 
     def __init__(self, requests: list[Request], deadline: float) -> None:
         self.requests = requests
         self.deadline = deadline
-        self.places: dict[str, int] = {}
+        self.keys: dict[str | None, None] = {}
         self.known: Any = None
         self.sent = 0.0
         self.tries = 0

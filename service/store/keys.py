@@ -271,26 +271,42 @@ class Keys(DataKeys):
     def of_token(self, claims: Claims, issuer: Issuer) -> "TokenKeys":
         """What must be read to judge a token, in the order of :class:`service.models.Standing`."""
         jti, sub, sid = claims.jti, claims.sub, claims.sid
+        listed, session, shared = self._shared(issuer.name, claims.client_id or claims.azp)
+        if not sid:
+            cutoff = None
+        elif issuer.own:
+            cutoff = self.session_cutoff(issuer, sid)
+        else:
+            cutoff = session + segment(sid)
         return (
-            f"{self._prefix}:jti:{issuer.name}:{segment(jti)}" if jti else None,
+            listed + segment(jti) if jti else None,
             self._user_of(issuer.iss, sub) if sub else None,
-            self.session_cutoff(issuer, sid) if sid else None,
-            *self._shared(issuer.name, claims.client_id or claims.azp),
+            cutoff,
+            *shared,
         )
 
     def of_client(self, issuer: Issuer, client: str) -> "TokenKeys":
         """What must be read to judge a client of an issuer, as :meth:`of_token`."""
-        return (None, None, None, *self._shared(issuer.name, client))
+        return (None, None, None, *self._shared(issuer.name, client)[2])
 
     def _make_user_of(self, iss: str, sub: str) -> str:
         return self.user(user_tag(iss, sub))
 
-    def _make_shared(self, name: str, client: str | None) -> tuple[str | None, str, str]:
-        """What many tokens share: the cutoff of their client, that of their issuer, and its revoked keys."""
+    def _make_shared(self, name: str, client: str | None) -> tuple[str, str, tuple[str | None, str, str]]:
+        """What many tokens share.
+
+        Returns:
+            What a jti's and a session cutoff's key begin with; the cutoff of the client, that of the
+            issuer, and its revoked keys.
+        """
         return (
-            f"{self._prefix}:client-cutoff:{name}:{segment(client)}" if client else None,
-            f"{self._prefix}:issuer-cutoff:{name}",
-            f"{self._prefix}:keys:{name}",
+            f"{self._prefix}:jti:{name}:",
+            f"{self._prefix}:session-cutoff:{name}:",
+            (
+                f"{self._prefix}:client-cutoff:{name}:{segment(client)}" if client else None,
+                f"{self._prefix}:issuer-cutoff:{name}",
+                f"{self._prefix}:keys:{name}",
+            ),
         )
 
 

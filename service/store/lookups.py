@@ -7,6 +7,8 @@ Every batch reads, in one write to the socket, its keys (equal ones once), the e
 """
 
 import functools
+import itertools
+import operator
 from collections.abc import Sequence
 from typing import Final
 
@@ -27,6 +29,9 @@ _log = structlog.get_logger("store")
 TIME: Final = pack([("TIME",)])
 ROLE: Final = pack([("ROLE",)])
 
+_KEYS: Final = operator.itemgetter(0)
+"""Of a request."""
+
 
 class Lookups(Coalescing):
     """Lookups at the one primary that keeps everything."""
@@ -45,14 +50,12 @@ class Lookups(Coalescing):
         self._data = data
 
     def _packed(self, batch: Batch) -> tuple[bytes, int]:
-        places = batch.places
-        if not places:
-            for keys, _, _ in batch.requests:
-                for key in keys:
-                    if key is not None and key not in places:
-                        places[key] = len(places)
+        keys = batch.keys
+        if not keys:
+            keys |= dict.fromkeys(itertools.chain.from_iterable(map(_KEYS, batch.requests)))
+            keys.pop(None, None)
         batch.known = self._data.known
-        return TIME + pack([("MGET", *places, *self._data.tail)]) + ROLE, 3
+        return TIME + pack([("MGET", *keys, *self._data.tail)]) + ROLE, 3
 
     def _judge(self, batch: Batch, wire: Wire, replies: Replies) -> None:
         for reply in replies:
@@ -76,16 +79,17 @@ class Lookups(Coalescing):
     def _deliver(self, batch: Batch, values: list[bytes | None], now: int) -> None:
         nothing = Found(self._data.nothing, now)
         del values[-3:]
-        if values.count(None) == len(batch.places):
+        if values.count(None) == len(values):
             for request in batch.requests:
                 hand_over(request, nothing)
             return
-        places = batch.places
+        stands: dict[str | None, bytes | None] = dict(zip(batch.keys, values, strict=True))
+        stands[None] = None
         loss = self._data.nothing.loss
         for request in batch.requests:
             keys, answer, _ = request
             if not answer.done():
-                said = [None if key is None else values[places[key]] for key in keys]
+                said = [stands[key] for key in keys]
                 try:
                     found = Found(standing_of(said, loss), now)
                 except (ValueError, msgspec.MsgspecError) as error:
