@@ -14,7 +14,7 @@ from service.api.connections import Connection
 from service.api.ready import Refusal
 from service.metrics import Metrics
 
-BURST_SECONDS: Final = 0.1
+BURST_SECONDS: Final = 1.0
 """More than may be under way are taken in for so long: a burst is worked off, a crowd is not."""
 
 CROWD_SECONDS: Final = 10.0
