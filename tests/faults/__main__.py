@@ -1,6 +1,6 @@
 """Break the store under load for as long as one likes, and check that every acknowledged revocation holds.
 
-    python -m tests.faults --topology sentinel --nemesis elect --count 20
+    python -m tests.faults --topology sentinel --nemesis failover --count 20
     python -m tests.faults --topology replicated --seconds 600 --seed 7
 
 Ends with status 1 where a rule was broken; the history, the logs of all servers and those of the instances

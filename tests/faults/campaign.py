@@ -184,7 +184,7 @@ class Campaign:
         self.topology.stop()
 
     @contextlib.asynccontextmanager
-    async def fault(self, name: str) -> AsyncIterator["Deed"]:
+    async def fault(self, name: str, *, loses: bool) -> AsyncIterator["Deed"]:
         """Note a fault: the block breaks something and puts it right; then the service must recover."""
         deed = Deed(start=time.monotonic())
         yield deed
@@ -194,7 +194,7 @@ class Campaign:
             recovered = await self.clients.recovered(names, healed, RECOVERY_S)
         except TimeoutError:
             recovered = float("inf")
-        self.history.append(Fault(name, deed.start, healed, recovered, deed.promoted))
+        self.history.append(Fault(name, deed.start, healed, recovered, deed.promoted, loses))
 
     @contextlib.contextmanager
     def absent(self, instance: Instance) -> Any:

@@ -91,6 +91,7 @@ class Fault(msgspec.Struct, frozen=True, tag=True):
         healed: When what was broken had been put right.
         recovered: When every instance had given a verdict and acknowledged a revocation again.
         promoted: When another server had become primary, where one did.
+        loses: Whether the store may have lost data by it.
     """
 
     name: str
@@ -98,6 +99,7 @@ class Fault(msgspec.Struct, frozen=True, tag=True):
     healed: float
     recovered: float
     promoted: float | None = None
+    loses: bool = True
 
 
 Record = Revoked | Introspected | Cutoff | Absent | Isolated | Fault
@@ -185,14 +187,16 @@ def check(history: list[Record], *, put_back_s: float | None = None) -> list[Vio
     - what nobody tried to revoke is never inactive, unless the policy for lost data cut it off;
     - only a 200 carries a verdict, and always does; the only other answer is 503;
     - an instance that runs answers;
-    - an instance that can not reach enough servers acknowledges nothing.
+    - an instance that can not reach enough servers acknowledges nothing;
+    - no data is found missing before any was lost.
     """
     standing = _Standing(history)
     cutoffs = [each for each in history if isinstance(each, Cutoff)]
     absences = [each for each in history if isinstance(each, Absent)]
     isolations = [each for each in history if isinstance(each, Isolated)]
     faults = [each for each in history if isinstance(each, Fault)]
-    found = []
+    lost = min((each.start for each in faults if each.loses), default=float("inf"))
+    found = [Violation("a loss where nothing was lost", (each,)) for each in cutoffs if each.found < lost]
     for record in history:
         if not isinstance(record, Revoked | Introspected):
             continue

@@ -20,6 +20,7 @@ class Deeds:
 
     act: Act
     topologies: frozenset[str]
+    loses: bool
     says: str
 
 
@@ -28,10 +29,10 @@ ALL = ("single", "replicated", "sentinel", "cluster")
 WITH_REPLICAS = ("replicated", "sentinel", "cluster")
 
 
-def deed(name: str, *topologies: str) -> Callable[[Act], Act]:
+def deed(name: str, *topologies: str, loses: bool = False) -> Callable[[Act], Act]:
     def enter(act: Act) -> Act:
         says = " ".join((act.__doc__ or "").split())
-        DEEDS[name] = Deeds(act, frozenset(topologies), says)
+        DEEDS[name] = Deeds(act, frozenset(topologies), loses, says)
         return act
 
     return enter
@@ -43,7 +44,7 @@ def possible(topology: str) -> list[str]:
 
 async def commit(run: Campaign, name: str) -> None:
     """Do one deed, and wait until the service has recovered from it."""
-    async with run.fault(name) as done:
+    async with run.fault(name, loses=DEEDS[name].loses) as done:
         await DEEDS[name].act(run, done)
 
 
@@ -92,14 +93,14 @@ async def hang(run: Campaign, _: Deed) -> None:
     await _healthy(run)
 
 
-@deed("flush", *ALL)
+@deed("flush", *ALL, loses=True)
 async def flush(run: Campaign, _: Deed) -> None:
     """FLUSHALL of a primary."""
     with _one_primary(run).client() as client:
         await asyncio.to_thread(client.flushall)
 
 
-@deed("empty", *ALL)
+@deed("empty", *ALL, loses=True)
 async def empty(run: Campaign, _: Deed) -> None:
     """SIGKILL of a primary, which comes back at once with an empty disk."""
     node = _one_primary(run)
@@ -114,7 +115,7 @@ def _lose(run: Campaign, node: Node) -> None:
     shutil.rmtree(node.folder / "appendonlydir", ignore_errors=True)
 
 
-@deed("snapshot", *ALL)
+@deed("snapshot", *ALL, loses=True)
 async def snapshot(run: Campaign, _: Deed) -> None:
     """A primary comes back with the data that it had a second ago."""
     node = _one_primary(run)
@@ -214,7 +215,7 @@ async def lag(run: Campaign, _: Deed) -> None:
     run.network.heal()
 
 
-@deed("failover", *WITH_REPLICAS)
+@deed("failover", *WITH_REPLICAS, loses=True)
 async def failover(run: Campaign, done: Deed) -> None:
     """SIGKILL of a primary while its replicas lag, or are in step; one of them takes its place."""
     first = _one_primary(run)
@@ -225,7 +226,7 @@ async def failover(run: Campaign, done: Deed) -> None:
     await _healthy(run)
 
 
-@deed("blackout", *WITH_REPLICAS)
+@deed("blackout", *WITH_REPLICAS, loses=True)
 async def blackout(run: Campaign, done: Deed) -> None:
     """SIGKILL of a primary while its replicas lag, or are in step, and of every instance; all come back."""
     first = _one_primary(run)
@@ -254,7 +255,7 @@ async def _strike(run: Campaign, primary: Node, *, also: Sequence[Instance] = ()
     run.network.heal()
 
 
-@deed("empty-replica", "replicated")
+@deed("empty-replica", "replicated", loses=True)
 async def empty_replica(run: Campaign, done: Deed) -> None:
     """A replica that has lost its disk, and is cut off from its primary, takes its place."""
     topology = run.topology
@@ -273,7 +274,7 @@ async def empty_replica(run: Campaign, done: Deed) -> None:
     await _healthy(run)
 
 
-@deed("depose", "sentinel", "cluster")
+@deed("depose", "sentinel", "cluster", loses=True)
 async def depose(run: Campaign, done: Deed) -> None:
     """SIGSTOP of a primary until a replica has taken its place; then it goes on, and knows of nothing."""
     first = _one_primary(run)
@@ -284,13 +285,13 @@ async def depose(run: Campaign, done: Deed) -> None:
     await _healthy(run)
 
 
-@deed("minority", "sentinel", "cluster")
+@deed("minority", "sentinel", "cluster", loses=True)
 async def minority(run: Campaign, done: Deed) -> None:
     """A primary, one instance and one Sentinel are cut off from all others, who promote a replica."""
     await _divided(run, done, replicas_too=True)
 
 
-@deed("half-minority", "sentinel", "cluster")
+@deed("half-minority", "sentinel", "cluster", loses=True)
 async def half_minority(run: Campaign, done: Deed) -> None:
     """As ``minority``, but the primary and its replicas can still talk to each other."""
     await _divided(run, done, replicas_too=False)

@@ -79,11 +79,16 @@ def test_what_nobody_revoked_is_active():
 
 
 def test_a_loss_cuts_off_what_was_issued_before_it_and_from_then_on():
+    assert rules(Cutoff(5, 1000.0, "cutoff")) == ["a loss where nothing was lost"]
+    assert rules(Fault("hang", 4, 4, 4, None, False), Cutoff(5, 1000.0, "cutoff")) == [
+        "a loss where nothing was lost"
+    ]
+    lost = Fault("flush", 3, 4, 5)
     covering, earlier = Cutoff(5, 1000.0, "cutoff"), Cutoff(5, 997.0, "cutoff")
-    assert rules(covering, introspected(6, 7, active=False)) == []
-    assert rules(covering, introspected(3, 4, active=False)) == ["never revoked and not active"]
-    assert rules(earlier, introspected(6, 7, active=False)) == ["never revoked and not active"]
-    assert rules(covering, revoked(1, 2), introspected(6, 7, active=True)) == ["revoked and active"]
+    assert rules(lost, covering, introspected(6, 7, active=False)) == []
+    assert rules(lost, covering, introspected(3, 4, active=False)) == ["never revoked and not active"]
+    assert rules(lost, earlier, introspected(6, 7, active=False)) == ["never revoked and not active"]
+    assert rules(lost, covering, revoked(1, 2), introspected(6, 7, active=True)) == ["revoked and active"]
 
 
 def test_no_verdict_is_a_503_without_one():
