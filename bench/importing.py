@@ -31,11 +31,14 @@ def run(bench: Bench) -> Section:
     """The time of many lines less that of few, so that starting the program is not counted."""
     lines = bench.jtis
     few, many = (_tokens(bench.material.folder / f"{count}.ndjson", count) for count in (_FEW, lines))
-    imports, exports, memory, cpu = [], [], [], []
+    imports, exports, memory, cpu, of_store = [], [], [], [], []
     for turn in range(bench.rounds):
-        config = bench.servers.configured(bench.servers.store())
+        store = bench.servers.store()
+        config = bench.servers.configured(store)
         less = _run(bench, config, "import", few)
+        before = store.cpu_seconds()
         more = _run(bench, config, "import", many)
+        of_store.append((store.cpu_seconds() - before) / lines * 1e6)
         imports.append((lines - _FEW) / (more.seconds - less.seconds))
         cpu.append((more.cpu - less.cpu) / (lines - _FEW) * 1e6)
         memory.append(more.memory - less.memory)
@@ -46,6 +49,7 @@ def run(bench: Bench) -> Section:
     rows = [
         ("`revoker import`, lines a second", figure(rate, "{:,.0f}")),
         ("the same, µs CPU of the command a line", figure(Spread.of(cpu), "{:.1f}")),
+        ("and of the store", figure(Spread.of(of_store), "{:.1f}")),
         (f"its memory with {lines:,} lines less that with {_FEW:,}, MiB", figure(grown, "{:.1f}")),
         ("`revoker export`, lines a second", figure(Spread.of(exports), "{:,.0f}")),
     ]
