@@ -46,13 +46,15 @@ def server():
             threading.Thread(target=echo, args=(link,), daemon=True).start()
 
     def echo(link):
-        with link, contextlib.suppress(ConnectionError):
-            for line in link.makefile("rb"):
+        with link, link.makefile("rb") as lines, contextlib.suppress(ConnectionError):
+            for line in lines:
                 link.sendall(line)
 
-    threading.Thread(target=serve, daemon=True).start()
+    serving = threading.Thread(target=serve, daemon=True)
+    serving.start()
     yield listening.getsockname()[1]
     listening.shutdown(socket.SHUT_RDWR)
+    serving.join()
     listening.close()
 
 
