@@ -23,6 +23,12 @@ from tests.store.test_transfer import imported
 
 
 @pytest.fixture
+def valkey(own_valkey):
+    """One of their own: how many lines an export has depends on all that a server keeps."""
+    return own_valkey
+
+
+@pytest.fixture
 def prefix():
     return f"t{uuid.uuid4().hex[:12]}"
 

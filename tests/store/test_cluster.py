@@ -20,16 +20,29 @@ from tests.topologies import Cluster
 SHARE = SLOTS // 3
 
 
+@contextlib.contextmanager
+def cluster(folder):
+    with Network() as network:
+        started = Cluster(network, folder, replicas=0)
+        try:
+            started.start()
+            yield started
+        finally:
+            started.stop()
+
+
 @pytest.fixture(scope="module")
 def nodes(tmp_path_factory):
-    """Slots stay where they are, or come back; data may be lost."""
-    with Network() as network:
-        cluster = Cluster(network, tmp_path_factory.mktemp("cluster"), replicas=0)
-        try:
-            cluster.start()
-            yield cluster
-        finally:
-            cluster.stop()
+    """For tests that do no harm: slots come back, and nothing is lost."""
+    with cluster(tmp_path_factory.mktemp("cluster")) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def spare(tmp_path_factory):
+    """For tests with a key space of their own, and after which others expect none of their data."""
+    with cluster(tmp_path_factory.mktemp("spare")) as started:
+        yield started
 
 
 @contextlib.asynccontextmanager
@@ -65,12 +78,12 @@ async def shared(nodes, declared):
 
 
 @pytest.fixture
-async def store(nodes, prefix):
+async def store(spare, prefix):
     """A store of one's own."""
-    made = store_on(nodes, prefix, timeout=2)
+    made = store_on(spare, prefix, timeout=2)
     assert await made.init()
     await made.close()
-    async with known(nodes, prefix) as made:
+    async with known(spare, prefix) as made:
         yield made
 
 
@@ -185,17 +198,17 @@ async def _answers(store, jti):
 
 
 @pytest.mark.parametrize("gone", ["nothing", "entry", "numbers", "all"])
-async def test_a_slot_on_its_way_is_read_key_by_key(store, nodes, gone):
+async def test_a_slot_on_its_way_is_read_key_by_key(store, spare, gone):
     jti = jti_at(store, 0)
     await store.revocations.revoke_token(MAIN, jti, exp())
     entry = store.keys.jti(MAIN, jti)
     tail = store.keys.beside(entry).tail(store.instance)
     moved = {"nothing": [], "entry": [entry], "numbers": [tail.seq, tail.share], "all": [entry, *tail]}[gone]
-    source, target, _ = nodes.nodes
+    source, target, _ = spare.nodes
     slot = slot_of(entry)
     with source.client() as here, target.client() as there:
-        there.execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", nodes.id_of(source))
-        here.execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", nodes.id_of(target))
+        there.execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", spare.id_of(source))
+        here.execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", spare.id_of(target))
         if moved:
             here.execute_command("MIGRATE", "127.0.0.1", target.public, "", 0, 5000, "KEYS", *moved)
         try:
@@ -220,12 +233,12 @@ async def test_a_slot_on_its_way_is_read_key_by_key(store, nodes, gone):
                 there.execute_command("CLUSTER", "SETSLOT", slot, "STABLE")
 
 
-async def test_the_loss_of_one_shard_covers_what_lay_there_and_nothing_else(store, nodes):
+async def test_the_loss_of_one_shard_covers_what_lay_there_and_nothing_else(store, spare):
     lost, kept, untouched = jti_at(store, 0), jti_at(store, 1), jti_at(store, 2)
     for jti in (lost, kept):
         await store.revocations.revoke_token(MAIN, jti, exp())
     store.revocations.acknowledged.forget([(1 << 60, store.keys.jti(MAIN, lost))])  # or it were put back
-    with nodes.nodes[0].client() as client:
+    with spare.nodes[0].client() as client:
         client.flushall()
     found = await asyncio.gather(
         *(
@@ -239,15 +252,15 @@ async def test_the_loss_of_one_shard_covers_what_lay_there_and_nothing_else(stor
     assert "data_lost" in store.problems
 
 
-async def test_what_this_process_revoked_is_put_back_into_its_slot(nodes, prefix):
-    made = store_on(nodes, prefix, timeout=2, policy="ignore")
+async def test_what_this_process_revoked_is_put_back_into_its_slot(spare, prefix):
+    made = store_on(spare, prefix, timeout=2, policy="ignore")
     assert await made.init()
     await made.close()
-    async with known(nodes, prefix, policy="ignore") as store:
+    async with known(spare, prefix, policy="ignore") as store:
         jtis = [jti_at(store, 1) for _ in range(10)]
         await asyncio.gather(*(store.revocations.revoke_token(MAIN, jti, exp()) for jti in jtis))
         await store.revocations.block_user(MAIN, "eve", until=None, reason="")
-        for node in nodes.nodes:
+        for node in spare.nodes:
             with node.client() as client:
                 client.flushall()
         assert all([await _answers(store, jti) for jti in jtis])
@@ -256,8 +269,8 @@ async def test_what_this_process_revoked_is_put_back_into_its_slot(nodes, prefix
         assert (await store.lookups.find(blocked)).standing.user.blocked == FOREVER_MS
 
 
-async def test_a_declaration_that_broke_off_is_completed_and_none_is_repeated(nodes, prefix):
-    store = store_on(nodes, prefix, timeout=2)
+async def test_a_declaration_that_broke_off_is_completed_and_none_is_repeated(spare, prefix):
+    store = store_on(spare, prefix, timeout=2)
     try:
         assert await store.epoch() is None
         assert await store.init()
