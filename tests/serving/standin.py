@@ -91,7 +91,7 @@ class StandIn:
         return web.Response(text="done")
 
     async def report(self, _):
-        return web.json_response({"slow": self.under_way, "answered": self.answered})
+        return web.json_response({"pid": os.getpid(), "slow": self.under_way, "answered": self.answered})
 
     async def crash(self, _):
         os._exit(9)

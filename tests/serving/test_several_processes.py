@@ -76,7 +76,14 @@ def test_told_to_end_all_drain_finish_and_close(standin):
         slow = [
             pool.submit(lambda: urllib.request.urlopen(url + "/slow", timeout=10).read()) for _ in range(4)
         ]
-        until(lambda: any(get(url + "/under-way")["slow"] for _ in range(8)))
+        under_way = {}
+
+        def all_have_come():
+            told = get(url + "/under-way")
+            under_way[told["pid"]] = told["slow"]
+            return sum(under_way.values()) == len(slow)
+
+        until(all_have_come)
         process.tell()
 
         assert [each.result() for each in slow] == [b"done"] * 4
