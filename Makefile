@@ -14,8 +14,8 @@ help: ## Show this list
 run: .venv/.run ## Run the service; without REVOKER_CONFIG a development set-up under .revoker/
 	@exec $(BIN)/revoker serve
 
-test: .venv/.dev ## Run all tests
-	$(BIN)/python -m pytest
+test: .venv/.dev ## Run all tests, or TESTS="tests/store -k epoch"
+	$(BIN)/python -m pytest $(TESTS)
 
 fuzz: .venv/.dev ## Try the parsers for about a minute; FUZZ_EXAMPLES=15000 for about an hour
 	FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-300} $(BIN)/python -m pytest -m hypothesis --timeout 0 \
