@@ -39,8 +39,6 @@ _PAUSE_S: Final = 0.01
 _LEARN_S: Final = 0.1
 """At most so often is the map of slots asked for."""
 
-_BEAT_MS: Final = 10_000
-
 
 class Node:
     """One primary of the cluster.
@@ -196,11 +194,11 @@ class Cluster:
         while True:
             slots = [node.slots[0] for node in self.nodes if node.slots]
             await asyncio.gather(*(self._beat(key_in(slot)) for slot in slots))
-            await asyncio.sleep(Confirmation.FRESH_S / 8)
+            await asyncio.sleep(Confirmation.BEAT_S)
 
     async def _beat(self, key: str) -> None:
         with contextlib.suppress(Refused, TooFewReplicas, ConnectionLost, StoreUnavailable, TimeoutError):
-            await self.change(key, "SET", key, 1, "PX", _BEAT_MS)  # of a failure the lookups tell
+            await self.change(key, *Confirmation.heartbeat(key))  # of a failure the lookups tell
 
     async def _ask(self, slot: int, commands: Sequence[Command], *, changing: bool) -> Replies:
         loop = asyncio.get_running_loop()

@@ -194,6 +194,12 @@ class Confirmation:
     """
 
     FRESH_S: Final = 2.0
+    BEAT_S: Final = FRESH_S / 8
+
+    @staticmethod
+    def heartbeat(key: str) -> Command:
+        """A change to be confirmed where there is no other; it is gone 10 s after the last one."""
+        return ("SET", key, 1, "PX", 10_000)
 
     def __init__(self, replicas: int, *, fsync: bool, timeout: float) -> None:
         """Confirm by replicas.

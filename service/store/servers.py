@@ -20,9 +20,6 @@ from service.store.connection import (
 
 _log = structlog.get_logger("store")
 
-_BEAT_MS: Final = 10_000
-"""For how long a heartbeat's key outlives its last write."""
-
 
 class Servers(Protocol):
     """Every method raises as :meth:`service.store.connection.Line.execute` does."""
@@ -112,10 +109,10 @@ class Primary:
         assert self.confirmation is not None  # noqa: S101  # nobody beats where nothing is confirmed
         while True:
             try:
-                await self._changes.execute("SET", key_in(0), 1, "PX", _BEAT_MS)
+                await self._changes.execute(*Confirmation.heartbeat(key_in(0)))
             except Refused as error:
                 _log.warning("beat_refused", code=error.code)
                 self._changes.hang_up()
             except (TooFewReplicas, ConnectionLost, StoreUnavailable, TimeoutError):
                 pass  # what follows of it, the lookups say
-            await asyncio.sleep(self.confirmation.FRESH_S / 8)
+            await asyncio.sleep(Confirmation.BEAT_S)
