@@ -7,7 +7,7 @@ import time
 import uvloop
 
 from service.store.addresses import address_of
-from service.store.connection import Line
+from service.store.lines import Line
 
 _TIMES = 5000
 

@@ -15,17 +15,9 @@ import structlog
 
 from service.errors import StoreUnavailable
 from service.store.addresses import Access, Place, info
-from service.store.connection import (
-    Command,
-    Confirmation,
-    ConnectionLost,
-    Line,
-    Refused,
-    Replies,
-    TooFewReplicas,
-    Wire,
-)
+from service.store.connection import Command, ConnectionLost, Refused, Replies, TooFewReplicas, Wire
 from service.store.keys import SLOTS, slot_of
+from service.store.lines import Confirmation, Line
 
 _log = structlog.get_logger("store")
 

@@ -24,8 +24,9 @@ from service.metrics import Metrics
 from service.models import Standing
 from service.store.addresses import Reachable
 from service.store.clocks import Clocks
-from service.store.connection import Confirmation, Link, Replies, Wire
+from service.store.connection import Link, Replies, Wire
 from service.store.keys import TokenKeys
+from service.store.lines import Confirmation
 
 _log = structlog.get_logger("store")
 

@@ -21,8 +21,9 @@ from service.models import Mark, Standing, UserStanding
 from service.store.addresses import Address
 from service.store.clocks import Clocks
 from service.store.coalescing import Batch, Coalescing, Found, hand_over, milliseconds
-from service.store.connection import Confirmation, Replies, Wire, pack
+from service.store.connection import Replies, Wire, pack
 from service.store.epoch import DataSet
+from service.store.lines import Confirmation
 
 _log = structlog.get_logger("store")
 

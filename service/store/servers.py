@@ -8,21 +8,14 @@ import structlog
 
 from service.errors import StoreUnavailable
 from service.store.addresses import Address
-from service.store.connection import (
-    Command,
-    Confirmation,
-    ConnectionLost,
-    Line,
-    Refused,
-    Replies,
-    TooFewReplicas,
-)
+from service.store.connection import Command, ConnectionLost, Refused, Replies, TooFewReplicas
+from service.store.lines import Confirmation, Line
 
 _log = structlog.get_logger("store")
 
 
 class Servers(Protocol):
-    """Every method raises as :meth:`service.store.connection.Line.execute` does."""
+    """Every method raises as :meth:`service.store.lines.Line.execute` does."""
 
     def change(self, key: str, *command: Any) -> Awaitable[Any]:
         """Send a command that changes what lies in the slot of a key, to where it is confirmed."""

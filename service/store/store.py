@@ -12,12 +12,13 @@ from service.store import epoch as epochs
 from service.store.addresses import Access, Address, address_of, is_cluster, several
 from service.store.clocks import Clocks
 from service.store.cluster import Cluster
-from service.store.connection import Confirmation, Line, fence
+from service.store.connection import fence
 from service.store.datasets import DataSets, Whole
 from service.store.epoch import DataLoss, DataSet, Epoch, Losses, Reading
 from service.store.fan_out import FanOut
 from service.store.issuers import IssuerRecords
 from service.store.keys import Keys, Tail, tag_and_start
+from service.store.lines import Confirmation, Line
 from service.store.lookups import Lookups
 from service.store.renaming import Renaming
 from service.store.revocations import Revocations

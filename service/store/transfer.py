@@ -16,9 +16,10 @@ from service.errors import InvalidRequest, StoreRefused, StoreUnavailable
 from service.models import Issuer, Number
 from service.rules import FOREVER_MS, SAFETY_S, cutoff_kept_for, jti_kept_until
 from service.store import records
-from service.store.connection import Line, fence
+from service.store.connection import fence
 from service.store.epoch import Epoch
 from service.store.keys import Held, segment, tag_and_start, user_tag
+from service.store.lines import Line
 from service.store.lookups import mark, revoked_keys, user_standing
 from service.store.records import Record, date, milliseconds
 from service.store.revocations import AHEAD_MS

@@ -6,7 +6,7 @@ import contextlib
 import pytest
 
 from service.errors import NoVerdict, PrimaryStale, StoreUnavailable
-from service.store.connection import Confirmation
+from service.store.lines import Confirmation
 from tests.servers import Valkey
 from tests.store.conftest import MAIN, opened, store_on
 
