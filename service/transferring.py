@@ -27,8 +27,8 @@ from service.operating import ConfigOption, with_store
 from service.store import records
 
 if TYPE_CHECKING:
+    from service.store.importing import Change
     from service.store.store import Store
-    from service.store.transfer import Change
 
 _audit = structlog.get_logger("audit")
 
@@ -120,7 +120,7 @@ def _opened(output: Path | None, *, resume: bool) -> Iterator[IO[bytes]]:
 
 
 async def _export(store: "Store", file: IO[bytes], *, resume: bool) -> int:
-    from service.store.transfer import SCANNED, Exporting, Place  # noqa: PLC0415
+    from service.store.exporting import SCANNED, Exporting, Place  # noqa: PLC0415
 
     since, count, unreadable = None, 0, 0
     if resume:
@@ -243,7 +243,7 @@ class _Import:
     def __init__(
         self, descriptor: int, store: "Store", *, dry_run: bool, keep_going: bool, first: int
     ) -> None:
-        from service.store.transfer import Importing  # noqa: PLC0415
+        from service.store.importing import Importing  # noqa: PLC0415
 
         self.dry_run: Final = dry_run
         self.counts: Counter[str] = Counter()

@@ -13,9 +13,11 @@ from bench.network import Network
 from service.errors import InvalidRequest, StoreRefused, StoreUnavailable
 from service.models import Claims, Issuer
 from service.rules import cut_off, jti_kept_until
-from service.store import records, transfer
+from service.store import importing as imports
+from service.store import records
+from service.store.exporting import Exporting
+from service.store.importing import Importing
 from service.store.keys import new_sid, user_tag
-from service.store.transfer import Exporting, Importing
 from tests.store.conftest import MAIN, OTHER, opened, store_on
 from tests.topologies import Cluster
 
@@ -182,7 +184,7 @@ async def test_data_lost_while_importing_is_said(two, valkey):
 
 
 async def test_what_replicas_do_not_confirm_is_not_stored(valkey, prefix, monkeypatch):
-    monkeypatch.setattr(transfer, "_PAUSES_S", (0.01,))
+    monkeypatch.setattr(imports, "_PAUSES_S", (0.01,))
     store = store_on(valkey, prefix)
     await store.init()
     await store.close()
