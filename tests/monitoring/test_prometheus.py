@@ -239,6 +239,17 @@ def test_a_store_that_drops_and_forgets_is_told(tmp_path, keys):
         valkey.kill()
 
 
+def test_a_replica_that_confirms_nothing_is_told(tmp_path, own_valkey, keys):
+    replica = Valkey(tmp_path / "replica", "--replicaof", "127.0.0.1", str(own_valkey.port)).start()
+    try:
+        with own_valkey.client() as client:
+            until(lambda: client.info("replication")["connected_slaves"] == 1)
+        with watched(tmp_path, *pair(tmp_path, own_valkey, keys)) as prometheus:
+            assert fired(prometheus, "RevokerReplicasUnsafe") == set()
+    finally:
+        replica.kill()
+
+
 def test_keys_that_cannot_be_had_are_told(tmp_path, own_valkey, keys):
     keys.broken = True
     first, second = pair(tmp_path, own_valkey, keys)
