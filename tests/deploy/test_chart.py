@@ -393,6 +393,14 @@ def test_the_network_policy_lets_in_gateways_and_prometheus_alone(render):
     assert out[2][1] == [{"ipBlock": {"cidr": "203.0.113.0/24"}}]
 
 
+def test_a_network_policy_lets_out_to_sentinels_too(render):
+    to = [{"ipBlock": {"cidr": "10.0.7.0/29"}}]
+    policy = {"networkPolicy.enabled": True, "networkPolicy.redis": {"to": to, "ports": [26379]}}
+    spec = render({**LEAST, **policy}).one("NetworkPolicy", "revoker")["spec"]
+    [store] = [rule for rule in spec["egress"] if rule["to"] == to]
+    assert [port["port"] for port in store["ports"]] == [6379, 26379]
+
+
 def test_a_network_policy_without_peers_lets_nobody_in(render):
     spec = render({**LEAST, "networkPolicy.enabled": True}).one("NetworkPolicy", "revoker")["spec"]
     for rule in spec["ingress"]:
