@@ -188,12 +188,14 @@ async def test_what_replicas_do_not_confirm_is_not_stored(valkey, prefix, monkey
     store = store_on(valkey, prefix)
     await store.init()
     await store.close()
-    store = store_on(valkey, prefix, wait_replicas=1, timeout=0.05)
-    importing = Importing(store)
-    await importing.begin()
-    with pytest.raises(StoreUnavailable, match="too few replicas"):
-        await importing.store([importing.change(records.Jti(iss=MAIN.iss, jti="1"))])
-    await store.close()
+    store = store_on(valkey, prefix, wait_replicas=1, timeout=0.5)
+    try:
+        importing = Importing(store)
+        await importing.begin()
+        with pytest.raises(StoreUnavailable, match="too few replicas"):
+            await importing.store([importing.change(records.Jti(iss=MAIN.iss, jti="1"))])
+    finally:
+        await store.close()
 
 
 async def test_a_time_that_is_yet_to_come_is_refused(two):
