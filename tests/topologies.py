@@ -253,11 +253,13 @@ class Cluster:
         self.folder = folder
         self._primaries = primaries
         self._options = options
-        self.nodes = [self._node(place) for place in range(primaries * (1 + replicas))]
+        self._made = 0
+        self.nodes = [self._node() for _ in range(primaries * (1 + replicas))]
 
-    def _node(self, place: int) -> Node:
+    def _node(self) -> Node:
         bus = free_port()
-        node = Node(self.network, f"store-{place}", self.folder, *self._options)
+        node = Node(self.network, f"store-{self._made}", self.folder)
+        self._made += 1
         node.bus = self.network.relay(bus, party=node.name)
         node.options = (
             *node.options,
@@ -265,6 +267,7 @@ class Cluster:
             *("--cluster-node-timeout", str(self.NODE_TIMEOUT_MS), "--cluster-announce-ip", "127.0.0.1"),
             *("--cluster-announce-port", str(node.public), "--cluster-announce-bus-port", str(node.bus)),
             *("--cluster-replica-validity-factor", "0", "--cluster-allow-replica-migration", "no"),
+            *self._options,
         )
         return node
 
@@ -344,23 +347,75 @@ class Cluster:
         witnesses = [each for each in self.nodes if each is not node and each.up]
 
         def promoted() -> bool:
-            seen = [self.primaries(each) for each in witnesses]
-            return all(node not in each and len(each) == self._primaries for each in seen)
+            for witness in witnesses:
+                primaries, seen = self.primaries(witness), self.seen_by(witness)
+                kept = [slots for each in primaries for slots in _ranges(seen[each.public])]
+                if node in primaries or sum(last - first + 1 for first, last in kept) < _SLOTS:
+                    return False
+            return True
 
         until(promoted, "promotion")
+
+    def hand_over(self, primary: Node) -> None:
+        """Let a replica that has all that its primary has take its place."""
+        with self.replicas_of(primary)[0].client() as client:
+            client.execute_command("CLUSTER", "FAILOVER")
+        self.replace(primary)
 
     def move_slots(self, source: Node, target: Node, slots: Iterable[int]) -> None:
         """Move slots with all their keys, one after the other, as ``--cluster reshard`` does."""
         ids = self.id_of(source), self.id_of(target)
-        with source.client() as here, target.client() as there:
+        others = [node for node in self.primaries(target) if node not in {source, target}]
+        with contextlib.ExitStack() as stack:
+            there, here, *rest = (stack.enter_context(each.client()) for each in (target, source, *others))
             for slot in slots:
                 there.execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", ids[0])
                 here.execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", ids[1])
                 while keys := here.execute_command("CLUSTER", "GETKEYSINSLOT", slot, 100):
                     here.execute_command("MIGRATE", "127.0.0.1", target.public, "", 0, 5000, "KEYS", *keys)
-                for node in target, source, *self.primaries(target):
-                    with node.client() as client:
-                        client.execute_command("CLUSTER", "SETSLOT", slot, "NODE", ids[1])
+                for client in there, here, *rest:
+                    client.execute_command("CLUSTER", "SETSLOT", slot, "NODE", ids[1])
+
+    def migrate_slots(self, source: Node, target: Node, ranges: Iterable[tuple[int, int]]) -> None:
+        """Move ranges of slots at once, as servers from Valkey 9 on do it among themselves."""
+        slots = [slot for each in ranges for slot in each]
+        with source.client() as client:
+            client.execute_command(
+                "CLUSTER", "MIGRATESLOTS", "SLOTSRANGE", *slots, "NODE", self.id_of(target)
+            )
+
+            def ended() -> bool:
+                told = client.execute_command("CLUSTER", "GETSLOTMIGRATIONS")
+                states = {each["state"] for each in told}
+                assert not states & {"failed", "cancelled"}, told
+                return states == {"success"}
+
+            until(ended, "slots moved")
+
+    def slots_of(self, node: Node) -> list[tuple[int, int]]:
+        """The ranges that a node says it keeps, each by its first and its last."""
+        return _ranges(self.seen_by(node)[node.public])
+
+    def join(self, primary: Node | None = None) -> Node:
+        """Start one more node: a primary that keeps no slots yet, or a replica of another."""
+        node = self._node()
+        node.start()
+        self.nodes.append(node)
+        self._meet(self.nodes[0], node)
+        self.await_health()
+        if primary is not None:
+            self.follow(node, primary)
+            self.await_health()
+        return node
+
+    def leave(self, node: Node) -> None:
+        """Let all others forget a node that keeps no slots and has no replicas, and end it."""
+        name = self.id_of(node)
+        self.nodes.remove(node)
+        for other in self.nodes:
+            with other.client() as client:
+                client.execute_command("CLUSTER", "FORGET", name)
+        node.kill()
 
     def revive(self, node: Node) -> None:
         node.start()
@@ -370,3 +425,8 @@ class Cluster:
             with contextlib.suppress(Exception):
                 node.resume()
             node.kill()
+
+
+def _ranges(told: dict[str, Any]) -> list[tuple[int, int]]:
+    """The slots of a node as ``CLUSTER NODES`` tells them, without those on their way."""
+    return [(int(each[0]), int(each[-1])) for each in told["slots"]]

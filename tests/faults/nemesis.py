@@ -332,3 +332,33 @@ async def reshard(run: Campaign, _: Deed) -> None:
     begin = run.rng.randrange(len(slots))
     await asyncio.to_thread(topology.move_slots, source, target, slots[begin : begin + 40])
     await _healthy(run)
+
+
+@deed("hand-over", "cluster")
+async def hand_over(run: Campaign, done: Deed) -> None:
+    """``CLUSTER FAILOVER``: a replica takes the place of its primary once it has all that this has."""
+    topology = run.topology
+    assert isinstance(topology, Cluster)
+    await asyncio.to_thread(topology.hand_over, _one_primary(run))
+    done.promoted = time.monotonic()
+    await _healthy(run)
+
+
+@deed("grow", "cluster")
+async def grow(run: Campaign, _: Deed) -> None:
+    """A primary with its replicas joins, takes over much of what two others keep, and later leaves again."""
+    topology = run.topology
+    assert isinstance(topology, Cluster)
+    givers = run.rng.sample(topology.primaries(), 2)
+    fresh = await asyncio.to_thread(topology.join)
+    replicas = [await asyncio.to_thread(topology.join, fresh) for _ in range(run.plan.replicas)]
+    for giver in givers:
+        ranges = topology.slots_of(giver)
+        first, last = max(ranges, key=lambda each: each[1] - each[0])
+        await asyncio.to_thread(topology.migrate_slots, giver, fresh, [(first, (first + last) // 2)])
+    await _pause(run, 0.2, 1.0)
+    await asyncio.to_thread(topology.migrate_slots, fresh, givers[0], topology.slots_of(fresh))
+    await _healthy(run)
+    for node in (*replicas, fresh):
+        await asyncio.to_thread(topology.leave, node)
+    await _healthy(run)
