@@ -35,12 +35,12 @@ def bytes_each(client: redis.Redis, count: int) -> float:
     keys = Keys("rv")
     tail = (keys.seq, keys.share("bench"), keys.epoch)
     digest = client.script_load(TEXTS["revoke_token"].decode())
-    client.evalsha(digest, 4, keys.jti(MAIN, "first"), *tail, "", 86_492_000)
+    client.evalsha(digest, 4, keys.jti(MAIN, "first"), *tail, "", 86_492_000, "", 0)
     before = used(client)
     for start in range(0, count, PIPELINED):
         pipeline = client.pipeline(transaction=False)
         for _ in range(min(PIPELINED, count - start)):
-            pipeline.evalsha(digest, 4, keys.jti(MAIN, str(uuid.uuid4())), *tail, "", 86_492_000)
+            pipeline.evalsha(digest, 4, keys.jti(MAIN, str(uuid.uuid4())), *tail, "", 86_492_000, "", 0)
         pipeline.execute()
     return (used(client) - before) / count
 

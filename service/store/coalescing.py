@@ -33,6 +33,8 @@ _log = structlog.get_logger("store")
 BATCH: Final = 512
 """Lookups in one command at most: longer ones would keep the server from everybody else."""
 
+NO_KEYS: Final[TokenKeys] = (None, None, None, None, None, None)
+
 UNDER_WAY: Final = 32
 WAITING: Final = 65536
 
@@ -201,7 +203,7 @@ class Coalescing(ABC):
 
     async def touch(self) -> None:
         """Read what every batch reads, and no more; raises as :meth:`find` fails."""
-        await self.find((None, None, None, None, None, None))
+        await self.find(NO_KEYS)
 
     def _admits(self, count: int, answer: "asyncio.Future[Any]") -> bool:
         """Whether so many more may wait, to leave at the end of this turn; else the answer fails."""

@@ -17,7 +17,7 @@ from service.metrics import Metrics
 from service.models import NOTHING, Standing
 from service.store.clocks import Clocks
 from service.store.cluster import Cluster, Node
-from service.store.coalescing import Batch, Coalescing, Found, Request, hand_over, milliseconds
+from service.store.coalescing import NO_KEYS, Batch, Coalescing, Found, Request, hand_over, milliseconds
 from service.store.connection import Replies, Wire, pack
 from service.store.keys import TokenKeys, slot_of
 from service.store.lookups import ROLE, TIME, standing_of
@@ -25,7 +25,6 @@ from service.store.slots import Slots
 
 _log = structlog.get_logger("store")
 
-_NONE: Final[TokenKeys] = (None, None, None, None, None, None)
 _USER: Final = 1
 """Where the user's key stands among those of a token."""
 
@@ -189,7 +188,7 @@ class FanOut:
                 if node is None:
                     self.ask_singly(keys, answer)
                     return answer
-                shares.setdefault(node, list(_NONE))[place] = key
+                shares.setdefault(node, list(NO_KEYS))[place] = key
         if len(shares) == 1:
             [node] = shares
             joined = _Joined(self, keys, answer, 1)

@@ -20,7 +20,7 @@ from service.metrics import Metrics
 from service.models import Mark, Standing, UserStanding
 from service.store.addresses import Address
 from service.store.clocks import Clocks
-from service.store.coalescing import Batch, Coalescing, Found, hand_over, milliseconds
+from service.store.coalescing import NO_KEYS, Batch, Coalescing, Found, hand_over, milliseconds
 from service.store.connection import Replies, Wire, pack
 from service.store.epoch import DataSet
 from service.store.lines import Confirmation
@@ -49,6 +49,11 @@ class Lookups(Coalescing):
         """As :class:`Coalescing`, with what is known of the store."""
         super().__init__(address, metrics=metrics, clocks=clocks, confirmation=confirmation)
         self._data = data
+
+    def _changed(self, error: StoreUnavailable | None) -> None:
+        if error is None:  # a connection made anew may lead to what has lost data: see at once
+            self.find(NO_KEYS).add_done_callback(lambda read: read.cancelled() or read.exception())
+        super()._changed(error)
 
     def _packed(self, batch: Batch) -> tuple[bytes, int]:
         keys = batch.keys

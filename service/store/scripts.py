@@ -92,26 +92,24 @@ class Scripts:
             StoreUnavailable: it may or may not have been stored; repeating it is safe.
             StoreRefused: likewise, and the server is no primary.
         """
-        data = self._data_of(keys[0])
         for _ in range(2):
-            before = data.known
             try:
-                reply = await self.execute(name, keys, args)
+                said, whole = await self.call(name, keys, args)
             except StoreUnavailable as error:
                 if not isinstance(error.__cause__, ConnectionLost):
                     raise
-                reply = await self.execute(name, keys, args)
-            said, whole = _noted(data, before, reply)
+                said, whole = await self.call(name, keys, args)
             if whole:
                 return said
-            await data.settle()
+            await self._data_of(keys[0]).settle()
         raise StoreUnavailable("the store lost data while it was written to")
 
     async def call(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> tuple[list[Any], bool]:
         """Run a script that must not be repeated.
 
         Returns:
-            What :meth:`run` returns, and whether it met the known data set. Raises as that.
+            What :meth:`run` returns, and whether it met the known data set with all that was known of it; if
+            not, what it changed may be among what was lost, or is not counted. Raises as that.
         """
         data = self._data_of(keys[0])
         before = data.known
@@ -126,17 +124,19 @@ class Scripts:
             Whether it was set, the epoch that stands, seq and share.
         """
         args = (stood, new_id, latest, finding, "now" if cutoff is None else cutoff)
-        done, text, seq, share = await self._execute("set_epoch", (), tail, args)
+        done, text, seq, share = await self._execute("set_epoch", (), tail, args, 0)
         return bool(done), text, int(seq), int(share)
 
     async def execute(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> list[Any]:
         """Run a script, whatever data set it meets; what it returns, whole."""
-        return await self._execute(name, keys, self._data_of(keys[0]).tail, args)
+        return await self._execute(name, keys, self._data_of(keys[0]).tail, args, self.seq(keys[0]))
 
-    async def _execute(self, name: str, keys: Sequence[str], tail: Tail, args: Sequence[Any]) -> list[Any]:
+    async def _execute(
+        self, name: str, keys: Sequence[str], tail: Tail, args: Sequence[Any], known: int
+    ) -> list[Any]:
         began = time.perf_counter()
         observe = self._failed
-        call = (len(keys) + len(tail), *keys, tail.seq, tail.share, tail.epoch, *args)
+        call = (len(keys) + len(tail), *keys, tail.seq, tail.share, tail.epoch, *args, known)
         try:
             try:
                 reply: list[Any] = await self._servers.change(call[1], "EVALSHA", _DIGESTS[name], *call)

@@ -260,6 +260,45 @@ async def test_the_loss_of_one_shard_covers_what_lay_there_and_nothing_else(stor
     assert "data_lost" in store.problems
 
 
+async def test_in_a_slot_writes_that_are_as_many_as_were_lost_hide_nothing(store, spare, prefix, monkeypatch):
+    user = store.keys.user_of(MAIN, "alice")
+    numbers = store.keys.beside(user).tail(store.instance)
+    long_ago = int(time.time() * 1000) - 60_000
+    data, released = store._sets.of(user), asyncio.Event()
+    settle, call, answered = data.settle, store.scripts.call, asyncio.Semaphore(0)
+
+    def write():
+        return store.revocations.revoke_user(MAIN, "alice", before=long_ago, except_sid=None, reason="")
+
+    async def held(**why):
+        await released.wait()
+        await settle(**why)
+
+    async def counted(*script):
+        reply = await call(*script)
+        answered.release()
+        return reply
+
+    async with known(spare, prefix) as third:
+        await write()
+        with spare.nodes[min(slot_of(user) // SHARE, 2)].client() as client:
+            kept = {key: client.get(key) for key in (user, *numbers)}
+            await asyncio.gather(write(), write())
+            await store.revocations.revoke_user(MAIN, "alice", before=None, except_sid=None, reason="")
+            keys = (None, user, None, None, None, None)
+            assert (await third.lookups.find(keys)).standing.user.hard > long_ago
+            monkeypatch.setattr(data, "settle", held)
+            monkeypatch.setattr(store.scripts, "call", counted)
+            client.mset(kept)
+        writing = asyncio.gather(*(write() for _ in range(3)))
+        for _ in range(3):
+            await answered.acquire()
+        found = await third.lookups.find(keys)
+        released.set()
+        await writing
+        assert found.standing.loss
+
+
 async def test_what_this_process_revoked_is_put_back_into_its_slot(spare, prefix):
     made = store_on(spare, prefix, timeout=2, policy="ignore")
     assert await made.init()

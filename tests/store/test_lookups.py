@@ -152,6 +152,15 @@ async def test_a_lookup_whose_loss_cannot_be_settled_in_time_fails_at_its_deadli
     assert (await eventually(alone)).standing.loss > 0
 
 
+async def test_a_store_that_is_reached_again_is_read_before_anybody_asks(alone, own_valkey, monkeypatch):
+    data, noticed = alone._sets.data, asyncio.Event()
+    monkeypatch.setattr(data._losses, "lost", lambda *_, **__: noticed.set())
+    own_valkey.kill()
+    own_valkey.lose_disk()
+    own_valkey.start()
+    await asyncio.wait_for(noticed.wait(), 20)
+
+
 async def test_a_broken_connection_is_made_again_and_the_lookup_sent_once_more(alone, own_valkey):
     for _ in range(5):
         with own_valkey.client() as client:

@@ -1,16 +1,27 @@
 -- Stands before every script: time, counting and lifetimes.
 -- The last three KEYS of every script: seq, this process's share of it, epoch.
+-- The last of ARGV, taken off here: seq as the writer knows it; 0 where it knows of none.
+
+local known = tonumber(table.remove(ARGV))
 
 local function now_ms()
   local t = redis.call('TIME')
   return t[1] * 1000 + math.floor(t[2] / 1000)
 end
 
--- Counts one stored revocation; the share outlives its last write by a day.
+-- How many revocations the script stores.
+local stored = 1
+
+-- Counts what was stored; the share outlives its last write by a day.
+-- Nothing is counted where fewer are there than the writer knows of: the number would rise to what others know, and hide from
+-- them that some are lost. The writer sees that it did not rise, and makes the change again once that is settled.
 local function count()
   local n = #KEYS
-  local seq = redis.call('INCR', KEYS[n - 2])
-  local share = redis.call('INCR', KEYS[n - 1])
+  local seq = redis.call('INCRBY', KEYS[n - 2], stored)
+  if seq - stored < known then
+    return redis.call('DECRBY', KEYS[n - 2], stored), tonumber(redis.call('GET', KEYS[n - 1]) or 0)
+  end
+  local share = redis.call('INCRBY', KEYS[n - 1], stored)
   redis.call('PEXPIRE', KEYS[n - 1], 86400000)
   return seq, share
 end

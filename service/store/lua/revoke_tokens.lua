@@ -3,9 +3,10 @@
 -- ARGV: for each entry the ms until which it is kept (negated where exp is unknown: the ms for which it is, from now), and the
 --       ms of its revocation ('' for now).
 -- Returns: how many, seq, share, epoch.
-local now, count = now_ms(), #KEYS - 3
+local now = now_ms()
 local present = digits(now)
-for i = 1, count do
+stored = #KEYS - 3
+for i = 1, stored do
   local key, till, at = KEYS[i], tonumber(ARGV[2 * i - 1]), tonumber(ARGV[2 * i])
   if till < 0 then till = now - till end
   local value = at and at < now and ARGV[2 * i] or present
@@ -13,6 +14,4 @@ for i = 1, count do
     put(key, redis.call('GET', key) or value, till, now)
   end
 end
-redis.call('INCRBY', KEYS[count + 1], count - 1)
-redis.call('INCRBY', KEYS[count + 2], count - 1)
-return answer(count)
+return answer(stored)

@@ -1,0 +1,192 @@
+"""A snapshot is restored that lacks the last revocations, and instances write before anybody has noticed."""
+
+import asyncio
+import contextlib
+import functools
+
+import pytest
+import redis
+
+from service.errors import NoVerdict
+from service.models import Issuer
+from service.store.connection import ConnectionLost
+from service.store.sessions import Lifetimes
+from tests.store.conftest import MAIN, opened, store_on
+from tests.store.test_epoch import stop_watch
+
+OWN = Issuer(name="main", iss=MAIN.iss, own=True)
+LOST = ("1", "2", "3")
+
+
+class Instance:
+    """One of those that share a store, with all the ways in which it writes to it.
+
+    Attributes:
+        answered: How many scripts were answered since :meth:`hold`.
+    """
+
+    def __init__(self, store):
+        self.store = store
+        self.revocations = store.revocations
+        self.sessions = store.sessions(OWN, Lifetimes(idle=600, absolute=3600, grace=0, most=1))
+        self.sids = []
+        self.answered = asyncio.Semaphore(0)
+
+    async def prepare(self):
+        """What some of the writes need."""
+        for n in map(str, range(len(LOST))):
+            sid = (await self.sessions.start(n, "web")).session.sid
+            await self.sessions.refresh(sid, 1, ())
+            await self.sessions.refresh(sid, 2, ())
+            self.sids.append(sid)
+        await self.sessions.start("displacing", "web")
+
+    def hold(self, monkeypatch):
+        """Let this instance settle nothing until the returned event says so."""
+        settle, execute, released = self.store._sets.data.settle, self.store.scripts.execute, asyncio.Event()
+
+        async def held(**why):
+            await released.wait()
+            await settle(**why)
+
+        async def counted(*call):
+            reply = await execute(*call)
+            self.answered.release()
+            return reply
+
+        monkeypatch.setattr(self.store._sets.data, "settle", held)
+        monkeypatch.setattr(self.store.scripts, "execute", counted)
+        return released
+
+    async def says(self, jti):
+        """Whether a token may be used: None where there is no verdict."""
+        try:
+            key = self.store.keys.jti(MAIN, jti)
+            found = await self.store.lookups.find((key, None, None, None, None, None))
+        except NoVerdict:
+            return None
+        return found.standing.jti is None and not found.standing.loss
+
+
+MARK = {"before": None, "reason": ""}
+WRITES = {
+    "revoke_token": lambda each, n: each.revocations.revoke_token(MAIN, f"new{n}", None),
+    "revoke_user": lambda each, n: each.revocations.revoke_user(MAIN, n, except_sid=None, **MARK),
+    "revoke_session": lambda each, n: each.revocations.revoke_session(MAIN, n, **MARK),
+    "revoke_client": lambda each, n: each.revocations.revoke_client(MAIN, n, **MARK),
+    "revoke_issuer": lambda each, _: each.revocations.revoke_issuer(MAIN, **MARK),
+    "revoke_key": lambda each, n: each.revocations.revoke_key(MAIN, n, reason=""),
+    "forget_key": lambda each, n: each.revocations.forget_key(MAIN, n),
+    "block_user": lambda each, n: each.revocations.block_user(MAIN, n, until=None, reason=""),
+    "unblock_user": lambda each, n: each.revocations.unblock_user(MAIN, n),
+    "lift_user": lambda each, n: each.revocations.lift_user(MAIN, n),
+    "lift": lambda each, n: each.revocations.lift(each.store.keys.client_cutoff(MAIN, n)),
+    "end a session": lambda each, n: each.sessions.end(each.sids[int(n)]),
+    "reuse a refresh token": lambda each, n: each.sessions.refresh(each.sids[int(n)], 1, ()),
+    "displace a session": lambda each, _: each.sessions.start("displacing", "web"),
+}
+
+
+def import_tokens(each):
+    entries = [each.store.keys.jti(MAIN, f"new{n}") for n in range(len(LOST))]
+    return each.store.scripts.run("revoke_tokens", entries, [-100_000, ""] * len(entries))
+
+
+async def seq_at(instance):
+    [reading] = (await instance.store.readings()).values()
+    return reading.seq
+
+
+class Snapshot:
+    """Of one key space, as it is now."""
+
+    def __init__(self, client, prefix):
+        self._client = client
+        self._prefix = prefix
+        self._kept = {key: (client.dump(key), max(0, client.pttl(key))) for key in self._keys()}
+
+    def _keys(self):
+        return list(self._client.scan_iter(f"{self._prefix}:*"))
+
+    def restore(self):
+        with self._client.pipeline() as pipeline:
+            pipeline.delete(*self._keys())
+            for key, (value, left) in self._kept.items():
+                pipeline.restore(key, left, value)
+            pipeline.execute()
+
+
+@pytest.fixture
+def keep(valkey, prefix):
+    """Makes a snapshot."""
+    with redis.Redis.from_url(valkey.url) as client:
+        yield functools.partial(Snapshot, client, prefix)
+
+
+@pytest.fixture
+async def instances(valkey, prefix):
+    """Three whose watches are still: they read only when they are asked."""
+    stores = [store_on(valkey, prefix) for _ in range(3)]
+    await stores[0].init()
+    async with contextlib.AsyncExitStack() as stack:
+        for each in stores:
+            await stack.enter_async_context(opened(each))
+            await each.lookups.touch()
+            await stop_watch(each)
+        yield [Instance(each) for each in stores]
+
+
+@pytest.mark.parametrize("author", [True, False], ids=["its own", "another's"])
+@pytest.mark.parametrize("write", [*WRITES, "import"])
+async def test_writes_that_are_as_many_as_were_lost_hide_nothing(instances, keep, monkeypatch, write, author):
+    first, other, third = instances
+    writer = first if author else other
+    await writer.prepare()
+    snapshot = keep()
+    await asyncio.gather(*(first.revocations.revoke_token(MAIN, jti, None) for jti in LOST))
+    assert [await each.says(LOST[0]) for each in instances] == [False] * 3
+    seq = await seq_at(first)
+    released = writer.hold(monkeypatch)
+    snapshot.restore()
+
+    if write == "import":
+        calls = [import_tokens(writer)]
+    else:
+        calls = [WRITES[write](writer, str(n)) for n in range(len(LOST))]
+    writing = asyncio.gather(*calls)
+    for _ in calls:
+        await writer.answered.acquire()
+    said = [await third.says(jti) for jti in LOST]
+    released.set()
+    await writing
+    assert said == [False] * len(LOST)
+    for each in instances:
+        assert [await each.says(jti) for jti in LOST] == [False] * len(LOST)
+    assert await seq_at(first) == seq, "what was made again is counted, once"
+
+
+async def test_a_write_sent_again_is_held_against_what_is_known_by_then(instances, keep, monkeypatch):
+    """The first attempt is lost with its connection and with what others revoked meanwhile."""
+    first, other, third = instances
+    await other.revocations.revoke_token(MAIN, "0", None)
+    snapshot = keep()
+    execute, attempts = other.store._servers.change, []
+
+    async def broken(*command):
+        attempts.append(command)
+        if len(attempts) > 1:
+            return await execute(*command)
+        await first.revocations.revoke_token(MAIN, "1", None)
+        assert [await each.says("1") for each in (other, third)] == [False, False]
+        snapshot.restore()
+        raise ConnectionLost
+
+    monkeypatch.setattr(other.store._servers, "change", broken)
+    released = other.hold(monkeypatch)
+    writing = asyncio.ensure_future(other.revocations.revoke_token(MAIN, "2", None))
+    await other.answered.acquire()
+    said = await third.says("1")
+    released.set()
+    await writing
+    assert said is False
+    assert [await third.says(jti) for jti in "012"] == [False] * 3
