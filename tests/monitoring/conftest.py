@@ -36,6 +36,14 @@ main()
 """
 """The service on a machine whose clock is 9 s ahead."""
 
+FORGETFUL = """
+from service.store.acknowledged import Acknowledged
+Acknowledged.__init__.__kwdefaults__["limit"] = 3
+from service.__main__ import main
+main()
+"""
+"""The service with room for three revocations."""
+
 
 def tool(name):
     path = shutil.which(name)

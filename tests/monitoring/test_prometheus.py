@@ -9,6 +9,7 @@ import pytest
 
 from tests import forge
 from tests.monitoring.conftest import (
+    FORGETFUL,
     LATE,
     MONITORING,
     Instance,
@@ -248,6 +249,40 @@ def test_a_replica_that_confirms_nothing_is_told(tmp_path, own_valkey, keys):
             assert fired(prometheus, "RevokerReplicasUnsafe") == set()
     finally:
         replica.kill()
+
+
+def test_an_issuer_whose_name_is_no_longer_that_of_the_store_is_told(tmp_path, own_valkey, keys):
+    first, second = pair(tmp_path, own_valkey, keys)
+    with watched(tmp_path, first, second) as prometheus:
+        subprocess.run(
+            [
+                *first.arguments[:1],
+                "-m",
+                "service",
+                "store",
+                "rename",
+                "main",
+                "idp",
+                "--config",
+                first.config,
+            ],
+            env=first.environ,
+            check=True,
+            capture_output=True,
+        )
+        assert fired(prometheus, "RevokerSettingsConflict") == set()
+
+
+def test_revocations_that_are_given_up_are_told_for_an_hour(tmp_path, own_valkey, keys):
+    first = Instance(tmp_path / "a", own_valkey.url, keys.url, program=("-c", FORGETFUL))
+    second = Instance(tmp_path / "b", own_valkey.url, keys.url)
+    with watched(tmp_path, first, second) as prometheus:
+        until(lambda: len(prometheus.query("revoker_build_info")) == 2)
+        for instance in (first, second):
+            for number in range(5):
+                assert instance.post("/revoke-user", {"sub": f"u{number}", "iss": forge.ISSUER})[0] == 200
+        assert fired(prometheus, "RevokerRevocationsForgotten") == set()
+        until(lambda: "RevokerRevocationsForgotten" not in prometheus.firing())
 
 
 def test_keys_that_cannot_be_had_are_told(tmp_path, own_valkey, keys):
