@@ -59,7 +59,8 @@ class Metrics:
         )
         self.requests = Counter(
             "revoker_http_requests",
-            "Requests answered, by endpoint (a route, or other) and status.",
+            "Requests answered, by endpoint (a route, or other) and status; of /introspect as a rule only"
+            " those refused for overload (503) and failures (500).",
             ["endpoint", "status"],
             registry=registry,
         )

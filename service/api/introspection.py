@@ -82,22 +82,26 @@ class Introspection:
         self._parts = parts
         self._admission = parts.admission
         self._seconds = parts.metrics.introspection_seconds.observe
+        self._failed = parts.metrics.requests.labels(PATH, "500").inc
 
     async def respond(self, request: web.Request) -> web.Response:
-        """Answer one request; every error but a broken connection becomes a response."""
-        answer = await self.respond_at_once(request)
-        if isinstance(answer, ReadyAnswer):
-            return web.Response(body=answer.body, content_type="application/json", headers=NO_STORE)
-        return answer
+        """Answer one request that comes by way of router and middleware, which see to errors."""
+        began = time.perf_counter()
+        try:
+            body = await self._answer(request)
+        finally:
+            self._seconds(time.perf_counter() - began)
+        return web.Response(body=body, content_type="application/json", headers=NO_STORE)
 
     async def respond_at_once(self, request: web.Request) -> web.Response | ReadyAnswer:
-        """As :meth:`respond`, for requests that come past router and middleware."""
+        """Answer one that comes past them; every error but a broken connection becomes a response."""
         began = time.perf_counter()
         try:
             return ReadyAnswer(await self._answer(request))
         except RevokerError as error:
             return answered(self._parts, error)
         except Exception:  # noqa: BLE001  # the boundary of the service
+            self._failed()
             return failed()
         finally:
             self._seconds(time.perf_counter() - began)

@@ -83,6 +83,7 @@ async def test_what_will_be_counted_stands_at_0_from_the_start(start, valkey):
         'revoker_token_cache_total{result="hit"}',
         'revoker_jwks_refreshes_total{issuer="main",outcome="error"}',
         "revoker_introspection_seconds_count",
+        'revoker_http_requests_total{endpoint="/introspect",status="500"}',
         "revoker_unchecked_verdicts_total",
     ):
         assert values[name] == 0, name
@@ -114,6 +115,39 @@ async def test_what_happens_is_counted(revoker):
     assert grown['revoker_http_requests_total{endpoint="/revoke",status="200"}'] == 1
     assert grown['revoker_token_cache_total{result="hit"}'] == 3
     assert grown['revoker_token_cache_total{result="miss"}'] == 1, "each look-up is counted once"
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        ("/introspect", {"token": None}, {}),
+        ("/introspect", forge.claims(), {}),
+        ("/introspect", {"token": None}, {"Expect": "100-continue"}),
+        ("/introspect/batch", {"tokens": [forge.claims()]}, {}),
+        ("/forward-auth", None, {"X-Revoker-Key": SECRETS["gateway"]}),
+        ("/explain", {"token": None}, {}),
+    ],
+)
+async def test_what_nobody_foresaw_is_counted_once_and_answered(revoker, monkeypatch, events, asked):
+    path, body, headers = asked
+
+    def broken(_):
+        raise RuntimeError("a fault of ours, with a secret")
+
+    for name in ("find", "find_shared", "find_all"):
+        monkeypatch.setattr(revoker.service.store.lookups, name, broken)
+    if body is not None:
+        body = {name: value or revoker.token() for name, value in body.items()}
+    bearer = revoker.token() if body is None else SECRETS["admin"]
+    headers = {**headers, "Authorization": f"Bearer {bearer}"}
+    before = await series(revoker)
+    async with revoker.http.post(revoker.url + path, json=body, headers=headers) as response:
+        assert (response.status, (await response.json())["error"]) == (500, "server_error")
+        assert "secret" not in await response.text()
+    after = await series(revoker)
+    name = f'revoker_http_requests_total{{endpoint="{path}",status="500"}}'
+    assert after[name] - before.get(name, 0) == 1
+    assert [each["event"] for each in events].count("request_failed") == 1
 
 
 @row("MET-05", "ATK-09", "7662-02")
