@@ -45,6 +45,9 @@ from service.tokens.verifying import TrustedIssuer, Verifier
 
 _log = structlog.get_logger("service")
 
+ADDED_UP_S: Final = 1.0
+"""So old may be what one of several workers tells of another."""
+
 Clock = Callable[[], float]
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -120,9 +123,11 @@ class Service:
             self._parts, None if apart else self.health, self._introspection
         )
         self.ops_application: Final = routes.ops_application(self._parts, self.health) if apart else None
+        self._adding_up: asyncio.TimerHandle | None = None
 
     async def start(self) -> None:
         """Begin to connect and to load keys; answers 503 until both have come."""
+        self._add_up()
         await self._declare_new_store()
         self.store.open()
         await asyncio.gather(*(source.start() for source in self._sources.values()))
@@ -131,6 +136,13 @@ class Service:
         """End every connection and task."""
         await self.store.close()
         await asyncio.gather(*(source.close() for source in self._sources.values()))
+        if self._adding_up is not None:
+            self._adding_up.cancel()
+        self._metrics.notes.add_up()
+
+    def _add_up(self) -> None:
+        self._metrics.notes.add_up()
+        self._adding_up = asyncio.get_running_loop().call_later(ADDED_UP_S, self._add_up)
 
     def entry(self, handler: Handler) -> Handler:
         """The way in: what every user leads to goes past router and middleware, the rest to ``handler``."""

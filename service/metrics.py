@@ -4,10 +4,13 @@ Names follow Prometheus: prefix ``revoker_``, base units, ``_total`` for counter
 value that others control: verdicts, endpoints, issuers and callers are closed sets.
 """
 
-from collections.abc import Iterable
+import bisect
+import itertools
+from collections.abc import Callable, Iterable
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric
+from prometheus_client.registry import Collector
 
 from service.models import Verdict
 
@@ -32,11 +35,77 @@ PROBLEMS: Final = (
 )  # fmt: skip
 
 
+class Notes(Collector):
+    """Takes down at once what is counted on the paths that are asked all the time, and adds it up later.
+
+    That takes a tenth of what a counter takes, which locks, or a histogram, which searches its buckets. It
+    is added up whenever the registry is read; several workers share what each has added up, so they
+    call :meth:`add_up` every second, too. All of it belongs to one thread.
+    """
+
+    def __init__(self) -> None:
+        self._durations: dict[Histogram, list[float]] = {}
+        self._counts: dict[Counter, _Calls] = {}
+
+    def observing(self, histogram: Histogram) -> Callable[[float], None]:
+        """What takes a value of a histogram down."""
+        return self._durations.setdefault(histogram, []).append
+
+    def counting(self, counter: Counter) -> Callable[[], object]:
+        """What takes down that a counter goes up by one."""
+        return self._counts.setdefault(counter, _Calls()).one_more
+
+    def add_up(self) -> None:
+        """Add what was taken down to the metrics."""
+        for histogram, values in self._durations.items():
+            if values:
+                _observe_all(histogram, values)
+                values.clear()
+        for counter, calls in self._counts.items():
+            if more := calls.since_last():
+                counter.inc(more)
+
+    def collect(self) -> list[Metric]:
+        """Called first when the registry is read; there is nothing here beside what the others tell."""
+        self.add_up()
+        return []
+
+    def describe(self) -> list[Metric]:
+        """Nothing of its own."""
+        return []
+
+
+class _Calls:
+    """How often :attr:`one_more` was called."""
+
+    def __init__(self) -> None:
+        self.one_more: Final = itertools.count().__next__
+        self._known = 0
+
+    def since_last(self) -> int:
+        """So often since it was last asked."""
+        known, self._known = self._known, self.one_more() + 1
+        return self._known - 1 - known
+
+
+def _observe_all(histogram: Histogram, values: list[float]) -> None:
+    values.sort()
+    counted = 0
+    for bound, bucket in zip(histogram._upper_bounds, histogram._buckets, strict=True):  # noqa: SLF001
+        below = bisect.bisect_right(values, bound)
+        if below > counted:
+            bucket.inc(below - counted)
+            counted = below
+    histogram._sum.inc(sum(values))  # noqa: SLF001
+
+
 class Metrics:
     """One attribute a metric; every known label value stands at 0 from the start."""
 
     def __init__(self, registry: CollectorRegistry, issuers: Iterable[str] = ()) -> None:
         self.registry = registry
+        self.notes: Final = Notes()
+        registry.register(self.notes)
         self.verdicts = Counter(
             "revoker_verdicts", "Tokens judged, by verdict.", ["verdict"], registry=registry
         )
@@ -136,7 +205,9 @@ class Metrics:
             ["outcome"],
             registry=registry,
         )
-        self.refreshed: Final = {each: self.refreshes.labels(each).inc for each in REFRESH_OUTCOMES}
+        self.refreshed: Final = {
+            each: self.notes.counting(self.refreshes.labels(each)) for each in REFRESH_OUTCOMES
+        }
         self.refused_callers = Counter(
             "revoker_refused_callers",
             "Requests of callers refused, by reason.",

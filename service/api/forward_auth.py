@@ -44,7 +44,7 @@ class ForwardAuth:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
-        self._seconds = parts.metrics.request_seconds.labels(PATH).observe
+        self._seconds = parts.metrics.notes.observing(parts.metrics.request_seconds.labels(PATH))
 
     async def respond(self, request: web.Request) -> web.Response:
         """Answer one request: 200 with who it is, 401, 403, or 503 where there is no verdict."""

@@ -81,7 +81,7 @@ class Introspection:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._admission = parts.admission
-        self._seconds = parts.metrics.introspection_seconds.observe
+        self._seconds = parts.metrics.notes.observing(parts.metrics.introspection_seconds)
         self._failed = parts.metrics.requests.labels(PATH, "500").inc
 
     async def respond(self, request: web.Request) -> web.Response:

@@ -115,8 +115,9 @@ class Straight:
         self._parts = parts
         self._answer = answer
         self.path: Final = path
-        self._succeeded = parts.metrics.requests.labels(path, "200").inc
-        self._seconds = parts.metrics.request_seconds.labels(path).observe
+        metrics = parts.metrics
+        self._succeeded = metrics.notes.counting(metrics.requests.labels(path, "200"))
+        self._seconds = metrics.notes.observing(metrics.request_seconds.labels(path))
 
     async def respond(self, request: web.Request) -> web.StreamResponse | ReadyAnswer:
         """Answer one request."""

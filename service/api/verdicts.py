@@ -52,7 +52,9 @@ class Verdicts:
         self._clock = clock
         self._metrics = metrics
         self._allow_outage: Final = allow_outage
-        self._count: Final = {verdict: metrics.verdicts.labels(verdict.value).inc for verdict in Verdict}
+        counters = {verdict: metrics.verdicts.labels(verdict.value) for verdict in Verdict}
+        self._count: Final = {verdict: metrics.notes.counting(each) for verdict, each in counters.items()}
+        self._count_many: Final = {verdict: each.inc for verdict, each in counters.items()}
 
     async def of_claims(
         self, claims: Claims, issuer: Issuer | None, caller: Caller, *, checked: bool = False
@@ -109,7 +111,7 @@ class Verdicts:
                 for (claims, issuer, _), each in zip(tokens, found, strict=True)
             ]
         for verdict, times in collections.Counter(verdicts).items():
-            self._count[verdict](times)
+            self._count_many[verdict](times)
         return verdicts
 
     def judged(

@@ -118,6 +118,8 @@ class Coalescing(ABC):
         self._link = Link(address.wire, self._changed)
         self._confirmation = confirmation
         self._metrics = metrics
+        self._observe_seconds = metrics.notes.observing(metrics.lookup_seconds)
+        self._observe_batch = metrics.notes.observing(metrics.lookup_batch)
         self._clocks = clocks
         self._loop = asyncio.get_running_loop()
         self._told_down = False
@@ -268,8 +270,8 @@ class Coalescing(ABC):
     def _distrust(self, wire: Wire, now: int, role: list[Any], batch: Batch) -> NoVerdict | None:
         """Why nothing that a server says counts, by its ``TIME`` (ms) and ``ROLE``; None where it does."""
         received = self._clocks.now()
-        self._metrics.lookup_seconds.observe(received - batch.sent)
-        self._metrics.lookup_batch.observe(len(batch.requests))
+        self._observe_seconds(received - batch.sent)
+        self._observe_batch(len(batch.requests))
         if role[0] != b"master":
             self._link.hang_up()
             return NotPrimary("the store's server is not a primary")

@@ -3,7 +3,7 @@
 import hashlib
 import importlib.resources
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 from service.errors import StoreUnavailable
@@ -70,8 +70,8 @@ class Scripts:
                 every script ends with.
         """
         self._servers = servers
-        self._succeeded = metrics.write_seconds.labels("ok").observe
-        self._failed = metrics.write_seconds.labels("error").observe
+        self._succeeded = metrics.notes.observing(metrics.write_seconds.labels("ok"))
+        self._failed = metrics.notes.observing(metrics.write_seconds.labels("error"))
         self._data_of = data_of
 
     def seq(self, key: str) -> int:
@@ -127,9 +127,11 @@ class Scripts:
         done, text, seq, share = await self._execute("set_epoch", (), tail, args, 0)
         return bool(done), text, int(seq), int(share)
 
-    async def execute(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> list[Any]:
+    def execute(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> Awaitable[list[Any]]:
         """Run a script, whatever data set it meets; what it returns, whole."""
-        return await self._execute(name, keys, self._data_of(keys[0]).tail, args, self.seq(keys[0]))
+        data = self._data_of(keys[0])
+        known = 0 if data.known is None else data.known.seq
+        return self._execute(name, keys, data.tail, args, known)
 
     async def _execute(
         self, name: str, keys: Sequence[str], tail: Tail, args: Sequence[Any], known: int

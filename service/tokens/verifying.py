@@ -88,8 +88,8 @@ class Verifier:
     ) -> None:
         self._trusted = {each.issuer.iss: each for each in trusted}
         self._cache: TokenCache[VerifiedToken] = TokenCache(cache_size)
-        self._count_hit = metrics.token_cache.labels("hit").inc
-        self._count_miss = metrics.token_cache.labels("miss").inc
+        self._count_hit = metrics.notes.counting(metrics.token_cache.labels("hit"))
+        self._count_miss = metrics.notes.counting(metrics.token_cache.labels("miss"))
 
     def remembered(self, token: str) -> VerifiedToken | None:
         """What this very text was verified to be, if the key that verified it is still live.

@@ -226,6 +226,23 @@ def test_a_store_that_died_comes_back_with_what_was_revoked(tmp_path, workers):
         assert process.status() == 0
 
 
+def test_one_worker_tells_within_a_moment_what_the_others_have_counted(tmp_path):
+    def told(url):
+        text = urllib.request.urlopen(f"{url}/metrics", timeout=10).read().decode()
+        series = dict(line.rsplit(" ", 1) for line in text.splitlines() if line[:1] != "#")
+        return [
+            float(series.get(name, 0))
+            for name in ('revoker_verdicts_total{verdict="active"}', "revoker_introspection_seconds_count")
+        ]
+
+    with serving(tmp_path, REVOKER_SERVER__WORKERS="2") as process:
+        introspect, _, _ = printed(process)
+        every_process_is_ready(process.url())
+        for _ in range(24):
+            pasted(introspect)
+        until(lambda: told(process.url()) == [24, 24])
+
+
 def verdict(line):
     """What is answered; None while there is no verdict."""
     try:
