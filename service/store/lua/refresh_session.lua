@@ -5,11 +5,12 @@
 --          'reused' with how many generations ago and the ms of the session's end, seq, share, epoch.
 local sid, start, gen = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local idle, life, grace, keep = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
-local user = read_user(KEYS[3])
-local s = read_session(KEYS[1], start)
+local record, stood, kept = unpack(redis.call('MGET', KEYS[1], KEYS[2], KEYS[3]))
+local user = user_of(kept)
+local s = session_of(record, start)
 local present = now_ms()
 local now = math.max(present, s and s.used or 0)
-local why = unusable(s, user, KEYS[2], sid, start, idle, life, now)
+local why = unusable(s, user, stood, sid, start, idle, life, now)
 if why then return {why} end
 if gen > s.gen then return {'ahead'} end
 
@@ -20,7 +21,8 @@ end
 
 if #ARGV > 7 then
   local granted = {}
-  for scope in string.gmatch(cjson.decode(s.profile)[3], '%S+') do granted[scope] = true end
+  local _, _, profile = rest_of(s)
+  for scope in string.gmatch(cjson.decode(profile)[3], '%S+') do granted[scope] = true end
   for i = 8, #ARGV do
     if not granted[ARGV[i]] then return {'scope'} end
   end
@@ -28,5 +30,4 @@ end
 
 if gen < s.gen then return {'repeated', digits(present), session_text(s)} end
 s.gen, s.given, s.used = s.gen + 1, now, now
-write_session(KEYS[1], s, idle)
-return {'rotated', digits(present), session_text(s)}
+return {'rotated', present .. '', write_session(KEYS[1], s, idle)}

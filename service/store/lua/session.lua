@@ -1,35 +1,38 @@
 -- Stands before the scripts that change one session kept here.
--- A record is text: generation, when that was first given out, last use, end (ms after the start), auth_time (s after
--- the start's), length of auth, then auth (JSON: amr, acr) and profile (JSON: sub, client_id, scope, …).
+-- A record is text: generation, when that was first given out, last use, end (ms after the start), then the rest: auth_time (s
+-- after the start's), length of auth, auth (JSON: amr, acr) and profile (JSON: sub, client_id, scope, …).
+-- Numbers of up to 14 digits become text as they are where they meet text, which takes less than digits().
 
-local function read_session(key, start)
-  local text = redis.call('GET', key)
+local function session_of(text, start)
   if not text then return nil end
-  local gen, given, used, ends, auth_time, length, rest =
-    string.match(text, '^(%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (.*)$')
-  length = tonumber(length)
-  return {
-    gen = tonumber(gen), start = start, given = start + given, used = start + used, ends = start + ends,
-    auth_time = math.floor(start / 1000) + auth_time,
-    auth = string.sub(rest, 1, length), profile = string.sub(rest, length + 1),
-  }
+  local gen, given, used, ends, rest = string.match(text, '^(%d+) (%d+) (%d+) (%d+) (.*)$')
+  return {gen = gen + 0, start = start, given = start + given, used = start + used, ends = start + ends, rest = rest}
+end
+
+-- auth_time (s after the start's), auth and profile of a record's rest.
+local function rest_of(s)
+  local auth_time, length, texts = string.match(s.rest, '^(%d+) (%d+) (.*)$')
+  return auth_time + 0, string.sub(texts, 1, length), string.sub(texts, length + 1)
+end
+
+local function rest_text(auth_time, auth, profile)
+  return auth_time .. ' ' .. #auth .. ' ' .. auth .. profile
 end
 
 local function session_text(s)
-  return table.concat({
-    digits(s.gen), digits(s.given - s.start), digits(s.used - s.start), digits(s.ends - s.start),
-    digits(s.auth_time - math.floor(s.start / 1000)), #s.auth, s.auth .. s.profile,
-  }, ' ')
+  local start = s.start
+  return s.gen .. ' ' .. s.given - start .. ' ' .. s.used - start .. ' ' .. s.ends - start .. ' ' .. s.rest
 end
 
--- A session lives until its end, or until it has been idle too long.
+-- A session lives until its end, or until it has been idle too long. Returns the record.
 local function write_session(key, s, idle)
-  redis.call('SET', key, session_text(s), 'PXAT', digits(math.min(s.ends, s.used + idle)))
+  local text = session_text(s)
+  redis.call('SET', key, text, 'PXAT', math.min(s.ends, s.used + idle) .. '')
+  return text
 end
 
--- Whether a session's own cutoff covers it.
-local function cut(cutoff, start)
-  local stood = redis.call('GET', cutoff)
+-- Whether a session's own cutoff, as it stands, covers it.
+local function cut(stood, start)
   return stood and start <= tonumber(string.match(stood, '^%d+'))
 end
 
@@ -37,8 +40,9 @@ end
 local function end_session(record, cutoff, index, sid, start, keep)
   local now = now_ms()
   local at, value = math.max(now, start), nil
-  if cut(cutoff, start) then
-    value = redis.call('GET', cutoff)
+  local stood = redis.call('GET', cutoff)
+  if cut(stood, start) then
+    value = stood
     at = tonumber(string.match(value, '^%d+'))
   end
   put(cutoff, value or digits(at), math.max(now, at) + keep, now)
@@ -47,11 +51,11 @@ local function end_session(record, cutoff, index, sid, start, keep)
   return at
 end
 
--- Why a session may not be used now; nil where it may. The end is that of the present settings if it is sooner:
+-- Why a session may not be used now, by its own cutoff as it stands; nil where it may. The end is that of the present settings if it is sooner:
 -- cutoffs are kept no longer than these ask for.
-local function unusable(s, user, cutoff, sid, start, idle, life, now)
+local function unusable(s, user, stood, sid, start, idle, life, now)
   if user.blocked > now then return 'blocked' end
-  if covered(user, sid, start) or cut(cutoff, start) then return 'revoked' end
+  if covered(user, sid, start) or cut(stood, start) then return 'revoked' end
   if not s then return 'ended' end
   s.ends = math.min(s.ends, start + life)
   if s.ends <= now or s.used + idle <= now then return 'ended' end

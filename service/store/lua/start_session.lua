@@ -31,8 +31,7 @@ end
 
 local sid = time_of(start) .. ARGV[2] .. ARGV[3]
 local session = {
-  gen = 1, start = start, given = start, used = start, ends = start + life, auth_time = math.floor(start / 1000),
-  auth = ARGV[4], profile = ARGV[5],
+  gen = 1, start = start, given = start, used = start, ends = start + life, rest = rest_text(0, ARGV[4], ARGV[5]),
 }
 write_session(prefix .. ':session:' .. sid, session, idle)
 redis.call('ZREMRANGEBYSCORE', KEYS[2], 0, now)
@@ -45,7 +44,8 @@ if limit > 0 and redis.call('ZCARD', KEYS[2]) - 1 > limit then
   local live = {}
   for _, each in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], 0, '+inf')) do
     local record, began = prefix .. ':session:' .. each, start_of(each)
-    if covered(user, each, began) or cut(prefix .. ':session-cutoff:' .. each, began) then redis.call('DEL', record) end
+    local stood = redis.call('GET', prefix .. ':session-cutoff:' .. each)
+    if covered(user, each, began) or cut(stood, began) then redis.call('DEL', record) end
     if redis.call('EXISTS', record) == 1 then
       live[#live + 1] = each
     else

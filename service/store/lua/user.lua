@@ -2,8 +2,7 @@
 -- The record is a JSON object of hard, soft, sid, blocked, last (ms) and the reasons; what is 0 or '' is left out.
 -- The index of the user's sessions holds, beside each sid by its end, '' with the start of the latest one, negated.
 
-local function read_user(key)
-  local text = redis.call('GET', key)
+local function user_of(text)
   local user = text and cjson.decode(text) or {}
   user.hard = user.hard or 0
   user.soft = user.soft or 0
@@ -11,6 +10,10 @@ local function read_user(key)
   user.blocked = user.blocked or 0
   user.last = user.last or 0
   return user
+end
+
+local function read_user(key)
+  return user_of(redis.call('GET', key))
 end
 
 local function last_start(index)
