@@ -148,6 +148,7 @@ class Callers:
 
     def __init__(self, callers: Iterable[Caller], *, monotonic: Callable[[], float]) -> None:
         self._by_name: Final = {caller.name: caller for caller in callers}
+        self._clients: Final = frozenset(caller.client_id for caller in self._by_name.values())
         self._patience = _Patience(monotonic)
         self._remembered: dict[str, Caller] = {}
         self.remembered: Final = self._remembered.get
@@ -155,7 +156,7 @@ class Callers:
 
     def bound_to(self, client_id: str) -> bool:
         """Whether some caller is bound to a client, so that the client can authenticate."""
-        return any(caller.client_id == client_id for caller in self._by_name.values())
+        return client_id in self._clients
 
     def authenticate(self, shown: Credentials) -> Caller:
         """Tell who calls.
