@@ -65,6 +65,13 @@ class Confirmation:
         return server != self._server or now - self._shown > self.FRESH_S
 
 
+TOGETHER: Final = 16
+"""So many requests at most leave in one write: the server is at work on them while more are being made.
+
+Where replicas confirm, all of one turn leave together, and wait for the replicas once.
+"""
+
+
 class _Turn:
     """What one turn of the event loop sends: the commands, and who waits for how many replies."""
 
@@ -84,7 +91,7 @@ class _Turn:
 
 
 class Line:
-    """Sends what comes in one turn of the event loop in one write; while it is down, fails at once.
+    """Sends what comes in one turn of the event loop in few writes; while it is down, fails at once.
 
     With a :class:`Confirmation` all that one turn sends is confirmed together, and counts only then.
     """
@@ -100,6 +107,7 @@ class Line:
         self._link: Final = Link(connect, self._changed)
         self._timeout: Final = timeout if confirmation is None else 2 * timeout
         self._confirmation: Final = confirmation
+        self._together: Final = TOGETHER if confirmation is None else 0
         self._turn: _Turn | None = None
         self._unsent: list[_Turn] = []
 
@@ -160,11 +168,14 @@ class Line:
             loop.call_soon(self._leave)
         turn.packed.append(packed)
         turn.asked.append((answered, replies))
+        if len(turn.asked) == self._together:
+            self._leave()
         return answered
 
     def _leave(self) -> None:
         turn, self._turn = self._turn, None
-        assert turn is not None  # noqa: S101  # called once for each
+        if turn is None:  # it left before the end of the turn
+            return
         turn.timer = asyncio.get_running_loop().call_later(self._timeout, self._late, turn)
         if self._link.wire is not None:
             self._transmit(turn, self._link.wire)
