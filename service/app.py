@@ -14,12 +14,11 @@ from prometheus_client import CollectorRegistry
 from service import __version__
 from service.api import batch, routes, token
 from service.api.admission import Admission
-from service.api.forward_auth import PATH as FORWARD_AUTH
-from service.api.forward_auth import ForwardAuth, is_below
-from service.api.introspection import PATH as INTROSPECT
+from service.api.forward_auth import ForwardAuth
 from service.api.introspection import Introspection
 from service.api.observing import Answer, Straight
 from service.api.parts import Kept, Parts
+from service.api.paths import BATCH, FORWARD_AUTH, INTROSPECT, is_forward_auth
 from service.api.probes import Health
 from service.api.ready import ReadyAnswer
 from service.api.verdicts import Verdicts
@@ -149,7 +148,7 @@ class Service:
         straight: dict[str, Callable[[web.Request], Awaitable[web.StreamResponse | ReadyAnswer]]] = {
             INTROSPECT: self._introspection.respond_at_once
         }
-        answers: dict[str, Answer] = {batch.PATH: batch.BatchIntrospection(self._parts).answer}
+        answers: dict[str, Answer] = {BATCH: batch.BatchIntrospection(self._parts).answer}
         if self._parts.kept is not None:
             answers |= {each.path: functools.partial(each.ask, self._parts) for each in token.ENDPOINTS}
         for path, answer in answers.items():
@@ -165,7 +164,7 @@ class Service:
                 and "Expect" not in request.headers  # such a client waits for the router's 100 Continue
             ):
                 path = request.raw_path
-            elif is_below(request.raw_path):
+            elif is_forward_auth(request.raw_path):
                 path, respond = FORWARD_AUTH, forward_auth
             else:
                 return handler(request)

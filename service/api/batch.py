@@ -17,8 +17,6 @@ from service.models import Claims, Issuer, Verdict
 from service.tokens.refresh import looks_like
 from service.tokens.verifying import VerifiedToken
 
-PATH: Final = "/introspect/batch"
-
 MALFORMED: Final = b'{"error":"invalid_request"}'
 NO_KEYS: Final = b'{"error":"temporarily_unavailable"}'
 

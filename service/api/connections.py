@@ -7,6 +7,7 @@ import structlog
 from aiohttp import web
 
 from service.api.errors import error_response
+from service.api.paths import asks_for_verdicts
 
 _log = structlog.get_logger("service")
 
@@ -71,9 +72,12 @@ class Connection(web.RequestHandler):
         self._read_on()
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """It has gone."""
+        """It has gone, and with it the interest in a verdict; what changes anything is brought to its end."""
+        request, working = self._current_request, self._task_handler
         super().connection_lost(exc)
         self._read_on()
+        if request is not None and working is not None and asks_for_verdicts(request.raw_path):
+            working.cancel()
 
     def _read_on(self) -> None:
         if self._cut_off is not None:

@@ -17,13 +17,13 @@ from service.api.demands import Demands, understood
 from service.api.errors import NO_STORE, error_response
 from service.api.observing import answered, failed
 from service.api.parts import Parts
+from service.api.paths import FORWARD_AUTH
 from service.api.verdicts import Judged
 from service.callers import Caller
 from service.errors import InvalidClient, RevokerError
 from service.models import Verdict
 from service.tokens.verifying import VerifiedToken
 
-PATH: Final = "/forward-auth"
 SCOPE: Final = "introspect"
 KEY_HEADER: Final = "X-Revoker-Key"
 DEMANDS_HEADER: Final = "X-Revoker-Require"
@@ -34,17 +34,12 @@ _UNRESERVED: Final = "".join(chr(byte) for byte in range(0x21, 0x7F) if chr(byte
 _REALM: Final = 'Bearer realm="revoker"'
 
 
-def is_below(raw_path: str) -> bool:
-    """Whether a request's path is ``/forward-auth`` or below it, whatever the query."""
-    return raw_path.startswith(PATH) and raw_path[len(PATH) : len(PATH) + 1] in {"", "/", "?"}
-
-
 class ForwardAuth:
     """Answers gateways about their users."""
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
-        self._seconds = parts.metrics.notes.observing(parts.metrics.request_seconds.labels(PATH))
+        self._seconds = parts.metrics.notes.observing(parts.metrics.request_seconds.labels(FORWARD_AUTH))
 
     async def respond(self, request: web.Request) -> web.Response:
         """Answer one request: 200 with who it is, 401, 403, or 503 where there is no verdict."""
@@ -61,7 +56,7 @@ class ForwardAuth:
             response = failed()
         finally:
             self._parts.admission.under_way -= 1
-        self._parts.metrics.requests.labels(PATH, str(response.status)).inc()
+        self._parts.metrics.requests.labels(FORWARD_AUTH, str(response.status)).inc()
         self._seconds(time.perf_counter() - began)
         return response
 

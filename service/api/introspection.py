@@ -15,13 +15,13 @@ from service.api import endpoint, refresh_tokens
 from service.api.errors import NO_STORE
 from service.api.observing import answered, failed
 from service.api.parts import Parts
+from service.api.paths import INTROSPECT
 from service.api.ready import ReadyAnswer
 from service.callers import Caller
 from service.errors import InvalidRequest, RevokerError
 from service.models import Claims, Issuer, Verdict
 from service.tokens.refresh import looks_like
 
-PATH: Final = "/introspect"
 SCOPE: Final = "introspect"
 
 INACTIVE: Final = b'{"active":false}'
@@ -82,7 +82,7 @@ class Introspection:
         self._parts = parts
         self._admission = parts.admission
         self._seconds = parts.metrics.notes.observing(parts.metrics.introspection_seconds)
-        self._failed = parts.metrics.requests.labels(PATH, "500").inc
+        self._failed = parts.metrics.requests.labels(INTROSPECT, "500").inc
 
     async def respond(self, request: web.Request) -> web.Response:
         """Answer one request that comes by way of router and middleware, which see to errors."""
@@ -115,7 +115,7 @@ class Introspection:
             caller is None
             or headers.get("Content-Type") != "application/json"
             or "Content-Encoding" in headers
-            or request.raw_path != PATH
+            or request.raw_path != INTROSPECT
         ):
             fields, raw, caller = await self._read_anyones(request)
         else:

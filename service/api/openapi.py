@@ -12,7 +12,7 @@ import msgspec
 from aiohttp import web
 
 from service import __version__
-from service.api import batch, docs, forward_auth, introspection, probes, revocation, token, well_known
+from service.api import batch, docs, forward_auth, introspection, paths, probes, revocation, token, well_known
 from service.api.caching import unless_known
 from service.api.endpoint import Endpoint
 from service.api.errors import REPLIES, ErrorBody
@@ -114,7 +114,7 @@ class Operation:
 
 INTROSPECTION: Final = (
     Operation(
-        path=introspection.PATH,
+        path=paths.INTROSPECT,
         section=_SECTIONS[introspection.SCOPE],
         summary="Tell whether a token is active (RFC 7662)",
         scope=introspection.SCOPE,
@@ -125,7 +125,7 @@ INTROSPECTION: Final = (
         errors=_ANY_CALLER,
     ),
     Operation(
-        path=batch.PATH,
+        path=paths.BATCH,
         section=_SECTIONS[introspection.SCOPE],
         summary="Tell it of up to 1,000 tokens, with one look at the store",
         scope=introspection.SCOPE,
@@ -135,7 +135,7 @@ INTROSPECTION: Final = (
         errors=_ANY_CALLER,
     ),
     Operation(
-        path=forward_auth.PATH,
+        path=paths.FORWARD_AUTH,
         method="get",
         section=_SECTIONS[introspection.SCOPE],
         summary="Tell a gateway whether its user's request may pass; any method, and any path below, will do",

@@ -12,6 +12,7 @@ from service.api import (
     explain,
     introspection,
     openapi,
+    paths,
     probes,
     revocation,
     revoked_keys,
@@ -43,8 +44,8 @@ def application(
     return _application(
         parts,
         [
-            web.post(introspection.PATH, introspect.respond),
-            web.post(batch.PATH, batch.BatchIntrospection(parts).respond),
+            web.post(paths.INTROSPECT, introspect.respond),
+            web.post(paths.BATCH, batch.BatchIntrospection(parts).respond),
             *(endpoint.route(parts) for endpoint in _endpoints(parts)),
             *_well_known_routes(parts),
             *([] if health is None else _ops_routes(parts, health)),

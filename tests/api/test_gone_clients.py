@@ -1,0 +1,129 @@
+"""Clients that ask and go away: what only they waited for is given up, what changes anything is not."""
+
+import asyncio
+import json
+from urllib.parse import urlsplit
+
+import pytest
+
+from service.api.connections import Connection
+from tests import forge
+from tests.conftest import SECRETS
+
+CLIENTS = 1000
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.fixture
+async def revoker(start, own_valkey):
+    """A service that waits for its store far longer than any test does."""
+    return await start(own_valkey, redis={"timeout": 30}, server={"max_in_progress": 2 * CLIENTS})
+
+
+def request(path, body=None, *, bearer=SECRETS["admin"], **headers):
+    sent = b"" if body is None else json.dumps(body).encode()
+    headers = {
+        "Host": "x",
+        "Authorization": f"Bearer {bearer}",
+        "Content-Type": "application/json",
+        "Content-Length": len(sent),
+        **{name.replace("_", "-"): value for name, value in headers.items()},
+    }
+    head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    return f"POST {path} HTTP/1.1\r\n{head}\r\n".encode() + sent
+
+
+async def asked(revoker, data):
+    """A connection on which this was sent."""
+    address = urlsplit(revoker.url)
+    _, writer = await asyncio.open_connection(address.hostname, address.port)
+    writer.write(data)
+    return writer
+
+
+async def until(condition):
+    while not condition():
+        await asyncio.sleep(0.01)
+
+
+def lookups(revoker):
+    """Requests for verdicts of every kind."""
+    token = revoker.token()
+    items = [forge.claims(jti=str(n)) for n in range(10)]
+    return [
+        request("/introspect", {"token": token}),
+        request("/introspect", forge.claims()),
+        request("/introspect", {"token": token}, Expect="100-continue"),
+        request("/introspect/batch", {"tokens": [*items, {"token": token}]}),
+        request("/forward-auth", bearer=token, X_Revoker_Key=SECRETS["gateway"]),
+        request("/forward-auth/below?a=b", bearer=token, X_Revoker_Key=SECRETS["gateway"]),
+    ]
+
+
+@pytest.mark.parametrize("leave", ["close", "abort"])
+async def test_who_has_gone_takes_nobodys_place_while_the_store_is_stalled(revoker, own_valkey, leave):
+    admission, token = revoker.service._parts.admission, revoker.token()
+    assert await revoker.active(token)
+    before = len(asyncio.all_tasks())
+    own_valkey.hang()
+    kinds = lookups(revoker)
+    staying = asyncio.create_task(revoker.active(token))
+    gone = [await asked(revoker, kinds[n % len(kinds)]) for n in range(CLIENTS)]
+    await until(lambda: admission.under_way == CLIENTS + 1)
+
+    for each in gone:
+        getattr(each.transport, leave)()
+    await until(lambda: admission.under_way == 1)
+    await until(lambda: len(asyncio.all_tasks()) <= before + 4)  # that of the one who stays, and its own
+
+    assert not staying.done()
+    own_valkey.resume()
+    assert await staying, "nobody's going has ended another's lookup"
+    store = revoker.service.store.lookups
+    await until(lambda: not store._under_way and not store._waiting)
+    assert await revoker.active(token)
+
+
+async def test_a_batch_of_a_thousand_is_given_up_whole_and_another_like_it_is_not(revoker, own_valkey):
+    lookups = revoker.service.store.lookups
+    tokens = [forge.claims(jti=str(n)) for n in range(1000)]
+
+    def waiting():
+        pending = [*lookups._waiting, *(each for batch in lookups._under_way for each in batch.requests)]
+        return sum(not answer.done() for _, answer, place in pending if place is not None)
+
+    own_valkey.hang()
+    gone = await asked(revoker, request("/introspect/batch", {"tokens": tokens}))
+    staying = asyncio.create_task(revoker.post("/introspect/batch", {"tokens": tokens}))
+    await until(lambda: waiting() == 2 * len(tokens))
+    gone.transport.abort()
+    await until(lambda: waiting() == len(tokens))
+    own_valkey.resume()
+    answer = await staying
+    assert answer.json == {"results": [{"active": True}] * len(tokens)}
+
+
+@pytest.mark.parametrize("path", ["/revoke", "/revoke-user", "/revoke-session", "/block-user"])
+async def test_a_revocation_is_brought_to_its_end_though_nobody_waits_for_it(
+    revoker, own_valkey, events, monkeypatch, path
+):
+    claims, seen = forge.claims(), asyncio.Event()
+    assert await revoker.active(claims)
+    lost = Connection.connection_lost
+
+    def connection_lost(self, exc):
+        lost(self, exc)
+        seen.set()
+
+    monkeypatch.setattr(Connection, "connection_lost", connection_lost)
+    own_valkey.hang()
+    named = {"/revoke": "jti", "/revoke-session": "sid"}.get(path, "sub")
+    gone = await asked(revoker, request(path, {"iss": claims["iss"], named: claims[named]}))
+    in_progress = revoker.service._metrics.requests_in_progress._value.get
+    await until(lambda: in_progress() == 1)
+    gone.transport.abort()
+    await seen.wait()
+    own_valkey.resume()
+    await until(lambda: any(each.get("path") == path for each in events))
+    assert not await revoker.active(claims)
