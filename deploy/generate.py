@@ -32,7 +32,8 @@ What `/metrics` tells, in the format of Prometheus or, where it is asked for, Op
 answers while the store is down. No label takes a value that a client controls, so the number of series is
 bounded. Every known value of a label stands at 0 from the start: a rate needs no `or vector(0)`.
 
-`instance` and `job` are Prometheus's own. With `workers` above 1 the processes of a machine count together.
+`instance` and `job` are Prometheus's own. With `workers` above 1 the processes of a machine count together,
+and what one tells of the others is up to a second old.
 The alerts made of these metrics are in [runbook.md](runbook.md).
 
 *Made from `service/metrics.py` by `make docs`.*

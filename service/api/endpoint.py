@@ -234,7 +234,7 @@ def form_fields(raw: bytes) -> Fields:
     Raises:
         InvalidRequest: broken percent-encoding or UTF-8, a name that stands twice, too many fields.
     """
-    if _BROKEN_PERCENT.search(raw):
+    if b"%" in raw and _BROKEN_PERCENT.search(raw):
         raise InvalidRequest("the form has a broken percent-encoding")
     pairs: Iterable[Sequence[str]]
     try:

@@ -142,13 +142,15 @@ async def begin(parts: Parts, call: Call[Login]) -> Tokens:
 def tokens(kept: Kept, session: Session, now: int, scope: str, *, refreshable: bool) -> Tokens:
     """What a session gives at ``now`` (ms by Redis)."""
     access, seconds = kept.minter.mint(session, now, scope)
-    refresh = kept.refresh_tokens.make(session.sid, session.generation, session.client_id)
+    refresh = None
+    if refreshable:
+        refresh = kept.refresh_tokens.make(session.sid, session.generation, session.client_id)
     return Tokens(
         sid=session.sid,
         access_token=access,
         token_type="Bearer",
         expires_in=seconds,
-        refresh_token=refresh if refreshable else None,
+        refresh_token=refresh,
         scope=scope or None,
     )
 
