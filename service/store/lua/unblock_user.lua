@@ -9,7 +9,8 @@ user.block_reason = nil
 if user.last == 0 then
   redis.call('DEL', KEYS[1])
 else
-  if redis.call('PTTL', KEYS[1]) + now_ms() <= stood + tonumber(ARGV[1]) then redis.call('DEL', KEYS[1]) end
+  -- within a second of it: TIME may go on in a script, where the lives of keys stand still
+  if redis.call('PTTL', KEYS[1]) + now_ms() <= stood + tonumber(ARGV[1]) + 1000 then redis.call('DEL', KEYS[1]) end
   write_user(KEYS[1], user, tonumber(ARGV[1]))
 end
 redis.call('HDEL', KEYS[2], ARGV[2])
