@@ -44,6 +44,14 @@ main()
 """
 """The service with room for three revocations."""
 
+FAULTY = """
+import service.api.verdicts
+service.api.verdicts.judge = None
+from service.__main__ import main
+main()
+"""
+"""The service with a fault of its own: whatever it has to judge fails."""
+
 
 def tool(name):
     path = shutil.which(name)

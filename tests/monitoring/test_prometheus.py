@@ -9,6 +9,7 @@ import pytest
 
 from tests import forge
 from tests.monitoring.conftest import (
+    FAULTY,
     FORGETFUL,
     LATE,
     MONITORING,
@@ -200,6 +201,15 @@ def test_lost_data_is_told_until_it_is_accepted(tmp_path, own_valkey, keys):
             capture_output=True,
         )
         until(lambda: "RevokerDataLost" not in prometheus.firing())
+
+
+def test_a_fault_of_its_own_is_told(tmp_path, own_valkey, keys):
+    first = Instance(tmp_path / "a", own_valkey.url, keys.url, program=("-c", FAULTY))
+    second = Instance(tmp_path / "b", own_valkey.url, keys.url)
+    with watched(tmp_path, first, second) as prometheus:
+        until(lambda: len(prometheus.query("revoker_build_info")) == 2)
+        assert 500 in ordinary_traffic(first, 1)
+        assert fired(prometheus, "RevokerFails") == set()
 
 
 def test_writes_that_fail_are_told(tmp_path, own_valkey, keys):
