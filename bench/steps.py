@@ -1,12 +1,14 @@
-"""Each step of a claims-form request by itself, with the real parts: told over the standard input.
+"""Each step of a request by itself, with the real parts: told over the standard input.
 
-Arguments: configuration, file of bodies, Authorization. A line ``step count`` is answered by the µs of CPU
-that the step takes each time.
+Arguments: configuration that keeps sessions, file of claims, file of tokens, Authorization. A line
+``step count`` is answered by the µs of CPU that the step takes each time.
 """
 
 import asyncio
 import contextlib
 import functools
+import itertools
+import json
 import sys
 import time
 from collections.abc import Awaitable, Callable
@@ -23,8 +25,12 @@ from service import app, settings
 from service.api import endpoint
 from service.api.introspection import ACTIVE, SCOPE, decode, issuer_of_claims
 from service.api.ready import ReadyAnswer
+from service.api.sessions import wide
+from service.api.token import ENDPOINTS
 from service.callers import Credentials
 from service.models import Verdict
+from service.tokens import verifying
+from service.tokens.parsing import parse_token
 
 TOGETHER = 64
 """Lookups that leave as one command, as with 64 connections."""
@@ -136,18 +142,77 @@ async def steps(service: app.Service, bodies: list[bytes], authorization: str) -
     }
 
 
+def token_steps(service: app.Service, token: str) -> dict[str, Step]:
+    """What a token takes that was not seen before, beyond what the claims form takes."""
+    verifier = service._parts.verifier  # noqa: SLF001
+    unverified = parse_token(token)
+    trusted = verifier._issuer_of(unverified)  # noqa: SLF001
+    key = verifying._matching(unverified, trusted.keys)  # noqa: SLF001
+    assert key is not None
+    verified = verifying._access_token(unverified, trusted, key)  # noqa: SLF001
+    texts = (f"{token}{number}" for number in itertools.count())
+    return {
+        "parse token": _looped(lambda: parse_token(token)),
+        "verify": _looped(lambda: verifying._matching(unverified, trusted.keys)),  # noqa: SLF001
+        "claims of token": _looped(lambda: verifying._access_token(unverified, trusted, key)),  # noqa: SLF001
+        "remember": _looped(lambda: verifier._cache.put(next(texts), verified)),  # noqa: SLF001
+    }
+
+
+async def refresh_steps(service: app.Service) -> dict[str, Step]:
+    """What ``/token`` takes, beyond connection, request and answer."""
+    parts = service._parts  # noqa: SLF001
+    kept = parts.kept
+    assert kept is not None
+    [asked_of] = ENDPOINTS
+    begun = [
+        started.session
+        for number in range(TOGETHER)
+        if (started := await kept.sessions.start(f"user-{number}", "web", scope="orders:read", amr=("pwd",)))
+    ]
+    generations = dict.fromkeys((each.sid for each in begun), 1)
+    session = begun[0]
+    shown = kept.refresh_tokens.make(session.sid, 1, session.client_id)
+    body = f"grant_type=refresh_token&refresh_token={shown}".encode()
+    keys = wide(parts, kept, session.client_id)
+    now = int(time.time() * 1000)
+
+    async def refresh(sid: str) -> None:
+        asked = parts.store.lookups.find_shared(keys)
+        await kept.sessions.refresh(sid, generations[sid], ())
+        generations[sid] += 1
+        await asyncio.shield(asked)
+
+    async def refreshes(times: int) -> float:
+        began = time.process_time()
+        for _ in range(0, times, TOGETHER):
+            await asyncio.gather(*map(refresh, generations))
+        return (time.process_time() - began) / max(times, 1) * 1e6
+
+    return {
+        "form": _looped(lambda: asked_of.read_body(endpoint.form_fields(body), body)),
+        "refresh token": _looped(lambda: kept.refresh_tokens.read(shown)),
+        "refresh": refreshes,
+        "mint": _looped(lambda: kept.minter.mint(session, now, session.scope)),
+        "successor": _looped(lambda: kept.refresh_tokens.make(session.sid, 2, session.client_id)),
+    }
+
+
 async def main() -> None:
-    config, bodies, authorization = sys.argv[1:]
+    config, bodies, tokens, authorization = sys.argv[1:]
     service = app.build(settings.load(Path(config), {}))
     await service.start()
     while not service.started():
         await asyncio.sleep(0.05)
     known = await steps(service, Path(bodies).read_bytes().split(b"\n"), authorization)
+    with Path(tokens).open() as lines:
+        known |= token_steps(service, json.loads(next(lines))["token"])
+    known |= await refresh_steps(service)
     print("ready", flush=True)
     loop = asyncio.get_running_loop()
     read = functools.partial(loop.run_in_executor, None, sys.stdin.readline)
     while line := await read():
-        name, times = line.split()
+        name, times = line.rsplit(maxsplit=1)
         print(await known[name](int(times)), flush=True)
     await service.close()
 
