@@ -24,4 +24,11 @@ def application() -> web.Application:
 
 if __name__ == "__main__":
     uvloop.install()
-    web.run_app(application(), host="127.0.0.1", port=int(sys.argv[1]), access_log=None, print=None)
+    web.run_app(
+        application(),
+        host="127.0.0.1",
+        port=int(sys.argv[1]),
+        reuse_port=True,
+        access_log=None,
+        print=None,
+    )

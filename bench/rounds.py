@@ -7,11 +7,17 @@ two runs that stood next to each other; reported are the median of these and how
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Protocol, Self
 
 from bench.load import Load, Run
 from bench.material import Workload
-from bench.processes import Process
+
+
+class Measured(Protocol):
+    """What is asked for the CPU that it took."""
+
+    def cpu_seconds(self) -> float:
+        """User and system time until now."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +31,7 @@ class Subject:
 
     name: str
     url: str
-    process: Process
+    process: Measured
     workload: Workload
     connections: int | None = None
     rate: float = 0

@@ -81,9 +81,10 @@ class Servers:
         self.stack.callback(valkey.stop)
         return valkey
 
-    def floor(self) -> Server:
-        port = free_port()
-        return self._start(["bench.floor", str(port)], port)
+    def floor(self, port: int | None = None, cores: frozenset[int] | None = None) -> Server:
+        """Another one on a ``port`` shares it with the first."""
+        port = port or free_port()
+        return self._start(["bench.floor", str(port)], port, cores)
 
     def bare(self) -> Server:
         port = free_port()

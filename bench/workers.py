@@ -1,22 +1,37 @@
 """What a second process costs: CPU for each request with two workers and with one."""
 
 from bench.bench import Bench
+from bench.processes import Process, free_port
 from bench.report import Section, Target, figure, table
 from bench.rounds import Subject, measure
 
 _COUNTS = (1, 2)
 
 
+class _Together:
+    """Processes that count as one."""
+
+    def __init__(self, *processes: Process) -> None:
+        self._processes = processes
+
+    def cpu_seconds(self) -> float:
+        return sum(each.cpu_seconds() for each in self._processes)
+
+
 def run(bench: Bench) -> Section:
-    """Both on the same cores, with the load generator beside them."""
+    """Service and floor, all on the same cores, with the load generator beside them."""
     claims = bench.material.claims_form()
     store = bench.servers.store()
     cores = bench.servers.cores.server | bench.servers.cores.others
     subjects = []
     for count in _COUNTS:
+        port = free_port()
+        floors = [bench.servers.floor(port, cores) for _ in range(count)]
+        process = _Together(*(each.process for each in floors))
+        subjects.append(Subject(f"floor {count}", floors[0].url, process, claims))
         revoker = bench.servers.revoker(store, workers=count, cores=cores)
         bench.prove_active(revoker, claims)
-        subjects.append(Subject(f"{count} workers", revoker.url, revoker.process, claims))
+        subjects.append(Subject(f"claims {count}", revoker.url, revoker.process, claims))
     results = measure(
         subjects,
         bench.load,
@@ -24,15 +39,19 @@ def run(bench: Bench) -> Section:
         seconds=bench.seconds,
         connections=bench.connections,
     )
-    one, two = (subject.name for subject in subjects)
-    ratio = results.cpu_ratio(two, one)
+    ratio = results.cpu_ratio("claims 2", "claims 1")
+    of_floor = results.cpu_ratio("floor 2", "floor 1")
     rows = [
-        (str(count), figure(results.rate(name), "{:,.0f}"), figure(results.cpu(name), "{:.0f}"))
-        for count, name in zip(_COUNTS, (one, two), strict=True)
+        (words, str(count), figure(results.rate(name), "{:,.0f}"), figure(results.cpu(name), "{:.0f}"))
+        for key, words in (("floor", "floor"), ("claims", "claims form"))
+        for count in _COUNTS
+        for name in [f"{key} {count}"]
     ]
     text = (
-        f"Claims form, one store, all {len(cores)} cores for service, store and load generator together: "
-        "compared is the CPU of the service.\n\n" + table(("workers", "requests/s", "µs CPU a request"), rows)
+        f"One store, all {len(cores)} cores for service, store and load generator together: compared is the "
+        "CPU of the service. Where two processes of the floor, which share nothing, cost more a request than "
+        f"one, the processors are what is shared: {figure(of_floor, '{:.2f}')} times as much here.\n\n"
+        + table(("", "processes", "requests/s", "µs CPU a request"), rows)
     )
     target = Target(
         "CPU a request with 2 workers ÷ with 1", "at most 1.15", figure(ratio, "{:.2f}"), ratio.median <= 1.15
