@@ -12,6 +12,7 @@ from bench.network import Network
 from service.errors import NoVerdict, StoreRefused, StoreUnavailable
 from service.models import Claims
 from service.rules import FOREVER_MS
+from service.store import epoch
 from service.store.epoch import Epoch
 from service.store.keys import SLOTS, slot_of, slot_tags, user_tag
 from tests.store.conftest import MAIN, opened, store_on
@@ -261,6 +262,7 @@ async def test_the_loss_of_one_shard_covers_what_lay_there_and_nothing_else(stor
 
 
 async def test_in_a_slot_writes_that_are_as_many_as_were_lost_hide_nothing(store, spare, prefix, monkeypatch):
+    monkeypatch.setattr(epoch, "PATIENCE_S", 30)
     user = store.keys.user_of(MAIN, "alice")
     numbers = store.keys.beside(user).tail(store.instance)
     long_ago = int(time.time() * 1000) - 60_000

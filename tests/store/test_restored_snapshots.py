@@ -7,8 +7,8 @@ import functools
 import pytest
 import redis
 
-from service.errors import NoVerdict
 from service.models import Issuer
+from service.store import epoch
 from service.store.connection import ConnectionLost
 from service.store.sessions import Lifetimes
 from tests.store.conftest import MAIN, opened, store_on
@@ -59,12 +59,9 @@ class Instance:
         return released
 
     async def says(self, jti):
-        """Whether a token may be used: None where there is no verdict."""
-        try:
-            key = self.store.keys.jti(MAIN, jti)
-            found = await self.store.lookups.find((key, None, None, None, None, None))
-        except NoVerdict:
-            return None
+        """Whether a token may be used."""
+        key = self.store.keys.jti(MAIN, jti)
+        found = await self.store.lookups.find((key, None, None, None, None, None))
         return found.standing.jti is None and not found.standing.loss
 
 
@@ -124,9 +121,10 @@ def keep(valkey, prefix):
 
 
 @pytest.fixture
-async def instances(valkey, prefix):
+async def instances(valkey, prefix, monkeypatch):
     """Three whose watches are still: they read only when they are asked."""
-    stores = [store_on(valkey, prefix) for _ in range(3)]
+    monkeypatch.setattr(epoch, "PATIENCE_S", 30)
+    stores = [store_on(valkey, prefix, timeout=30) for _ in range(3)]
     await stores[0].init()
     async with contextlib.AsyncExitStack() as stack:
         for each in stores:
