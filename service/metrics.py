@@ -40,7 +40,7 @@ class Notes(Collector):
 
     That takes a tenth of what a counter takes, which locks, or a histogram, which searches its buckets. It
     is added up whenever the registry is read; several workers share what each has added up, so they
-    call :meth:`add_up` every second, too. All of it belongs to one thread.
+    call :meth:`add_up` a few times a second, too. All of it belongs to one thread.
     """
 
     def __init__(self) -> None:
