@@ -98,7 +98,7 @@ def test_ctrl_c_of_a_terminal_reaches_every_process_and_still_drains(standin):
         url = process.url()
         for pid in (*two(url), process.pid):
             os.kill(pid, signal.SIGINT)
-        process.logged("draining")
+        until(lambda: [line["event"] for line in process.lines()].count("draining") == 2)
         assert get(url + "/pid")["draining"] is True
 
         assert process.status() == 0

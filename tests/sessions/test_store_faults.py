@@ -60,9 +60,11 @@ async def test_a_store_killed_amid_refreshes_leaves_each_session_one_line_or_non
 
 
 async def answers_again(running):
+    """Lookups and changes, which have connections of their own."""
     await until_ready(running)
-    while (await running.post("/introspect", {"token": running.token()})).status != 200:
-        await asyncio.sleep(0.02)
+    for path in ("/introspect", "/revoke"):
+        while (await running.post(path, {"token": running.token()})).status != 200:
+            await asyncio.sleep(0.02)
 
 
 async def sees_one_line_or_none(running, browser):
