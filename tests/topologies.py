@@ -20,6 +20,9 @@ NAME = "main"
 
 _SLOTS = 16384
 
+_BUS = 10_000
+"""So far above its port a node of a cluster listens to the others; before Redis 7.0 there is no choice."""
+
 
 def until(condition: Callable[[], Any], what: str, seconds: float = 30) -> Any:
     """The first true value of ``condition``; a server that does not answer says no."""
@@ -36,8 +39,10 @@ def until(condition: Callable[[], Any], what: str, seconds: float = 30) -> Any:
 class Node(Valkey):
     """A server with a name in the network; ``public`` is where everybody else finds it."""
 
-    def __init__(self, network: Network, name: str, folder: Path, *options: str) -> None:
-        super().__init__(folder / name)
+    def __init__(
+        self, network: Network, name: str, folder: Path, *options: str, port: int | None = None
+    ) -> None:
+        super().__init__(folder / name, port=port)
         self._network = network
         self.name = name
         self.public = network.relay(self.port, party=name)
@@ -257,13 +262,12 @@ class Cluster:
         self.nodes = [self._node() for _ in range(primaries * (1 + replicas))]
 
     def _node(self) -> Node:
-        bus = free_port()
-        node = Node(self.network, f"store-{self._made}", self.folder)
+        node = Node(self.network, f"store-{self._made}", self.folder, port=free_port(above=_BUS))
         self._made += 1
-        node.bus = self.network.relay(bus, party=node.name)
+        node.bus = self.network.relay(node.port + _BUS, party=node.name)
         node.options = (
             *node.options,
-            *("--cluster-enabled", "yes", "--cluster-config-file", "nodes.conf", "--cluster-port", str(bus)),
+            *("--cluster-enabled", "yes", "--cluster-config-file", "nodes.conf"),
             *("--cluster-node-timeout", str(self.NODE_TIMEOUT_MS), "--cluster-announce-ip", "127.0.0.1"),
             *("--cluster-announce-port", str(node.public), "--cluster-announce-bus-port", str(node.bus)),
             *("--cluster-replica-validity-factor", "0", "--cluster-allow-replica-migration", "no"),
@@ -288,7 +292,7 @@ class Cluster:
         for place, node in enumerate(self.nodes[: self._primaries]):
             last = _SLOTS if place == self._primaries - 1 else share * (place + 1)
             with node.client() as client:
-                client.execute_command("CLUSTER", "ADDSLOTSRANGE", share * place, last - 1)
+                client.execute_command("CLUSTER", "ADDSLOTS", *range(share * place, last))
         until(lambda: all(len(self.seen_by(node)) == len(self.nodes) for node in self.nodes), "all nodes met")
         for place, node in enumerate(self.nodes[self._primaries :]):
             self.follow(node, self.nodes[place % self._primaries])

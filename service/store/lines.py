@@ -46,6 +46,7 @@ class Confirmation:
         """
         self.replicas: Final = replicas
         wait = ("WAITAOF", 1) if fsync else ("WAIT",)
+        self._name: Final = wait[0]
         self.command: Final = pack([(*wait, replicas, int(timeout * 1000) or 1)])
         self._server = ""
         self._shown = 0.0
@@ -59,6 +60,12 @@ class Confirmation:
             return False
         self._server, self._shown = server, sent
         return True
+
+    def complaint(self, reply: Any) -> str:
+        """What is wrong with a reply that was not enough."""
+        if isinstance(reply, Exception):
+            return f"the store answered {self._name} with {Refused(str(reply)).code}"
+        return "too few replicas have confirmed the change"
 
     def stale(self, server: str, now: float) -> bool:
         """Whether a server has not shown enough replicas for too long."""
@@ -198,17 +205,21 @@ class Line:
             return
         assert turn.timer is not None  # noqa: S101  # set before it left
         turn.timer.cancel()
-        confirmed = self._confirmation is None or self._confirmation.take(replies.pop(), server, sent)
+        complaint = ""
+        if self._confirmation is not None:
+            reply = replies.pop()
+            if not self._confirmation.take(reply, server, sent):
+                complaint = self._confirmation.complaint(reply)
         place = 0
         for future, count in turn.asked:
             said = replies[place : place + count]
             place += count
             if future.done():
                 continue
-            if confirmed or any(isinstance(reply, Exception) for reply in said):
-                future.set_result(said)
+            if complaint and not any(isinstance(each, Exception) for each in said):
+                future.set_exception(TooFewReplicas(complaint))
             else:
-                future.set_exception(TooFewReplicas("too few replicas have confirmed the change"))
+                future.set_result(said)
 
     def _late(self, turn: _Turn) -> None:
         if turn in self._unsent:

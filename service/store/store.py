@@ -69,6 +69,7 @@ class Store:
         self._metrics = metrics
         self._policy: Final = policy
         self._wait_replicas = wait_replicas
+        self._wait_fsync = wait_fsync
         self._tasks: set[asyncio.Task[None]] = set()
 
         def confirm() -> Confirmation | None:
@@ -138,6 +139,7 @@ class Store:
             metrics=self._metrics,
             now=self.clocks.now,
             wait_replicas=self._wait_replicas,
+            wait_fsync=self._wait_fsync,
         )
         self.issuer_records.await_reading()
         self.lookups.open()
@@ -217,7 +219,7 @@ class Store:
 
     async def dangers(self) -> dict[str, str]:
         """What about the server would lose revocations silently, in words, by the names of problems."""
-        return await dangers(self._servers, self._wait_replicas)
+        return await dangers(self._servers, self._wait_replicas, wait_fsync=self._wait_fsync)
 
     async def init(self) -> bool:
         """Declare the store new; False where it has an epoch already.

@@ -15,7 +15,7 @@ from service.metrics import PROBLEMS, Metrics
 from service.models import Issuer, Mark
 from service.store.addresses import info
 from service.store.clocks import DEGRADED_S
-from service.store.connection import fence
+from service.store.connection import Command, fence
 from service.store.datasets import DataSets
 from service.store.epoch import DataSet
 from service.store.fan_out import FanOut
@@ -29,6 +29,9 @@ _log = structlog.get_logger("store")
 
 _BEAT_S: Final = 1.0
 _CHECK_EVERY: Final = 30
+_DANGERS: Final = (
+    "eviction_policy", "no_persistence", "no_fsync", "unconfirmed_replicas", "too_few_replicas",
+)  # fmt: skip
 
 
 class Watch:
@@ -53,6 +56,7 @@ class Watch:
         metrics: Metrics,
         now: Callable[[], float],
         wait_replicas: int,
+        wait_fsync: bool,
     ) -> None:
         """Nothing is read before :meth:`beat`.
 
@@ -68,6 +72,7 @@ class Watch:
             metrics: Where to tell.
             now: The service's clock.
             wait_replicas: How many replicas must confirm a change.
+            wait_fsync: Whether they and the primary must have it on disk.
         """
         self._servers = servers
         self._sets = sets
@@ -82,6 +87,7 @@ class Watch:
         self._metrics = metrics
         self._now = now
         self._wait_replicas = wait_replicas
+        self._wait_fsync = wait_fsync
         self._evicted: dict[str, int] = {}
         self._looked_at = 0.0
         self._beats = 0
@@ -105,14 +111,14 @@ class Watch:
                 _log.warning("primary_moved")
                 self._lookups.hang_up()
                 self._servers.hang_up()
+            if self._beats % _CHECK_EVERY == 0:  # first: it may be why nothing else succeeds
+                await self._check_configuration()
             if suspects := await self._look(self._beats):
                 await self._sets.settle(suspects)
                 await self._sets.settle(await self._look(0))
             await self._remember_keys()
             await self._records.reconcile()
             await self._look_for_evictions()
-            if self._beats % _CHECK_EVERY == 0:
-                await self._check_configuration()
             self._beats += 1
             await self._lookups.touch()
             self.reached = self.reached or not self._records.conflicts
@@ -173,8 +179,8 @@ class Watch:
         self._say("evicted_keys", f"the server has evicted {gone} keys" if gone else None)
 
     async def _check_configuration(self) -> None:
-        found = await dangers(self._servers, self._wait_replicas)
-        for problem in ("eviction_policy", "no_persistence", "unconfirmed_replicas", "too_few_replicas"):
+        found = await dangers(self._servers, self._wait_replicas, wait_fsync=self._wait_fsync)
+        for problem in _DANGERS:
             self._say(problem, found.get(problem))
 
     def _say_what_is_known(self) -> None:
@@ -204,12 +210,15 @@ class Watch:
         self._metrics.problems.labels(problem).set(0 if sentence is None else 1)
 
 
-async def dangers(servers: Servers, wait_replicas: int) -> dict[str, str]:
-    """What about the servers would lose revocations silently, in words, by the names of problems."""
+async def dangers(servers: Servers, wait_replicas: int, *, wait_fsync: bool) -> dict[str, str]:
+    """What about the servers would lose revocations silently, or take none, by the names of problems."""
+    commands: list[Command] = [("INFO", "everything"), ("CONFIG", "GET", "save")]
+    if wait_fsync:
+        commands.append(("WAITAOF", 1, 0, 1))  # says at once what every confirmation would be told
     async with fence():
-        answers = await servers.each([("INFO", "everything"), ("CONFIG", "GET", "save")])
+        answers = await servers.each(commands)
     found = {}
-    for _, (text, saves) in answers:
+    for _, (text, saves, *synced) in answers:
         told = info(text)
         policy = told.get("maxmemory_policy", "noeviction")
         if policy != "noeviction":
@@ -219,6 +228,11 @@ async def dangers(servers: Servers, wait_replicas: int) -> dict[str, str]:
         never_saves = isinstance(saves, list) and saves[1:] == [b""]  # else this user may not ask
         if not int(told.get("aof_enabled", 0)) and never_saves:
             found["no_persistence"] = "the server keeps nothing on disk: a restart loses revocations"
+        if synced and isinstance(synced[0], Exception):
+            found["no_fsync"] = (
+                f"redis.wait_fsync can't be kept, nothing can be acknowledged:"
+                f" {str(synced[0]).partition(',')[0]}"
+            )
         replicas = int(told.get("connected_slaves", 0))
         if replicas > wait_replicas:
             found["unconfirmed_replicas"] = (

@@ -138,6 +138,7 @@ def test_a_table_where_a_value_belongs_and_the_reverse_are_told():
         ("redis", {"timeout": 0}, "redis.timeout"),
         ("redis", {"timeout": float("inf")}, "redis.timeout"),
         ("redis", {"wait_replicas": -1}, "redis.wait_replicas"),
+        ("redis", {"wait_fsync": True}, "redis.wait_fsync"),
         ("redis", {"key_prefix": "rv:"}, "redis.key_prefix"),
         ("redis", {"key_prefix": "rv\n"}, "redis.key_prefix"),
         ("redis", {"key_prefix": "a" * 33}, "redis.key_prefix"),
