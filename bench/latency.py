@@ -89,12 +89,16 @@ def run(bench: Bench) -> Section:
             "at most 1.3",
             figure(p99, "{:.2f}"),
             p99.median <= 1.3,
+            "load generator and store share a processor here, so an answer waits for the store while that "
+            "waits for the generator; the floor has no store.",
         ),
         Target(
             "one connection: median latency ÷ (floor + one GET)",
             "at most 1.15",
             f"{alone:.2f}",
             alone <= 1.15,
+            "alone, a request bears by itself what others share: a whole reading of the store, with its "
+            "clock, role and numbers. Floor and GET are measured apart, each with its caches warm.",
         ),
         Target(
             "8 connections: claims form ÷ floor",

@@ -23,12 +23,17 @@ _METHOD = (
 
 @dataclass(frozen=True)
 class Target:
-    """What an issue asks for; ``reached`` is as exact as the measurement allows."""
+    """What an issue asks for; ``reached`` is as exact as the measurement allows.
+
+    Attributes:
+        why: What stands in the way where it is not met.
+    """
 
     what: str
     wanted: str
     reached: str
     met: bool
+    why: str = ""
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,8 @@ def document(sections: Sequence[Section], *, command: str, generator: str) -> st
     if targets:
         rows = [(each.what, each.wanted, each.reached, "yes" if each.met else "**no**") for each in targets]
         parts += ["## Targets", table(("what", "wanted", "reached", "met"), rows)]
+        if missed := [f"- **{each.what}**: {each.why}" for each in targets if each.why and not each.met]:
+            parts += ["What stands in the way:", "\n".join(missed)]
     for section in sections:
         parts += [f"## {section.title}", section.text]
     return "\n\n".join(parts) + "\n"
