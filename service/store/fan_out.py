@@ -137,6 +137,8 @@ class _Joined:
         if isinstance(error, _Elsewhere):
             self._moved = True
         elif error is not None:
+            if isinstance(error, StoreUnavailable):
+                self._fan_out.learn_soon()  # who can't be reached may have been replaced
             self._answer.set_exception(error)
             return
         else:
@@ -164,6 +166,10 @@ class FanOut:
 
     def open(self) -> None:
         """Begin to learn where the primaries are."""
+        self.learn_soon()
+
+    def learn_soon(self) -> None:
+        """As :meth:`service.store.cluster.Cluster.learn_soon`."""
         self._cluster.learn_soon()
 
     async def close(self) -> None:
