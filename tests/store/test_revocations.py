@@ -5,6 +5,7 @@ import hashlib
 import random
 
 import pytest
+from redis.exceptions import ResponseError
 
 from service.errors import InvalidRequest, StoreUnavailable
 from service.models import Claims, Mark, Standing, Verdict
@@ -23,7 +24,11 @@ async def user(changes, sub="alice", issuer=MAIN):
 
 
 async def expiry(changes, key):
-    return await changes.client.pexpiretime(key)
+    """When it expires; where the server can't say that (Redis 6.2), a little later."""
+    try:
+        return await changes.client.pexpiretime(key)
+    except ResponseError:
+        return await changes.client.pttl(key) + await changes.now()
 
 
 def revoke_user(changes, sub="alice", *, before=None, except_sid=None, reason=""):
@@ -189,7 +194,8 @@ async def test_lifting_a_block_leaves_the_cutoff_and_its_life(changes, monkeypat
     await changes.revocations.block_user(MAIN, "alice", until=None, reason="")
     await changes.revocations.unblock_user(MAIN, "alice")
     assert (await user(changes)).hard == at
-    assert await expiry(changes, changes.keys.user_of(MAIN, "alice")) == at + cutoff_kept_for(MAIN)
+    kept = at + cutoff_kept_for(MAIN)
+    assert await expiry(changes, changes.keys.user_of(MAIN, "alice")) == pytest.approx(kept, abs=400)
 
 
 async def test_a_block_outlives_a_shorter_cutoff_and_the_other_way_round(changes):
