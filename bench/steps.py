@@ -189,11 +189,17 @@ async def refresh_steps(service: app.Service) -> dict[str, Step]:
             await asyncio.gather(*map(refresh, generations))
         return (time.process_time() - began) / max(times, 1) * 1e6
 
+    async def mints(times: int) -> float:
+        began = time.process_time()
+        for _ in range(0, times, TOGETHER):
+            await asyncio.gather(*(kept.minter.mint(each, now, each.scope) for each in begun))
+        return (time.process_time() - began) / max(times, 1) * 1e6
+
     return {
         "form": _looped(lambda: asked_of.read_body(endpoint.form_fields(body), body)),
         "refresh token": _looped(lambda: kept.refresh_tokens.read(shown)),
         "refresh": refreshes,
-        "mint": _looped(lambda: kept.minter.mint(session, now, session.scope)),
+        "mint": mints,
         "successor": _looped(lambda: kept.refresh_tokens.make(session.sid, 2, session.client_id)),
     }
 

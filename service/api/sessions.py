@@ -124,7 +124,7 @@ async def begin(parts: Parts, call: Call[Login]) -> Tokens:
     if started is None:
         raise AccessDenied("the user is blocked")
     session = started.session
-    given = tokens(kept, session, started.now, session.scope, refreshable=True)
+    given = await tokens(kept, session, started.now, session.scope, refreshable=True)
     parts.metrics.sessions.labels("begun").inc()
     parts.metrics.sessions.labels("displaced").inc(started.displaced)
     _audit.info(
@@ -139,9 +139,9 @@ async def begin(parts: Parts, call: Call[Login]) -> Tokens:
     return given
 
 
-def tokens(kept: Kept, session: Session, now: int, scope: str, *, refreshable: bool) -> Tokens:
+async def tokens(kept: Kept, session: Session, now: int, scope: str, *, refreshable: bool) -> Tokens:
     """What a session gives at ``now`` (ms by Redis)."""
-    access, seconds = kept.minter.mint(session, now, scope)
+    access, seconds = await kept.minter.mint(session, now, scope)
     refresh = None
     if refreshable:
         refresh = kept.refresh_tokens.make(session.sid, session.generation, session.client_id)
@@ -226,7 +226,7 @@ async def elevate(parts: Parts, call: Call[Elevation]) -> Tokens:
         amr=asked.amr,
         acr=asked.acr,
     )
-    return tokens(kept, elevated.session, elevated.now, session.scope, refreshable=False)
+    return await tokens(kept, elevated.session, elevated.now, session.scope, refreshable=False)
 
 
 async def covered(parts: Parts, kept: Kept, client_id: str, start: int) -> bool:

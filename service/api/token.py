@@ -93,7 +93,7 @@ async def _refresh(
     if refreshed.repeated:
         _audit.info("refresh_repeated", peer=call.peer, sid=session.sid, client_id=session.client_id)
     scope = " ".join(scopes) or session.scope
-    return tokens(kept, session, refreshed.now, scope, refreshable=True)
+    return await tokens(kept, session, refreshed.now, scope, refreshable=True)
 
 
 def _seen(asked: asyncio.Future[Found]) -> None:

@@ -1,5 +1,6 @@
 """Access tokens of the sessions kept here (RFC 9068)."""
 
+import asyncio
 import os
 from collections.abc import Callable, Collection
 from typing import Final
@@ -8,9 +9,13 @@ import msgspec
 
 from service.models import Session
 from service.tokens.parsing import base64url
+from service.tokens.private_keys import SigningKey
 from service.tokens.signing import SigningKeys
 
 _JTI_BYTES: Final = 16
+
+TOGETHER: Final = 32
+"""Signatures made before others get their turn of the event loop: about a ms."""
 
 
 class _AccessToken(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
@@ -31,7 +36,11 @@ class _AccessToken(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 
 
 class Minter:
-    """Mints with the newest key whose time has come."""
+    """Mints with the newest key whose time has come.
+
+    What is minted in one turn of the event loop is signed together: a signature by ES256 reads 150 kB of
+    OpenSSL's tables, and takes half as long again where other work has driven them out of the cache.
+    """
 
     def __init__(
         self,
@@ -48,8 +57,9 @@ class Minter:
         self._lifetime: Final = lifetime
         self._keys = keys
         self._revoked = revoked
+        self._unsigned: list[tuple[SigningKey, str, asyncio.Future[str]]] = []
 
-    def mint(self, session: Session, now: int, scope: str) -> tuple[str, int]:
+    async def mint(self, session: Session, now: int, scope: str) -> tuple[str, int]:
         """An access token dated ``now`` (ms by Redis); it never outlives its session.
 
         Returns:
@@ -75,4 +85,24 @@ class Minter:
             session.acr,
             session.amr,
         )
-        return self._keys.signer(issued, self._revoked()).sign(claims), expires - issued
+        key = self._keys.signer(issued, self._revoked())
+        return await self._signed(key, key.unsigned(claims)), expires - issued
+
+    def _signed(self, key: SigningKey, unsigned: str) -> asyncio.Future[str]:
+        loop = asyncio.get_running_loop()
+        signed: asyncio.Future[str] = loop.create_future()
+        if not self._unsigned:
+            loop.call_soon(self._sign)
+        self._unsigned.append((key, unsigned, signed))
+        return signed
+
+    def _sign(self) -> None:
+        turn, self._unsigned = self._unsigned[:TOGETHER], self._unsigned[TOGETHER:]
+        if self._unsigned:
+            asyncio.get_running_loop().call_soon(self._sign)
+        for key, unsigned, signed in turn:
+            if not signed.done():
+                try:
+                    signed.set_result(key.signed(unsigned))
+                except Exception as error:  # noqa: BLE001  # for the one who waits
+                    signed.set_exception(error)

@@ -77,8 +77,15 @@ class SigningKey:
 
     def sign(self, claims: Mapping[str, Any] | msgspec.Struct) -> str:
         """An RFC 9068 access token of these claims, as they are."""
-        message = self._header + base64url(msgspec.json.encode(claims))
-        return f"{message}.{base64url(self._signature(message.encode()))}"
+        return self.signed(self.unsigned(claims))
+
+    def unsigned(self, claims: Mapping[str, Any] | msgspec.Struct) -> str:
+        """Header and payload of such a token."""
+        return self._header + base64url(msgspec.json.encode(claims))
+
+    def signed(self, unsigned: str) -> str:
+        """These with their signature: the token."""
+        return f"{unsigned}.{base64url(self._signature(unsigned.encode()))}"
 
     def secret_jwk(self) -> dict[str, Any]:
         """The whole key, to be kept in a file."""
