@@ -88,7 +88,7 @@ class ServerSettings(_Section):
     tls_client_ca_file: ReadableFile = ""
     """Authorities (PEM) of client certificates: asks callers for one, insists on none."""
 
-    max_in_progress: Annotated[int, Field(ge=1, le=1_000_000)] = 192
+    max_in_progress: Annotated[int, Field(ge=1, le=1_000_000)] = 128
     """Requests for verdicts and for refreshed tokens under way in one process; more than that for longer
     than a second are refused with 503 at once. Revocations are not counted.
     """
