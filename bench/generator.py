@@ -1,4 +1,4 @@
-"""A small load generator, for machines without ``wrk`` and for a fixed rate: raw HTTP/1.1, one process.
+"""A small load generator, for machines without ``wrk`` and where refusals count: raw HTTP/1.1.
 
 Arguments: URL, connections, seconds, file of bodies, path, Authorization, offset, Content-Type, requests
 a second (0: as many as are answered). Prints one line of JSON, as ``wrk.lua`` does. It costs about as

@@ -76,11 +76,11 @@ def run(bench: Bench) -> Section:
         for key, name in names.items()
     ]
     text = (
-        f"Claims form, {bench.connections} connections where nothing else is said. At a fixed rate a latency "
-        "is counted from when the request was due. One GET by the service's own client, alone and one "
-        f"at a time, takes {figure(get, '{:.0f}')} µs (median). The far store lies behind a relay that "
-        f"is late by {_FAR_S * 1000:g} ms each way; beside it the store at hand, both at "
-        f"{_FAR_SHARE:.0%} of what the "
+        f"Claims form, {bench.connections} connections where nothing else is said. At a fixed rate a "
+        "request leaves when it is due, to the millisecond, once a connection is free. One GET by the "
+        f"service's own client, alone and one at a time, takes {figure(get, '{:.0f}')} µs (median). The far "
+        f"store lies behind a relay that is late by {_FAR_S * 1000:g} ms each way; beside it the store at "
+        f"hand, both at {_FAR_SHARE:.0%} of what the "
         "slower can.\n\n" + table(("", "requests/s", "p50 ms", "p99 ms", "µs CPU a request"), rows)
     )
     targets = [
@@ -89,8 +89,8 @@ def run(bench: Bench) -> Section:
             "at most 1.3",
             figure(p99, "{:.2f}"),
             p99.median <= 1.3,
-            "load generator and store share a processor here, so an answer waits for the store while that "
-            "waits for the generator; the floor has no store.",
+            "an answer waits for the store, and that for the load generator, which has the same processor "
+            "and sends at once what is due in a millisecond; the floor has no store.",
         ),
         Target(
             "one connection: median latency ÷ (floor + one GET)",

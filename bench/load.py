@@ -51,7 +51,7 @@ class Load:
         rate: float = 0,
         refusals: bool = False,
     ) -> Run:
-        """Send for so many seconds; at a fixed rate where one is given, which ``wrk`` can't.
+        """Send for so many seconds; at a fixed rate where one is given.
 
         With ``refusals`` it is measured how many answers are not 2xx, and requests and latencies are of the
         others; ``wrk`` can't tell them apart.
@@ -65,8 +65,9 @@ class Load:
         arguments = [
             *(str(workload.bodies), workload.path, workload.authorization, str(self._sent[sent])),
             workload.content_type,
+            str(rate),
         ]
-        if self._wrk and not rate and not refusals:
+        if self._wrk and not refusals:
             script = str(_HERE / workload.script)
             duration = f"{max(1, round(seconds))}s"
             command = [
@@ -84,7 +85,6 @@ class Load:
                 str(connections),
                 str(seconds),
                 *arguments,
-                str(rate),
             ]
         done = subprocess.run(
             command,

@@ -1,5 +1,5 @@
 -- Refreshes sessions: each answer's refresh token is sent once more later; prints what happened as wrk.lua does.
--- Arguments: file of refresh tokens, path, Authorization, offset (not used).
+-- Arguments: file of refresh tokens, path; the others of wrk.lua are not used.
 
 local tokens, first, last = {}, 1, 0
 
