@@ -59,8 +59,6 @@ class Load:
         Raises:
             RuntimeError: more than one answer in a hundred was not 2xx: such a run measures nothing.
         """
-        if workload.prepare:
-            workload.prepare()
         sent = (url, workload.bodies)
         arguments = [
             *(str(workload.bodies), workload.path, workload.authorization, str(self._sent[sent])),

@@ -114,9 +114,13 @@ def measure(
     samples: dict[str, list[Sample]] = {subject.name: [] for subject in subjects}
     for subject in subjects:
         opened = subject.connections or connections
+        if subject.workload.prepare:
+            subject.workload.prepare()
         load.run(subject.url, subject.workload, connections=opened, seconds=2, rate=subject.rate)
     for number in range(1, rounds + 1):
         for subject in subjects:
+            if subject.workload.prepare:
+                subject.workload.prepare()
             before = subject.process.cpu_seconds()
             opened = subject.connections or connections
             run = load.run(

@@ -181,7 +181,7 @@ async def refresh_steps(service: app.Service) -> dict[str, Step]:
         asked = parts.store.lookups.find_shared(keys)
         await kept.sessions.refresh(sid, generations[sid], ())
         generations[sid] += 1
-        await asyncio.shield(asked)
+        await asked
 
     async def refreshes(times: int) -> float:
         began = time.process_time()

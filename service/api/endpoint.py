@@ -5,7 +5,7 @@ import itertools
 import json
 import re
 import urllib.parse
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final, Generic, TypeVar
@@ -236,7 +236,7 @@ def form_fields(raw: bytes) -> Fields:
     """
     if b"%" in raw and _BROKEN_PERCENT.search(raw):
         raise InvalidRequest("the form has a broken percent-encoding")
-    pairs: Iterable[Sequence[str]]
+    pairs: list[Any]
     try:
         text = raw.decode("ascii")
         if "%" in text or "+" in text or text.count("&") >= _MOST_FIELDS:
@@ -244,15 +244,13 @@ def form_fields(raw: bytes) -> Fields:
                 text, keep_blank_values=True, errors="strict", max_num_fields=_MOST_FIELDS
             )
         else:
-            pairs = [each.partition("=")[::2] for each in text.split("&") if each]
+            pairs = [each.split("=", 1) if "=" in each else (each, "") for each in text.split("&") if each]
     except ValueError as error:
         raise InvalidRequest("the form can't be read") from error
-    fields: Fields = {}
-    for name, value in pairs:
-        if name in fields:
-            raise InvalidRequest("a parameter stands twice in the form")
-        fields[name] = value
-    return {name: value for name, value in fields.items() if value}
+    fields: Fields = dict(pairs)
+    if len(fields) != len(pairs):
+        raise InvalidRequest("a parameter stands twice in the form")
+    return {name: value for name, value in fields.items() if value} if "" in fields.values() else fields
 
 
 def converted(fields: Fields, body: type[Body]) -> Body:

@@ -81,7 +81,7 @@ async def _refresh(
     except BaseException:
         asked.add_done_callback(_seen)
         raise
-    found = asked.result() if asked.done() else await asyncio.shield(asked)
+    found = asked.result() if asked.done() else await asked  # no refresh is cancelled but with all others
     ended = covers(found, start)
     if ended and (refreshed is Refusal.SCOPE or not isinstance(refreshed, Refusal)):
         refreshed = Refusal.REVOKED

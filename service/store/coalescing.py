@@ -185,7 +185,8 @@ class Coalescing(ABC):
     def find_shared(self, keys: TokenKeys) -> "asyncio.Future[Found]":
         """As :meth:`find`, for what many ask: who asks the same in one turn gets the same future.
 
-        It is read after the last of them asked, as every batch is; and it is nobody's to cancel.
+        It is read after the last of them asked, as every batch is. Who is cancelled while waiting for it
+        cancels it for all of them.
         """
         future = self._shared.get(keys)
         if future is None or future.done():
