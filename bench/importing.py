@@ -15,7 +15,7 @@ from bench.processes import REPOSITORY
 from bench.report import Section, Target, figure, table
 from bench.rounds import Spread
 
-_FEW = 10_000
+_FEW, _MANY = 10_000, 1_000_000
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class _Command:
 
 def run(bench: Bench) -> Section:
     """The time of many lines less that of few, so that starting the program is not counted."""
-    lines = bench.jtis
+    lines = min(bench.jtis, _MANY)
     few, many = (_tokens(bench.material.folder / f"{count}.ndjson", count) for count in (_FEW, lines))
     imports, exports, memory, cpu, of_store = [], [], [], [], []
     for turn in range(bench.rounds):
