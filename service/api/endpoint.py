@@ -108,7 +108,7 @@ class Endpoint(Generic[Body]):
             body = self.read_body(fields, raw)
         else:
             caller = self._authenticated(parts, request, None)
-            body = converted(form_fields(request.rel_url.raw_query_string.encode()), self.body)
+            body = converted(name_values(request.rel_url.raw_query_string.encode()), self.body)
         return await self.handle(parts, Call(caller, body, request.remote or "", path))
 
     def _authenticated(self, parts: Parts, request: web.Request, fields: Fields | None) -> Caller:
@@ -229,7 +229,13 @@ async def read_bytes(request: web.Request, limit: int) -> bytes:
 
 
 def form_fields(raw: bytes) -> Fields:
-    """Read a form strictly: empty values count as absent (RFC 6749 §3.2).
+    """Read a form strictly: empty values count as absent (RFC 6749 §3.2); raises as :func:`name_values`."""
+    fields = name_values(raw)
+    return {name: value for name, value in fields.items() if value} if "" in fields.values() else fields
+
+
+def name_values(raw: bytes) -> Fields:
+    """Read a query or a form strictly.
 
     Raises:
         InvalidRequest: broken percent-encoding or UTF-8, a name that stands twice, too many fields.
@@ -250,7 +256,7 @@ def form_fields(raw: bytes) -> Fields:
     fields: Fields = dict(pairs)
     if len(fields) != len(pairs):
         raise InvalidRequest("a parameter stands twice in the form")
-    return {name: value for name, value in fields.items() if value} if "" in fields.values() else fields
+    return fields
 
 
 def converted(fields: Fields, body: type[Body]) -> Body:

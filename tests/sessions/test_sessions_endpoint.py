@@ -154,7 +154,16 @@ async def test_a_cursor_that_was_made_up_shows_no_more_than_the_users_own(keeper
 
 
 @pytest.mark.parametrize(
-    "query", [{"limit": "0"}, {"limit": "1001"}, {"limit": "x"}, {"limit": "-1"}, {"sub": ""}]
+    "query",
+    [
+        {"limit": "0"},
+        {"limit": "1001"},
+        {"limit": "x"},
+        {"limit": ""},
+        {"cursor": ""},
+        {"limit": "-1"},
+        {"sub": ""},
+    ],
 )
 async def test_a_list_that_can_not_be_is_refused(keeper, query):
     assert (await listed(keeper, **query)).error == INVALID_REQUEST
