@@ -6,6 +6,7 @@ Every batch reads, in one write to the socket, its keys (equal ones once), the e
 ``TIME`` is read first: a cutoff made now, which this reading does not show, is then never dated before it.
 """
 
+import asyncio
 import functools
 import itertools
 import operator
@@ -15,7 +16,7 @@ from typing import Final
 import msgspec
 import structlog
 
-from service.errors import StoreRefused, StoreUnavailable
+from service.errors import NotPrimary, StoreRefused, StoreUnavailable
 from service.metrics import Metrics
 from service.models import Mark, Standing, UserStanding
 from service.store.addresses import Address
@@ -29,6 +30,10 @@ _log = structlog.get_logger("store")
 
 TIME: Final = pack([("TIME",)])
 ROLE: Final = pack([("ROLE",)])
+
+_AGAIN_S: Final = 1.0
+"""A connection made anew may lead to what has lost data, and is read at once; but for so long not after one
+that led to a replica, which is ended as soon as that is seen, and made again."""
 
 _KEYS: Final = operator.itemgetter(0)
 """Of a request."""
@@ -49,11 +54,16 @@ class Lookups(Coalescing):
         """As :class:`Coalescing`, with what is known of the store."""
         super().__init__(address, metrics=metrics, clocks=clocks, confirmation=confirmation)
         self._data = data
+        self._met_replica = -_AGAIN_S
 
     def _changed(self, error: StoreUnavailable | None) -> None:
-        if error is None:  # a connection made anew may lead to what has lost data: see at once
-            self.find(NO_KEYS).add_done_callback(lambda read: read.cancelled() or read.exception())
+        if error is None and self._loop.time() - self._met_replica >= _AGAIN_S:
+            self.find(NO_KEYS).add_done_callback(self._saw)
         super()._changed(error)
+
+    def _saw(self, read: "asyncio.Future[Found]") -> None:
+        if not read.cancelled() and isinstance(read.exception(), NotPrimary):
+            self._met_replica = self._loop.time()
 
     def _packed(self, batch: Batch) -> tuple[bytes, int]:
         keys = batch.keys

@@ -215,6 +215,20 @@ async def test_a_replica_gives_no_verdict(alone, own_valkey, tmp_path):
         primary.kill()
 
 
+async def test_nobody_connects_to_a_replica_again_and_again(alone, own_valkey, tmp_path):
+    primary = Valkey(tmp_path / "primary").start()
+    try:
+        with own_valkey.client() as client:
+            client.replicaof("127.0.0.1", str(primary.port))
+            with pytest.raises((StoreRefused, StoreUnavailable)):
+                await alone.lookups.find(keys_of(alone, "1"))
+            before = client.info("stats")["total_connections_received"]
+            await asyncio.sleep(0.5)
+            assert client.info("stats")["total_connections_received"] - before < 20
+    finally:
+        primary.kill()
+
+
 async def test_a_server_that_still_loads_gives_no_verdict(alone, own_valkey):
     await alone.revocations.revoke_token(MAIN, "1", None)
     with own_valkey.client() as client:
