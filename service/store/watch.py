@@ -91,6 +91,7 @@ class Watch:
         self._evicted: dict[str, int] = {}
         self._looked_at = 0.0
         self._beats = 0
+        self._checked = False
         self.problems: dict[str, str] = {}
         self.reached = False
 
@@ -111,7 +112,8 @@ class Watch:
                 _log.warning("primary_moved")
                 self._lookups.hang_up()
                 self._servers.hang_up()
-            if self._beats % _CHECK_EVERY == 0:  # first: it may be why nothing else succeeds
+            self._checked = self._checked and self._beats % _CHECK_EVERY != 0
+            if not self._checked:  # first: it may be why nothing else succeeds
                 await self._check_configuration()
             if suspects := await self._look(self._beats):
                 await self._sets.settle(suspects)
@@ -179,7 +181,12 @@ class Watch:
         self._say("evicted_keys", f"the server has evicted {gone} keys" if gone else None)
 
     async def _check_configuration(self) -> None:
-        found = await dangers(self._servers, self._wait_replicas, wait_fsync=self._wait_fsync)
+        """Say what is wrong with the servers; one that does not answer keeps nothing else from being read."""
+        try:
+            found = await dangers(self._servers, self._wait_replicas, wait_fsync=self._wait_fsync)
+        except NoVerdict:
+            return
+        self._checked = True
         for problem in _DANGERS:
             self._say(problem, found.get(problem))
 
