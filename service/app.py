@@ -140,8 +140,10 @@ class Service:
         self._metrics.notes.add_up()
 
     def _add_up(self) -> None:
-        self._metrics.notes.add_up()
-        self._adding_up = asyncio.get_running_loop().call_later(ADDED_UP_S, self._add_up)
+        try:
+            self._metrics.notes.add_up()
+        finally:
+            self._adding_up = asyncio.get_running_loop().call_later(ADDED_UP_S, self._add_up)
 
     def entry(self, handler: Handler) -> Handler:
         """The way in: what every user leads to goes past router and middleware, the rest to ``handler``."""
