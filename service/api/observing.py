@@ -58,6 +58,8 @@ def failed() -> web.Response:
 def observed(parts: Parts, paths: frozenset[str]) -> Middleware:
     """The middleware; ``paths`` are the routes that may stand in a metric."""
     metrics = parts.metrics
+    for path in paths:
+        metrics.requests.labels(path, "500")  # an alert sees the first one only where it stands at 0
 
     @functools.lru_cache(4096)
     def counted(path: str, status: int) -> tuple[Counter, Histogram]:
@@ -118,6 +120,7 @@ class Straight:
         metrics = parts.metrics
         self._succeeded = metrics.notes.counting(metrics.requests.labels(path, "200"))
         self._seconds = metrics.notes.observing(metrics.request_seconds.labels(path))
+        metrics.requests.labels(path, "500")
 
     async def respond(self, request: web.Request) -> web.StreamResponse | ReadyAnswer:
         """Answer one request."""

@@ -50,6 +50,12 @@ async def test_metrics_come_in_the_format_that_is_asked_for(revoker):
     assert b"\r" not in asked.body
 
 
+async def test_failures_of_every_endpoint_stand_at_0_before_the_first(revoker):
+    found = await series(revoker)
+    for path in ("/introspect", "/introspect/batch", "/forward-auth", "/revoke", "/revoke-user", "/explain"):
+        assert found[f'revoker_http_requests_total{{endpoint="{path}",status="500"}}'] == 0, path
+
+
 @row("MET-03", "MET-04")
 async def test_metrics_are_named_and_shaped_as_prometheus_asks(revoker):
     families = list(prometheus((await scrape(revoker)).body.decode()))
