@@ -194,39 +194,41 @@ async def test_a_server_that_is_down_fails_at_once_and_is_found_again(alone, own
     assert (await eventually(alone)).standing.jti is None
 
 
-async def test_a_replica_gives_no_verdict(alone, own_valkey, tmp_path):
-    primary = Valkey(tmp_path / "primary").start()
+@contextlib.contextmanager
+def demoted(valkey, folder):
+    """The server as a replica of another one: a client of it, and the other."""
+    primary = Valkey(folder / "primary").start()
     try:
-        with own_valkey.client() as client:
+        with valkey.client() as client:
             client.replicaof("127.0.0.1", str(primary.port))
-            with pytest.raises((StoreRefused, StoreUnavailable)):
-                await alone.lookups.find(keys_of(alone, "1"))
-            client.config_set("replica-serve-stale-data", "no")
-            primary.kill()
-            deadline = time.monotonic() + 5
-            while client.info("replication")["master_link_status"] == "up":
-                assert time.monotonic() < deadline
-                await asyncio.sleep(0.01)
-            with pytest.raises((StoreRefused, StoreUnavailable)):
-                await alone.lookups.find(keys_of(alone, "1"))
-            client.replicaof("NO", "ONE")
-        await eventually(alone)
+            yield client, primary
     finally:
         primary.kill()
+
+
+async def test_a_replica_gives_no_verdict(alone, own_valkey, tmp_path):
+    with demoted(own_valkey, tmp_path) as (client, primary):
+        with pytest.raises((StoreRefused, StoreUnavailable)):
+            await alone.lookups.find(keys_of(alone, "1"))
+        client.config_set("replica-serve-stale-data", "no")
+        primary.kill()
+        deadline = time.monotonic() + 5
+        while client.info("replication")["master_link_status"] == "up":
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.01)
+        with pytest.raises((StoreRefused, StoreUnavailable)):
+            await alone.lookups.find(keys_of(alone, "1"))
+        client.replicaof("NO", "ONE")
+        await eventually(alone)
 
 
 async def test_nobody_connects_to_a_replica_again_and_again(alone, own_valkey, tmp_path):
-    primary = Valkey(tmp_path / "primary").start()
-    try:
-        with own_valkey.client() as client:
-            client.replicaof("127.0.0.1", str(primary.port))
-            with pytest.raises((StoreRefused, StoreUnavailable)):
-                await alone.lookups.find(keys_of(alone, "1"))
-            before = client.info("stats")["total_connections_received"]
-            await asyncio.sleep(0.5)
-            assert client.info("stats")["total_connections_received"] - before < 20
-    finally:
-        primary.kill()
+    with demoted(own_valkey, tmp_path) as (client, _):
+        with pytest.raises((StoreRefused, StoreUnavailable)):
+            await alone.lookups.find(keys_of(alone, "1"))
+        before = client.info("stats")["total_connections_received"]
+        await asyncio.sleep(0.5)
+        assert client.info("stats")["total_connections_received"] - before < 20
 
 
 async def test_a_server_that_still_loads_gives_no_verdict(alone, own_valkey):
