@@ -148,7 +148,10 @@ class RedisSettings(_Section):
     """A revocation is acknowledged only when this many replicas have it: all that could be promoted."""
 
     wait_fsync: bool = False
-    """These replicas, and the primary, must have it on disk (`WAITAOF`: Redis 7.2, Valkey)."""
+    """These replicas, and the primary, must have it on disk (`WAITAOF`: Redis 7.2, Valkey).
+
+    Needs `wait_replicas` of at least 1.
+    """
 
     @field_validator("wait_fsync")
     @classmethod
