@@ -120,7 +120,6 @@ class Straight:
         metrics = parts.metrics
         self._succeeded = metrics.notes.counting(metrics.requests.labels(path, "200"))
         self._seconds = metrics.notes.observing(metrics.request_seconds.labels(path))
-        metrics.requests.labels(path, "500")
 
     async def respond(self, request: web.Request) -> web.StreamResponse | ReadyAnswer:
         """Answer one request."""

@@ -129,9 +129,7 @@ class Scripts:
 
     def execute(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> Awaitable[list[Any]]:
         """Run a script, whatever data set it meets; what it returns, whole."""
-        data = self._data_of(keys[0])
-        known = 0 if data.known is None else data.known.seq
-        return self._execute(name, keys, data.tail, args, known)
+        return self._execute(name, keys, self._data_of(keys[0]).tail, args, self.seq(keys[0]))
 
     async def _execute(
         self, name: str, keys: Sequence[str], tail: Tail, args: Sequence[Any], known: int
