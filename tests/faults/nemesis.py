@@ -79,7 +79,7 @@ async def kill(run: Campaign, _: Deed) -> None:
     node = _one_primary(run)
     node.kill()
     await _pause(run, 0.0, 0.4)
-    await asyncio.to_thread(node.start)
+    await asyncio.to_thread(run.topology.revive, node)
     await _healthy(run)
 
 
@@ -106,7 +106,7 @@ async def empty(run: Campaign, _: Deed) -> None:
     node = _one_primary(run)
     node.kill()
     _lose(run, node)
-    await asyncio.to_thread(node.start)
+    await asyncio.to_thread(run.topology.revive, node)
     await _healthy(run)
 
 
@@ -126,7 +126,7 @@ async def snapshot(run: Campaign, _: Deed) -> None:
     node.kill()
     _lose(run, node)
     shutil.copytree(kept, node.folder / "appendonlydir")
-    await asyncio.to_thread(node.start)
+    await asyncio.to_thread(run.topology.revive, node)
     await _healthy(run)
 
 
@@ -264,7 +264,7 @@ async def empty_replica(run: Campaign, done: Deed) -> None:
     _between(run, [first.name], [replica.name], "reset")
     replica.kill()
     _lose(run, replica)
-    await asyncio.to_thread(replica.start)
+    await asyncio.to_thread(run.topology.revive, replica)
     await _pause(run, 0.1, 0.5)
     first.kill()
     topology.promote(replica)
