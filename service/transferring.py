@@ -36,6 +36,9 @@ _CHUNK: Final = 1 << 16
 _LONGEST: Final = 1 << 17
 """Bytes of a line: a ``sub`` of 16,384 characters, all of them escaped, and the rest."""
 
+_AT_ONCE: Final = 64
+"""Lines that are read without giving way to what else there is to do."""
+
 _PATIENCE_S: Final = 5.0
 """For one round trip, which carries hundreds of lines."""
 
@@ -271,7 +274,7 @@ class _Import:
         whole = False
         try:
             async for number, lines, done in _numbered(self._descriptor):
-                changes, last = self._changes(number, lines)
+                changes, last = await self._changes(number, lines)
                 await self._settled(1)
                 self._under_way.append(asyncio.create_task(self._put(changes, last)))
                 self._progress.tell(last, done)
@@ -308,10 +311,15 @@ class _Import:
         self.counts.update(change.kind for change in changes)
         self.stored = max(self.stored, last)
 
-    def _changes(self, number: int, lines: Sequence[bytes]) -> "tuple[list[Change], int]":
-        """What lines ask for, and the last of them before which none is bad."""
+    async def _changes(self, number: int, lines: Sequence[bytes]) -> "tuple[list[Change], int]":
+        """What lines ask for, and the last of them before which none is bad.
+
+        Gives way as it goes, so that what was read before leaves for the store, which writes meanwhile.
+        """
         changes = []
         for place, line in enumerate(lines, number):
+            if place % _AT_ONCE == 0:
+                await asyncio.sleep(0)
             try:
                 record = self._read(place, line)
                 if record is not None:
