@@ -126,6 +126,9 @@ def strict_json_object(data: bytes) -> dict[str, Any]:
     Raises:
         ValueError: it is anything else.
     """
+    plain = _plain_json_object(data)
+    if plain is not None:
+        return plain
     try:
         text = data.decode()
         value = _DECODER.decode(text)
@@ -137,6 +140,24 @@ def strict_json_object(data: bytes) -> dict[str, Any]:
         _refuse_depth(value)
     if "\\u" in text:
         json.dumps(value, ensure_ascii=False).encode()  # a lone surrogate is a UnicodeError
+    return value
+
+
+def _plain_json_object(data: bytes) -> dict[str, Any] | None:
+    """What most issuers write, in less than half the time; None for all else, good or bad.
+
+    What is written again as the very same bytes had no name twice, no second way to say anything and no
+    number that was rounded. Lengths and depth are judged by what can't be less.
+    """
+    try:
+        value = _decode_quickly(data)
+        same = _encode(value) == data
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        return None
+    if not same or type(value) is not dict:
+        return None
+    if data.count(b"{") + data.count(b"[") > MAX_DEPTH or _LONG_NUMBER in data.translate(_DIGITS_AS_ZERO):
+        return None
     return value
 
 
@@ -179,6 +200,11 @@ def _float(literal: str) -> float:
 def _not_json(literal: str) -> NoReturn:
     raise ValueError(f"{literal} is not JSON")
 
+
+_decode_quickly: Final = msgspec.json.Decoder().decode
+_encode: Final = msgspec.json.Encoder().encode
+_DIGITS_AS_ZERO: Final = bytes(48 if 48 <= each <= 57 else 32 for each in range(256))
+_LONG_NUMBER: Final = b"0" * MAX_NUMBER_CHARS
 
 _DECODER: Final = json.JSONDecoder(
     object_pairs_hook=_object, parse_int=_integer, parse_float=_float, parse_constant=_not_json

@@ -159,9 +159,10 @@ def test_every_text_that_decodes_is_what_its_bytes_encode_to(text):
     assert base64url(decoded) == text
 
 
-@given(value=st.dictionaries(st.text(), documents))
-def test_strict_json_reads_what_json_can_say(value):
-    text = json.dumps(value).encode()
+@given(value=st.dictionaries(st.text(), documents), compact=st.booleans(), plain=st.booleans())
+def test_strict_json_reads_what_json_can_say(value, compact, plain):
+    separators = (",", ":") if compact else None
+    text = json.dumps(value, separators=separators, ensure_ascii=not plain).encode(errors="surrogatepass")
     try:
         read = strict_json_object(text)
     except ValueError:
