@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
-from typing import Annotated, Final
+from typing import Annotated, Final, cast
 
 import msgspec
 from aiohttp import web
@@ -15,13 +15,10 @@ from service.callers import Caller
 from service.errors import InvalidRequest, InvalidToken, KeysUnavailable
 from service.models import Claims, Issuer, Verdict
 from service.tokens.refresh import looks_like
-from service.tokens.verifying import VerifiedToken
+from service.tokens.verifying import TOGETHER, VerifiedToken
 
 MALFORMED: Final = b'{"error":"invalid_request"}'
 NO_KEYS: Final = b'{"error":"temporarily_unavailable"}'
-
-_TURN: Final = 50
-"""Tokens verified before other requests get their turn of the event loop."""
 
 
 class Batch(msgspec.Struct, frozen=True):
@@ -82,21 +79,25 @@ class BatchIntrospection:
         answers: list[bytes] = [b""] * len(items)
         checked: list[Checked] = []
         places: list[int] = []
+        unknown: list[tuple[int, str]] = []
         for place, item in enumerate(items):
             known = self._check(item, caller)
             if type(known) is tuple:
                 checked.append(known)
                 places.append(place)
-                continue
-            if isinstance(known, str):
-                if place % _TURN == _TURN - 1:
-                    await asyncio.sleep(0)
-                known = await self._check_token(known, caller)
-            if isinstance(known, bytes):
+            elif isinstance(known, bytes):
                 answers[place] = known
             else:
-                checked.append(known)
-                places.append(place)
+                unknown.append((place, cast("str", known)))
+        for start in range(0, len(unknown), TOGETHER):
+            together = unknown[start : start + TOGETHER]
+            found = await asyncio.gather(*(self._check_token(text, caller) for _, text in together))
+            for (place, _), each in zip(together, found, strict=True):
+                if isinstance(each, bytes):
+                    answers[place] = each
+                else:
+                    checked.append(each)
+                    places.append(place)
         verdicts = await parts.verdicts.of_many(checked)
         for place, verdict, (_, _, token) in zip(places, verdicts, checked, strict=True):
             active = ACTIVE if token is None else token.answer
@@ -104,11 +105,12 @@ class BatchIntrospection:
         return b'{"results":[' + b",".join(answers) + b"]}"
 
     def _check(self, item: Introspect | bytes, caller: Caller) -> Checked | bytes | str:
-        """What is to be looked up for one item, or its answer where nothing is, or the token it holds."""
+        """What is to be looked up for one item, or its answer where nothing is, or an unknown token."""
         try:
             asked = _read(item) if isinstance(item, bytes) else item
             if asked.token is not None:
-                return asked.token
+                token = self._parts.verifier.remembered(asked.token)
+                return asked.token if token is None else self._believed(token, caller)
             issuer = issuer_of_claims(asked, caller)
         except InvalidRequest:
             return MALFORMED
@@ -118,20 +120,23 @@ class BatchIntrospection:
         return asked, issuer, None
 
     async def _check_token(self, text: str, caller: Caller) -> Checked | bytes:
-        """As :meth:`_check`, for the token form."""
+        """As :meth:`_check`, for a token that was not seen before."""
         parts = self._parts
         if parts.kept is not None and looks_like(text):
             return await refresh_tokens.introspect(parts, parts.kept, text, caller) or INACTIVE
         try:
-            token = parts.verifier.remembered(text) or await parts.verifier.verify(text)
+            token = await parts.verifier.verify(text)
         except InvalidToken:
             parts.verdicts.invalid()
             return INACTIVE
         except KeysUnavailable:
             return NO_KEYS
+        return self._believed(token, caller)
+
+    def _believed(self, token: VerifiedToken, caller: Caller) -> Checked | bytes:
         claims = token.claims
         if claims.iss not in caller.issuers or not caller.may_see(claims.aud):
-            parts.verdicts.foreign()
+            self._parts.verdicts.foreign()
             return INACTIVE
         return claims, token.issuer, token
 

@@ -3,7 +3,9 @@
 Whether it may be used now, ``service.rules`` says: no time is judged here.
 """
 
-from collections.abc import Iterable, Mapping
+import asyncio
+import itertools
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -28,6 +30,9 @@ from service.tokens.key_sets import KeySource
 from service.tokens.parsing import UnverifiedToken, parse_token
 
 CACHE_SIZE: Final = 16_384
+
+TOGETHER: Final = 16
+"""Tokens verified before others get their turn of the event loop: about a ms."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,14 +85,41 @@ class GenuineToken(msgspec.Struct, frozen=True, kw_only=True):
     payload: Mapping[str, Any]
 
 
+class _Cold:
+    """A token to be verified, as far as that has come, and who waits for it."""
+
+    __slots__ = ("answers", "key", "text", "trusted", "unverified")
+
+    unverified: UnverifiedToken
+    trusted: TrustedIssuer
+    key: VerifyingKey
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.answers: list[asyncio.Future[VerifiedToken]] = []
+
+    def waiting(self) -> Iterable[asyncio.Future[VerifiedToken]]:
+        """Those who have not been cancelled."""
+        return [each for each in self.answers if not each.done()]
+
+
+class _KeyUnknown(Exception):  # it is no error yet: a newer set may have the key
+    """The key that a token names is not in its issuer's set as last read."""
+
+
 class Verifier:
-    """Verifies tokens of the issuers that are trusted; of the others nothing is looked up."""
+    """Verifies tokens of the issuers that are trusted; of the others nothing is looked up.
+
+    What comes in one turn of the event loop is verified together, step by step: one token after the other
+    through all of them takes half as long again, since each step drives the others out of the caches.
+    """
 
     def __init__(
         self, trusted: Iterable[TrustedIssuer], metrics: Metrics, *, cache_size: int = CACHE_SIZE
     ) -> None:
         self._trusted = {each.issuer.iss: each for each in trusted}
         self._cache: TokenCache[VerifiedToken] = TokenCache(cache_size)
+        self._cold: dict[str, _Cold] = {}
         self._count_hit = metrics.notes.counting(metrics.token_cache.labels("hit"))
         self._count_miss = metrics.notes.counting(metrics.token_cache.labels("miss"))
 
@@ -112,14 +144,15 @@ class Verifier:
         if found is not None:
             return found
         self._count_miss()
-        unverified = parse_token(token)
-        trusted = self._issuer_of(unverified)
-        key, _ = await _signer(unverified, trusted.keys)
-        if key is None:
-            raise InvalidToken("signature of none of the issuer's keys")
-        verified = _access_token(unverified, trusted, key)
-        self._cache.put(token, verified)
-        return verified
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[VerifiedToken] = loop.create_future()
+        if not self._cold:
+            loop.call_soon(self._verify_together)
+        self._cold.setdefault(token, _Cold(token)).answers.append(answer)
+        try:
+            return await answer
+        except _KeyUnknown:
+            return await self._verify_by_newer_keys(token)
 
     async def verify_origin(self, token: str) -> GenuineToken:
         """Verify who made a token, and nothing else of it: not its kind, times or audience.
@@ -130,7 +163,7 @@ class Verifier:
         """
         unverified = parse_token(token)
         trusted = self._issuer_of(unverified)
-        key, certain = await _signer(unverified, trusted.keys)
+        key, certain = await _sought_signer(unverified, trusted.keys)
         if key is None:
             if certain:
                 raise InvalidToken("signature of none of the issuer's keys")
@@ -142,6 +175,41 @@ class Verifier:
             payload=unverified.payload,
         )
 
+    def _verify_together(self) -> None:
+        turn = [self._cold.pop(text) for text in list(itertools.islice(self._cold, TOGETHER))]
+        if self._cold:
+            asyncio.get_running_loop().call_soon(self._verify_together)
+        for step in (self._parse, self._find_key, self._accept):
+            turn = [each for each in turn if _carried_out(step, each)]
+
+    def _parse(self, cold: _Cold) -> None:
+        cold.unverified = parse_token(cold.text)
+        cold.trusted = self._issuer_of(cold.unverified)
+
+    def _find_key(self, cold: _Cold) -> None:
+        key, certain = _signer(cold.unverified, cold.trusted.keys)
+        if not certain:
+            raise _KeyUnknown
+        cold.key = _believed(key)
+
+    def _accept(self, cold: _Cold) -> None:
+        verified = self._accepted(cold.text, cold.unverified, cold.trusted, cold.key)
+        for each in cold.waiting():
+            each.set_result(verified)
+
+    def _accepted(
+        self, token: str, unverified: UnverifiedToken, trusted: TrustedIssuer, key: VerifyingKey
+    ) -> VerifiedToken:
+        verified = _access_token(unverified, trusted, key)
+        self._cache.put(token, verified)
+        return verified
+
+    async def _verify_by_newer_keys(self, token: str) -> VerifiedToken:
+        unverified = parse_token(token)
+        trusted = self._issuer_of(unverified)
+        key, _ = await _sought_signer(unverified, trusted.keys)
+        return self._accepted(token, unverified, trusted, _believed(key))
+
     def _issuer_of(self, unverified: UnverifiedToken) -> TrustedIssuer:
         """Choose the issuer whose keys must prove that it said so."""
         iss = unverified.payload.get("iss")
@@ -151,16 +219,39 @@ class Verifier:
         return trusted
 
 
-async def _signer(unverified: UnverifiedToken, keys: KeySource) -> tuple[VerifyingKey | None, bool]:
-    """The key that made the signature, and whether it is certain that a missing one is not the issuer's.
+def _carried_out(step: Callable[[_Cold], None], cold: _Cold) -> bool:
+    """Whether a step did not fail; if it did, those who wait are told."""
+    try:
+        step(cold)
+    except Exception as error:  # noqa: BLE001  # for those who wait for it
+        for each in cold.waiting():
+            each.set_exception(error)
+        return False
+    return True
+
+
+def _believed(key: VerifyingKey | None) -> VerifyingKey:
+    if key is None:
+        raise InvalidToken("signature of none of the issuer's keys")
+    return key
+
+
+def _signer(unverified: UnverifiedToken, keys: KeySource) -> tuple[VerifyingKey | None, bool]:
+    """The key that made the signature, and whether it is certain that a missing one is not the issuer's."""
+    if unverified.alg not in keys.algorithms:
+        return None, True
+    key = _matching(unverified, keys)
+    return key, key is not None or keys.knows(unverified.kid)
+
+
+async def _sought_signer(unverified: UnverifiedToken, keys: KeySource) -> tuple[VerifyingKey | None, bool]:
+    """As :func:`_signer`, in a newer set where the one at hand does not know the key.
 
     Raises:
         KeysUnavailable: the issuer's keys were never loaded.
     """
-    if unverified.alg not in keys.algorithms:
-        return None, True
-    key = _matching(unverified, keys)
-    if key is not None or keys.knows(unverified.kid):
+    key, certain = _signer(unverified, keys)
+    if certain:
         return key, True
     certain = await keys.look_again()
     if not keys.ready:

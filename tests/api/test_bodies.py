@@ -251,6 +251,26 @@ async def test_a_malformed_item_spoils_its_own_place_only(revoker):
     assert all(each == bad for each in results[12:])
 
 
+async def test_a_batch_answers_in_order_what_it_knows_and_what_it_must_verify(revoker):
+    good = [revoker.token(sub=f"user-{place}") for place in range(40)]
+    head, _, signature = good[0].rpartition(".")
+    forged = f"{head}.{signature[::-1]}"
+    revoked = revoker.token()
+    await revoker.post("/revoke", {"token": revoked})
+    items = [{"token": each} for each in good] + [forge.claims()] * 5
+    items[7:7] = [{"token": forged}, {"token": revoked}, {"token": good[3]}, {"token": "x"}]
+
+    first, again = [(await revoker.post("/introspect/batch", {"tokens": items})).json for _ in range(2)]
+
+    assert first == again
+    results = first["results"]
+    users = [each.get("sub") for each in results]
+    told = [f"user-{place}" for place in range(40)]
+    assert users == [*told[:7], None, None, "user-3", None, *told[7:], *[None] * 5]
+    assert [each["active"] for each in results[7:11]] == [False, False, True, False]
+    assert results[-5:] == [{"active": True}] * 5
+
+
 async def test_a_list_of_tokens_that_stands_twice_is_malformed(revoker):
     body = b'{"tokens":[],"tokens":[{"token":"x"}]}'
 

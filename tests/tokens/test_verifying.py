@@ -1,11 +1,13 @@
 """Tokens that must be accepted, and what is made of them."""
 
+import asyncio
 import json
 
 import pytest
 
 from service.errors import InvalidToken, KeysUnavailable
 from service.models import Claims
+from service.tokens.jwk import VerifyingKey
 from service.tokens.key_files import JwksFile
 from tests.forge import (
     ABSENT,
@@ -281,3 +283,51 @@ async def test_a_forged_token_has_no_origin(verifier_of, hostile):
 
     with pytest.raises(InvalidToken):
         await verifier.verify_origin(hostile)
+
+
+async def test_of_tokens_that_come_together_each_is_judged_by_itself(verifier_of):
+    verifier = await verifier_of(KEY)
+    bad = [
+        token(THIEF, {"kid": KEY.kid}),
+        token(KEY, aud="another"),
+        token(KEY, iss="https://elsewhere.example.com"),
+        token(THIEF),
+        "x",
+    ]
+    texts = [token(KEY, jti=str(place)) if place % 4 else bad[place % 5] for place in range(60)]
+
+    found = await asyncio.gather(*map(verifier.verify, texts), return_exceptions=True)
+
+    for place, outcome in enumerate(found):
+        if place % 4:
+            assert outcome.claims.jti == str(place)
+        else:
+            assert isinstance(outcome, InvalidToken)
+
+
+async def test_who_is_gone_takes_no_verdict_from_others_who_ask_for_the_same_token(verifier_of):
+    verifier, text = await verifier_of(KEY), token(KEY)
+    gone, *others = (asyncio.ensure_future(verifier.verify(text)) for _ in range(4))
+    await asyncio.sleep(0)  # all of them wait now
+    gone.cancel()
+
+    found = await asyncio.gather(*others)
+
+    assert gone.cancelled()
+    assert found[0].claims.jti and all(each is found[0] for each in found)
+
+
+async def test_a_fault_reaches_only_who_asked_for_the_token_that_shows_it(verifier_of, monkeypatch):
+    verifier, good, odd = await verifier_of(KEY), token(KEY, jti="good"), token(KEY, jti="odd")
+    verifies = VerifyingKey.verifies
+
+    def faulty(self, alg, signing_input, signature):
+        if odd.startswith(signing_input.decode()):
+            raise RuntimeError("a fault")
+        return verifies(self, alg, signing_input, signature)
+
+    monkeypatch.setattr(VerifyingKey, "verifies", faulty)
+
+    found = await asyncio.gather(verifier.verify(odd), verifier.verify(good), return_exceptions=True)
+
+    assert isinstance(found[0], RuntimeError) and found[1].claims.jti == "good"
