@@ -7,6 +7,7 @@ from itertools import cycle
 
 from bench.bench import Bench
 from bench.callgrind import ABREAST, Abreast, Counted, head
+from bench.material import BATCH
 from bench.processes import REPOSITORY, free_port
 from bench.report import Section, table
 from bench.rounds import Subject, measure
@@ -22,6 +23,14 @@ _STEPS = {
     "answer": "answer: prepared bytes",
 }
 _OF_BARE = ("parse", "answer")
+_BATCH_STEPS = {
+    "batch read": "read: JSON to a hundred claims, no member twice",
+    "batch issuers": "issuers: whose token each is",
+    "batch keys": "keys: what is to be read",
+    "batch lookup": "lookup: all as one command, and what it answers",
+    "batch rules": "rules: the verdicts",
+    "batch answer": "answer: put together",
+}
 _COLD_STEPS = {
     "parse token": "parse: three parts of base64url, two strict JSON objects",
     "verify": "verify: the RS256 signature, with the prepared key",
@@ -35,8 +44,10 @@ _REFRESH_STEPS = {
     "mint": "mint: claims as JSON, signed with ES256",
     "successor": "successor: the next refresh token, with its MAC",
 }
-_EVERY = (*_STEPS, *_COLD_STEPS, *_REFRESH_STEPS)
-_WARM, _COUNTED = 3_000, 6_400
+_EVERY = (*_STEPS, *_BATCH_STEPS, *_COLD_STEPS, *_REFRESH_STEPS)
+_TIMES = dict.fromkeys(_STEPS, 20_000) | dict.fromkeys(_BATCH_STEPS, 200)
+_COUNTS = dict.fromkeys(_STEPS, (3_000, 6_400)) | dict.fromkeys(_BATCH_STEPS, (4, 32))
+"""So often before the counting, and so often while it lasts."""
 
 _TEXT = (
     "Each step by itself, with the real parts and 2,000 users' claims in turn; µs are those of the CPU, "
@@ -47,6 +58,10 @@ _TEXT = (
     "coroutines and futures between them. There is no log line on this path."
 )
 
+_BATCH_TEXT = (
+    "One token in a batch of a hundred claims takes, beside a hundredth of what the bare server does with so "
+    "long a body:"
+)
 _COLD_TEXT = "A token that was not seen before takes, beyond a warm one:"
 _REFRESH_TEXT = (
     "A refresh takes, beside what the bare server does. Signing is nearly all of *mint*, and OpenSSL's own; "
@@ -97,7 +112,15 @@ def run(bench: Bench) -> Section:
         )
     ]
     told = [f"{_TEXT}\n\n{table(_HEADS, rows)}"]
-    for text, names in ((_COLD_TEXT, _COLD_STEPS), (_REFRESH_TEXT, _REFRESH_STEPS)):
+    for name in _BATCH_STEPS:
+        for of in (steps, counts):
+            if name in of:
+                of[name] /= BATCH
+    for text, names in (
+        (_BATCH_TEXT, _BATCH_STEPS),
+        (_COLD_TEXT, _COLD_STEPS),
+        (_REFRESH_TEXT, _REFRESH_STEPS),
+    ):
         rows = [(words, *_figures(steps[name], counts.get(name))) for name, words in names.items()]
         sums = (sum(of[name] for name in names) if of else None for of in (steps, counts))
         told.append(f"{text}\n\n{table(_HEADS, [*rows, ('**together**', *_figures(*sums))])}")
@@ -128,7 +151,7 @@ def _times(bench: Bench, arguments: tuple[str, ...]) -> dict[str, float]:
     found: dict[str, list[float]] = {name: [] for name in _EVERY}
     for _ in range(max(3, bench.rounds)):
         for name, each in found.items():
-            child.stdin.write(f"{name} {20_000 if name in _STEPS else 5_000}\n")
+            child.stdin.write(f"{name} {_TIMES.get(name, 5_000)}\n")
             child.stdin.flush()
             each.append(float(child.stdout.readline()))
     child.stdin.close()
@@ -146,7 +169,7 @@ def _counts(bench: Bench, arguments: tuple[str, ...]) -> tuple[dict[str, float],
     by_step = {}
     for name in _EVERY:
         times = lambda count, name=name: steps.say(f"{name} {count}")  # noqa: E731
-        warm, counted = (_WARM, _COUNTED) if name in _STEPS else (64, 640)
+        warm, counted = _COUNTS.get(name, (64, 640))
         by_step[name] = (steps.count(times, warm, counted) * counted - nothing) / counted
     port = free_port()
     config = bench.servers.configured(bench.servers.store(), port=port, timeout=30)

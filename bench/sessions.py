@@ -68,7 +68,7 @@ def run(bench: Bench) -> Section:
                 "at least 0.35",
                 figure(ratio, "{:.2f}"),
                 ratio.median >= 0.35,
-                f"signing alone takes {signing.median:.0f} µs, and the steps of the third table under *Where "
+                f"signing alone takes {signing.median:.0f} µs, and the steps of the last table under *Where "
                 "the time goes* come on top.",
             )
         )

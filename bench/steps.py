@@ -21,14 +21,16 @@ from aiohttp import HttpVersion11
 from aiohttp.http_parser import HttpRequestParser
 
 from bench import quiet  # noqa: F401  # nothing by the clock
+from bench.material import BATCH
 from service import app, settings
-from service.api import endpoint
+from service.api import batch, endpoint
 from service.api.introspection import ACTIVE, SCOPE, decode, issuer_of_claims
 from service.api.ready import ReadyAnswer
 from service.api.sessions import wide
 from service.api.token import ENDPOINTS
 from service.callers import Credentials
 from service.models import Verdict
+from service.rules import judge
 from service.tokens import verifying
 from service.tokens.parsing import parse_token
 
@@ -142,6 +144,42 @@ async def steps(service: app.Service, bodies: list[bytes], authorization: str) -
     }
 
 
+async def batch_steps(service: app.Service, bodies: list[bytes], authorization: str) -> dict[str, Step]:
+    """What a batch of claims takes beyond connection, request and answer; a hundred tokens each time."""
+    parts = service._parts  # noqa: SLF001
+    caller = parts.callers.authenticate(Credentials(authorization=authorization))
+    introspection = batch.BatchIntrospection(parts)
+    body = b'{"tokens":[%b]}' % b",".join(bodies[:BATCH])
+    items = batch._items(body)  # noqa: SLF001
+    issuer = issuer_of_claims(decode.decode(bodies[0]), caller)
+    assert issuer is not None
+    of_token, lookups = parts.store.keys.of_token, parts.store.lookups
+    claims = [decode.decode(each) for each in bodies[:BATCH]]
+    keys = [of_token(each, issuer) for each in claims]
+    found = await lookups.find_all(keys)
+    now = found[0].now
+    answers = [ACTIVE] * BATCH
+
+    async def look_up(times: int) -> float:
+        began = time.process_time()
+        for _ in range(times):
+            await lookups.find_all(keys)
+        return (time.process_time() - began) / max(times, 1) * 1e6
+
+    def rules() -> None:
+        for each, stands in zip(claims, found, strict=True):
+            judge(each, issuer, stands.standing, store_now=now, own_now=now)
+
+    return {
+        "batch read": _looped(lambda: batch._items(body)),  # noqa: SLF001
+        "batch issuers": _looped(lambda: [introspection._check(each, caller) for each in items]),  # noqa: SLF001
+        "batch keys": _looped(lambda: [of_token(each, issuer) for each in claims]),
+        "batch lookup": look_up,
+        "batch rules": _looped(rules),
+        "batch answer": _looped(lambda: b'{"results":[' + b",".join(answers) + b"]}"),
+    }
+
+
 def token_steps(service: app.Service, token: str) -> dict[str, Step]:
     """What a token takes that was not seen before, beyond what the claims form takes."""
     verifier = service._parts.verifier  # noqa: SLF001
@@ -210,7 +248,8 @@ async def main() -> None:
     await service.start()
     while not service.started():
         await asyncio.sleep(0.05)
-    known = await steps(service, Path(bodies).read_bytes().split(b"\n"), authorization)
+    told = Path(bodies).read_bytes().split(b"\n")
+    known = await steps(service, told, authorization) | await batch_steps(service, told, authorization)
     with Path(tokens).open() as lines:
         known |= token_steps(service, json.loads(next(lines))["token"])
     known |= await refresh_steps(service)

@@ -96,7 +96,7 @@ def _targets(results: Results, verification: float) -> list[Target]:
     left = 1e6 / (12 * results.rate(CLAIMS).median) if CLAIMS in results else 0.0
     why = (
         f"twelve times the claims form leaves {left:.1f} µs a token; reading, keys, lookup and rules take "
-        "more (the first table under *Where the time goes*), and a batch saves only what surrounds them."
+        "more (the second table under *Where the time goes*), and a batch saves only what surrounds them."
     )
     at_least("batch of 100, tokens a second ÷ claims form", BATCH, CLAIMS, 12, why)
     if COLD in results:
@@ -109,7 +109,7 @@ def _targets(results: Results, verification: float) -> list[Target]:
                 f"{share:.2f}",
                 share >= 0.85,
                 "a token must be read strictly, its claims checked and its answer made before it can be "
-                "remembered (the second table under *Where the time goes*), beyond what the warm form takes.",
+                "remembered (the third table under *Where the time goes*), beyond what the warm form takes.",
             )
         )
     return found
