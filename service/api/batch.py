@@ -144,11 +144,11 @@ class BatchIntrospection:
 def _items(raw: bytes) -> Sequence[Introspect | bytes]:
     """The items of a batch, read where all are sound; else as they came, to be read one by one."""
     try:
-        items = _decode_batch(raw).tokens
+        batch = _decode_batch(raw)
     except (msgspec.MsgspecError, RecursionError, UnicodeError):
-        items = []
-    if items and endpoint.is_unambiguous(raw, *items, names=1):
-        return items
+        batch = None
+    if batch is not None and endpoint.is_unambiguous(raw, batch):
+        return batch.tokens
     unread = endpoint.decoded(raw, _decode_unread).tokens
     if raw.count(b'"tokens"') > 1:
         endpoint.refuse_duplicates(raw)

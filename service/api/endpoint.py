@@ -1,7 +1,6 @@
 """What all endpoints have in common: who calls, what the body says, and how an answer is written."""
 
 import asyncio
-import itertools
 import json
 import re
 import urllib.parse
@@ -27,8 +26,11 @@ _FORM: Final = "application/x-www-form-urlencoded"
 _JSON: Final = "application/json"
 _MEDIA: Final = frozenset({_FORM, _JSON})
 _MOST_FIELDS: Final = 64
+_WHITE_SPACE: Final = b" \t\n\r"
 _BEFORE_COLON: Final = (b" :", b"\t:", b"\n:", b"\r:")
 _BROKEN_PERCENT: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+
+_encode: Final = msgspec.json.Encoder().encode
 
 Body = TypeVar("Body", bound=msgspec.Struct)
 Fields = dict[str, str]
@@ -293,23 +295,25 @@ def refuse_duplicates(raw: bytes) -> None:
         raise InvalidRequest("the body is not valid JSON") from error
 
 
-def is_unambiguous(raw: bytes, *read: msgspec.Struct, names: int = 0) -> bool:
-    """Whether no name stands twice, judged by how many there are: a cheap test that clears most documents.
+def is_unambiguous(raw: bytes, read: msgspec.Struct) -> bool:
+    """Whether no name stands twice: a cheap test that clears most documents.
 
-    Without an escape, and without white space before a colon, every name ends in a quotation mark and
-    a colon, and nothing else does; so where there are as many as members were read, each stands once.
+    What is the same when it is written again has nothing twice. Else, without an escape, and without white
+    space before a colon, every name ends in a quotation mark and a colon, and nothing else does; so where
+    there are as many as in what is written again, each stands once.
 
     Args:
         raw: A JSON document.
-        read: What was read of it; None stands for a member that is not there.
-        names: How many there are beside.
+        read: What was read of it, of a type that omits what is not there.
     """
+    again = _encode(read)
+    if again == raw:
+        return True
     if b"\\" in raw or not raw.isascii():
         return False
-    if any(space[:1] in raw and space in raw for space in _BEFORE_COLON):
+    if len(raw.translate(None, _WHITE_SPACE)) < len(raw) and any(each in raw for each in _BEFORE_COLON):
         return False
-    members = list(itertools.chain.from_iterable(map(msgspec.structs.astuple, read)))
-    return raw.count(b'":') == names + len(members) - members.count(None)
+    return raw.count(b'":') == again.count(b'":')
 
 
 def refuse_ambiguous(raw: bytes, read: msgspec.Struct) -> None:

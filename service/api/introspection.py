@@ -28,7 +28,7 @@ INACTIVE: Final = b'{"active":false}'
 ACTIVE: Final = b'{"active":true}'
 
 
-class Introspect(Claims, frozen=True, kw_only=True, gc=False):
+class Introspect(Claims, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """A token, or the claims of one whose signature the caller has checked.
 
     In the claims form ``jti``, ``sub``, ``iat`` and ``exp`` are required.
