@@ -11,7 +11,7 @@ import itertools
 import json
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -87,6 +87,7 @@ async def steps(service: app.Service, bodies: list[bytes], authorization: str) -
     [(message, _)], _, _ = parser.feed_data(next(requests))
     headers = message.headers
     raw = cycle(bodies)
+    otherwise = cycle([json.dumps(dict(reversed(json.loads(body).items()))).encode() for body in bodies])
     claims = [endpoint.decoded(body, decode) for body in bodies]
     issuer = issuer_of_claims(claims[0], caller)
     assert issuer is not None
@@ -106,8 +107,8 @@ async def steps(service: app.Service, bodies: list[bytes], authorization: str) -
         assert "Content-Encoding" not in headers
         assert SCOPE in known.scopes
 
-    def read() -> None:
-        body = next(raw)
+    def read(of: Iterator[bytes]) -> None:
+        body = next(of)
         asked = endpoint.decoded(body, decode)
         endpoint.refuse_ambiguous(body, asked)
         issuer_of_claims(asked, caller)
@@ -135,7 +136,8 @@ async def steps(service: app.Service, bodies: list[bytes], authorization: str) -
     return {
         "parse": _looped(lambda: parser.feed_data(next(requests))),
         "caller": _looped(know_caller),
-        "decode": _looped(read),
+        "decode": _looped(lambda: read(raw)),
+        "decode otherwise": _looped(lambda: read(otherwise)),
         "keys": _looped(lambda: of_token(next(each_claims), issuer)),
         "lookup": look_up,
         "rules": _looped(judge),

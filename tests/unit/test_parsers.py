@@ -102,6 +102,8 @@ def strictly(text):
 
 @given(documents())
 @example('{"jti":"a","jti" :"b"}')
+@example('{"iat":1e15,"jti":"aaaaa","jti":"b"}')  # as long as what is written again
+@example('{"jti":"a","jti":"\\u0022:"}')  # which is written again as a quotation mark
 @example('{"x":"\\"token\\":","token":"a"}')
 @example('{"x":{"token":"a"},"token":"b"}')
 def test_a_body_is_read_as_every_reader_reads_it_or_refused(text):
