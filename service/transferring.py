@@ -259,7 +259,7 @@ class _Import:
         self._first = first
         self._importing = Importing(store)
         self._begun = 0
-        self._under_way: collections.deque[asyncio.Task[None]] = collections.deque()
+        self._under_way: collections.deque[tuple[asyncio.Task[None], int]] = collections.deque()
         size = os.fstat(descriptor).st_size
         self._progress = Progress("read" if dry_run else "stored", size)
 
@@ -276,7 +276,7 @@ class _Import:
             async for number, lines, done in _numbered(self._descriptor):
                 changes, last = await self._changes(number, lines)
                 await self._settled(1)
-                self._under_way.append(asyncio.create_task(self._put(changes, last)))
+                self._under_way.append((asyncio.create_task(self._put(changes)), last))
                 self._progress.tell(last, done)
                 if self.problems and not self._keep_going:
                     break
@@ -288,17 +288,27 @@ class _Import:
             await self._importing.end()
             return whole
         finally:
-            for each in self._under_way:
+            self._count_stored()
+            for each, _ in self._under_way:
                 each.cancel()
             self._progress.tell(self.stored, self._progress.total, last=True)
 
     async def _settled(self, most: int) -> None:
         """Wait until no more than so many batches are under way."""
         while len(self._under_way) > most:
-            await asyncio.shield(self._under_way[0])
-            self._under_way.popleft()
+            await asyncio.shield(self._under_way[0][0])
+            self._count_stored()
 
-    async def _put(self, changes: "Sequence[Change]", last: int) -> None:
+    def _count_stored(self) -> None:
+        """Batches are stored in any order; counted are those before which none is missing."""
+        while self._under_way:
+            task, last = self._under_way[0]
+            if not task.done() or task.cancelled() or task.exception() is not None:
+                return
+            self._under_way.popleft()
+            self.stored = max(self.stored, last)
+
+    async def _put(self, changes: "Sequence[Change]") -> None:
         if self.dry_run:
             standing = await self._importing.standing(changes)
             for change, stands in zip(changes, standing, strict=True):
@@ -309,7 +319,6 @@ class _Import:
         else:
             await self._importing.store(changes)
         self.counts.update(change.kind for change in changes)
-        self.stored = max(self.stored, last)
 
     async def _changes(self, number: int, lines: Sequence[bytes]) -> "tuple[list[Change], int]":
         """What lines ask for, and the last of them before which none is bad.

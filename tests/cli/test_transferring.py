@@ -246,6 +246,19 @@ def test_an_import_that_was_interrupted_goes_on_where_it_stopped(tmp_path, revok
     assert revoker.listed() == names(lines)
 
 
+def test_no_line_is_said_to_be_stored_before_which_one_is_not(tmp_path, revoker):
+    """One batch fails while the next, which is under way beside it, is stored."""
+    sessions = [{"kind": "session", "iss": "main", "sid": f"s{number}"} for number in range(6000)]
+    with revoker.valkey.client() as client:
+        client.rpush(f"{revoker.prefix}:session-cutoff:main:s4", "not what a cutoff looks like")
+    status, _, told = revoker.run("import", write(tmp_path / "in.ndjson", sessions))
+
+    assert status == 1
+    assert "lines up to 0 are stored; the rest: --from-line 1" in told
+    with revoker.valkey.client() as client:
+        assert client.exists(f"{revoker.prefix}:session-cutoff:main:s5")
+
+
 def test_an_import_waits_for_a_store_that_comes_back_and_stores_every_line(tmp_path, own_valkey):
     revoker = Revoker(tmp_path, own_valkey, "rv")
     lines = jtis(3000)
