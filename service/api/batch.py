@@ -12,13 +12,16 @@ from service.api.errors import NO_STORE
 from service.api.introspection import ACTIVE, INACTIVE, SCOPE, Introspect, issuer_of_claims
 from service.api.parts import Parts
 from service.callers import Caller
-from service.errors import InvalidRequest, InvalidToken, KeysUnavailable
+from service.errors import InvalidRequest, KeysUnavailable
 from service.models import Claims, Issuer, Verdict
 from service.tokens.refresh import looks_like
 from service.tokens.verifying import TOGETHER, VerifiedToken
 
 MALFORMED: Final = b'{"error":"invalid_request"}'
 NO_KEYS: Final = b'{"error":"temporarily_unavailable"}'
+
+_AT_ONCE: Final = 8
+"""Items read one by one before other requests get their turn of the event loop; one may have 16 KiB."""
 
 
 class Batch(msgspec.Struct, frozen=True):
@@ -31,6 +34,12 @@ class Unread(msgspec.Struct, frozen=True):
     """As ``Batch``, its items not looked at yet: a malformed one spoils its own result only."""
 
     tokens: Annotated[list[msgspec.Raw], msgspec.Meta(max_length=1000)]
+
+
+class AsWritten(msgspec.Struct, frozen=True):
+    """The list of a batch, from bracket to bracket."""
+
+    tokens: msgspec.Raw
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,6 +57,7 @@ class Results(msgspec.Struct, frozen=True):
 
 _decode_batch: Final = msgspec.json.Decoder(Batch).decode
 _decode_unread: Final = msgspec.json.Decoder(Unread)
+_decode_list: Final = msgspec.json.Decoder(AsWritten)
 _decode_item: Final = msgspec.json.Decoder(Introspect)
 
 Checked = tuple[Claims, Issuer, VerifiedToken | None]
@@ -77,29 +87,35 @@ class BatchIntrospection:
         if caller.rate_limit is not None:
             caller.rate_limit.owe(len(items) - 1)
         answers: list[bytes] = [b""] * len(items)
-        checked: list[Checked] = []
-        places: list[int] = []
+        checked: dict[int, Checked] = {}
         unknown: list[tuple[int, str]] = []
         for place, item in enumerate(items):
+            if place % _AT_ONCE == _AT_ONCE - 1 and isinstance(item, bytes):
+                await asyncio.sleep(0)
             known = self._check(item, caller)
             if type(known) is tuple:
-                checked.append(known)
-                places.append(place)
+                checked[place] = known
             elif isinstance(known, bytes):
                 answers[place] = known
             else:
                 unknown.append((place, cast("str", known)))
-        for start in range(0, len(unknown), TOGETHER):
-            together = unknown[start : start + TOGETHER]
-            found = await asyncio.gather(*(self._check_token(text, caller) for _, text in together))
-            for (place, _), each in zip(together, found, strict=True):
-                if isinstance(each, bytes):
-                    answers[place] = each
-                else:
-                    checked.append(each)
-                    places.append(place)
-        verdicts = await parts.verdicts.of_many(checked)
-        for place, verdict, (_, _, token) in zip(places, verdicts, checked, strict=True):
+        waited = isinstance(next(iter(items), None), bytes)
+        while unknown or waited:
+            waited = False
+            for start in range(0, len(unknown), TOGETHER):
+                together = unknown[start : start + TOGETHER]
+                told = await self._check_tokens([text for _, text in together], caller)
+                for (place, _), known in zip(together, told, strict=True):
+                    if isinstance(known, bytes):
+                        answers[place] = known
+                    else:
+                        checked[place] = known
+            # Keys may have left their sets meanwhile.
+            unknown = [(place, _text(items[place])) for place, known in checked.items() if _withdrawn(known)]
+            for place, _ in unknown:
+                del checked[place]
+        verdicts = await parts.verdicts.of_many(list(checked.values()))
+        for (place, (_, _, token)), verdict in zip(checked.items(), verdicts, strict=True):
             active = ACTIVE if token is None else token.answer
             answers[place] = active if verdict is Verdict.ACTIVE else INACTIVE
         return b'{"results":[' + b",".join(answers) + b"]}"
@@ -119,19 +135,23 @@ class BatchIntrospection:
             return INACTIVE
         return asked, issuer, None
 
-    async def _check_token(self, text: str, caller: Caller) -> Checked | bytes:
-        """As :meth:`_check`, for a token that was not seen before."""
+    async def _check_tokens(self, texts: Sequence[str], caller: Caller) -> list[Checked | bytes]:
+        """As :meth:`_check`, for tokens that were not seen before."""
         parts = self._parts
-        if parts.kept is not None and looks_like(text):
-            return await refresh_tokens.introspect(parts, parts.kept, text, caller) or INACTIVE
-        try:
-            token = await parts.verifier.verify(text)
-        except InvalidToken:
-            parts.verdicts.invalid()
-            return INACTIVE
-        except KeysUnavailable:
-            return NO_KEYS
-        return self._believed(token, caller)
+        found: dict[str, Checked | bytes] = {}
+        if parts.kept is not None:
+            for text in filter(looks_like, texts):
+                found[text] = await refresh_tokens.introspect(parts, parts.kept, text, caller) or INACTIVE
+        asked = [text for text in texts if text not in found]
+        for text, token in zip(asked, await parts.verifier.verify_all(asked), strict=True):
+            if isinstance(token, VerifiedToken):
+                found[text] = self._believed(token, caller)
+            elif isinstance(token, KeysUnavailable):
+                found[text] = NO_KEYS
+            else:
+                parts.verdicts.invalid()
+                found[text] = INACTIVE
+        return [found[text] for text in texts]
 
     def _believed(self, token: VerifiedToken, caller: Caller) -> Checked | bytes:
         claims = token.claims
@@ -139,6 +159,12 @@ class BatchIntrospection:
             self._parts.verdicts.foreign()
             return INACTIVE
         return claims, token.issuer, token
+
+
+def _withdrawn(known: Checked) -> bool:
+    """Whether the key that verified a token has left its set since."""
+    token = known[2]
+    return token is not None and not token.key.live
 
 
 def _items(raw: bytes) -> Sequence[Introspect | bytes]:
@@ -150,9 +176,15 @@ def _items(raw: bytes) -> Sequence[Introspect | bytes]:
     if batch is not None and endpoint.is_unambiguous(raw, batch):
         return batch.tokens
     unread = endpoint.decoded(raw, _decode_unread).tokens
-    if raw.count(b'"tokens"') > 1:
-        endpoint.refuse_duplicates(raw)
+    before, _, after = raw.partition(bytes(endpoint.decoded(raw, _decode_list).tokens))
+    if before.split() not in ([b'{"tokens":'], [b"{", b'"tokens":']) or after.split() != [b"}"]:
+        endpoint.refuse_duplicates(raw, outermost=True)
     return [bytes(each) for each in unread]
+
+
+def _text(item: Introspect | bytes) -> str:
+    """The token of an item that holds one."""
+    return cast("str", (_decode_item.decode(item) if isinstance(item, bytes) else item).token)
 
 
 def _read(item: bytes) -> Introspect:

@@ -5,13 +5,13 @@ Whether it may be used now, ``service.rules`` says: no time is judged here.
 
 import asyncio
 import itertools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
 
-from service.errors import InvalidToken, KeysUnavailable
+from service.errors import InvalidToken, KeysUnavailable, RevokerError
 from service.metrics import Metrics
 from service.models import Claims, Issuer
 from service.tokens.cache import TokenCache
@@ -103,8 +103,13 @@ class _Cold:
         return [each for each in self.answers if not each.done()]
 
 
-class _KeyUnknown(Exception):  # it is no error yet: a newer set may have the key
-    """The key that a token names is not in its issuer's set as last read."""
+class _KeyUnknown(Exception):
+    """The key that a token names is not in its issuer's set as last read: it is no error yet."""
+
+    def __init__(self, unverified: UnverifiedToken, trusted: TrustedIssuer) -> None:
+        super().__init__()
+        self.unverified = unverified
+        self.trusted = trusted
 
 
 class Verifier:
@@ -144,15 +149,48 @@ class Verifier:
         if found is not None:
             return found
         self._count_miss()
+        answer = self._verified_soon(token)
+        try:
+            return await self._settled(token, answer)
+        finally:
+            del answer  # an error would lead back to it
+
+    async def verify_all(self, tokens: Sequence[str]) -> list[VerifiedToken | InvalidToken | KeysUnavailable]:
+        """As :meth:`verify`, several that are not remembered; what it would raise stands in their places."""
+        answers = []
+        for token in tokens:
+            self._count_miss()
+            answers.append(self._verified_soon(token))
+        outcomes: list[VerifiedToken | InvalidToken | KeysUnavailable] = []
+        try:
+            for token, answer in zip(tokens, answers, strict=True):
+                try:
+                    outcomes.append(await self._settled(token, answer))
+                except (InvalidToken, KeysUnavailable) as error:
+                    outcomes.append(error.with_traceback(None))
+        finally:
+            for answer in answers:
+                if not answer.cancel() and not answer.cancelled():
+                    answer.exception()  # nobody else will ask for it
+        return outcomes
+
+    async def _settled(self, token: str, answer: asyncio.Future[VerifiedToken]) -> VerifiedToken:
+        try:
+            return await answer
+        except _KeyUnknown as unknown:
+            unverified, trusted = unknown.unverified, unknown.trusted
+        finally:
+            del answer
+        key, _ = await _newer_signer(unverified, trusted.keys)
+        return self._accepted(token, unverified, trusted, _believed(key))
+
+    def _verified_soon(self, token: str) -> asyncio.Future[VerifiedToken]:
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[VerifiedToken] = loop.create_future()
         if not self._cold:
             loop.call_soon(self._verify_together)
         self._cold.setdefault(token, _Cold(token)).answers.append(answer)
-        try:
-            return await answer
-        except _KeyUnknown:
-            return await self._verify_by_newer_keys(token)
+        return answer
 
     async def verify_origin(self, token: str) -> GenuineToken:
         """Verify who made a token, and nothing else of it: not its kind, times or audience.
@@ -163,7 +201,9 @@ class Verifier:
         """
         unverified = parse_token(token)
         trusted = self._issuer_of(unverified)
-        key, certain = await _sought_signer(unverified, trusted.keys)
+        key, certain = _signer(unverified, trusted.keys)
+        if not certain:
+            key, certain = await _newer_signer(unverified, trusted.keys)
         if key is None:
             if certain:
                 raise InvalidToken("signature of none of the issuer's keys")
@@ -189,7 +229,7 @@ class Verifier:
     def _find_key(self, cold: _Cold) -> None:
         key, certain = _signer(cold.unverified, cold.trusted.keys)
         if not certain:
-            raise _KeyUnknown
+            raise _KeyUnknown(cold.unverified, cold.trusted)
         cold.key = _believed(key)
 
     def _accept(self, cold: _Cold) -> None:
@@ -203,12 +243,6 @@ class Verifier:
         verified = _access_token(unverified, trusted, key)
         self._cache.put(token, verified)
         return verified
-
-    async def _verify_by_newer_keys(self, token: str) -> VerifiedToken:
-        unverified = parse_token(token)
-        trusted = self._issuer_of(unverified)
-        key, _ = await _sought_signer(unverified, trusted.keys)
-        return self._accepted(token, unverified, trusted, _believed(key))
 
     def _issuer_of(self, unverified: UnverifiedToken) -> TrustedIssuer:
         """Choose the issuer whose keys must prove that it said so."""
@@ -224,6 +258,8 @@ def _carried_out(step: Callable[[_Cold], None], cold: _Cold) -> bool:
     try:
         step(cold)
     except Exception as error:  # noqa: BLE001  # for those who wait for it
+        if isinstance(error, RevokerError | _KeyUnknown):
+            error.__traceback__ = None  # it would lead back to those who wait
         for each in cold.waiting():
             each.set_exception(error)
         return False
@@ -244,15 +280,12 @@ def _signer(unverified: UnverifiedToken, keys: KeySource) -> tuple[VerifyingKey 
     return key, key is not None or keys.knows(unverified.kid)
 
 
-async def _sought_signer(unverified: UnverifiedToken, keys: KeySource) -> tuple[VerifyingKey | None, bool]:
-    """As :func:`_signer`, in a newer set where the one at hand does not know the key.
+async def _newer_signer(unverified: UnverifiedToken, keys: KeySource) -> tuple[VerifyingKey | None, bool]:
+    """As :func:`_signer`, in a set that is read now; where the one at hand does not know the key.
 
     Raises:
         KeysUnavailable: the issuer's keys were never loaded.
     """
-    key, certain = _signer(unverified, keys)
-    if certain:
-        return key, True
     certain = await keys.look_again()
     if not keys.ready:
         raise KeysUnavailable(f"the keys of issuer {keys.name} could not be had")

@@ -253,8 +253,7 @@ async def test_a_malformed_item_spoils_its_own_place_only(revoker):
 
 async def test_a_batch_answers_in_order_what_it_knows_and_what_it_must_verify(revoker):
     good = [revoker.token(sub=f"user-{place}") for place in range(40)]
-    head, _, signature = good[0].rpartition(".")
-    forged = f"{head}.{signature[::-1]}"
+    forged = forge.token(forge.rsa_key("thief"), {"kid": revoker.key.kid})
     revoked = revoker.token()
     await revoker.post("/revoke", {"token": revoked})
     items = [{"token": each} for each in good] + [forge.claims()] * 5
@@ -269,6 +268,42 @@ async def test_a_batch_answers_in_order_what_it_knows_and_what_it_must_verify(re
     assert users == [*told[:7], None, None, "user-3", None, *told[7:], *[None] * 5]
     assert [each["active"] for each in results[7:11]] == [False, False, True, False]
     assert results[-5:] == [{"active": True}] * 5
+
+
+@pytest.mark.parametrize("seen_before", [False, True])
+async def test_a_key_that_is_withdrawn_while_a_batch_is_read_verifies_nothing_in_it(
+    revoker, tmp_path, seen_before
+):
+    good = [revoker.token() for _ in range(3)]
+    if seen_before:
+        assert all([await revoker.active(each) for each in good])
+    (tmp_path / "main.jwks").write_text(json.dumps(forge.jwks(forge.rsa_key("successor"))))
+    makes_keys_be_read = forge.token(forge.rsa_key("unknown"))
+
+    batch = {"tokens": [{"token": each} for each in (good[0], makes_keys_be_read, *good)]}
+    results = (await revoker.post("/introspect/batch", batch)).json["results"]
+
+    assert results == [{"active": False}] * 5
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"tokens":[{"token":"x"}],"\\u0074okens":[{"token":"y"}]}',
+        b'{"tokens":[{"token":"x"}],"tokens":[{"token":"x"}]}',
+        b'{"tokens":[{"token":"x"}],"x":1,"x":2}',
+        b'{"x":1, "tokens" : [{"token":"x"}], "x":2}',
+        b'{"tokens":[{"token":"x"}],"x":"\xff"}',
+    ],
+)
+async def test_what_surrounds_the_items_of_a_batch_is_read_as_strictly_as_any_body(revoker, body):
+    assert (await revoker.post("/introspect/batch", body)).error == (400, "invalid_request")
+
+
+async def test_what_else_a_batch_says_changes_nothing(revoker):
+    body = b'{\n "x": {"y": 1}, "tokens" : [ {"token" : "x"} ,1 ] }'
+    answer = await revoker.post("/introspect/batch", body)
+    assert answer.json == {"results": [{"active": False}, {"error": "invalid_request"}]}
 
 
 async def test_a_list_of_tokens_that_stands_twice_is_malformed(revoker):
