@@ -21,7 +21,7 @@ MALFORMED: Final = b'{"error":"invalid_request"}'
 NO_KEYS: Final = b'{"error":"temporarily_unavailable"}'
 
 _AT_ONCE: Final = 8
-"""Items read one by one before other requests get their turn of the event loop; one may have 16 KiB."""
+"""Items read one by one before other requests get their turn of the event loop; one may be long."""
 
 
 class Batch(msgspec.Struct, frozen=True):
@@ -37,7 +37,7 @@ class Unread(msgspec.Struct, frozen=True):
 
 
 class AsWritten(msgspec.Struct, frozen=True):
-    """The list of a batch, from bracket to bracket."""
+    """As ``Batch``, its list not looked into."""
 
     tokens: msgspec.Raw
 
@@ -176,9 +176,10 @@ def _items(raw: bytes) -> Sequence[Introspect | bytes]:
     if batch is not None and endpoint.is_unambiguous(raw, batch):
         return batch.tokens
     unread = endpoint.decoded(raw, _decode_unread).tokens
-    before, _, after = raw.partition(bytes(endpoint.decoded(raw, _decode_list).tokens))
-    if before.split() not in ([b'{"tokens":'], [b"{", b'"tokens":']) or after.split() != [b"}"]:
-        endpoint.refuse_duplicates(raw, outermost=True)
+    around = raw.replace(bytes(endpoint.decoded(raw, _decode_list).tokens), b"[]")
+    if len(around) > endpoint.BODY_LIMIT:
+        raise InvalidRequest("there is too much beside the list of tokens")
+    endpoint.refuse_duplicates(around)
     return [bytes(each) for each in unread]
 
 
@@ -188,6 +189,8 @@ def _text(item: Introspect | bytes) -> str:
 
 
 def _read(item: bytes) -> Introspect:
+    if len(item) > endpoint.BODY_LIMIT:
+        raise InvalidRequest("longer than a body may be that asks for one token")
     asked = endpoint.decoded(item, _decode_item)
     endpoint.refuse_ambiguous(item, asked)
     return asked

@@ -278,25 +278,20 @@ def decoded(raw: bytes, decoder: msgspec.json.Decoder[Body]) -> Body:
         raise InvalidRequest("the body is not valid JSON") from error
 
 
-def refuse_duplicates(raw: bytes, *, outermost: bool = False) -> None:
+def refuse_duplicates(raw: bytes) -> None:
     """Refuse an object with a member that stands twice: two readers could take it for two things.
 
-    A text that is not UTF-8 throughout is refused too, wherever in it that may be. With ``outermost`` no
-    member is looked at but those of the object around all others.
+    A text that is not UTF-8 throughout is refused too, wherever in it that may be.
     """
-    twice = False
 
     def object_of(pairs: list[tuple[str, Any]]) -> None:
-        nonlocal twice
-        again = len({name for name, _ in pairs}) != len(pairs)
-        twice = again if outermost else twice or again  # the outermost is read last
+        if len({name for name, _ in pairs}) != len(pairs):
+            raise InvalidRequest("a member stands twice in an object of the body")
 
     try:
         json.loads(raw.decode(), object_pairs_hook=object_of)
     except (ValueError, RecursionError) as error:
         raise InvalidRequest("the body is not valid JSON") from error
-    if twice:
-        raise InvalidRequest("a member stands twice in an object of the body")
 
 
 def is_unambiguous(raw: bytes, read: msgspec.Struct) -> bool:

@@ -300,10 +300,22 @@ async def test_what_surrounds_the_items_of_a_batch_is_read_as_strictly_as_any_bo
     assert (await revoker.post("/introspect/batch", body)).error == (400, "invalid_request")
 
 
-async def test_what_else_a_batch_says_changes_nothing(revoker):
-    body = b'{\n "x": {"y": 1}, "tokens" : [ {"token" : "x"} ,1 ] }'
+@pytest.mark.parametrize("said", [b'{"y": 1}', b'[ {"token" : "x"} ,1 ]', b'"\\u0074okens"'])
+async def test_what_else_a_batch_says_changes_nothing(revoker, said):
+    body = b'{\n "x": %b, "tokens" : [ {"token" : "x"} ,1 ] }' % said
     answer = await revoker.post("/introspect/batch", body)
     assert answer.json == {"results": [{"active": False}, {"error": "invalid_request"}]}
+
+
+async def test_no_more_is_read_twice_of_a_batch_than_of_a_single_body(revoker):
+    """What is odd is parsed in whole by a slow reader, while everybody else waits."""
+    padding = b'"' + b"x" * 65536 + b'"'
+    odd = b'{"token":"x","y":%b}' % padding
+    item = await revoker.post("/introspect/batch", b'{"tokens":[%b,{"token":"x"}]}' % odd)
+    around = await revoker.post("/introspect/batch", b'{"tokens":[],"y":%b}' % padding)
+
+    assert item.json == {"results": [{"error": "invalid_request"}, {"active": False}]}
+    assert around.error == (400, "invalid_request")
 
 
 async def test_a_list_of_tokens_that_stands_twice_is_malformed(revoker):
