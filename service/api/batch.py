@@ -99,21 +99,19 @@ class BatchIntrospection:
                 answers[place] = known
             else:
                 unknown.append((place, cast("str", known)))
-        waited = isinstance(next(iter(items), None), bytes)
-        while unknown or waited:
-            waited = False
-            for start in range(0, len(unknown), TOGETHER):
-                together = unknown[start : start + TOGETHER]
-                told = await self._check_tokens([text for _, text in together], caller)
-                for (place, _), known in zip(together, told, strict=True):
-                    if isinstance(known, bytes):
-                        answers[place] = known
-                    else:
-                        checked[place] = known
-            # Keys may have left their sets meanwhile.
-            unknown = [(place, _text(items[place])) for place, known in checked.items() if _withdrawn(known)]
-            for place, _ in unknown:
+        for start in range(0, len(unknown), TOGETHER):
+            together = unknown[start : start + TOGETHER]
+            told = await self._check_tokens([text for _, text in together], caller)
+            for (place, _), known in zip(together, told, strict=True):
+                if isinstance(known, bytes):
+                    answers[place] = known
+                else:
+                    checked[place] = known
+        for place, (_, _, token) in list(checked.items()):
+            if token is not None and not token.key.live:  # its key has left its set meanwhile
                 del checked[place]
+                parts.verdicts.invalid()
+                answers[place] = INACTIVE
         verdicts = await parts.verdicts.of_many(list(checked.values()))
         for (place, (_, _, token)), verdict in zip(checked.items(), verdicts, strict=True):
             active = ACTIVE if token is None else token.answer
@@ -161,12 +159,6 @@ class BatchIntrospection:
         return claims, token.issuer, token
 
 
-def _withdrawn(known: Checked) -> bool:
-    """Whether the key that verified a token has left its set since."""
-    token = known[2]
-    return token is not None and not token.key.live
-
-
 def _items(raw: bytes) -> Sequence[Introspect | bytes]:
     """The items of a batch, read where all are sound; else as they came, to be read one by one."""
     try:
@@ -181,11 +173,6 @@ def _items(raw: bytes) -> Sequence[Introspect | bytes]:
         raise InvalidRequest("there is too much beside the list of tokens")
     endpoint.refuse_duplicates(around)
     return [bytes(each) for each in unread]
-
-
-def _text(item: Introspect | bytes) -> str:
-    """The token of an item that holds one."""
-    return cast("str", (_decode_item.decode(item) if isinstance(item, bytes) else item).token)
 
 
 def _read(item: bytes) -> Introspect:
