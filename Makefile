@@ -3,6 +3,7 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
 BIN := .venv/bin
+WORKERS := 4
 COMPILE := $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 	--no-header --no-emit-index-url --no-emit-find-links
 
@@ -14,8 +15,8 @@ help: ## Show this list
 run: .venv/.run ## Run the service; without REVOKER_CONFIG a development set-up under .revoker/
 	@exec $(BIN)/revoker serve
 
-test: .venv/.dev ## Run all tests, or TESTS="tests/store -k epoch"
-	$(BIN)/python -m pytest $(TESTS)
+test: .venv/.dev ## Run all tests, or TESTS="tests/store -k epoch"; WORKERS=0 runs them in one process
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(TESTS)
 
 fuzz: .venv/.dev ## Try the parsers for about a minute; FUZZ_EXAMPLES=15000 for about an hour
 	FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-300} $(BIN)/python -m pytest -m hypothesis --timeout 0 \

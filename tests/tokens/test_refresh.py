@@ -1,6 +1,5 @@
 import base64
 import hmac
-import secrets
 
 import pytest
 from hypothesis import given, settings
@@ -21,6 +20,8 @@ from tests import forge
 from tests.tokens.conftest import Clock
 
 KEY, OLD_KEY = RefreshKey(b"k" * 32), RefreshKey(b"o" * 32)
+TEXT = forge.base64url(bytes(range(32)))
+"""Of a key, as a key file has it."""
 TOKENS = RefreshTokens(lambda: [KEY])
 SID = forge.base64url(bytes(range(28)))
 
@@ -222,11 +223,11 @@ def test_rotation_keeps_the_newest_keys_only(tmp_path):
         "\n\n",
         forge.base64url(bytes(31)),
         forge.base64url(bytes(33)),
-        forge.base64url(secrets.token_bytes(32)) + "=",
-        forge.base64url(secrets.token_bytes(32)) + " soon",
-        forge.base64url(secrets.token_bytes(32)) + "\nshort",
+        TEXT + "=",
+        TEXT + " soon",
+        TEXT + "\nshort",
         "é" * 43,
-        (forge.base64url(secrets.token_bytes(32)) + "\n") * 100,
+        (TEXT + "\n") * 100,
     ],
 )
 def test_a_key_file_that_is_weak_or_unclear_stops_the_start_without_quoting_it(tmp_path, contents):
