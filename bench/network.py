@@ -30,7 +30,7 @@ State = Literal["pass", "hold", "reset"]
 _HELD = 1 << 20
 """Bytes that a direction keeps before its sender is made to wait."""
 
-_RECOGNIZED_S = 0.5
+_RECOGNIZED_S = 5.0
 """Within which it must be said whose a process is that has connected."""
 
 

@@ -23,6 +23,7 @@ from service.api.connections import Runner
 from service.callers import digest
 from service.serving import CONNECTION, tls_context
 from service.settings import Settings, settle
+from service.store import epoch
 from tests import forge
 from tests.servers import Valkey, free_port
 
@@ -31,6 +32,18 @@ EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "50"))
 
 hypothesis_settings.register_profile("fuzz", max_examples=EXAMPLES, deadline=None, print_blob=True)
 hypothesis_settings.load_profile("fuzz")
+
+PATIENT_S = 10.0
+"""For how long the services under test wait for their stores, where a test asks for nothing else.
+
+A busy machine makes nobody wait so long. The default of ``redis.timeout`` (0.25 s) it does reach, and
+then the answer is 503.
+"""
+
+epoch.PATIENCE_S = PATIENT_S
+
+HANGS_S = 120.0
+"""After which something that a test waits for is taken to never happen; no passing test waits so long."""
 
 OTHER_ISSUER = "https://other.example.com"
 
@@ -192,8 +205,13 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
             ready: bool = True,
             **changes: Any,
         ) -> Running:
-            redis = {"key_prefix": prefix or f"t{uuid.uuid4().hex[:12]}", **changes.pop("redis", {})}
-            settings = settings_for(valkey.url, tmp_path, redis={"url": valkey.url, **redis}, **changes)
+            redis = {
+                "url": valkey.url,
+                "key_prefix": prefix or f"t{uuid.uuid4().hex[:12]}",
+                "timeout": PATIENT_S,
+                **changes.pop("redis", {}),
+            }
+            settings = settings_for(valkey.url, tmp_path, redis=redis, **changes)
             service = app.build(settings, clock=clock)
             if new:
                 await service.store.init()
@@ -215,7 +233,7 @@ async def serve(service: app.Service, tls: ssl.SSLContext | None = None) -> Runn
     await service.start()
     port = free_port()
     await TCPSite(runner, "127.0.0.1", port, ssl_context=tls).start()
-    http = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=20))
+    http = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=HANGS_S))
 
     async def close() -> None:
         await http.close()
@@ -226,7 +244,7 @@ async def serve(service: app.Service, tls: ssl.SSLContext | None = None) -> Runn
     return Running(service, url, http, forge.rsa_key("main-1"), close)
 
 
-async def until_ready(running: Running, seconds: float = 10) -> None:
+async def until_ready(running: Running, seconds: float = HANGS_S) -> None:
     """Wait until the service says that it has started."""
     deadline = time.monotonic() + seconds
     while True:

@@ -13,7 +13,7 @@ from tests import forge
 from tests.conftest import SECRETS
 
 
-def until(condition, seconds=40.0):
+def until(condition, seconds=120.0):
     """The first true value of ``condition``; asks again and again until the time is over."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
@@ -77,12 +77,12 @@ class Process:
     def tell(self, which=signal.SIGTERM):
         self.process.send_signal(which)
 
-    def status(self, seconds=40.0):
+    def status(self, seconds=120.0):
         """How it ended."""
         return self.process.wait(seconds)
 
 
-def configured(folder, store, *, server, timeout=5):
+def configured(folder, store, *, server, timeout=10):
     """A configuration file with the issuer ``main`` and the callers ``gateway`` and ``admin``."""
     (folder / "keys.jwks").write_text(json.dumps(forge.jwks(forge.rsa_key("main-1"))))
     settings = "\n".join(f"{name} = {json.dumps(value)}" for name, value in server.items())

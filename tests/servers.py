@@ -64,7 +64,7 @@ class Valkey:
         return f"redis://127.0.0.1:{self.port}/0"
 
     def client(self) -> redis.Redis:
-        return redis.Redis(port=self.port, decode_responses=True, socket_timeout=5)
+        return redis.Redis(port=self.port, decode_responses=True, socket_timeout=60)
 
     def start(self) -> "Valkey":
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -84,10 +84,11 @@ class Valkey:
         return [
             *("--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)),
             *("--appendonly", "yes", "--appendfsync", "always", "--save", "", "--logfile", "log"),
+            *("--repl-diskless-sync-delay", "0"),
             *self.options,
         ]
 
-    def await_answer(self, seconds: float = 10) -> None:
+    def await_answer(self, seconds: float = 120) -> None:
         deadline = time.monotonic() + seconds
         while True:
             with contextlib.suppress(redis.RedisError), self.client() as client:

@@ -24,7 +24,7 @@ _BUS = 10_000
 """So far above its port a node of a cluster listens to the others; before Redis 7.0 there is no choice."""
 
 
-def until(condition: Callable[[], Any], what: str, seconds: float = 30) -> Any:
+def until(condition: Callable[[], Any], what: str, seconds: float = 120) -> Any:
     """The first true value of ``condition``; a server that does not answer says no."""
     deadline = time.monotonic() + seconds
     while True:
@@ -106,7 +106,7 @@ class Replicated:
             node.start()
         self.await_health()
 
-    def await_health(self, seconds: float = 30) -> None:
+    def await_health(self, seconds: float = 120) -> None:
         """Wait until all servers are up, every replica in step."""
         until(
             lambda: self.primary.primary and all(node.in_step for node in self.replicas),
@@ -192,7 +192,7 @@ class Sentinels(Replicated):
             each.start()
         self.await_health()
 
-    def await_health(self, seconds: float = 60) -> None:
+    def await_health(self, seconds: float = 120) -> None:
         """Wait until all are up, every replica in step, and the Sentinels know each other and all of them.
 
         They may meanwhile have elected another primary, of their own accord: a slow machine is enough.
@@ -238,6 +238,10 @@ class Sentinels(Replicated):
                 each.resume()
             each.kill()
         super().stop()
+
+
+STEADY = ("--cluster-node-timeout", "15000")
+"""For a cluster in which nobody is to take another's place, however long a busy machine lets it wait."""
 
 
 class Cluster:
@@ -332,7 +336,7 @@ class Cluster:
         own = seen[primary.public]["node_id"]
         return [node for node in self.nodes if seen.get(node.public, {}).get("master_id") == own]
 
-    def await_health(self, seconds: float = 60) -> None:
+    def await_health(self, seconds: float = 120) -> None:
         """Wait until all nodes are up and say that all slots are served, and every replica is in step."""
         until(lambda: all(self._healthy(node) for node in self.nodes), "cluster ok", seconds)
 

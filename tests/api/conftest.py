@@ -13,7 +13,7 @@ class Wire:
     def __init__(self, url):
         self._address = urlsplit(url).hostname, urlsplit(url).port
 
-    async def send(self, data, *, then_close=False, seconds=5.0):
+    async def send(self, data, *, then_close=False, seconds=120.0):
         """What comes back until the other side closes or has nothing more to say."""
         reader, writer = await asyncio.open_connection(*self._address)
         writer.write(data)

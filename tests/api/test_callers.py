@@ -188,13 +188,11 @@ async def test_a_scope_is_looked_at_even_where_the_caller_was_seen_before(start,
 
 @row("7662-19", "7009-12", "HTTP-03", "HTTP-04")
 async def test_guessing_is_throttled_and_a_right_secret_never_is(revoker):
-    answers = [await asking(revoker, basic("gateway", f"guess-{n}")) for n in range(40)]
-
-    statuses = [answer.status for answer in answers]
-    assert statuses[0] == 401
-    assert statuses[-1] == 429
-    assert statuses == sorted(statuses)
-    assert answers[-1].error == (429, "slow_down")
+    guesses = 0
+    while (answer := await asking(revoker, basic("gateway", f"guess-{guesses}"))).status == 401:
+        guesses += 1
+    assert guesses > 0
+    assert answer.error == (429, "slow_down")
     assert (await asking(revoker, basic("gateway", SECRETS["gateway"]))).status == 200
     assert (await asking(revoker, basic("admin", SECRETS["admin"]))).status == 200
 
@@ -311,7 +309,7 @@ async def test_every_token_of_a_batch_counts(start, valkey):
                 "name": "gateway",
                 "secret_sha256": [digest(SECRETS["gateway"])],
                 "scopes": ["introspect"],
-                "rate_limit": 50,
+                "rate_limit": 1,
             }
         ],
     )

@@ -12,8 +12,6 @@ from tests.conftest import SECRETS
 
 CLIENTS = 1000
 
-pytestmark = pytest.mark.timeout(120)
-
 
 @pytest.fixture
 async def revoker(start, own_valkey):

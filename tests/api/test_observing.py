@@ -6,7 +6,6 @@ import json
 import re
 import uuid
 
-import aiohttp
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families as prometheus
@@ -226,7 +225,6 @@ async def test_probes_are_answered_to_anybody_and_at_once(revoker):
             path,
             headers={"User-Agent": "kube-probe/1.33"},
             allow_redirects=False,
-            timeout=aiohttp.ClientTimeout(1),
         )
         assert answer.status == 200
     assert (await revoker.ask("GET", "/readyz")).json["status"] in {"ok", "degraded"}
@@ -247,14 +245,13 @@ async def test_a_service_is_not_ready_before_it_has_reached_its_store(start, own
 async def test_once_started_a_lost_store_is_told_and_does_not_make_it_unready(start, own_valkey):
     revoker = await start(own_valkey)
     own_valkey.kill()
-    for _ in range(500):
-        answer = await revoker.ask("GET", "/readyz")
-        if "store_unreachable" in {each["problem"] for each in answer.json["problems"]}:
-            break
+    told = set()
+    while "store_unreachable" not in told:
         await asyncio.sleep(0.02)
+        answer = await revoker.ask("GET", "/readyz")
+        told = {each["problem"] for each in answer.json["problems"]}
 
     assert (answer.status, answer.json["status"]) == (200, "degraded")
-    assert "store_unreachable" in {each["problem"] for each in answer.json["problems"]}
 
 
 @row("K8S-03", "K8S-05")

@@ -258,7 +258,6 @@ async def test_a_cache_is_told_whether_what_it_has_is_still_so(revoker, path):
     assert again.headers["ETag"] == fresh.headers["ETag"]
 
 
-@pytest.mark.timeout(180)
 async def test_schemathesis_finds_nothing(whole, tmp_path, events, monkeypatch):
     monkeypatch.setattr("service.callers._BURST", 1_000_000)  # else hundreds of wrong secrets are throttled
     config = tmp_path / "schemathesis.toml"

@@ -8,7 +8,7 @@ import aiohttp
 import pytest
 
 from tests import forge
-from tests.conftest import OTHER_ISSUER, SECRETS
+from tests.conftest import HANGS_S, OTHER_ISSUER, SECRETS
 from tests.forge import ABSENT
 
 row = pytest.mark.row
@@ -243,7 +243,7 @@ async def test_a_jti_without_exp_is_kept_as_long_as_any_token_of_today_can_live(
 
     prefix = revoker.service._settings.redis.key_prefix
     with valkey.client() as client:
-        assert client.pttl(f"{prefix}:jti:main:unknown") > (86400 + 2 + 30 + 59) * 1000
+        assert client.pttl(f"{prefix}:jti:main:unknown") > (86400 + 2 + 30 + 30) * 1000
 
 
 @row("7009-15")
@@ -268,7 +268,7 @@ async def test_an_exp_that_no_token_can_have_is_malformed(revoker, exp):
 
 
 async def test_an_exp_further_ahead_than_any_token_may_live_is_malformed(revoker):
-    body = {"iss": forge.ISSUER, "jti": "j", "exp": int(time.time()) + 86400 + 100}
+    body = {"iss": forge.ISSUER, "jti": "j", "exp": int(time.time()) + 86400 + 1000}
 
     assert (await revoker.post("/revoke", body)).error == (400, "invalid_request")
 
@@ -296,7 +296,7 @@ async def test_while_the_store_is_away_nothing_is_said_to_be_revoked(start, own_
 
     assert {answer.error for answer in answers} == {(503, "temporarily_unavailable")}
     own_valkey.start()
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + HANGS_S
     while (answer := await revoker.post("/introspect", form={"token": token})).status == 503:
         assert time.monotonic() < deadline
     assert answer.json["active"] is True

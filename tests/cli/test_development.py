@@ -27,6 +27,7 @@ def serving(folder, **environ):
         "serve",
         REVOKER_SERVER__PORT="0",
         REVOKER_SERVER__DRAIN_SECONDS="0",
+        REVOKER_REDIS__TIMEOUT="10",
         **environ,
     )
 
@@ -62,14 +63,14 @@ def pasted(line):
         [options["-H"].split(": ")], Authorization=f"Basic {b64encode(options['-u'].encode()).decode()}"
     )
     request = urllib.request.Request(url, options["-d"].encode(), headers)
-    with urllib.request.urlopen(request, timeout=10) as response:
+    with urllib.request.urlopen(request, timeout=120) as response:
         return json.load(response)
 
 
 def every_process_is_ready(url):
     def ready():
         try:
-            urllib.request.urlopen(url + "/readyz", timeout=10).close()
+            urllib.request.urlopen(url + "/readyz", timeout=120).close()
         except HTTPError as error:
             error.close()
             return False
@@ -228,7 +229,7 @@ def test_a_store_that_died_comes_back_with_what_was_revoked(tmp_path, workers):
 
 def test_one_worker_tells_within_a_moment_what_the_others_have_counted(tmp_path):
     def told(url):
-        text = urllib.request.urlopen(f"{url}/metrics", timeout=10).read().decode()
+        text = urllib.request.urlopen(f"{url}/metrics", timeout=120).read().decode()
         series = dict(line.rsplit(" ", 1) for line in text.splitlines() if line[:1] != "#")
         return [
             float(series.get(name, 0))

@@ -8,7 +8,7 @@ def test_the_command_line_counts_nothing_before_it_knows_where_processes_share_t
     told = "import sys, service.__main__; print('prometheus_client' in sys.modules)"
 
     done = subprocess.run(
-        [sys.executable, "-c", told], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", told], capture_output=True, text=True, check=True, timeout=120
     )
 
     assert done.stdout == "False\n"

@@ -20,7 +20,7 @@ def init(tmp_path, own_valkey):
             env={"PYTHONPATH": str(ROOT), "REVOKER_REDIS__URL": own_valkey.url, "PATH": "/usr/bin:/bin"},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=120,
         )
 
     return run

@@ -279,7 +279,7 @@ def test_an_import_waits_for_a_store_that_comes_back_and_stores_every_line(tmp_p
 
 async def test_an_export_that_was_interrupted_goes_on_where_it_was(tmp_path, valkey, prefix, monkeypatch):
     monkeypatch.setattr(transferring, "_PLACE_EVERY", 1)
-    store = store_on(valkey, prefix, timeout=5)
+    store = store_on(valkey, prefix, timeout=10)
     await store.init()
     lines = jtis(5000)
     await imported(store, [records.Jti(iss=MAIN.iss, jti=line["jti"]) for line in lines])
@@ -333,7 +333,7 @@ def test_on_a_terminal_progress_is_a_bar_on_one_line(tmp_path, revoker):
         env=revoker.begin().environ,
         stdout=subprocess.DEVNULL,
         stderr=child,
-        timeout=50,
+        timeout=120,
     )
     os.close(child)
     shown = os.read(parent, 1 << 16).decode()

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from bench.network import Network
 from tests.faults import history, nemesis
-from tests.faults.campaign import Campaign, Plan
+from tests.faults.campaign import RECOVERY_S, Campaign, Plan
 from tests.faults.history import Fault, Introspected, Record, Revoked, Violation, outage
 
 PUT_BACK_S = 2.0
@@ -37,7 +37,7 @@ async def carry_out(
     """Commit deeds under load, so many of each or at random for some time; returns what was violated."""
     began = time.monotonic()
     async with run.clients as clients:
-        await clients.recovered({each.name for each in run.instances}, began, 20)
+        await clients.recovered({each.name for each in run.instances}, began, RECOVERY_S)
         await asyncio.sleep(0.3)
         chosen = iter([name for _ in range(count) for name in deeds])
         while name := next(chosen, None) if count else run.rng.choice(deeds):

@@ -223,7 +223,7 @@ class Campaign:
                     self.history.append(Cutoff(at, line["cutoff_ms"] / 1000, finding))
 
 
-RECOVERY_S = 30.0
+RECOVERY_S = 120.0
 """For the service to work again after all was put right."""
 
 

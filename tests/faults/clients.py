@@ -15,7 +15,7 @@ from tests import forge
 from tests.conftest import SECRETS
 from tests.faults.history import KINDS, Introspected, Kind, Record, Revoked, Token
 
-PATIENCE_S = 10.0
+PATIENCE_S = 60.0
 """After which a client no longer waits for an answer."""
 
 LIFETIME_S = 7200

@@ -13,7 +13,7 @@ from tests.faults.campaign import Campaign, Plan
 SECONDS = 15
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("topology", ["single", "replicated", "sentinel", "cluster"])
 def test_every_acknowledged_revocation_holds_through_faults(tmp_path, topology):
     alone = topology == "single"

@@ -101,6 +101,6 @@ def test_nginx_is_given_its_configuration_and_the_secret_of_the_gateway(tmp_path
         .replace('"/gateway', f'"{tmp_path}/gateway')
         .replace('"/nginx"', f'"{ROOT}/deploy/gateways/nginx"')
     )
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=20)
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
     assert (tmp_path / "gateway/revoker-key.conf").read_text() == 'set $revoker_key "abc-DEF_123";\n'
     assert (tmp_path / "gateway/nginx.conf").exists()

@@ -16,7 +16,7 @@ from tests.servers import free_port
 
 CLIENTS = 8
 RESTARTS = 3
-DRAIN_SECONDS = 2
+DRAIN_SECONDS = 6
 
 
 class Instances:
@@ -94,7 +94,6 @@ class Client:
             self.rounds += 1
 
 
-@pytest.mark.timeout(180)
 async def test_instances_are_replaced_under_load_and_nobody_notices(instances):
     end = asyncio.Event()
     async with aiohttp.ClientSession() as http, asyncio.TaskGroup() as group:

@@ -15,8 +15,6 @@ ROUNDS = 1000
 AT_ONCE = 25
 """Rounds under way at the same time: their commands mix in the server."""
 
-pytestmark = pytest.mark.timeout(120)
-
 
 @pytest.fixture
 async def kept(start, valkey, sessions_section):

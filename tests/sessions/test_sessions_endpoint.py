@@ -88,7 +88,6 @@ async def test_a_cutoff_dated_before_a_session_began_leaves_it_alone_everywhere(
     assert (await browser.elevate(acr="mfa")).status == 200
 
 
-@pytest.mark.timeout(60)
 async def test_ten_thousand_sessions_are_paged_without_gap_or_repetition(keeper):
     await many_sessions(keeper)
     found, cursor, pages = [], None, 0
@@ -186,7 +185,6 @@ def commands(valkey):
             if name.removeprefix("cmdstat_") not in looked_at}  # fmt: skip
 
 
-@pytest.mark.timeout(60)
 @pytest.mark.row("ATK-05")
 async def test_with_ten_thousand_sessions_the_server_does_no_more_than_with_one(
     start, own_valkey, sessions_section
@@ -256,7 +254,9 @@ async def test_a_login_that_would_be_dead_is_put_off_and_displaces_nothing(start
 
 @pytest.fixture
 def clockwork(valkey, tmp_path, sessions_section, monkeypatch):
-    section = sessions_section(access_token_lifetime=60, idle_timeout=100, absolute_timeout=250)
+    section = sessions_section(
+        access_token_lifetime=600, idle_timeout=1000, absolute_timeout=2500, refresh_grace=60
+    )
     made = Clockwork(valkey, tmp_path, sessions=section)
     made.patch(monkeypatch)
     yield made
@@ -268,7 +268,7 @@ def test_a_session_ends_when_idle_and_at_its_end_however_often_it_is_used(clockw
     run, running = clockwork.run, clockwork.running
     used, idle = run(log_in(running, "used")), run(log_in(running, "idle"))
     for _ in range(3):
-        clockwork.pass_time(80)
+        clockwork.pass_time(800)
         assert run(used.refresh()).status == 200
         run(used.go_on())
     assert run(idle.refresh()).error == INVALID_GRANT
@@ -276,10 +276,10 @@ def test_a_session_ends_when_idle_and_at_its_end_however_often_it_is_used(clockw
     assert run(idle.elevate(acr="mfa")).error == ACCESS_DENIED
     assert run(running.post("/introspect", {"token": idle.refresh_token})).json == {"active": False}
     answer = run(used.go_on())
-    assert answer.json["expires_in"] <= 10  # at 240 of 250 s: no token outlives its session
+    assert answer.json["expires_in"] <= 100  # at 2400 of 2500 s: no token outlives its session
     [shown] = run(listed(running, "used")).json["sessions"]
-    assert shown["expires"] == pytest.approx(shown["created"] + 250)
-    clockwork.pass_time(20)
+    assert shown["expires"] == pytest.approx(shown["created"] + 2500)
+    clockwork.pass_time(200)
     assert run(used.refresh()).error == INVALID_GRANT
     assert run(sids(running, "used")) == []
 
@@ -289,9 +289,9 @@ def test_the_grace_begins_with_the_first_use_and_is_not_renewed(clockwork):
     browser = run(log_in(clockwork.running))
     first = browser.refresh_token
     run(browser.go_on())
-    clockwork.pass_time(6)
+    clockwork.pass_time(36)
     assert run(browser.refresh(first)).json["refresh_token"] == browser.refresh_token
-    clockwork.pass_time(6)
+    clockwork.pass_time(36)
     assert run(browser.refresh(first)).error == INVALID_GRANT
     assert not run(browser.active())
 
@@ -483,7 +483,6 @@ async def test_anything_a_person_is_called_survives(keeper):
 # Memory
 
 
-@pytest.mark.timeout(60)
 async def test_a_session_costs_at_most_700_bytes(start, own_valkey, sessions_section):
     running = await start(own_valkey, sessions=sessions_section(), redis={"timeout": 10})
     kept = running.service._parts.kept.sessions

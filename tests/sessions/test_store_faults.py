@@ -16,9 +16,8 @@ from tests.sessions.conftest import log_in
 INVALID_GRANT = (400, "invalid_grant")
 
 
-@pytest.mark.timeout(60)
 @pytest.mark.row("9700-06")
-@pytest.mark.parametrize("grace", [10, 0])
+@pytest.mark.parametrize("grace", [60, 0])
 async def test_a_store_killed_amid_refreshes_leaves_each_session_one_line_or_none(
     start, own_valkey, sessions_section, grace
 ):
@@ -43,7 +42,9 @@ async def test_a_store_killed_amid_refreshes_leaves_each_session_one_line_or_non
     for _ in range(4):
         killed = asyncio.Event()
         clients = [asyncio.create_task(go_on_until_killed(browser, killed)) for browser in browsers]
-        await asyncio.sleep(chance.uniform(0.01, 0.1))
+        enough = heard(browsers) + chance.randrange(40)
+        while heard(browsers) < enough and not all(client.done() for client in clients):
+            await asyncio.sleep(0)
         own_valkey.kill()
         killed.set()
         await asyncio.gather(*clients)
@@ -57,6 +58,11 @@ async def test_a_store_killed_amid_refreshes_leaves_each_session_one_line_or_non
         browsers = alive or [await log_in(running, f"user-{chance.random()}")]
         for browser in browsers:
             browser.seen = [browser.refresh_token]
+
+
+def heard(browsers):
+    """How many tokens they have been given."""
+    return sum(len(browser.seen) for browser in browsers)
 
 
 async def answers_again(running):
@@ -103,7 +109,6 @@ async def test_a_generation_that_the_store_does_not_know_yet_is_a_loss_and_no_th
     assert (await browser.refresh(old)).status == 200
 
 
-@pytest.mark.timeout(60)
 async def test_nothing_in_the_store_is_a_refresh_token_or_becomes_one(start, own_valkey, sessions_section):
     running = await start(own_valkey, sessions=sessions_section(refresh_grace=0))
     browsers = [await log_in(running, f"user-{n}", client_id="spa", scope="a") for n in range(3)]

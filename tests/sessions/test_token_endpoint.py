@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import dataclasses
+import itertools
 import json
 import re
 
@@ -507,11 +508,11 @@ async def test_what_a_stranger_says_of_its_address_is_not_believed(two_clients, 
     browser = await log_in(two_clients, client_id="web")
     said = {"X-Forwarded-For": "203.0.113.7", "Forwarded": "for=203.0.113.7", "Client-Cert": ":bm8=:"}
     assert (await refreshed(two_clients, browser, {**said, "X-SSL-Client-CN": "web-app"})).status == 401
-    statuses = set()
-    for n in range(60):
-        headers = {**said, "X-Forwarded-For": f"203.0.113.{n}", **basic("web-app", f"wrong-{n}")}
-        statuses.add((await refreshed(two_clients, browser, headers)).status)
-    assert 429 in statuses
+    for n in itertools.count():
+        headers = {**said, "X-Forwarded-For": f"203.0.113.{n % 256}", **basic("web-app", f"wrong-{n}")}
+        if (answer := await refreshed(two_clients, browser, headers)).status == 429:
+            break
+        assert answer.status == 401
     assert "203.0.113" not in json.dumps(events, default=str)
     assert (await refreshed(two_clients, browser, WEB)).status == 200
 

@@ -8,7 +8,7 @@ import uuid
 from service import app
 from service.store import lookups, scripts
 from service.store.connection import pack
-from tests.conftest import serve, settings_for, until_ready
+from tests.conftest import PATIENT_S, serve, settings_for, until_ready
 
 _TIME = """
 local t = redis.call('TIME')
@@ -27,7 +27,7 @@ class Clockwork:
         self.running = self.run(self._begin(valkey, folder, changes))
 
     async def _begin(self, valkey, folder, changes):
-        redis = {"url": valkey.url, "key_prefix": f"t{uuid.uuid4().hex[:12]}", "timeout": 5}
+        redis = {"url": valkey.url, "key_prefix": f"t{uuid.uuid4().hex[:12]}", "timeout": PATIENT_S}
         service = app.build(settings_for(valkey.url, folder, redis=redis, **changes), clock=self.now)
         await service.store.init()
         running = await serve(service)

@@ -20,16 +20,19 @@ from service.store.revocations import Revocations
 from service.store.scripts import Scripts
 from service.store.servers import Primary
 from service.store.store import Store
+from tests.conftest import PATIENT_S
 
 MAIN = Issuer(name="main", iss="https://idp.example.com")
 OTHER = Issuer(name="other", iss="https://other.example.com", max_token_lifetime=600, horizon=600)
 ISSUERS = {issuer.iss: issuer for issuer in (MAIN, OTHER)}
+SLOW_MS = 30_000
+"""By so much two looks at a clock may be apart in one test; the lives of keys differ by far more."""
 IMMORTAL = ("epoch", "seq", "blocks", "keys:main", "keys:other")
 """What DESIGN §4 lets stand without an end, and the blocks, which must be found again after a loss."""
 
 
 def store_on(
-    valkey, prefix, *, timeout=0.25, now=time.time, wait_replicas=0, wait_fsync=False, policy="cutoff"
+    valkey, prefix, *, timeout=PATIENT_S, now=time.time, wait_replicas=0, wait_fsync=False, policy="cutoff"
 ):
     return Store(
         url=valkey.url,
@@ -113,7 +116,7 @@ async def changes(request, valkey, prefix):
     fake = request.param == "fakeredis"
     client = fakeredis.FakeAsyncRedis() if fake else Redis.from_url(valkey.url)
     keys, metrics = Keys(prefix), Metrics(CollectorRegistry())
-    servers = StandIn(client) if fake else Primary(address_of(valkey.url, timeout=0.25), None)
+    servers = StandIn(client) if fake else Primary(address_of(valkey.url, timeout=PATIENT_S), None)
     scripts = Scripts(
         servers,
         metrics,

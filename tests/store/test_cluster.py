@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import itertools
+import os
 import time
 import uuid
 
@@ -12,11 +13,11 @@ from bench.network import Network
 from service.errors import NoVerdict, StoreRefused, StoreUnavailable
 from service.models import Claims
 from service.rules import FOREVER_MS
-from service.store import epoch
 from service.store.epoch import Epoch
 from service.store.keys import SLOTS, slot_of, slot_tags, user_tag
+from tests.conftest import HANGS_S, PATIENT_S
 from tests.store.conftest import MAIN, opened, store_on
-from tests.topologies import Cluster
+from tests.topologies import STEADY, Cluster
 
 SHARE = SLOTS // 3
 
@@ -24,7 +25,8 @@ SHARE = SLOTS // 3
 @contextlib.contextmanager
 def cluster(folder):
     with Network() as network:
-        started = Cluster(network, folder, replicas=0)
+        network.belongs(os.getpid(), "service")
+        started = Cluster(network, folder, replicas=0, options=STEADY)
         try:
             started.start()
             yield started
@@ -49,7 +51,7 @@ def spare(tmp_path_factory):
 @contextlib.asynccontextmanager
 async def known(nodes, prefix, **changes):
     """A store that has read all its data sets."""
-    async with opened(store_on(nodes, prefix, timeout=2, **changes)) as store:
+    async with opened(store_on(nodes, prefix, timeout=PATIENT_S, **changes)) as store:
         for _ in range(20):
             await store.watch.beat()
             if store.watch.reached:
@@ -64,7 +66,7 @@ def declared(nodes):
     prefix = f"t{uuid.uuid4().hex[:12]}"
 
     async def declare():
-        made = store_on(nodes, prefix, timeout=2)
+        made = store_on(nodes, prefix, timeout=PATIENT_S)
         assert await made.init()
         await made.close()
 
@@ -81,7 +83,7 @@ async def shared(nodes, declared):
 @pytest.fixture
 async def store(spare, prefix):
     """A store of one's own."""
-    made = store_on(spare, prefix, timeout=2)
+    made = store_on(spare, prefix, timeout=PATIENT_S)
     assert await made.init()
     await made.close()
     async with known(spare, prefix) as made:
@@ -191,7 +193,7 @@ async def test_only_what_lies_at_a_primary_that_is_down_has_no_verdict(shared, n
 
 
 async def _answers(store, jti):
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(HANGS_S):
         while True:
             with contextlib.suppress(NoVerdict):
                 return await listed(store, jti)
@@ -200,7 +202,7 @@ async def _answers(store, jti):
 
 async def _settled(store):
     """Every slot, which takes longer than a request waits for it."""
-    async with asyncio.timeout(40):
+    async with asyncio.timeout(HANGS_S):
         while True:
             with contextlib.suppress(NoVerdict):
                 return await store.learn()
@@ -262,7 +264,6 @@ async def test_the_loss_of_one_shard_covers_what_lay_there_and_nothing_else(stor
 
 
 async def test_in_a_slot_writes_that_are_as_many_as_were_lost_hide_nothing(store, spare, prefix, monkeypatch):
-    monkeypatch.setattr(epoch, "PATIENCE_S", 30)
     user = store.keys.user_of(MAIN, "alice")
     numbers = store.keys.beside(user).tail(store.instance)
     long_ago = int(time.time() * 1000) - 60_000
@@ -302,7 +303,7 @@ async def test_in_a_slot_writes_that_are_as_many_as_were_lost_hide_nothing(store
 
 
 async def test_what_this_process_revoked_is_put_back_into_its_slot(spare, prefix):
-    made = store_on(spare, prefix, timeout=2, policy="ignore")
+    made = store_on(spare, prefix, timeout=PATIENT_S, policy="ignore")
     assert await made.init()
     await made.close()
     async with known(spare, prefix, policy="ignore") as store:
@@ -319,7 +320,7 @@ async def test_what_this_process_revoked_is_put_back_into_its_slot(spare, prefix
 
 
 async def test_a_declaration_that_broke_off_is_completed_and_none_is_repeated(spare, prefix):
-    store = store_on(spare, prefix, timeout=2)
+    store = store_on(spare, prefix, timeout=PATIENT_S)
     try:
         assert await store.epoch() is None
         assert await store.init()

@@ -13,7 +13,7 @@ from service.store import embedded
 from service.store.embedded import Embedded
 
 
-def until(condition, seconds=10.0):
+def until(condition, seconds=120.0):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "did not happen in time"
@@ -21,7 +21,7 @@ def until(condition, seconds=10.0):
 
 
 def client(url):
-    return redis.Redis.from_url(url, socket_timeout=2)
+    return redis.Redis.from_url(url, socket_timeout=60)
 
 
 def gone(pid):
@@ -128,7 +128,7 @@ def test_stop_leaves_no_process_behind(folder):
 def test_the_server_dies_with_a_service_that_is_killed_and_the_folder_is_free_at_once(folder):
     script = (
         "import sys, time; from pathlib import Path; from service.store.embedded import Embedded\n"
-        "store = Embedded(Path(sys.argv[1])); store.start(); print(store.pid, flush=True); time.sleep(60)"
+        "store = Embedded(Path(sys.argv[1])); store.start(); print(store.pid, flush=True); time.sleep(600)"
     )
     service = subprocess.Popen([sys.executable, "-c", script, folder], stdout=subprocess.PIPE, text=True)
     try:

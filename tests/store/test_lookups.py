@@ -9,10 +9,25 @@ import pytest
 from service.errors import StoreRefused, StoreUnavailable
 from service.models import Claims, Mark
 from service.store.coalescing import BATCH, UNDER_WAY
+from tests.conftest import HANGS_S
 from tests.servers import Valkey
 from tests.store.conftest import MAIN, opened, store_on
 
 NONE = (None,) * 6
+IMPATIENT_S = 1.0
+
+
+@contextlib.asynccontextmanager
+async def done_by(seconds):
+    """What the value is called with is done before so many seconds are over.
+
+    The loop's timers say so, which go off in their order however late the machine lets them.
+    """
+    loop, late, asked = asyncio.get_running_loop(), [], []
+    timer = loop.call_later(seconds, lambda: late.extend(each for each in asked if not each.done()))
+    yield asked.append
+    timer.cancel()
+    assert not late
 
 
 def calls(valkey, command="mget"):
@@ -32,9 +47,9 @@ async def alone(own_valkey, prefix):
 
 
 @pytest.fixture
-async def patient(own_valkey, prefix):
-    """The same, which no slowness of the machine makes late."""
-    async with still(store_on(own_valkey, prefix, timeout=60)) as made:
+async def impatient(own_valkey, prefix):
+    """The same, with a time-out that a test can wait for."""
+    async with still(store_on(own_valkey, prefix, timeout=IMPATIENT_S)) as made:
         yield made
 
 
@@ -93,8 +108,8 @@ async def test_several_batches_are_under_way_at_once(alone, own_valkey):
     assert len(await asyncio.gather(*asked)) == 5
 
 
-async def test_beyond_what_may_be_under_way_lookups_wait_and_are_answered(patient, own_valkey):
-    lookups, keys = patient.lookups, [keys_of(patient, "1")] * BATCH
+async def test_beyond_what_may_be_under_way_lookups_wait_and_are_answered(alone, own_valkey):
+    lookups, keys = alone.lookups, [keys_of(alone, "1")] * BATCH
     own_valkey.hang()
     asked = asyncio.gather(*(lookups.find_all(keys) for _ in range(UNDER_WAY + 8)))
     await asyncio.sleep(0)
@@ -134,23 +149,27 @@ async def test_numbers_that_cannot_be_read_give_no_verdict(alone, own_valkey, na
     with own_valkey.client() as client:
         client.set(key, "many")
         with pytest.raises(StoreRefused):
-            await asyncio.wait_for(alone.lookups.find(keys_of(alone, "1")), 1)
+            await asyncio.wait_for(alone.lookups.find(keys_of(alone, "1")), HANGS_S)
         client.delete(key)
-    assert (await asyncio.wait_for(alone.lookups.find(keys_of(alone, "1")), 1)).standing.jti is None
+    assert (await asyncio.wait_for(alone.lookups.find(keys_of(alone, "1")), HANGS_S)).standing.jti is None
 
 
-async def test_a_lookup_fails_at_its_deadline_and_the_next_one_after_the_hang_succeeds(alone, own_valkey):
+async def test_a_lookup_fails_at_its_deadline_and_the_next_one_after_the_hang_succeeds(impatient, own_valkey):
     own_valkey.hang()
-    began = time.monotonic()
-    with pytest.raises(StoreUnavailable):
-        await alone.lookups.find(keys_of(alone, "1"))
-    assert 0.2 < time.monotonic() - began < 0.6
+    loop = asyncio.get_running_loop()
+    async with done_by(2 * IMPATIENT_S) as watch:
+        began = loop.time()
+        asked = impatient.lookups.find(keys_of(impatient, "1"))
+        watch(asked)
+        with pytest.raises(StoreUnavailable):
+            await asked
+        assert loop.time() - began >= IMPATIENT_S - 0.01
     own_valkey.resume()
-    await eventually(alone)
+    await eventually(impatient)
 
 
-async def eventually(store, within=2.0):
-    deadline = time.monotonic() + within
+async def eventually(store):
+    deadline = time.monotonic() + HANGS_S
     while True:
         try:
             return await store.lookups.find(keys_of(store, "1"))
@@ -159,15 +178,16 @@ async def eventually(store, within=2.0):
             await asyncio.sleep(0.01)
 
 
-async def test_a_lookup_whose_loss_cannot_be_settled_in_time_fails_at_its_deadline(alone, own_valkey):
+async def test_a_lookup_whose_loss_cannot_be_settled_in_time_fails_at_its_deadline(impatient, own_valkey):
     with own_valkey.client() as client:
         client.flushall()
-    async with alone._sets.data._lock:  # somebody settles, and does not come to an end
-        began = time.monotonic()
+    async with impatient._sets.data._lock, done_by(2 * IMPATIENT_S) as watch:
+        # somebody settles, and does not come to an end
+        asked = impatient.lookups.find(keys_of(impatient, "1"))
+        watch(asked)
         with pytest.raises(StoreRefused):
-            await asyncio.wait_for(alone.lookups.find(keys_of(alone, "1")), 2)
-        assert time.monotonic() - began < 0.6
-    assert (await eventually(alone)).standing.loss > 0
+            await asked
+    assert (await eventually(impatient)).standing.loss > 0
 
 
 async def test_a_store_that_is_reached_again_is_read_before_anybody_asks(alone, own_valkey, monkeypatch):
@@ -176,7 +196,7 @@ async def test_a_store_that_is_reached_again_is_read_before_anybody_asks(alone, 
     own_valkey.kill()
     own_valkey.lose_disk()
     own_valkey.start()
-    await asyncio.wait_for(noticed.wait(), 20)
+    await asyncio.wait_for(noticed.wait(), HANGS_S)
 
 
 async def test_a_broken_connection_is_made_again_and_the_lookup_sent_once_more(alone, own_valkey):
@@ -212,7 +232,7 @@ async def test_a_replica_gives_no_verdict(alone, own_valkey, tmp_path):
             await alone.lookups.find(keys_of(alone, "1"))
         client.config_set("replica-serve-stale-data", "no")
         primary.kill()
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + HANGS_S
         while client.info("replication")["master_link_status"] == "up":
             assert time.monotonic() < deadline
             await asyncio.sleep(0.01)
@@ -226,9 +246,10 @@ async def test_nobody_connects_to_a_replica_again_and_again(alone, own_valkey, t
     with demoted(own_valkey, tmp_path) as (client, _):
         with pytest.raises((StoreRefused, StoreUnavailable)):
             await alone.lookups.find(keys_of(alone, "1"))
-        before = client.info("stats")["total_connections_received"]
+        before, began = client.info("stats")["total_connections_received"], time.monotonic()
         await asyncio.sleep(0.5)
-        assert client.info("stats")["total_connections_received"] - before < 20
+        made = client.info("stats")["total_connections_received"] - before
+        assert made < 40 * (time.monotonic() - began)
 
 
 async def test_a_server_that_still_loads_gives_no_verdict(alone, own_valkey):
@@ -240,18 +261,19 @@ async def test_a_server_that_still_loads_gives_no_verdict(alone, own_valkey):
         while client.info("persistence")["aof_rewrite_in_progress"]:
             await asyncio.sleep(0.01)
     own_valkey.kill()
-    slowly = ("--key-load-delay", "1000", "--loading-process-events-interval-bytes", "1024")
+    slowly = ("--key-load-delay", "50000", "--loading-process-events-interval-bytes", "1024")
     own_valkey.options = (*own_valkey.options, *slowly)
     starting = asyncio.ensure_future(asyncio.to_thread(own_valkey.start))
-    said = set()
-    while not starting.done() or "" not in said:
-        try:
-            assert (await alone.lookups.find(keys_of(alone, "1"))).standing.jti is not None
-            said.add("")
-        except StoreUnavailable as error:
-            said.add(str(error))
+    said = ""
+    while said != "the store answered LOADING":
+        with pytest.raises(StoreUnavailable) as refused:
+            await alone.lookups.find(keys_of(alone, "1"))
+        said = str(refused.value)
         await asyncio.sleep(0.01)
-    assert "the store answered LOADING" in said
+    with own_valkey.client() as client:
+        client.config_set("key-load-delay", 0)
+    await starting
+    assert (await eventually(alone)).standing.jti is not None
 
 
 async def test_a_revocation_answered_by_one_instance_is_seen_by_the_next_lookup_of_another(
@@ -281,7 +303,7 @@ async def test_closing_fails_what_is_under_way(own_valkey, prefix):
     await asyncio.sleep(0)
     await store.close()
     with pytest.raises(StoreUnavailable):
-        await asyncio.wait_for(asked, 1)
+        await asyncio.wait_for(asked, HANGS_S)
 
 
 async def test_who_asks_the_same_in_one_turn_shares_the_answer_and_none_asks_what_was_asked_before(

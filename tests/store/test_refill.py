@@ -13,7 +13,7 @@ from service.store.acknowledged import Acknowledged, Written
 from service.store.keys import Keys, user_tag
 from service.store.lookups import mark, revoked_keys, user_standing
 from service.store.sessions import Lifetimes
-from tests.store.conftest import MAIN, OTHER, opened, store_on
+from tests.store.conftest import MAIN, OTHER, SLOW_MS, opened, store_on
 
 SUBS = ("alice", "bob", "Zoë")
 SIDS = ("a", "b", None)
@@ -85,9 +85,9 @@ async def test_all_that_one_process_wrote_stands_again_as_it_stood(changes, seed
         for key, (value, till) in stood.items():
             blocked = isinstance(value, tuple) and value[1]
             if blocked:  # whose user is not known any more: kept as for the most patient issuer
-                assert stands[key][1] > till - 3000
+                assert stands[key][1] > till - SLOW_MS
             else:
-                assert stands[key][1] == (till and pytest.approx(till, abs=3000)), key
+                assert stands[key][1] == (till and pytest.approx(till, abs=SLOW_MS)), key
 
 
 async def test_what_stands_already_is_not_weakened(changes):

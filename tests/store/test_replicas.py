@@ -7,10 +7,14 @@ import pytest
 
 from service.errors import NoVerdict, PrimaryStale, StoreUnavailable
 from service.store.lines import Confirmation
+from tests.conftest import HANGS_S
 from tests.servers import Valkey
 from tests.store.conftest import MAIN, opened, store_on
 
 PLAIN = (None, None, None, None, None, None)
+
+CONFIRMED_S = 1.0
+"""For how long a change waits for replicas; what may be late on a busy machine is tried again."""
 
 
 def test_a_server_is_fresh_for_two_seconds_after_it_has_shown_enough_replicas():
@@ -46,22 +50,22 @@ def replica(own_valkey, tmp_path):
 
 @pytest.fixture
 async def confirmed(own_valkey, replica, prefix):
-    store = store_on(own_valkey, prefix, wait_replicas=1)
-    async with asyncio.timeout(20):
+    store = store_on(own_valkey, prefix, wait_replicas=1, timeout=CONFIRMED_S)
+    async with asyncio.timeout(HANGS_S):
         while True:  # the replica is not in step at once
             with contextlib.suppress(StoreUnavailable):
                 await store.init()
                 break
     async with opened(store):
         await answers(store)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(HANGS_S):
             while not store.reached:
                 await store.watch.beat()
         yield store
 
 
 async def answers(store):
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(HANGS_S):
         while True:
             with contextlib.suppress(NoVerdict):
                 return await store.lookups.find(PLAIN)
@@ -69,7 +73,7 @@ async def answers(store):
 
 
 async def refuses(store):
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(HANGS_S):
         while True:
             with contextlib.suppress(PrimaryStale):
                 await store.lookups.find(PLAIN)
@@ -83,7 +87,7 @@ async def revoked(store):
 
 
 async def acknowledges(store):
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(HANGS_S):
         while True:  # a replica that has just come back writes its file anew, and may be late
             with contextlib.suppress(StoreUnavailable):
                 return await revoked(store)
@@ -91,7 +95,7 @@ async def acknowledges(store):
 
 @pytest.mark.parametrize("fault", ["kill", "hang"])
 async def test_without_its_replica_a_primary_confirms_nothing_and_is_not_believed(confirmed, replica, fault):
-    assert await revoked(confirmed)
+    await acknowledges(confirmed)
     getattr(replica, fault)()
     await refuses(confirmed)
     with pytest.raises(StoreUnavailable):
@@ -114,7 +118,8 @@ async def test_an_operator_is_told_where_the_number_of_replicas_does_not_fit(own
 
 
 async def test_what_is_on_the_disk_of_all_is_confirmed(own_valkey, replica, prefix, confirmed):
-    async with opened(store_on(own_valkey, prefix, wait_replicas=1, wait_fsync=True)) as store:
+    made = store_on(own_valkey, prefix, wait_replicas=1, wait_fsync=True, timeout=CONFIRMED_S)
+    async with opened(made) as store:
         await answers(store)
         await acknowledges(store)
         with replica.client() as client:
@@ -126,7 +131,8 @@ async def test_what_is_on_the_disk_of_all_is_confirmed(own_valkey, replica, pref
 async def test_an_operator_is_told_where_the_disk_can_not_be_confirmed(own_valkey, replica, prefix):
     with own_valkey.client() as client:
         client.config_set("appendonly", "no")
-    async with opened(store_on(own_valkey, prefix, wait_replicas=1, wait_fsync=True)) as store:
+    made = store_on(own_valkey, prefix, wait_replicas=1, wait_fsync=True, timeout=CONFIRMED_S)
+    async with opened(made) as store:
         assert "WAITAOF" in (await store.dangers())["no_fsync"]
         with pytest.raises(StoreUnavailable, match="the store answered WAITAOF with ERR"):
             await store.init()

@@ -8,7 +8,6 @@ import pytest
 import redis
 
 from service.models import Issuer
-from service.store import epoch
 from service.store.connection import ConnectionLost
 from service.store.sessions import Lifetimes
 from tests.store.conftest import MAIN, opened, store_on
@@ -121,9 +120,8 @@ def keep(valkey, prefix):
 
 
 @pytest.fixture
-async def instances(valkey, prefix, monkeypatch):
+async def instances(valkey, prefix):
     """Three whose watches are still: they read only when they are asked."""
-    monkeypatch.setattr(epoch, "PATIENCE_S", 30)
     stores = [store_on(valkey, prefix, timeout=30) for _ in range(3)]
     await stores[0].init()
     async with contextlib.AsyncExitStack() as stack:

@@ -1,6 +1,7 @@
 """Revocations out of one store and into another, on a real server."""
 
 import contextlib
+import os
 import random
 import uuid
 
@@ -18,8 +19,9 @@ from service.store import records
 from service.store.exporting import Exporting
 from service.store.importing import Importing
 from service.store.keys import new_sid, user_tag
+from tests.conftest import PATIENT_S
 from tests.store.conftest import MAIN, OTHER, opened, store_on
-from tests.topologies import Cluster
+from tests.topologies import STEADY, Cluster
 
 OWN = Issuer(name="sessions", iss="https://sessions.example.com", own=True)
 HOUR = 3_600_000
@@ -188,7 +190,7 @@ async def test_what_replicas_do_not_confirm_is_not_stored(valkey, prefix, monkey
     store = store_on(valkey, prefix)
     await store.init()
     await store.close()
-    store = store_on(valkey, prefix, wait_replicas=1, timeout=0.5)
+    store = store_on(valkey, prefix, wait_replicas=1, timeout=2)
     try:
         importing = Importing(store)
         await importing.begin()
@@ -246,9 +248,9 @@ async def test_many_tokens_at_once_are_listed_as_each_by_itself(changes):
         values = await changes.client.mget(single, many)
         assert (values[0] is None) == (values[1] is None)
         if values[0] is not None:
-            assert int(values[0]) == pytest.approx(int(values[1]), abs=10_000)
+            assert int(values[0]) == pytest.approx(int(values[1]), abs=30_000)
             ends = [await changes.client.pttl(key) for key in (single, many)]
-            assert ends[0] == pytest.approx(ends[1], abs=10_000)
+            assert ends[0] == pytest.approx(ends[1], abs=30_000)
 
 
 sids = st.sampled_from(["", "s1", "s2", "s3"])
@@ -291,10 +293,11 @@ async def test_a_cluster_takes_all_of_it_and_gives_all_of_it_back(two, prefix, t
     await imported(source, many)
     lines = await exported(source)
     with Network() as network:
-        cluster = Cluster(network, tmp_path, replicas=0)
+        network.belongs(os.getpid(), "service")
+        cluster = Cluster(network, tmp_path, replicas=0, options=STEADY)
         cluster.start()
         try:
-            store = store_on(cluster, prefix, timeout=5)
+            store = store_on(cluster, prefix, timeout=PATIENT_S)
             await store.init()
             await imported(store, lines)
             back = await exported(store)

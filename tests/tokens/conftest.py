@@ -117,7 +117,7 @@ class Naps:
     async def begun(self, count):
         """Wait until so many naps were begun."""
         async with self._begun:
-            await asyncio.wait_for(self._begun.wait_for(lambda: len(self.asked) >= count), 5)
+            await asyncio.wait_for(self._begun.wait_for(lambda: len(self.asked) >= count), 120)
 
     async def end(self):
         """End the present nap and wait until the next has begun."""
