@@ -28,7 +28,7 @@ def helm(request, tmp_path_factory):
 
     def run(*arguments, **more):
         command = [program, *map(str, arguments)]
-        return subprocess.run(command, capture_output=True, text=True, timeout=60, env=environ | more)
+        return subprocess.run(command, capture_output=True, text=True, timeout=120, env=environ | more)
 
     return run
 

@@ -100,7 +100,7 @@ def run(pod, name, **environ):
         env=inherited | {"PYTHONPATH": str(CHART.parent.parent)} | env,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
     )
 
 
@@ -157,7 +157,7 @@ def test_the_rendered_configuration_starts_the_service_and_the_check_passes(rend
 
 def answers(url):
     try:
-        with urllib.request.urlopen(url, timeout=1) as response:
+        with urllib.request.urlopen(url, timeout=60) as response:
             return response.status == 200
     except OSError:
         return False

@@ -1,17 +1,18 @@
-"""The road between a gateway and Revoker, which can be closed or made slow."""
+"""The road between a gateway and Revoker, which can be closed or held up."""
 
 import asyncio
 import contextlib
 
 
 class Road:
-    """Forwards connections to one port; ``delay`` holds every answer back by so many seconds."""
+    """Forwards connections to one port, and answers only while ``passes`` is set."""
 
     def __init__(self, target: int) -> None:
         self._target = target
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task] = set()
-        self.delay = 0.0
+        self.passes = asyncio.Event()
+        self.passes.set()
         self.port = 0
 
     async def open(self) -> None:
@@ -35,8 +36,8 @@ class Road:
             ahead_reader, ahead_writer = await asyncio.open_connection("127.0.0.1", self._target)
             writers.append(ahead_writer)
             async with asyncio.TaskGroup() as both:
-                both.create_task(self._pump(reader, ahead_writer, delayed=False))
-                both.create_task(self._pump(ahead_reader, writer, delayed=True))
+                both.create_task(self._pump(reader, ahead_writer, answers=False))
+                both.create_task(self._pump(ahead_reader, writer, answers=True))
         except (OSError, asyncio.CancelledError):
             pass
         finally:
@@ -44,11 +45,11 @@ class Road:
                 each.transport.abort()
             self._tasks.discard(task)
 
-    async def _pump(self, reader, writer, *, delayed: bool) -> None:
+    async def _pump(self, reader, writer, *, answers: bool) -> None:
         with contextlib.suppress(OSError):
             while data := await reader.read(65536):
-                if delayed and self.delay:
-                    await asyncio.sleep(self.delay)
+                if answers:
+                    await self.passes.wait()
                 writer.write(data)
                 await writer.drain()
         writer.transport.abort()

@@ -6,6 +6,7 @@ import time
 import pytest
 
 from tests import forge
+from tests.conftest import HANGS_S
 
 IDENTITY = ("x-auth-subject", "x-auth-session", "x-auth-client", "x-auth-scope")
 FORGED = dict.fromkeys(IDENTITY, "forged")
@@ -105,7 +106,7 @@ async def test_without_a_store_the_gateway_is_closed_and_open_where_a_route_says
     assert (await front.get(token, "/public-news/1"))[0] == 200
     assert (await front.get(None))[0] == 401
     front.store.start()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + HANGS_S
     while (await front.get(token))[0] != 200:
         assert time.monotonic() < deadline
         await asyncio.sleep(0.05)
@@ -113,10 +114,8 @@ async def test_without_a_store_the_gateway_is_closed_and_open_where_a_route_says
 
 async def test_a_slow_answer_is_no_verdict(front):
     token = front.revoker.token()
-    front.road.delay = 3.0
-    began = time.monotonic()
+    front.road.passes.clear()  # and nothing sets it: the gateway must give up by itself
     assert (await front.get(token))[0] in {500, 502, 503, 504}
-    assert time.monotonic() - began < 2.9
 
 
 async def test_an_open_route_is_closed_to_tokens_that_revoker_has_refused(front):

@@ -109,7 +109,7 @@ class Prometheus:
 
     def __exit__(self, *_):
         self.process.terminate()
-        self.process.wait(20)
+        self.process.wait(120)
 
     def is_ready(self):
         assert self.process.poll() is None, (self.folder / "log").read_text()
@@ -182,7 +182,7 @@ class Instance(Process):
             env=self.environ,
             check=True,
             capture_output=True,
-            timeout=60,
+            timeout=120,
         )
 
     def __enter__(self):
@@ -192,7 +192,7 @@ class Instance(Process):
 
     def post(self, path, body, *, secret=SECRET, form=False):
         """Status and answer; a connection of its own."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
         with contextlib.closing(connection):
             headers = {
                 "Content-Type": "application/x-www-form-urlencoded" if form else "application/json",
@@ -205,7 +205,7 @@ class Instance(Process):
 
     def ready(self):
         with contextlib.suppress(OSError, urllib.error.HTTPError):
-            return urllib.request.urlopen(f"http://127.0.0.1:{self.port}/readyz", timeout=2).status == 200
+            return urllib.request.urlopen(f"http://127.0.0.1:{self.port}/readyz", timeout=60).status == 200
         return False
 
     @property
@@ -282,4 +282,4 @@ def meanwhile(work):
         yield
     finally:
         stopping.set()
-        thread.join(30)
+        thread.join(120)
