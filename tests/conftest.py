@@ -16,6 +16,7 @@ import aiohttp
 import pytest
 import structlog
 from aiohttp.web import TCPSite
+from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 
 from service import app
@@ -30,7 +31,12 @@ from tests.servers import Valkey, free_port
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "50"))
 """Of each property; ``make fuzz`` tries more."""
 
-hypothesis_settings.register_profile("fuzz", max_examples=EXAMPLES, deadline=None, print_blob=True)
+SLOW_MACHINE = HealthCheck.too_slow
+"""It judges the machine; a test that suppresses others suppresses it too."""
+
+hypothesis_settings.register_profile(
+    "fuzz", max_examples=EXAMPLES, deadline=None, print_blob=True, suppress_health_check=[SLOW_MACHINE]
+)
 hypothesis_settings.load_profile("fuzz")
 
 PATIENT_S = 10.0

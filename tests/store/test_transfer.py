@@ -19,7 +19,7 @@ from service.store import records
 from service.store.exporting import Exporting
 from service.store.importing import Importing
 from service.store.keys import new_sid, user_tag
-from tests.conftest import PATIENT_S
+from tests.conftest import PATIENT_S, SLOW_MACHINE
 from tests.store.conftest import MAIN, OTHER, opened, store_on
 from tests.topologies import STEADY, Cluster
 
@@ -257,7 +257,7 @@ sids = st.sampled_from(["", "s1", "s2", "s3"])
 calls = st.lists(st.tuples(st.integers(1, 12), sids), max_size=5)
 
 
-@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture, SLOW_MACHINE])
 @given(here=calls, there=calls)
 async def test_what_is_imported_adds_up_with_what_stands(two, here, there):
     """For any token it is as if all calls had been made in one store."""

@@ -29,6 +29,7 @@ from service.settings import (
 )
 from service.tokens.logout import EVENT, LogoutToken, logout_token
 from service.tokens.verifying import GenuineToken
+from tests.conftest import SLOW_MACHINE
 
 # Forms
 
@@ -282,7 +283,7 @@ def test_any_settings_are_taken_or_refused_in_lines_without_their_values(given_v
         assert "\n" not in line
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, SLOW_MACHINE])
 @given(st.binary(max_size=80) | st.text('[]="server.port\n0#', max_size=60).map(str.encode))
 def test_any_file_is_toml_or_refused(tmp_path, raw):
     file = tmp_path / "revoker.toml"
