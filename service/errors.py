@@ -1,5 +1,7 @@
 """What can go wrong, in the words of the domain; knows no HTTP."""
 
+from typing import Any
+
 
 class RevokerError(Exception):
     """Every error below; the message is fit for the caller's eyes and holds no secret."""
@@ -67,6 +69,21 @@ class NoVerdict(RevokerError):
 
 class StoreUnavailable(NoVerdict):
     """The store did not answer in time, or refused; a write may or may not have happened."""
+
+
+class Unconfirmed(StoreUnavailable):
+    """A change was sent to the store and is not confirmed; repeating the request completes it.
+
+    Attributes:
+        reply: What the store answered: the change is made, but too few replicas have said that they have
+            it. None where no answer came: it may or may not be made.
+        about: What was to be changed, for the audit log, where the request does not say it.
+    """
+
+    def __init__(self, text: str, reply: list[Any] | None = None) -> None:
+        super().__init__(text)
+        self.reply = reply
+        self.about: dict[str, Any] = {}
 
 
 class StoreRefused(NoVerdict):

@@ -14,6 +14,10 @@ SAFETY_S: Final = 60
 OWN_MARGIN_MS: Final = 2000
 """For sessions kept here, against cutoffs whose time may come from another node."""
 
+START_AHEAD_MS: Final = 120_000
+"""A session kept here begins at most so far ahead: twice as far as the clocks of two primaries can be apart,
+of which each is at most 30 s from the service's."""
+
 FOREVER_MS: Final = 99_999_999_999_000
 """In the year 5138: a block without an end, and the longest that anything is kept.
 
@@ -153,6 +157,8 @@ def cut_off(
 ) -> Verdict:
     """Say what blocks and cutoffs make of a token or a session; the arguments are those of :func:`judge`."""
     login, made = compared(claims, issuer, session_start)
+    if issuer.own:
+        made = compared_widely(session_start or 0, store_now) * 1000
     user = standing.user
     if user is not None:
         if user.blocked > store_now:
@@ -163,7 +169,7 @@ def cut_off(
             return Verdict.USER_CUTOFF
     if covers(standing.session, login):
         return Verdict.SESSION_CUTOFF
-    if covers(standing.client, login - (OWN_MARGIN_MS * 1000 if issuer.own else 0)):
+    if covers(standing.client, made if issuer.own else login):
         return Verdict.CLIENT_CUTOFF
     if covers(standing.issuer, made):
         return Verdict.ISSUER_CUTOFF
@@ -191,6 +197,20 @@ def compared(claims: Claims, issuer: Issuer, session_start: int | None) -> tuple
             return 0, made
         made = min(made, microseconds(claims.auth_time) - skew)
     return made, made
+
+
+def compared_widely(session_start: int, store_now: int) -> int:
+    """The time (ms) of a session kept here that client, issuer and loss cutoffs are compared with.
+
+    A session that was dated by a faster server lies ahead of the present: it counts as begun now, so that a
+    cutoff made now covers it.
+    """
+    return min(session_start, store_now) - OWN_MARGIN_MS
+
+
+def begins_too_far_ahead(session_start: int, store_now: int) -> bool:
+    """Whether a ``sid`` carries a start (ms) that no server can have dated: it was never begun."""
+    return session_start > store_now + START_AHEAD_MS
 
 
 def covers(mark: Mark | None, at_us: int) -> bool:

@@ -466,6 +466,7 @@ def _cross_checks(values: dict[str, Any]) -> Iterator[str]:
     )
     yield from _repeated(_named(callers, "callers", "name"), "stands for two callers; names are unique")
     yield from _digest_checks(values, callers)
+    yield from _lifetime_checks(values)
     known = {SESSIONS_NAME for _ in own} | {
         text
         for table in [*issuers, *own]
@@ -476,6 +477,18 @@ def _cross_checks(values: dict[str, Any]) -> Iterator[str]:
         for place, issuer in enumerate(_list(caller.get("issuers"))):
             if isinstance(issuer, str) and issuer not in known:
                 yield f"callers[{index}].issuers[{place}]: names no issuer of this configuration"
+
+
+def _lifetime_checks(values: dict[str, Any]) -> Iterator[str]:
+    """Whether the tokens minted here keep the bound without which none is active."""
+    sessions, revocation = values.get("sessions"), values.get("revocation", {})
+    if not isinstance(sessions, dict) or not isinstance(revocation, dict):
+        return
+    of_session, of_revocation = SessionSettings.model_fields, RevocationSettings.model_fields
+    lives = sessions.get("access_token_lifetime", of_session["access_token_lifetime"].default)
+    most = revocation.get("max_token_lifetime", of_revocation["max_token_lifetime"].default)
+    if type(lives) is int and type(most) is int and lives > most:
+        yield "sessions.access_token_lifetime: must be at most revocation.max_token_lifetime"
 
 
 def _named(tables: list[dict[str, Any]], section: str, key: str) -> list[tuple[str, Any]]:

@@ -12,7 +12,7 @@ import structlog
 from service.api.endpoint import Call, Endpoint
 from service.api.fields import Text
 from service.api.parts import Parts
-from service.errors import InvalidRequest, InvalidToken
+from service.errors import InvalidRequest, InvalidToken, Unconfirmed
 from service.models import Issuer
 from service.tokens.logout import LogoutToken, logout_token
 from service.tokens.parsing import parse_token
@@ -36,7 +36,11 @@ async def log_out(parts: Parts, call: Call[Logout]) -> None:
     except InvalidToken as fault:
         _audit.warning("logout_refused", peer=call.peer, why=str(fault))
         raise InvalidRequest(f"logout_token: {fault}") from fault
-    cutoff = await _revoke(parts, issuer, told)
+    try:
+        cutoff = await _revoke(parts, issuer, told)
+    except Unconfirmed as error:
+        error.about = {"iss": issuer.iss, "sub": told.sub, "sid": told.sid, "jti": told.jti}
+        raise
     _audit.info(
         "logged_out_by_provider",
         peer=call.peer,

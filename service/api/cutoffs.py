@@ -8,8 +8,9 @@ import structlog
 from service.api.endpoint import Call, Endpoint
 from service.api.fields import NumericDate, Reason, Text, milliseconds
 from service.api.parts import Parts
-from service.errors import AccessDenied
+from service.errors import AccessDenied, InvalidRequest
 from service.models import Issuer
+from service.store.keys import tag_and_start
 
 _audit = structlog.get_logger("audit")
 
@@ -88,6 +89,7 @@ class IssuerCutoff(msgspec.Struct, frozen=True):
 async def revoke_user(parts: Parts, call: Call[RevokeUser]) -> UserCutoff:
     asked = call.body
     issuer = _issuer(call, asked.iss)
+    _refuse_unclear_session(parts, call, issuer, asked.except_sid, "except_sid")
     cutoff = await parts.store.revocations.revoke_user(
         issuer,
         asked.sub,
@@ -102,6 +104,7 @@ async def revoke_user(parts: Parts, call: Call[RevokeUser]) -> UserCutoff:
 async def revoke_session(parts: Parts, call: Call[RevokeSession]) -> SessionCutoff:
     asked = call.body
     issuer = _issuer(call, asked.iss)
+    _refuse_unclear_session(parts, call, issuer, asked.sid, "sid")
     cutoff = await parts.store.revocations.revoke_session(
         issuer, asked.sid, before=milliseconds(asked.before, "before"), reason=asked.reason or ""
     )
@@ -135,6 +138,19 @@ async def revoke_issuer(parts: Parts, call: Call[RevokeIssuer]) -> IssuerCutoff:
 def _issuer(call: Call[Any], iss: str | None) -> Issuer:
     refuse_bound(call)
     return call.caller.known_issuer(iss)
+
+
+def _refuse_unclear_session(
+    parts: Parts, call: Call[Any], issuer: Issuer, sid: str | None, name: str
+) -> None:
+    """Refuse a session that looks like one kept here where ``iss`` is left out and means another issuer.
+
+    The other issuer would be answered for, and the session would go on.
+    """
+    if call.body.iss is not None or sid is None or issuer.own or parts.kept is None:
+        return
+    if tag_and_start(sid) is not None and parts.kept.issuer.iss in call.caller.issuers:
+        raise InvalidRequest(f"iss is needed: {name} has the form of a session kept here")
 
 
 def refuse_bound(call: Call[Any]) -> None:

@@ -10,17 +10,26 @@ from types import MappingProxyType
 from typing import Any, Final, Generic, TypeVar
 
 import msgspec
+import structlog
 from aiohttp import ClientError, web
 from aiohttp.http import HttpProcessingError
 
 from service.api.errors import NO_STORE
 from service.api.parts import Parts
 from service.callers import Caller, Credentials, certificate_names
-from service.errors import InvalidRequest, RequestTooLarge, RequestTooSlow, UnsupportedMediaType
+from service.errors import (
+    InvalidRequest,
+    RequestTooLarge,
+    RequestTooSlow,
+    Unconfirmed,
+    UnsupportedMediaType,
+)
 
 BODY_LIMIT: Final = 65536
 BATCH_LIMIT: Final = 17 * 1024 * 1024
 BODY_SECONDS: Final = 10.0
+
+_audit = structlog.get_logger("audit")
 
 _FORM: Final = "application/x-www-form-urlencoded"
 _JSON: Final = "application/json"
@@ -28,6 +37,11 @@ _MEDIA: Final = frozenset({_FORM, _JSON})
 _MOST_FIELDS: Final = 64
 _WHITE_SPACE: Final = b" \t\n\r"
 _BROKEN_PERCENT: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+
+_NAMED: Final = (
+    "iss", "sub", "sid", "client_id", "jti", "kid", "exp", "before", "until", "except_sid", "reason",
+)  # fmt: skip
+"""Members of bodies that say what is changed; none is a secret."""
 
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -110,7 +124,25 @@ class Endpoint(Generic[Body]):
         else:
             caller = self._authenticated(parts, request, None)
             body = converted(name_values(request.rel_url.raw_query_string.encode()), self.body)
-        return await self.handle(parts, Call(caller, body, request.remote or "", path))
+        call = Call(caller, body, request.remote or "", path)
+        try:
+            return await self.handle(parts, call)
+        except Unconfirmed as error:
+            self._audit_unconfirmed(call, error)
+            raise
+
+    def _audit_unconfirmed(self, call: Call[Body], error: Unconfirmed) -> None:
+        """Say that a change which is answered 503 was made, or may have been."""
+        named = {name: value for name in _NAMED if (value := getattr(call.body, name, None)) is not None}
+        made = "unknown" if error.reply is None else "not confirmed"
+        _audit.warning(
+            "change_unconfirmed",
+            endpoint=self.path,
+            caller=call.caller.name,
+            peer=call.peer,
+            made=made,
+            **{**named, **call.path, **error.about},
+        )
 
     def _authenticated(self, parts: Parts, request: web.Request, fields: Fields | None) -> Caller:
         if self.scope:

@@ -7,7 +7,7 @@ import structlog
 
 from service.api.parts import Kept, Parts
 from service.callers import Caller
-from service.errors import AccessDenied
+from service.errors import AccessDenied, Unconfirmed
 from service.models import Claims, Session, Verdict
 from service.rules import cut_off
 
@@ -78,6 +78,11 @@ async def revoke(parts: Parts, kept: Kept, token: str, caller: Caller, peer: str
         raise AccessDenied("this caller may not revoke tokens of that issuer")
     if caller.client_id not in {"", shown.client_id}:
         raise AccessDenied("this caller may revoke its own client's tokens only")
-    if await kept.sessions.end(shown.sid):
+    try:
+        ended = await kept.sessions.end(shown.sid)
+    except Unconfirmed as error:
+        error.about = {"sid": shown.sid, "client_id": shown.client_id}
+        raise
+    if ended:
         parts.metrics.sessions.labels("ended").inc()
         _audit.info("session_ended", caller=caller.name, peer=peer, sid=shown.sid, client_id=shown.client_id)

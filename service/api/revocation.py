@@ -9,7 +9,7 @@ from service.api import refresh_tokens
 from service.api.endpoint import Call, Endpoint
 from service.api.fields import NumericDate, Text, milliseconds
 from service.api.parts import Parts
-from service.errors import AccessDenied, InvalidRequest, InvalidToken, UnsupportedTokenType
+from service.errors import AccessDenied, InvalidRequest, InvalidToken, Unconfirmed, UnsupportedTokenType
 from service.models import Claims, Issuer
 from service.rules import latest_exp
 from service.tokens.refresh import looks_like
@@ -69,7 +69,11 @@ async def _revoke_jti(parts: Parts, call: Call[Revoke], jti: str) -> None:
 
 async def _store(parts: Parts, call: Call[Revoke], issuer: Issuer, claims: Claims) -> None:
     assert claims.jti is not None  # noqa: S101  # both callers have looked
-    at = await parts.store.revocations.revoke_token(issuer, claims.jti, claims.exp)
+    try:
+        at = await parts.store.revocations.revoke_token(issuer, claims.jti, claims.exp)
+    except Unconfirmed as error:
+        error.about = {"iss": issuer.iss, "jti": claims.jti, "sub": claims.sub, "exp": claims.exp}
+        raise
     _audit.info(
         "token_revoked",
         caller=call.caller.name,

@@ -12,11 +12,12 @@ from service.api.fields import NumericDate, Text
 from service.api.parts import Kept, Parts
 from service.callers import Caller
 from service.errors import AccessDenied, InvalidRequest, StoreRefused
-from service.models import Session
-from service.rules import OWN_MARGIN_MS
+from service.models import Claims, Session
+from service.rules import compared_widely
 from service.store.coalescing import Found
 from service.store.keys import TokenKeys
 from service.store.sessions import Refusal
+from service.tokens.private_keys import SigningKey
 
 _audit = structlog.get_logger("audit")
 
@@ -109,7 +110,8 @@ async def begin(parts: Parts, call: Call[Login]) -> Tokens:
     audiences = [asked.aud] if isinstance(asked.aud, str) else asked.aud or []
     if not set(audiences) <= kept.audiences:
         raise InvalidRequest("aud names an audience that is not configured")
-    await _refuse_if_covered_at_once(parts, kept, client_id)
+    now = await _now_if_not_covered_at_once(parts, kept, asked.sub, client_id)
+    key = kept.minter.signer(now)
     started = await kept.sessions.start(
         asked.sub,
         client_id,
@@ -120,11 +122,12 @@ async def begin(parts: Parts, call: Call[Login]) -> Tokens:
         device=asked.device or "",
         ip=asked.ip or "",
         user_agent=asked.user_agent or "",
+        now=now,
     )
     if started is None:
         raise AccessDenied("the user is blocked")
     session = started.session
-    given = await tokens(kept, session, started.now, session.scope, refreshable=True)
+    given = await tokens(kept, session, started.now, session.scope, key, refreshable=True)
     parts.metrics.sessions.labels("begun").inc()
     parts.metrics.sessions.labels("displaced").inc(started.displaced)
     _audit.info(
@@ -139,9 +142,11 @@ async def begin(parts: Parts, call: Call[Login]) -> Tokens:
     return given
 
 
-async def tokens(kept: Kept, session: Session, now: int, scope: str, *, refreshable: bool) -> Tokens:
+async def tokens(
+    kept: Kept, session: Session, now: int, scope: str, key: SigningKey, *, refreshable: bool
+) -> Tokens:
     """What a session gives at ``now`` (ms by Redis)."""
-    access, seconds = await kept.minter.mint(session, now, scope)
+    access, seconds = await kept.minter.mint(session, now, scope, key)
     refresh = None
     if refreshable:
         refresh = kept.refresh_tokens.make(session.sid, session.generation, session.client_id)
@@ -165,8 +170,7 @@ async def listing(parts: Parts, call: Call[Listing]) -> Page:
         (None, None, None, None, parts.store.keys.issuer_cutoff(kept.issuer), None)
     )
     page = await kept.sessions.of_user(asked.sub, after=after, limit=asked.limit, now=found.now)
-    cutoff = max(found.standing.loss, found.standing.issuer.at if found.standing.issuer else 0)
-    live = [each for each in page.sessions if each.start - OWN_MARGIN_MS > cutoff]
+    live = [each for each in page.sessions if not covers(found, each.start)]
     if call.caller.client_id:
         live = [each for each in live if each.client_id == call.caller.client_id]
     live = await _without_revoked_clients(parts, kept, live)
@@ -182,11 +186,8 @@ async def _without_revoked_clients(parts: Parts, kept: Kept, sessions: list[Sess
     found = await parts.store.lookups.find_all(
         [(None, None, None, keys.client_cutoff(kept.issuer, client), None, None) for client in clients]
     )
-    cutoffs = {
-        client: each.standing.client.at if each.standing.client else 0
-        for client, each in zip(clients, found, strict=True)
-    }
-    return [each for each in sessions if each.start - OWN_MARGIN_MS > cutoffs[each.client_id]]
+    by_client = dict(zip(clients, found, strict=True))
+    return [each for each in sessions if not covers(by_client[each.client_id], each.start)]
 
 
 async def end(parts: Parts, call: Call[End]) -> None:
@@ -211,8 +212,10 @@ async def elevate(parts: Parts, call: Call[Elevation]) -> Tokens:
     if session is None:
         raise AccessDenied("there is no such session")
     _client(call.caller, session.client_id)
-    if await covered(parts, kept, session.client_id, session.start):
+    found = await parts.store.lookups.find(wide(parts, kept, session.client_id))
+    if covers(found, session.start):
         raise AccessDenied("the session has ended")
+    key = kept.minter.signer(found.now)
     amr = session.amr if asked.amr is None else asked.amr
     elevated = await kept.sessions.elevate(sid, amr, session.acr if asked.acr is None else asked.acr)
     if isinstance(elevated, Refusal):
@@ -226,19 +229,20 @@ async def elevate(parts: Parts, call: Call[Elevation]) -> Tokens:
         amr=asked.amr,
         acr=asked.acr,
     )
-    return await tokens(kept, elevated.session, elevated.now, session.scope, refreshable=False)
+    return await tokens(kept, elevated.session, elevated.now, session.scope, key, refreshable=False)
 
 
-async def covered(parts: Parts, kept: Kept, client_id: str, start: int) -> bool:
-    """Whether a client, issuer or loss cutoff covers a session, as the primary says now."""
-    return covers(await parts.store.lookups.find(wide(parts, kept, client_id)), start)
+async def _now_if_not_covered_at_once(parts: Parts, kept: Kept, sub: str, client_id: str) -> int:
+    """The present by the server that keeps the user (ms).
 
-
-async def _refuse_if_covered_at_once(parts: Parts, kept: Kept, client_id: str) -> None:
-    """Begin nothing that would be dead, and end no older session for it."""
-    found = await parts.store.lookups.find(wide(parts, kept, client_id))
+    Raises:
+        StoreRefused: a session that began now would be dead; none begins, and none ends for it.
+    """
+    keys = parts.store.keys
+    found = await parts.store.lookups.find(keys.of_token(Claims(sub=sub, client_id=client_id), kept.issuer))
     if covers(found, found.now):
         raise StoreRefused("everything was revoked a moment ago; log in again in two seconds")
+    return found.now
 
 
 def wide(parts: Parts, kept: Kept, client_id: str) -> TokenKeys:
@@ -253,7 +257,7 @@ def covers(found: Found, start: int) -> bool:
     for mark in (standing.client, standing.issuer):
         if mark is not None and mark.at > cutoff:
             cutoff = mark.at
-    return start - OWN_MARGIN_MS <= cutoff
+    return compared_widely(start, found.now) <= cutoff
 
 
 def _kept(parts: Parts, caller: Caller) -> Kept:

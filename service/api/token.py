@@ -1,6 +1,5 @@
 """``POST /token`` (RFC 6749 §6): a refresh token gives an access token and its successor."""
 
-import asyncio
 from collections.abc import Awaitable
 from typing import Annotated, Final
 
@@ -12,9 +11,8 @@ from service.api.parts import Kept, Parts
 from service.api.sessions import Tokens, covers, tokens, wide
 from service.callers import Caller
 from service.errors import InvalidClient, InvalidGrant, InvalidRequest, InvalidScope, UnsupportedGrantType
-from service.store.coalescing import Found
 from service.store.keys import tag_and_start
-from service.store.sessions import Refusal
+from service.store.sessions import Refreshed, Refusal, ReuseUnconfirmed
 from service.tokens.refresh import RefreshToken
 
 PATH: Final = "/token"
@@ -73,18 +71,22 @@ def _check_client(parts: Parts, caller: Caller, asked: TokenRequest, shown: Refr
 async def _refresh(
     parts: Parts, kept: Kept, call: Call[TokenRequest], shown: RefreshToken, scopes: list[str]
 ) -> Tokens:
+    """Refresh; all that can refuse has agreed before the script uses up the token."""
     place = tag_and_start(shown.sid)
     start = place[1] if place else 0
-    asked = parts.store.lookups.find_shared(wide(parts, kept, shown.client_id))
+    # no refresh is cancelled but with all others that share the lookup
+    found = await parts.store.lookups.find_shared(wide(parts, kept, shown.client_id))
+    key = kept.minter.signer(found.now)
+    refreshed: Refreshed | Refusal
     try:
-        refreshed = await kept.sessions.refresh(shown.sid, shown.generation, scopes)
-    except BaseException:
-        asked.add_done_callback(_seen)
+        refreshed = (
+            Refusal.REVOKED
+            if covers(found, start)
+            else await kept.sessions.refresh(shown.sid, shown.generation, scopes)
+        )
+    except ReuseUnconfirmed as error:
+        await _refused(parts, call, shown, error.refusal)
         raise
-    found = asked.result() if asked.done() else await asked  # no refresh is cancelled but with all others
-    ended = covers(found, start)
-    if ended and (refreshed is Refusal.SCOPE or not isinstance(refreshed, Refusal)):
-        refreshed = Refusal.REVOKED
     if isinstance(refreshed, Refusal):
         await _refused(parts, call, shown, refreshed)
         raise InvalidScope(_NO_SCOPE) if refreshed is Refusal.SCOPE else InvalidGrant(_NO_GRANT)
@@ -93,13 +95,7 @@ async def _refresh(
     if refreshed.repeated:
         _audit.info("refresh_repeated", peer=call.peer, sid=session.sid, client_id=session.client_id)
     scope = " ".join(scopes) or session.scope
-    return await tokens(kept, session, refreshed.now, scope, refreshable=True)
-
-
-def _seen(asked: asyncio.Future[Found]) -> None:
-    """Take note of a failure that nobody waits for any more."""
-    if not asked.cancelled():
-        asked.exception()
+    return await tokens(kept, session, refreshed.now, scope, key, refreshable=True)
 
 
 async def _refused(parts: Parts, call: Call[TokenRequest], shown: RefreshToken, why: Refusal) -> None:

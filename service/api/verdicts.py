@@ -11,7 +11,7 @@ from service.callers import Caller
 from service.errors import InvalidToken, StoreUnavailable
 from service.metrics import Metrics
 from service.models import Claims, Issuer, Standing, Verdict
-from service.rules import bounds, judge
+from service.rules import begins_too_far_ahead, bounds, judge
 from service.store.coalescing import Found
 from service.store.keys import TokenKeys, tag_and_start, user_tag
 from service.store.store import Store
@@ -128,6 +128,8 @@ class Verdicts:
             if session is None or session[0] != user_tag(issuer.iss, claims.sub or ""):
                 return Verdict.SESSION_MALFORMED
             start = session[1]
+            if begins_too_far_ahead(start, found.now):
+                return Verdict.ISSUED_IN_FUTURE
         return judge(
             claims, issuer, found.standing, store_now=found.now, own_now=own_now, session_start=start
         )

@@ -61,14 +61,28 @@ class Written(msgspec.Struct, frozen=True, gc=False):
 class Acknowledged:
     """Keeps what was written until it expires, within a limit."""
 
-    def __init__(self, metrics: Metrics, part: Callable[[str], int], *, limit: int = LIMIT) -> None:
-        """Keep nothing yet; ``part`` says of which data set a key is part."""
+    def __init__(
+        self,
+        metrics: Metrics,
+        part: Callable[[str], int],
+        *,
+        now: Callable[[], int],
+        limit: int = LIMIT,
+    ) -> None:
+        """Keep nothing yet.
+
+        Args:
+            metrics: Where to count.
+            part: Says of which data set a key is part.
+            now: The present by the store (ms). Entries don't say it: callers choose some of their dates.
+            limit: The most that is kept.
+        """
         self._metrics = metrics
         self._part: Final = part
         self._limit: Final = limit
         self._entries: dict[str, Written] = {}
         self._by_part: dict[int, dict[str, None]] = {}
-        self._latest = 0
+        self._now: Final = now
         self._swept = 0
         self._told = -_SWEEP_MS
 
@@ -90,7 +104,6 @@ class Acknowledged:
             )
         self._entries[identity] = written
         self._by_part.setdefault(self._part(written.keys[0]), {})[identity] = None
-        self._latest = max(self._latest, written.at)
         if len(self._entries) > self._limit:
             self._make_room()
         self._metrics.remembered_revocations.set(len(self._entries))
@@ -99,7 +112,8 @@ class Acknowledged:
         """Give up what an operator has lifted: keys, each with ``rv:seq`` of the lift."""
         latest: dict[str, int] = {}
         for seq, key in lifted:
-            latest[key] = max(seq, latest.get(key, 0))
+            if seq:  # else the id of a request that took something back
+                latest[key] = max(seq, latest.get(key, 0))
         if not latest:
             return
         for identity, written in list(self._entries.items()):
@@ -114,8 +128,8 @@ class Acknowledged:
             del self._by_part[part]
 
     def _make_room(self) -> None:
-        """Let go what has expired, or else the oldest. The present is at least the latest time noted."""
-        now = self._latest
+        """Let go what has expired, or else the oldest."""
+        now = self._now()
         if now - self._swept >= _SWEEP_MS:
             self._swept = now
             for identity in [each for each, written in self._entries.items() if written.until <= now]:

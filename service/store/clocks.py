@@ -15,11 +15,15 @@ class Clocks:
         now: The service's clock, in seconds UTC.
         ahead: How many seconds it was ahead of the store's at the last comparison; 0.0 where that
             lies within the round trip.
+        latest: The latest time (ms) that any server of the store has shown, of those that counted.
     """
 
-    def __init__(self, now: Callable[[], float] = time.time) -> None:
+    def __init__(self, now: Callable[[], float] = time.time, whole: "Clocks | None" = None) -> None:
+        """``whole`` has the latest time of all servers, of which this compares one."""
         self.now: Final = now
         self.ahead = 0.0
+        self.latest = 0
+        self._whole = whole
 
     def compare(self, store_ms: int, sent: float, received: float) -> str | None:
         """Take in one reading; returns why no verdict can rest on it, None where one can.
@@ -36,7 +40,15 @@ class Clocks:
             self.ahead = received - store
         else:
             self.ahead = 0.0
+            self._take(store_ms)
             return None
         if abs(self.ahead) > NO_VERDICT_S:
             return f"the clocks of the service and the store are {abs(self.ahead):.0f} seconds apart"
+        self._take(store_ms)
         return None
+
+    def _take(self, store_ms: int) -> None:
+        if store_ms > self.latest:
+            self.latest = store_ms
+            if self._whole is not None:
+                self._whole.latest = max(self._whole.latest, store_ms)

@@ -18,6 +18,7 @@ from service.store.addresses import Access, Place, info
 from service.store.connection import Command, ConnectionLost, Refused, Replies, TooFewReplicas, Wire
 from service.store.keys import SLOTS, slot_of
 from service.store.lines import Confirmation, Line
+from service.store.servers import retrieve
 
 _log = structlog.get_logger("store")
 
@@ -126,6 +127,21 @@ class Cluster:
         """As :meth:`service.store.servers.Servers.read`."""
         return await self._ask(slot_of(key), commands, changing=False)
 
+    def change_unconfirmed(self, key: str, *command: Any) -> "asyncio.Future[Replies]":
+        """As :meth:`service.store.servers.Servers.change_unconfirmed`."""
+
+        async def send() -> Replies:
+            try:
+                return await self._ask(slot_of(key), [command], changing=False)
+            except Refused as error:
+                return [error]
+
+        sent: asyncio.Task[Any] = asyncio.get_running_loop().create_task(send())
+        self._tasks.add(sent)
+        sent.add_done_callback(self._tasks.discard)
+        sent.add_done_callback(retrieve)
+        return sent
+
     async def each(self, commands: Sequence[Command]) -> list[tuple[Sequence[int], Replies]]:
         """As :meth:`service.store.servers.Servers.each`."""
         if not self.nodes:
@@ -228,6 +244,10 @@ class Cluster:
             if not asking:
                 return await line.ask(commands)
             return (await line.ask([each for command in commands for each in (("ASKING",), command)]))[1::2]
+        except TooFewReplicas as error:
+            if asking:
+                raise TooFewReplicas(str(error), error.replies[1::2]) from error
+            raise
         except (ConnectionLost, StoreUnavailable, TimeoutError):
             self.learn_soon()
             raise

@@ -27,7 +27,15 @@ class ConnectionLost(Exception):
 
 
 class TooFewReplicas(Exception):
-    """A change stands on the primary, but too few replicas have said that they have it."""
+    """A change stands on the primary, but too few replicas have said that they have it.
+
+    Attributes:
+        replies: What the primary answered to the commands.
+    """
+
+    def __init__(self, text: str, replies: Replies) -> None:
+        super().__init__(text)
+        self.replies: Final = replies
 
 
 class Refused(Exception):

@@ -238,7 +238,9 @@ class FanOut:
     def _lookups_at(self, node: Node) -> _AtNode:
         found = self._at.get(node)
         if found is None:
-            found = self._at[node] = _AtNode(node, self._slots, self._metrics, Clocks(self._clocks.now))
+            found = self._at[node] = _AtNode(
+                node, self._slots, self._metrics, Clocks(self._clocks.now, self._clocks)
+            )
             found.open()
         return found
 

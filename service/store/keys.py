@@ -10,6 +10,8 @@
     As above, for sessions kept here.
 ``rv:{<u>}:session:<sid>``
     One session kept here (:mod:`service.store.sessions`); until it ends or has been idle too long.
+``rv:{<u>}:session:<sid>:<generation>``
+    Empty: that refresh token was used, and the use is not confirmed; gone once it is, or with the session.
 ``rv:{<u>}:sessions``
     Sorted set of the user's ``sid`` by their latest end, ms; until the last of them has ended.
 ``rv:keys:<issuer>``
@@ -21,7 +23,8 @@
 ``rv:settings``
     JSON of :class:`service.store.issuers.Record` by issuer name; never expires.
 ``rv:lifted``
-    Sorted set by ms of the cutoffs that were lifted of late, each ``rv:seq`` and key; an hour.
+    Sorted set by ms of the cutoffs that were lifted of late, each ``rv:seq`` and key; an hour. Also what was
+    taken back in the last minute, each 0, the id of the request and its result.
 ``rv:refills``
     Hash, a process that puts back what it knows to the id of that and ms; a day after the last.
 ``rv:seq``, ``rv:seq:<instance>``
@@ -201,10 +204,22 @@ class Keys(DataKeys):
     def session(self, tag: str, sid: str) -> str:
         return f"{self._prefix}:{{{tag}}}:session:{sid}"
 
-    def of_session(self, tag: str, sid: str) -> tuple[str, str, str, str]:
-        """What a refresh reads and writes: the session, its cutoff, the user and the user's sessions."""
+    def of_refresh(self, tag: str, sid: str, generation: int) -> tuple[str, str, str, str, str]:
+        """What a refresh reads and writes.
+
+        Returns:
+            The session, its cutoff, the user, the user's sessions, and the mark of a use of this generation
+            that is not confirmed.
+        """
         user = f"{self._prefix}:{{{tag}}}:"
-        return f"{user}session:{sid}", f"{user}session-cutoff:{sid}", f"{user}user", f"{user}sessions"
+        session = f"{user}session:{sid}"
+        return (
+            session,
+            f"{user}session-cutoff:{sid}",
+            f"{user}user",
+            f"{user}sessions",
+            f"{session}:{generation}",
+        )
 
     def user_of(self, issuer: Issuer, sub: str) -> str:
         return self.user(user_tag(issuer.iss, sub))

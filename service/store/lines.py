@@ -217,7 +217,7 @@ class Line:
             if future.done():
                 continue
             if complaint and not any(isinstance(each, Exception) for each in said):
-                future.set_exception(TooFewReplicas(complaint))
+                future.set_exception(TooFewReplicas(complaint, said))
             else:
                 future.set_result(said)
 

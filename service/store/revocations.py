@@ -2,14 +2,14 @@
 
 import asyncio
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from service.errors import InvalidRequest, StoreRefused, StoreUnavailable
 from service.metrics import Metrics
 from service.models import Issuer, Mark, Number
-from service.rules import FOREVER_MS, cutoff_kept_for, jti_kept_for, jti_kept_until
+from service.rules import FOREVER_MS, START_AHEAD_MS, cutoff_kept_for, jti_kept_for, jti_kept_until
 from service.store.acknowledged import Acknowledged, Written
 from service.store.epoch import Known, Stands, new_id
 from service.store.keys import Keys, tag_and_start, user_tag
@@ -44,12 +44,22 @@ class Remembered:
 class Revocations:
     """Writes; each raises ``StoreUnavailable`` where it may not have been stored. Repeating is safe."""
 
-    def __init__(self, scripts: Scripts, keys: Keys, issuers: Mapping[str, Issuer], metrics: Metrics) -> None:
+    def __init__(
+        self,
+        scripts: Scripts,
+        keys: Keys,
+        issuers: Mapping[str, Issuer],
+        metrics: Metrics,
+        *,
+        latest: Callable[[], int] = int,
+    ) -> None:
+        """``latest`` gives the latest time (ms) that any server of the store has shown."""
         self._scripts = scripts
         self._keys = keys
         self._issuers = {issuer.name: issuer for issuer in issuers.values()}
         self._metrics = metrics
-        self.acknowledged: Final = Acknowledged(metrics, keys.part)
+        self._latest: Final = latest
+        self.acknowledged: Final = Acknowledged(metrics, keys.part, now=latest)
         self._process: Final = new_id()
         self._part_of_user = functools.lru_cache(maxsize=65536)(lambda tag: keys.part(keys.user(tag)))
         self.remembered: Final = Remembered({}, {issuer: {} for issuer in self._issuers})
@@ -91,11 +101,20 @@ class Revocations:
     async def revoke_client(self, issuer: Issuer, client: str, *, before: int | None, reason: str) -> int:
         """As :meth:`revoke_user`, for a client."""
         keys = (self._keys.client_cutoff(issuer, client),)
-        return await self._cut_off("client", issuer, keys, before, reason)
+        return await self._cut_off("client", issuer, keys, before, reason, start=self._latest_start(issuer))
 
     async def revoke_issuer(self, issuer: Issuer, *, before: int | None, reason: str) -> int:
         """As :meth:`revoke_user`, for everything that an issuer made."""
-        return await self._cut_off("issuer", issuer, (self._keys.issuer_cutoff(issuer),), before, reason)
+        keys = (self._keys.issuer_cutoff(issuer),)
+        return await self._cut_off("issuer", issuer, keys, before, reason, start=self._latest_start(issuer))
+
+    def _latest_start(self, issuer: Issuer) -> int:
+        """The latest start (ms) that a session kept here may have, as far as this process can tell.
+
+        A session begun on a server whose clock was ahead must not escape a cutoff dated by the one that has
+        taken its place.
+        """
+        return self._latest() if issuer.own else 0
 
     def session_ended(self, issuer: Issuer, sid: str, at: int) -> None:
         """Remember the end (ms) of a session kept here, which other scripts bring about."""
@@ -113,7 +132,8 @@ class Revocations:
 
     async def forget_key(self, issuer: Issuer, kid: str) -> bool:
         """Take back the revocation of a key; False where there was none."""
-        [stood] = await self._run("forget", "forget_key", [self._keys.revoked_keys(issuer)], (kid,))
+        key = self._keys.revoked_keys(issuer)
+        [stood] = await self._run("forget", "forget_key", [key, self._keys.beside(key).lifted], (kid,))
         self.remembered.changes += 1
         self.remembered.keys[issuer.name].pop(kid, None)
         return bool(stood)
@@ -141,7 +161,7 @@ class Revocations:
         [stood] = await self._run(
             "unblock",
             "unblock_user",
-            self._block_keys(tag),
+            (*self._block_keys(tag), self._keys.beside(self._keys.user(tag)).lifted),
             (cutoff_kept_for(issuer), tag),
         )
         self.remembered.changes += 1
@@ -249,8 +269,12 @@ class Revocations:
     ) -> int:
         _refuse_where_in_conflict(issuer)
         keep = cutoff_kept_for(issuer)
-        script, last = ("revoke_user", spared) if kind == "user" else ("move_cutoff", start)
-        args = ("" if before is None else before, keep, reason, AHEAD_MS, last)
+        script: str
+        last: tuple[object, ...]
+        script, last = (
+            ("revoke_user", (spared,)) if kind == "user" else ("move_cutoff", (start, START_AHEAD_MS))
+        )
+        args = ("" if before is None else before, keep, reason, AHEAD_MS, *last)
         stands, at = await self._run(kind, script, keys, args)
         seq = self._scripts.seq(keys[0])
         self.acknowledged.note(Written(script, keys, at, at + keep, reason, spared, seq))

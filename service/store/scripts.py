@@ -6,10 +6,10 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
-from service.errors import StoreUnavailable
+from service.errors import StoreUnavailable, Unconfirmed
 from service.metrics import Metrics
-from service.store.connection import FAILURES, ConnectionLost, Refused, told
-from service.store.epoch import DataSet, Known
+from service.store.connection import FAILURES, ConnectionLost, Refused, TooFewReplicas, fence, told
+from service.store.epoch import DataSet, Known, new_id
 from service.store.keys import Tail
 from service.store.servers import Servers
 
@@ -26,10 +26,10 @@ TEXTS: Final = {
     "move_cutoff": _load("move_cutoff"),
     "revoke_user": _load("user", "revoke_user"),
     "block_user": _load("user", "block_user"),
-    "unblock_user": _load("user", "unblock_user"),
+    "unblock_user": _load("taking_back", "user", "unblock_user"),
     "revoke_key": _load("revoke_key"),
-    "forget_key": _load("forget_key"),
-    "lift_cutoff": _load("user", "lift_cutoff"),
+    "forget_key": _load("taking_back", "forget_key"),
+    "lift_cutoff": _load("taking_back", "user", "lift_cutoff"),
     "set_epoch": _load("set_epoch"),
     "set_settings": _load("set_settings"),
     "refill": _load("refill"),
@@ -37,7 +37,12 @@ TEXTS: Final = {
     "refresh_session": _load("user", "session", "refresh_session"),
     "elevate_session": _load("user", "session", "elevate_session"),
     "end_session": _load("user", "session", "end_session"),
+    "trim_sessions": _load("user", "session", "trim_sessions"),
 }
+TAKING_BACK: Final = frozenset({"unblock_user", "forget_key", "lift_cutoff"})
+"""Scripts that undo a revocation. Run twice, one of them would undo what was revoked in between; so each
+request has an id, by which the script finds that it was carried out before."""
+
 PUT_BACK: Final = {
     "revoke_token": "put_back_token",
     "move_cutoff": "put_back_cutoff",
@@ -93,12 +98,13 @@ class Scripts:
             StoreRefused: likewise, and the server is no primary.
         """
         for _ in range(2):
+            given = [*args, new_id()] if name in TAKING_BACK else args
             try:
-                said, whole = await self.call(name, keys, args)
+                said, whole = await self.call(name, keys, given)
             except StoreUnavailable as error:
                 if not isinstance(error.__cause__, ConnectionLost):
                     raise
-                said, whole = await self.call(name, keys, args)
+                said, whole = await self.call(name, keys, given)
             if whole:
                 return said
             await self._data_of(keys[0]).settle()
@@ -131,6 +137,25 @@ class Scripts:
         """Run a script, whatever data set it meets; what it returns, whole."""
         return self._execute(name, keys, self._data_of(keys[0]).tail, args, self.seq(keys[0]))
 
+    async def call_unconfirmed(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> list[Any]:
+        """Run a script that may be repeated, without the replicas: for a change that may be lost again.
+
+        Returns:
+            What it returns, whole.
+
+        Raises:
+            StoreUnavailable: it may or may not have been carried out.
+        """
+        tail, known = self._data_of(keys[0]).tail, self.seq(keys[0])
+        call = (len(keys) + len(tail), *keys, tail.seq, tail.share, tail.epoch, *args, known)
+        async with fence():
+            [reply] = await self._servers.change_unconfirmed(keys[0], "EVALSHA", _DIGESTS[name], *call)
+            if isinstance(reply, Exception) and Refused(str(reply)).code == "NOSCRIPT":
+                [reply] = await self._servers.change_unconfirmed(keys[0], "EVAL", TEXTS[name], *call)
+            if isinstance(reply, Exception):
+                raise Refused(str(reply))
+        return list(reply)
+
     async def _execute(
         self, name: str, keys: Sequence[str], tail: Tail, args: Sequence[Any], known: int
     ) -> list[Any]:
@@ -148,10 +173,21 @@ class Scripts:
         except FAILURES as error:
             if isinstance(error, Refused) and error.code == "READONLY":
                 self._servers.hang_up()
-            raise StoreUnavailable(told(error)) from error
+            raise _failure(error) from error
         finally:
             observe(time.perf_counter() - began)
         return reply
+
+
+def _failure(error: Exception) -> StoreUnavailable:
+    """What a failed change is to those who asked for it."""
+    if isinstance(error, TooFewReplicas):
+        [reply] = error.replies
+        counted = bool(reply) and isinstance(reply[-1], list)
+        return Unconfirmed(told(error), reply[:-1] if counted else reply)
+    if isinstance(error, Refused):
+        return StoreUnavailable(told(error))
+    return Unconfirmed(told(error))
 
 
 def _noted(data: DataSet, before: Known | None, reply: list[Any]) -> tuple[list[Any], bool]:

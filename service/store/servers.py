@@ -14,11 +14,23 @@ from service.store.lines import Confirmation, Line
 _log = structlog.get_logger("store")
 
 
+def retrieve(done: "asyncio.Future[Any]") -> None:
+    """Take note of a failure that maybe nobody waits for."""
+    if not done.cancelled():
+        done.exception()
+
+
 class Servers(Protocol):
     """Every method raises as :meth:`service.store.lines.Line.execute` does."""
 
     def change(self, key: str, *command: Any) -> Awaitable[Any]:
         """Send a command that changes what lies in the slot of a key, to where it is confirmed."""
+
+    def change_unconfirmed(self, key: str, *command: Any) -> "asyncio.Future[Replies]":
+        """Send a command as :meth:`change`, without the replicas: for a change that may be lost again.
+
+        A refusal stands in the reply as a value. Nobody has to wait for it.
+        """
 
     async def change_all(self, commands: Mapping[str, Command]) -> Replies:
         """As :meth:`change`, many commands by their keys; refusals stand among the replies as values."""
@@ -62,6 +74,15 @@ class Primary:
 
     def change(self, key: str, *command: Any) -> Awaitable[Any]:  # noqa: ARG002  # it lies here, as all do
         return self._changes.execute(*command)
+
+    def change_unconfirmed(
+        self,
+        key: str,  # noqa: ARG002  # likewise
+        *command: Any,
+    ) -> "asyncio.Future[Replies]":
+        sent = self._reads.ask([command])
+        sent.add_done_callback(retrieve)
+        return sent
 
     async def change_all(self, commands: Mapping[str, Command]) -> Replies:
         return await self._changes.ask(list(commands.values()))

@@ -68,6 +68,8 @@ class Store:
         self.issuers: Final = issuers
         self._metrics = metrics
         self._policy: Final = policy
+        self._patience: Final = 2 * timeout
+        self._sessions: list[Sessions] = []
         self._wait_replicas = wait_replicas
         self._wait_fsync = wait_fsync
         self._tasks: set[asyncio.Task[None]] = set()
@@ -98,7 +100,9 @@ class Store:
                 functools.partial(self._data, self.keys.tail(self.instance), 0, Losses(metrics)),
             )
         self.scripts: Final = Scripts(self._servers, metrics, self._sets.of)
-        self.revocations: Final = Revocations(self.scripts, self.keys, issuers, metrics)
+        self.revocations: Final = Revocations(
+            self.scripts, self.keys, issuers, metrics, latest=lambda: self.clocks.latest
+        )
         self.issuer_records: Final = IssuerRecords(self._servers, self.scripts, self.keys, issuers.values())
         self.lookups: Lookups | FanOut
         self.watch: Watch
@@ -152,6 +156,8 @@ class Store:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        for sessions in self._sessions:
+            await sessions.close()
         await self._sets.close()
         if hasattr(self, "lookups"):
             await self.lookups.close()
@@ -159,9 +165,17 @@ class Store:
 
     def sessions(self, issuer: Issuer, lifetimes: Lifetimes) -> Sessions:
         """The sessions of the issuer whose sessions are kept here."""
-        return Sessions(
-            self.scripts, self._servers, self.keys, issuer, lifetimes, revocations=self.revocations
+        sessions = Sessions(
+            self.scripts,
+            self._servers,
+            self.keys,
+            issuer,
+            lifetimes,
+            revocations=self.revocations,
+            patience=self._patience,
         )
+        self._sessions.append(sessions)
+        return sessions
 
     def renaming(self, old: str, new: str) -> Renaming:
         """What gives an issuer another name."""

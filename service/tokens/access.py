@@ -59,8 +59,26 @@ class Minter:
         self._revoked = revoked
         self._unsigned: list[tuple[SigningKey, str, asyncio.Future[str]]] = []
 
-    async def mint(self, session: Session, now: int, scope: str) -> tuple[str, int]:
+    def signer(self, now: int) -> SigningKey:
+        """The key that signs at ``now`` (ms by Redis).
+
+        It is asked for before anything is changed, so that nothing is changed where there is none.
+
+        Raises:
+            KeysUnavailable: there is no key to sign with.
+        """
+        return self._keys.signer(now // 1000, self._revoked())
+
+    async def mint(
+        self, session: Session, now: int, scope: str, key: SigningKey | None = None
+    ) -> tuple[str, int]:
         """An access token dated ``now`` (ms by Redis); it never outlives its session.
+
+        Args:
+            session: For which it is.
+            now: The present by Redis, ms.
+            scope: Of the token.
+            key: What :meth:`signer` has given; None: it is asked now.
 
         Returns:
             The token, and the seconds until it expires.
@@ -85,7 +103,8 @@ class Minter:
             session.acr,
             session.amr,
         )
-        key = self._keys.signer(issued, self._revoked())
+        if key is None:
+            key = self.signer(now)
         return await self._signed(key, key.unsigned(claims)), expires - issued
 
     def _signed(self, key: SigningKey, unsigned: str) -> asyncio.Future[str]:

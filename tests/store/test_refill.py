@@ -118,7 +118,7 @@ async def test_a_store_whose_clock_is_behind_gets_the_times_that_were_acknowledg
 
 
 def test_of_several_data_sets_each_gets_its_own():
-    kept = Acknowledged(Metrics(CollectorRegistry()), int, limit=3)
+    kept = Acknowledged(Metrics(CollectorRegistry()), int, now=int, limit=3)
     for key in ("1", "2", "1", "3", "4"):
         kept.note(written(key))
     assert {part: [each.keys[0] for each in kept.entries(part)] for part in range(5)} == {
@@ -216,7 +216,7 @@ def written(key, at=1000, until=100_000, **more):
 
 def test_the_oldest_go_first_once_there_is_no_room_and_that_is_said():
     metrics = Metrics(CollectorRegistry())
-    kept = Acknowledged(metrics, Keys("rv").part, limit=3)
+    kept = Acknowledged(metrics, Keys("rv").part, now=int, limit=3)
     with structlog.testing.capture_logs() as told:
         for name in "abcde":
             kept.note(written(name))
@@ -228,7 +228,7 @@ def test_the_oldest_go_first_once_there_is_no_room_and_that_is_said():
 
 def test_what_has_expired_makes_room_before_anything_else_goes():
     metrics = Metrics(CollectorRegistry())
-    kept = Acknowledged(metrics, Keys("rv").part, limit=3)
+    kept = Acknowledged(metrics, Keys("rv").part, now=lambda: 200_000, limit=3)
     for name, until in (("a", 500_000), ("b", 100_000), ("c", 500_000)):
         kept.note(written(name, until=until))
     kept.note(written("d", at=200_000, until=500_000))
@@ -237,7 +237,7 @@ def test_what_has_expired_makes_room_before_anything_else_goes():
 
 
 def test_of_two_for_the_same_thing_the_later_is_kept_and_the_longer_life():
-    kept = Acknowledged(Metrics(CollectorRegistry()), Keys("rv").part)
+    kept = Acknowledged(Metrics(CollectorRegistry()), Keys("rv").part, now=int)
     kept.note(written("a", at=2000, until=9000, reason="first", seq=1))
     kept.note(written("a", at=1000, until=9500, reason="second", seq=2))
     kept.note(written("a", at=1000, until=9000, spared="s"))
@@ -248,7 +248,7 @@ def test_of_two_for_the_same_thing_the_later_is_kept_and_the_longer_life():
 
 
 def test_a_lift_takes_back_what_was_acknowledged_before_it():
-    kept = Acknowledged(Metrics(CollectorRegistry()), Keys("rv").part)
+    kept = Acknowledged(Metrics(CollectorRegistry()), Keys("rv").part, now=int)
     kept.note(written("a", seq=4))
     kept.note(written("a", spared="s", seq=6))
     kept.note(written("b", seq=4))

@@ -1,7 +1,9 @@
 -- Takes back the revocation of a signing key.
--- KEYS: the issuer's revoked keys, seq, share, epoch.
--- ARGV: kid.
+-- KEYS: the issuer's revoked keys, lifted, seq, share, epoch.
+-- ARGV: kid, id of the request.
 -- Returns: 1 where it was revoked, else 0; seq, share, epoch.
+local before = result_before(KEYS[2])
+if before then return answer(tonumber(before)) end
 local text = redis.call('GET', KEYS[1])
 local keys = text and cjson.decode(text) or {}
 local stood = keys[ARGV[1]] and 1 or 0
@@ -11,4 +13,5 @@ if next(keys) then
 else
   redis.call('DEL', KEYS[1])
 end
+note_result(KEYS[2], stood)
 return answer(stood)

@@ -2,13 +2,14 @@
 -- KEYS: cutoff, seq, share, epoch.
 -- ARGV: ms of the cutoff ('' for now), ms for which it is kept after that, reason, ms by which it may be ahead (beyond now it
 --       is taken as now; '' where it is put back, and stays as it is),
---       ms before which a cutoff made now is not dated: the start of a session kept here.
+--       ms before which a cutoff made now is not dated (the start of a session kept here, or the latest time of the store that
+--       the service has seen), ms by which that may be ahead.
 -- Returns: ms of the standing cutoff ('ahead' where it was too far ahead), ms of this one, seq, share, epoch.
 local now = now_ms()
 local at, ahead = tonumber(ARGV[1]), tonumber(ARGV[4])
 if ahead then
   if at and at > now + ahead then return {'ahead'} end
-  if not at or at > now then at = math.max(now, tonumber(ARGV[5])) end
+  if not at or at > now then at = math.max(now, math.min(tonumber(ARGV[5]), now + (tonumber(ARGV[6]) or 0))) end
 end
 local stood = redis.call('GET', KEYS[1])
 local before = stood and tonumber(string.match(stood, '^%d+'))

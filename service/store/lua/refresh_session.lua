@@ -1,7 +1,10 @@
 -- Takes one generation of a session's refresh token and says what comes of it; a refusal consumes nothing.
--- KEYS: session, its cutoff, user, index, seq, share, epoch.
+-- A use is marked until the service has seen that it is stored for good. While the mark is there, the same generation may be
+-- used again whenever that is: its first answer may never have come. The use is then written anew, so that replicas confirm it.
+-- KEYS: session, its cutoff, user, index, mark of the use of this generation, seq, share, epoch.
 -- ARGV: sid, start (ms), generation, ms of idleness, ms of life, ms of grace, ms for which a cutoff is kept, scopes asked for.
--- Returns: 'rotated' or 'repeated' with the present (ms) and the record; 'blocked', 'revoked', 'ended', 'scope', 'ahead';
+-- Returns: 'rotated', 'completed' (used before, and not confirmed until now) or 'repeated' with the present (ms) and the
+--          record; 'blocked', 'revoked', 'ended', 'scope', 'ahead';
 --          'reused' with how many generations ago and the ms of the session's end, seq, share, epoch.
 local sid, start, gen = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local idle, life, grace, keep = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
@@ -14,7 +17,9 @@ local why = unusable(s, user, stood, sid, start, idle, life, now)
 if why then return {why} end
 if gen > s.gen then return {'ahead'} end
 
-if gen < s.gen and not (gen == s.gen - 1 and now < s.given + grace) then
+local previous = gen == s.gen - 1
+local unconfirmed = previous and redis.call('EXISTS', KEYS[5]) == 1
+if gen < s.gen and not unconfirmed and not (previous and now < s.given + grace) then
   local at = end_session(KEYS[1], KEYS[2], KEYS[4], sid, start, keep)
   return answer('reused', s.gen - gen, digits(at))
 end
@@ -28,6 +33,9 @@ if #ARGV > 7 then
   end
 end
 
-if gen < s.gen then return {'repeated', digits(present), session_text(s)} end
-s.gen, s.given, s.used = s.gen + 1, now, now
-return {'rotated', present .. '', write_session(KEYS[1], s, idle)}
+if previous and not unconfirmed then return {'repeated', digits(present), session_text(s)} end
+if not previous then s.gen = s.gen + 1 end
+s.given, s.used = now, now
+local text = write_session(KEYS[1], s, idle)
+redis.call('SET', KEYS[5], '', 'PXAT', math.min(s.ends, s.used + idle) .. '')
+return {previous and 'completed' or 'rotated', present .. '', text}

@@ -3,6 +3,15 @@
 -- after the start's), length of auth, auth (JSON: amr, acr) and profile (JSON: sub, client_id, scope, …).
 -- Numbers of up to 14 digits become text as they are where they meet text, which takes less than digits().
 
+local alphabet = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_'
+
+-- When a session began (ms), which its sid begins with.
+local function start_of(sid)
+  local ms = 0
+  for i = 1, 8 do ms = ms * 64 + string.find(alphabet, string.sub(sid, i, i), 1, true) - 1 end
+  return ms
+end
+
 local function session_of(text, start)
   if not text then return nil end
   local gen, given, used, ends, rest = string.match(text, '^(%d+) (%d+) (%d+) (%d+) (.*)$')
