@@ -10,6 +10,7 @@ from service.callers import Caller
 from service.errors import AccessDenied, Unconfirmed
 from service.models import Claims, Session, Verdict
 from service.rules import cut_off
+from service.tokens.refresh import RefreshToken
 
 _audit = structlog.get_logger("audit")
 
@@ -38,7 +39,7 @@ async def introspect(parts: Parts, kept: Kept, token: str, caller: Caller) -> by
     if caller.client_id != shown.client_id and ("sessions" not in caller.scopes or caller.client_id):
         return None
     session = await kept.sessions.peek(shown.sid)
-    if session is None or session.generation != shown.generation:
+    if session is None or not await _counts(kept, session, shown):
         return None
     if await verdict(parts, kept, session) is not Verdict.ACTIVE:
         return None
@@ -53,6 +54,13 @@ async def introspect(parts: Parts, kept: Kept, token: str, caller: Caller) -> by
             scope=session.scope or None,
         )
     )
+
+
+async def _counts(kept: Kept, session: Session, shown: RefreshToken) -> bool:
+    """Whether a refresh token is the one of the session that counts, or its use is not confirmed."""
+    if session.generation == shown.generation + 1:
+        return await kept.sessions.is_open(shown.sid, shown.generation)
+    return session.generation == shown.generation
 
 
 async def verdict(parts: Parts, kept: Kept, session: Session) -> Verdict:

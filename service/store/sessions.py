@@ -428,6 +428,14 @@ class Sessions:
         text: bytes | None = await self._read(self._keys.session(tag, sid), "GET")
         return None if text is None else self._shortened(read(sid, start, text))
 
+    async def is_open(self, sid: str, generation: int) -> bool:
+        """Whether a refresh token was used without confirmation, so that it may be used again."""
+        found = tag_and_start(sid)
+        if found is None:
+            return False
+        mark = self._keys.of_refresh(found[0], sid, generation)[-1]
+        return bool(await self._read(mark, "EXISTS"))
+
     async def of_user(self, sub: str, *, after: tuple[int, str] | None, limit: int, now: int) -> Page:
         """A user's sessions that still give tokens, soonest end first.
 

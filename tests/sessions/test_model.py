@@ -18,6 +18,7 @@ from hypothesis.stateful import (
 
 from service.store.keys import tag_and_start
 from tests.sessions.conftest import SESSIONS_ISSUER, deleted, listed
+from tests.sessions.relay import FAULTS, Relay, without_signing_key
 from tests.sessions.virtual_time import Clockwork
 
 # Time passes in steps of 36 s and the real moments between them: none ends in the 18 s before one of these.
@@ -49,6 +50,7 @@ class Login:
     refresh: list[str]
     access: list[Access]
     cutoff: int = 0
+    open: bool = False
 
 
 class Model(RuleBasedStateMachine):
@@ -62,6 +64,7 @@ class Model(RuleBasedStateMachine):
     def __init__(self, clockwork, grace):
         super().__init__()
         self.clockwork, self.running, self.grace = clockwork, clockwork.running, grace
+        self.relay = clockwork.relay
         self.logins = []
         self.cutoffs = {"a": [], "b": []}
         self.blocked = set()
@@ -78,6 +81,9 @@ class Model(RuleBasedStateMachine):
         by_user = any(login.start <= at and spared != login.sid for at, spared in self.cutoffs[login.sub])
         by_client = login.start - 2000 <= self.clients_cut[login.client]
         return by_user or by_client or login.start <= login.cutoff
+
+    def covered_by_client(self, login):
+        return login.start - 2000 <= self.clients_cut[login.client]
 
     def usable(self, login):
         """Whether its refresh token and its elevation would be heard."""
@@ -148,7 +154,7 @@ class Model(RuleBasedStateMachine):
         login=sessions, back=st.integers(0, 3), scope=st.sampled_from([None, "read", "admin", "read admin"])
     )
     def refresh(self, login, back, scope):
-        back = min(back, len(login.refresh) - 1)
+        back = 0 if login.open else min(back, len(login.refresh) - 1)
         form = {"grant_type": "refresh_token", "refresh_token": login.refresh[-1 - back]}
         if scope:
             form["scope"] = scope
@@ -166,6 +172,7 @@ class Model(RuleBasedStateMachine):
             if back == 0:
                 login.refresh.append(answer.json["refresh_token"])
                 login.given = login.used = self.now()
+                login.open = False
             assert answer.json["refresh_token"] == login.refresh[-1]
             assert len(set(login.refresh)) == len(login.refresh)
             self.took(login, answer)
@@ -181,6 +188,62 @@ class Model(RuleBasedStateMachine):
         claims = self.took(login, answer)
         assert (claims["amr"], claims["acr"]) == (["pwd", factor], "mfa")
         assert abs(claims["auth_time"] - self.now() / 1000) < STEP / 2
+
+    # What is refused
+
+    def refused(self, answer):
+        assert answer.error == (503, "temporarily_unavailable")
+
+    def fails(self, login, fault, path, body, **request):
+        """Ask while something is amiss; returns whether the script was carried out."""
+        if fault == "no_key":
+            forget = self.clockwork.run(without_signing_key(self.running, login.access[-1].text))
+            answer = self.ask(path, body, **request)
+            self.clockwork.run(forget())
+        else:
+            self.relay.arm(fault)
+            answer = self.ask(path, body, **request)
+            self.relay.disarm()
+        self.refused(answer)
+        return fault in {"lost_after", "unconfirmed"}
+
+    @rule(login=sessions, fault=st.sampled_from([*FAULTS, "no_key"]))
+    def refresh_in_vain(self, login, fault):
+        """The token in hand stays the one that counts, for as long as the session lives."""
+        form = {"grant_type": "refresh_token", "refresh_token": login.refresh[-1]}
+        usable = self.usable(login)
+        if not usable and self.covered_by_client(login):
+            return  # the lookup refuses it: no script is sent
+        done = self.fails(login, fault, "/token", None, form=form, caller=None)
+        if done and usable:
+            login.used, login.open = self.now(), True
+
+    @rule(login=sessions, fault=st.sampled_from([*FAULTS, "no_key"]))
+    def log_in_in_vain(self, login, fault):
+        """No session begins, as the list of them shows."""
+        if self.now() - 4000 <= self.clients_cut[login.client]:
+            return
+        asked = {"sub": self.subs[login.sub], "client_id": self.names[login.client], "scope": SCOPE}
+        self.fails(login, fault, "/sessions", asked)
+        self.list_sessions(login.sub)
+
+    @rule(login=sessions, fault=st.sampled_from([*FAULTS, "no_key"]))
+    def elevate_in_vain(self, login, fault):
+        usable = self.usable(login)
+        if not usable:
+            return
+        done = self.fails(login, fault, f"/sessions/{login.sid}/elevate", {"amr": ["pwd", "otp"]})
+        if done:
+            login.used = self.now()
+
+    @rule(login=sessions)
+    def delete_in_vain(self, login):
+        """The end stands without confirmation; a repeat completes it."""
+        self.relay.arm("unconfirmed")
+        self.refused(self.clockwork.run(deleted(self.running, login.sid)))
+        login.cutoff = login.start
+        self.access_tokens_are_active_as_the_model_says()
+        self.delete(login)
 
     @rule(login=sessions)
     def delete(self, login):
@@ -274,8 +337,11 @@ class Model(RuleBasedStateMachine):
 def clockwork(request, valkey, tmp_path, sessions_section, monkeypatch):
     lifetimes = {"access_token_lifetime": ACCESS, "idle_timeout": IDLE, "absolute_timeout": ABSOLUTE}
     section = sessions_section(refresh_grace=request.param, **lifetimes)
-    made = Clockwork(valkey, tmp_path, sessions=section, revocation={"max_token_lifetime": 12_000})
+    relay = Relay(valkey)
+    changes = {"sessions": section, "revocation": {"max_token_lifetime": 12_000}, "redis": {"wait_replicas": 1}}
+    made = Clockwork(valkey, tmp_path, through=relay, **changes)
     made.patch(monkeypatch)
+    made.relay = relay
     yield made, request.param
     made.close()
 

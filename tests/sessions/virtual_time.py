@@ -19,15 +19,21 @@ return {string.format('%.0f', t[1] + (redis.call('GET', 'AHEAD') or 0)), t[2]}
 class Clockwork:
     """Runs a service in a loop of its own; ``ahead`` seconds lie between its time and the machine's."""
 
-    def __init__(self, valkey, folder, **changes):
+    def __init__(self, valkey, folder, *, through=None, **changes):
         self.ahead = 0
         self._valkey = valkey
+        self._through = through
         self._key = f"ahead-{uuid.uuid4().hex}"
         self.loop = asyncio.new_event_loop()
         self.running = self.run(self._begin(valkey, folder, changes))
 
     async def _begin(self, valkey, folder, changes):
-        redis = {"url": valkey.url, "key_prefix": f"t{uuid.uuid4().hex[:12]}", "timeout": PATIENT_S}
+        server = valkey
+        if self._through is not None:
+            server = self._through
+            await server.open()
+        redis = {"url": server.url, "key_prefix": f"t{uuid.uuid4().hex[:12]}", "timeout": PATIENT_S}
+        redis |= changes.pop("redis", {})
         service = app.build(settings_for(valkey.url, folder, redis=redis, **changes), clock=self.now)
         await service.store.init()
         running = await serve(service)
@@ -47,6 +53,8 @@ class Clockwork:
 
     def close(self):
         self.run(self.running.close())
+        if self._through is not None:
+            self._through.close()
         self.loop.close()
 
     def patch(self, monkeypatch):
@@ -57,4 +65,6 @@ class Clockwork:
             assert put_forward != text
             monkeypatch.setitem(scripts.TEXTS, name, put_forward)
             monkeypatch.setitem(scripts._DIGESTS, name, hashlib.sha1(put_forward).hexdigest())
+            with self._valkey.client() as client:
+                client.script_load(put_forward)
         monkeypatch.setattr(lookups, "TIME", pack([("EVAL", _TIME.replace("AHEAD", self._key), 0)]))
