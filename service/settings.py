@@ -293,7 +293,7 @@ class SessionSettings(_Section):
     """The `aud` claim of the tokens minted here."""
 
     access_token_lifetime: Seconds = 900
-    """Seconds."""
+    """Seconds; at most `revocation.max_token_lifetime`."""
 
     idle_timeout: Seconds = 1209600
     """Seconds without a refresh after which a session ends."""

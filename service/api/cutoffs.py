@@ -16,7 +16,10 @@ _audit = structlog.get_logger("audit")
 
 
 class RevokeUser(msgspec.Struct, frozen=True, kw_only=True):
-    """Log a user out everywhere, or everywhere but in one session."""
+    """Log a user out everywhere, or everywhere but in one session.
+
+    ``iss`` is needed where ``except_sid`` may be a session kept here and the default is another issuer.
+    """
 
     sub: Text
     iss: Text | None = None
@@ -26,7 +29,7 @@ class RevokeUser(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RevokeSession(msgspec.Struct, frozen=True, kw_only=True):
-    """End one session."""
+    """End one session; ``iss`` is needed where it may be one kept here and the default is another issuer."""
 
     sid: Text
     iss: Text | None = None

@@ -184,6 +184,7 @@ def test_a_table_where_a_value_belongs_and_the_reverse_are_told():
         ("sessions", {"issuer": "https://idp.test"}, "issuers[0].issuer"),
         ("sessions", {"audiences": []}, "sessions.audiences"),
         ("sessions", {"access_token_lifetime": 0}, "sessions.access_token_lifetime"),
+        ("sessions", {"access_token_lifetime": 86401}, "sessions.access_token_lifetime"),
         ("sessions", {"idle_timeout": 899}, "sessions.idle_timeout"),
         ("sessions", {"absolute_timeout": 1209599}, "sessions.absolute_timeout"),
         ("sessions", {"refresh_grace": 61}, "sessions.refresh_grace"),
@@ -424,3 +425,16 @@ def test_the_given_values_are_left_alone():
     values = deepcopy(SOUND)
     settle(values, {"REVOKER_SERVER__PORT": "1", "REVOKER_ISSUERS__0__CLOCK_SKEW": "5"})
     assert values == SOUND
+
+
+@pytest.mark.parametrize(
+    ("most", "lives", "told"),
+    [(899, None, True), (900, None, False), (3600, 3601, True), (3600, 3600, False)],
+)
+def test_tokens_minted_here_must_not_live_longer_than_any_token_may(most, lives, told):
+    sessions = SESSIONS if lives is None else {**SESSIONS, "access_token_lifetime": lives}
+    values = {**deepcopy(SOUND), "sessions": sessions, "revocation": {"max_token_lifetime": most}}
+    if told:
+        assert places(values) == {"sessions.access_token_lifetime"}
+    else:
+        settle(values, {})
