@@ -94,6 +94,13 @@ class NotPrimary(StoreRefused):
     """The store's server is a replica, or is about to be one."""
 
 
+class ReplyNotUnderstood(StoreRefused):
+    """The store's server, or a proxy before it, gave a reply of another form than its protocol has."""
+
+    def __init__(self, text: str = "the store gave a reply that is not understood") -> None:
+        super().__init__(text)
+
+
 class PrimaryStale(StoreRefused):
     """The store's primary has not shown enough replicas of late: another may have taken its place."""
 

@@ -31,7 +31,7 @@ REFRESH_OUTCOMES: Final = (
 PROBLEMS: Final = (
     "store_unreachable", "store_not_primary", "data_lost", "data_loss_refused", "eviction_policy",
     "evicted_keys", "no_persistence", "no_fsync", "unconfirmed_replicas", "too_few_replicas", "stale_primary",
-    "settings_conflict", "clock_offset", "keys_never_loaded", "keys_stale",
+    "unchecked", "unexpected_reply", "settings_conflict", "clock_offset", "keys_never_loaded", "keys_stale",
 )  # fmt: skip
 
 

@@ -13,9 +13,18 @@ from typing import Any, Final
 
 import structlog
 
-from service.errors import StoreUnavailable
+from service.errors import NoVerdict, StoreUnavailable
 from service.store.addresses import Access, Place, info
-from service.store.connection import Command, ConnectionLost, Refused, Replies, TooFewReplicas, Wire
+from service.store.connection import (
+    Command,
+    ConnectionLost,
+    Refused,
+    Replies,
+    TooFewReplicas,
+    Wire,
+    reads_replies,
+    understood,
+)
 from service.store.keys import SLOTS, slot_of
 from service.store.lines import Confirmation, Line
 from service.store.servers import retrieve
@@ -205,7 +214,7 @@ class Cluster:
             await asyncio.sleep(Confirmation.BEAT_S)
 
     async def _beat(self, key: str) -> None:
-        with contextlib.suppress(Refused, TooFewReplicas, ConnectionLost, StoreUnavailable, TimeoutError):
+        with contextlib.suppress(Refused, TooFewReplicas, ConnectionLost, NoVerdict, TimeoutError):
             await self.change(key, *Confirmation.heartbeat(key))  # of a failure the lookups tell
 
     async def _ask(self, slot: int, commands: Sequence[Command], *, changing: bool) -> Replies:
@@ -283,7 +292,7 @@ class Cluster:
             for answer in asyncio.as_completed(tasks):
                 try:
                     views.append(await answer)
-                except (Refused, ConnectionLost, StoreUnavailable, TimeoutError):
+                except (Refused, ConnectionLost, NoVerdict, TimeoutError):
                     continue
                 if len(views) > len(tasks) // 2:
                     break
@@ -325,14 +334,16 @@ class Cluster:
 
 def place_in(error: Refused, asked: Place) -> Place:
     """Where a ``MOVED`` or ``ASK`` sends one; a node that does not know its own host leaves that out."""
-    host, _, port = str(error).split(" ")[2].rpartition(":")
-    return Place(host or asked.host, int(port))
+    with understood():
+        host, _, port = str(error).split(" ")[2].rpartition(":")
+        return Place(host or asked.host, int(port))
 
 
 def _connect(place: Place, access: Access) -> Callable[[Callable[[Wire], None]], Any]:
     return lambda lost: access.wire(place, lost)
 
 
+@reads_replies()
 async def _view(place: Place, line: Line) -> tuple[tuple[bool, int], dict[Place, list[range]]]:
     """Whether a node is sound, the latest election that it knows of, and its map of primaries to slots."""
     told, slots = await line.pipeline([("CLUSTER", "INFO"), ("CLUSTER", "SLOTS")])

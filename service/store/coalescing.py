@@ -19,7 +19,14 @@ from typing import Any, Final, cast
 
 import structlog
 
-from service.errors import NotPrimary, NoVerdict, PrimaryStale, StoreRefused, StoreUnavailable
+from service.errors import (
+    NotPrimary,
+    NoVerdict,
+    PrimaryStale,
+    ReplyNotUnderstood,
+    StoreRefused,
+    StoreUnavailable,
+)
 from service.metrics import Metrics
 from service.models import Standing
 from service.store.addresses import Reachable
@@ -264,9 +271,13 @@ class Coalescing(ABC):
             return
         try:
             self._judge(batch, wire, replies)
-        except (ValueError, TypeError) as error:
+        except ValueError as error:
             _log.error("store_unreadable", error=str(error))
             self._fail(batch, StoreRefused("the store holds what can't be read"))
+        except Exception as error:  # noqa: BLE001  # the batch is no longer under way: nobody else would fail it
+            _log.error("store_unreadable", error=repr(error))
+            self._fail(batch, ReplyNotUnderstood())
+            wire.abort()
 
     def _distrust(self, wire: Wire, now: int, role: list[Any], batch: Batch) -> NoVerdict | None:
         """Why nothing that a server says counts, by its ``TIME`` (ms) and ``ROLE``; None where it does."""
@@ -304,6 +315,8 @@ class Coalescing(ABC):
             failure = None
         except NoVerdict as error:
             failure = error
+        except Exception:  # noqa: BLE001  # those who wait are failed below
+            _log.exception("settlement_failed")
         finally:
             batches, self._unsettled = self._unsettled, []
             for batch in batches:

@@ -6,12 +6,15 @@ A :class:`Wire` is one connection, and a :class:`Link` makes it again whenever i
 import asyncio
 import collections
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from typing import Any, Final
 
 import hiredis
+import structlog
 
-from service.errors import StoreUnavailable
+from service.errors import ReplyNotUnderstood, StoreUnavailable
+
+_log = structlog.get_logger("store")
 
 _BACKOFF_S: Final = (0.02, 0.05, 0.1, 0.2, 0.4)
 
@@ -54,7 +57,8 @@ class Wire(asyncio.Protocol):
     """One connection on which commands are written without waiting for the replies of earlier ones.
 
     Replies come in the order of the commands. When the connection ends, ``lost`` is called once,
-    and every command still under way is given back to its ``done`` with None.
+    and every command still under way is given back to its ``done`` with None. A ``done`` that raises
+    ends the connection, so that no later command waits for a reply that nobody reads.
 
     Attributes:
         server: Which server it leads to: its ``run_id``, or where it listens if that can't be had.
@@ -77,7 +81,9 @@ class Wire(asyncio.Protocol):
 
     def send(self, packed: bytes, replies: int, done: Done) -> None:
         """Write commands that are answered by so many replies; ``done`` gets them, errors as values."""
-        assert self._transport is not None  # noqa: S101  # a wire is handed out only once connected
+        if self._transport is None:  # it ended since it was handed out
+            done(None)
+            return
         self._pending.append((replies, done))
         self._transport.write(packed)
 
@@ -111,14 +117,21 @@ class Wire(asyncio.Protocol):
                     _, done = pending.popleft()
                     replies, self._replies = self._replies, []
                     done(replies)
-        except hiredis.ProtocolError:
+        except hiredis.HiredisError:
+            self.abort()
+        except Exception:  # noqa: BLE001  # whatever it is, the replies after it must not stay unread
+            _log.exception("reply_not_understood")
             self.abort()
 
     def connection_lost(self, _: Exception | None) -> None:
         self._transport = None
         self._lost(self)
         while self._pending:
-            self._pending.popleft()[1](None)
+            pending = self._pending.popleft()
+            try:
+                pending[1](None)
+            except Exception:  # noqa: BLE001  # those after it must learn of the end, too
+                _log.exception("connection_end_not_handled")
 
     def abort(self) -> None:
         """End the connection at once, whatever is under way."""
@@ -179,9 +192,10 @@ class Link:
         while self.wire is None:
             try:
                 wire = await self._connect(self._lost)
-            except StoreUnavailable as error:
-                self.down = str(error)
-                self._changed(error)
+            except Exception as error:  # noqa: BLE001  # whatever it is, the next attempt must come
+                failure = error if isinstance(error, StoreUnavailable) else _not_understood(error)
+                self.down = str(failure)
+                self._changed(failure)
                 await asyncio.sleep(_BACKOFF_S[min(attempt, len(_BACKOFF_S) - 1)])
                 attempt += 1
             else:
@@ -195,6 +209,33 @@ class Link:
 def pack(commands: Sequence[Command]) -> bytes:
     """Commands as they go over the wire."""
     return b"".join(map(hiredis.pack_command, commands))
+
+
+def _not_understood(error: Exception) -> StoreUnavailable:
+    _log.error("login_failed", error=repr(error))
+    failure = StoreUnavailable("the store can't be logged in to: its replies are not understood")
+    failure.__cause__ = error
+    return failure
+
+
+@contextlib.contextmanager
+def understood() -> Iterator[None]:
+    """Turn what reading a reply of an unexpected form raises into ``ReplyNotUnderstood``.
+
+    As a decorator of a coroutine function use :func:`reads_replies`.
+    """
+    try:
+        yield
+    except (TypeError, ValueError, LookupError, AttributeError) as error:
+        _log.error("reply_not_understood", error=repr(error))
+        raise ReplyNotUnderstood from error
+
+
+@contextlib.asynccontextmanager
+async def reads_replies() -> AsyncIterator[None]:
+    """As :func:`understood`, for a coroutine function that reads what the server replied."""
+    with understood():
+        yield
 
 
 @contextlib.asynccontextmanager

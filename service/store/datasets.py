@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, Protocol
 
 from service.errors import StoreRefused, StoreUnavailable
-from service.store.connection import Command, fence
+from service.store.connection import Command, fence, reads_replies
 from service.store.epoch import DataSet, Reading, decode
 from service.store.keys import DataKeys, Tail
 from service.store.servers import Servers
@@ -74,6 +74,7 @@ class Whole:
     def numbered(self, part: int) -> DataSet:  # noqa: ARG002  # there is but one
         return self.data
 
+    @reads_replies()
     async def look(self, beat: int, found: Beside) -> list[DataSet]:  # noqa: ARG002  # it is looked at each time
         known, ages = self.data.known, self.data.share_ages()
         commands: list[Command] = [("HGETALL", self._keys.blocks), ("ZRANGE", self._keys.lifted, 0, -1)]
@@ -91,6 +92,7 @@ class Whole:
         for data in sets:
             await data.settle(since=since, cause=cause)
 
+    @reads_replies()
     async def value(self, key: str) -> bytes | None:
         known = self.data.known
         [value], reading = await self._vouched([("GET", key)])

@@ -17,6 +17,7 @@ import structlog
 from service.errors import NotPrimary, StoreRefused, StoreUnavailable
 from service.metrics import Metrics
 from service.models import NOTHING, Standing
+from service.store.connection import reads_replies, understood
 from service.store.keys import Tail
 
 _log = structlog.get_logger("store")
@@ -274,6 +275,7 @@ class DataSet:
                 self._settling = False
             raise StoreUnavailable("the store's epoch keeps changing")
 
+    @reads_replies()
     async def _settled(self, since: int, cause: str) -> bool:
         reading = await self._read()
         found = Epoch.parse(reading.epoch) if reading.epoch is not None else None
@@ -379,13 +381,17 @@ def decode(values: list[Any]) -> Reading:
 
     Raises:
         StoreRefused: the server is no primary.
+        ReplyNotUnderstood: a reply has another form.
     """
-    (seconds, micros), (epoch, seq, share), role = values
-    if role[0] not in {b"master", "master"}:
-        raise NotPrimary("the store's server is not a primary")
-    return Reading(
-        epoch,
-        int(seq or 0),
-        None if share is None else int(share),
-        int(seconds) * 1000 + int(micros) // 1000,
-    )
+    with understood():
+        (seconds, micros), (epoch, seq, share), role = values
+        if role[0] not in {b"master", "master"}:
+            raise NotPrimary("the store's server is not a primary")
+        if epoch is not None and not isinstance(epoch, bytes):
+            raise TypeError("an epoch of another type")
+        return Reading(
+            epoch,
+            int(seq or 0),
+            None if share is None else int(share),
+            int(seconds) * 1000 + int(micros) // 1000,
+        )

@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 import structlog
 
-from service.errors import NoVerdict, StoreRefused, StoreUnavailable
+from service.errors import NoVerdict, ReplyNotUnderstood, StoreRefused, StoreUnavailable
 from service.metrics import Metrics
 from service.models import NOTHING, Standing
 from service.store.clocks import Clocks
@@ -77,6 +77,8 @@ class _AtNode(Coalescing):
             elif (why := data.refusal) is not None:
                 wrong |= dict.fromkeys(keys, StoreRefused(why))
             else:
+                if len(reply) != len(keys) + 3:
+                    raise ReplyNotUnderstood
                 values |= zip(keys, reply, strict=False)
                 if data.nothing.loss:
                     losses |= dict.fromkeys(keys, data.nothing.loss)
@@ -133,7 +135,7 @@ class _Joined:
         if self._answer.done():
             said.cancelled() or said.exception()
             return
-        error = said.exception()
+        error = StoreUnavailable("the lookup was cancelled") if said.cancelled() else said.exception()
         if isinstance(error, _Elsewhere):
             self._moved = True
         elif error is not None:
@@ -250,11 +252,16 @@ class FanOut:
             now = found.now.get(keys[_USER] or "", 0) or min(found.now.values())
             result = _found(keys, found.of, found.loss, now)
         except NoVerdict as error:
-            if not answer.done():
-                answer.set_exception(error)
+            failure = error
+        except Exception:  # noqa: BLE001  # nobody else would answer
+            _log.exception("lookup_failed")
+            failure = ReplyNotUnderstood()
         else:
             if not answer.done():
                 answer.set_result(result)
+            return
+        if not answer.done():
+            answer.set_exception(failure)
 
 
 def joined(standings: Sequence[Standing]) -> Standing:

@@ -19,7 +19,7 @@ import structlog
 from service.errors import StoreRefused, StoreUnavailable
 from service.models import Issuer, Raise
 from service.rules import SAFETY_S
-from service.store.connection import fence
+from service.store.connection import fence, understood
 from service.store.keys import Keys
 from service.store.scripts import Scripts
 from service.store.servers import Servers
@@ -162,16 +162,19 @@ class IssuerRecords:
     async def look(self) -> tuple[bytes, Records | None, int]:
         """The value as it stands (empty: none), what it says, and Redis ``TIME`` (ms)."""
         async with fence():
-            text, (seconds, micros) = await self._servers.read(self._key, [("GET", self._key), ("TIME",)])
+            with understood():
+                text, (seconds, micros) = await self._servers.read(self._key, [("GET", self._key), ("TIME",)])
+                now = int(seconds) * 1000 + int(micros) // 1000
         try:
             stored = None if text is None else _decode(text)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, TypeError) as error:
             raise StoreRefused("the store holds settings that can't be read") from error
-        return text or b"", stored, int(seconds) * 1000 + int(micros) // 1000
+        return text or b"", stored, now
 
     async def set(self, stood: bytes, records: Mapping[str, Record]) -> bool:
         """Set the value where it still is ``stood``; whether it was."""
-        [done] = await self._scripts.execute("set_settings", [self._key], (stood, encode(records)))
+        with understood():
+            [done] = await self._scripts.execute("set_settings", [self._key], (stood, encode(records)))
         return bool(done)
 
     def _refuse(self, found: dict[str, str]) -> None:

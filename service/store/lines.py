@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import hiredis
 
-from service.errors import StoreUnavailable
+from service.errors import ReplyNotUnderstood, StoreUnavailable
 from service.store.connection import (
     Command,
     Connect,
@@ -203,6 +203,13 @@ class Line:
         if replies is None:
             turn.fail(ConnectionLost("the connection to the store broke"))
             return
+        try:
+            self._hand_out(turn, server, sent, replies)
+        except Exception as error:
+            turn.fail(ReplyNotUnderstood())
+            raise ReplyNotUnderstood from error  # ends the connection
+
+    def _hand_out(self, turn: _Turn, server: str, sent: float, replies: Replies) -> None:
         assert turn.timer is not None  # noqa: S101  # set before it left
         turn.timer.cancel()
         complaint = ""

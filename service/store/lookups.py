@@ -16,7 +16,7 @@ from typing import Final
 import msgspec
 import structlog
 
-from service.errors import NotPrimary, StoreRefused, StoreUnavailable
+from service.errors import NotPrimary, ReplyNotUnderstood, StoreRefused, StoreUnavailable
 from service.metrics import Metrics
 from service.models import Mark, Standing, UserStanding
 from service.store.addresses import Address
@@ -33,7 +33,7 @@ ROLE: Final = pack([("ROLE",)])
 
 _AGAIN_S: Final = 1.0
 """A connection made anew may lead to what has lost data, and is read at once; but for so long not after one
-that led to a replica, which is ended as soon as that is seen, and made again."""
+that led to a replica, or to replies that are not understood: such a one is ended at once, and made again."""
 
 _KEYS: Final = operator.itemgetter(0)
 """Of a request."""
@@ -62,7 +62,7 @@ class Lookups(Coalescing):
         super()._changed(error)
 
     def _saw(self, read: "asyncio.Future[Found]") -> None:
-        if not read.cancelled() and isinstance(read.exception(), NotPrimary):
+        if not read.cancelled() and isinstance(read.exception(), (NotPrimary, ReplyNotUnderstood)):
             self._met_replica = self._loop.time()
 
     def _packed(self, batch: Batch) -> tuple[bytes, int]:
@@ -80,6 +80,8 @@ class Lookups(Coalescing):
                 return
         stamp, values, role = replies
         now = milliseconds(stamp)
+        if len(values) != len(batch.keys) + 3:  # what is missing would pass for what is not revoked
+            raise ReplyNotUnderstood
         if (distrust := self._distrust(wire, now, role, batch)) is not None:
             self._fail(batch, distrust)
         elif not self._data.confirms(batch.known, values[-3], values[-2], values[-1], now):

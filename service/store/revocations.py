@@ -11,6 +11,7 @@ from service.metrics import Metrics
 from service.models import Issuer, Mark, Number
 from service.rules import FOREVER_MS, START_AHEAD_MS, cutoff_kept_for, jti_kept_for, jti_kept_until
 from service.store.acknowledged import Acknowledged, Written
+from service.store.connection import understood
 from service.store.epoch import Known, Stands, new_id
 from service.store.keys import Keys, tag_and_start, user_tag
 from service.store.scripts import PUT_BACK, Scripts
@@ -21,6 +22,9 @@ AHEAD_MS: Final = 5000
 
 _CHUNK: Final = 256
 """Scripts in one write when much is put back: more would keep the server from everybody else."""
+
+_NUMBERS: Final = {"revoke_token": 2, "revoke_user": 2, "move_cutoff": 2}
+"""How many numbers a script returns, where that is not one."""
 
 _Call = tuple[str, tuple[str, ...], tuple[object, ...]]
 """A script, its keys and its arguments."""
@@ -229,14 +233,16 @@ class Revocations:
     async def refilling(self, part: int) -> int:
         """How many processes are putting back what they know of one data set."""
         key = self._keys.in_part(part).refills
-        return int((await self._scripts.execute("refill", [key], ("count",)))[0])
+        with understood():
+            return int((await self._scripts.execute("refill", [key], ("count",)))[0])
 
     async def _mark(self, part: int, step: str, refill: str, known: int, done: int) -> Known | None:
         """Mark the data set with how many writes are done; None where fewer than ``known`` were marked."""
         args = (step, self._process, refill, known, done)
         key = self._keys.in_part(part).refills
-        there, seq, share, epoch = await self._scripts.execute("refill", [key], args)
-        return Known(epoch, int(seq), int(share)) if there else None
+        with understood():
+            there, seq, share, epoch = await self._scripts.execute("refill", [key], args)
+            return Known(epoch, int(seq), int(share)) if there else None
 
     def _known(self, part: int) -> list[_Call]:
         keep_ms = max(cutoff_kept_for(issuer) for issuer in self._issuers.values())
@@ -289,10 +295,14 @@ class Revocations:
         self, kind: str, script: str, keys: Sequence[str], args: tuple[object, ...]
     ) -> tuple[int, ...]:
         said = await self._scripts.run(script, keys, args)
-        if said[0] == b"ahead":
+        if said[:1] == [b"ahead"]:
             raise InvalidRequest("before is further ahead than 5 seconds")
+        with understood():
+            numbers = tuple(map(int, said))
+            if len(numbers) != _NUMBERS.get(script, 1):
+                raise ValueError("a script returned another count of numbers")
         self._metrics.revocations.labels(kind).inc()
-        return tuple(map(int, said))
+        return numbers
 
 
 def _refuse_where_in_conflict(issuer: Issuer) -> None:

@@ -6,9 +6,17 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
-from service.errors import StoreUnavailable, Unconfirmed
+from service.errors import ReplyNotUnderstood, StoreUnavailable, Unconfirmed
 from service.metrics import Metrics
-from service.store.connection import FAILURES, ConnectionLost, Refused, TooFewReplicas, fence, told
+from service.store.connection import (
+    FAILURES,
+    ConnectionLost,
+    Refused,
+    TooFewReplicas,
+    fence,
+    told,
+    understood,
+)
 from service.store.epoch import DataSet, Known, new_id
 from service.store.keys import Tail
 from service.store.servers import Servers
@@ -100,18 +108,26 @@ class Scripts:
         for _ in range(2):
             given = [*args, new_id()] if name in TAKING_BACK else args
             try:
-                said, whole = await self.call(name, keys, given)
+                said, whole = await self.call(name, keys, given, counted=True)
             except StoreUnavailable as error:
                 if not isinstance(error.__cause__, ConnectionLost):
                     raise
-                said, whole = await self.call(name, keys, given)
+                said, whole = await self.call(name, keys, given, counted=True)
             if whole:
                 return said
             await self._data_of(keys[0]).settle()
         raise StoreUnavailable("the store lost data while it was written to")
 
-    async def call(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> tuple[list[Any], bool]:
+    async def call(
+        self, name: str, keys: Sequence[str], args: Sequence[Any], *, counted: bool = False
+    ) -> tuple[list[Any], bool]:
         """Run a script that must not be repeated.
+
+        Args:
+            name: Of the script.
+            keys: Of the script.
+            args: Likewise.
+            counted: Whether it always counts what it stores, unless it refuses a date that is ahead.
 
         Returns:
             What :meth:`run` returns, and whether it met the known data set with all that was known of it; if
@@ -119,7 +135,10 @@ class Scripts:
         """
         data = self._data_of(keys[0])
         before = data.known
-        return _noted(data, before, await self.execute(name, keys, args))
+        reply = await self.execute(name, keys, args)
+        if counted and not isinstance(reply[-1], list) and reply != [b"ahead"]:
+            raise ReplyNotUnderstood
+        return _noted(data, before, reply)
 
     async def set_epoch(  # noqa: PLR0917  # what the script takes, in its order
         self, tail: Tail, stood: bytes, new_id: str, latest: int, finding: str, cutoff: int | None
@@ -130,8 +149,9 @@ class Scripts:
             Whether it was set, the epoch that stands, seq and share.
         """
         args = (stood, new_id, latest, finding, "now" if cutoff is None else cutoff)
-        done, text, seq, share = await self._execute("set_epoch", (), tail, args, 0)
-        return bool(done), text, int(seq), int(share)
+        with understood():
+            done, text, seq, share = await self._execute("set_epoch", (), tail, args, 0)
+            return bool(done), text, int(seq), int(share)
 
     def execute(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> Awaitable[list[Any]]:
         """Run a script, whatever data set it meets; what it returns, whole."""
@@ -164,7 +184,7 @@ class Scripts:
         call = (len(keys) + len(tail), *keys, tail.seq, tail.share, tail.epoch, *args, known)
         try:
             try:
-                reply: list[Any] = await self._servers.change(call[1], "EVALSHA", _DIGESTS[name], *call)
+                reply: Any = await self._servers.change(call[1], "EVALSHA", _DIGESTS[name], *call)
             except Refused as error:
                 if error.code != "NOSCRIPT":
                     raise
@@ -176,6 +196,8 @@ class Scripts:
             raise _failure(error) from error
         finally:
             observe(time.perf_counter() - began)
+        if not isinstance(reply, list) or not reply:
+            raise ReplyNotUnderstood
         return reply
 
 
@@ -194,5 +216,6 @@ def _noted(data: DataSet, before: Known | None, reply: list[Any]) -> tuple[list[
     """What a script said, and whether it met the known data set with all that was known ``before``."""
     if not reply or not isinstance(reply[-1], list):
         return reply, True
-    *said, (seq, share, epoch) = reply
-    return said, data.wrote(before, epoch, int(seq), int(share))
+    with understood():
+        *said, (seq, share, epoch) = reply
+        return said, data.wrote(before, epoch, int(seq), int(share))

@@ -6,7 +6,7 @@ from typing import Any, Final, Protocol
 
 import structlog
 
-from service.errors import StoreUnavailable
+from service.errors import NoVerdict
 from service.store.addresses import Address
 from service.store.connection import Command, ConnectionLost, Refused, Replies, TooFewReplicas
 from service.store.lines import Confirmation, Line
@@ -127,6 +127,6 @@ class Primary:
             except Refused as error:
                 _log.warning("beat_refused", code=error.code)
                 self._changes.hang_up()
-            except (TooFewReplicas, ConnectionLost, StoreUnavailable, TimeoutError):
+            except (TooFewReplicas, ConnectionLost, NoVerdict, TimeoutError):
                 pass  # what follows of it, the lookups say
             await asyncio.sleep(Confirmation.BEAT_S)

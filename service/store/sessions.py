@@ -23,7 +23,7 @@ import structlog
 from service.errors import NoVerdict, StoreRefused, StoreUnavailable, Unconfirmed
 from service.models import Issuer, Session, UserStanding
 from service.rules import START_AHEAD_MS, cutoff_kept_for
-from service.store.connection import FAILURES, fence
+from service.store.connection import FAILURES, fence, reads_replies
 from service.store.keys import Keys, tag_and_start, user_tag
 from service.store.lookups import mark, user_standing
 from service.store.revocations import Revocations
@@ -148,6 +148,7 @@ class Sessions:
         self._idle_ms: Final = lifetimes.idle * 1000
         self._life_ms: Final = lifetimes.absolute * 1000
 
+    @reads_replies()
     async def start(
         self,
         sub: str,
@@ -302,6 +303,7 @@ class Sessions:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    @reads_replies()
     async def refresh(self, sid: str, generation: int, scopes: Sequence[str]) -> Refreshed | Refusal:
         """Take one generation of a refresh token whose MAC was right.
 
@@ -378,6 +380,7 @@ class Sessions:
             return refusal
         return Refusal(said.decode())
 
+    @reads_replies()
     async def elevate(self, sid: str, amr: Sequence[str], acr: str) -> Refreshed | Refusal:
         """Note that a second factor was passed: ``auth_time`` is now, the start stays."""
         found = tag_and_start(sid)
@@ -394,6 +397,7 @@ class Sessions:
             return Refusal(said)
         return Refreshed(read(sid, start, reply[2]), int(reply[1]))
 
+    @reads_replies()
     async def end(self, sid: str) -> bool:
         """End a session for good; False where the ``sid`` is none of ours. Repeating is harmless."""
         found = tag_and_start(sid)
@@ -419,6 +423,7 @@ class Sessions:
             else:
                 await self.end(sid.decode())
 
+    @reads_replies()
     async def peek(self, sid: str) -> Session | None:
         """The record as it stands, whatever cutoffs say; None where there is none."""
         found = tag_and_start(sid)
@@ -436,6 +441,7 @@ class Sessions:
         mark = self._keys.of_refresh(found[0], sid, generation)[-1]
         return bool(await self._read(mark, "EXISTS"))
 
+    @reads_replies()
     async def of_user(self, sub: str, *, after: tuple[int, str] | None, limit: int, now: int) -> Page:
         """A user's sessions that still give tokens, soonest end first.
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 from service.errors import PrimaryStale, StoreRefused, StoreUnavailable
 from service.metrics import Metrics
 from service.store.cluster import Cluster, Node
-from service.store.connection import Command, Refused, Replies, fence
+from service.store.connection import Command, Refused, Replies, fence, reads_replies
 from service.store.datasets import DAY_MS, Beside
 from service.store.epoch import DataSet, Epoch, Known, Losses, Reading, decode
 from service.store.keys import SLOTS, Keys, Tail, slot_of
@@ -118,6 +118,7 @@ class Slots:
     def known(self) -> Iterable[DataSet]:
         return [data for data in self._sets if data is not None and data.known is not None]
 
+    @reads_replies()
     async def look(self, beat: int, found: Beside) -> list[DataSet]:
         part = SLOTS // ROUND
         slots = range(beat % ROUND * part, (beat % ROUND + 1) * part) if beat else range(SLOTS)
@@ -153,6 +154,7 @@ class Slots:
     async def value(self, key: str) -> bytes | None:
         return (await self.values([key])).of[key]
 
+    @reads_replies()
     async def values(self, keys: Sequence[str]) -> Values:
         """Read keys one by one, each where its slot is, even while that is on its way.
 
@@ -167,12 +169,14 @@ class Slots:
             await self.settle([found])
         raise StoreUnavailable("the store does not show what was settled")
 
+    @reads_replies()
     async def readings(self) -> list[tuple[int, DataSet, Reading]]:
         found = await self._read_all(range(SLOTS), lambda _: [])
         for slot in set(range(SLOTS)) - {each.slot for each in found}:  # on its way meanwhile
             found.append(_Slot(slot, None, [], await self.read(self.numbered(slot).tail)))
         return [(each.slot, self.numbered(each.slot), each.reading) for each in found]
 
+    @reads_replies()
     async def read(self, tail: Tail) -> Reading:
         stamp, values = await self._fetch(tail)
         return decode([stamp, values, _PRIMARY])

@@ -13,6 +13,7 @@ from service.store.addresses import Access, Address, address_of, is_cluster, sev
 from service.store.clocks import Clocks
 from service.store.cluster import Cluster
 from service.store.connection import fence
+from service.store.dangers import dangers
 from service.store.datasets import DataSets, Whole
 from service.store.epoch import DataLoss, DataSet, Epoch, Losses, Reading
 from service.store.fan_out import FanOut
@@ -26,7 +27,7 @@ from service.store.scripts import Scripts
 from service.store.servers import Primary
 from service.store.sessions import Lifetimes, Sessions
 from service.store.slots import ROUND, LossesOfSlots, Slots
-from service.store.watch import Watch, dangers
+from service.store.watch import Watch
 
 _CHUNK: Final = 512
 """Data sets that are declared something together."""

@@ -10,12 +10,13 @@ from typing import Final
 import msgspec
 import structlog
 
-from service.errors import NotPrimary, NoVerdict, PrimaryStale, StoreRefused
+from service.errors import NotPrimary, NoVerdict, PrimaryStale, ReplyNotUnderstood, StoreRefused
 from service.metrics import PROBLEMS, Metrics
 from service.models import Issuer, Mark
 from service.store.addresses import info
 from service.store.clocks import DEGRADED_S
-from service.store.connection import Command, fence
+from service.store.connection import fence, understood
+from service.store.dangers import dangers, number_in
 from service.store.datasets import DataSets
 from service.store.epoch import DataSet
 from service.store.fan_out import FanOut
@@ -30,7 +31,7 @@ _log = structlog.get_logger("store")
 _BEAT_S: Final = 1.0
 _CHECK_EVERY: Final = 30
 _DANGERS: Final = (
-    "eviction_policy", "no_persistence", "no_fsync", "unconfirmed_replicas", "too_few_replicas",
+    "eviction_policy", "no_persistence", "no_fsync", "unconfirmed_replicas", "too_few_replicas", "unchecked",
 )  # fmt: skip
 
 
@@ -92,6 +93,7 @@ class Watch:
         self._looked_at = 0.0
         self._beats = 0
         self._checked = False
+        self._failure = ""
         self.problems: dict[str, str] = {}
         self.reached = False
 
@@ -100,33 +102,24 @@ class Watch:
         while True:
             try:
                 await self.beat()
-            except Exception:  # noqa: BLE001  # the watch outlives whatever happens to it
-                _log.exception("watch_failed")
+                self._failure = ""
+            except Exception as error:  # noqa: BLE001  # the watch outlives whatever happens to it
+                if self._failure != repr(error):
+                    _log.exception("watch_failed")
+                self._failure = repr(error)
+                self._say("unexpected_reply", f"the store can't be watched: {self._failure}")
             await asyncio.sleep(_BEAT_S)
 
     async def beat(self) -> None:
         """Read the store once, remember what must be remembered, and say what is wrong."""
-        unreachable = not_primary = stale = None
+        unreachable = not_primary = stale = unexpected = None
         try:
-            if await self._moved():
-                _log.warning("primary_moved")
-                self._lookups.hang_up()
-                self._servers.hang_up()
-            self._checked = self._checked and self._beats % _CHECK_EVERY != 0
-            if not self._checked:  # first: it may be why nothing else succeeds
-                await self._check_configuration()
-            if suspects := await self._look(self._beats):
-                await self._sets.settle(suspects)
-                await self._sets.settle(await self._look(0))
-            await self._remember_keys()
-            await self._records.reconcile()
-            await self._look_for_evictions()
-            self._beats += 1
-            await self._lookups.touch()
-            self.reached = self.reached or not self._records.conflicts
+            with understood():
+                await self._read_all()
         except StoreRefused as error:
             not_primary = str(error) if isinstance(error, NotPrimary) else None
             stale = str(error) if isinstance(error, PrimaryStale) else None
+            unexpected = str(error) if isinstance(error, ReplyNotUnderstood) else None
             known = (
                 self._records.read and not self._records.conflicts and any(True for _ in self._sets.known())
             )
@@ -136,7 +129,26 @@ class Watch:
         self._say("store_unreachable", unreachable)
         self._say("store_not_primary", not_primary)
         self._say("stale_primary", stale)
+        self._say("unexpected_reply", unexpected)
         self._say_what_is_known()
+
+    async def _read_all(self) -> None:
+        if await self._moved():
+            _log.warning("primary_moved")
+            self._lookups.hang_up()
+            self._servers.hang_up()
+        self._checked = self._checked and self._beats % _CHECK_EVERY != 0
+        if not self._checked:  # first: it may be why nothing else succeeds
+            await self._check_configuration()
+        if suspects := await self._look(self._beats):
+            await self._sets.settle(suspects)
+            await self._sets.settle(await self._look(0))
+        await self._remember_keys()
+        await self._records.reconcile()
+        await self._look_for_evictions()
+        self._beats += 1
+        await self._lookups.touch()
+        self.reached = self.reached or not self._records.conflicts
 
     async def _look(self, beat: int) -> list[DataSet]:
         """Look at data sets, and take over the blocks of all processes and what was lifted in them."""
@@ -163,21 +175,26 @@ class Watch:
 
     async def _look_for_evictions(self) -> None:
         async with fence():
-            answers = await self._servers.each([("INFO", "everything")])
-        looked_at, evicted_of = asyncio.get_running_loop().time(), {}
-        for parts, [text] in answers:
-            told = info(text)
-            server, evicted = told.get("run_id", ""), int(told.get("evicted_keys", 0))
-            young = int(told.get("uptime_in_seconds", 0)) <= looked_at - self._looked_at
+            answers = await self._servers.each([("INFO", "server"), ("INFO", "stats")])
+        looked_at, evicted_of, all_said = asyncio.get_running_loop().time(), {}, True
+        for parts, replies in answers:
+            fields = info(replies[0]) | info(replies[1])
+            server = fields.get("run_id", f"of part {parts[0]}" if parts else "")
+            evicted, uptime = number_in(fields, "evicted_keys"), number_in(fields, "uptime_in_seconds")
+            if evicted is None:  # `unchecked` says so
+                all_said = False
+                continue
+            young = uptime is not None and uptime <= looked_at - self._looked_at
             before = self._evicted.get(server, 0 if self._evicted and young else evicted)
             if evicted > before:
-                since = int(told.get("server_time_usec", self._now() * 1_000_000)) // 1000
+                now = number_in(fields, "server_time_usec")
+                since = int(self._now() * 1000) if now is None else now // 1000
                 sets = [self._sets.numbered(part) for part in parts]
                 await self._sets.settle(sets, since=since, cause="the server has evicted keys")
             evicted_of[server] = evicted
-        self._evicted = evicted_of
+        self._evicted = evicted_of if all_said else self._evicted | evicted_of
         self._looked_at = looked_at
-        gone = sum(evicted_of.values())
+        gone = sum(self._evicted.values())
         self._say("evicted_keys", f"the server has evicted {gone} keys" if gone else None)
 
     async def _check_configuration(self) -> None:
@@ -217,43 +234,6 @@ class Watch:
         self._metrics.problems.labels(problem).set(0 if sentence is None else 1)
 
 
-async def dangers(servers: Servers, wait_replicas: int, *, wait_fsync: bool) -> dict[str, str]:
-    """What about the servers would lose revocations silently, or take none, by the names of problems."""
-    commands: list[Command] = [("INFO", "everything"), ("CONFIG", "GET", "save")]
-    if wait_fsync:
-        commands.append(("WAITAOF", 1, 0, 1))  # says at once what every confirmation would be told
-    async with fence():
-        answers = await servers.each(commands)
-    found = {}
-    for _, (text, saves, *synced) in answers:
-        told = info(text)
-        policy = told.get("maxmemory_policy", "noeviction")
-        if policy != "noeviction":
-            found["eviction_policy"] = (
-                f"maxmemory-policy is {policy}: it must be noeviction, or revocations are dropped"
-            )
-        never_saves = isinstance(saves, list) and saves[1:] == [b""]  # else this user may not ask
-        if not int(told.get("aof_enabled", 0)) and never_saves:
-            found["no_persistence"] = "the server keeps nothing on disk: a restart loses revocations"
-        if synced and isinstance(synced[0], Exception):
-            found["no_fsync"] = (
-                f"redis.wait_fsync can't be kept, nothing can be acknowledged:"
-                f" {str(synced[0]).partition(',')[0]}"
-            )
-        replicas = int(told.get("connected_slaves", 0))
-        if replicas > wait_replicas:
-            found["unconfirmed_replicas"] = (
-                f"of {replicas} replicas only {wait_replicas} confirm (redis.wait_replicas): the promotion of"
-                " another can lose acknowledged revocations"
-            )
-        if replicas < wait_replicas:
-            found["too_few_replicas"] = (
-                f"{wait_replicas} replicas must confirm (redis.wait_replicas), {replicas} are connected:"
-                " nothing can be acknowledged"
-            )
-    return found
-
-
 def _lifted(text: bytes) -> tuple[int, str]:
     seq, _, key = text.decode().partition(" ")
     return int(seq), key
@@ -262,5 +242,5 @@ def _lifted(text: bytes) -> tuple[int, str]:
 def _keys_of(text: bytes | None) -> dict[str, Mark]:
     try:
         return {} if text is None else dict(revoked_keys(text))
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, TypeError) as error:
         raise StoreRefused("the store holds revoked keys that can't be read") from error

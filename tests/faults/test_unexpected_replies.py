@@ -1,0 +1,146 @@
+"""Replies of a form that the protocol does not have, as proxies and look-alikes of Redis give them."""
+
+import asyncio
+
+import pytest
+
+from tests import forge
+from tests.faults.load import issued
+from tests.faults.test_lost_data import becomes, metric, readiness, shows
+from tests.proxies import ReplyProxy, encode
+
+REPLIES = {
+    "nil": None,
+    "an integer": 5,
+    "a text": b"OK",
+    "an empty list": [],
+    "a list of one": [b"1"],
+    "an odd list": [b"1", b"2", b"3", b"4", b"5"],
+    "a nested list": [[b"master"], [b"1"], [b"2"]],
+    "a list of nils": [None, None, None, None],
+    "a list of integers": [1, 2, 3],
+    "a refusal within a list": [RuntimeError("ERR no"), RuntimeError("ERR no")],
+}
+ANN = {"iss": forge.ISSUER, "sub": "ann"}
+PATIENT = {"timeout": 2.0}
+"""A machine that is slow by itself must not pass for a reply that is late."""
+
+MASTER_WITH_ONE_REPLICA = encode([b"master", 1, [[b"127.0.0.1", b"1", b"1"]]])
+
+
+@pytest.fixture
+async def proxy(valkey):
+    async with ReplyProxy.before(valkey.port) as made:
+        yield made
+
+
+async def status(running, path, body, caller="admin"):
+    async with asyncio.timeout(10):  # beyond it the request hangs
+        return (await running.post(path, body, caller=caller)).status
+
+
+async def gives_verdicts(running):
+    return await status(running, "/introspect", issued()) == 200
+
+
+@pytest.mark.parametrize("command", ["ROLE", "TIME", "MGET"])
+async def test_a_lookup_whose_reply_is_not_understood_gets_no_verdict_and_does_not_hang(
+    start, proxy, command
+):
+    running = await start(proxy, redis=PATIENT)
+    for name, reply in REPLIES.items():
+        proxy.rules[command] = encode(reply)
+        assert await status(running, "/introspect", issued()) == 503, name
+        batch = {"tokens": [issued(), issued()]}
+        assert await status(running, "/introspect/batch", batch) == 503, name
+        proxy.rules.clear()
+        await becomes(lambda: gives_verdicts(running))
+
+
+async def test_a_role_with_fewer_elements_than_redis_has_does_not_hang(start, proxy):
+    proxy.rules |= {"ROLE": MASTER_WITH_ONE_REPLICA, "WAIT": encode(1)}
+    running = await start(proxy, redis=PATIENT | {"wait_replicas": 1})
+    proxy.rules["ROLE"] = encode([b"master"])
+    assert await status(running, "/introspect", issued()) == 503
+    proxy.rules["ROLE"] = MASTER_WITH_ONE_REPLICA
+    await becomes(lambda: gives_verdicts(running))
+
+
+async def test_a_revocation_whose_reply_is_not_understood_is_answered_503(start, proxy):
+    running = await start(proxy, redis=PATIENT)
+    for name, reply in REPLIES.items():
+        proxy.rules |= {"EVALSHA": encode(reply), "EVAL": encode(reply)}
+        for path, body in {
+            "/revoke": {"iss": forge.ISSUER, "jti": "a"},
+            "/revoke-user": ANN,
+            "/block-user": ANN,
+            "/revoke-key": {"iss": forge.ISSUER, "kid": "k"},
+        }.items():
+            assert await status(running, path, body) == 503, (path, name)
+        proxy.rules.clear()
+        assert await status(running, "/revoke-user", ANN) == 200
+
+
+async def test_a_confirmation_that_is_not_understood_confirms_nothing_and_does_not_hang(start, proxy):
+    proxy.rules |= {"ROLE": MASTER_WITH_ONE_REPLICA, "WAIT": encode(1)}
+    running = await start(proxy, redis=PATIENT | {"wait_replicas": 1})
+    assert await status(running, "/revoke-user", ANN) == 200
+    for name, reply in REPLIES.items():
+        if isinstance(reply, int):
+            continue  # so many replicas
+        proxy.rules["WAIT"] = encode(reply)
+        assert await status(running, "/revoke-user", ANN) == 503, name
+    proxy.rules["WAIT"] = encode(1)
+    await becomes(lambda: confirmed(running))
+
+
+async def confirmed(running):
+    return await status(running, "/revoke-user", ANN) == 200
+
+
+async def test_a_login_whose_reply_is_not_understood_is_tried_again(start, proxy):
+    running = await start(proxy, redis=PATIENT)
+    for reply in REPLIES.values():
+        proxy.rules |= {"PING": encode(reply), "INFO SERVER": encode(reply), "ROLE": encode(reply)}
+        running.service.store.lookups.hang_up()
+        assert await status(running, "/introspect", issued()) == 503
+        proxy.rules.clear()
+        await becomes(lambda: gives_verdicts(running))
+
+
+@pytest.mark.parametrize("command", ["GET", "HGETALL", "HSCAN", "ZRANGE", "INFO", "CONFIG"])
+async def test_the_watch_survives_replies_that_are_not_understood(start, proxy, command):
+    running = await start(proxy, redis=PATIENT)
+    watch = running.service.store.watch
+    for reply in REPLIES.values():
+        proxy.rules[command] = encode(reply)
+        await watch.beat()
+        proxy.rules.clear()
+        await watch.beat()
+        assert "unexpected_reply" not in watch.problems
+
+
+async def test_a_reply_that_is_not_understood_is_a_problem_of_its_own(start, proxy):
+    running = await start(proxy, redis=PATIENT)
+    proxy.rules["ZRANGE"] = encode(5)
+    await becomes(lambda: shows(running, "unexpected_reply"))
+    assert (await readiness(running))[0] == 200
+    assert await metric(running, 'revoker_problem{problem="unexpected_reply"}') == 1
+    proxy.rules.clear()
+    await becomes(lambda: shows_none(running))
+
+
+async def shows_none(running):
+    return await readiness(running) == (200, set())
+
+
+async def test_a_field_of_info_that_is_no_number_is_not_taken_for_a_good_one(start, proxy):
+    running = await start(proxy, redis=PATIENT)
+    fields = b"# Stats\r\nrun_id:a\r\nevicted_keys:many\r\nuptime_in_seconds:-\r\naof_enabled:maybe\r\n"
+    proxy.rules |= {
+        f"INFO {section}": encode(fields)
+        for section in ("SERVER", "MEMORY", "PERSISTENCE", "STATS", "REPLICATION")
+    }
+    problems = await running.service.store.dangers()
+    assert "evicted" in problems["unchecked"]
+    await running.service.store.watch.beat()
