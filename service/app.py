@@ -23,7 +23,7 @@ from service.api.probes import Health
 from service.api.ready import ReadyAnswer
 from service.api.verdicts import Verdicts
 from service.callers import Caller, Callers, RateLimit
-from service.errors import StoreUnavailable
+from service.errors import ConfigError, StoreUnavailable
 from service.metrics import Metrics
 from service.models import Issuer
 from service.settings import (
@@ -194,7 +194,11 @@ class Service:
 
     def conflicts(self) -> list[str]:
         """Why these settings can't be served with this store, as far as it was read; one line each."""
-        return [f"issuers: {problem}" for problem in self.store.issuer_records.conflicts.values()]
+        try:
+            self.store.issuer_records.refuse_conflicts()
+        except ConfigError as error:
+            return error.problems
+        return []
 
     def _problems(self) -> dict[str, str]:
         problems = dict(self.store.problems)

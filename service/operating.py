@@ -78,9 +78,11 @@ def check(config: ConfigOption = None) -> None:
     """Show the epoch and what would lose revocations silently; status 1 where something would."""
 
     async def look(store: "Store") -> "tuple[Epoch | None, dict[str, str]]":
-        return await store.epoch(), await store.dangers()
+        conflicts = store.issuer_records.conflicts.values()
+        problems = {"settings_conflict": "; ".join(conflicts)} if conflicts else {}
+        return await store.epoch(), problems | await store.dangers()
 
-    epoch, dangers = with_store(config, look)
+    epoch, dangers = with_store(config, look, refuse_conflicts=False)
     if epoch is None:
         typer.echo("epoch: none; `revoker store init` where the store is new")
     else:
@@ -132,7 +134,7 @@ def rename(
     def tell(count: int) -> None:
         sys.stderr.write(f"\r{count} keys")
 
-    moved = with_store(config, lambda store: store.renaming(old, new).run(tell))
+    moved = with_store(config, lambda store: store.renaming(old, new).run(tell), refuse_conflicts=False)
     sys.stderr.write("\n")
     _audit.info("issuer_renamed", operator=getpass.getuser(), old=old, new=new)
     typer.echo(f"{old} is {new}; {moved} keys were moved")
@@ -315,9 +317,24 @@ def _store(values: Settings) -> "Store":
 
 
 def with_store(
-    config: Path | None, work: "Callable[[Store], Awaitable[Result]]", *, patience: float = 0.0
+    config: Path | None,
+    work: "Callable[[Store], Awaitable[Result]]",
+    *,
+    patience: float = 0.0,
+    refuse_conflicts: bool = True,
 ) -> Result:
-    """Do something with the store of a configuration, with a time-out of so many seconds at least."""
+    """Do something with the store of a configuration.
+
+    Args:
+        config: The file.
+        work: What to do, once the bounds that the store remembers hold for it.
+        patience: A time-out of so many seconds at least.
+        refuse_conflicts: Whether nothing is done where the service would not start either, since the
+            settings name an issuer otherwise than the store does.
+
+    Raises:
+        ConfigError: such a conflict.
+    """
     logs.configure(stream=sys.stderr)
     values = _settings(config)
     redis = values.redis.model_copy(update={"timeout": max(values.redis.timeout, patience)})
@@ -326,6 +343,9 @@ def with_store(
     async def run() -> Result:
         store = _store(values)
         try:
+            await store.issuer_records.adopt()
+            if refuse_conflicts:
+                store.issuer_records.refuse_conflicts()
             return await work(store)
         finally:
             await store.close()

@@ -4,6 +4,7 @@ They go through the scripts by which the service revokes, so what stands is neve
 """
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
@@ -12,7 +13,7 @@ import msgspec
 
 from service.errors import InvalidRequest, StoreRefused, StoreUnavailable
 from service.models import Issuer, Number
-from service.rules import FOREVER_MS, SAFETY_S, cutoff_kept_for, jti_kept_until
+from service.rules import FOREVER_MS, cutoff_kept_for, jti_kept_for, jti_kept_until
 from service.store import records
 from service.store.keys import segment, tag_and_start, user_tag
 from service.store.lookups import mark, revoked_keys, user_standing
@@ -22,6 +23,9 @@ from service.store.store import Store
 
 TOGETHER: Final = 256
 """Tokens in one script at most: more would keep the server from everybody else."""
+
+_RECONCILE_EVERY_S: Final = 1.0
+"""As often as a running service; a bound that is raised meanwhile counts only a minute after that."""
 
 _PAUSES_S: Final = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 """Before what the store did not acknowledge is sent again: together long enough for a failover."""
@@ -54,14 +58,16 @@ class Importing:
         self._store = store
         self._keys = store.keys
         self._issuers = {issuer.name: issuer for issuer in store.issuers.values()} | dict(store.issuers)
-        self._longest_ms = max(map(cutoff_kept_for, store.issuers.values()))
         self._clock_ms = 0.0
         self._data: list[str] = []
+        self._longest_ms = 0
+        self._reconciled = -math.inf
 
     async def begin(self) -> None:
-        """Learn which data set this is, and its time.
+        """Learn which data set this is, its time, and for how long it keeps what is revoked.
 
         Raises:
+            ConfigError: the settings name an issuer otherwise than the store.
             StoreRefused: there is none, and an instance takes such a store for one that has lost its data.
         """
         readings = (await self._store.readings()).values()
@@ -70,6 +76,8 @@ class Importing:
         self._clock_ms = min(reading.now for reading in readings) - time.monotonic() * 1000
         await self._store.learn()
         self._data = self._store.data_ids()
+        await self._store.issuer_records.adopt()
+        self._take_bounds()
 
     @property
     def now(self) -> int:
@@ -123,6 +131,7 @@ class Importing:
         calls = list(_calls(changes, self._keys.part))
         for pause in (*_PAUSES_S, None):
             try:
+                await self._reconcile()
                 await asyncio.gather(*(self._store.scripts.run(*call) for call in calls))
                 break
             except StoreUnavailable:
@@ -136,6 +145,17 @@ class Importing:
         await self._store.learn()
         self._same_data()
 
+    async def _reconcile(self) -> None:
+        """Bring the settings and what the store remembers of the issuers together, as the service does."""
+        if time.monotonic() - self._reconciled >= _RECONCILE_EVERY_S:
+            await self._store.issuer_records.reconcile()
+            self._reconciled = time.monotonic()
+            self._take_bounds()
+
+    def _take_bounds(self) -> None:
+        self._store.issuer_records.refuse_conflicts()
+        self._longest_ms = max(map(cutoff_kept_for, self._store.issuers.values()))
+
     def _same_data(self) -> None:
         if self._store.data_ids() != self._data:
             raise StoreRefused("the store lost data meanwhile: all of it has to be imported again")
@@ -144,7 +164,7 @@ class Importing:
         place = record.segment or segment(record.jti or "")
         till, at = None, "" if record.at is None else milliseconds(record.at)
         if record.exp is None:
-            kept = -1000 * (issuer.max_token_lifetime + issuer.clock_skew + issuer.leeway + SAFETY_S)
+            kept = -jti_kept_for(issuer)
         else:
             kept = till = jti_kept_until(issuer, record.exp)
         key = self._keys.of_segment("jti", issuer, place)

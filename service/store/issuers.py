@@ -16,7 +16,7 @@ from typing import Final
 import msgspec
 import structlog
 
-from service.errors import StoreRefused, StoreUnavailable
+from service.errors import ConfigError, StoreRefused, StoreUnavailable
 from service.models import Issuer, Raise
 from service.rules import SAFETY_S
 from service.store.connection import fence, understood
@@ -147,6 +147,8 @@ class IssuerRecords:
             text, stored, now = await self.look()
             records = self._known if stored is None else stored
             if found := conflicts(records, self._issuers):
+                if found != self.conflicts:
+                    _log.error("settings_conflict", problems=list(found.values()))
                 self._refuse(found)
                 return
             new = reconciled(records, self._issuers, now)
@@ -158,6 +160,20 @@ class IssuerRecords:
                 self._take(new)
                 return
         raise StoreUnavailable("what the store remembers of the issuers keeps changing")
+
+    async def adopt(self) -> None:
+        """As :meth:`reconcile`, but add nothing to the store: for what gives no verdicts."""
+        _, stored, now = await self.look()
+        records = self._known if stored is None else stored
+        if found := conflicts(records, self._issuers):
+            self._refuse(found)  # who calls this tells of it
+        else:
+            self._take(reconciled(records, self._issuers, now))
+
+    def refuse_conflicts(self) -> None:
+        """Raise ``ConfigError`` where the last reading found these settings and the store in conflict."""
+        if self.conflicts:
+            raise ConfigError([f"issuers: {problem}" for problem in self.conflicts.values()])
 
     async def look(self) -> tuple[bytes, Records | None, int]:
         """The value as it stands (empty: none), what it says, and Redis ``TIME`` (ms)."""
@@ -178,8 +194,6 @@ class IssuerRecords:
         return bool(done)
 
     def _refuse(self, found: dict[str, str]) -> None:
-        if found != self.conflicts:
-            _log.error("settings_conflict", problems=list(found.values()))
         self.conflicts, self.read = found, True
         for issuer in self._issuers:
             if (problem := found.get(issuer.name)) is not None:
