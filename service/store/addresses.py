@@ -5,8 +5,8 @@
 """
 
 import asyncio
-import contextlib
 import ssl
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -144,9 +144,10 @@ class Fixed:
 
 
 class Sentinels:
-    """Asks Sentinels which server is the primary: all at once, until most have answered.
+    """Asks all Sentinels at once which server is the primary; it is believed where most of them name it.
 
-    Of their answers that of the latest failover counts: one that was cut off still names the old primary.
+    Most of those that are configured, not of those that answer: one that was cut off, or was never asked to
+    watch this primary, still names another one.
     """
 
     def __init__(self, places: Sequence[Place], name: str, access: Access, to_ask: Access) -> None:
@@ -167,7 +168,7 @@ class Sentinels:
         except (TimeoutError, ConnectionLost) as error:
             wire.abort()
             raise StoreUnavailable("the store can't be reached") from error
-        if isinstance(role, Exception) or role[0] != b"master":
+        if not isinstance(role, list) or role[:1] != [b"master"]:
             wire.abort()
             raise StoreUnavailable("the Sentinels name a server that is not a primary")
         self._last = place
@@ -180,33 +181,49 @@ class Sentinels:
             return False  # what the wire leads to may be sound all the same
 
     async def _primary(self) -> Place:
+        """The server that most Sentinels name.
+
+        Raises:
+            StoreUnavailable: there is none, with how many answered what.
+        """
         tasks = {asyncio.create_task(self._ask(place)) for place in self._places}
         most = len(tasks) // 2 + 1
-        answers: list[tuple[int, Place]] = []
+        answers: Counter[Place | str] = Counter()
         try:
             for answer in asyncio.as_completed(tasks):
-                with contextlib.suppress(StoreUnavailable):
-                    answers.append(await answer)
-                if len(answers) == most:
-                    break
+                said = await answer
+                answers[said] += 1
+                if isinstance(said, Place) and answers[said] == most:
+                    return said
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-        if not answers:
-            raise StoreUnavailable(f"no Sentinel knows a primary {self._name}")
-        return max(answers, key=lambda answer: answer[0])[1]
+        counted = ", ".join(
+            f"{count} {f'names {said.host}:{said.port}' if isinstance(said, Place) else said}"
+            for said, count in answers.most_common()
+        )
+        raise StoreUnavailable(
+            f"{most} of {len(tasks)} Sentinels must name the same primary {self._name}: {counted}"
+        )
 
-    async def _ask(self, place: Place) -> tuple[int, Place]:
-        wire = await self._to_ask.wire(place, lambda _: None)
+    async def _ask(self, place: Place) -> Place | str:
+        """Which server one Sentinel names; why it names none."""
+        try:
+            wire = await self._to_ask.wire(place, lambda _: None)
+        except StoreUnavailable as error:
+            return str(error).removeprefix("the store ")
         try:
             async with asyncio.timeout(self.timeout):
-                [told] = await wire.ask(("SENTINEL", "MASTER", self._name))
-            fields = dict(zip(told[::2], told[1::2], strict=True))
-            found = Place(fields[b"ip"].decode(), int(fields[b"port"]))
-            return int(fields[b"config-epoch"]), found
-        except (TimeoutError, ConnectionLost, TypeError, KeyError, ValueError) as error:
-            raise StoreUnavailable("a Sentinel does not know the primary") from error
+                [reply] = await wire.ask(("SENTINEL", "MASTER", self._name))
+            if isinstance(reply, Exception):
+                return f"answered {str(reply).split(' ')[0]}"
+            fields = dict(zip(reply[::2], reply[1::2], strict=True))
+            return Place(fields[b"ip"].decode(), int(fields[b"port"]))
+        except (TimeoutError, ConnectionLost):
+            return "did not answer"
+        except (TypeError, ValueError, LookupError, AttributeError):
+            return "gave a reply that is not understood"
         finally:
             wire.abort()
 

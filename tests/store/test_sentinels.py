@@ -1,0 +1,93 @@
+"""Which server is believed to be the primary: stand-ins for Sentinels name what a test wants."""
+
+import contextlib
+import types
+
+import pytest
+
+from service.errors import StoreUnavailable
+from service.store.addresses import address_of
+from tests.faults.load import issued
+from tests.proxies import ReplyProxy, encode
+from tests.servers import free_port
+from tests.store.conftest import store_on
+
+TIMEOUT_S = 5.0
+"""A machine that is slow by itself must not pass for Sentinels that do not answer."""
+
+
+def naming(port, epoch=1):
+    fields = [b"name", b"main", b"ip", b"127.0.0.1", b"port", b"%d" % port, b"config-epoch", b"%d" % epoch]
+    return encode(fields)
+
+
+@pytest.fixture
+async def sentinels(valkey):
+    """Make Sentinels that give these replies; None stands for one that is down."""
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def make(*replies):
+            ports = []
+            for reply in replies:
+                if reply is None:
+                    ports.append(free_port())
+                    continue
+                proxy = await stack.enter_async_context(ReplyProxy.before(valkey.port))
+                proxy.rules["SENTINEL MASTER"] = reply
+                ports.append(proxy.port)
+            return f"redis+sentinel://{','.join(f'127.0.0.1:{port}' for port in ports)}/main"
+
+        yield make
+
+
+async def primary_by(url):
+    """The port of the server to which the Sentinels lead."""
+    wire = await address_of(url, timeout=TIMEOUT_S).wire(lambda _: None)
+    [[_, port]] = await wire.ask(("CONFIG", "GET", "port"))
+    wire.abort()
+    return int(port)
+
+
+async def test_a_server_that_most_sentinels_name_is_the_primary(sentinels, valkey, own_valkey):
+    true, other = naming(valkey.port), naming(own_valkey.port, epoch=99)
+    for replies in ((true, true, true), (true, true, None), (None, true, true), (true,), (true, true)):
+        assert await primary_by(await sentinels(*replies)) == valkey.port
+    for place in range(3):  # whatever the epoch that the third one claims
+        replies = [true, true, true]
+        replies[place] = other
+        assert await primary_by(await sentinels(*replies)) == valkey.port
+
+
+async def test_one_sentinel_of_three_is_not_believed(sentinels, valkey, own_valkey):
+    true, other = naming(valkey.port), naming(own_valkey.port)
+    unknown = encode(RuntimeError("ERR No such master with that name"))
+    for replies, said in (
+        ((true, None, None), f"1 names 127.0.0.1:{valkey.port}"),
+        ((true, None, None), "2 can't be reached"),
+        ((true, other, None), f"1 names 127.0.0.1:{own_valkey.port}"),
+        ((true, unknown, unknown), "2 answered ERR"),
+        ((true, encode(5), encode([b"ip"])), "2 gave a reply that is not understood"),
+        ((true, encode([b"ip", 5]), encode(None)), "2 gave a reply that is not understood"),
+    ):
+        with pytest.raises(
+            StoreUnavailable, match="2 of 3 Sentinels must name the same primary main"
+        ) as error:
+            await primary_by(await sentinels(*replies))
+        assert said in str(error.value)
+
+
+async def test_of_two_sentinels_both_must_agree(sentinels, valkey, own_valkey):
+    for second in (None, naming(own_valkey.port)):
+        with pytest.raises(StoreUnavailable, match="2 of 2 Sentinels must name the same primary main"):
+            await primary_by(await sentinels(naming(valkey.port), second))
+
+
+async def test_no_verdict_rests_on_what_one_sentinel_of_three_says(start, sentinels, own_valkey, prefix):
+    alone = store_on(own_valkey, prefix)
+    assert await alone.init()
+    await alone.close()
+    server = types.SimpleNamespace(url=await sentinels(naming(own_valkey.port), None, None))
+    revoker = await start(server, prefix=prefix, new=False, ready=False, redis={"timeout": TIMEOUT_S})
+    await revoker.service.store.watch.beat()
+    assert "2 of 3 Sentinels must name the same" in revoker.service.store.problems["store_unreachable"]
+    assert (await revoker.post("/introspect", issued())).status == 503
