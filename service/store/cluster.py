@@ -164,6 +164,11 @@ class Cluster:
         replies = await asyncio.gather(*(self.read(key, [("GET", key)]) for key in keys))
         return [value for [value] in replies]
 
+    def server_of(self, key: str) -> str:
+        """As :meth:`service.store.servers.Servers.server_of`."""
+        node = self._by_slot[slot_of(key)]
+        return "" if node is None else node.reads.server
+
     async def primaries(self) -> Mapping[str, Line]:
         """As :meth:`service.store.servers.Servers.primaries`."""
         await self.each([("PING",)])

@@ -3,19 +3,65 @@
 They are numbered: the one is 0, those of a cluster have the numbers of their slots.
 """
 
+import asyncio
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from service.errors import StoreRefused, StoreUnavailable
-from service.store.connection import Command, fence, reads_replies
+from service.store.connection import Command, fence, reads_replies, understood
 from service.store.epoch import DataSet, Reading, decode
 from service.store.keys import DataKeys, Tail
 from service.store.servers import Servers
 
 DAY_MS: Final = 86_400_000
 
-Beside = Callable[[int, dict[bytes, bytes], list[bytes], int], None]
-"""Given the number of a data set, its blocks, what was lifted in it, and the ``TIME`` (ms) of the reading."""
+_PAGE: Final = 1000
+"""Blocks that are read in one command, roughly: more would keep the server and this process from the rest."""
+
+_SHARE: Final = 0.1
+"""The part of the time that reading blocks takes at most; where they are many they are read less often."""
+
+
+class BlocksPage(NamedTuple):
+    """Some of the blocks of a data set: until when (ms), by the user's tag.
+
+    Attributes:
+        cursor: Where the next page begins; ``b"0"`` after the last one.
+    """
+
+    cursor: bytes
+    until: dict[bytes, bytes]
+
+    @property
+    def last(self) -> bool:
+        return self.cursor == b"0"
+
+
+class ReadBlocks:
+    """Reads blocks page by page; all of them at once where the server allows its user no ``HSCAN``."""
+
+    def __init__(self) -> None:
+        self._by_pages = True
+
+    def command(self, key: str, cursor: bytes = b"0") -> Command:
+        return ("HSCAN", key, cursor, "COUNT", _PAGE) if self._by_pages else ("HGETALL", key)
+
+    def page(self, reply: Any) -> BlocksPage:
+        """A reply to :meth:`command`; raises ``ReplyNotUnderstood``."""
+        with understood():
+            cursor, fields = reply if self._by_pages else (b"0", reply)
+            return BlocksPage(cursor, dict(zip(fields[::2], fields[1::2], strict=True)))
+
+    def refused(self, error: Exception | None) -> bool:
+        """Whether an error refuses the pages; from then on all is read at once."""
+        refuses = self._by_pages and str(error).startswith("NOPERM") and "hscan" in str(error).lower()
+        self._by_pages = self._by_pages and not refuses
+        return refuses
+
+
+Beside = Callable[[int, BlocksPage | None, list[bytes], int], None]
+"""Given the number of a data set, the first page of its blocks (None: they were read a moment ago), what was
+lifted in it, and the ``TIME`` (ms) of the reading."""
 
 
 class DataSets(Protocol):
@@ -41,6 +87,9 @@ class DataSets(Protocol):
             The data sets that don't show what they must, to be settled.
         """
 
+    async def blocks_after(self, part: int, cursor: bytes) -> tuple[BlocksPage, int] | None:
+        """The next page of blocks, and ``TIME`` (ms); None where the data set doesn't show what it must."""
+
     async def settle(self, sets: Iterable[DataSet], *, since: int = 0, cause: str = "") -> None:
         """Settle data sets; as :meth:`service.store.epoch.DataSet.settle`."""
 
@@ -64,6 +113,8 @@ class Whole:
         self._servers = servers
         self._keys = keys
         self.data: Final = make()
+        self._blocks = ReadBlocks()
+        self._blocks_due = self._blocks_begun = 0.0
 
     def of(self, key: str) -> DataSet:  # noqa: ARG002  # every key is part of it
         return self.data
@@ -75,18 +126,42 @@ class Whole:
         return self.data
 
     @reads_replies()
-    async def look(self, beat: int, found: Beside) -> list[DataSet]:  # noqa: ARG002  # it is looked at each time
+    async def look(self, beat: int, found: Beside) -> list[DataSet]:  # it is looked at each time
         known, ages = self.data.known, self.data.share_ages()
-        commands: list[Command] = [("HGETALL", self._keys.blocks), ("ZRANGE", self._keys.lifted, 0, -1)]
+        loop = asyncio.get_running_loop()
+        due = loop.time() >= self._blocks_due
+        commands: list[Command] = [("ZRANGE", self._keys.lifted, 0, -1)]
+        if due:
+            self._blocks_begun = loop.time()
+            commands.append(self._blocks.command(self._keys.blocks))
         if ages:
             commands.append(("PEXPIRE", self.data.tail.share, DAY_MS))
-        [blocks, lifted, *_], reading = await self._vouched(commands)
+        try:
+            [lifted, *rest], reading = await self._vouched(commands)
+        except StoreUnavailable as error:
+            if self._blocks.refused(error.__cause__ if isinstance(error.__cause__, Exception) else None):
+                return await self.look(beat, found)
+            raise
         if not self.data.confirms(known, reading.epoch, reading.seq, reading.share, reading.now):
             return [self.data]
         if ages:
             self.data.renewed()
-        found(0, dict(zip(blocks[::2], blocks[1::2], strict=True)), lifted, reading.now)
+        found(0, self._page(rest[0]) if due else None, lifted, reading.now)
         return []
+
+    async def blocks_after(self, part: int, cursor: bytes) -> tuple[BlocksPage, int] | None:  # noqa: ARG002
+        known = self.data.known
+        [reply], reading = await self._vouched([self._blocks.command(self._keys.blocks, cursor)])
+        if not self.data.confirms(known, reading.epoch, reading.seq, reading.share, reading.now):
+            return None
+        return self._page(reply), reading.now
+
+    def _page(self, reply: Any) -> BlocksPage:
+        page = self._blocks.page(reply)
+        if page.last:
+            now = asyncio.get_running_loop().time()
+            self._blocks_due = now + (now - self._blocks_begun) * (1 / _SHARE - 1)
+        return page
 
     async def settle(self, sets: Iterable[DataSet], *, since: int = 0, cause: str = "") -> None:
         for data in sets:

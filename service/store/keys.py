@@ -17,7 +17,7 @@
 ``rv:keys:<issuer>``
     JSON, ``{kid: [ms, reason]}``; never expires.
 ``rv:blocks``
-    Hash, ``u`` to the ms until which the user is blocked; never expires.
+    Hash, ``u`` to the ms until which the user is blocked; never expires, but blocks that have ended leave.
 ``rv:epoch``
     Id, when data was last found missing (ms), cutoff (ms), finding; never expires.
 ``rv:settings``
@@ -167,7 +167,7 @@ class Keys(DataKeys):
     def __init__(self, prefix: str, *, clustered: bool = False) -> None:
         super().__init__(prefix)
         self._prefix = prefix
-        self._clustered = clustered
+        self.clustered: Final = clustered
         self.settings: Final = f"{prefix}:settings"
         self._user_of = functools.lru_cache(maxsize=16384)(self._make_user_of)
         self._shared = functools.lru_cache(maxsize=1024)(self._make_shared)
@@ -178,15 +178,15 @@ class Keys(DataKeys):
 
     def part(self, key: str) -> int:
         """Of which data set a key is part: in a cluster of that of its slot, else of the one."""
-        return slot_of(key) if self._clustered else 0
+        return slot_of(key) if self.clustered else 0
 
     def in_part(self, part: int) -> DataKeys:
         """Of one data set."""
-        return DataKeys(f"{self._prefix}:{{{slot_tags()[part]}}}") if self._clustered else self
+        return DataKeys(f"{self._prefix}:{{{slot_tags()[part]}}}") if self.clustered else self
 
     def beside(self, key: str) -> DataKeys:
         """Of the data set of which a key is part."""
-        return self.in_part(slot_of(key)) if self._clustered else self
+        return self.in_part(slot_of(key)) if self.clustered else self
 
     def jti(self, issuer: Issuer, jti: str) -> str:
         return f"{self._prefix}:jti:{issuer.name}:{segment(jti)}"

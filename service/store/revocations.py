@@ -2,8 +2,8 @@
 
 import asyncio
 import functools
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 from service.errors import InvalidRequest, StoreRefused, StoreUnavailable
@@ -38,11 +38,27 @@ class Remembered:
         blocks: Until when (ms), by the user's tag.
         keys: When (ms) and why, by issuer name and ``kid``.
         changes: How often this process has changed them; what was read of the store before is older.
+        changed_blocks: Which change was the last of a block, by the user's tag, as far back as it matters.
     """
 
     blocks: dict[str, int]
     keys: dict[str, dict[str, Mark]]
     changes: int = 0
+    changed_blocks: dict[str, int] = field(default_factory=dict)
+
+    def block(self, tag: str, until: int) -> None:
+        """This process has blocked a user."""
+        self._changed(tag)
+        self.blocks[tag] = until
+
+    def unblock(self, tag: str) -> None:
+        """This process has ended a block."""
+        self._changed(tag)
+        self.blocks.pop(tag, None)
+
+    def _changed(self, tag: str) -> None:
+        self.changes += 1
+        self.changed_blocks[tag] = self.changes
 
 
 class Revocations:
@@ -136,6 +152,7 @@ class Revocations:
 
     async def forget_key(self, issuer: Issuer, kid: str) -> bool:
         """Take back the revocation of a key; False where there was none."""
+        _refuse_where_in_conflict(issuer)
         key = self._keys.revoked_keys(issuer)
         [stood] = await self._run("forget", "forget_key", [key, self._keys.beside(key).lifted], (kid,))
         self.remembered.changes += 1
@@ -155,8 +172,7 @@ class Revocations:
             self._block_keys(tag),
             (min(until or FOREVER_MS, FOREVER_MS), cutoff_kept_for(issuer), reason, tag),
         )
-        self.remembered.changes += 1
-        self.remembered.blocks[tag] = stands
+        self.remembered.block(tag, stands)
         return stands
 
     async def unblock_user(self, issuer: Issuer, sub: str) -> int:
@@ -168,8 +184,7 @@ class Revocations:
             (*self._block_keys(tag), self._keys.beside(self._keys.user(tag)).lifted),
             (cutoff_kept_for(issuer), tag),
         )
-        self.remembered.changes += 1
-        self.remembered.blocks.pop(tag, None)
+        self.remembered.unblock(tag)
         return stood
 
     async def lift_user(self, issuer: Issuer, sub: str) -> int:
@@ -222,13 +237,33 @@ class Revocations:
         self._metrics.refilled_revocations.inc(len(calls))
         return await self._mark(part, "renew", refill, done, done + 1) is not None
 
-    def take_blocks(self, seen: Mapping[int, Mapping[str, int]]) -> None:
-        """Take over the blocks of all processes: until when (ms), by the user's tag, in some data sets."""
-        blocks = self.remembered.blocks
-        for tag in [tag for tag in blocks if tag not in seen.get(self._part_of_user(tag), blocks)]:
-            del blocks[tag]
-        for live in seen.values():
-            blocks.update(live)
+    def take_blocks(self, running: Mapping[int, dict[str, int]], changes: int) -> None:
+        """Take over the blocks of all processes.
+
+        Args:
+            running: Until when (ms), by the user's tag, in some data sets.
+            changes: How many there were when reading them began; later ones of this process are newer.
+        """
+        remembered = self.remembered
+        blocks = remembered.blocks
+        newer = {tag: at for tag, at in remembered.changed_blocks.items() if at > changes}
+        remembered.changed_blocks = newer
+        gone: Collection[str]
+        if self._keys.clustered:
+            gone = [tag for tag in blocks if tag not in running.get(self._part_of_user(tag), blocks)]
+        else:
+            gone = blocks.keys() - running[0].keys() if running else ()
+        for tag in gone:
+            if tag not in newer:
+                del blocks[tag]
+        for read in running.values():
+            for tag in newer.keys() & read.keys():
+                del read[tag]
+            blocks.update(read)
+
+    async def trim_blocks(self, part: int, tags: Collection[bytes]) -> None:
+        """Let blocks that have ended leave the store; raises ``NoVerdict``, which harms nothing."""
+        await self._scripts.execute("trim_blocks", [self._keys.in_part(part).blocks], tuple(tags))
 
     async def refilling(self, part: int) -> int:
         """How many processes are putting back what they know of one data set."""

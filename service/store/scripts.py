@@ -35,6 +35,7 @@ TEXTS: Final = {
     "revoke_user": _load("user", "revoke_user"),
     "block_user": _load("user", "block_user"),
     "unblock_user": _load("taking_back", "user", "unblock_user"),
+    "trim_blocks": _load("trim_blocks"),
     "revoke_key": _load("revoke_key"),
     "forget_key": _load("taking_back", "forget_key"),
     "lift_cutoff": _load("taking_back", "user", "lift_cutoff"),

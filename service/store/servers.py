@@ -48,6 +48,9 @@ class Servers(Protocol):
     async def values(self, keys: Sequence[str]) -> list[bytes | None]:
         """What stands under keys, wherever they lie."""
 
+    def server_of(self, key: str) -> str:
+        """The id of the server that is read for a key now; empty while there is none."""
+
     async def primaries(self) -> Mapping[str, Line]:
         """A line to each primary, by its id: another one whenever it has started anew."""
 
@@ -96,6 +99,9 @@ class Primary:
     async def values(self, keys: Sequence[str]) -> list[bytes | None]:
         found: list[bytes | None] = await self._reads.execute("MGET", *keys)
         return found
+
+    def server_of(self, key: str) -> str:  # noqa: ARG002
+        return self._reads.server
 
     async def primaries(self) -> Mapping[str, Line]:
         await self._reads.execute("PING")

@@ -14,7 +14,7 @@ from service.errors import PrimaryStale, StoreRefused, StoreUnavailable
 from service.metrics import Metrics
 from service.store.cluster import Cluster, Node
 from service.store.connection import Command, Refused, Replies, fence, reads_replies
-from service.store.datasets import DAY_MS, Beside
+from service.store.datasets import DAY_MS, Beside, BlocksPage, ReadBlocks
 from service.store.epoch import DataSet, Epoch, Known, Losses, Reading, decode
 from service.store.keys import SLOTS, Keys, Tail, slot_of
 
@@ -105,6 +105,7 @@ class Slots:
         self._make = make
         self._losses = losses
         self._sets: list[DataSet | None] = [None] * SLOTS
+        self._blocks = ReadBlocks()
 
     def of(self, key: str) -> DataSet:
         return self.numbered(slot_of(key))
@@ -125,7 +126,7 @@ class Slots:
 
         def beside(slot: int) -> list[Command]:
             keys = self._keys.in_part(slot)
-            return [("HGETALL", keys.blocks), ("ZRANGE", keys.lifted, 0, -1)]
+            return [self._blocks.command(keys.blocks), ("ZRANGE", keys.lifted, 0, -1)]
 
         self._losses.tell()
         suspects = []
@@ -135,11 +136,28 @@ class Slots:
                 each.known, reading.epoch, reading.seq, reading.share, reading.now
             ):
                 blocks, lifted = each.beside
-                found(each.slot, dict(zip(blocks[::2], blocks[1::2], strict=True)), lifted, reading.now)
+                found(each.slot, self._blocks.page(blocks), lifted, reading.now)
             else:
                 suspects.append(data)
         await self._renew([data for slot in slots if (data := self.numbered(slot)).share_ages()])
         return suspects
+
+    @reads_replies()
+    async def blocks_after(self, part: int, cursor: bytes) -> tuple[BlocksPage, int] | None:
+        data = self.numbered(part)
+        known, command = data.known, self._blocks.command(self._keys.in_part(part).blocks, cursor)
+        async with fence():
+            try:
+                replies = await self._cluster.read(
+                    data.tail.epoch, [("TIME",), command, ("MGET", *data.tail)]
+                )
+            except Refused:  # the slot is on its way: another round reads it
+                return None
+        stamp, reply, values = replies
+        reading = decode([stamp, values, _PRIMARY])
+        if not data.confirms(known, reading.epoch, reading.seq, reading.share, reading.now):
+            return None
+        return self._blocks.page(reply), reading.now
 
     async def settle(self, sets: Iterable[DataSet], *, since: int = 0, cause: str = "") -> None:
         sets = list(dict.fromkeys(sets))
@@ -266,7 +284,10 @@ class Slots:
         found, place = [], 0
         for slot, before, size in zip(slots, known, sizes, strict=True):
             replies, place = said[place : place + size], place + size
-            if any(isinstance(reply, Exception) for reply in replies):
+            refusal = next((reply for reply in replies if isinstance(reply, Exception)), None)
+            if self._blocks.refused(refusal):
+                return await self._read_chunk(node, slots, beside)
+            if refusal is not None:
                 self._cluster.learn_soon()
             else:
                 reading = decode([stamp, replies[-1], _PRIMARY])

@@ -17,7 +17,7 @@ from service.store.addresses import info
 from service.store.clocks import DEGRADED_S
 from service.store.connection import fence, understood
 from service.store.dangers import dangers, number_in
-from service.store.datasets import DataSets
+from service.store.datasets import BlocksPage, DataSets
 from service.store.epoch import DataSet
 from service.store.fan_out import FanOut
 from service.store.issuers import IssuerRecords
@@ -153,16 +153,48 @@ class Watch:
     async def _look(self, beat: int) -> list[DataSet]:
         """Look at data sets, and take over the blocks of all processes and what was lifted in them."""
         changes = self._remembered.changes
-        blocked: dict[int, dict[str, int]] = {}
+        first_pages: dict[int, tuple[BlocksPage, int]] = {}
 
-        def found(part: int, blocks: dict[bytes, bytes], lifted: list[bytes], now: int) -> None:
+        def found(part: int, page: BlocksPage | None, lifted: list[bytes], now: int) -> None:
             self._acknowledged.forget(map(_lifted, lifted))
-            blocked[part] = {tag.decode(): int(until) for tag, until in blocks.items() if int(until) > now}
+            if page is not None:
+                first_pages[part] = page, now
 
         suspects = await self._sets.look(beat, found)
-        if changes == self._remembered.changes:
-            self._revocations.take_blocks(blocked)
+        running = {}
+        for part, (page, now) in first_pages.items():
+            blocks = await self._running_blocks(part, page, now)
+            if blocks is not None:
+                running[part] = blocks
+        self._revocations.take_blocks(running, changes)
         return suspects
+
+    async def _running_blocks(self, part: int, page: BlocksPage, now: int) -> dict[str, int] | None:
+        """All blocks of a data set that have not ended, by its first page; those that have leave the store.
+
+        None where its server has changed meanwhile: a cursor means nothing to another one.
+        """
+        running: dict[str, int] = {}
+        key, trims = self._keys.in_part(part).blocks, True
+        server = self._servers.server_of(key)
+        while True:
+            ended = []
+            for tag, text in page.until.items():
+                if (until := int(text)) > now:
+                    running[tag.decode()] = until
+                else:
+                    ended.append(tag)
+            if ended and trims:
+                try:
+                    await self._revocations.trim_blocks(part, ended)
+                except NoVerdict:  # another round finds them again
+                    trims = False
+            if page.last:
+                return running
+            following = await self._sets.blocks_after(part, page.cursor)
+            if following is None or self._servers.server_of(key) != server:
+                return None
+            page, now = following
 
     async def _remember_keys(self) -> None:
         """Take over the revoked keys of all processes."""

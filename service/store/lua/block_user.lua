@@ -7,5 +7,9 @@ local till = math.max(user.blocked, tonumber(ARGV[1]))
 if till > user.blocked and ARGV[3] ~= '' then user.block_reason = ARGV[3] end
 user.blocked = till
 write_user(KEYS[1], user, tonumber(ARGV[2]))
-redis.call('HSET', KEYS[2], ARGV[4], digits(till))
+if till > now_ms() then
+  redis.call('HSET', KEYS[2], ARGV[4], digits(till))
+else
+  redis.call('HDEL', KEYS[2], ARGV[4])
+end
 return answer(digits(till))

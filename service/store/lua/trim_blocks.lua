@@ -1,0 +1,10 @@
+-- Removes blocks that have ended from the hash of all blocks; one that was renewed meanwhile stays.
+-- KEYS: blocks, seq, share, epoch.
+-- ARGV: u, each.
+-- Returns: how many were removed.
+local now, removed = now_ms(), 0
+for _, tag in ipairs(ARGV) do
+  local till = tonumber(redis.call('HGET', KEYS[1], tag) or '')
+  if till and till <= now then removed = removed + redis.call('HDEL', KEYS[1], tag) end
+end
+return {removed}

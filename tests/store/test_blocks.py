@@ -1,0 +1,91 @@
+"""The hash of all blocks: read in pages, rid of what has ended, and the same at every instance."""
+
+from service.rules import FOREVER_MS
+from tests.faults.test_dangers import AsUser
+from tests.faults.test_lost_data import becomes, readiness
+from tests.proxies import ReplyProxy
+from tests.store.conftest import MAIN, opened, store_on
+
+MANY = 5000
+"""Several pages."""
+
+
+def store_blocks(server, key, until, count, named="tag"):
+    with server.client() as client:
+        for start in range(0, count, 1000):
+            numbers = range(start, min(start + 1000, count))
+            client.hset(key, mapping={f"{named}{number:013}": until for number in numbers})
+
+
+async def test_blocks_that_have_ended_leave_the_store_and_are_not_remembered(start, valkey, prefix):
+    store_blocks(valkey, f"{prefix}:blocks", 1_000, MANY, "old")
+    store_blocks(valkey, f"{prefix}:blocks", FOREVER_MS, 3, "new")
+    revoker = await start(valkey, prefix=prefix)
+    with valkey.client() as client:
+        assert client.hlen(f"{prefix}:blocks") == 3
+    assert len(revoker.service.store.revocations.remembered.blocks) == 3
+    assert await readiness(revoker) == (200, set())
+
+
+async def test_many_running_blocks_are_read_in_pages_before_a_process_is_ready(start, valkey, prefix):
+    store_blocks(valkey, f"{prefix}:blocks", FOREVER_MS, MANY)
+    async with ReplyProxy.before(valkey.port) as proxy:
+        revoker = await start(proxy, prefix=prefix)
+        assert len(revoker.service.store.revocations.remembered.blocks) == MANY
+        assert "HGETALL" not in proxy.seen
+        assert proxy.seen.count("HSCAN") > 1
+
+
+async def test_an_instance_learns_of_the_blocks_of_another_among_many(valkey, prefix):
+    store_blocks(valkey, f"{prefix}:blocks", FOREVER_MS, MANY)
+    first, second = store_on(valkey, prefix), store_on(valkey, prefix)
+    await first.init()
+    async with opened(first), opened(second):
+        known = second.revocations.remembered.blocks
+        await becomes(lambda: holds(lambda: len(known) == MANY))
+        await first.revocations.block_user(MAIN, "ann", until=None, reason="")
+        await becomes(lambda: holds(lambda: len(known) == MANY + 1))
+        await first.revocations.unblock_user(MAIN, "ann")
+        await becomes(lambda: holds(lambda: len(known) == MANY))
+
+
+async def holds(condition):
+    return condition()
+
+
+async def test_a_server_that_refuses_hscan_is_read_at_once(start, valkey, own_valkey, prefix):
+    store_blocks(own_valkey, f"{prefix}:blocks", FOREVER_MS, MANY)
+    revoker = await start(AsUser(own_valkey, "+@all", "-hscan"), prefix=prefix)
+    assert len(revoker.service.store.revocations.remembered.blocks) == MANY
+
+
+async def test_a_block_that_was_renewed_stays_when_what_has_ended_leaves(changes):
+    now = await changes.now()
+    blocks = changes.keys.blocks
+    ends = {b"ended": now - 1, b"renewed": now + 60_000}
+    await changes.client.hset(blocks, mapping=ends)
+    await changes.revocations.trim_blocks(0, [*ends, b"unknown"])
+    assert set(await changes.client.hgetall(blocks)) == {b"renewed"}
+
+
+async def test_a_block_that_ends_at_once_is_not_kept_among_those_that_run(changes):
+    now = await changes.now()
+    await changes.revocations.block_user(MAIN, "ann", until=now - 1, reason="")
+    assert await changes.client.hgetall(changes.keys.blocks) == {}
+
+
+async def test_what_this_process_changed_since_the_reading_began_is_newer_than_what_was_read(changes):
+    revocations = changes.revocations
+    remembered = revocations.remembered
+    await revocations.block_user(MAIN, "ann", until=None, reason="")
+    await revocations.block_user(MAIN, "bob", until=None, reason="")
+    [ann, bob] = remembered.blocks
+    before = remembered.changes
+    await revocations.unblock_user(MAIN, "ann")
+    await revocations.block_user(MAIN, "eve", until=None, reason="")
+    [_, eve] = remembered.blocks
+    revocations.take_blocks({0: {ann: FOREVER_MS, "zoe": FOREVER_MS}}, before)
+    assert set(remembered.blocks) == {eve, "zoe"}
+    revocations.take_blocks({0: {eve: FOREVER_MS, "zoe": FOREVER_MS, ann: FOREVER_MS}}, remembered.changes)
+    assert set(remembered.blocks) == {ann, eve, "zoe"}
+    assert bob not in remembered.blocks
