@@ -4,7 +4,6 @@ A key that a newer set does not hold is dead at once; a key that it does hold st
 so that what it verified stays remembered.
 """
 
-import itertools
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
@@ -16,7 +15,6 @@ from service.metrics import Metrics
 from service.tokens.jwk import UnusableKey, VerifyingKey, public_key
 from service.tokens.parsing import strict_json_object
 
-MAX_CANDIDATES: Final = 16
 MAX_SET_BYTES: Final = 512 * 1024
 
 Sleep = Callable[[float], Awaitable[object]]
@@ -69,12 +67,15 @@ class KeySource(ABC):
             among: Iterable[VerifyingKey] = self._keys.values()
         else:
             among = [*self._by_kid.get(kid, ()), *self._by_kid.get(None, ())]
-        fitting = (key for key in among if alg in key.algorithms)
-        return list(itertools.islice(fitting, MAX_CANDIDATES))
+        return [key for key in among if alg in key.algorithms]
 
     def knows(self, kid: str | None) -> bool:
         """Whether a key in hand bears this name."""
         return kid is not None and kid in self._by_kid
+
+    def names_keys(self) -> bool:
+        """Whether the ``kid`` of a token says anything: a key in hand bears a name, or none is in hand."""
+        return self._by_kid.keys() != {None}
 
     def _adopt(self, keys: Iterable[VerifyingKey]) -> None:
         """Take a set that was read just now for the truth."""
@@ -117,7 +118,8 @@ def read_key_set(document: bytes, allowed: Collection[str], issuer: str) -> list
     """The usable keys of a JWK Set; the others are skipped and logged (RFC 7517 §5).
 
     Raises:
-        ValueError: it is no JWK Set.
+        ValueError: it is no JWK Set, or has no usable key: an issuer without keys signs nothing, so
+            that is a fault at its side, and must not withdraw the keys that are in use.
     """
     entries = strict_json_object(document).get("keys")
     if type(entries) is not list:
@@ -129,5 +131,5 @@ def read_key_set(document: bytes, allowed: Collection[str], issuer: str) -> list
         except UnusableKey as fault:
             _log.debug("key skipped", issuer=issuer, position=position, reason=str(fault))
     if not usable:
-        _log.warning("issuer has no usable key", issuer=issuer, entries=len(entries))
+        raise ValueError(f"no usable key among {len(entries)}")
     return usable

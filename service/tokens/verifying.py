@@ -4,8 +4,10 @@ Whether it may be used now, ``service.rules`` says: no time is judged here.
 """
 
 import asyncio
+import contextlib
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -33,6 +35,12 @@ CACHE_SIZE: Final = 16_384
 
 TOGETHER: Final = 16
 """Tokens verified before others get their turn of the event loop: about a ms."""
+
+KEYS_TRIED_TOGETHER: Final = 16
+"""Keys tried with one token before others get their turn of the event loop."""
+
+Waiting = Callable[[], AbstractContextManager[None]]
+"""Entered while a token waits for keys to be fetched."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,13 +111,71 @@ class _Cold:
         return [each for each in self.answers if not each.done()]
 
 
-class _KeyUnknown(Exception):
-    """The key that a token names is not in its issuer's set as last read: it is no error yet."""
+class _KeyNotFound(Exception):
+    """No key that was tried has made a token's signature, but another may have: it is no error yet."""
 
     def __init__(self, unverified: UnverifiedToken, trusted: TrustedIssuer) -> None:
         super().__init__()
         self.unverified = unverified
         self.trusted = trusted
+
+
+class _Search:
+    """The search for the key that made a token's signature; each key is tried once."""
+
+    __slots__ = ("_candidates", "_tried", "keys", "unverified")
+
+    def __init__(self, unverified: UnverifiedToken, keys: KeySource) -> None:
+        self.unverified = unverified
+        self.keys = keys
+        self._tried: set[VerifyingKey] = set()
+        self._candidates = keys.candidates(unverified.kid, unverified.alg)
+
+    def first(self) -> VerifyingKey | None:
+        """Try as many keys as may be tried in one turn of the event loop."""
+        return self._matching(self._candidates[:KEYS_TRIED_TOGETHER])
+
+    def is_over(self) -> bool:
+        """Whether a key that was not found is none of the issuer's, whatever would be read now."""
+        unverified, keys = self.unverified, self.keys
+        return unverified.alg not in keys.algorithms or (
+            keys.knows(unverified.kid) and len(self._candidates) <= KEYS_TRIED_TOGETHER
+        )
+
+    async def rest(self) -> VerifyingKey | None:
+        """Try the keys in hand that were not tried yet, a few in each turn of the event loop."""
+        self._candidates = self.keys.candidates(self.unverified.kid, self.unverified.alg)
+        untried = [key for key in self._candidates if key not in self._tried]
+        for start in range(0, len(untried), KEYS_TRIED_TOGETHER):
+            if start:
+                await asyncio.sleep(0)
+            key = self._matching(untried[start : start + KEYS_TRIED_TOGETHER])
+            if key is not None:
+                return key
+        return None
+
+    async def newer(self, waiting: Waiting) -> VerifyingKey | None:
+        """The same, in a set that is read now if no key that is in hand bears the name.
+
+        Raises:
+            KeysUnavailable: the issuer's keys were never loaded.
+        """
+        key = await self.rest()
+        if key is None and not self.keys.knows(self.unverified.kid):
+            with waiting():
+                await self.keys.look_again()
+            if not self.keys.ready:
+                raise KeysUnavailable(f"the keys of issuer {self.keys.name} could not be had")
+            key = await self.rest()
+        return key
+
+    def _matching(self, keys: Iterable[VerifyingKey]) -> VerifyingKey | None:
+        unverified = self.unverified
+        for key in keys:
+            self._tried.add(key)
+            if key.live and key.verifies(unverified.alg, unverified.signing_input, unverified.signature):
+                return key
+        return None
 
 
 class Verifier:
@@ -139,8 +205,12 @@ class Verifier:
             self._count_hit()
         return found
 
-    async def verify(self, token: str) -> VerifiedToken:
+    async def verify(self, token: str, waiting: Waiting = contextlib.nullcontext) -> VerifiedToken:
         """Verify an access token; a key that can't be found is taken for a forger's.
+
+        Args:
+            token: Its text.
+            waiting: What to be in while keys are waited for.
 
         Raises:
             InvalidToken: It is not one of a trusted issuer, for us.
@@ -152,11 +222,13 @@ class Verifier:
         self._count_miss()
         answer = self._verified_soon(token)
         try:
-            return await self._settled(token, answer)
+            return await self._settled(token, answer, waiting)
         finally:
             del answer  # an error would lead back to it
 
-    async def verify_all(self, tokens: Sequence[str]) -> list[VerifiedToken | InvalidToken | KeysUnavailable]:
+    async def verify_all(
+        self, tokens: Sequence[str], waiting: Waiting = contextlib.nullcontext
+    ) -> list[VerifiedToken | InvalidToken | KeysUnavailable]:
         """As :meth:`verify`, several that are not remembered; what it would raise stands in their places."""
         answers = []
         for token in tokens:
@@ -166,7 +238,7 @@ class Verifier:
         try:
             for token, answer in zip(tokens, answers, strict=True):
                 try:
-                    outcomes.append(await self._settled(token, answer))
+                    outcomes.append(await self._settled(token, answer, waiting))
                 except (InvalidToken, KeysUnavailable) as error:
                     outcomes.append(error.with_traceback(None))
         finally:
@@ -175,14 +247,16 @@ class Verifier:
                     answer.exception()  # nobody else will ask for it
         return outcomes
 
-    async def _settled(self, token: str, answer: asyncio.Future[VerifiedToken]) -> VerifiedToken:
+    async def _settled(
+        self, token: str, answer: asyncio.Future[VerifiedToken], waiting: Waiting
+    ) -> VerifiedToken:
         try:
             return await answer
-        except _KeyUnknown as unknown:
-            unverified, trusted = unknown.unverified, unknown.trusted
+        except _KeyNotFound as not_found:
+            unverified, trusted = not_found.unverified, not_found.trusted
         finally:
             del answer
-        key, _ = await _newer_signer(unverified, trusted.keys)
+        key = await _Search(unverified, trusted.keys).newer(waiting)
         return self._accepted(token, unverified, trusted, _believed(key))
 
     def _verified_soon(self, token: str) -> asyncio.Future[VerifiedToken]:
@@ -198,17 +272,22 @@ class Verifier:
 
         Raises:
             InvalidToken: No trusted issuer made it.
-            KeysUnavailable: It can't be told, since its key is in no set read after the call began.
+            KeysUnavailable: It can't be told: no set that was read since has a key of the name that it
+                bears, or it bears none and the last set could not be read.
         """
         unverified = parse_token(token)
         trusted = self._issuer_of(unverified)
-        key, certain = _signer(unverified, trusted.keys)
-        if not certain:
-            key, certain = await _newer_signer(unverified, trusted.keys)
-        if key is None:
-            if certain:
-                raise InvalidToken("signature of none of the issuer's keys")
-            raise KeysUnavailable(f"no key of issuer {trusted.issuer.name} is known by that name")
+        keys = trusted.keys
+        search = _Search(unverified, keys)
+        key = search.first()
+        if key is None and not search.is_over():
+            key = await search.newer(contextlib.nullcontext)
+            if key is None and not keys.knows(unverified.kid):
+                if unverified.kid is not None and keys.names_keys():
+                    raise KeysUnavailable(f"issuer {trusted.issuer.name} has no key of that name yet")
+                if keys.stale:
+                    raise KeysUnavailable(f"the keys of issuer {trusted.issuer.name} could not be had")
+        key = _believed(key)
         return GenuineToken(
             claims=origin_claims(unverified.payload, key.id),
             issuer=trusted.issuer,
@@ -228,9 +307,10 @@ class Verifier:
         cold.trusted = self._issuer_of(cold.unverified)
 
     def _find_key(self, cold: _Cold) -> None:
-        key, certain = _signer(cold.unverified, cold.trusted.keys)
-        if not certain:
-            raise _KeyUnknown(cold.unverified, cold.trusted)
+        search = _Search(cold.unverified, cold.trusted.keys)
+        key = search.first()
+        if key is None and not search.is_over():
+            raise _KeyNotFound(cold.unverified, cold.trusted)
         cold.key = _believed(key)
 
     def _accept(self, cold: _Cold) -> None:
@@ -259,7 +339,7 @@ def _carried_out(step: Callable[[_Cold], None], cold: _Cold) -> bool:
     try:
         step(cold)
     except Exception as error:  # noqa: BLE001  # for those who wait for it
-        if isinstance(error, RevokerError | _KeyUnknown):
+        if isinstance(error, RevokerError | _KeyNotFound):
             error.__traceback__ = None  # it would lead back to those who wait
         for each in cold.waiting():
             each.set_exception(error)
@@ -271,33 +351,6 @@ def _believed(key: VerifyingKey | None) -> VerifyingKey:
     if key is None:
         raise InvalidToken("signature of none of the issuer's keys")
     return key
-
-
-def _signer(unverified: UnverifiedToken, keys: KeySource) -> tuple[VerifyingKey | None, bool]:
-    """The key that made the signature, and whether it is certain that a missing one is not the issuer's."""
-    if unverified.alg not in keys.algorithms:
-        return None, True
-    key = _matching(unverified, keys)
-    return key, key is not None or keys.knows(unverified.kid)
-
-
-async def _newer_signer(unverified: UnverifiedToken, keys: KeySource) -> tuple[VerifyingKey | None, bool]:
-    """As :func:`_signer`, in a set that is read now; where the one at hand does not know the key.
-
-    Raises:
-        KeysUnavailable: the issuer's keys were never loaded.
-    """
-    certain = await keys.look_again()
-    if not keys.ready:
-        raise KeysUnavailable(f"the keys of issuer {keys.name} could not be had")
-    return _matching(unverified, keys), certain or keys.knows(unverified.kid)
-
-
-def _matching(unverified: UnverifiedToken, keys: KeySource) -> VerifyingKey | None:
-    for key in keys.candidates(unverified.kid, unverified.alg):
-        if key.verifies(unverified.alg, unverified.signing_input, unverified.signature):
-            return key
-    return None
 
 
 def _access_token(unverified: UnverifiedToken, trusted: TrustedIssuer, key: VerifyingKey) -> VerifiedToken:

@@ -5,6 +5,10 @@ import contextlib
 from urllib.parse import urlsplit
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from tests import forge
 
 
 class Wire:
@@ -32,6 +36,40 @@ async def answer_of(reader):
     head = await reader.readuntil(b"\r\n\r\n") if not reader.at_eof() else b""
     length = [line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")]
     return head + (await reader.readexactly(int(length[0][15:])) if length else b"")
+
+
+class IdentityProvider:
+    """Serves the keys of the issuer ``main`` by URL.
+
+    Attributes:
+        fetched: Set once the keys were asked for.
+        gate: Cleared: answers are held back until it is set.
+        terms: The settings of an issuer whose keys these are.
+    """
+
+    def __init__(self):
+        self.keys = forge.jwks(forge.rsa_key("main-1"))
+        self.fetches = 0
+        self.fetched = asyncio.Event()
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def serve(self, request):
+        self.fetches += 1
+        self.fetched.set()
+        await self.gate.wait()
+        return web.json_response(self.keys)
+
+
+@pytest.fixture
+async def idp():
+    provider = IdentityProvider()
+    application = web.Application()
+    application.router.add_get("/jwks", provider.serve)
+    async with TestServer(application) as server:
+        provider.terms = {"jwks_file": "", "jwks_uri": str(server.make_url("/jwks")), "jwks_insecure": True}
+        yield provider
+        provider.gate.set()
 
 
 @pytest.fixture

@@ -244,7 +244,7 @@ async def test_a_token_that_the_issuer_did_not_sign_is_refused(revoker, forged):
     [
         {"iss": "https://idp.example.com/"},
         {"iss": "https://stranger.example.com"},
-        {"iss": OTHER_ISSUER},
+        {"iss": OTHER_ISSUER, "header": {"kid": "other-1"}},
         {"iss": ABSENT},
         {"iss": [forge.ISSUER]},
         {"aud": "another-client"},
@@ -475,6 +475,16 @@ async def test_while_the_issuers_keys_cannot_be_had_the_provider_is_asked_to_try
 
     assert (answer.status, answer.json["error"]) == (503, "temporarily_unavailable")
     assert "Retry-After" in answer.headers
+
+
+@row("BCL-15")
+async def test_a_logout_token_whose_kid_is_in_no_key_set_is_to_be_sent_again(begin, provider):
+    revoker = await begin(main=provider.terms)
+    text = logout_token(forge.rsa_key("next"))
+    for _ in range(2):
+        answer = await send(revoker, text)
+        assert (answer.status, answer.json["error"]) == (503, "temporarily_unavailable")
+        assert int(answer.headers["Retry-After"]) > 0
 
 
 @row("BCL-18")

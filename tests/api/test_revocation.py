@@ -1,6 +1,7 @@
 """``POST /revoke``: RFC 7009 to the letter, and revocation by ``jti``."""
 
 import base64
+import json
 import time
 import uuid
 
@@ -51,7 +52,7 @@ async def test_without_a_token_it_is_malformed(revoker, fields):
         lambda r: "a.b.c",
         lambda r: "x" * 17_000,
         lambda r: r.token(iat=int(time.time()) - 1000, exp=int(time.time()) - 900),
-        lambda r: forge.token(forge.rsa_key("thief")),
+        lambda r: forge.token(forge.rsa_key("thief"), {"kid": "main-1"}),
         lambda r: r.token(iss="https://evil.example.com"),
         lambda r: str(uuid.uuid4()),
     ],
@@ -202,7 +203,7 @@ async def test_a_forged_token_revokes_nothing(revoker, valkey):
     token = revoker.token(jti="victim")
     before = kept(revoker, valkey)
     forged = [
-        forge.token(forge.rsa_key("thief", bits=2048), jti="victim"),
+        forge.token(forge.rsa_key("thief", bits=2048), {"kid": "main-1"}, jti="victim"),
         forge.compact({"alg": "none"}, forge.claims(jti="victim"), lambda _: b""),
         token[:-4] + ("AAAA" if token[-4:] != "AAAA" else "BBBB"),
     ]
@@ -316,6 +317,105 @@ async def test_an_outage_may_let_tokens_pass_but_never_explains_or_revokes(start
     assert sum(event["event"] == "answered_unchecked" for event in events) == 3
     for path, body in {"/explain": claims, "/revoke": {"token": token}}.items():
         assert (await revoker.post(path, body)).error == (503, "temporarily_unavailable"), path
+
+
+def to_be_repeated(answer):
+    assert answer.error == (503, "temporarily_unavailable")
+    assert int(answer.headers["Retry-After"]) > 0
+    return True
+
+
+NEW_KEY = forge.rsa_key("main-2")
+
+
+@row("7009-11")
+async def test_a_token_whose_kid_is_in_no_key_set_yet_is_not_called_revoked(start, valkey, idp):
+    revoker = await start(valkey, main=idp.terms)
+    token = forge.token(NEW_KEY, jti="of the new key")
+    before = kept(revoker, valkey)
+
+    assert all([to_be_repeated(await revoker.post("/revoke", form={"token": token})) for _ in range(3)])
+    assert kept(revoker, valkey) == before
+
+    revoker = await start(valkey, main=idp.terms)
+    idp.keys = forge.jwks(revoker.key, NEW_KEY)
+    assert (await revoker.post("/revoke", form={"token": token})).status == 200
+    assert not await revoker.active(token)
+
+
+@row("7009-11")
+async def test_a_token_whose_kid_is_not_in_the_file_of_keys_yet_is_not_called_revoked(
+    start, valkey, tmp_path
+):
+    path = tmp_path / "given.jwks"
+    path.write_text(json.dumps(forge.jwks(forge.rsa_key("main-1"))))
+    revoker = await start(valkey, main={"jwks_file": str(path)})
+    token = forge.token(NEW_KEY, jti="of the new key")
+
+    assert to_be_repeated(await revoker.post("/revoke", form={"token": token}))
+    path.write_text(json.dumps(forge.jwks(revoker.key, NEW_KEY)))
+
+    assert (await revoker.post("/revoke", form={"token": token})).status == 200
+    assert not await revoker.active(token)
+
+
+@pytest.mark.parametrize(
+    "unusable",
+    [{"keys": []}, {"keys": [1, {}]}, {"keys": [NEW_KEY.jwk(use="enc")]}, [], {}],
+    ids=["no keys", "junk", "for encryption", "array", "no set"],
+)
+async def test_an_answer_without_a_usable_key_is_not_a_key_set(start, valkey, idp, unusable):
+    revoker = await start(valkey, main=idp.terms)
+    old, token = revoker.token(), forge.token(NEW_KEY, jti="of the new key")
+    assert await revoker.active(old)
+    fetches, idp.keys = idp.fetches, unusable
+
+    assert to_be_repeated(await revoker.post("/revoke", form={"token": token}))
+
+    assert idp.fetches > fetches
+    ready = await revoker.ask("GET", "/readyz")
+    assert (ready.status, [each["problem"] for each in ready.json["problems"]]) == (200, ["keys_stale"])
+    assert await revoker.active(old)
+    assert (await revoker.post("/revoke", form={"token": old})).status == 200
+    assert not await revoker.active(old)
+
+
+async def test_an_issuer_that_never_had_a_usable_key_is_not_ready(start, valkey, idp):
+    idp.keys = {"keys": []}
+    revoker = await start(valkey, main=idp.terms, ready=False)
+    await idp.fetched.wait()
+
+    for path in ("/revoke", "/introspect"):
+        assert to_be_repeated(await revoker.post(path, form={"token": revoker.token()}))
+    ready = await revoker.ask("GET", "/readyz")
+    assert ready.status == 503
+    assert [each["problem"] for each in ready.json["problems"]] == ["keys_never_loaded"]
+
+
+@row("7009-17")
+async def test_forged_tokens_are_answered_as_if_revoked_however_many_there_are(start, valkey, idp):
+    revoker = await start(valkey, main=idp.terms)
+    before = kept(revoker, valkey)
+    thief = forge.rsa_key("thief")
+
+    for kid in ("main-1", ABSENT):
+        for number in range(4):
+            forged = forge.token(thief, {"kid": kid}, jti=f"victim-{number}")
+            assert (await revoker.post("/revoke", form={"token": forged})).status == 200
+
+    assert kept(revoker, valkey) == before
+
+
+@row("7009-03")
+async def test_a_token_that_expired_long_ago_is_answered_as_if_revoked_though_its_key_has_gone(
+    start, valkey, idp
+):
+    revoker = await start(valkey, main=idp.terms)
+    now = int(time.time())
+
+    for exp, status in ((now - 1000, 200), (now - 60, 503), ("never", 503)):
+        token = forge.forge(NEW_KEY, forge.header_of(NEW_KEY), forge.claims(iat=now - 2000, exp=exp))
+        assert (await revoker.post("/revoke", form={"token": token})).status == status
 
 
 @row("7009-11")

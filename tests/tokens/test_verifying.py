@@ -1,6 +1,7 @@
 """Tokens that must be accepted, and what is made of them."""
 
 import asyncio
+import dataclasses
 import json
 
 import pytest
@@ -229,14 +230,52 @@ async def test_the_key_of_a_token_is_the_one_that_verified_it_whatever_its_heade
     assert origin.claims.kid == claimed.key.id
 
 
-async def test_a_nameless_token_is_tried_with_a_bounded_number_of_keys(verifier_of):
-    crowd = [ec_key(f"crowd-{number}") for number in range(17)]
+async def test_a_nameless_token_is_tried_with_every_key_of_its_issuer(verifier_of):
+    crowd = [ec_key(f"crowd-{number}") for number in range(40)]
     verifier = await verifier_of(*crowd, algorithms=["ES256"])
 
-    assert await verifier.verify(token(crowd[15], {"kid": ABSENT}))
-    assert await verifier.verify(token(crowd[16]))
-    with pytest.raises(InvalidToken, match="signature"):
-        await verifier.verify(token(crowd[16], {"kid": ABSENT}))
+    for number in (0, 15, 16, 17, 39):
+        nameless = token(crowd[number], {"kid": ABSENT})
+        assert (await verifier.verify(nameless)).claims.kid == f"crowd-{number}"
+        assert (await verifier.verify_origin(nameless)).claims.kid == f"crowd-{number}"
+    for verify in (verifier.verify, verifier.verify_origin):
+        with pytest.raises(InvalidToken, match="signature"):
+            await verify(token(ec_key("stranger"), {"kid": ABSENT}))
+
+
+async def test_many_keys_of_one_name_all_verify(verifier_of):
+    crowd = [dataclasses.replace(ec_key(f"crowd-{number}"), kid="crowd") for number in range(40)]
+    verifier = await verifier_of(*crowd, algorithms=["ES256"])
+
+    assert await verifier.verify(token(crowd[39]))
+    for verify in (verifier.verify, verifier.verify_origin):
+        with pytest.raises(InvalidToken, match="signature"):
+            await verify(token(ec_key("stranger"), {"kid": "crowd"}))
+
+
+async def test_others_have_their_turn_while_many_keys_are_tried(verifier_of):
+    crowd = [ec_key(f"crowd-{number}") for number in range(40)]
+    verifier = await verifier_of(*crowd, algorithms=["ES256"])
+    order = []
+
+    async def ask(name, text):
+        await verifier.verify(text)
+        order.append(name)
+
+    nameless = token(crowd[39], {"kid": ABSENT})
+    await asyncio.gather(ask("nameless", nameless), ask("named", token(crowd[0])))
+
+    assert order == ["named", "nameless"]
+
+
+async def test_all_who_ask_about_one_nameless_token_get_the_same_answer(verifier_of):
+    crowd = [ec_key(f"crowd-{number}") for number in range(40)]
+    verifier = await verifier_of(*crowd, algorithms=["ES256"])
+    text = token(crowd[39], {"kid": ABSENT})
+
+    verified = await asyncio.gather(*(verifier.verify(text) for _ in range(5)))
+
+    assert {each.claims.kid for each in verified} == {"crowd-39"}
 
 
 async def test_keys_for_another_algorithm_do_not_count_among_those_that_are_tried(verifier_of):
@@ -276,13 +315,22 @@ async def test_the_origin_of_any_genuine_token_is_told(verifier_of):
 
 
 @pytest.mark.parametrize(
-    "hostile", [token(THIEF, {"kid": KEY.kid}), token(THIEF), token(KEY, {"alg": "none"}), "x"]
+    "hostile",
+    [token(THIEF, {"kid": KEY.kid}), token(THIEF, {"kid": ABSENT}), token(KEY, {"alg": "none"}), "x"],
 )
 async def test_a_forged_token_has_no_origin(verifier_of, hostile):
     verifier = await verifier_of(KEY)
 
     with pytest.raises(InvalidToken):
         await verifier.verify_origin(hostile)
+
+
+async def test_the_origin_of_a_token_whose_kid_is_in_no_key_set_is_unknown(verifier_of):
+    verifier = await verifier_of(KEY)
+
+    for _ in range(2):
+        with pytest.raises(KeysUnavailable):
+            await verifier.verify_origin(token(THIEF))
 
 
 async def test_of_tokens_that_come_together_each_is_judged_by_itself(verifier_of):
