@@ -4,8 +4,9 @@ Only what gateways ask all the time is counted and refused. Revocations, blocks,
 metrics always get through: an administrator must be able to act while gateways ask too much.
 """
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final, cast
 
 from aiohttp import web
@@ -34,7 +35,8 @@ class Admission:
     """Counts what is under way in one process, and refuses what is beyond the limit.
 
     Handlers count themselves, in ``under_way``, while they work on a request that has come whole: who sends
-    slowly must not take another's place.
+    slowly must not take another's place. Nor must who waits for the keys of an issuer, which another machine
+    may hold back: that is bounded for each issuer by itself.
 
     Attributes:
         crowded: Whether requests have been refused lately.
@@ -49,6 +51,15 @@ class Admission:
         self._metrics = metrics
         self._monotonic = monotonic
         self._last_crowd = self._crowd_began = -CROWD_SECONDS
+
+    @contextlib.contextmanager
+    def aside(self) -> Iterator[None]:
+        """For a request that has counted itself: not to count while it waits for another machine's answer."""
+        self.under_way -= 1
+        try:
+            yield
+        finally:
+            self.under_way += 1
 
     async def refused(self, path: str) -> Refusal:
         """What is answered to one too many."""

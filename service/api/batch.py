@@ -1,6 +1,7 @@
 """``POST /introspect/batch``: many tokens, one lookup, answers in the same order."""
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from typing import Annotated, Final, cast
 
@@ -10,12 +11,13 @@ from aiohttp import web
 from service.api import endpoint, refresh_tokens
 from service.api.errors import NO_STORE
 from service.api.introspection import ACTIVE, INACTIVE, SCOPE, Introspect, issuer_of_claims
+from service.api.observing import COUNTED
 from service.api.parts import Parts
 from service.callers import Caller
 from service.errors import InvalidRequest, KeysUnavailable
 from service.models import Claims, Issuer, Verdict
 from service.tokens.refresh import looks_like
-from service.tokens.verifying import TOGETHER, VerifiedToken
+from service.tokens.verifying import TOGETHER, VerifiedToken, Waiting
 
 MALFORMED: Final = b'{"error":"invalid_request"}'
 NO_KEYS: Final = b'{"error":"temporarily_unavailable"}'
@@ -99,9 +101,10 @@ class BatchIntrospection:
                 answers[place] = known
             else:
                 unknown.append((place, cast("str", known)))
+        waiting = parts.admission.aside if request.get(COUNTED) else contextlib.nullcontext
         for start in range(0, len(unknown), TOGETHER):
             together = unknown[start : start + TOGETHER]
-            told = await self._check_tokens([text for _, text in together], caller)
+            told = await self._check_tokens([text for _, text in together], caller, waiting)
             for (place, _), known in zip(together, told, strict=True):
                 if isinstance(known, bytes):
                     answers[place] = known
@@ -133,7 +136,9 @@ class BatchIntrospection:
             return INACTIVE
         return asked, issuer, None
 
-    async def _check_tokens(self, texts: Sequence[str], caller: Caller) -> list[Checked | bytes]:
+    async def _check_tokens(
+        self, texts: Sequence[str], caller: Caller, waiting: Waiting
+    ) -> list[Checked | bytes]:
         """As :meth:`_check`, for tokens that were not seen before."""
         parts = self._parts
         found: dict[str, Checked | bytes] = {}
@@ -141,7 +146,7 @@ class BatchIntrospection:
             for text in filter(looks_like, texts):
                 found[text] = await refresh_tokens.introspect(parts, parts.kept, text, caller) or INACTIVE
         asked = [text for text in texts if text not in found]
-        for text, token in zip(asked, await parts.verifier.verify_all(asked), strict=True):
+        for text, token in zip(asked, await parts.verifier.verify_all(asked, waiting), strict=True):
             if isinstance(token, VerifiedToken):
                 found[text] = self._believed(token, caller)
             elif isinstance(token, KeysUnavailable):

@@ -71,7 +71,7 @@ class ForwardAuth:
         if bearer is None:
             return _unauthorized(f'{_REALM}, error="invalid_request"')
         demands = understood(tuple(request.headers.getall(DEMANDS_HEADER, ())))
-        judged = await self._parts.verdicts.of_token(bearer[1], caller)
+        judged = await self._parts.verdicts.of_token(bearer[1], caller, waiting=self._parts.admission.aside)
         token = judged.token
         if judged.verdict is not Verdict.ACTIVE or token is None or token.cnf:
             return _unauthorized(

@@ -160,7 +160,7 @@ class Introspection:
         kept = self._parts.kept
         if kept is not None and looks_like(token):
             return await refresh_tokens.introspect(self._parts, kept, token, caller) or INACTIVE
-        judged = await self._parts.verdicts.of_token(token, caller)
+        judged = await self._parts.verdicts.of_token(token, caller, waiting=self._admission.aside)
         if judged.verdict is Verdict.ACTIVE and judged.token is not None:
             return judged.token.answer
         return INACTIVE

@@ -103,6 +103,9 @@ class _RequestId:
         return self._text
 
 
+COUNTED: Final = web.RequestKey("counted", bool)
+"""Whether a request counts among those under way."""
+
 Answer = Callable[[web.Request], Awaitable[bytes | msgspec.Struct | None]]
 """Gives the body of a 200, or what is written there as JSON."""
 
@@ -131,6 +134,7 @@ class Straight:
         body = b""
         whole = request.content.is_eof()
         self._parts.admission.under_way += whole
+        request[COUNTED] = whole
         try:
             given = await self._answer(request)
             body = given if isinstance(given, bytes) else msgspec.json.encode(given)

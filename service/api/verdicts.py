@@ -1,6 +1,7 @@
 """From a token to a verdict: what every endpoint that judges tokens has in common."""
 
 import collections
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -15,7 +16,7 @@ from service.rules import begins_too_far_ahead, bounds, judge
 from service.store.coalescing import Found
 from service.store.keys import TokenKeys, tag_and_start, user_tag
 from service.store.store import Store
-from service.tokens.verifying import VerifiedToken, Verifier
+from service.tokens.verifying import VerifiedToken, Verifier, Waiting
 
 _log = structlog.get_logger("service")
 
@@ -74,10 +75,17 @@ class Verdicts:
             return self._counted(self._unchecked(claims, issuer, None))
         return self._counted(self.judged(claims, issuer, found))
 
-    async def of_token(self, token: str, caller: Caller, *, checked: bool = False) -> Judged:
-        """Judge a token from its text; ``checked`` as for :meth:`of_claims`."""
+    async def of_token(
+        self,
+        token: str,
+        caller: Caller,
+        *,
+        checked: bool = False,
+        waiting: Waiting = contextlib.nullcontext,
+    ) -> Judged:
+        """Judge a token from its text; ``checked`` as in :meth:`of_claims`, ``waiting`` as in verifying."""
         try:
-            verified = self._verifier.remembered(token) or await self._verifier.verify(token)
+            verified = self._verifier.remembered(token) or await self._verifier.verify(token, waiting)
         except InvalidToken:
             return self._counted(Judged(Verdict.INVALID))
         claims = verified.claims

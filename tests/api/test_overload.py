@@ -127,6 +127,67 @@ async def test_a_head_request_is_refused_without_a_body(revoker):
     assert {answer.body for answer in answers} == {b""}
 
 
+@pytest.fixture
+async def near(start, valkey, idp):
+    """A service whose store is near, and the keys of whose issuer ``main`` are fetched."""
+    return await start(valkey, main=idp.terms, server={"max_in_progress": LIMIT})
+
+
+WAYS_TO_ASK = {
+    "introspect": lambda revoker, token: revoker.post("/introspect", {"token": token}, caller="gateway"),
+    "form": lambda revoker, token: revoker.post("/introspect", form={"token": token}, caller="gateway"),
+    "batch": lambda revoker, token: revoker.post(
+        "/introspect/batch", {"tokens": [{"token": token}]}, caller="gateway"
+    ),
+    "forward-auth": forward_auth,
+}
+
+
+@pytest.mark.parametrize("ask", WAYS_TO_ASK.values(), ids=WAYS_TO_ASK)
+async def test_who_waits_for_an_issuers_keys_takes_nobodys_place(near, idp, ask):
+    admission = near.service._parts.admission
+    other = forge.token(forge.rsa_key("other-1"), iss="https://other.example.com", jti="other")
+    assert await near.active(near.token())
+    idp.gate.clear()
+    idp.fetched.clear()
+    unknown = forge.rsa_key("main-2")
+    waiting = [
+        asyncio.create_task(ask(near, forge.token(unknown, jti=str(number)))) for number in range(4 * LIMIT)
+    ]
+    await idp.fetched.wait()
+    fetches = idp.fetches
+
+    for _ in range(4 * LIMIT):
+        assert await near.active(near.token())
+        assert await near.active(other)
+        assert (await forward_auth(near, near.token())).status == 200
+    assert not any(each.done() for each in waiting)
+    assert admission.under_way == 0
+
+    idp.keys = forge.jwks(near.key, unknown)
+    idp.gate.set()
+    answers = await asyncio.gather(*waiting)
+    assert {answer.status for answer in answers} == {200}
+    assert not any(b'"active":false' in answer.body for answer in answers)
+    assert (idp.fetches, admission.under_way) == (fetches, 0)
+
+
+async def test_who_went_away_while_waiting_for_keys_is_counted_once(near, idp):
+    admission = near.service._parts.admission
+    idp.gate.clear()
+    idp.fetched.clear()
+    unknown = forge.rsa_key("main-2")
+    for number in range(LIMIT):
+        asked = asyncio.create_task(forward_auth(near, forge.token(unknown, jti=str(number))))
+        await idp.fetched.wait()
+        asked.cancel()
+    await asyncio.gather(asked, return_exceptions=True)
+    idp.gate.set()
+
+    assert await near.active(near.token())
+    assert admission.under_way == 0
+
+
 class Door:
     """An admission on a clock of its own; who is let in stays."""
 
