@@ -1,6 +1,6 @@
 """``POST /revoke`` (RFC 7009): this one token stops being valid now."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 import structlog
@@ -76,9 +76,9 @@ def _has_ended(parts: Parts, token: str) -> bool:
     who revokes it on a late logout must not be told to try again for ever.
     """
     payload = parse_token(token).payload
-    exp = payload.get("exp")
+    exp: Any = payload.get("exp")
     leeway = parts.issuers[payload["iss"]].leeway
-    return type(exp) in (int, float) and exp + leeway + SAFETY_S < parts.store.clocks.now()
+    return type(exp) in (int, float) and bool(exp + leeway + SAFETY_S < parts.store.clocks.now())
 
 
 async def _revoke_jti(parts: Parts, call: Call[Revoke], jti: str) -> None:
