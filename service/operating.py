@@ -217,7 +217,7 @@ def generate(
     refresh.new_refresh_key_file(Path(sessions.refresh_key_file))
     made = keystore.generate(Path(sessions.signing_keys_dir), alg, time.time(), ahead)
     _audit.info("key_generated", operator=getpass.getuser(), kid=made.key.kid, alg=alg)
-    typer.echo(f"{made.key.kid}  {alg}  signs from {_date(made.signs_from * 1000)}")
+    typer.echo(f"{made.key.kid}  {alg}  signs from {_date((made.signs_from or 0) * 1000)}")
 
 
 @key_commands.command("list")
@@ -228,10 +228,11 @@ def list_keys(config: ConfigOption = None) -> None:
     for each in keys:
         dated = each.dated
         when = {
-            "next": f"next, signs from {_date(dated.signs_from * 1000)}",
+            "next": f"next, signs from {_date((dated.signs_from or 0) * 1000)}",
             "retiring": f"retiring until {_date((dated.until or 0) * 1000)}",
         }
-        typer.echo(f"{dated.key.kid}  {dated.key.alg}  {when.get(each.state, each.state)}")
+        undated = "" if dated.signs_from is not None or dated.until is not None else ", has no date"
+        typer.echo(f"{dated.key.kid}  {dated.key.alg}  {when.get(each.state, each.state)}{undated}")
     for path, reason in unusable:
         typer.echo(f"{path.name}: {reason}", err=True)
 

@@ -67,7 +67,7 @@ class Minter:
         Raises:
             KeysUnavailable: there is no key to sign with.
         """
-        return self._keys.signer(now // 1000, self._revoked())
+        return self._keys.signer(now / 1000, self._revoked())
 
     async def mint(
         self, session: Session, now: int, scope: str, key: SigningKey | None = None

@@ -1,5 +1,6 @@
 """The folder of signing keys as an operator keeps it: new keys, published ahead, and retired ones."""
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -17,6 +18,9 @@ from service.tokens.private_keys import DatedKey, SigningKey, files_in, is_over,
 
 AHEAD_S: Final = 600
 """A new key is published so long before it signs: longer than anybody may cache the key set."""
+
+_TICK_S: Final = 0.001
+"""A key is newer than another by so much at least."""
 
 State = Literal["next", "signing", "superseded", "retiring", "retired"]
 SigningAlgorithm = Literal["ES256", "RS256", "PS256", "EdDSA"]
@@ -56,15 +60,15 @@ def listed(folder: Path, now: float) -> tuple[list[Listed], list[tuple[Path, str
             unusable.append((path, f"can't be read ({fault.strerror})"))
         except UnusableKey as fault:
             unusable.append((path, str(fault)))
-    keys.sort(key=lambda each: (each[1].signs_from, each[1].key.kid))
-    due = [dated for _, dated in keys if dated.until is None and dated.signs_from <= now]
+    keys.sort(key=lambda each: each[1].age)
+    due = [dated for _, dated in keys if dated.until is None and (dated.signs_from or 0) <= now]
     return [Listed(path, dated, _state(dated, due, now)) for path, dated in keys], unusable
 
 
 def _state(dated: DatedKey, due: list[DatedKey], now: float) -> State:
     if dated.until is not None:
         return "retired" if is_over(dated, now) else "retiring"
-    if dated.signs_from > now:
+    if dated.signs_from is not None and dated.signs_from > now:
         return "next"
     return "signing" if dated is due[-1] else "superseded"
 
@@ -79,9 +83,14 @@ def generate(folder: Path, alg: SigningAlgorithm, now: float, ahead: float = AHE
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         known, _ = listed(folder, now)
         waits = any(each.dated.until is None for each in known)
-        signs_from = math.ceil(now + ahead) if waits else math.floor(now)
+        signs_from = now + ahead if waits else now
+        newest = max((each.dated.made for each in known), default=0.0)
         private = _NEW[alg]()
-        made = DatedKey(SigningKey(private, kid=_kid(SigningKey(private).kid, now), alg=alg), signs_from)
+        made = DatedKey(
+            SigningKey(private, kid=_kid(SigningKey(private).kid, now), alg=alg),
+            signs_from,
+            made=max(now, newest + _TICK_S),
+        )
         _write(folder / f"{made.key.kid}.jwk", made)
     except OSError as fault:
         raise _unusable(fault) from None
@@ -114,7 +123,7 @@ def retire(folder: Path, kid: str, now: float, keep: float, *, force: bool = Fal
     end = min(until, default=math.ceil(now + keep))
     try:
         for each in named:
-            retired = DatedKey(each.dated.key, each.dated.signs_from, end)
+            retired = dataclasses.replace(each.dated, until=end)
             if each.file.suffix == ".pem":
                 _write(each.file.with_name(f"{each.file.name}.jwk"), retired)
                 each.file.unlink()
@@ -122,7 +131,7 @@ def retire(folder: Path, kid: str, now: float, keep: float, *, force: bool = Fal
                 _write(each.file, retired)
     except OSError as fault:
         raise _unusable(fault) from None
-    return DatedKey(named[0].dated.key, named[0].dated.signs_from, end)
+    return dataclasses.replace(named[0].dated, until=end)
 
 
 def _kid(thumbprint: str, now: float) -> str:
@@ -131,7 +140,7 @@ def _kid(thumbprint: str, now: float) -> str:
 
 
 def _write(path: Path, dated: DatedKey) -> None:
-    dates = {"nbf": dated.signs_from, "exp": dated.until}
+    dates = {"iat": dated.made or None, "nbf": dated.signs_from, "exp": dated.until}
     members = {**dated.key.secret_jwk(), **{name: date for name, date in dates.items() if date is not None}}
     write_private(path, msgspec.json.format(msgspec.json.encode(members), indent=1) + b"\n")
 

@@ -1,14 +1,17 @@
 """Private keys and the files that they are kept in; what counts metrics is not imported here.
 
-A file holds one key, as PEM or as a JWK. A JWK may say from when it signs (``nbf``) and until when
-it is published (``exp``), as NumericDates; a key with an ``exp`` is retired and signs nothing more.
+A file holds one key, as PEM or as a JWK. A JWK may say from when it signs (``nbf``), when it was made
+(``iat``) and until when it is published (``exp``), as NumericDates; a key with an ``exp`` is retired and
+signs nothing more. For a key without ``nbf`` the name of its file may begin with that date. The times of
+files say nothing: whoever copies, mounts or restores a file sets them anew.
 """
 
 import functools
-import os
+import re
 import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -36,6 +39,7 @@ from service.tokens.parsing import base64url, strict_json_object
 MAX_FILE_BYTES: Final = 64 * 1024
 MAX_KID_CHARS: Final = 128
 
+_DATE_IN_NAME: Final = re.compile(r"\d{4}-\d\d-\d\dT\d{4}(?:\d\d)?Z(?![0-9A-Za-z])").match
 _PEM: Final = b"-----BEGIN "
 _PUBLIC_MEMBERS: Final = frozenset(("crv", "e", "kty", "n", "x", "y"))
 _ALGORITHMS: Final[Mapping[str, Algorithm]] = get_default_algorithms()
@@ -97,32 +101,61 @@ class DatedKey:
     """A key and its time, in seconds since 1970.
 
     Attributes:
-        signs_from: Before it the key is published and signs nothing, unless there is no other.
+        signs_from: Before it the key is published and signs nothing, unless there is no other. None: it
+            has no date, so each process counts from when it first found the key.
         until: It is retired, and published until then; None: it is not.
+        made: Says which of two keys with the same ``signs_from`` is newer; 0: unknown.
+        file: The name of its file.
+        dated_by_file: The name of the file says from when it signs, or nothing does.
     """
 
     key: SigningKey
-    signs_from: float
+    signs_from: float | None
     until: float | None = None
+    made: float = 0.0
+    file: str = ""
+    dated_by_file: bool = False
+
+    @property
+    def age(self) -> tuple[float, float, str]:
+        """Sorts keys, the oldest first, alike in every process that has them.
+
+        Those without a date come first, in the order of their files' names.
+        """
+        if self.signs_from is None:
+            return -1.0, 0.0, self.file
+        return self.signs_from, self.made, self.key.kid
 
 
-def read_key(contents: bytes, modified: float) -> DatedKey:
-    """The key in a file that was last ``modified`` then, from when it signs unless it says otherwise.
+def read_key(contents: bytes, signs_from: float | None = None, file: str = "") -> DatedKey:
+    """The key in a file, which ``signs_from`` then unless it says otherwise.
 
     Raises:
         UnusableKey: it is no private key, or encrypted, weak, or of an unknown kind.
     """
     try:
         if contents.lstrip().startswith(_PEM):
-            return DatedKey(SigningKey(load_pem_private_key(contents, password=None)), modified)
-        return _key_of_jwk(strict_json_object(contents), modified)
+            private = load_pem_private_key(contents, password=None)
+            return DatedKey(SigningKey(private), signs_from, file=file, dated_by_file=True)
+        return _key_of_jwk(strict_json_object(contents), signs_from, file)
     except UnusableKey:
         raise
     except (ValueError, TypeError, PyJWTError, UnsupportedAlgorithm):
         raise UnusableKey("neither an unencrypted private key in PEM nor a private JWK") from None
 
 
-def _key_of_jwk(jwk: dict[str, Any], modified: float) -> DatedKey:
+def date_in(file: str) -> float | None:
+    """The date that a file's name begins with: ``2026-11-28T1200Z.pem``, ``2026-11-28T120000Z-b.pem``."""
+    match = _DATE_IN_NAME(file)
+    if match is None:
+        return None
+    try:
+        return datetime.fromisoformat(match[0]).timestamp()
+    except ValueError:
+        return None
+
+
+def _key_of_jwk(jwk: dict[str, Any], signs_from: float | None, file: str) -> DatedKey:
     if jwk.get("use", "sig") != "sig" or "sign" not in jwk.get("key_ops", ("sign",)):
         raise UnusableKey("not for signing")
     if type(jwk.get("d")) is not str:
@@ -131,9 +164,17 @@ def _key_of_jwk(jwk: dict[str, Any], modified: float) -> DatedKey:
     if "kid" in jwk and not (type(kid) is str and 0 < len(kid) <= MAX_KID_CHARS and kid.isprintable()):
         raise UnusableKey(f"kid is not 1 to {MAX_KID_CHARS} printable characters")
     private = _ALGORITHMS[algorithms_of(jwk)[0]].from_jwk(jwk)
-    signs_from = _date(jwk, "nbf")
+    nbf = _date(jwk, "nbf")
     key = SigningKey(private, kid=kid, alg=alg)
-    return DatedKey(key, modified if signs_from is None else signs_from, _date(jwk, "exp"))
+    made: Any = jwk.get("iat")
+    return DatedKey(
+        key,
+        signs_from if nbf is None else nbf,
+        _date(jwk, "exp"),
+        float(made) if type(made) in (int, float) and 0 <= made <= LATEST_DATE else 0.0,
+        file,
+        dated_by_file=nbf is None,
+    )
 
 
 def _date(jwk: Mapping[str, Any], name: str) -> float | None:
@@ -189,7 +230,7 @@ def files_in(folder: Path) -> list[tuple[Path, Stamp]]:
 
 
 def key_in(path: Path) -> DatedKey:
-    """The key in a file; a file without a date counts from when it was written.
+    """The key in a file.
 
     Raises:
         OSError: it can't be read.
@@ -197,10 +238,9 @@ def key_in(path: Path) -> DatedKey:
     """
     with path.open("rb") as file:
         contents = file.read(MAX_FILE_BYTES + 1)
-        modified = os.fstat(file.fileno()).st_mtime
     if len(contents) > MAX_FILE_BYTES:
         raise UnusableKey("too large for a key")
-    return read_key(contents, modified)
+    return read_key(contents, date_in(path.name), path.name)
 
 
 def is_over(dated: DatedKey, now: float) -> bool:

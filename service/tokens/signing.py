@@ -13,6 +13,7 @@ from service.metrics import Metrics
 from service.tokens.jwk import PUBLIC_KEY_ALGORITHMS, UnusableKey
 from service.tokens.key_files import PolledKeys
 from service.tokens.key_sets import Sleep
+from service.tokens.keystore import AHEAD_S
 from service.tokens.private_keys import DatedKey, SigningKey, Stamp, files_in, is_over, key_in
 
 _log = structlog.get_logger(__name__)
@@ -22,6 +23,12 @@ class SigningKeys(PolledKeys):
     """The own keys: to sign with, to publish, and to verify what was signed here.
 
     A file that can't be used is logged and skipped. While none can, the last good ones stand.
+
+    A key is published before it signs, since other processes may find it later, or cache the key set. From
+    when it signs is a date that all processes read in its file or in the file's name. A key without a date,
+    or one that comes too late for the date in its file's name, signs ``AHEAD_S`` after this process found it.
+    How long a key without a date was there before this process began nobody can say, so it waits then as
+    well. Where no key is due the oldest signs.
     """
 
     def __init__(
@@ -43,9 +50,12 @@ class SigningKeys(PolledKeys):
         self._clock = clock
         self._files: dict[str, tuple[Stamp, DatedKey | None]] = {}
         self._found: list[DatedKey] = []
+        self._not_before: dict[str, float] = {}
+        self._running = False
         self._readable: list[DatedKey] = []
         self._published: list[DatedKey] = []
         self._read_if_changed()
+        self._running = True
         if all(dated.until is not None for dated in self._published):
             raise ConfigError(
                 ["sessions.signing_keys_dir: holds no key to sign with; make one with revoker keys generate"]
@@ -64,7 +74,7 @@ class SigningKeys(PolledKeys):
         first = None
         for dated in reversed(self._published):  # newest first
             if dated.until is None and dated.key.kid not in revoked:
-                if dated.signs_from <= now:
+                if self._signs_from(dated) <= now:
                     return dated.key
                 first = dated.key
         if first is None:
@@ -79,6 +89,9 @@ class SigningKeys(PolledKeys):
             if dated.key.kid not in revoked and not is_over(dated, now)
         ]
         return msgspec.json.encode({"keys": entries})
+
+    def _signs_from(self, dated: DatedKey) -> float:
+        return max(dated.signs_from or 0.0, self._not_before.get(dated.key.kid, 0.0))
 
     def _read_if_changed(self) -> None:
         fault = None
@@ -109,6 +122,22 @@ class SigningKeys(PolledKeys):
         if not self._found:
             raise ValueError("the folder holds no usable key")
         self._readable = self._found
+        self._note_new(self._clock() + AHEAD_S)
+
+    def _note_new(self, not_before: float) -> None:
+        """Note before when the keys that were not there until now must not sign."""
+        noted: dict[str, float] = {}
+        for dated in self._found:
+            kid = dated.key.kid
+            if kid in self._not_before:
+                noted[kid] = self._not_before[kid]
+            elif dated.dated_by_file and (self._running or dated.signs_from is None):
+                noted[kid] = not_before
+                if len(self._found) > 1 and (dated.signs_from or 0.0) < not_before:
+                    _log.warning("signing key without a date ahead", file=dated.file, signs_in=AHEAD_S)
+            else:
+                noted[kid] = 0.0
+        self._not_before = noted
 
     def _read_file(self, path: Path) -> DatedKey | None:
         try:
@@ -120,7 +149,7 @@ class SigningKeys(PolledKeys):
     def _distinct(self, keys: list[DatedKey]) -> list[DatedKey]:
         """One key of each name, oldest first: of two, the retired one, then the older."""
         by_kid: dict[str, DatedKey] = {}
-        for dated in sorted(keys, key=lambda each: (each.until is None, each.signs_from)):
+        for dated in sorted(keys, key=lambda each: (each.until is None, each.age)):
             if by_kid.setdefault(dated.key.kid, dated) is not dated:
                 _log.warning("signing key skipped", kid=dated.key.kid, reason="another has its kid")
-        return sorted(by_kid.values(), key=lambda each: (each.signs_from, each.key.kid))
+        return sorted(by_kid.values(), key=lambda each: each.age)

@@ -25,20 +25,28 @@ class Clockwork:
         self._through = through
         self._key = f"ahead-{uuid.uuid4().hex}"
         self.loop = asyncio.new_event_loop()
-        self.running = self.run(self._begin(valkey, folder, changes))
+        self._prefix = f"t{uuid.uuid4().hex[:12]}"
+        self.running = self.run(self._begin(folder, changes))
+        self._beside = []
 
-    async def _begin(self, valkey, folder, changes):
-        server = valkey
+    async def _begin(self, folder, changes, new=True):
+        server = self._valkey
         if self._through is not None:
             server = self._through
             await server.open()
-        redis = {"url": server.url, "key_prefix": f"t{uuid.uuid4().hex[:12]}", "timeout": PATIENT_S}
+        redis = {"url": server.url, "key_prefix": self._prefix, "timeout": PATIENT_S}
         redis |= changes.pop("redis", {})
-        service = app.build(settings_for(valkey.url, folder, redis=redis, **changes), clock=self.now)
-        await service.store.init()
+        service = app.build(settings_for(self._valkey.url, folder, redis=redis, **changes), clock=self.now)
+        if new:
+            await service.store.init()
         running = await serve(service)
         await until_ready(running)
         return running
+
+    def beside(self, folder, **changes):
+        """Start one more instance on the same store, in the same time."""
+        self._beside.append(self.run(self._begin(folder, changes, new=False)))
+        return self._beside[-1]
 
     def now(self):
         return time.time() + self.ahead
@@ -52,7 +60,8 @@ class Clockwork:
         return self.loop.run_until_complete(work)
 
     def close(self):
-        self.run(self.running.close())
+        for running in (*self._beside, self.running):
+            self.run(running.close())
         if self._through is not None:
             self._through.close()
         self.loop.close()

@@ -1,11 +1,17 @@
 import json
 import os
+import tempfile
+from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry
 
 from service.errors import ConfigError, InvalidRequest
+from service.metrics import Metrics
 from service.tokens.keystore import AHEAD_S, generate, listed, retire
 from service.tokens.private_keys import key_in
 from service.tokens.signing import SigningKeys
@@ -65,10 +71,43 @@ def test_the_first_key_signs_at_once_and_the_next_one_later(folder):
     second = generate(folder, "EdDSA", NOW + 100.5)
 
     assert first.signs_from == NOW
-    assert second.signs_from == NOW + 101 + AHEAD_S
+    assert second.signs_from == NOW + 100.5 + AHEAD_S
     a, b = first.key.kid, second.key.kid
     assert states(folder, NOW + 101) == [(a, "signing"), (b, "next")]
     assert states(folder, NOW + 101 + AHEAD_S) == [(a, "superseded"), (b, "signing")]
+
+
+def test_without_ahead_a_key_signs_at_once_and_the_old_one_can_be_retired_in_the_same_second(folder, metrics):
+    first = generate(folder, "ES256", NOW + 0.2).key.kid
+    second = generate(folder, "EdDSA", NOW + 0.4, ahead=0).key.kid
+
+    assert states(folder, NOW + 0.4) == [(first, "superseded"), (second, "signing")]
+    source = SigningKeys("sessions", folder, metrics, clock=lambda: NOW + 0.4)
+    assert source.signer(NOW + 0.4, ()).kid == second
+    retire(folder, first, NOW + 0.5, 1000)
+    assert states(folder, NOW + 0.5) == [(first, "retiring"), (second, "signing")]
+
+
+@given(
+    moments=st.lists(st.sampled_from([0.0, 0.001, 0.5, 0.999, 1.0]), min_size=2, max_size=6),
+    dated_ahead=st.booleans(),
+)
+def test_keys_of_the_same_second_are_in_the_order_in_which_they_were_made(moments, dated_ahead):
+    metrics = Metrics(CollectorRegistry(), ["sessions"])
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        ahead = 600 if dated_ahead else 0
+        moments.sort()
+        kids = [generate(folder, "EdDSA", NOW + at, ahead=ahead).key.kid for at in moments]
+        for number, path in enumerate(sorted(folder.iterdir())):
+            os.utime(path, (NOW - number, NOW - number))
+        due = NOW + 1 + ahead
+
+        assert [kid for kid, _ in states(folder, due)] == kids
+        source = SigningKeys("sessions", folder, metrics, clock=lambda: due)
+        assert source.signer(due, ()).kid == kids[-1]
+        published = json.loads(source.jwks(due, ()))["keys"]
+        assert [entry["kid"] for entry in published] == kids
 
 
 def test_where_all_keys_are_retired_a_new_one_signs_at_once(folder):
@@ -116,7 +155,7 @@ def test_a_key_that_is_not_there_cannot_be_retired(folder):
         retire(folder, "unknown", NOW, 1000)
 
 
-def test_a_pem_file_is_retired_as_a_jwk_of_the_same_key_and_date(folder):
+def test_a_pem_file_is_retired_as_a_jwk_of_the_same_key(folder):
     kid = put_pem(folder)
     generate(folder, "ES256", NOW, ahead=0)
 
@@ -124,19 +163,28 @@ def test_a_pem_file_is_retired_as_a_jwk_of_the_same_key_and_date(folder):
 
     assert not (folder / "own.pem").exists()
     left = key_in(folder / "own.pem.jwk")
-    assert (left.key.kid, left.signs_from, left.until) == (kid, NOW - 5000, NOW + 1000)
+    assert (left.key.kid, left.signs_from, left.until) == (kid, None, NOW + 1000)
 
 
-def test_a_jwk_without_a_date_keeps_the_time_that_it_was_written(folder):
+def test_a_pem_file_whose_name_has_a_date_is_retired_with_that_date(folder):
+    kid = put_pem(folder, "2023-11-14T2200Z.pem")
+    generate(folder, "ES256", NOW, ahead=0)
+
+    retire(folder, kid, NOW, 1000)
+
+    left = key_in(folder / "2023-11-14T2200Z.pem.jwk")
+    assert (left.key.kid, left.signs_from, left.until) == (kid, 1_699_999_200.0, NOW + 1000)
+
+
+def test_a_jwk_without_a_date_has_none_when_it_is_retired(folder):
     folder.mkdir(parents=True)
     path = folder / "given.json"
     path.write_text(json.dumps(forge.ec_key("given").private_jwk()))
-    os.utime(path, (NOW - 50, NOW - 50))
     generate(folder, "ES256", NOW, ahead=0)
 
     retire(folder, "given", NOW, 1000)
 
-    assert key_in(path).signs_from == NOW - 50
+    assert key_in(path).signs_from is None
     assert path.stat().st_mode & 0o777 == 0o600
 
 

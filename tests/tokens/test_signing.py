@@ -16,7 +16,8 @@ from cryptography.hazmat.primitives.serialization import (
 
 from service.errors import ConfigError, InvalidToken, KeysUnavailable
 from service.tokens.jwk import UnusableKey, thumbprint
-from service.tokens.private_keys import SigningKey, read_key
+from service.tokens.keystore import AHEAD_S
+from service.tokens.private_keys import SigningKey, key_in, read_key
 from service.tokens.signing import SigningKeys
 from tests import forge
 from tests.tokens.conftest import Clock, trusting
@@ -182,14 +183,107 @@ def test_the_newest_key_whose_time_has_come_signs(folder, signing_keys):
     assert source.signer(1100, ()).kid == "m-next"
 
 
-def test_a_pem_file_counts_from_when_it_was_written(folder, signing_keys):
+@pytest.mark.parametrize(
+    ("name", "date"),
+    [
+        ("1970-01-01T0020Z.pem", 1200.0),
+        ("1970-01-01T002005Z.pem", 1205.0),
+        ("1970-01-01T002005Z-b.pem", 1205.0),
+        ("1970-01-01T002005Z", 1205.0),
+        ("first.pem", None),
+        ("1970-01-01.pem", None),
+        ("1970-13-01T0020Z.pem", None),
+        ("1970-01-01T0020Zulu.pem", None),
+        ("1970-01-01T00205Z.pem", None),
+        ("b-1970-01-01T0020Z.pem", None),
+    ],
+)
+def test_the_name_of_a_file_may_begin_with_the_date_from_which_its_key_signs(folder, name, date):
+    (folder / name).write_bytes(pem(KEYS["EdDSA"]))
+    os.utime(folder / name, (600, 600))
+
+    assert key_in(folder / name).signs_from == date
+
+
+def test_the_date_in_a_jwk_counts_and_not_that_in_the_name_of_its_file(folder):
+    (folder / "1970-01-01T0020Z.jwk").write_bytes(jwk(nbf=500))
+
+    assert key_in(folder / "1970-01-01T0020Z.jwk").signs_from == 500
+
+
+def test_when_it_was_made_says_which_of_two_keys_of_one_date_is_newer(folder, signing_keys):
+    put(folder, "b", nbf=500, iat=499.5)
+    put(folder, "a", nbf=500, iat=499.75)
+    put(folder, "c", nbf=500, iat="yesterday")
+
+    assert kids(signing_keys()) == ["c", "b", "a"]
+    assert signing_keys().signer(1000, ()).kid == "a"
+
+
+async def test_a_pem_file_signs_from_the_date_in_its_name(folder, signing_keys, clock):
     put(folder, "jwk", nbf=500)
-    (folder / "new.pem").write_bytes(pem(KEYS["EdDSA"]))
-    os.utime(folder / "new.pem", (600, 600))
+    source = signing_keys()
+    (folder / "1970-01-01T0030Z.pem").write_bytes(pem(KEYS["EdDSA"]))
+    await source.look_again()
+
+    assert len(kids(source)) == 2
+    for each in (source, signing_keys()):
+        assert each.signer(1799.9, ()).kid == "jwk"
+        assert each.signer(1800, ()).alg == "EdDSA"
+
+
+async def test_a_pem_file_that_is_put_there_is_published_before_it_signs_whatever_its_times(
+    folder, signing_keys, clock
+):
+    (folder / "first.pem").write_bytes(pem(KEYS["ES256"]))
+    source = signing_keys()
+    assert source.signer(1000, ()).alg == "ES256"
+
+    clock.now = 2000.0
+    (folder / "second.pem").write_bytes(pem(KEYS["EdDSA"]))
+    for written in (0, 1999, 2001, 9999):
+        os.utime(folder / "second.pem", (written, written))
+        await source.look_again()
+        assert len(kids(source)) == 2
+        assert source.signer(2000, ()).alg == source.signer(2000 + AHEAD_S - 0.1, ()).alg == "ES256"
+    assert source.signer(2000 + AHEAD_S, ()).alg == "EdDSA"
+
+    (folder / "first.pem").unlink()
+    assert signing_keys().signer(2000, ()).alg == "EdDSA"
+
+
+async def test_a_process_that_begins_signs_with_the_first_of_the_files_without_a_date(
+    folder, signing_keys, clock
+):
+    (folder / "first.pem").write_bytes(pem(KEYS["ES256"]))
+    (folder / "second.pem").write_bytes(pem(KEYS["EdDSA"]))
+    os.utime(folder / "first.pem", (900, 900))
     source = signing_keys()
 
-    assert source.signer(599, ()).kid == "jwk"
-    assert source.signer(600, ()).alg == "EdDSA"
+    assert source.signer(1000, ()).alg == source.signer(1000 + AHEAD_S - 0.1, ()).alg == "ES256"
+    assert source.signer(1000 + AHEAD_S, ()).alg == "EdDSA"
+
+
+async def test_a_pem_file_that_comes_too_late_for_its_date_is_published_before_it_signs(
+    folder, signing_keys, clock
+):
+    (folder / "first.pem").write_bytes(pem(KEYS["ES256"]))
+    source = signing_keys()
+    (folder / "1970-01-01T0001Z.pem").write_bytes(pem(KEYS["EdDSA"]))
+    await source.look_again()
+
+    assert source.signer(1000 + AHEAD_S - 0.1, ()).alg == "ES256"
+    assert source.signer(1000 + AHEAD_S, ()).alg == "EdDSA"
+    assert signing_keys().signer(1000, ()).alg == "EdDSA"
+
+
+async def test_while_the_folder_is_spoilt_a_key_without_a_date_goes_on_signing(folder, signing_keys):
+    (folder / "first.pem").write_bytes(pem(KEYS["ES256"]))
+    source = signing_keys()
+    (folder / "first.pem").write_bytes(b"half a k")
+    assert not await source.look_again()
+
+    assert source.signer(1000, ()).alg == "ES256"
 
 
 def test_of_two_keys_of_the_same_time_every_instance_takes_the_same(folder, signing_keys):
