@@ -90,7 +90,8 @@ class ServerSettings(_Section):
 
     max_in_progress: Annotated[int, Field(ge=1, le=1_000_000)] = 128
     """Requests for verdicts and for refreshed tokens under way in one process; more than that for longer
-    than a second are refused with 503 at once. Revocations are not counted.
+    than a second are refused with 503 at once. Not counted are revocations, and requests that wait for an
+    issuer's keys.
     """
 
     drain_seconds: Annotated[float, Field(ge=0, le=300)] = 5

@@ -81,6 +81,7 @@ class Introspection:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._admission = parts.admission
+        self._aside = parts.admission.aside
         self._seconds = parts.metrics.notes.observing(parts.metrics.introspection_seconds)
         self._failed = parts.metrics.requests.labels(INTROSPECT, "500").inc
 
@@ -160,7 +161,7 @@ class Introspection:
         kept = self._parts.kept
         if kept is not None and looks_like(token):
             return await refresh_tokens.introspect(self._parts, kept, token, caller) or INACTIVE
-        judged = await self._parts.verdicts.of_token(token, caller, waiting=self._admission.aside)
+        judged = await self._parts.verdicts.of_token(token, caller, waiting=self._aside)
         if judged.verdict is Verdict.ACTIVE and judged.token is not None:
             return judged.token.answer
         return INACTIVE

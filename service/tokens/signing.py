@@ -134,7 +134,12 @@ class SigningKeys(PolledKeys):
             elif dated.dated_by_file and (self._running or dated.signs_from is None):
                 noted[kid] = not_before
                 if len(self._found) > 1 and (dated.signs_from or 0.0) < not_before:
-                    _log.warning("signing key without a date ahead", file=dated.file, signs_in=AHEAD_S)
+                    _log.warning(
+                        "signing key waits",
+                        file=dated.file,
+                        seconds=AHEAD_S,
+                        reason="the name of its file has no date, or one that is too soon",
+                    )
             else:
                 noted[kid] = 0.0
         self._not_before = noted

@@ -97,6 +97,7 @@ def pods(valkey, tmp_path, monkeypatch):
         each.clockwork.close()
 
 
+@pytest.mark.row("JWKS-03")
 def test_while_a_key_is_changed_no_pod_calls_inactive_what_the_other_signed(pods):
     old, new = pem(), pem()
     pods = pods({"first.pem": old})
