@@ -236,9 +236,9 @@ def jti_kept_until(issuer: Issuer, exp: Number) -> int:
     return min(microseconds(exp) // 1000 + 1 + (_widest_leeway(issuer) + SAFETY_S) * 1000, FOREVER_MS)
 
 
-def latest_exp(issuer: Issuer, now_ms: int) -> float:
-    """The latest ``exp`` that a token active now or soon can have (s)."""
-    return now_ms / 1000 + issuer.max_token_lifetime + issuer.clock_skew
+def earliest_for(issuer: Issuer, exp: Number) -> int:
+    """The earliest time (ms) at which a token with this ``exp`` can be active, or will be soon."""
+    return microseconds(exp) // 1000 - (issuer.max_token_lifetime + issuer.clock_skew) * 1000
 
 
 def _widest_leeway(issuer: Issuer) -> int:

@@ -13,7 +13,6 @@ import os
 import signal
 import stat
 import sys
-import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
@@ -89,7 +88,8 @@ async def _export(store: "Store", file: IO[bytes], *, resume: bool) -> int:
         place = _last_place(file)
         since, count = Place(place.servers, place.at, place.cursor), place.lines
     else:
-        file.write(records.write(records.Begin(format=records.FORMAT, at=round(time.time(), 3))))
+        at = min(reading.now for reading in (await store.readings()).values())
+        file.write(records.write(records.Begin(format=records.FORMAT, at=at / 1000)))
         count = 1
     exporting = Exporting(store)
     progress = Progress("exported", await exporting.size())

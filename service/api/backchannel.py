@@ -14,6 +14,7 @@ from service.api.fields import Text
 from service.api.parts import Parts
 from service.errors import InvalidRequest, InvalidToken, Unconfirmed
 from service.models import Issuer
+from service.store.revocations import Signed
 from service.tokens.logout import LogoutToken, logout_token
 from service.tokens.parsing import parse_token
 
@@ -38,6 +39,9 @@ async def log_out(parts: Parts, call: Call[Logout]) -> None:
         raise InvalidRequest(f"logout_token: {fault}") from fault
     try:
         cutoff = await _revoke(parts, issuer, told)
+    except InvalidRequest as fault:
+        _audit.warning("logout_refused", peer=call.peer, why=str(fault))
+        raise InvalidRequest(f"logout_token: {fault}") from fault
     except Unconfirmed as error:
         error.about = {"iss": issuer.iss, "sub": told.sub, "sid": told.sid, "jti": told.jti}
         raise
@@ -68,17 +72,24 @@ async def _told(parts: Parts, token: str) -> tuple[Issuer, LogoutToken]:
     revoked = parts.store.revocations.remembered.keys[issuer.name]
     if genuine.claims.kid in issuer.revoked_kids or genuine.claims.kid in revoked:
         raise InvalidToken("signature of a revoked key")
-    return issuer, logout_token(genuine, audience, parts.store.clocks.now())
+    return issuer, logout_token(genuine, audience)
 
 
 async def _revoke(parts: Parts, issuer: Issuer, told: LogoutToken) -> int:
-    """Store the cutoff, not after now; returns the one that stands (ms)."""
+    """Store the cutoff, not after now; returns the one that stands (ms).
+
+    Raises:
+        InvalidRequest: the token is of another time.
+    """
     revocations = parts.store.revocations
-    before = int(min(told.iat, parts.store.clocks.now()) * 1000)
+    before = int(told.iat * 1000)
+    signed = Signed(ahead=issuer.clock_skew * 1000, expires=int(told.expires * 1000))
     if told.sid is not None:
-        return await revocations.revoke_session(issuer, told.sid, before=before, reason=REASON)
+        return await revocations.revoke_session(issuer, told.sid, before=before, reason=REASON, signed=signed)
     assert told.sub is not None  # noqa: S101  # a logout token has one of the two
-    return await revocations.revoke_user(issuer, told.sub, before=before, except_sid=None, reason=REASON)
+    return await revocations.revoke_user(
+        issuer, told.sub, before=before, except_sid=None, reason=REASON, signed=signed
+    )
 
 
 ENDPOINTS: Final = (

@@ -9,7 +9,14 @@ from typing import Final
 from service.errors import InvalidRequest, StoreRefused, StoreUnavailable
 from service.metrics import Metrics
 from service.models import Issuer, Mark, Number
-from service.rules import FOREVER_MS, START_AHEAD_MS, cutoff_kept_for, jti_kept_for, jti_kept_until
+from service.rules import (
+    FOREVER_MS,
+    START_AHEAD_MS,
+    cutoff_kept_for,
+    earliest_for,
+    jti_kept_for,
+    jti_kept_until,
+)
 from service.store.acknowledged import Acknowledged, Written
 from service.store.connection import understood
 from service.store.epoch import Known, Stands, new_id
@@ -26,8 +33,26 @@ _CHUNK: Final = 256
 _NUMBERS: Final = {"revoke_token": 2, "revoke_user": 2, "move_cutoff": 2}
 """How many numbers a script returns, where that is not one."""
 
+_NO_REFUSALS: Final[Mapping[bytes, str]] = {}
+_BEFORE_AHEAD: Final[Mapping[bytes, str]] = {b"ahead": "before is further ahead than 5 seconds"}
+_SIGNED_REFUSALS: Final[Mapping[bytes, str]] = {b"ahead": "iat is ahead", b"expired": "expired"}
+"""What a script says where it refuses, and what that means."""
+
 _Call = tuple[str, tuple[str, ...], tuple[object, ...]]
 """A script, its keys and its arguments."""
+
+
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """The dates of a signed request to revoke, which the store's clock judges.
+
+    Attributes:
+        ahead: How far ahead the cutoff that it asks for may be dated (ms); it is taken as now then.
+        expires: The request is refused from then on (ms).
+    """
+
+    ahead: int
+    expires: int
 
 
 @dataclass(slots=True)
@@ -84,21 +109,41 @@ class Revocations:
         self._part_of_user = functools.lru_cache(maxsize=65536)(lambda tag: keys.part(keys.user(tag)))
         self.remembered: Final = Remembered({}, {issuer: {} for issuer in self._issuers})
 
-    async def revoke_token(self, issuer: Issuer, jti: str, exp: Number | None) -> int:
+    async def revoke_token(
+        self, issuer: Issuer, jti: str, exp: Number | None, *, bounded: bool = False
+    ) -> int:
         """List a jti until nothing accepts its token any more (``exp`` in seconds; None: unknown).
+
+        Args:
+            issuer: Of the token.
+            jti: Of the token.
+            exp: Of the token.
+            bounded: Whether an ``exp`` is refused that no token of the issuer can have by now.
 
         Returns:
             When it was first listed, in ms.
+
+        Raises:
+            InvalidRequest: ``exp`` is refused.
         """
         _refuse_where_in_conflict(issuer)
-        args = ("" if exp is None else jti_kept_until(issuer, exp), jti_kept_for(issuer))
+        earliest = earliest_for(issuer, exp) if bounded and exp is not None else ""
+        args = ("" if exp is None else jti_kept_until(issuer, exp), jti_kept_for(issuer), "", earliest)
         key = self._keys.jti(issuer, jti)
-        at, until = await self._run("token", "revoke_token", [key], args)
+        refusals = {b"ahead": "exp is further ahead than max_token_lifetime allows"}
+        at, until = await self._run("token", "revoke_token", [key], args, refusals)
         self.acknowledged.note(Written("revoke_token", (key,), at, until, seq=self._scripts.seq(key)))
         return at
 
     async def revoke_user(
-        self, issuer: Issuer, sub: str, *, before: int | None, except_sid: str | None, reason: str
+        self,
+        issuer: Issuer,
+        sub: str,
+        *,
+        before: int | None,
+        except_sid: str | None,
+        reason: str,
+        signed: Signed | None = None,
     ) -> int:
         """Move a user's cutoff forward to ``before`` (ms; None: now), sparing a session where named.
 
@@ -106,17 +151,23 @@ class Revocations:
             The standing cutoff in ms.
 
         Raises:
-            InvalidRequest: ``before`` is further ahead than 5 s.
+            InvalidRequest: ``before`` is further ahead than 5 s, or than ``signed`` allows, or that expired.
         """
         tag = user_tag(issuer.iss, sub)
         keys = (self._keys.user(tag), self._keys.sessions(tag))
-        return await self._cut_off("user", issuer, keys, before, reason, spared=except_sid or "")
+        return await self._cut_off(
+            "user", issuer, keys, before, reason, spared=except_sid or "", signed=signed
+        )
 
-    async def revoke_session(self, issuer: Issuer, sid: str, *, before: int | None, reason: str) -> int:
+    async def revoke_session(
+        self, issuer: Issuer, sid: str, *, before: int | None, reason: str, signed: Signed | None = None
+    ) -> int:
         """As :meth:`revoke_user`, for a session."""
         own = tag_and_start(sid) if issuer.own else None
         keys = (self._keys.session_cutoff(issuer, sid),)
-        return await self._cut_off("session", issuer, keys, before, reason, start=own[1] if own else 0)
+        return await self._cut_off(
+            "session", issuer, keys, before, reason, start=own[1] if own else 0, signed=signed
+        )
 
     async def revoke_client(self, issuer: Issuer, client: str, *, before: int | None, reason: str) -> int:
         """As :meth:`revoke_user`, for a client."""
@@ -164,13 +215,23 @@ class Revocations:
 
         Returns:
             The end that stands: a block never gets shorter.
+
+        Raises:
+            InvalidRequest: ``until`` is past.
         """
         tag = user_tag(issuer.iss, sub)
         [stands] = await self._run(
             "block",
             "block_user",
             self._block_keys(tag),
-            (min(until or FOREVER_MS, FOREVER_MS), cutoff_kept_for(issuer), reason, tag),
+            (
+                FOREVER_MS if until is None else min(until, FOREVER_MS),
+                cutoff_kept_for(issuer),
+                reason,
+                tag,
+                1,
+            ),
+            {b"past": "until is past"},
         )
         self.remembered.block(tag, stands)
         return stands
@@ -307,6 +368,7 @@ class Revocations:
         *,
         start: int = 0,
         spared: str = "",
+        signed: Signed | None = None,
     ) -> int:
         _refuse_where_in_conflict(issuer)
         keep = cutoff_kept_for(issuer)
@@ -315,8 +377,11 @@ class Revocations:
         script, last = (
             ("revoke_user", (spared,)) if kind == "user" else ("move_cutoff", (start, START_AHEAD_MS))
         )
-        args = ("" if before is None else before, keep, reason, AHEAD_MS, *last)
-        stands, at = await self._run(kind, script, keys, args)
+        ahead, expires, refusals = AHEAD_MS, "", _BEFORE_AHEAD
+        if signed is not None:
+            ahead, expires, refusals = signed.ahead, str(signed.expires), _SIGNED_REFUSALS
+        args = ("" if before is None else before, keep, reason, ahead, *last, expires)
+        stands, at = await self._run(kind, script, keys, args, refusals)
         seq = self._scripts.seq(keys[0])
         self.acknowledged.note(Written(script, keys, at, at + keep, reason, spared, seq))
         return stands
@@ -327,11 +392,17 @@ class Revocations:
         return stood
 
     async def _run(
-        self, kind: str, script: str, keys: Sequence[str], args: tuple[object, ...]
+        self,
+        kind: str,
+        script: str,
+        keys: Sequence[str],
+        args: tuple[object, ...],
+        refusals: Mapping[bytes, str] = _NO_REFUSALS,
     ) -> tuple[int, ...]:
+        """Run a script; ``refusals`` are the words by which it refuses, and what each means."""
         said = await self._scripts.run(script, keys, args)
-        if said[:1] == [b"ahead"]:
-            raise InvalidRequest("before is further ahead than 5 seconds")
+        if len(said) == 1 and (refusal := refusals.get(said[0])) is not None:
+            raise InvalidRequest(refusal)
         with understood():
             numbers = tuple(map(int, said))
             if len(numbers) != _NUMBERS.get(script, 1):

@@ -128,7 +128,7 @@ class Scripts:
             name: Of the script.
             keys: Of the script.
             args: Likewise.
-            counted: Whether it always counts what it stores, unless it refuses a date that is ahead.
+            counted: Whether it counts what it stores, unless it answers with one word: a refusal.
 
         Returns:
             What :meth:`run` returns, and whether it met the known data set with all that was known of it; if
@@ -137,7 +137,8 @@ class Scripts:
         data = self._data_of(keys[0])
         before = data.known
         reply = await self.execute(name, keys, args)
-        if counted and not isinstance(reply[-1], list) and reply != [b"ahead"]:
+        refused = len(reply) == 1 and isinstance(reply[0], bytes)
+        if counted and not refused and not isinstance(reply[-1], list):
             raise ReplyNotUnderstood
         return _noted(data, before, reply)
 

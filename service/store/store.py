@@ -142,7 +142,6 @@ class Store:
             revocations=self.revocations,
             records=self.issuer_records,
             metrics=self._metrics,
-            now=self.clocks.now,
             wait_replicas=self._wait_replicas,
             wait_fsync=self._wait_fsync,
         )

@@ -15,6 +15,7 @@ from service.metrics import PROBLEMS, Metrics
 from service.models import Issuer, Mark
 from service.store.addresses import info
 from service.store.clocks import DEGRADED_S
+from service.store.coalescing import milliseconds
 from service.store.connection import fence, understood
 from service.store.dangers import dangers, number_in
 from service.store.datasets import BlocksPage, DataSets
@@ -55,7 +56,6 @@ class Watch:
         revocations: Revocations,
         records: IssuerRecords,
         metrics: Metrics,
-        now: Callable[[], float],
         wait_replicas: int,
         wait_fsync: bool,
     ) -> None:
@@ -71,7 +71,6 @@ class Watch:
             revocations: What they remember is kept up to date.
             records: What the store remembers of the issuers; brought together with it.
             metrics: Where to tell.
-            now: The service's clock.
             wait_replicas: How many replicas must confirm a change.
             wait_fsync: Whether they and the primary must have it on disk.
         """
@@ -86,7 +85,6 @@ class Watch:
         self._acknowledged: Final = revocations.acknowledged
         self._records = records
         self._metrics = metrics
-        self._now = now
         self._wait_replicas = wait_replicas
         self._wait_fsync = wait_fsync
         self._evicted: dict[str, int] = {}
@@ -207,7 +205,7 @@ class Watch:
 
     async def _look_for_evictions(self) -> None:
         async with fence():
-            answers = await self._servers.each([("INFO", "server"), ("INFO", "stats")])
+            answers = await self._servers.each([("INFO", "server"), ("INFO", "stats"), ("TIME",)])
         looked_at, evicted_of, all_said = asyncio.get_running_loop().time(), {}, True
         for parts, replies in answers:
             fields = info(replies[0]) | info(replies[1])
@@ -219,8 +217,8 @@ class Watch:
             young = uptime is not None and uptime <= looked_at - self._looked_at
             before = self._evicted.get(server, 0 if self._evicted and young else evicted)
             if evicted > before:
-                now = number_in(fields, "server_time_usec")
-                since = int(self._now() * 1000) if now is None else now // 1000
+                with understood():
+                    since = milliseconds(replies[2])
                 sets = [self._sets.numbered(part) for part in parts]
                 await self._sets.settle(sets, since=since, cause="the server has evicted keys")
             evicted_of[server] = evicted
