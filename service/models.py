@@ -3,7 +3,7 @@
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import ClassVar, Final, Literal
 
 import msgspec
 
@@ -11,24 +11,35 @@ Number = int | float
 """A NumericDate (RFC 7519 §2): seconds UTC, possibly with a fraction."""
 
 
-class Claims(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """What is said of a token and bears on a verdict; None where nothing is said.
+class Payload(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
+    """The claims of a token that bear on a verdict; None where there is none.
 
-    ``kid`` is that of the key which verified the token, or in the claims form the header's.
+    Attributes:
+        kid: The key that signed the token is not known: a payload's own ``kid`` is a claim like any other.
     """
+
+    kid: ClassVar[str | None] = None
 
     iss: str | None = None
     jti: str | None = None
     sub: str | None = None
     iat: Number | None = None
     exp: Number | None = None
-    kid: str | None = None
     sid: str | None = None
     client_id: str | None = None
     azp: str | None = None
     aud: str | list[str] | None = None
     auth_time: Number | None = None
     nbf: Number | None = None
+
+
+class Claims(Payload, frozen=True, kw_only=True, gc=False):
+    """As :class:`Payload`, with the key.
+
+    ``kid`` is that of the key which verified the token, or in the claims form the header's.
+    """
+
+    kid: str | None = None  # type: ignore[misc]  # a field here, and for a mere payload always None
 
 
 class Raise(msgspec.Struct, frozen=True, array_like=True, gc=False):

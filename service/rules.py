@@ -6,7 +6,7 @@ Every function takes what it needs, its time included; none reads a clock or doe
 from typing import Final
 
 from service.errors import StoreRefused
-from service.models import NOTHING, Claims, Issuer, Mark, Number, Standing, Verdict
+from service.models import NOTHING, Issuer, Mark, Number, Payload, Standing, Verdict
 
 SAFETY_S: Final = 60
 """Added to every lifetime in the store, against clocks that differ a little."""
@@ -35,7 +35,7 @@ def microseconds(at: Number) -> int:
     return round(min(max(at, -_FAR_S), _FAR_S) * 1_000_000)
 
 
-def bounds(claims: Claims, issuer: Issuer, *, store_now: int, own_now: int) -> Verdict:
+def bounds(claims: Payload, issuer: Issuer, *, store_now: int, own_now: int) -> Verdict:
     """Say whether a token keeps the bounds without which nothing is active (DESIGN §1).
 
     Args:
@@ -71,7 +71,7 @@ def bounds(claims: Claims, issuer: Issuer, *, store_now: int, own_now: int) -> V
 
 
 def judge(
-    claims: Claims,
+    claims: Payload,
     issuer: Issuer,
     standing: Standing,
     *,
@@ -111,7 +111,7 @@ def judge(
     return cut_off(claims, issuer, standing, store_now, session_start)
 
 
-def held_back(claims: Claims, issuer: Issuer, *, now: int, session_start: int | None) -> Verdict:
+def held_back(claims: Payload, issuer: Issuer, *, now: int, session_start: int | None) -> Verdict:
     """Say what bounds that were raised make of a token that keeps the present ones.
 
     A revocation made before a raise is kept for the bound of that time. So what may have been issued, or
@@ -153,7 +153,7 @@ def held_back(claims: Claims, issuer: Issuer, *, now: int, session_start: int | 
 
 
 def cut_off(
-    claims: Claims, issuer: Issuer, standing: Standing, store_now: int, session_start: int | None
+    claims: Payload, issuer: Issuer, standing: Standing, store_now: int, session_start: int | None
 ) -> Verdict:
     """Say what blocks and cutoffs make of a token or a session; the arguments are those of :func:`judge`."""
     login, made = compared(claims, issuer, session_start)
@@ -178,7 +178,7 @@ def cut_off(
     return Verdict.ACTIVE
 
 
-def compared(claims: Claims, issuer: Issuer, session_start: int | None) -> tuple[int, int]:
+def compared(claims: Payload, issuer: Issuer, session_start: int | None) -> tuple[int, int]:
     """The points in time (µs) that cutoffs are compared with; a cutoff at or after one covers it.
 
     Returns:

@@ -10,12 +10,20 @@ from aiohttp import web
 
 from service.api import endpoint, refresh_tokens
 from service.api.errors import NO_STORE
-from service.api.introspection import ACTIVE, INACTIVE, SCOPE, Introspect, issuer_of_claims
+from service.api.introspection import (
+    ACTIVE,
+    INACTIVE,
+    SCOPE,
+    Introspect,
+    claims_of,
+    issuer_of_claims,
+    token_of,
+)
 from service.api.observing import COUNTED
 from service.api.parts import Parts
 from service.callers import Caller
 from service.errors import InvalidRequest, KeysUnavailable
-from service.models import Claims, Issuer, Verdict
+from service.models import Issuer, Payload, Verdict
 from service.tokens.refresh import looks_like
 from service.tokens.verifying import TOGETHER, VerifiedToken, Waiting
 
@@ -62,7 +70,7 @@ _decode_unread: Final = msgspec.json.Decoder(Unread)
 _decode_list: Final = msgspec.json.Decoder(AsWritten)
 _decode_item: Final = msgspec.json.Decoder(Introspect)
 
-Checked = tuple[Claims, Issuer, VerifiedToken | None]
+Checked = tuple[Payload, Issuer, VerifiedToken | None]
 
 
 class BatchIntrospection:
@@ -125,16 +133,18 @@ class BatchIntrospection:
         """What is to be looked up for one item, or its answer where nothing is, or an unknown token."""
         try:
             asked = _read(item) if isinstance(item, bytes) else item
-            if asked.token is not None:
-                token = self._parts.verifier.remembered(asked.token)
-                return asked.token if token is None else self._believed(token, caller)
-            issuer = issuer_of_claims(asked, caller)
+            text = token_of(asked)
+            if text is not None:
+                token = self._parts.verifier.remembered(text)
+                return text if token is None else self._believed(token, caller)
+            claims = claims_of(asked)
+            issuer = issuer_of_claims(claims, caller)
         except InvalidRequest:
             return MALFORMED
-        if issuer is None or (caller.audiences and not caller.may_see(asked.aud)):
+        if issuer is None or (caller.audiences and not caller.may_see(claims.aud)):
             self._parts.verdicts.foreign()
             return INACTIVE
-        return asked, issuer, None
+        return claims, issuer, None
 
     async def _check_tokens(
         self, texts: Sequence[str], caller: Caller, waiting: Waiting

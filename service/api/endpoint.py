@@ -57,12 +57,14 @@ class Call(msgspec.Struct, Generic[Body], frozen=True):
         body: What it asks for.
         peer: The address that it comes from.
         path: What stands in the variable parts of the path.
+        fields: The form that the body was read from; None: it was JSON, or there was none.
     """
 
     caller: Caller
     body: Body
     peer: str
     path: Mapping[str, str]
+    fields: Fields | None = None
 
 
 NOBODY: Final = Caller(name="", digests=(), scopes=frozenset(), issuers={}, default_issuer=None, client_id="")
@@ -116,6 +118,7 @@ class Endpoint(Generic[Body]):
         self, parts: Parts, request: web.Request, path: Mapping[str, str] = _NO_PATH
     ) -> msgspec.Struct | None:
         """Tell who calls, read what is asked, and have it answered; ``path`` as in :class:`Call`."""
+        fields: Fields | None = None
         if self.method == "POST":
             refuse_query(request)
             fields, raw = await read(request, self.limit)
@@ -124,7 +127,7 @@ class Endpoint(Generic[Body]):
         else:
             caller = self._authenticated(parts, request, None)
             body = converted(name_values(request.rel_url.raw_query_string.encode()), self.body)
-        call = Call(caller, body, request.remote or "", path)
+        call = Call(caller, body, request.remote or "", path, fields)
         try:
             return await self.handle(parts, call)
         except Unconfirmed as error:

@@ -6,7 +6,7 @@ import structlog
 from service.api.cutoffs import refuse_bound
 from service.api.endpoint import Call, Endpoint
 from service.api.fields import NumericDate
-from service.api.introspection import Introspect, issuer_of_claims
+from service.api.introspection import Introspect, claims_of, issuer_of_claims, token_of
 from service.api.parts import Parts
 from service.api.verdicts import Judged
 from service.models import Mark, Standing, Verdict
@@ -39,11 +39,15 @@ class Explanation(msgspec.Struct, frozen=True):
 async def explain(parts: Parts, call: Call[Introspect]) -> Explanation:
     asked, caller = call.body, call.caller
     refuse_bound(call)
-    if asked.token is not None:
-        judged = await parts.verdicts.of_token(asked.token, caller, checked=True)
+    if call.fields is not None and ("token" in call.fields or "client_secret" in call.fields):
+        asked = msgspec.structs.replace(asked, client_id=None)  # the caller's own (RFC 6749 §2.3.1)
+    token = token_of(asked)
+    if token is not None:
+        judged = await parts.verdicts.of_token(token, caller, checked=True)
     else:
-        issuer = issuer_of_claims(asked, caller)
-        judged = await parts.verdicts.of_claims(asked, issuer, caller, checked=True)
+        wanted = claims_of(asked)
+        issuer = issuer_of_claims(wanted, caller)
+        judged = await parts.verdicts.of_claims(wanted, issuer, caller, checked=True)
     claims = judged.claims
     _audit.info(
         "token_explained",

@@ -19,7 +19,7 @@ from service.api.paths import INTROSPECT
 from service.api.ready import ReadyAnswer
 from service.callers import Caller
 from service.errors import InvalidRequest, RevokerError
-from service.models import Claims, Issuer, Verdict
+from service.models import Claims, Issuer, Payload, Verdict
 from service.tokens.refresh import looks_like
 
 SCOPE: Final = "introspect"
@@ -28,13 +28,23 @@ INACTIVE: Final = b'{"active":false}'
 ACTIVE: Final = b'{"active":true}'
 
 
-class Introspect(Claims, frozen=True, kw_only=True, gc=False, omit_defaults=True):
-    """A token, or the claims of one whose signature the caller has checked.
+class Header(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """The JOSE header of a token whose signature the caller has checked; other members are ignored."""
 
-    In the claims form ``jti``, ``sub``, ``iat`` and ``exp`` are required.
+    kid: Annotated[str, msgspec.Meta(min_length=1)]
+
+
+class Introspect(Payload, frozen=True, kw_only=True, gc=False, omit_defaults=True):
+    """A token, or the claims of one whose signature the caller has checked, or these with its header.
+
+    In the claims form ``jti``, ``sub``, ``iat`` and ``exp`` are required, here or in ``claims``. A token
+    whose ``header`` is not given is not active once a key of its issuer was revoked. One form excludes the
+    others.
     """
 
     token: Annotated[str, msgspec.Meta(min_length=1)] | None = None
+    claims: Payload | None = None
+    header: Header | None = None
 
 
 class Active(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,7 +71,70 @@ class Active(msgspec.Struct, frozen=True, kw_only=True):
 decode: Final = msgspec.json.Decoder(Introspect)
 
 
-def issuer_of_claims(claims: Claims, caller: Caller) -> Issuer | None:
+def _has_claims(asked: Payload) -> bool:
+    """Whether any claim is given; written out, since it is asked for every token."""
+    return (
+        asked.jti is not None
+        or asked.sub is not None
+        or asked.iat is not None
+        or asked.exp is not None
+        or asked.iss is not None
+        or asked.sid is not None
+        or asked.client_id is not None
+        or asked.azp is not None
+        or asked.aud is not None
+        or asked.auth_time is not None
+        or asked.nbf is not None
+    )
+
+
+CLAIMS_IN_FORMS: Final = frozenset(Introspect.__struct_fields__) - {"token", "client_id"}
+"""What may not be beside a token in a form; ``client_id`` is a credential there (RFC 6749 §2.3.1)."""
+
+
+def token_of(asked: Introspect) -> str | None:
+    """The token that is asked about; None where it is claims.
+
+    Raises:
+        InvalidRequest: claims are beside it, and it is not clear whose verdict is wanted.
+    """
+    if asked.token is not None and (
+        asked.claims is not None or asked.header is not None or _has_claims(asked)
+    ):
+        raise InvalidRequest("claims are beside the token: one of the two is wanted")
+    return asked.token
+
+
+def claims_of(asked: Introspect) -> Payload:
+    """The claims that are asked about, with the header's ``kid`` where the header is given.
+
+    Raises:
+        InvalidRequest: only half of ``claims`` and ``header`` is there, or claims are beside them.
+    """
+    if asked.claims is None and asked.header is None:
+        return asked
+    if asked.claims is None or asked.header is None:
+        raise InvalidRequest("claims and header belong together")
+    if _has_claims(asked):
+        raise InvalidRequest("claims are both in claims and beside it")
+    payload = asked.claims
+    return Claims(
+        kid=asked.header.kid,
+        iss=payload.iss,
+        jti=payload.jti,
+        sub=payload.sub,
+        iat=payload.iat,
+        exp=payload.exp,
+        sid=payload.sid,
+        client_id=payload.client_id,
+        azp=payload.azp,
+        aud=payload.aud,
+        auth_time=payload.auth_time,
+        nbf=payload.nbf,
+    )
+
+
+def issuer_of_claims(claims: Payload, caller: Caller) -> Issuer | None:
     """The issuer that claims name; None where they are not the caller's business.
 
     Raises:
@@ -146,15 +219,19 @@ class Introspection:
         token = fields.get("token")
         if token is None:
             raise InvalidRequest("token is missing")
+        if not CLAIMS_IN_FORMS.isdisjoint(fields):
+            raise InvalidRequest("claims are beside the token: one of the two is wanted")
         return await self._judge_token(token, caller)
 
     async def _judge(self, raw: bytes, caller: Caller) -> bytes:
         asked = endpoint.decoded(raw, decode)
         endpoint.refuse_ambiguous(raw, asked)
-        if asked.token is not None:
-            return await self._judge_token(asked.token, caller)
-        issuer = issuer_of_claims(asked, caller)
-        judged = await self._parts.verdicts.of_claims(asked, issuer, caller)
+        token = token_of(asked)
+        if token is not None:
+            return await self._judge_token(token, caller)
+        claims = claims_of(asked)
+        issuer = issuer_of_claims(claims, caller)
+        judged = await self._parts.verdicts.of_claims(claims, issuer, caller)
         return ACTIVE if judged.verdict is Verdict.ACTIVE else INACTIVE
 
     async def _judge_token(self, token: str, caller: Caller) -> bytes:

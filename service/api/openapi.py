@@ -16,6 +16,7 @@ from service.api import batch, docs, forward_auth, introspection, paths, probes,
 from service.api.caching import unless_known
 from service.api.endpoint import Endpoint
 from service.api.errors import REPLIES, ErrorBody
+from service.models import Payload
 
 JSON_PATH: Final = "/openapi.json"
 DOCS_PATH: Final = "/docs"
@@ -197,11 +198,21 @@ OPERATIONS: Final = (
 )
 
 _WAYS: Final[Mapping[str, tuple[tuple[str, ...], ...]]] = {
-    introspection.Introspect.__name__: (("token",), ("jti", "sub", "iat", "exp")),
+    introspection.Introspect.__name__: (("token",), ("jti", "sub", "iat", "exp"), ("claims", "header")),
+    Payload.__name__: (("jti", "sub", "iat", "exp"),),
     revocation.Revoke.__name__: (("token",), ("jti",)),
     token.TokenRequest.__name__: (("grant_type", "refresh_token"),),
 }
 """Where one set of members or another must be there: which types can't say."""
+
+_ALONE: Final[Mapping[str, Mapping[str, frozenset[str]]]] = {
+    introspection.Introspect.__name__: {
+        "token": frozenset(introspection.Introspect.__struct_fields__) - {"token"},
+        "claims": frozenset(introspection.Introspect.__struct_fields__) - {"claims", "header"},
+    },
+    revocation.Revoke.__name__: {"token": frozenset({"jti"})},
+}
+"""Members beside which others may not be: they may be null there."""
 
 
 def document(endpoints: Iterable[Endpoint[Any]], own_issuer: str | None) -> Json:
@@ -298,7 +309,7 @@ class _Schemas:
         self.components: Json = {name: _tidied(components[name]) for name in sorted(components)}
         for name, ways in _WAYS.items():
             if name in self.components:
-                self.components[name] = _with_ways(self.components[name], ways)
+                self.components[name] = _with_ways(self.components[name], ways, _ALONE.get(name, {}))
         self._queries = {
             each.query: self.components.pop(each.query.__name__) for each in operations if each.query
         }
@@ -312,8 +323,8 @@ class _Schemas:
         told = self._queries.get(kind) or self.components[kind.__name__]
         schema: Json = _without(("null", "array"), copy.deepcopy(told))
         for name, member in schema["properties"].items():
-            if member.get("anyOf") == []:
-                schema["properties"][name] = False  # a list: JSON alone can say it
+            if member.get("anyOf") == [] or "$ref" in member:
+                schema["properties"][name] = False  # a list or an object: JSON alone can say it
             elif name not in schema.get("required", ()):
                 for bound in ("minLength", "pattern"):
                     member.pop(bound, None)
@@ -439,8 +450,8 @@ def _without(types: tuple[str, ...], schema: Any) -> Any:
     return told
 
 
-def _with_ways(schema: Json, ways: tuple[tuple[str, ...], ...]) -> Json:
-    """Demand one of several sets of members, none of them null or empty."""
+def _with_ways(schema: Json, ways: tuple[tuple[str, ...], ...], alone: Mapping[str, frozenset[str]]) -> Json:
+    """Demand one of several sets of members, none of them null or empty, and nothing beside it."""
 
     def present(name: str) -> Json:
         told = cast("Json", _without(("null",), copy.deepcopy(schema["properties"][name])))
@@ -449,6 +460,21 @@ def _with_ways(schema: Json, ways: tuple[tuple[str, ...], ...]) -> Json:
     return {
         **schema,
         "anyOf": [
-            {"required": list(way), "properties": {name: present(name) for name in way}} for way in ways
+            {
+                "required": list(way),
+                "properties": {
+                    **{name: present(name) for name in way},
+                    **{name: {"type": "null"} for name in sorted(_beside(way, ways, alone))},
+                },
+            }
+            for way in ways
         ],
     }
+
+
+def _beside(
+    way: tuple[str, ...], ways: tuple[tuple[str, ...], ...], alone: Mapping[str, frozenset[str]]
+) -> set[str]:
+    """The members that may not be there together with those of one way."""
+    excluded = {name for member in way for name in alone.get(member, ())}
+    return excluded | {name for each in ways if alone.keys() & set(each) for name in each if name not in way}

@@ -39,6 +39,8 @@ async def revoke(parts: Parts, call: Call[Revoke]) -> None:
     """Revoke; a token that is not genuine stores nothing and is answered alike (RFC 7009 §2.2)."""
     asked = call.body
     milliseconds(asked.exp, "exp")
+    if asked.token is not None and asked.jti is not None:
+        raise InvalidRequest("token and jti are both there: one of the two is wanted")
     kept = parts.kept
     if asked.token is not None and kept is not None and looks_like(asked.token):
         await refresh_tokens.revoke(parts, kept, asked.token, call.caller, call.peer)

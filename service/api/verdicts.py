@@ -11,7 +11,7 @@ import structlog
 from service.callers import Caller
 from service.errors import InvalidToken, StoreUnavailable
 from service.metrics import Metrics
-from service.models import Claims, Issuer, Standing, Verdict
+from service.models import Issuer, Payload, Standing, Verdict
 from service.rules import begins_too_far_ahead, bounds, judge
 from service.store.coalescing import Found
 from service.store.keys import TokenKeys, tag_and_start, user_tag
@@ -25,7 +25,7 @@ class Judged(msgspec.Struct, frozen=True, gc=False):
     """A verdict with what it rests on; ``standing`` is None where nothing was looked up."""
 
     verdict: Verdict
-    claims: Claims | None = None
+    claims: Payload | None = None
     token: VerifiedToken | None = None
     issuer: Issuer | None = None
     standing: Standing | None = None
@@ -58,7 +58,7 @@ class Verdicts:
         self._count_many: Final = {verdict: each.inc for verdict, each in counters.items()}
 
     async def of_claims(
-        self, claims: Claims, issuer: Issuer | None, caller: Caller, *, checked: bool = False
+        self, claims: Payload, issuer: Issuer | None, caller: Caller, *, checked: bool = False
     ) -> Judged:
         """Judge claims whose signature the caller has checked; ``issuer`` None: not the caller's.
 
@@ -100,7 +100,7 @@ class Verdicts:
             return self._counted(self._unchecked(claims, verified.issuer, verified))
         return self._counted(self.judged(claims, verified.issuer, found, verified))
 
-    async def of_many(self, tokens: Sequence[tuple[Claims, Issuer, VerifiedToken | None]]) -> list[Verdict]:
+    async def of_many(self, tokens: Sequence[tuple[Payload, Issuer, VerifiedToken | None]]) -> list[Verdict]:
         """Judge tokens whose signatures were checked, with one lookup for all of them."""
         of_token = self._store.keys.of_token
         keys: list[TokenKeys] = [of_token(claims, issuer) for claims, issuer, _ in tokens]
@@ -123,13 +123,13 @@ class Verdicts:
         return verdicts
 
     def judged(
-        self, claims: Claims, issuer: Issuer, found: Found, token: VerifiedToken | None = None
+        self, claims: Payload, issuer: Issuer, found: Found, token: VerifiedToken | None = None
     ) -> Judged:
         """Apply the rules to what was found."""
         verdict = self._verdict(claims, issuer, found, int(self._clock() * 1000))
         return Judged(verdict, claims, token, issuer, found.standing, found.now)
 
-    def _verdict(self, claims: Claims, issuer: Issuer, found: Found, own_now: int) -> Verdict:
+    def _verdict(self, claims: Payload, issuer: Issuer, found: Found, own_now: int) -> Verdict:
         start = None
         if issuer.own:
             session = tag_and_start(claims.sid) if claims.sid else None
@@ -150,7 +150,7 @@ class Verdicts:
         """The verdict on a text that is no token."""
         return self._counted(Judged(Verdict.INVALID))
 
-    def _unchecked(self, claims: Claims, issuer: Issuer, token: VerifiedToken | None) -> Judged:
+    def _unchecked(self, claims: Payload, issuer: Issuer, token: VerifiedToken | None) -> Judged:
         """What ``store_outage = "allow"`` answers while the store is away.
 
         The token's own bounds count, and the blocks and keys that this process remembers.

@@ -45,7 +45,7 @@ import struct
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from service.models import Claims, Issuer
+from service.models import Issuer, Payload
 
 _PLAIN: Final = re.compile(r"[A-Za-z0-9\-._~:@/|+][A-Za-z0-9\-._~:@/|+=]{0,127}").fullmatch
 
@@ -283,7 +283,7 @@ class Keys(DataKeys):
         kind, _, value = key.removeprefix(f"{self._prefix}:").partition(":")
         return f"{self._prefix}:{kind}:{new}{value.removeprefix(old)}"
 
-    def of_token(self, claims: Claims, issuer: Issuer) -> "TokenKeys":
+    def of_token(self, claims: Payload, issuer: Issuer) -> "TokenKeys":
         """What must be read to judge a token, in the order of :class:`service.models.Standing`."""
         jti, sub, sid = claims.jti, claims.sub, claims.sid
         listed, session, shared = self._shared(issuer.name, claims.client_id or claims.azp)

@@ -367,10 +367,26 @@ async def test_nothing_under_a_revoked_key_is_active_whatever_its_dates(revoker)
     assert told == again == {**ISS, "kid": "main-1", "revoked_at": told["revoked_at"]}
     for token in (old, new, revoker.token()):
         assert not await revoker.active(token)
-    assert not await revoker.active(claims(kid="main-1"))
+    assert not await revoker.active(forge.envelope(claims(), "main-1"))
     assert not await revoker.active(claims()), "without kid it can't be told from one of that key"
-    assert await revoker.active(claims(kid="main-2"))
-    assert await revoker.active(claims(iss=OTHER_ISSUER, kid="main-1"))
+    assert await revoker.active(forge.envelope(claims(), "main-2"))
+    assert await revoker.active(forge.envelope(claims(iss=OTHER_ISSUER), "main-1"))
+
+
+@pytest.mark.parametrize("kid", ["main-2", None, 7, "main-1"])
+async def test_a_thief_names_no_other_key_by_a_claim_of_the_payload(revoker, kid):
+    stolen = claims(kid=kid)
+    assert await revoker.active(stolen)
+    await cut(revoker, "/revoke-key", kid="main-1")
+
+    assert not await revoker.active(stolen)
+    assert not await revoker.active(forge.envelope(stolen, "main-1"))
+    assert await revoker.active(forge.envelope(stolen, "main-2")), "the header's alone counts"
+    batch = {"tokens": [stolen, forge.envelope(stolen, "main-1"), forge.envelope(stolen, "main-2")]}
+    verdicts = (await revoker.post("/introspect/batch", batch)).json["results"]
+    assert verdicts == [{"active": active} for active in (False, False, True)]
+    for asked, reason in ((stolen, "key_revoked"), (forge.envelope(stolen, "main-2"), "active")):
+        assert (await revoker.post("/explain", asked)).json["reason"] == reason
 
 
 async def test_a_key_is_revoked_for_good(revoker):

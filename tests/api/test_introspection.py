@@ -6,7 +6,7 @@ import time
 import pytest
 
 from tests import forge
-from tests.conftest import OTHER_ISSUER
+from tests.conftest import OTHER_ISSUER, SECRETS
 from tests.forge import ABSENT
 
 row = pytest.mark.row
@@ -248,7 +248,6 @@ async def test_claims_that_lack_what_is_required_are_malformed(revoker, name, va
         ("jti", ""),
         ("aud", 1),
         ("aud", [1]),
-        ("kid", 1),
         ("sid", []),
         ("client_id", 1),
         ("auth_time", "x"),
@@ -340,6 +339,128 @@ async def test_dates_far_beyond_any_date_are_inactive_and_break_nothing(revoker,
 )
 async def test_claims_with_dates_that_no_token_bears_are_inactive(revoker, changes):
     assert await inactive(revoker, forge.claims(**changes))
+
+
+# One form excludes the others
+
+CLAIMS = ("iss", "jti", "sub", "iat", "exp", "sid", "client_id", "azp", "aud", "auth_time", "nbf")
+
+
+async def everywhere(revoker, asked):
+    """The answers of all that take a token in either form: errors, or whether it is active."""
+    alone = [await revoker.post(path, asked) for path in ("/introspect", "/explain")]
+    batch = (await revoker.post("/introspect/batch", {"tokens": [asked, forge.claims()]})).json["results"]
+    assert batch[1] == {"active": True}
+    return {each.json.get("error", each.json.get("active")) for each in alone} | {
+        batch[0].get("error", batch[0].get("active"))
+    }
+
+
+async def test_a_good_token_beside_the_claims_of_a_revoked_one_gives_no_verdict(revoker):
+    revoked, good = forge.claims(jti="gone"), revoker.token(sub="mallory")
+    await revoker.post("/revoke", {"iss": forge.ISSUER, "jti": "gone"})
+    assert await everywhere(revoker, revoked) == {False}
+
+    assert await everywhere(revoker, {**revoked, "token": good}) == {"invalid_request"}
+    assert await everywhere(revoker, {"token": good, **forge.envelope(revoked)}) == {"invalid_request"}
+    assert await everywhere(revoker, forge.envelope({**revoked, "token": good})) == {False}
+
+
+@pytest.mark.parametrize("name", CLAIMS)
+async def test_a_token_stands_alone(revoker, name):
+    value = forge.claims(azp="a", auth_time=1, nbf=1)[name]
+
+    assert await everywhere(revoker, {"token": revoker.token(), name: value}) == {"invalid_request"}
+    for path in ("/introspect", "/explain"):
+        answer = await revoker.post(path, form={"token": revoker.token(), name: str(value)})
+        if name == "client_id":  # a credential where it is in a form
+            assert answer.json["active"] is True
+        else:
+            assert answer.error == (400, "invalid_request")
+
+
+@row("7662-01")
+async def test_what_clients_of_rfc_7662_send_beside_a_token_is_ignored(revoker):
+    more = {"token_type_hint": "access_token", "resource": "https://api.example.com", "kid": "other"}
+    caller = {"client_id": "admin", "client_secret": SECRETS["admin"]}
+
+    for path in ("/introspect", "/explain"):
+        for sent in (
+            {"body": {"token": revoker.token(), **more}},
+            {"form": {"token": revoker.token(), **more}},
+            {"form": {"token": revoker.token(), **more, **caller}, "caller": None},
+        ):
+            assert (await revoker.post(path, **sent)).json["active"] is True, (path, sent)
+
+
+async def test_the_name_of_a_caller_is_no_claim_of_the_token_that_it_asks_about(revoker):
+    caller = {"client_id": "admin", "client_secret": SECRETS["admin"]}
+    claims = {name: str(forge.claims()[name]) for name in ("iss", "jti", "sub", "iat", "exp")}
+    await revoker.post("/revoke-client", {"iss": forge.ISSUER, "client_id": "admin"})
+
+    answer = await revoker.post("/explain", form={**claims, **caller}, caller=None)
+
+    assert answer.json["active"] is True
+
+
+async def test_the_envelope_is_judged_like_the_claims_in_it(revoker):
+    good, foreign = forge.claims(), forge.claims(iss="https://nobody.example.com")
+    expired, revoked = forge.claims(now=1_000_000), forge.claims(jti="gone")
+    await revoker.post("/revoke", {"iss": forge.ISSUER, "jti": "gone"})
+
+    answer = await revoker.post(
+        "/introspect", forge.envelope({**good, "act": {"sub": "x"}}), caller="gateway"
+    )
+    assert answer.body == b'{"active":true}'
+    for claims in (foreign, expired, revoked):
+        assert await everywhere(revoker, forge.envelope(claims)) == {False}
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"claims": forge.claims()},
+        {"header": {"kid": "main-1"}},
+        {"claims": {}, "header": {"kid": "main-1"}},
+        {"claims": None, "header": {"kid": "main-1"}},
+        {"claims": [], "header": {"kid": "main-1"}},
+        {"claims": "e30", "header": {"kid": "main-1"}},
+        *({"claims": forge.claims(), "header": header} for header in (None, "x", [], {}, {"alg": "RS256"})),
+        *({"claims": forge.claims(), "header": {"kid": kid}} for kid in (None, "", 7, ["main-1"])),
+        *({**forge.envelope(forge.claims()), name: forge.claims()[name]} for name in ("jti", "iss", "exp")),
+        {**forge.claims(), "header": {"kid": "main-1"}},
+        {**forge.claims(), "claims": forge.claims()},
+        forge.envelope({**forge.claims(), "iat": "1700000000"}),
+        forge.envelope({**forge.claims(), "sub": None}),
+    ],
+    ids=str,
+)
+async def test_half_an_envelope_and_one_with_claims_beside_it_are_malformed(revoker, asked):
+    assert await everywhere(revoker, asked) == {"invalid_request"}
+
+
+@pytest.mark.parametrize(
+    ("part", "twice"),
+    [
+        ('"jti":', '"jti":"other","jti":'),
+        ('"jti":', '"\\u006ati":"other","jti":'),
+        ('"kid":', '"kid":"other","kid":'),
+        ('"kid":', '"\\u006bid":"other","kid":'),
+        ('"header":', '"header":{"kid":"other"},"header":'),
+        ('"header":', '"claims":{},"header":'),
+        ('"kid":', '"jwk":{"x":1,"x":2},"kid":'),
+    ],
+)
+async def test_a_member_that_stands_twice_in_an_envelope_is_malformed(revoker, part, twice):
+    whole = json.dumps(forge.envelope(forge.claims()), separators=(",", ":"))
+    assert whole.count(part) == 1
+    sent = whole.replace(part, twice)
+
+    for path in ("/introspect", "/explain"):
+        assert (await revoker.post(path, sent.encode())).error == (400, "invalid_request")
+    batch = f'{{"tokens":[{whole},{sent}]}}'.encode()
+    results = (await revoker.post("/introspect/batch", batch)).json["results"]
+    assert results == [{"active": True}, {"error": "invalid_request"}]
 
 
 # Whose token is meant

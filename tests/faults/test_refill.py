@@ -12,6 +12,7 @@ from service.store.acknowledged import Written
 from tests.conftest import HANGS_S, OTHER_ISSUER
 from tests.faults.load import issued
 from tests.faults.test_lost_data import answers, becomes, epoch_in, flush, metric, revoke, status_of
+from tests.forge import envelope
 from tests.servers import Valkey
 
 ISS = issued()["iss"]
@@ -50,11 +51,11 @@ class Revoked:
         await post("/block-user", sub=f"blocked by {name}")
         self.gone.append(issued(sub=f"blocked by {name}"))
         await post("/revoke-key", kid=f"key of {name}")
-        self.gone.append(issued(kid=f"key of {name}"))
-        self.spared = [{**claims, "kid": "sound"} for claims in self.spared]
+        self.gone.append(envelope(issued(), f"key of {name}"))
+        self.spared = [each if "claims" in each else envelope(each, "sound") for each in self.spared]
         await post("/revoke-issuer", iss=OTHER_ISSUER, before=old)
         self.gone.append(issued(old, iss=OTHER_ISSUER))
-        self.spared.append(issued(since, iss=OTHER_ISSUER, kid="sound"))
+        self.spared.append(envelope(issued(since, iss=OTHER_ISSUER), "sound"))
 
     async def hold(self, *revokers, spared=True):
         for revoker in revokers:
