@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -11,8 +12,8 @@ import structlog
 from service.callers import Caller
 from service.errors import InvalidToken, StoreUnavailable
 from service.metrics import Metrics
-from service.models import Issuer, Payload, Standing, Verdict
-from service.rules import begins_too_far_ahead, bounds, judge
+from service.models import History, Issuer, Payload, Standing, UserStanding, Verdict
+from service.rules import begins_too_far_ahead, judge
 from service.store.coalescing import Found
 from service.store.keys import TokenKeys, tag_and_start, user_tag
 from service.store.store import Store
@@ -72,7 +73,7 @@ class Verdicts:
         except StoreUnavailable:
             if checked or not self._allow_outage:
                 raise
-            return self._counted(self._unchecked(claims, issuer, None))
+            return self._counted(self._unchecked(claims, issuer, None, keys))
         return self._counted(self.judged(claims, issuer, found))
 
     async def of_token(
@@ -97,7 +98,7 @@ class Verdicts:
         except StoreUnavailable:
             if checked or not self._allow_outage:
                 raise
-            return self._counted(self._unchecked(claims, verified.issuer, verified))
+            return self._counted(self._unchecked(claims, verified.issuer, verified, keys))
         return self._counted(self.judged(claims, verified.issuer, found, verified))
 
     async def of_many(self, tokens: Sequence[tuple[Payload, Issuer, VerifiedToken | None]]) -> list[Verdict]:
@@ -109,11 +110,11 @@ class Verdicts:
         except StoreUnavailable:
             if not self._allow_outage:
                 raise
-            verdicts = [self._unchecked(*each).verdict for each in tokens]
+            verdicts = [self._unchecked(*token, its).verdict for token, its in zip(tokens, keys, strict=True)]
         else:
             own_now = int(self._clock() * 1000)
             verdicts = [
-                self._verdict(claims, issuer, each, own_now)
+                self._verdict(claims, issuer, each.standing, each.now, own_now)
                 if issuer.own
                 else judge(claims, issuer, each.standing, store_now=each.now, own_now=own_now)
                 for (claims, issuer, _), each in zip(tokens, found, strict=True)
@@ -126,21 +127,22 @@ class Verdicts:
         self, claims: Payload, issuer: Issuer, found: Found, token: VerifiedToken | None = None
     ) -> Judged:
         """Apply the rules to what was found."""
-        verdict = self._verdict(claims, issuer, found, int(self._clock() * 1000))
+        verdict = self._verdict(claims, issuer, found.standing, found.now, int(self._clock() * 1000))
         return Judged(verdict, claims, token, issuer, found.standing, found.now)
 
-    def _verdict(self, claims: Payload, issuer: Issuer, found: Found, own_now: int) -> Verdict:
+    @staticmethod
+    def _verdict(
+        claims: Payload, issuer: Issuer, standing: Standing, store_now: int, own_now: int
+    ) -> Verdict:
         start = None
         if issuer.own:
             session = tag_and_start(claims.sid) if claims.sid else None
             if session is None or session[0] != user_tag(issuer.iss, claims.sub or ""):
                 return Verdict.SESSION_MALFORMED
             start = session[1]
-            if begins_too_far_ahead(start, found.now):
+            if begins_too_far_ahead(start, store_now):
                 return Verdict.ISSUED_IN_FUTURE
-        return judge(
-            claims, issuer, found.standing, store_now=found.now, own_now=own_now, session_start=start
-        )
+        return judge(claims, issuer, standing, store_now=store_now, own_now=own_now, session_start=start)
 
     def foreign(self) -> Judged:
         """The verdict on a token that is none of the caller's business."""
@@ -150,24 +152,33 @@ class Verdicts:
         """The verdict on a text that is no token."""
         return self._counted(Judged(Verdict.INVALID))
 
-    def _unchecked(self, claims: Payload, issuer: Issuer, token: VerifiedToken | None) -> Judged:
+    def _unchecked(
+        self, claims: Payload, issuer: Issuer, token: VerifiedToken | None, keys: TokenKeys
+    ) -> Judged:
         """What ``store_outage = "allow"`` answers while the store is away.
 
-        The token's own bounds count, and the blocks and keys that this process remembers.
+        All rules apply as ever, to what this process remembers of the store: its time, blocks, revoked
+        keys, bounds that were raised and losses of data. Only what must be looked up is taken as absent, and
+        all of it by a process that was started during the outage.
         """
-        now = int(self._clock() * 1000)
-        verdict = bounds(claims, issuer, store_now=now, own_now=now)
-        remembered = self._store.revocations.remembered
-        if verdict is Verdict.ACTIVE:
-            keys = {*issuer.revoked_kids, *remembered.keys[issuer.name]}
-            if keys and (claims.kid is None or claims.kid in keys):
-                verdict = Verdict.KEY_REVOKED
-            elif remembered.blocks.get(user_tag(issuer.iss, claims.sub or ""), 0) > now:
-                verdict = Verdict.USER_BLOCKED
+        own_now = int(self._clock() * 1000)
+        store = self._store.lookups.last_read(keys)
+        store_now = own_now if store.now is None else store.now
+        revocations = self._store.revocations.remembered
+        blocked = revocations.blocks.get(user_tag(issuer.iss, claims.sub or ""), 0)
+        standing = Standing(
+            user=UserStanding(blocked=blocked) if blocked else None,
+            keys=revocations.keys[issuer.name],
+            loss=store.loss,
+        )
+        bounded = (
+            issuer if self._store.issuer_records.read else dataclasses.replace(issuer, history=History())
+        )
+        verdict = self._verdict(claims, bounded, standing, store_now, own_now)
         if verdict is Verdict.ACTIVE:
             self._metrics.unchecked_verdicts.inc()
             _log.warning("answered_unchecked", iss=claims.iss, jti=claims.jti)
-        return Judged(verdict, claims, token, issuer)
+        return Judged(verdict, claims, token, issuer, store_now=max(store_now, own_now))
 
     def _counted(self, judged: Judged) -> Judged:
         self._count[judged.verdict]()

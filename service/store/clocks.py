@@ -18,12 +18,35 @@ class Clocks:
         latest: The latest time (ms) that any server of the store has shown, of those that counted.
     """
 
-    def __init__(self, now: Callable[[], float] = time.time, whole: "Clocks | None" = None) -> None:
+    def __init__(
+        self,
+        now: Callable[[], float] = time.time,
+        whole: "Clocks | None" = None,
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         """``whole`` has the latest time of all servers, of which this compares one."""
         self.now: Final = now
         self.ahead = 0.0
         self.latest = 0
         self._whole = whole
+        self._monotonic = monotonic
+        self._store_ms: int | None = None
+        self._received = 0.0
+
+    @property
+    def store_ms(self) -> int | None:
+        """The store's time now (ms): its last reading, and what has passed since; None before the first."""
+        if self._store_ms is None:
+            return None
+        return self._store_ms + int((self._monotonic() - self._received) * 1000)
+
+    @property
+    def apart(self) -> str | None:
+        """Why no verdict can rest on the last comparison; None where one can."""
+        if abs(self.ahead) > NO_VERDICT_S:
+            return f"the clocks of the service and the store are {abs(self.ahead):.0f} seconds apart"
+        return None
 
     def compare(self, store_ms: int, sent: float, received: float) -> str | None:
         """Take in one reading; returns why no verdict can rest on it, None where one can.
@@ -33,6 +56,8 @@ class Clocks:
             sent: The service's clock before the command left, s.
             received: The same when the reply had come.
         """
+        self._store_ms = store_ms
+        self._received = self._monotonic()
         store = store_ms / 1000
         if store < sent - 0.002:
             self.ahead = sent - store
@@ -42,10 +67,9 @@ class Clocks:
             self.ahead = 0.0
             self._take(store_ms)
             return None
-        if abs(self.ahead) > NO_VERDICT_S:
-            return f"the clocks of the service and the store are {abs(self.ahead):.0f} seconds apart"
-        self._take(store_ms)
-        return None
+        if (apart := self.apart) is None:
+            self._take(store_ms)
+        return apart
 
     def _take(self, store_ms: int) -> None:
         if store_ms > self.latest:

@@ -15,6 +15,7 @@ import collections
 import functools
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, cast
 
 import structlog
@@ -77,6 +78,19 @@ class Group:
 
     def set_exception(self, error: Exception) -> None:
         self._future.set_exception(error)
+
+
+@dataclass(frozen=True, slots=True)
+class LastRead:
+    """What is known of the store while it is away.
+
+    Attributes:
+        now: Its time (ms), by the last reading and what has passed since; None where it was never read.
+        loss: As :attr:`service.models.Standing.loss`.
+    """
+
+    now: int | None
+    loss: int
 
 
 Request = tuple[TokenKeys, asyncio.Future[Found], None] | tuple[TokenKeys, Group, int]
@@ -173,6 +187,14 @@ class Coalescing(ABC):
     def ahead(self) -> float:
         """As :attr:`service.store.clocks.Clocks.ahead`."""
         return self._clocks.ahead
+
+    @abstractmethod
+    def last_read(self, keys: TokenKeys) -> "LastRead":
+        """What was last read of the store, for a token whose keys can't be looked up.
+
+        Raises:
+            StoreRefused: what was read allows no verdict.
+        """
 
     def hang_up(self) -> None:
         """End the connection, which leads elsewhere by now; what is under way is asked once more."""

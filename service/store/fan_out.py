@@ -17,7 +17,16 @@ from service.metrics import Metrics
 from service.models import NOTHING, Standing
 from service.store.clocks import Clocks
 from service.store.cluster import Cluster, Node
-from service.store.coalescing import NO_KEYS, Batch, Coalescing, Found, Request, hand_over, milliseconds
+from service.store.coalescing import (
+    NO_KEYS,
+    Batch,
+    Coalescing,
+    Found,
+    LastRead,
+    Request,
+    hand_over,
+    milliseconds,
+)
 from service.store.connection import Replies, Wire, pack
 from service.store.keys import TokenKeys, slot_of
 from service.store.lookups import ROLE, TIME, standing_of
@@ -42,6 +51,18 @@ class _AtNode(Coalescing):
         super().__init__(node, metrics=metrics, clocks=clocks, confirmation=node.confirmation)
         self.clocks: Final = clocks
         self._slots = slots
+
+    def last_read(self, keys: TokenKeys) -> LastRead:
+        loss = 0
+        for key in keys:
+            if key is not None:
+                data = self._slots.numbered(slot_of(key))
+                if data.refusal is not None:
+                    raise StoreRefused(data.refusal)
+                loss = max(loss, data.nothing.loss)
+        if self.clocks.apart is not None:
+            raise StoreRefused(self.clocks.apart)
+        return LastRead(self.clocks.store_ms, loss)
 
     def _packed(self, batch: Batch) -> tuple[bytes, int]:
         by_slot: dict[int, dict[str, int]] = {}
@@ -209,6 +230,14 @@ class FanOut:
         if not shares:
             answer.set_exception(StoreUnavailable("nothing was asked"))
         return answer
+
+    def last_read(self, keys: TokenKeys) -> LastRead:
+        """As :meth:`service.store.coalescing.Coalescing.last_read`: the time is the user's primary's."""
+        node = self._cluster.node_of(slot_of(keys[_USER])) if keys[_USER] is not None else None
+        found = self._at.get(node) if node is not None else None
+        if found is None:
+            found = next(iter(self._at.values()), None)
+        return LastRead(None, 0) if found is None else found.last_read(keys)
 
     def find_shared(self, keys: TokenKeys) -> "asyncio.Future[Found]":
         """As :meth:`find`: its parts coalesce at every primary."""

@@ -21,9 +21,18 @@ from service.metrics import Metrics
 from service.models import Mark, Standing, UserStanding
 from service.store.addresses import Address
 from service.store.clocks import Clocks
-from service.store.coalescing import NO_KEYS, Batch, Coalescing, Found, hand_over, milliseconds
+from service.store.coalescing import (
+    NO_KEYS,
+    Batch,
+    Coalescing,
+    Found,
+    LastRead,
+    hand_over,
+    milliseconds,
+)
 from service.store.connection import Replies, Wire, pack
 from service.store.epoch import DataSet
+from service.store.keys import TokenKeys
 from service.store.lines import Confirmation
 
 _log = structlog.get_logger("store")
@@ -55,6 +64,11 @@ class Lookups(Coalescing):
         super().__init__(address, metrics=metrics, clocks=clocks, confirmation=confirmation)
         self._data = data
         self._met_replica = -_AGAIN_S
+
+    def last_read(self, keys: TokenKeys) -> LastRead:  # noqa: ARG002  # all are of one data set
+        if (why := self._clocks.apart or self._data.refusal) is not None:
+            raise StoreRefused(why)
+        return LastRead(self._clocks.store_ms, self._data.nothing.loss)
 
     def _changed(self, error: StoreUnavailable | None) -> None:
         if error is None and self._loop.time() - self._met_replica >= _AGAIN_S:
