@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from service.tokens.claims import scope_words
+
 _DEMAND: Final = re.compile(
     r"""[ \t]*(?P<name>scope|acr|max_age)[ \t]*=[ \t]*
         (?:"(?P<quoted>[\x20\x21\x23-\x5b\x5d-\x7e]*)"|(?P<plain>[\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e]+))
@@ -45,7 +47,7 @@ def understood(headers: tuple[str, ...]) -> Demands | None:
         if found is None:
             return None
         for name, value in found:
-            words = value.split()
+            words = scope_words(value)
             if not words:
                 return None
             if name == "scope":

@@ -1,6 +1,7 @@
 """What all endpoints have in common: who calls, what the body says, and how an answer is written."""
 
 import asyncio
+import functools
 import json
 import re
 import urllib.parse
@@ -35,6 +36,8 @@ _FORM: Final = "application/x-www-form-urlencoded"
 _JSON: Final = "application/json"
 _MEDIA: Final = frozenset({_FORM, _JSON})
 _MOST_FIELDS: Final = 64
+_LARGEST: Final = 2**63
+"""No number that anybody asks about is larger."""
 _WHITE_SPACE: Final = b" \t\n\r"
 _BROKEN_PERCENT: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 
@@ -296,11 +299,33 @@ def name_values(raw: bytes) -> Fields:
 
 
 def converted(fields: Fields, body: type[Body]) -> Body:
-    """Read the fields of a form as a type."""
+    """Read the fields of a form as a type; unlike JSON, a form can say NaN and infinity."""
     try:
-        return msgspec.convert(fields, body, strict=False)
+        read = msgspec.convert(fields, body, strict=False)
     except msgspec.ValidationError as error:
         raise InvalidRequest(_told(error)) from error
+    for name in _numbers_of(body):
+        number = getattr(read, name)
+        if number is not None and not -_LARGEST <= number <= _LARGEST:
+            raise InvalidRequest(f"{name} is not a number, or too large")
+    return read
+
+
+@functools.cache
+def _numbers_of(body: type[msgspec.Struct]) -> tuple[str, ...]:
+    """The members of a type that can be numbers."""
+    members = msgspec.structs.fields(body)
+    return tuple(each.name for each in members if _is_number(msgspec.inspect.type_info(each.type)))
+
+
+def _is_number(kind: msgspec.inspect.Type) -> bool:
+    match kind:
+        case msgspec.inspect.Metadata():
+            return _is_number(kind.type)
+        case msgspec.inspect.UnionType():
+            return any(map(_is_number, kind.types))
+        case _:
+            return isinstance(kind, msgspec.inspect.IntType | msgspec.inspect.FloatType)
 
 
 def decoded(raw: bytes, decoder: msgspec.json.Decoder[Body]) -> Body:

@@ -1,6 +1,5 @@
 """Types of members that several endpoints take."""
 
-import math
 from typing import Annotated
 
 import msgspec
@@ -30,6 +29,6 @@ def milliseconds(at: Number | None, name: str) -> int | None:
     """
     if at is None:
         return None
-    if not math.isfinite(at) or not 0 <= at <= LATEST_S:
+    if not 0 <= at <= LATEST_S:  # nor is NaN
         raise InvalidRequest(f"{name} is not a date in seconds since 1970")
     return round(at * 1000)

@@ -22,6 +22,7 @@ from service.api.verdicts import Judged
 from service.callers import Caller
 from service.errors import InvalidClient, RevokerError
 from service.models import Verdict
+from service.tokens.claims import scope_words
 from service.tokens.verifying import VerifiedToken
 
 SCOPE: Final = "introspect"
@@ -93,7 +94,7 @@ class ForwardAuth:
 
 def _unmet(demands: Demands, token: VerifiedToken, judged: Judged) -> web.Response | None:
     """The refusal of a token that does not meet the demands; None where it does."""
-    if not set(demands.scopes) <= set(token.scope.split()):
+    if not set(demands.scopes) <= set(scope_words(token.scope)):
         return _forbidden(" ".join(demands.scopes))
     auth_time = token.claims.auth_time
     age = None if auth_time is None else judged.store_now / 1000 - auth_time
@@ -118,7 +119,7 @@ def _welcome(token: VerifiedToken) -> web.Response:
             "X-Auth-Subject": _header(claims.sub),
             "X-Auth-Session": _header(claims.sid),
             "X-Auth-Client": _header(claims.client_id or claims.azp),
-            "X-Auth-Scope": " ".join(_header(word) for word in token.scope.split()),
+            "X-Auth-Scope": " ".join(_header(word) for word in scope_words(token.scope)),
         }
     )
 

@@ -24,10 +24,12 @@ _audit = structlog.get_logger("audit")
 _PLACE: Final = re.compile(r"([0-9]{1,15}):([A-Za-z0-9_-]{38})").fullmatch
 
 Short = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+# Python's "$" matches before a line feed at the end, too.
 Scope = Annotated[
-    str, msgspec.Meta(max_length=2048, pattern=r"^[\x21\x23-\x5b\x5d-\x7e]+( [\x21\x23-\x5b\x5d-\x7e]+)*$")
+    str,
+    msgspec.Meta(max_length=2048, pattern=r"^[\x21\x23-\x5b\x5d-\x7e]+( [\x21\x23-\x5b\x5d-\x7e]+)*$(?!\n)"),
 ]
-Client = Annotated[str, msgspec.Meta(min_length=1, max_length=256, pattern=r"^[\x20-\x7e]+$")]
+Client = Annotated[str, msgspec.Meta(min_length=1, max_length=256, pattern=r"^[\x20-\x7e]+$(?!\n)")]
 Methods = Annotated[list[Short], msgspec.Meta(max_length=16)]
 
 

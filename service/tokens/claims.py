@@ -111,6 +111,11 @@ def scope_of(payload: Mapping[str, Any]) -> str:
     return _text("scp", scope)
 
 
+def scope_words(scope: str) -> list[str]:
+    """The values of a scope; a space alone separates them (RFC 6749 §3.3), and no other white space."""
+    return [word for word in scope.split(" ") if word]
+
+
 def acr_of(payload: Mapping[str, Any]) -> str | None:
     """The authentication context class (RFC 9470 §3)."""
     return _text("acr", payload["acr"]) if "acr" in payload else None

@@ -306,3 +306,46 @@ async def test_a_claim_that_stands_twice_is_malformed_however_it_is_written(revo
     assert (await revoker.post("/introspect", twice.encode())).error == (400, "invalid_request")
     results = (await revoker.post("/introspect/batch", f'{{"tokens":[{claims},{twice}]}}'.encode())).json
     assert results["results"] == [{"active": True}, {"error": "invalid_request"}]
+
+
+NO_NUMBERS = [
+    "nan",
+    "-nan",
+    "NaN",
+    "inf",
+    "-inf",
+    "Infinity",
+    "1e999",
+    "9" * 30,
+    "9" * 400,
+    "9" * 5000,
+    "0x1",
+]
+
+
+@pytest.mark.parametrize("number", NO_NUMBERS, ids=lambda number: f"{number[:9]} {len(number)}")
+async def test_what_is_no_number_in_a_form_or_query_is_malformed(revoker, number):
+    claims = {name: str(value) for name, value in forge.claims().items() if name != "scope"}
+    dated = {
+        "/explain": [claims | {name: number} for name in ("iat", "exp", "auth_time", "nbf")],
+        "/revoke": [{"iss": forge.ISSUER, "jti": "j", "exp": number}],
+        "/block-user": [{"iss": forge.ISSUER, "sub": "s", "until": number}],
+        "/revoke-user": [{"iss": forge.ISSUER, "sub": "s", "before": number}],
+        "/revoke-session": [{"iss": forge.ISSUER, "sid": "s", "before": number}],
+        "/revoke-client": [{"iss": forge.ISSUER, "client_id": "c", "before": number}],
+        "/revoke-issuer": [{"iss": forge.ISSUER, "before": number}],
+    }
+    for path, forms in dated.items():
+        for form in forms:
+            assert (await revoker.post(path, form=form)).error == (400, "invalid_request"), (path, form)
+
+
+@pytest.mark.parametrize("exponent", [53, 64, 308, 400, 1030, 14_000])
+async def test_a_number_in_json_that_no_date_comes_near_is_malformed(revoker, exponent):
+    for path, asked in {
+        "/revoke": {"jti": "j", "exp": 2**exponent},
+        "/block-user": {"sub": "s", "until": 2**exponent},
+        "/revoke-user": {"sub": "s", "before": 2**exponent},
+    }.items():
+        answer = await revoker.post(path, {"iss": forge.ISSUER, **asked})
+        assert answer.error == (400, "invalid_request"), path

@@ -1,11 +1,13 @@
 """``/forward-auth`` as gateways use it."""
 
 import json
+import urllib.parse
 
 import aiohttp
 import pytest
 
 from tests import forge
+from tests.api.conftest import Wire
 
 IDENTITY = ("X-Auth-Subject", "X-Auth-Session", "X-Auth-Client", "X-Auth-Scope")
 
@@ -189,3 +191,46 @@ async def test_a_lookup_that_gives_no_verdict_is_503(start, own_valkey):
     async with running.http.get(running.url + "/forward-auth", headers=headers) as response:
         assert response.status == 503
         assert response.headers["Retry-After"]
+
+
+@pytest.mark.row("FWD-04")
+@pytest.mark.parametrize(
+    "space",
+    ["\u00a0", "\u2003", "\u3000", "\u2028", "\x85", "\x1f", "\x1c", "\x0b", "\x0c", "\t", "\n", "\r"],
+)
+async def test_a_space_alone_separates_the_values_of_a_scope(revoker, ask, space):
+    scope = f"orders:admin{space}orders:read"
+    shown = f"Bearer {revoker.token(scope=scope)}"
+
+    status, headers, _ = await ask(shown)
+    assert status == 200
+    assert headers["X-Auth-Scope"] == urllib.parse.quote(scope, safe=":")
+    for wanted in ("orders:admin", "orders:read", '"orders:admin orders:read"'):
+        status, _, _ = await ask(shown, require=[f"scope={wanted}"])
+        assert status == 403, wanted
+
+
+async def test_more_than_one_space_between_the_values_of_a_scope_separates_them_too(revoker, ask):
+    shown = f"Bearer {revoker.token(scope=' a   b ')}"
+
+    status, headers, _ = await ask(shown, require=['scope=" b  a "'])
+
+    assert (status, headers["X-Auth-Scope"]) == (200, "a b")
+
+
+@pytest.mark.parametrize("space", ["\u00a0", "\u2003", "\x1f", "\x0b", "\t"])
+async def test_an_acr_with_other_white_space_is_one_value(revoker, ask, space):
+    shown = f"Bearer {revoker.token(acr=f'mfa{space}pwd')}"
+
+    for wanted in ("mfa", "pwd", '"mfa pwd"'):
+        assert (await ask(shown, require=[f"acr={wanted}"]))[0] == 401
+
+
+async def test_other_white_space_in_what_a_route_demands_is_not_understood(revoker):
+    head = "GET /forward-auth HTTP/1.1\r\nHost: x\r\nX-Revoker-Key: gateway-secret\r\n"
+    head += f"Authorization: Bearer {revoker.token(scope='a b', acr='mfa')}\r\n"
+    for space in (b"\xa0", b"\xc2\xa0", b"\xe2\x80\x83", b"\t"):
+        for demand in (b'scope="a%bb"' % space, b'acr="mfa%bpwd"' % space):
+            data = head.encode() + b"X-Revoker-Require: " + demand + b"\r\n\r\n"
+            answer = await Wire(revoker.url).send(data)
+            assert answer.startswith(b"HTTP/1.1 403 "), (demand, answer)

@@ -500,3 +500,14 @@ async def test_a_session_costs_at_most_700_bytes(start, own_valkey, sessions_sec
             )  # fmt: skip
         after = client.info("memory")["used_memory"]
     assert 300 < (after - before) / 20_000 <= 700
+
+
+@pytest.mark.parametrize("space", ["\n", "\u00a0", "\u2003", "\x1f", "\x0b", "\t", "  "])
+async def test_a_space_alone_separates_the_values_of_a_sessions_scope(keeper, space):
+    for scope in (f"a{space}b", f"a{space}"):
+        assert (await keeper.post("/sessions", {"sub": "alice", "scope": scope})).status == 400
+    browser = await log_in(keeper, scope="a b")
+
+    answer = await browser.refresh(scope=f"a{space}b")
+
+    assert answer.error == (400, "invalid_scope")

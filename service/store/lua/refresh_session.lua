@@ -27,7 +27,7 @@ end
 if #ARGV > 7 then
   local granted = {}
   local _, _, profile = rest_of(s)
-  for scope in string.gmatch(cjson.decode(profile)[3], '%S+') do granted[scope] = true end
+  for scope in string.gmatch(cjson.decode(profile)[3], '[^ ]+') do granted[scope] = true end
   for i = 8, #ARGV do
     if not granted[ARGV[i]] then return {'scope'} end
   end
