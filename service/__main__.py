@@ -47,14 +47,14 @@ def _root(
 @command.command()
 def serve(config: ConfigOption = None) -> None:
     """Run the service; without any configuration a development set-up, kept under .revoker/."""
-    logs.configure()
+    logs.configure(background=True)
     if config is None and not settings.describes_service(os.environ):
         setup = development.prepare(os.environ)
         plan = processes.Plan(
             settings=setup.settings,
             read_again=lambda: development.prepare(os.environ).settings,
             build=_build,
-            ready=lambda url: typer.echo(development.welcome(setup, url)),
+            ready=lambda url: logs.write_text(development.welcome(setup, url)),
         )
     else:
         plan = processes.Plan(

@@ -11,7 +11,7 @@ import structlog
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
-from service import __version__
+from service import __version__, logs
 from service.api import batch, routes, token
 from service.api.admission import Admission
 from service.api.forward_auth import ForwardAuth
@@ -24,7 +24,8 @@ from service.api.ready import ReadyAnswer
 from service.api.verdicts import Verdicts
 from service.callers import Caller, Callers, RateLimit
 from service.errors import ConfigError, StoreUnavailable
-from service.metrics import Metrics
+from service.log_writer import Dropped
+from service.metrics import LOG_LINES, Metrics
 from service.models import Issuer
 from service.settings import (
     SESSIONS_NAME,
@@ -123,6 +124,7 @@ class Service:
         )
         self.ops_application: Final = routes.ops_application(self._parts, self.health) if apart else None
         self._adding_up: asyncio.TimerHandle | None = None
+        self._dropped_log_lines = Dropped()
 
     async def start(self) -> None:
         """Begin to connect and to load keys; answers 503 until both have come."""
@@ -142,8 +144,16 @@ class Service:
     def _add_up(self) -> None:
         try:
             self._metrics.notes.add_up()
+            self._count_dropped_log_lines()
         finally:
             self._adding_up = asyncio.get_running_loop().call_later(ADDED_UP_S, self._add_up)
+
+    def _count_dropped_log_lines(self) -> None:
+        dropped = logs.dropped()
+        if dropped != self._dropped_log_lines:
+            for kind, now, before in zip(LOG_LINES, dropped, self._dropped_log_lines, strict=True):
+                self._metrics.dropped_log_lines.labels(kind).inc(now - before)
+            self._dropped_log_lines = dropped
 
     def entry(self, handler: Handler) -> Handler:
         """The way in: what every user leads to goes past router and middleware, the rest to ``handler``."""

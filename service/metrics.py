@@ -28,6 +28,7 @@ REFRESH_OUTCOMES: Final = (
     "rotated", "repeated", "unknown", "ended", "revoked", "blocked", "scope", "ahead",
     "reused_previous", "reused_older",
 )  # fmt: skip
+LOG_LINES: Final = ("audit", "other")
 PROBLEMS: Final = (
     "store_unreachable", "store_not_primary", "data_lost", "data_loss_refused", "eviction_policy",
     "evicted_keys", "no_persistence", "no_fsync", "unconfirmed_replicas", "too_few_replicas", "stale_primary",
@@ -261,6 +262,12 @@ class Metrics:
             registry=registry,
             multiprocess_mode="mostrecent",
         )
+        self.dropped_log_lines = Counter(
+            "revoker_dropped_log_lines",
+            "Log lines that were not written since nobody reads standard output, by kind (audit, other).",
+            ["kind"],
+            registry=registry,
+        )
         self.info = Gauge(
             "revoker_build_info",
             "1; the version is in the label.",
@@ -283,6 +290,8 @@ class Metrics:
             self.sessions.labels(event)
         for reason in REFUSALS:
             self.refused_callers.labels(reason)
+        for kind in LOG_LINES:
+            self.dropped_log_lines.labels(kind)
         for problem in PROBLEMS:
             self.problems.labels(problem).set(0)
         for outcome in ("ok", "error"):

@@ -25,6 +25,7 @@ from gunicorn.errors import HaltServer
 from gunicorn.glogging import Logger
 from gunicorn.workers.base import Worker
 
+from service import logs
 from service.errors import ConfigError, RevokerError
 from service.serving import SHUTDOWN_SECONDS, Listeners, Service, bind, serve, tls_context
 from service.settings import Settings
@@ -211,6 +212,7 @@ class _Master(Arbiter):  # type: ignore[misc]
         except SystemExit as end:
             if os.getpid() == master:
                 raise
+            logs.flush()
             os._exit(end.code if isinstance(end.code, int) else 0)
 
 

@@ -19,6 +19,7 @@ from typing import Any, Final, Protocol
 import structlog
 from aiohttp import web
 
+from service import logs
 from service.api.connections import Runner
 from service.errors import ConfigError
 from service.settings import ServerSettings, Settings
@@ -203,6 +204,7 @@ def _told(signals: Sequence[signal.Signals]) -> asyncio.Event:
     def tell() -> None:
         if told.is_set():
             log.warning("ending at once")
+            logs.flush()
             os._exit(1)
         told.set()
 

@@ -15,6 +15,7 @@ import structlog
 from aiohttp import ClientError, web
 from aiohttp.http import HttpProcessingError
 
+from service import logs
 from service.api.errors import NO_STORE
 from service.api.parts import Parts
 from service.callers import Caller, Credentials, certificate_names
@@ -130,6 +131,8 @@ class Endpoint(Generic[Body]):
         else:
             caller = self._authenticated(parts, request, None)
             body = converted(name_values(request.rel_url.raw_query_string.encode()), self.body)
+        if not logs.audit_lines_have_room():
+            await logs.wait_for_audit_room()
         call = Call(caller, body, request.remote or "", path, fields)
         try:
             return await self.handle(parts, call)

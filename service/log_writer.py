@@ -1,0 +1,176 @@
+"""Writes lines to a file descriptor from a thread of its own: whoever logs never waits for whoever reads.
+
+Lines wait in a queue that is bounded in bytes. What finds no room in it is dropped and counted; lines of
+the audit log have a reserve that no other line may use. Lines keep their order.
+"""
+
+import asyncio
+import collections
+import os
+import select
+import threading
+import time
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+QUEUE_BYTES: Final = 1024 * 1024
+"""For lines that wait; some thousands."""
+
+AUDIT_BYTES: Final = 2 * 1024 * 1024
+"""The reserve for lines of the audit log; some ten thousand."""
+
+AUDIT_SECONDS: Final = 1.0
+"""After the last write that succeeded: so long a request waits that would log an audit line without room."""
+
+_POLL_SECONDS: Final = 0.01
+_SPARE_BYTES: Final = 64 * 1024
+"""Of the reserve: for the lines of requests that found room at the same time."""
+
+
+class Dropped(NamedTuple):
+    """How many lines were not written."""
+
+    audit: int = 0
+    other: int = 0
+
+
+class _Entry(NamedTuple):
+    line: bytes
+    audit: bool
+
+
+class LineWriter:
+    """A queue and the thread that empties it; in a forked process both begin anew."""
+
+    def __init__(
+        self,
+        descriptor: int,
+        report: Callable[[Dropped], bytes],
+        *,
+        limit: int = QUEUE_BYTES,
+        reserve: int = AUDIT_BYTES,
+    ) -> None:
+        """Write nothing yet.
+
+        Args:
+            descriptor: To write to; it stays the caller's.
+            report: The line that says how many lines were dropped; written once writing works again.
+            limit: Bytes of lines that may wait.
+            reserve: Bytes of audit lines that may wait beyond ``limit``.
+        """
+        self._descriptor: Final = descriptor
+        self._report: Final = report
+        self._limit: Final = limit
+        self._reserve: Final = reserve
+        self._reset()
+        os.register_at_fork(after_in_child=self._reset)
+
+    def _reset(self) -> None:
+        # Reentrant, since a signal handler may log while this thread is logging.
+        self._changed = threading.Condition(threading.RLock())
+        self._entries: collections.deque[_Entry] = collections.deque()
+        self._bytes = 0
+        self._thread: threading.Thread | None = None
+        self._idle = True
+        self._wrote_at = time.monotonic()
+        self._dropped = Dropped()
+        self._reported = Dropped()
+        self._line_is_torn = False
+
+    @property
+    def dropped(self) -> Dropped:
+        """Lines of this process that were not written, since it began."""
+        return self._dropped
+
+    def put(self, line: bytes, *, audit: bool = False) -> None:
+        """Queue a line, newline included, or drop it where there is no room; never waits for a write."""
+        with self._changed:
+            room = self._limit + (self._reserve if audit else 0) - self._bytes
+            if len(line) > room or not self._runs():
+                self._count_dropped([_Entry(line, audit)])
+                return
+            if self._idle:
+                self._idle = False
+                self._wrote_at = time.monotonic()
+            self._entries.append(_Entry(line, audit))
+            self._bytes += len(line)
+            self._changed.notify_all()
+
+    def has_audit_room(self) -> bool:
+        """Whether an audit line would be queued and not dropped; cheap."""
+        return self._bytes <= self._limit + self._reserve - _SPARE_BYTES
+
+    async def wait_for_audit_room(self, seconds: float = AUDIT_SECONDS) -> None:
+        """Wait until there is room, or until nothing could be written for so many seconds."""
+        while (  # noqa: ASYNC110  # the thread that makes room knows no event loop
+            not self.has_audit_room() and time.monotonic() - self._wrote_at < seconds
+        ):
+            await asyncio.sleep(_POLL_SECONDS)
+
+    def flush(self, seconds: float) -> bool:
+        """Wait until all is written, but no longer than this; whether it is."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._idle, seconds)
+
+    def _runs(self) -> bool:
+        """Start the thread with the first line, so that a fork may come before it; whether there is one."""
+        if self._thread is None:
+            thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # the interpreter is ending
+                return False
+            self._thread = thread
+        return True
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._idle = not self._entries
+                if self._idle:
+                    self._changed.notify_all()
+                    self._changed.wait_for(lambda: self._entries)
+                taken = self._take()
+            data = b"".join(entry.line for entry in taken)
+            written = self._write(data)
+            with self._changed:
+                self._bytes -= len(data)
+                if written:
+                    self._wrote_at = time.monotonic()
+                else:
+                    self._count_dropped(taken)
+                dropped, reported = self._dropped, self._reported
+            if written and dropped != reported:
+                missing = Dropped(dropped.audit - reported.audit, dropped.other - reported.other)
+                if self._write(self._report(missing)):
+                    self._reported = dropped
+
+    def _take(self) -> list[_Entry]:
+        """Whole lines that the kernel writes to a pipe in one piece, whoever else writes to it."""
+        taken = [self._entries.popleft()]
+        size = len(taken[0].line)
+        while self._entries and size + len(self._entries[0].line) <= select.PIPE_BUF:
+            size += len(self._entries[0].line)
+            taken.append(self._entries.popleft())
+        return taken
+
+    def _write(self, data: bytes) -> bool:
+        """Whether all of it was written; waits for as long as nobody reads."""
+        rest = memoryview(b"\n" + data if self._line_is_torn else data)
+        try:
+            while rest:
+                try:
+                    rest = rest[os.write(self._descriptor, rest) :]
+                except BlockingIOError:  # another program made the shared pipe or terminal non-blocking
+                    writable = select.poll()
+                    writable.register(self._descriptor, select.POLLOUT)
+                    writable.poll()
+                else:
+                    self._line_is_torn = bool(rest)
+        except OSError:  # nobody will read it (EPIPE, EBADF), or the disk is full: the next may get through
+            return False
+        return True
+
+    def _count_dropped(self, entries: list[_Entry]) -> None:
+        audit = sum(entry.audit for entry in entries)
+        self._dropped = Dropped(self._dropped.audit + audit, self._dropped.other + len(entries) - audit)
