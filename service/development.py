@@ -7,6 +7,8 @@ the embedded store's data, an issuer's key pair, the secrets of two callers.
 import json
 import secrets
 import shlex
+import shutil
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -120,8 +122,19 @@ def welcome(development: Development, url: str) -> str:
         f"Revoker serves {url} with a development set-up; its secrets are in {env}.\n"
         "Paste, to introspect a fresh token, log its user out everywhere, and introspect it again:\n\n"
         f"{introspect}\n\n{revoke}\n\n{introspect}\n\n"
-        "More tokens: revoker dev-token --sub bob\n"
+        f"More tokens, from this folder: {_this_program()} dev-token --sub bob\n"
     )
+
+
+def _this_program() -> str:
+    """How a shell in this folder runs this program again; `revoker` only where it is found by that name."""
+    script = Path(sys.argv[0])
+    if script.name != "revoker":
+        return f"{shlex.quote(sys.executable)} -m {__package__}"
+    found = shutil.which("revoker")
+    if found is not None and script.exists() and script.samefile(found):
+        return "revoker"
+    return shlex.quote(str(script))
 
 
 def key_file(environ: Mapping[str, str]) -> Path:

@@ -4,6 +4,7 @@ import shlex
 import signal
 import stat
 import subprocess
+import sys
 import urllib.request
 from base64 import b64encode
 from pathlib import Path
@@ -15,6 +16,7 @@ from service import development
 from service.callers import digest
 from service.errors import ConfigError
 from service.store import embedded
+from tests import forge
 from tests.processes import Process, ended, until
 from tests.servers import free_port
 
@@ -144,6 +146,25 @@ def test_a_token_of_dev_token_is_active(tmp_path):
         line = [f"token={token}" if word.startswith("token=") else word for word in line]
 
         assert pasted(shlex.join(line))["sub"] == "bob"
+
+
+@pytest.mark.parametrize("program", [("-m", "service"), (Path(sys.executable).with_name("revoker"),)])
+def test_the_printed_command_mints_a_token_in_that_folder_as_it_is(tmp_path, program):
+    service = serving(tmp_path)
+    service.arguments = [sys.executable, *map(str, program), "serve"]
+    with service as process:
+        printed(process)
+        said = next(line for line in process.out.read_text().splitlines() if line.startswith("More tokens"))
+        minted = subprocess.run(
+            ["sh", "-c", said.partition(": ")[2]],
+            cwd=tmp_path,
+            env={"PATH": "/usr/bin:/bin", "PYTHONPATH": service.environ["PYTHONPATH"]},
+            capture_output=True,
+            text=True,
+        )
+
+    assert minted.returncode == 0, minted.stderr
+    assert forge.parts(minted.stdout.strip())
 
 
 def test_the_environment_still_applies(tmp_path):
