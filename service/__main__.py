@@ -1,8 +1,14 @@
 """The command line; `revoker` and `python -m service` are the same."""
 
+import sys  # the rest is imported below: a signal must not find the process unprepared meanwhile
+
+from service import start_signals
+
+if sys.argv[1:2] == ["serve"]:
+    start_signals.hold()
+
 import json
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 

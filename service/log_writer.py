@@ -8,6 +8,7 @@ import asyncio
 import collections
 import os
 import select
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -124,6 +125,7 @@ class LineWriter:
         return True
 
     def _run(self) -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # they are the main thread's
         while True:
             with self._changed:
                 self._idle = not self._entries

@@ -25,7 +25,7 @@ from gunicorn.errors import HaltServer
 from gunicorn.glogging import Logger
 from gunicorn.workers.base import Worker
 
-from service import logs
+from service import logs, start_signals
 from service.errors import ConfigError, RevokerError
 from service.serving import SHUTDOWN_SECONDS, Listeners, Service, bind, serve, tls_context
 from service.settings import Settings
@@ -182,6 +182,11 @@ class _Master(Arbiter):  # type: ignore[misc]
             sig = signal.SIGTERM if self._told == 1 else signal.SIGQUIT
         super().signal(sig, frame)
 
+    def init_signals(self) -> None:
+        super().init_signals()
+        if start_signals.reload_was_asked():
+            self.app.read_again()
+
     def stop(self, graceful: bool = True) -> None:
         self._ending = True
         super().stop(graceful and self._told < 2)
@@ -207,6 +212,8 @@ class _Master(Arbiter):  # type: ignore[misc]
     def spawn_worker(self) -> int:
         """Start a process; in that process, end it here: what the master holds is not its to close."""
         master = os.getpid()
+        # The new process has the master's handlers at first: a signal would be lost there.
+        masked = signal.pthread_sigmask(signal.SIG_BLOCK, self.SIGNALS)
         try:
             return int(super().spawn_worker())
         except SystemExit as end:
@@ -214,6 +221,13 @@ class _Master(Arbiter):  # type: ignore[misc]
                 raise
             logs.flush()
             os._exit(end.code if isinstance(end.code, int) else 0)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, masked)
+
+
+def _end_at_once(*_: object) -> None:
+    logs.flush()
+    os._exit(1)
 
 
 class _Worker(Worker):  # type: ignore[misc]
@@ -223,8 +237,10 @@ class _Worker(Worker):  # type: ignore[misc]
         """The master tells; Ctrl-C goes to every process of the terminal, and means the master."""
         for each in self.SIGNALS:
             signal.signal(each, signal.SIG_DFL)
+        start_signals.hold()
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGQUIT, lambda *_: os._exit(1))
+        signal.signal(signal.SIGQUIT, _end_at_once)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _Master.SIGNALS)
 
     def load_wsgi(self) -> None:
         self.service = self.app.plan.build(self.app.plan.settings)

@@ -19,7 +19,7 @@ from typing import Any, Final, Protocol
 import structlog
 from aiohttp import web
 
-from service import logs
+from service import logs, start_signals
 from service.api.connections import Runner
 from service.errors import ConfigError
 from service.settings import ServerSettings, Settings
@@ -175,7 +175,11 @@ async def serve(
     """
     told = _told(ending_signals)
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _reload, service, read_again)
+    if start_signals.reload_was_asked():
+        _reload(service, read_again)
     async with contextlib.AsyncExitStack() as stack:
+        # The loop takes its handlers along when it ends, and what ends after it takes time.
+        stack.callback(signal.pthread_sigmask, signal.SIG_BLOCK, {signal.SIGHUP})
         stack.push_async_callback(service.close)
         if not await _unless(told, service.start()):
             return
