@@ -30,8 +30,11 @@ from service.tokens.verifying import TOGETHER, VerifiedToken, Waiting
 MALFORMED: Final = b'{"error":"invalid_request"}'
 NO_KEYS: Final = b'{"error":"temporarily_unavailable"}'
 
-_AT_ONCE: Final = 8
-"""Items read one by one before other requests get their turn of the event loop; one may be long."""
+_BYTES_AT_ONCE: Final = endpoint.BODY_LIMIT
+"""Of items read one by one before other requests get their turn of the event loop; one may be as long."""
+
+_READ_WHOLE: Final = 1024 * 1024
+"""Bytes of a batch that is read in one turn of the event loop where all its items are sound."""
 
 
 class Batch(msgspec.Struct, frozen=True):
@@ -93,15 +96,19 @@ class BatchIntrospection:
         fields, raw = await endpoint.read(request, endpoint.BATCH_LIMIT)
         if fields is not None:
             raise InvalidRequest("a batch is JSON")
-        items = _items(raw)
+        items = await _items(raw)
         if caller.rate_limit is not None:
             caller.rate_limit.owe(len(items) - 1)
         answers: list[bytes] = [b""] * len(items)
         checked: dict[int, Checked] = {}
         unknown: list[tuple[int, str]] = []
+        unyielded = 0
         for place, item in enumerate(items):
-            if place % _AT_ONCE == _AT_ONCE - 1 and isinstance(item, bytes):
-                await asyncio.sleep(0)
+            if isinstance(item, bytes):
+                unyielded += len(item) + 1024  # a short one takes its time, too
+                if unyielded > _BYTES_AT_ONCE:
+                    await asyncio.sleep(0)
+                    unyielded = len(item)
             known = self._check(item, caller)
             if type(known) is tuple:
                 checked[place] = known
@@ -174,20 +181,41 @@ class BatchIntrospection:
         return claims, token.issuer, token
 
 
-def _items(raw: bytes) -> Sequence[Introspect | bytes]:
-    """The items of a batch, read where all are sound; else as they came, to be read one by one."""
+async def _items(raw: bytes) -> Sequence[Introspect | bytes]:
+    """The items of a batch, read where all are sound; else as they came, to be read one by one.
+
+    A long batch is always read one by one, and other requests get their turn between the steps.
+    """
+    if len(raw) > _READ_WHOLE:
+        return await _unread_items(raw)
     try:
         batch = _decode_batch(raw)
     except (msgspec.MsgspecError, RecursionError, UnicodeError):
         batch = None
     if batch is not None and endpoint.is_unambiguous(raw, batch):
         return batch.tokens
-    unread = endpoint.decoded(raw, _decode_unread).tokens
-    around = raw.replace(bytes(endpoint.decoded(raw, _decode_list).tokens), b"[]")
-    if len(around) > endpoint.BODY_LIMIT:
+    return await _unread_items(raw)
+
+
+async def _unread_items(raw: bytes) -> Sequence[bytes]:
+    written = bytes(endpoint.decoded(raw, _decode_list).tokens)
+    if len(raw) - len(written) + len(b"[]") > endpoint.BODY_LIMIT:
         raise InvalidRequest("there is too much beside the list of tokens")
-    endpoint.refuse_duplicates(around)
+    start = _place_of(written, raw)
+    endpoint.refuse_duplicates(raw[:start] + b"[]" + raw[start + len(written) :])
+    await asyncio.sleep(0)
+    unread = endpoint.decoded(raw, _decode_unread).tokens
+    await asyncio.sleep(0)
     return [bytes(each) for each in unread]
+
+
+def _place_of(part: bytes, whole: bytes) -> int:
+    """As ``whole.index(part)``, which takes long to prepare where the part is long."""
+    beginning = part[:64]
+    start = whole.index(beginning)
+    while not whole.startswith(part, start):
+        start = whole.index(beginning, start + 1)
+    return start
 
 
 def _read(item: bytes) -> Introspect:

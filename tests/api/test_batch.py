@@ -1,7 +1,9 @@
 """``POST /introspect/batch``: what is a batch, and what is answered in which place."""
 
+import asyncio
 import io
 import json
+from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
@@ -119,6 +121,33 @@ async def test_no_more_is_read_twice_of_a_batch_than_of_a_single_body(revoker):
 
     assert item.json == {"results": [{"error": "invalid_request"}, {"active": False}]}
     assert around.error == (400, "invalid_request")
+
+
+async def test_others_get_their_turn_while_a_long_batch_is_read(revoker):
+    """No time is measured: turns of the event loop are counted, from the last byte to the answer."""
+    item = json.dumps(forge.claims(), separators=(",", ":"))[:-1] + ',"y":"' + "\\n" * 31_000 + '"}'
+    items = 240
+    body = ('{"tokens":[' + ",".join([item] * items) + "]}").encode()
+    credential = aiohttp.encode_basic_auth("gateway", SECRETS["gateway"])
+    reader, writer = await asyncio.open_connection("127.0.0.1", urlsplit(revoker.url).port)
+    writer.write(
+        f"POST /introspect/batch HTTP/1.1\r\nHost: x\r\nAuthorization: {credential}\r\nConnection: close\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    )
+    writer.write(body[:-1])
+    await writer.drain()
+    assert (await revoker.ask("GET", "/livez")).status == 200
+    writer.write(body[-1:])
+    answering = asyncio.ensure_future(reader.read(-1))
+    turns = 0
+    while not answering.done():
+        turns += 1
+        await asyncio.sleep(0)
+    writer.close()
+    answer = answering.result()
+
+    assert json.loads(answer.partition(b"\r\n\r\n")[2]) == {"results": [{"active": True}] * items}
+    assert turns > items
 
 
 async def test_a_list_of_tokens_that_stands_twice_is_malformed(revoker):
