@@ -96,7 +96,7 @@ class BatchIntrospection:
         fields, raw = await endpoint.read(request, endpoint.BATCH_LIMIT)
         if fields is not None:
             raise InvalidRequest("a batch is JSON")
-        items = await _items(raw)
+        items = await _items_in_turns(raw)
         if caller.rate_limit is not None:
             caller.rate_limit.owe(len(items) - 1)
         answers: list[bytes] = [b""] * len(items)
@@ -181,32 +181,38 @@ class BatchIntrospection:
         return claims, token.issuer, token
 
 
-async def _items(raw: bytes) -> Sequence[Introspect | bytes]:
-    """The items of a batch, read where all are sound; else as they came, to be read one by one.
+async def _items_in_turns(raw: bytes) -> Sequence[Introspect | bytes]:
+    """As :func:`_items`; of a long batch the steps are apart, so that other requests get their turn."""
+    if len(raw) <= _READ_WHOLE:
+        return _items(raw)
+    _refuse_odd_surroundings(raw)
+    await asyncio.sleep(0)
+    return _unread_items(raw)
 
-    A long batch is always read one by one, and other requests get their turn between the steps.
-    """
-    if len(raw) > _READ_WHOLE:
-        return await _unread_items(raw)
+
+def _items(raw: bytes) -> Sequence[Introspect | bytes]:
+    """The items of a batch, read where all are sound; else as they came, to be read one by one."""
     try:
         batch = _decode_batch(raw)
     except (msgspec.MsgspecError, RecursionError, UnicodeError):
         batch = None
     if batch is not None and endpoint.is_unambiguous(raw, batch):
         return batch.tokens
-    return await _unread_items(raw)
+    _refuse_odd_surroundings(raw)
+    return _unread_items(raw)
 
 
-async def _unread_items(raw: bytes) -> Sequence[bytes]:
+def _unread_items(raw: bytes) -> Sequence[bytes]:
+    return [bytes(each) for each in endpoint.decoded(raw, _decode_unread).tokens]
+
+
+def _refuse_odd_surroundings(raw: bytes) -> None:
+    """Read what is beside the list of tokens as strictly as any body."""
     written = bytes(endpoint.decoded(raw, _decode_list).tokens)
     if len(raw) - len(written) + len(b"[]") > endpoint.BODY_LIMIT:
         raise InvalidRequest("there is too much beside the list of tokens")
     start = _place_of(written, raw)
     endpoint.refuse_duplicates(raw[:start] + b"[]" + raw[start + len(written) :])
-    await asyncio.sleep(0)
-    unread = endpoint.decoded(raw, _decode_unread).tokens
-    await asyncio.sleep(0)
-    return [bytes(each) for each in unread]
 
 
 def _place_of(part: bytes, whole: bytes) -> int:
