@@ -1,11 +1,11 @@
 """What a route demands of a token beyond being active: ``X-Revoker-Require`` (RFC 6750, RFC 9470)."""
 
-import functools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from service.bounded_cache import cached_where_short
 from service.tokens.claims import scope_words
 
 _DEMAND: Final = re.compile(
@@ -15,6 +15,7 @@ _DEMAND: Final = re.compile(
     re.VERBOSE,
 )
 _LONGEST: Final = 4096
+_CACHED_CHARACTERS: Final = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,11 @@ class Demands:
     max_age: int | None = None
 
 
-@functools.lru_cache(maxsize=1024)
+def _length(headers: tuple[str, ...]) -> int:
+    return sum(map(len, headers))
+
+
+@cached_where_short(1024, _CACHED_CHARACTERS, _length)
 def understood(headers: tuple[str, ...]) -> Demands | None:
     """What the headers demand together; None where one of them can't be understood.
 

@@ -4,6 +4,7 @@ Blocks and revoked keys are not among it: every process keeps all of those, whoe
 (:class:`service.store.revocations.Remembered`).
 """
 
+import sys
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
@@ -16,6 +17,12 @@ _log = structlog.get_logger("store")
 
 LIMIT: Final = 100_000
 """Revocations that one process keeps; some 40 MB. Beyond it the oldest go first."""
+
+LIMIT_BYTES: Final = 64 * 1024 * 1024
+"""Beyond it the oldest go first, too: a reason and an excepted session may be long."""
+
+_ENTRY_BYTES: Final = 256
+"""Of an entry beside its texts."""
 
 _SWEEP_MS: Final = 60_000
 
@@ -47,6 +54,12 @@ class Written(msgspec.Struct, frozen=True, gc=False):
         return f"{self.keys[0]} {self.spared}" if self.spared else self.keys[0]
 
     @property
+    def bytes(self) -> int:
+        """How much room it takes here."""
+        texts = (*self.keys, self.reason, self.spared, self.spared)  # the last in its identity once more
+        return _ENTRY_BYTES + sum(map(sys.getsizeof, texts))
+
+    @property
     def args(self) -> tuple[Any, ...]:
         """The arguments with which the script makes it again: dated as it was, and gone when it was to go."""
         match self.script:
@@ -68,6 +81,7 @@ class Acknowledged:
         *,
         now: Callable[[], int],
         limit: int = LIMIT,
+        limit_bytes: int = LIMIT_BYTES,
     ) -> None:
         """Keep nothing yet.
 
@@ -75,12 +89,15 @@ class Acknowledged:
             metrics: Where to count.
             part: Says of which data set a key is part.
             now: The present by the store (ms). Entries don't say it: callers choose some of their dates.
-            limit: The most that is kept.
+            limit: The most entries that are kept.
+            limit_bytes: The most bytes that they take.
         """
         self._metrics = metrics
         self._part: Final = part
         self._limit: Final = limit
+        self._limit_bytes: Final = limit_bytes
         self._entries: dict[str, Written] = {}
+        self._bytes = 0
         self._by_part: dict[int, dict[str, None]] = {}
         self._now: Final = now
         self._swept = 0
@@ -98,13 +115,15 @@ class Acknowledged:
         identity = written.identity
         stood = self._entries.pop(identity, None)
         if stood is not None:
+            self._bytes -= stood.bytes
             last = stood if stood.at > written.at else written
             written = msgspec.structs.replace(
                 last, until=max(stood.until, written.until), seq=max(stood.seq, written.seq)
             )
         self._entries[identity] = written
+        self._bytes += written.bytes
         self._by_part.setdefault(self._part(written.keys[0]), {})[identity] = None
-        if len(self._entries) > self._limit:
+        if self._is_full():
             self._make_room()
         self._metrics.remembered_revocations.set(len(self._entries))
 
@@ -122,10 +141,15 @@ class Acknowledged:
         self._metrics.remembered_revocations.set(len(self._entries))
 
     def _drop(self, identity: str) -> None:
-        part = self._part(self._entries.pop(identity).keys[0])
+        written = self._entries.pop(identity)
+        self._bytes -= written.bytes
+        part = self._part(written.keys[0])
         del self._by_part[part][identity]
         if not self._by_part[part]:
             del self._by_part[part]
+
+    def _is_full(self) -> bool:
+        return len(self._entries) > self._limit or self._bytes > self._limit_bytes
 
     def _make_room(self) -> None:
         """Let go what has expired, or else the oldest."""
@@ -134,7 +158,7 @@ class Acknowledged:
             self._swept = now
             for identity in [each for each, written in self._entries.items() if written.until <= now]:
                 self._drop(identity)
-        while len(self._entries) > self._limit:
+        while self._is_full():
             self._drop(next(iter(self._entries)))
             self._metrics.forgotten_revocations.inc()
             if now - self._told >= _SWEEP_MS:

@@ -45,6 +45,7 @@ import struct
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+from service.bounded_cache import CACHED_CHARACTERS, cached_where_short
 from service.models import Issuer, Payload
 
 _PLAIN: Final = re.compile(r"[A-Za-z0-9\-._~:@/|+][A-Za-z0-9\-._~:@/|+=]{0,127}").fullmatch
@@ -70,17 +71,23 @@ def segment(value: str) -> str:
     return "=" + _base64url(hashlib.sha256(value.encode()).digest())
 
 
-@functools.lru_cache(maxsize=16384)
 def user_tag(iss: str, sub: str) -> str:
     """``u``: what all keys of one user share as their hash tag.
 
     base64url of the first 96 bits of SHA-256 over the length of ``iss`` in characters, a colon,
     ``iss`` and ``sub``: no two pairs give the same text.
     """
+    return _cached_tag(iss, sub) if len(sub) <= CACHED_CHARACTERS else _tag(iss, sub)
+
+
+def _tag(iss: str, sub: str) -> str:
     return _base64url(hashlib.sha256(f"{len(iss)}:{iss}{sub}".encode()).digest()[:TAG_BYTES])
 
 
-@functools.lru_cache(maxsize=16384)
+_cached_tag: Final = functools.lru_cache(maxsize=16384)(_tag)
+
+
+@cached_where_short(16384, 64, len)
 def tag_and_start(sid: str) -> tuple[str, int] | None:
     """The user's tag and the start in ms that a ``sid`` minted here carries; None for any other."""
     if not _SID(sid):
@@ -286,7 +293,9 @@ class Keys(DataKeys):
     def of_token(self, claims: Payload, issuer: Issuer) -> "TokenKeys":
         """What must be read to judge a token, in the order of :class:`service.models.Standing`."""
         jti, sub, sid = claims.jti, claims.sub, claims.sid
-        listed, session, shared = self._shared(issuer.name, claims.client_id or claims.azp)
+        client = claims.client_id or claims.azp
+        shared_of = self._shared if not client or len(client) <= CACHED_CHARACTERS else self._make_shared
+        listed, session, shared = shared_of(issuer.name, client)
         if not sid:
             cutoff = None
         elif issuer.own:
@@ -295,14 +304,17 @@ class Keys(DataKeys):
             cutoff = session + segment(sid)
         return (
             listed + segment(jti) if jti else None,
-            self._user_of(issuer.iss, sub) if sub else None,
+            (self._user_of if len(sub) <= CACHED_CHARACTERS else self._make_user_of)(issuer.iss, sub)
+            if sub
+            else None,
             cutoff,
             *shared,
         )
 
     def of_client(self, issuer: Issuer, client: str) -> "TokenKeys":
         """What must be read to judge a client of an issuer, as :meth:`of_token`."""
-        return (None, None, None, *self._shared(issuer.name, client)[2])
+        shared_of = self._shared if len(client) <= CACHED_CHARACTERS else self._make_shared
+        return (None, None, None, *shared_of(issuer.name, client)[2])
 
     def _make_user_of(self, iss: str, sub: str) -> str:
         return self.user(user_tag(iss, sub))

@@ -16,6 +16,7 @@ from typing import Final
 import msgspec
 import structlog
 
+from service.bounded_cache import cached_where_short
 from service.errors import NotPrimary, ReplyNotUnderstood, StoreRefused, StoreUnavailable
 from service.metrics import Metrics
 from service.models import Mark, Standing, UserStanding
@@ -144,7 +145,7 @@ def standing_of(said: list[bytes | None], loss: int) -> Standing:
     )
 
 
-@functools.lru_cache(maxsize=4096)
+@cached_where_short(4096, 128, len)
 def mark(value: bytes) -> Mark:
     """A time in ms, then a space and a reason where one was given."""
     at, _, reason = value.decode().partition(" ")
@@ -152,4 +153,4 @@ def mark(value: bytes) -> Mark:
 
 
 user_standing: Final = msgspec.json.Decoder(UserStanding).decode
-revoked_keys: Final = functools.lru_cache(maxsize=1024)(msgspec.json.Decoder(dict[str, Mark]).decode)
+revoked_keys: Final = functools.lru_cache(maxsize=64)(msgspec.json.Decoder(dict[str, Mark]).decode)

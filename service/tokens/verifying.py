@@ -78,6 +78,23 @@ class VerifiedToken(msgspec.Struct, frozen=True, kw_only=True):
     cnf: Mapping[str, Any] | None
 
 
+_ENTRY_BYTES: Final = 1024
+"""Of a token in the cache beside its text and what it says."""
+
+
+def _bytes_of(token: str, verified: VerifiedToken) -> int:
+    """How much room a token takes in the cache: its text, the answer, and the claims, which both repeat.
+
+    Small objects take a multiple of their text, and there may be many only in ``aud`` and ``cnf``.
+    """
+    size = _ENTRY_BYTES + 2 * (len(token) + len(verified.answer))
+    if verified.cnf:
+        size += 32 * len(msgspec.json.encode(verified.cnf))
+    if isinstance(verified.claims.aud, list):
+        size += 64 * len(verified.claims.aud)
+    return size
+
+
 class GenuineToken(msgspec.Struct, frozen=True, kw_only=True):
     """A JWT of whatever kind that one of the issuers signed.
 
@@ -190,7 +207,7 @@ class Verifier:
         self, trusted: Iterable[TrustedIssuer], metrics: Metrics, *, cache_size: int = CACHE_SIZE
     ) -> None:
         self._trusted = {each.issuer.iss: each for each in trusted}
-        self._cache: TokenCache[VerifiedToken] = TokenCache(cache_size)
+        self._cache: TokenCache[VerifiedToken] = TokenCache(cache_size, bytes_of=_bytes_of)
         self._cold: dict[str, _Cold] = {}
         self._count_hit = metrics.notes.counting(metrics.token_cache.labels("hit"))
         self._count_miss = metrics.notes.counting(metrics.token_cache.labels("miss"))

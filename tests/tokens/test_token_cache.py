@@ -34,6 +34,18 @@ def test_what_was_not_used_for_longest_makes_room():
     assert len(cache) == 2
 
 
+def test_room_is_bounded_in_bytes_too():
+    cache = TokenCache(1000, most_bytes=100, bytes_of=lambda token, _: len(token))
+    for text in ("a" * 40, "b" * 40, "c" * 40, "c" * 40):
+        cache.put(text, Kept())
+    assert [cache.get(letter * 40) is not None for letter in "abc"] == [False, True, True]
+    assert cache.bytes == 80
+
+    cache.put("d" * 101, Kept())
+
+    assert (len(cache), cache.bytes) == (0, 0)
+
+
 def test_what_is_put_again_is_kept_once_and_longest():
     cache = TokenCache(2)
     newer = Kept()
