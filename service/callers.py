@@ -7,7 +7,6 @@ secret once is recognised by the bytes of its header; a wrong secret costs its p
 import base64
 import binascii
 import collections
-import functools
 import hashlib
 import hmac
 import secrets
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import unquote_plus
 
+from service.bounded_cache import cached_where_short
 from service.errors import (
     InsufficientScope,
     InvalidClient,
@@ -26,6 +26,9 @@ from service.errors import (
 from service.models import Issuer
 
 _REMEMBERED: Final = 1024
+_REMEMBERED_CHARACTERS: Final = 1024
+"""Of a header; a longer one that is right is looked at anew each time."""
+
 _PEERS: Final = 8192
 _BURST: Final = 20
 _PER_SECOND: Final = 1.0
@@ -66,7 +69,7 @@ class RateLimit:
 
     def owe(self, requests: int) -> None:
         """Count more for a request that counts for many; what is not left is paid off before the next."""
-        self._left -= requests
+        self._left -= max(0, requests)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -190,6 +193,8 @@ class Callers:
         return _counted(caller)
 
     def _remember(self, shown: str, caller: Caller) -> None:
+        if len(shown) > _REMEMBERED_CHARACTERS:
+            return
         if len(self._remembered) >= _REMEMBERED:
             self._remembered.clear()
         self._remembered[shown] = caller
@@ -236,10 +241,12 @@ class Callers:
         caller = self._by_name.get(name)
         live = caller.digests if caller is not None and caller.digests else ("0" * 64,)
         shown = digest(secret)
-        right = sum(hmac.compare_digest(shown, each) for each in live)
+        right = sum(hmac.compare_digest(shown, each) for each in live) if secret else 0
         return caller if right and caller is not None and caller.digests else None
 
     def _with_secret(self, secret: str) -> Caller | None:
+        if not secret:
+            return None
         shown = digest(secret)
         found = None
         for caller in self._by_name.values():
@@ -274,7 +281,11 @@ class _Patience:
             raise TooManyFailures("too many wrong credentials from this address")
 
 
-@functools.lru_cache(maxsize=256)
+def _length(certificate: tuple[tuple[str, str], ...]) -> int:
+    return sum(len(kind) + len(name) for kind, name in certificate)
+
+
+@cached_where_short(256, 4096, _length)
 def certificate_names(certificate: tuple[tuple[str, str], ...]) -> frozenset[str]:
     """The names in a certificate that can be a caller's: common name and DNS names."""
     return frozenset(name for kind, name in certificate if kind in {"commonName", "DNS"})

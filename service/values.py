@@ -3,6 +3,7 @@
 What is said never holds the value: it may be a secret.
 """
 
+import hashlib
 import re
 from pathlib import Path
 from typing import Annotated, Final
@@ -74,10 +75,20 @@ CallerName = Annotated[
     StringConstraints(max_length=128),
     _matching(r"[A-Za-z0-9._~-]+", "must be letters, digits and . _ ~ - only"),
 ]
+_DIGESTS_OF_NOTHING: Final = {hashlib.sha256(text).hexdigest() for text in (b"", b"\n", b"\r\n")}
+
+
+def _of_a_secret(sha256: str) -> str:
+    if sha256 in _DIGESTS_OF_NOTHING:
+        raise reject("is the digest of an empty secret; see revoker secret")
+    return sha256
+
+
 Digest = Annotated[
     str,
     _matching(r"[0-9A-Fa-f]{64}", "must be a SHA-256 in hex, 64 digits; see revoker secret"),
     AfterValidator(str.lower),
+    AfterValidator(_of_a_secret),
 ]
 Host = Annotated[str, _matching(r"[^\s/]+", "must be an address or a host name")]
 ReadableFile = Annotated[str, AfterValidator(readable)]

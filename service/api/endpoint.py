@@ -161,7 +161,10 @@ class Endpoint(Generic[Body]):
         if "Authorization" in request.headers or (fields and "client_secret" in fields):
             return authenticate(parts, request, fields)
         if parts.client_certificates:
-            return parts.callers.named_in(certificate(request)) or NOBODY
+            named = parts.callers.named_in(certificate(request))
+            if named is not None and named.rate_limit is not None:
+                named.rate_limit.spend()
+            return named or NOBODY
         return NOBODY
 
     def read_body(self, fields: Fields | None, raw: bytes) -> Body:

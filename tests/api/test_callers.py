@@ -301,6 +301,14 @@ async def test_wrong_credentials_spend_nothing_of_a_callers_share(limited):
     assert await limited.active(limited.token())
 
 
+@pytest.mark.parametrize("body", [{"tokens": []}, {"tokens": 1}, {}])
+async def test_a_batch_without_tokens_counts_like_any_request(limited, body):
+    statuses = [(await limited.post("/introspect/batch", body, caller="gateway")).status for _ in range(3)]
+
+    assert statuses[0] in {200, 400}
+    assert statuses[1:] == [429, 429]
+
+
 async def test_every_token_of_a_batch_counts(start, valkey):
     revoker = await start(
         valkey,

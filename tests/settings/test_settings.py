@@ -4,6 +4,7 @@ from copy import deepcopy
 import pytest
 from pydantic import ValidationError
 
+from service.callers import digest
 from service.errors import ConfigError
 from service.settings import Settings, load, settle
 
@@ -175,6 +176,9 @@ def test_a_table_where_a_value_belongs_and_the_reverse_are_told():
         ("callers", {"secret_sha256": None}, "callers[0].secret_sha256"),
         ("callers", {"secret_sha256": [DIGEST[1:]]}, "callers[0].secret_sha256[0]"),
         ("callers", {"secret_sha256": [DIGEST, DIGEST]}, "callers[0].secret_sha256[1]"),
+        ("callers", {"secret_sha256": [digest("")]}, "callers[0].secret_sha256[0]"),
+        ("callers", {"secret_sha256": [DIGEST, digest("").upper()]}, "callers[0].secret_sha256[1]"),
+        ("callers", {"secret_sha256": [digest("\n")]}, "callers[0].secret_sha256[0]"),
         ("callers", {"secret_sha256": ["0" * 64, "1" * 64, "2" * 64]}, "callers[0].secret_sha256"),
         ("callers", {"scopes": []}, "callers[0].scopes"),
         ("callers", {"scopes": ["admin"]}, "callers[0].scopes[0]"),

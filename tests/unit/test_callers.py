@@ -114,6 +114,15 @@ def test_what_is_remembered_of_headers_is_bounded(monotonic):
     assert len(callers._remembered) <= 1024
 
 
+def test_a_long_header_that_is_right_is_let_in_each_time_and_not_remembered(monotonic):
+    callers = Callers([caller()], monotonic=monotonic)
+    long = "Bearer" + " " * 30_000 + "s3cret"
+    for _ in range(2):
+        assert callers.authenticate(Credentials(authorization=long)).name == "edge"
+
+    assert callers.remembered(long) is None
+
+
 @pytest.mark.row("ATK-10")
 def test_a_secret_counts_to_its_last_byte(monotonic):
     long = "x" * 72
@@ -133,6 +142,21 @@ def test_a_caller_without_a_secret_is_let_in_by_certificate_alone(monotonic):
         with pytest.raises(InvalidClient):
             callers.authenticate(basic(pair))
     assert callers.authenticate(Credentials(certificate=frozenset({"mesh", "unknown"}))).name == "mesh"
+
+
+def test_an_empty_secret_is_nobody_s_whatever_the_digests_are(monotonic):
+    callers = Callers([caller("edge", "")], monotonic=monotonic)
+    shown = [
+        basic("edge:"),
+        *(Credentials(authorization=text) for text in ("Bearer", "Bearer ", "bearer  \t", "Basic ZWRnZTo=")),
+        Credentials(client_id="edge", client_secret=""),
+    ]
+
+    for credentials in shown:
+        with pytest.raises(InvalidClient):
+            callers.authenticate(credentials)
+    with pytest.raises(InvalidClient):
+        callers.by_secret("", "10.0.0.1")
 
 
 def test_a_certificate_that_names_two_callers_names_none(monotonic):
@@ -212,6 +236,14 @@ def test_a_rate_limit_is_made_up_for_by_waiting_and_never_by_more_than_a_second(
     assert spent(limit) == 5
     monotonic.now += 3600
     assert spent(limit) == 10
+
+
+def test_a_request_that_counts_for_none_gives_nothing_back(monotonic):
+    limit = RateLimit(10, monotonic=monotonic)
+    assert spent(limit, 4) == 4
+    limit.owe(-1)
+
+    assert spent(limit) == 6
 
 
 def test_what_a_request_owes_is_paid_off_before_the_next(monotonic):
