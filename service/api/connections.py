@@ -1,13 +1,15 @@
 """What is answered before an endpoint is reached: to bytes that are no request, and to expectations."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import structlog
-from aiohttp import web
+from aiohttp import EMPTY_PAYLOAD, HttpVersion11, web
+from aiohttp.web_protocol import _ErrInfo
 
-from service.api.errors import error_response
-from service.api.paths import asks_for_verdicts
+from service.api.errors import NO_STORE, error_response
+from service.api.paths import asks_for_verdicts, is_forward_auth
 
 _log = structlog.get_logger("service")
 
@@ -19,10 +21,30 @@ READING_SECONDS: Final = 30.0
 HEAD_BYTES: Final = 128 * 1024
 """For the whole head of a request, beyond what comes in one read; aiohttp bounds each line alone."""
 
-_HEAD_TOO_LONG: Final = (
-    b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
-    b"Cache-Control: no-store\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
-)
+DISCARD_SECONDS: Final = 2.0
+DISCARD_BYTES: Final = 4 * 1024 * 1024
+"""How long, and how much, input is read and dropped after the answer to a broken request.
+
+A connection that is closed with unread input is reset, and the reset can overtake the answer. A gateway would
+then see no answer where it was refused.
+"""
+
+_START_BYTES: Final = 64
+"""Enough of a request to find its path."""
+
+
+class _LastAnswer(web.Response):
+    """The answer to a broken request: the connection is closed once the client can have read it."""
+
+    def __init__(self, connection: "Connection", answer: web.Response) -> None:
+        super().__init__(status=answer.status, headers=answer.headers, body=answer.body)
+        self._connection = connection
+        self.force_close()
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        """Write the answer, then drop what the client still sends."""
+        await super().write_eof(data)
+        await self._connection.discard_input()
 
 
 class Connection(web.RequestHandler):
@@ -34,22 +56,56 @@ class Connection(web.RequestHandler):
 
     refused_at = -1.0
     _head = _head_of = 0
+    _start = b""
     _cut_off: asyncio.TimerHandle | None = None
+    _discarding = False
+    _discarded = 0
+    _input_ended: asyncio.Future[None] | None = None
 
     def data_received(self, data: bytes) -> None:
         """Something has come."""
+        if self._discarding:
+            self._discard(len(data))
+            return
+        if self._head_of != self._request_count or not self._head:
+            self._start = data[:_START_BYTES]
         super().data_received(data)
         if self._waiter is not None and not self._waiter.done():
             self._bound_head(len(data))
+        elif self._messages and isinstance(self._messages[-1][0], _ErrInfo):
+            self._discarding = True  # the parser is of no use any more
 
     def _bound_head(self, more: int) -> None:
         """What came is a part of a head, of which the rest has not come yet."""
         if self._head_of != self._request_count:
             self._head_of, self._head = self._request_count, 0
         self._head += more
-        if self._head > HEAD_BYTES and self.transport is not None:
-            self.transport.write(_HEAD_TOO_LONG)
-            self.force_close()
+        if self._head > HEAD_BYTES and self._waiter is not None:
+            self._discarding = True
+            self._messages.append((_ErrInfo(431, ValueError("the head is too long"), ""), EMPTY_PAYLOAD))
+            self._waiter.set_result(None)
+
+    async def discard_input(self) -> None:
+        """Send no more; read and drop what comes until the client closes, or sends too long or too much."""
+        if self.transport is None:
+            return
+        self._discarding = True
+        self._input_ended = asyncio.get_running_loop().create_future()
+        self._discard(0)
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self._resume_reading_for_buffer()
+        await asyncio.wait([self._input_ended], timeout=DISCARD_SECONDS)
+
+    def _discard(self, more: int) -> None:
+        self._discarded += more
+        if self._discarded > DISCARD_BYTES:
+            self._pause_transport_reading()
+            self._end_input()
+
+    def _end_input(self) -> None:
+        if self._input_ended is not None and not self._input_ended.done():
+            self._input_ended.set_result(None)
 
     def pause(self, seconds: float) -> None:
         """Read nothing more from the client for a while."""
@@ -76,6 +132,7 @@ class Connection(web.RequestHandler):
         request, working = self._current_request, self._task_handler
         super().connection_lost(exc)
         self._read_on()
+        self._end_input()
         if request is not None and working is not None and asks_for_verdicts(request.raw_path):
             working.cancel()
 
@@ -96,12 +153,21 @@ class Connection(web.RequestHandler):
             raise ConnectionError("an answer has begun already")
         if status < 500:
             _log.debug("bad_request", peer=request.remote, problem=type(exc).__name__)
-            response = error_response(status, "invalid_request", "this is not HTTP/1.1 as it should be")
-        else:
-            _log.error("request_failed", exc_info=exc)
-            response = error_response(status, "server_error", "the service failed")
+            return _LastAnswer(self, self._refusal(status))
+        _log.error("request_failed", exc_info=exc)
+        response = error_response(status, "server_error", "the service failed")
         response.force_close()
         return response
+
+    def _refusal(self, status: int) -> web.Response:
+        _, _, rest = self._start.partition(b" ")
+        if is_forward_auth(rest.split(b" ")[0].decode("latin-1")):
+            # Gateways take other 4xx for a failure of theirs; the user's token or head is what is wrong.
+            challenge = 'Bearer realm="revoker", error="invalid_request"'
+            return web.Response(status=401, headers={**NO_STORE, "WWW-Authenticate": challenge})
+        if status == 431:
+            return error_response(status, "invalid_request", "the head of the request is too long")
+        return error_response(status, "invalid_request", "this is not HTTP/1.1 as it should be")
 
 
 class _Server(web.Server):
@@ -118,13 +184,35 @@ class Runner(web.AppRunner):
     async def _make_server(self) -> web.Server:
         server = await super()._make_server()
         server.__class__ = _Server
+        server.request_handler = _refusing_expectations(server.request_handler)
         return server
+
+
+Handler = Callable[[Any], Awaitable[web.StreamResponse]]
+
+
+def _refusing_expectations(handler: Handler) -> Handler:
+    """Answer 417 to what nobody can meet, before the router: it would repeat what the client sent."""
+
+    def handle(request: web.Request) -> Awaitable[web.StreamResponse]:
+        if "Expect" in request.headers and not _can_be_met(request):
+            return _expectation_failed()
+        return handler(request)
+
+    return handle
+
+
+def _can_be_met(request: web.Request) -> bool:
+    return all(value.lower() in {"", "100-continue"} for value in request.headers.getall("Expect"))
+
+
+async def _expectation_failed() -> web.StreamResponse:
+    return error_response(417, "invalid_request", "only 100-continue can be expected")
 
 
 async def expect(request: web.Request) -> web.StreamResponse | None:
     """Ask for the body where a client waits to be asked (RFC 9110 §10.1.1)."""
-    if request.headers["Expect"].lower() != "100-continue":
-        return error_response(417, "invalid_request", "only 100-continue can be expected")
-    await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-    request.writer.output_size = 0  # the answer itself has not begun
+    if request.version >= HttpVersion11:
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0  # the answer itself has not begun
     return None

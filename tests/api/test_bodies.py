@@ -271,11 +271,37 @@ async def test_a_client_that_waits_to_be_asked_for_the_body_is_asked(revoker, pa
 
 
 @row("HTTP-06")
-@pytest.mark.parametrize("path", ["/introspect", "/revoke", "/livez"])
-async def test_nothing_else_can_be_expected(revoker, path):
-    answer = await revoker.ask("GET" if path == "/livez" else "POST", path, headers={"Expect": "coffee"})
+@pytest.mark.parametrize(
+    "shown", [b"coffee", b"\xff", b"100-continue, coffee", b"100-continue\r\nExpect: \xff"]
+)
+@pytest.mark.parametrize("path", ["/introspect", "/introspect/batch", "/revoke", "/livez", "/nowhere", "//"])
+async def test_nothing_else_can_be_expected(revoker, path, shown, events):
+    for method in (b"GET", b"POST", b"OPTIONS", b"DELETE"):
+        head = b"%b %b HTTP/1.1\r\nHost: x\r\nExpect: %b\r\nContent-Length: 0\r\n\r\n"
+        answer = await Wire(revoker.url).send(head % (method, path.encode(), shown))
+        assert answer.startswith(b"HTTP/1.1 417 "), answer
+        assert json.loads(answer.partition(b"\r\n\r\n")[2]) == {
+            "error": "invalid_request",
+            "error_description": "only 100-continue can be expected",
+        }
+    assert not [event for event in events if event["log_level"] == "error"]
 
-    assert answer.error == (417, "invalid_request")
+
+@pytest.mark.parametrize("shown", ["coffee", "\xff", "100-continue"])
+async def test_what_a_users_client_expects_is_no_matter_of_the_gateways_question(revoker, shown):
+    headers = {"X-Revoker-Key": "gateway-secret", "Authorization": f"Bearer {revoker.token()}"}
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    head = f"GET /forward-auth HTTP/1.1\r\nHost: x\r\nExpect: {shown}\r\n{lines}\r\n"
+    answer = await Wire(revoker.url).send(head.encode("latin-1"))
+    assert answer.startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize("path", ["/nowhere", "/livez", "/introspect"])
+async def test_a_client_of_http_1_0_is_not_asked_for_a_body(revoker, path):
+    """It does not know what that is (RFC 9110 §10.1.1)."""
+    head = f"POST {path} HTTP/1.0\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 0\r\n\r\n"
+    answer = await Wire(revoker.url).send(head.encode())
+    assert b" 100 " not in answer.partition(b"\r\n")[0]
 
 
 # The table

@@ -1,5 +1,6 @@
 """``/forward-auth`` as gateways use it."""
 
+import asyncio
 import json
 import urllib.parse
 
@@ -234,3 +235,17 @@ async def test_other_white_space_in_what_a_route_demands_is_not_understood(revok
             data = head.encode() + b"X-Revoker-Require: " + demand + b"\r\n\r\n"
             answer = await Wire(revoker.url).send(data)
             assert answer.startswith(b"HTTP/1.1 403 "), (demand, answer)
+
+
+async def test_a_target_in_absolute_form_is_the_same_question(revoker):
+    """RFC 9112 §3.2.2: a server accepts it."""
+    key, token = "gateway-secret", revoker.token()
+    address = revoker.url.removeprefix("http://").split(":")
+    for target in (f"{revoker.url}/forward-auth", "HTTP://other.example/forward-auth/orders?x=y"):
+        reader, writer = await asyncio.open_connection(*address)
+        head = f"GET {target} HTTP/1.1\r\nHost: x\r\nX-Revoker-Key: {key}\r\n"
+        writer.write(f"{head}Authorization: Bearer {token}\r\n\r\n".encode())
+        answer = await reader.readuntil(b"\r\n\r\n")
+        writer.close()
+        assert answer.startswith(b"HTTP/1.1 200 "), target
+        assert b"\r\nX-Auth-Subject: user-1\r\n" in answer
