@@ -106,7 +106,7 @@ class Replicated:
             node.start()
         self.await_health()
 
-    def await_health(self, seconds: float = 120) -> None:
+    def await_health(self, seconds: float = 240) -> None:
         """Wait until all servers are up, every replica in step."""
         until(
             lambda: self.primary.primary and all(node.in_step for node in self.replicas),
@@ -192,7 +192,7 @@ class Sentinels(Replicated):
             each.start()
         self.await_health()
 
-    def await_health(self, seconds: float = 120) -> None:
+    def await_health(self, seconds: float = 240) -> None:
         """Wait until all are up, every replica in step, and the Sentinels know each other and all of them.
 
         They may meanwhile have elected another primary, of their own accord: a slow machine is enough.
@@ -336,7 +336,7 @@ class Cluster:
         own = seen[primary.public]["node_id"]
         return [node for node in self.nodes if seen.get(node.public, {}).get("master_id") == own]
 
-    def await_health(self, seconds: float = 120) -> None:
+    def await_health(self, seconds: float = 240) -> None:
         """Wait until all nodes are up and say that all slots are served, and every replica is in step."""
         until(lambda: all(self._healthy(node) for node in self.nodes), "cluster ok", seconds)
 

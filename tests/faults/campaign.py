@@ -97,9 +97,10 @@ class Instance:
         """Declare the store new."""
         folder = self._folder / "init"
         folder.mkdir()
-        with Process(folder, "-m", "service", "store", "init", "--config", self._config) as command:
-            self._network.belongs(command.pid, self.name)
-            assert command.status() == 0, (folder / "err").read_text() + (folder / "out").read_text()
+        command = ("-m", "service", "store", "init", "--config", self._config)
+        with Process(folder, *command, REVOKER_REDIS__TIMEOUT="10") as process:
+            self._network.belongs(process.pid, self.name)
+            assert process.status() == 0, (folder / "err").read_text() + (folder / "out").read_text()
 
     def start(self) -> None:
         folder = self._folder / f"{self.name}-{len(self._lives) + 1}"

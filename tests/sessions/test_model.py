@@ -3,6 +3,7 @@
 import base64
 import dataclasses
 import json
+import uuid
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
@@ -69,8 +70,9 @@ class Model(RuleBasedStateMachine):
         self.cutoffs = {"a": [], "b": []}
         self.blocked = set()
         self.clients_cut = dict.fromkeys(CLIENTS, 0)
-        self.subs = {name: f"{name}-{id(self)}-{clockwork.ahead}" for name in "ab"}
-        self.names = {name: f"{name}-{id(self)}-{clockwork.ahead}" for name in CLIENTS}
+        run = uuid.uuid4().hex  # the store still has what earlier runs revoked
+        self.subs = {name: f"{name}-{run}" for name in "ab"}
+        self.names = {name: f"{name}-{run}" for name in CLIENTS}
 
     # What holds
 
