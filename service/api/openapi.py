@@ -1,9 +1,10 @@
 """``/openapi.json`` and ``/docs``: what can be asked here, told from the types that the handlers use."""
 
 import copy
+import functools
 import inspect
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Annotated, Any, Final, Literal, cast
@@ -251,22 +252,26 @@ def document(endpoints: Iterable[Endpoint[Any]], own_issuer: str | None) -> Json
 
 
 def routes(endpoints: Iterable[Endpoint[Any]], own_issuer: str | None) -> list[web.RouteDef]:
-    """Both routes; they stand on ``ops_port`` where that is set."""
-    told = document(endpoints, own_issuer)
-    page = docs.page(told)
+    """Both routes; they stand on ``ops_port`` where that is set.
+
+    The document is made when it is first asked for: it takes longer than the rest of the application.
+    """
+    served = tuple(endpoints)
+    specification = functools.cache(lambda: document(served, own_issuer))
     policy = {"Content-Security-Policy": docs.POLICY, "Referrer-Policy": "no-referrer"}
     return [
-        web.get(JSON_PATH, _fixed(msgspec.json.encode(told), _JSON, {})),
-        web.get(DOCS_PATH, _fixed(page.encode(), "text/html", policy)),
+        web.get(JSON_PATH, _fixed(lambda: msgspec.json.encode(specification()), _JSON, {})),
+        web.get(DOCS_PATH, _fixed(lambda: docs.page(specification()).encode(), "text/html", policy)),
     ]
 
 
-def _fixed(body: bytes, media: str, headers: Mapping[str, str]) -> Any:
+def _fixed(make: Callable[[], bytes], media: str, headers: Mapping[str, str]) -> Any:
     """A handler of what stays the same while the process lives; caches ask whether it did."""
+    body = functools.cache(make)
     told = {"Cache-Control": "no-cache", "X-Content-Type-Options": "nosniff", **headers}
 
     async def respond(request: web.Request) -> web.Response:
-        return unless_known(request, body, media, told)
+        return unless_known(request, body(), media, told)
 
     return respond
 
