@@ -15,7 +15,7 @@ from service.store.servers import Servers
 
 DAY_MS: Final = 86_400_000
 
-_PAGE: Final = 1000
+_PAGE: Final = 4000
 """Blocks that are read in one command, roughly: more would keep the server and this process from the rest."""
 
 _SHARE: Final = 0.1

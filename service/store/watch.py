@@ -4,6 +4,7 @@ Once a second for what must not be missed, every 30 s for what would lose revoca
 """
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
@@ -31,6 +32,9 @@ _log = structlog.get_logger("store")
 
 _BEAT_S: Final = 1.0
 _CHECK_EVERY: Final = 30
+_TRIMMED: Final = 1000
+"""Blocks that have ended that are removed by one script at most; the next round finds the rest."""
+
 _DANGERS: Final = (
     "eviction_policy", "no_persistence", "no_fsync", "unconfirmed_replicas", "too_few_replicas", "unchecked",
 )  # fmt: skip
@@ -173,7 +177,7 @@ class Watch:
         None where its server has changed meanwhile: a cursor means nothing to another one.
         """
         running: dict[str, int] = {}
-        key, trims = self._keys.in_part(part).blocks, True
+        key = self._keys.in_part(part).blocks
         server = self._servers.server_of(key)
         while True:
             ended = []
@@ -182,17 +186,21 @@ class Watch:
                     running[tag.decode()] = until
                 else:
                     ended.append(tag)
-            if ended and trims:
-                try:
-                    await self._revocations.trim_blocks(part, ended)
-                except NoVerdict:  # another round finds them again
-                    trims = False
+            trimming = asyncio.ensure_future(self._trim(part, ended[:_TRIMMED]))
+            try:  # both leave in one write
+                following = None if page.last else await self._sets.blocks_after(part, page.cursor)
+            finally:
+                await trimming
             if page.last:
                 return running
-            following = await self._sets.blocks_after(part, page.cursor)
             if following is None or self._servers.server_of(key) != server:
                 return None
             page, now = following
+
+    async def _trim(self, part: int, ended: list[bytes]) -> None:
+        with contextlib.suppress(NoVerdict):  # another round finds them again
+            if ended:
+                await self._revocations.trim_blocks(part, ended)
 
     async def _remember_keys(self) -> None:
         """Take over the revoked keys of all processes."""
