@@ -340,7 +340,11 @@ def clockwork(request, valkey, tmp_path, sessions_section, monkeypatch):
     lifetimes = {"access_token_lifetime": ACCESS, "idle_timeout": IDLE, "absolute_timeout": ABSOLUTE}
     section = sessions_section(refresh_grace=request.param, **lifetimes)
     relay = Relay(valkey)
-    changes = {"sessions": section, "revocation": {"max_token_lifetime": 12_000}, "redis": {"wait_replicas": 1}}
+    changes = {
+        "sessions": section,
+        "revocation": {"max_token_lifetime": 12_000},
+        "redis": {"wait_replicas": 1},
+    }
     made = Clockwork(valkey, tmp_path, through=relay, **changes)
     made.patch(monkeypatch)
     made.relay = relay
