@@ -80,7 +80,8 @@ def _has_ended(parts: Parts, token: str) -> bool:
     payload = parse_token(token).payload
     exp: Any = payload.get("exp")
     leeway = parts.issuers[payload["iss"]].leeway
-    return type(exp) in (int, float) and bool(exp + leeway + SAFETY_S < parts.store.clocks.now())
+    now = parts.store.clocks.store_ms
+    return now is not None and type(exp) in (int, float) and bool((exp + leeway + SAFETY_S) * 1000 < now)
 
 
 async def _revoke_jti(parts: Parts, call: Call[Revoke], jti: str) -> None:

@@ -294,7 +294,6 @@ async def test_the_times_and_the_id_must_be_there_and_sound(revoker, changes):
 
 
 @row("BCL-05")
-@pytest.mark.parametrize("offset", [-29, 0, 29])
 @pytest.mark.parametrize(
     "offsets",
     [{"iat": 3600, "exp": 7200}, {"iat": -86_500}, {"iat": -300, "exp": -100}],
@@ -307,10 +306,11 @@ async def test_a_token_of_another_time_is_refused(revoker, offsets):
 
 
 @row("BCL-05")
+@pytest.mark.parametrize("offset", [-29, 0, 29])
 @pytest.mark.parametrize(
     ("changes", "status"),
     [
-        ({"iat": -100, "exp": -20}, 200),
+        ({"iat": -100, "exp": -5}, 200),
         ({"iat": -100, "exp": -30}, 400),
         ({"iat": 2}, 200),
         ({"iat": 30}, 400),

@@ -433,7 +433,6 @@ async def test_the_envelope_is_judged_like_the_claims_in_it(revoker):
         forge.envelope({**forge.claims(), "iat": "1700000000"}),
         forge.envelope({**forge.claims(), "sub": None}),
     ],
-    ids=str,
 )
 async def test_half_an_envelope_and_one_with_claims_beside_it_are_malformed(revoker, asked):
     assert await everywhere(revoker, asked) == {"invalid_request"}
