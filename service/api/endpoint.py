@@ -37,7 +37,7 @@ _FORM: Final = "application/x-www-form-urlencoded"
 _JSON: Final = "application/json"
 _MEDIA: Final = frozenset({_FORM, _JSON})
 _MOST_FIELDS: Final = 64
-_LARGEST: Final = 2**63
+LARGEST: Final = 2**63
 """No number that anybody asks about is larger."""
 _WHITE_SPACE: Final = b" \t\n\r"
 _BROKEN_PERCENT: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
@@ -312,7 +312,7 @@ def converted(fields: Fields, body: type[Body]) -> Body:
         raise InvalidRequest(_told(error)) from error
     for name in _numbers_of(body):
         number = getattr(read, name)
-        if number is not None and not -_LARGEST <= number <= _LARGEST:
+        if number is not None and not -LARGEST <= number <= LARGEST:
             raise InvalidRequest(f"{name} is not a number, or too large")
     return read
 

@@ -15,7 +15,7 @@ from aiohttp import web
 from service import __version__
 from service.api import batch, docs, forward_auth, introspection, paths, probes, revocation, token, well_known
 from service.api.caching import unless_known
-from service.api.endpoint import Endpoint
+from service.api.endpoint import LARGEST, Endpoint
 from service.api.errors import REPLIES, ErrorBody
 from service.models import Payload
 
@@ -330,7 +330,11 @@ class _Schemas:
         for name, member in schema["properties"].items():
             if member.get("anyOf") == [] or "$ref" in member:
                 schema["properties"][name] = False  # a list or an object: JSON alone can say it
-            elif name not in schema.get("required", ()):
+                continue
+            if member.get("type") == "number":
+                member.setdefault("minimum", -LARGEST)
+                member.setdefault("maximum", LARGEST)
+            if name not in schema.get("required", ()):
                 for bound in ("minLength", "pattern"):
                     member.pop(bound, None)
         return {**schema, "additionalProperties": {"type": "string"}}
