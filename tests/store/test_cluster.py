@@ -144,6 +144,18 @@ async def test_what_was_revoked_is_found_wherever_it_lies(shared):
         assert (standing.user.blocked, standing.user.reason) == (FOREVER_MS, "left")
 
 
+async def test_the_time_that_the_users_primary_told_goes_on_without_it(shared):
+    keys = shared.keys.of_token(Claims(iss=MAIN.iss, jti="1", sub="alice", sid="s"), MAIN)
+    first = await shared.lookups.find(keys)
+
+    went_on = shared.lookups.last_read(keys)
+    second = await shared.lookups.find(keys)
+
+    assert went_on.loss == 0
+    assert first.now <= went_on.now + 1
+    assert went_on.now <= second.now + 1
+
+
 async def test_another_instance_finds_it_and_knows_blocks_and_keys(shared, nodes, declared):
     jtis = [uuid.uuid4().hex for _ in range(50)]
     await asyncio.gather(*(shared.revocations.revoke_token(MAIN, jti, exp()) for jti in jtis))
