@@ -6,6 +6,8 @@ from typing import Final
 
 DEGRADED_S: Final = 5.0
 NO_VERDICT_S: Final = 30.0
+LATEST_MS: Final = 250
+"""The latest time is noted so exactly: well within the margin with which sessions are compared."""
 
 
 class Clocks:
@@ -15,7 +17,8 @@ class Clocks:
         now: The service's clock, in seconds UTC.
         ahead: How many seconds it was ahead of the store's at the last comparison; 0.0 where that
             lies within the round trip.
-        latest: The latest time (ms) that any server of the store has shown, of those that counted.
+        latest: The latest time (ms) that any server of the store has shown, of those that counted; up to
+            :data:`LATEST_MS` less.
     """
 
     def __init__(
@@ -65,14 +68,10 @@ class Clocks:
             self.ahead = received - store
         else:
             self.ahead = 0.0
-            self._take(store_ms)
-            return None
-        if (apart := self.apart) is None:
-            self._take(store_ms)
-        return apart
-
-    def _take(self, store_ms: int) -> None:
-        if store_ms > self.latest:
+        if abs(self.ahead) > NO_VERDICT_S:
+            return self.apart
+        if store_ms > self.latest + LATEST_MS:
             self.latest = store_ms
             if self._whole is not None:
                 self._whole.latest = max(self._whole.latest, store_ms)
+        return None
