@@ -146,7 +146,7 @@ class Whole:
             return [self.data]
         if ages:
             self.data.renewed()
-        found(0, self._page(rest[0]) if due else None, lifted, reading.now)
+        found(0, self._blocks.page(rest[0]) if due else None, lifted, reading.now)
         return []
 
     async def blocks_after(self, part: int, cursor: bytes) -> tuple[BlocksPage, int] | None:  # noqa: ARG002
@@ -154,14 +154,11 @@ class Whole:
         [reply], reading = await self._vouched([self._blocks.command(self._keys.blocks, cursor)])
         if not self.data.confirms(known, reading.epoch, reading.seq, reading.share, reading.now):
             return None
-        return self._page(reply), reading.now
-
-    def _page(self, reply: Any) -> BlocksPage:
         page = self._blocks.page(reply)
         if page.last:
             now = asyncio.get_running_loop().time()
             self._blocks_due = now + (now - self._blocks_begun) * (1 / _SHARE - 1)
-        return page
+        return page, reading.now
 
     async def settle(self, sets: Iterable[DataSet], *, since: int = 0, cause: str = "") -> None:
         for data in sets:

@@ -180,8 +180,8 @@ async def test_what_was_read_before_a_block_does_not_make_this_process_forget_it
 
     def late(*reading):
         if not blocked:
-            blocked.append(store.revocations.remembered.blocks.setdefault("tag", FOREVER_MS))
-            store.revocations.remembered.changes += 1
+            blocked.append("tag")
+            store.revocations.remembered.block("tag", FOREVER_MS)
         return confirms(*reading)
 
     monkeypatch.setattr(store._sets.data, "confirms", late)
