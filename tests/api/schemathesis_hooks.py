@@ -13,6 +13,7 @@ import schemathesis
 FORM = "application/x-www-form-urlencoded"
 ISSUER = os.environ["REVOKER_TEST_ISSUER"]
 DATES = {"before": -60, "until": 3600, "exp": -60}
+SESSIONS = ("sid", "except_sid")
 READ_FREELY = ("/introspect", "/explain")
 
 
@@ -36,6 +37,8 @@ def before_call(context, case, kwargs):
     if isinstance(body, dict) and not case.path.startswith(READ_FREELY):
         if isinstance(body.get("iss"), str) and 1 <= len(body["iss"]) <= 16384:
             body["iss"] = ISSUER
+        if body.get("iss") is None and any(isinstance(body.get(name), str) for name in SESSIONS):
+            body["iss"] = ISSUER  # a session that may be one kept here is refused without it
         for name, seconds in DATES.items():
             if type(body.get(name)) in {int, float} and 0 <= body[name] <= 99_999_999_999:
                 body[name] = int(time.time()) + seconds
