@@ -67,19 +67,21 @@ class Connection(web.RequestHandler):
         if self._discarding:
             self._discard(len(data))
             return
-        if self._head_of != self._request_count or not self._head:
-            self._start = data[:_START_BYTES]
         super().data_received(data)
         if self._waiter is not None and not self._waiter.done():
-            self._bound_head(len(data))
+            self._bound_head(data)
         elif self._messages and isinstance(self._messages[-1][0], _ErrInfo):
             self._discarding = True  # the parser is of no use any more
+            if not self._head or self._head_of != self._request_count - 1:
+                self._start = data[:_START_BYTES]
 
-    def _bound_head(self, more: int) -> None:
+    def _bound_head(self, data: bytes) -> None:
         """What came is a part of a head, of which the rest has not come yet."""
         if self._head_of != self._request_count:
             self._head_of, self._head = self._request_count, 0
-        self._head += more
+        if not self._head:
+            self._start = data[:_START_BYTES]
+        self._head += len(data)
         if self._head > HEAD_BYTES and self._waiter is not None:
             self._discarding = True
             self._messages.append((_ErrInfo(431, ValueError("the head is too long"), ""), EMPTY_PAYLOAD))
