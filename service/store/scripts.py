@@ -137,7 +137,7 @@ class Scripts:
         data = self._data_of(keys[0])
         before = data.known
         reply = await self.execute(name, keys, args)
-        refused = len(reply) == 1 and isinstance(reply[0], bytes)
+        refused = len(reply) == 1 and isinstance(reply[0], bytes) and reply[0].isalpha()
         if counted and not refused and not isinstance(reply[-1], list):
             raise ReplyNotUnderstood
         return _noted(data, before, reply)

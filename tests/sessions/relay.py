@@ -17,6 +17,9 @@ ANSWER = {
 UNCONFIRMED = ("EVAL", "return 0", 0)
 REFUSED = ("EVAL", "return redis.error_reply('BUSY for a while')", 0)
 
+OF_THE_SERVICE = (b":blocks", b":refills", b":seq", b":settings")
+"""First keys of the scripts that the service sends by itself, whenever it likes, and no request."""
+
 FAULTS = ("lost_before", "lost_after", "unconfirmed", "lookup_refused")
 """The script never reaches the server; or its reply never comes; or the replica does not confirm it; or the
 lookup before it fails."""
@@ -83,7 +86,8 @@ class Relay:
                 commands.feed(data)
                 while (command := commands.gets()) is not False:
                     name, fault = command[0], self._fault
-                    if name == b"EVALSHA" and fault in {"lost_before", "lost_after", "unconfirmed"}:
+                    script = name == b"EVALSHA" and not command[3].endswith(OF_THE_SERVICE)
+                    if script and fault in {"lost_before", "lost_after", "unconfirmed"}:
                         self._fault = None
                         if fault == "lost_before":
                             writer.close()
@@ -92,17 +96,22 @@ class Relay:
                         unconfirmed = fault == "unconfirmed"
                         if fault == "lost_after":
                             lost.set()
-                    elif name == b"MGET" and fault == "lookup_refused":
+                    elif fault == "lookup_refused" and name == b"MGET" and any(map(_is_of_client, command)):
                         self._fault, command = None, REFUSED
                     elif name == b"WAIT" and unconfirmed:
                         unconfirmed, command = False, UNCONFIRMED
                     else:
                         command = ANSWER.get(name, command)
                     to_server.write(hiredis.pack_command(tuple(command)))
-                    if name == b"EVALSHA" and self.after_script is not None:
+                    if script and self.after_script is not None:
                         self.after_script()
         to_server.close()
         await asyncio.gather(answers, return_exceptions=True)
+
+
+def _is_of_client(key):
+    """Only a lookup for a request reads it; the service's own reading of the store does not."""
+    return b":client-cutoff:" in key
 
 
 async def without_signing_key(running, access):

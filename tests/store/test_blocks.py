@@ -1,6 +1,7 @@
 """The hash of all blocks: read in pages, rid of what has ended, and the same at every instance."""
 
 from service.rules import FOREVER_MS
+from service.store.keys import user_tag
 from tests.faults.test_dangers import AsUser
 from tests.faults.test_lost_data import becomes, readiness
 from tests.proxies import ReplyProxy
@@ -68,9 +69,9 @@ async def test_a_block_that_was_renewed_stays_when_what_has_ended_leaves(changes
     assert set(await changes.client.hgetall(blocks)) == {b"renewed"}
 
 
-async def test_a_block_that_ends_at_once_is_not_kept_among_those_that_run(changes):
-    now = await changes.now()
-    await changes.revocations.block_user(MAIN, "ann", until=now - 1, reason="")
+async def test_a_block_that_has_ended_is_not_put_back_among_those_that_run(changes):
+    changes.revocations.remembered.block(user_tag(MAIN.iss, "ann"), await changes.now() - 1)
+    await changes.revocations.write_back(0)
     assert await changes.client.hgetall(changes.keys.blocks) == {}
 
 

@@ -289,8 +289,8 @@ async def test_in_a_slot_writes_that_are_as_many_as_were_lost_hide_nothing(store
         await released.wait()
         await settle(**why)
 
-    async def counted(*script):
-        reply = await call(*script)
+    async def counted(*script, **options):
+        reply = await call(*script, **options)
         answered.release()
         return reply
 
