@@ -131,8 +131,7 @@ class Acknowledged:
         """Give up what an operator has lifted: keys, each with ``rv:seq`` of the lift."""
         latest: dict[str, int] = {}
         for seq, key in lifted:
-            if seq:  # else the id of a request that took something back
-                latest[key] = max(seq, latest.get(key, 0))
+            latest[key] = max(seq, latest.get(key, 0))
         if not latest:
             return
         for identity, written in list(self._entries.items()):

@@ -23,8 +23,9 @@
 ``rv:settings``
     JSON of :class:`service.store.issuers.Record` by issuer name; never expires.
 ``rv:lifted``
-    Sorted set by ms of the cutoffs that were lifted of late, each ``rv:seq`` and key; an hour. Also what was
-    taken back in the last minute, each 0, the id of the request and its result.
+    Sorted set by ms of the cutoffs that were lifted of late, each ``rv:seq`` and key; an hour.
+``rv:lifted:<request>``
+    The result of a request that took something back; a minute.
 ``rv:refills``
     Hash, a process that puts back what it knows to the id of that and ms; a day after the last.
 ``rv:seq``, ``rv:seq:<instance>``
@@ -32,8 +33,8 @@
 ``rv:beat:<instance>``
     Written again and again where replicas confirm changes, so that they show themselves; for 10 s.
 
-In a cluster every slot is a data set of its own: the last four, and ``rv:blocks`` with the users of the slot,
-stand in each, as ``rv:{<tag>}:epoch`` with the slot's tag of :func:`slot_tags`.
+In a cluster every slot is a data set of its own: ``rv:epoch``, the last five, and ``rv:blocks`` with the users
+of the slot, stand in each, as ``rv:{<tag>}:epoch`` with the slot's tag of :func:`slot_tags`.
 """
 
 import base64

@@ -50,7 +50,7 @@ TEXTS: Final = {
 }
 TAKING_BACK: Final = frozenset({"unblock_user", "forget_key", "lift_cutoff"})
 """Scripts that undo a revocation. Run twice, one of them would undo what was revoked in between; so each
-request has an id, by which the script finds that it was carried out before."""
+request has a key, ``lifted`` and an id, by which the script finds that it was carried out before."""
 
 PUT_BACK: Final = {
     "revoke_token": "put_back_token",
@@ -107,13 +107,13 @@ class Scripts:
             StoreRefused: likewise, and the server is no primary.
         """
         for _ in range(2):
-            given = [*args, new_id()] if name in TAKING_BACK else args
+            all_keys = [*keys, f"{keys[-1]}:{new_id()}"] if name in TAKING_BACK else keys
             try:
-                said, whole = await self.call(name, keys, given, counted=True)
+                said, whole = await self.call(name, all_keys, args, counted=True)
             except StoreUnavailable as error:
                 if not isinstance(error.__cause__, ConnectionLost):
                     raise
-                said, whole = await self.call(name, keys, given, counted=True)
+                said, whole = await self.call(name, all_keys, args, counted=True)
             if whole:
                 return said
             await self._data_of(keys[0]).settle()

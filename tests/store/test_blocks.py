@@ -70,7 +70,10 @@ async def test_a_block_that_was_renewed_stays_when_what_has_ended_leaves(changes
 
 
 async def test_a_block_that_has_ended_is_not_put_back_among_those_that_run(changes):
-    changes.revocations.remembered.block(user_tag(MAIN.iss, "ann"), await changes.now() - 1)
+    tag = user_tag(MAIN.iss, "ann")
+    ended = await changes.now() - 1
+    await changes.client.hset(changes.keys.blocks, mapping={tag: ended})
+    changes.revocations.remembered.block(tag, ended)
     await changes.revocations.write_back(0)
     assert await changes.client.hgetall(changes.keys.blocks) == {}
 

@@ -279,3 +279,24 @@ async def test_a_hundred_calls_at_once_equal_their_sum(store):
             claims = Claims(sub="alice", sid=sid, iat=login / 1000 + MAIN.clock_skew)
             assert cut_off(claims, MAIN, found.standing, base, None) is expected
     assert store._sets.data.known.share == 100
+
+
+async def test_requests_that_take_something_back_are_noted_apart_from_each_other_for_a_minute(changes):
+    revocations, client = changes.revocations, changes.client
+    for sub in ("ann", "bob"):
+        await revocations.unblock_user(MAIN, sub)
+    await revocations.forget_key(MAIN, "some-key")
+    lifted = changes.keys.lifted
+    assert await client.exists(lifted) == 0  # every process reads all of it once a second
+    noted = [key async for key in client.scan_iter(f"{lifted}:*")]
+    assert len(noted) == 3
+    assert all([0 < await client.pttl(key) <= 60_000 for key in noted])
+
+
+async def test_what_was_lifted_is_noted_for_an_hour(changes):
+    await changes.revocations.revoke_user(MAIN, "ann", before=None, except_sid=None, reason="")
+    lifted, now = changes.keys.lifted, await changes.now()
+    await changes.client.zadd(lifted, {"1 long ago": now - 3_600_001})
+    await changes.revocations.lift_user(MAIN, "ann")
+    assert await changes.client.zcard(lifted) == 1
+    assert 3_600_000 - SLOW_MS < await changes.client.pttl(lifted) <= 3_600_000

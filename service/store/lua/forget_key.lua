@@ -1,8 +1,8 @@
 -- Takes back the revocation of a signing key.
--- KEYS: the issuer's revoked keys, lifted, seq, share, epoch.
--- ARGV: kid, id of the request.
+-- KEYS: the issuer's revoked keys, lifted, result of the request, seq, share, epoch.
+-- ARGV: kid.
 -- Returns: 1 where it was revoked, else 0; seq, share, epoch.
-local before = result_before(KEYS[2])
+local before = result_before()
 if before then return answer(tonumber(before)) end
 local text = redis.call('GET', KEYS[1])
 local keys = text and cjson.decode(text) or {}
@@ -13,5 +13,5 @@ if next(keys) then
 else
   redis.call('DEL', KEYS[1])
 end
-note_result(KEYS[2], stood)
+note_result(stood)
 return answer(stood)

@@ -1,24 +1,15 @@
 -- Stands before the scripts that undo a revocation.
 -- A request whose connection broke is sent again, and may have been carried out before. Carried out twice it would undo what
--- was revoked in between. So the id of each request is noted, with its result, for about a minute, in the set of what was
--- lifted of late; there it has the number 0, by which no process forgets anything.
--- The last of ARGV, taken off here: the id of the request.
+-- was revoked in between. So the result of each request is noted for a minute, under a key of its own: the last of KEYS
+-- before those that every script ends with.
 
-local request = table.remove(ARGV)
+local noted = KEYS[#KEYS - 3]
 
 -- The result of this very request where it was carried out before; else nil.
-local function result_before(lifted)
-  for _, entry in ipairs(redis.call('ZRANGE', lifted, 0, -1)) do
-    local id, result = string.match(entry, '^0 (%S+) (%d+)$')
-    if id == request then return result end
-  end
-  return nil
+local function result_before()
+  return redis.call('GET', noted) or nil
 end
 
--- Notes the result; what is an hour old by its score goes, and this is dated so that it goes in a minute.
-local function note_result(lifted, result)
-  local now = now_ms()
-  redis.call('ZREMRANGEBYSCORE', lifted, 0, digits(now - 3600000))
-  redis.call('ZADD', lifted, digits(now - 3540000), '0 ' .. request .. ' ' .. result)
-  redis.call('PEXPIRE', lifted, 3600000)
+local function note_result(result)
+  redis.call('SET', noted, result, 'PX', 60000)
 end

@@ -1,8 +1,8 @@
 -- Ends a user's block; cutoffs stay. A record that lived only for the block is forgotten.
--- KEYS: user, blocks, lifted, seq, share, epoch.
--- ARGV: ms for which the record is kept after its last cutoff, u, id of the request.
+-- KEYS: user, blocks, lifted, result of the request, seq, share, epoch.
+-- ARGV: ms for which the record is kept after its last cutoff, u.
 -- Returns: ms of the end that stood (0: none), seq, share, epoch.
-local before = result_before(KEYS[3])
+local before = result_before()
 if before then return answer(before) end
 local user = read_user(KEYS[1])
 local stood = user.blocked
@@ -16,5 +16,5 @@ else
   write_user(KEYS[1], user, tonumber(ARGV[1]))
 end
 redis.call('HDEL', KEYS[2], ARGV[2])
-note_result(KEYS[3], digits(stood))
+note_result(digits(stood))
 return answer(digits(stood))
