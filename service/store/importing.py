@@ -13,7 +13,7 @@ import msgspec
 
 from service.errors import InvalidRequest, StoreRefused, StoreUnavailable
 from service.models import Issuer, Number
-from service.rules import FOREVER_MS, cutoff_kept_for, jti_kept_for, jti_kept_until
+from service.rules import FOREVER_MS, START_AHEAD_MS, cutoff_kept_for, jti_kept_for, jti_kept_until
 from service.store import records
 from service.store.keys import segment, tag_and_start, user_tag
 from service.store.lookups import mark, revoked_keys, user_standing
@@ -201,7 +201,7 @@ class Importing:
             records.kind(record),
             "move_cutoff",
             (key,),
-            ("" if at is None else at, keep_ms, record.reason or "", AHEAD_MS, start),
+            ("" if at is None else at, keep_ms, record.reason or "", AHEAD_MS, start, START_AHEAD_MS),
             None if at is None else at + keep_ms,
             lambda value: at is not None and mark(value).at >= at,
         )

@@ -16,6 +16,7 @@ from service.models import Claims, Issuer
 from service.rules import cut_off, jti_kept_until
 from service.store import importing as imports
 from service.store import records
+from service.store.coalescing import NO_KEYS
 from service.store.exporting import Exporting
 from service.store.importing import Importing
 from service.store.keys import new_sid, user_tag
@@ -316,3 +317,13 @@ def names(lines):
     return {
         msgspec.structs.replace(line, exp=None) if isinstance(line, records.Jti) else line for line in lines
     }
+
+
+async def test_an_imported_session_that_a_faster_server_dated_is_covered(two):
+    _, into = two
+    ahead = (await into.lookups.find(NO_KEYS)).now + 20_000
+    sid = new_sid(ahead, user_tag(OWN.iss, "alice"), bytes(10))
+    await imported(into, [records.Session(iss="sessions", sid=sid)])
+    cutoff = into.keys.session_cutoff(OWN, sid)
+    [text] = await into.values([cutoff])
+    assert int(text) >= ahead
