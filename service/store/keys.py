@@ -33,8 +33,8 @@
 ``rv:beat:<instance>``
     Written again and again where replicas confirm changes, so that they show themselves; for 10 s.
 
-In a cluster every slot is a data set of its own: ``rv:epoch``, the last five, and ``rv:blocks`` with the users
-of the slot, stand in each, as ``rv:{<tag>}:epoch`` with the slot's tag of :func:`slot_tags`.
+In a cluster every slot is a data set of its own: ``rv:epoch``, the last five, and ``rv:blocks`` with the
+users of the slot, stand in each, as ``rv:{<tag>}:epoch`` with the slot's tag of :func:`slot_tags`.
 """
 
 import base64
