@@ -103,8 +103,8 @@ class Scripts:
             What the script returns, less the numbers at its end.
 
         Raises:
-            StoreUnavailable: it may or may not have been stored; repeating it is safe.
-            StoreRefused: likewise, and the server is no primary.
+            Unconfirmed: it may or may not have been stored; repeating it is safe.
+            StoreUnavailable: it was not stored.
         """
         for _ in range(2):
             all_keys = [*keys, f"{keys[-1]}:{new_id()}"] if name in TAKING_BACK else keys
@@ -113,11 +113,22 @@ class Scripts:
             except StoreUnavailable as error:
                 if not isinstance(error.__cause__, ConnectionLost):
                     raise
-                said, whole = await self.call(name, all_keys, args, counted=True)
+                said, whole = await self._call_again(name, all_keys, args)
             if whole:
                 return said
             await self._data_of(keys[0]).settle()
-        raise StoreUnavailable("the store lost data while it was written to")
+        raise Unconfirmed("the store lost data while it was written to")
+
+    async def _call_again(
+        self, name: str, keys: Sequence[str], args: Sequence[Any]
+    ) -> tuple[list[Any], bool]:
+        """Run a counted script that may have been carried out already, whatever becomes of this attempt."""
+        try:
+            return await self.call(name, keys, args, counted=True)
+        except Unconfirmed:
+            raise
+        except StoreUnavailable as error:
+            raise Unconfirmed(str(error)) from error
 
     async def call(
         self, name: str, keys: Sequence[str], args: Sequence[Any], *, counted: bool = False
@@ -136,10 +147,13 @@ class Scripts:
         """
         data = self._data_of(keys[0])
         before = data.known
-        reply = await self.execute(name, keys, args)
+        try:
+            reply = await self.execute(name, keys, args)
+        except ReplyNotUnderstood as error:  # the script was carried out all the same
+            raise Unconfirmed(str(error)) from error
         refused = len(reply) == 1 and isinstance(reply[0], bytes) and reply[0].isalpha()
         if counted and not refused and not isinstance(reply[-1], list):
-            raise ReplyNotUnderstood
+            raise Unconfirmed(str(ReplyNotUnderstood()))
         return _noted(data, before, reply)
 
     async def set_epoch(  # noqa: PLR0917  # what the script takes, in its order

@@ -36,6 +36,9 @@ _RANDOM_BYTES: Final = 10
 _RANDOM_AT: Final = 24
 """Where in a ``sid`` its random end begins."""
 
+_GIVEN: Final = frozenset({b"rotated", b"completed", b"repeated"})
+"""What the script says of a refresh that gives a token."""
+
 _AGAIN_S: Final = 0.2
 _TRIES: Final = 300
 """What must be undone or completed is tried so often, for a minute."""
@@ -361,15 +364,19 @@ class Sessions:
             if error.reply and error.reply[0] == b"reused":
                 self._persist("reuse_not_confirmed", lambda: self.end(sid))
                 raise ReuseUnconfirmed(str(error), _reuse(error.reply)) from error
+            if error.reply is None:  # it may have been a reuse, which a repeat does not show
+                error.about = {"sid": sid, "generation": generation}
+                raise
             raise StoreUnavailable(str(error)) from error  # nothing is consumed: the token can be used again
         said = reply[0]
+        session = read(sid, start, reply[2]) if said in _GIVEN else None  # before the mark goes
         if said in {b"rotated", b"completed"}:
             confirmed = self._servers.change_unconfirmed(keys[-1], "DEL", keys[-1])
             if not grace:
                 with contextlib.suppress(StoreUnavailable, *FAILURES):
                     await confirmed
-        if said in {b"rotated", b"completed", b"repeated"}:
-            return Refreshed(read(sid, start, reply[2]), int(reply[1]), said != b"rotated")
+        if session is not None:
+            return Refreshed(session, int(reply[1]), said != b"rotated")
         if said == b"reused":
             refusal = _reuse(reply)
             try:

@@ -14,7 +14,9 @@ ANSWER = {
 }
 """What a primary with one replica would say, asked of a server that has none."""
 
-UNCONFIRMED = ("EVAL", "return 0", 0)
+UNCONFIRMED = {"unconfirmed": ("EVAL", "return 0", 0), "garbled": ("EVAL", "return 'x'", 0)}
+"""What is answered where the replica has not got a change, and where nobody understands what it says."""
+
 REFUSED = ("EVAL", "return redis.error_reply('BUSY for a while')", 0)
 
 OF_THE_SERVICE = (b":blocks", b":refills", b":seq", b":settings")
@@ -80,26 +82,26 @@ class Relay:
             to_server.close()
 
         answers = asyncio.create_task(answer())
-        commands, unconfirmed = hiredis.Reader(), False
+        commands, unconfirmed = hiredis.Reader(), None
         with contextlib.suppress(ConnectionError):
             while data := await reader.read(65536):
                 commands.feed(data)
                 while (command := commands.gets()) is not False:
                     name, fault = command[0], self._fault
                     script = name == b"EVALSHA" and not command[3].endswith(OF_THE_SERVICE)
-                    if script and fault in {"lost_before", "lost_after", "unconfirmed"}:
+                    if script and fault in {"lost_before", "lost_after", *UNCONFIRMED}:
                         self._fault = None
                         if fault == "lost_before":
                             writer.close()
                             to_server.close()
                             return
-                        unconfirmed = fault == "unconfirmed"
+                        unconfirmed = UNCONFIRMED.get(fault)
                         if fault == "lost_after":
                             lost.set()
                     elif fault == "lookup_refused" and name == b"MGET" and any(map(_is_of_client, command)):
                         self._fault, command = None, REFUSED
-                    elif name == b"WAIT" and unconfirmed:
-                        unconfirmed, command = False, UNCONFIRMED
+                    elif name == b"WAIT" and unconfirmed is not None:
+                        unconfirmed, command = None, unconfirmed
                     else:
                         command = ANSWER.get(name, command)
                     to_server.write(hiredis.pack_command(tuple(command)))

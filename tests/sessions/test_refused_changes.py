@@ -14,6 +14,7 @@ from service.store import scripts
 from service.store.keys import new_sid, tag_and_start, user_tag
 from service.store.sessions import Lifetimes
 from tests import forge
+from tests.conftest import HANGS_S
 from tests.servers import Valkey
 from tests.sessions.conftest import SESSIONS_ISSUER, deleted, log_in, revoke_user, sids
 from tests.sessions.relay import FAULTS, Relay, without_signing_key
@@ -219,7 +220,45 @@ def test_a_reuse_is_audited_also_where_the_end_of_the_session_is_not_confirmed(c
     assert not run(browser.active())
 
 
+def test_a_refresh_whose_answer_is_lost_is_audited_since_it_may_have_been_a_reuse(clockwork, events):
+    run = clockwork.run
+    browser = run(log_in(clockwork.running))
+    first = browser.refresh_token
+    run(browser.go_on())
+    run(browser.go_on())
+    clockwork.relay.arm("lost_after")
+    assert run(browser.refresh(first)).error == UNAVAILABLE
+    told = [each for each in events if each["event"] == "change_unconfirmed"]
+    assert [(each["made"], each["sid"], each["generation"]) for each in told] == [("unknown", browser.sid, 1)]
+    assert first not in str(events)
+
+
+async def test_a_refresh_of_a_session_that_cannot_be_read_uses_up_nothing(keeper, valkey):
+    browser = await log_in(keeper)
+    key = keeper.service.store.keys.session(tag_and_start(browser.sid)[0], browser.sid)
+    with valkey.client() as client:
+        readable, left = client.get(key), client.pttl(key)
+        client.set(key, readable + "]", px=left)
+        assert (await browser.refresh()).error == UNAVAILABLE
+        assert client.exists(f"{key}:1")  # the token may be used again, whenever that is
+        client.set(key, client.get(key)[:-1], px=left)
+    assert (await browser.refresh()).status == 200
+
+
 # Beginning
+
+
+async def test_a_login_whose_confirmation_is_not_understood_begins_nothing(through, relay):
+    running = await through(sessions={"max_sessions_per_user": 1})
+    first = await log_in(running)
+    relay.arm("garbled")
+    assert (await running.post("/sessions", {"sub": "alice"})).error == UNAVAILABLE
+    index = running.service.store.keys.sessions(user_tag(SESSIONS_ISSUER, "alice"))
+    with relay.client() as client:
+        async with asyncio.timeout(HANGS_S):
+            while set(client.zrange(index, 0, -1)) != {"", first.sid}:
+                await asyncio.sleep(0.05)
+    assert await first.active()
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -303,6 +342,24 @@ async def test_a_change_that_is_not_confirmed_is_audited_and_a_repeat_completes_
     assert (told[4]["jti"], told[4]["sub"]) == ("that-one", "carol")
     assert told[5]["sid"] == browser.sid
     assert requests["/revoke"]["token"] not in str(events)
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [("/block-user", {"sub": "bob", "iss": forge.ISSUER}), ("/revoke", {"jti": "x", "iss": forge.ISSUER})],
+)
+async def test_a_change_is_audited_where_the_server_goes_away_right_after_it(
+    through, relay, events, path, body
+):
+    running = await through()
+
+    async def go_away():
+        relay.close()
+
+    relay.arm("lost_after", go_away)
+    assert (await running.post(path, body)).error == UNAVAILABLE
+    told = [each for each in events if each["event"] == "change_unconfirmed"]
+    assert [(each["endpoint"], each["made"]) for each in told] == [(path, "unknown")]
 
 
 # A faster server's sessions
