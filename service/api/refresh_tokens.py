@@ -10,6 +10,7 @@ from service.callers import Caller
 from service.errors import AccessDenied, Unconfirmed
 from service.models import Claims, Session, Verdict
 from service.rules import cut_off
+from service.store.keys import tag_and_start
 from service.tokens.refresh import RefreshToken
 
 _audit = structlog.get_logger("audit")
@@ -40,6 +41,8 @@ async def introspect(parts: Parts, kept: Kept, token: str, caller: Caller) -> by
         return None
     session = await kept.sessions.peek(shown.sid)
     if session is None or not await _counts(kept, session, shown):
+        if (place := tag_and_start(shown.sid)) is not None:  # where data was lost, it says nothing
+            await parts.store.lookups.find(parts.store.keys.of_client(kept.issuer, shown.client_id, place[0]))
         return None
     if await verdict(parts, kept, session) is not Verdict.ACTIVE:
         return None

@@ -15,7 +15,7 @@ from service.errors import AccessDenied, InvalidRequest, StoreRefused
 from service.models import Claims, Session
 from service.rules import compared_widely
 from service.store.coalescing import Found
-from service.store.keys import TokenKeys
+from service.store.keys import TokenKeys, user_tag
 from service.store.sessions import Refusal
 from service.tokens.private_keys import SigningKey
 
@@ -168,9 +168,7 @@ async def listing(parts: Parts, call: Call[Listing]) -> Page:
     if asked.iss is not None and asked.iss != kept.issuer.iss:
         raise InvalidRequest("iss is not the issuer of the sessions kept here")
     after = None if asked.cursor is None else _place(asked.cursor)
-    found = await parts.store.lookups.find(
-        (None, None, None, None, parts.store.keys.issuer_cutoff(kept.issuer), None)
-    )
+    found = await parts.store.lookups.find(wide(parts, kept, "", user_tag(kept.issuer.iss, asked.sub)))
     page = await kept.sessions.of_user(asked.sub, after=after, limit=asked.limit, now=found.now)
     live = [each for each in page.sessions if not covers(found, each.start)]
     if call.caller.client_id:
@@ -214,7 +212,8 @@ async def elevate(parts: Parts, call: Call[Elevation]) -> Tokens:
     if session is None:
         raise AccessDenied("there is no such session")
     _client(call.caller, session.client_id)
-    found = await parts.store.lookups.find(wide(parts, kept, session.client_id))
+    tag = user_tag(kept.issuer.iss, session.sub)
+    found = await parts.store.lookups.find(wide(parts, kept, session.client_id, tag))
     if covers(found, session.start):
         raise AccessDenied("the session has ended")
     key = kept.minter.signer(found.now)
@@ -247,9 +246,12 @@ async def _now_if_not_covered_at_once(parts: Parts, kept: Kept, sub: str, client
     return found.now
 
 
-def wide(parts: Parts, kept: Kept, client_id: str) -> TokenKeys:
-    """The cutoffs that lie beside the user's own keys; what is found there is for :func:`covers`."""
-    return parts.store.keys.of_client(kept.issuer, client_id)
+def wide(parts: Parts, kept: Kept, client_id: str, tag: str) -> TokenKeys:
+    """The cutoffs that lie beside the user's own keys, and those of the user's data set.
+
+    What is found there is for :func:`covers`. ``tag`` is the user's.
+    """
+    return parts.store.keys.of_client(kept.issuer, client_id, tag)
 
 
 def covers(found: Found, start: int) -> bool:

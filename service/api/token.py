@@ -73,9 +73,11 @@ async def _refresh(
 ) -> Tokens:
     """Refresh; all that can refuse has agreed before the script uses up the token."""
     place = tag_and_start(shown.sid)
-    start = place[1] if place else 0
+    if place is None:
+        raise InvalidGrant(_NO_GRANT)
+    tag, start = place
     # no refresh is cancelled but with all others that share the lookup
-    found = await parts.store.lookups.find_shared(wide(parts, kept, shown.client_id))
+    found = await parts.store.lookups.find_shared(wide(parts, kept, shown.client_id, tag))
     key = kept.minter.signer(found.now)
     refreshed: Refreshed | Refusal
     try:

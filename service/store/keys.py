@@ -312,10 +312,17 @@ class Keys(DataKeys):
             *shared,
         )
 
-    def of_client(self, issuer: Issuer, client: str) -> "TokenKeys":
-        """What must be read to judge a client of an issuer, as :meth:`of_token`."""
+    def of_client(self, issuer: Issuer, client: str, tag: str) -> "TokenKeys":
+        """What must be read to judge a client of an issuer and the data set of a user, as :meth:`of_token`.
+
+        Args:
+            issuer: Of the client.
+            client: Empty: none.
+            tag: The user's. Where there is but one data set all users share what is read.
+        """
         shared_of = self._shared if len(client) <= CACHED_CHARACTERS else self._make_shared
-        return (None, None, None, *shared_of(issuer.name, client)[2])
+        user = self.user(tag) if self.clustered else None
+        return (None, user, None, *shared_of(issuer.name, client)[2])
 
     def _make_user_of(self, iss: str, sub: str) -> str:
         return self.user(user_tag(iss, sub))
