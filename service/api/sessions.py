@@ -195,9 +195,8 @@ async def end(parts: Parts, call: Call[End]) -> None:
     sid = call.path["sid"]
     if call.caller.client_id:
         session = await kept.sessions.peek(sid)
-        if session is None:
-            return
-        _client(call.caller, session.client_id)
+        if session is not None:  # else it has ended, or was lost: then its tokens must end all the same
+            _client(call.caller, session.client_id)
     if await kept.sessions.end(sid):
         parts.metrics.sessions.labels("ended").inc()
         _audit.info("session_ended", caller=call.caller.name, peer=call.peer, sid=sid)

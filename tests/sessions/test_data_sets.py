@@ -4,8 +4,9 @@ import uuid
 
 import pytest
 
+from service.callers import digest
 from service.store.keys import tag_and_start
-from tests.sessions.conftest import listed, log_in, sids
+from tests.sessions.conftest import deleted, listed, log_in, sids
 from tests.store.test_cluster import cluster
 
 UNAVAILABLE = (503, "temporarily_unavailable")
@@ -60,6 +61,25 @@ async def test_a_refresh_token_of_lost_data_that_nobody_has_accepted_is_not_call
         client.flushall()
     for token in (browser.access, browser.refresh_token):
         assert (await running.post("/introspect", {"token": token})).error == UNAVAILABLE
+
+
+async def test_a_session_whose_record_is_lost_is_ended_for_a_caller_that_is_bound_to_a_client(
+    start, valkey, sessions_section
+):
+    scopes = ["introspect", "sessions"]
+    callers = [
+        {"name": name, "secret_sha256": [digest(f"{name}-secret")], "scopes": scopes, **bound}
+        for name, bound in (("admin", {}), ("gateway", {}), ("bound", {"client_id": "web"}))
+    ]
+    running = await start(valkey, sessions=sessions_section(), callers=callers)
+    browser = await log_in(running, caller="bound")
+    keys = running.service.store.keys
+    with valkey.client() as client:
+        assert client.delete(keys.session(tag_and_start(browser.sid)[0], browser.sid))
+    assert await browser.active()
+    answer = await deleted(running, browser.sid, {"Authorization": "Bearer bound-secret"})
+    assert answer.status == 204
+    assert not await browser.active()
 
 
 async def change(store, key, value):
