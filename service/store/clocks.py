@@ -39,7 +39,10 @@ class Clocks:
 
     @property
     def store_ms(self) -> int | None:
-        """The store's time now (ms): its last reading, and what has passed since; None before the first."""
+        """The store's time now (ms): its last reading, and what has passed since; None before the first.
+
+        Of several servers that one's which was read last.
+        """
         if self._store_ms is None:
             return None
         return self._store_ms + int((self._monotonic() - self._received) * 1000)
@@ -51,6 +54,10 @@ class Clocks:
             return f"the clocks of the service and the store are {abs(self.ahead):.0f} seconds apart"
         return None
 
+    def _note(self, store_ms: int) -> None:
+        self._store_ms = store_ms
+        self._received = self._monotonic()
+
     def compare(self, store_ms: int, sent: float, received: float) -> str | None:
         """Take in one reading; returns why no verdict can rest on it, None where one can.
 
@@ -59,8 +66,9 @@ class Clocks:
             sent: The service's clock before the command left, s.
             received: The same when the reply had come.
         """
-        self._store_ms = store_ms
-        self._received = self._monotonic()
+        self._note(store_ms)
+        if self._whole is not None:
+            self._whole._note(store_ms)  # noqa: SLF001  # of the same class
         store = store_ms / 1000
         if store < sent - 0.002:
             self.ahead = sent - store

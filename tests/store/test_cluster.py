@@ -156,6 +156,12 @@ async def test_the_time_that_the_users_primary_told_goes_on_without_it(shared):
     assert went_on.now <= second.now + 1
 
 
+async def test_the_time_of_a_cluster_is_known_once_a_primary_was_read(shared):
+    before = int(time.time() * 1000)
+    await shared.lookups.find(shared.keys.of_token(Claims(sub="ann", jti="any"), MAIN))
+    assert before - 1000 <= shared.clocks.store_ms <= int(time.time() * 1000) + 1000
+
+
 async def test_another_instance_finds_it_and_knows_blocks_and_keys(shared, nodes, declared):
     jtis = [uuid.uuid4().hex for _ in range(50)]
     await asyncio.gather(*(shared.revocations.revoke_token(MAIN, jti, exp()) for jti in jtis))
