@@ -186,6 +186,8 @@ class Watch:
                     running[tag.decode()] = until
                 else:
                     ended.append(tag)
+            if page.last and not ended:  # as in nearly every slot of a cluster
+                return running
             trimming = asyncio.ensure_future(self._trim(part, ended[:_TRIMMED]))
             try:  # both leave in one write
                 following = None if page.last else await self._sets.blocks_after(part, page.cursor)
