@@ -373,7 +373,7 @@ class Sessions:
         if said in {b"rotated", b"completed"}:
             confirmed = self._servers.change_unconfirmed(keys[-1], "DEL", keys[-1])
             if not grace:
-                with contextlib.suppress(StoreUnavailable, *FAILURES):
+                with contextlib.suppress(NoVerdict, *FAILURES):  # the token was used and that is confirmed
                     await confirmed
         if session is not None:
             return Refreshed(session, int(reply[1]), said != b"rotated")
