@@ -21,7 +21,7 @@ AUDIT_BYTES: Final = 2 * 1024 * 1024
 """The reserve for lines of the audit log; some ten thousand."""
 
 AUDIT_SECONDS: Final = 1.0
-"""After the last write that succeeded: so long a request waits that would log an audit line without room."""
+"""The longest that a request waits for room for its audit line, and for the next write to succeed."""
 
 _POLL_SECONDS: Final = 0.01
 _SPARE_BYTES: Final = 64 * 1024
@@ -102,9 +102,13 @@ class LineWriter:
         return self._bytes <= self._limit + self._reserve - _SPARE_BYTES
 
     async def wait_for_audit_room(self, seconds: float = AUDIT_SECONDS) -> None:
-        """Wait until there is room, or until nothing could be written for so many seconds."""
+        """Wait until there is room, but no longer than so many seconds after now and after the last write.
+
+        A reader that is slower than the log would otherwise hold a request back for as long as others log.
+        """
+        end = time.monotonic() + seconds
         while (  # noqa: ASYNC110  # the thread that makes room knows no event loop
-            not self.has_audit_room() and time.monotonic() - self._wrote_at < seconds
+            not self.has_audit_room() and time.monotonic() < min(end, self._wrote_at + seconds)
         ):
             await asyncio.sleep(_POLL_SECONDS)
 

@@ -28,6 +28,9 @@ class Pipe:
         except BlockingIOError:
             os.set_blocking(self.writing, True)
 
+    def read_part(self):
+        self.filled = max(0, self.filled - len(os.read(self.reading, 4096)))
+
     def read_filling(self):
         while self.filled:
             self.filled -= len(os.read(self.reading, min(self.filled, 4096)))
@@ -117,6 +120,26 @@ async def test_a_request_waits_for_room_only_until_writing_has_stood_still_for_s
     waiting.cancel()
     pipe.read_filling()
     assert pipe.read(len(LINE)) == LINE
+
+
+async def test_a_request_goes_on_though_a_slow_reader_never_makes_enough_room(pipe):
+    writer = writer_to(pipe, limit=0, reserve=65536 + len(LINE))
+
+    def fill():
+        dropped = writer.dropped
+        while writer.dropped == dropped:
+            writer.put(LINE, audit=True)
+
+    fill()
+    waiting = asyncio.ensure_future(writer.wait_for_audit_room(2))
+
+    async def log_as_much_as_is_read():
+        while not waiting.done():
+            await asyncio.to_thread(pipe.read_part)
+            fill()
+
+    await asyncio.wait_for(log_as_much_as_is_read(), 30)
+    assert not writer.has_audit_room()
 
 
 async def test_a_request_that_waits_goes_on_once_there_is_room(pipe):
