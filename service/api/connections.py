@@ -73,19 +73,26 @@ class Connection(web.RequestHandler):
         elif self._messages and isinstance(self._messages[-1][0], _ErrInfo):
             self._discarding = True  # the parser is of no use any more
             if not self._head or self._head_of != self._request_count - 1:
-                self._start = data[:_START_BYTES]
+                self._start = b""
+            self._add_to_start(data)
 
     def _bound_head(self, data: bytes) -> None:
         """What came is a part of a head, of which the rest has not come yet."""
         if self._head_of != self._request_count:
             self._head_of, self._head = self._request_count, 0
         if not self._head:
-            self._start = data[:_START_BYTES]
+            self._start = b""
+        self._add_to_start(data)
         self._head += len(data)
         if self._head > HEAD_BYTES and self._waiter is not None:
             self._discarding = True
             self._messages.append((_ErrInfo(431, ValueError("the head is too long"), ""), EMPTY_PAYLOAD))
             self._waiter.set_result(None)
+
+    def _add_to_start(self, data: bytes) -> None:
+        missing = _START_BYTES - len(self._start)
+        if missing > 0:
+            self._start += data[:missing]
 
     async def discard_input(self) -> None:
         """Send no more; read and drop what comes until the client closes, or sends too long or too much."""

@@ -283,6 +283,15 @@ async def test_a_head_that_cannot_be_read_is_401_for_gateways(revoker, target, b
     assert b"\r\nCache-Control: no-store\r\n" in answer
 
 
+async def test_a_head_that_comes_in_pieces_and_cannot_be_read_is_401_for_gateways(wire):
+    for byte in b"GET /forward-auth HTTP/1.1\r\nHost: x\r\n":
+        await wire.send(bytes([byte]))
+        await asyncio.sleep(0)
+    await wire.send(b"X-Odd: \0\r\n\r\n")
+
+    assert statuses(await wire.to_end()) == [401]
+
+
 @pytest.mark.parametrize("broken", BROKEN_HEADS.values(), ids=BROKEN_HEADS)
 async def test_the_answer_to_a_broken_request_is_not_lost_with_the_input_behind_it(revoker, broken):
     """A connection that is closed with unread input is reset, and its client may never see the answer."""
