@@ -110,15 +110,21 @@ def retire(folder: Path, kid: str, now: float, keep: float, *, force: bool = Fal
         force: Retire it even where no other key signs yet.
 
     Raises:
-        InvalidRequest: there is no such key, or no other that signs.
+        InvalidRequest: there is no such key, or no other that signs for certain: from when one without a
+            date signs, only the instances know.
         ConfigError: the folder can't be used.
     """
     known, _ = listed(folder, now)
     named = [each for each in known if each.dated.key.kid == kid]
     if not named:
         raise InvalidRequest("there is no such key")
-    if not force and not any(each.state in {"signing", "superseded"} for each in known if each not in named):
+    others = [other for other in known if other not in named and other.state in {"signing", "superseded"}]
+    if not force and not others:
         raise InvalidRequest("no other key signs yet: generate one and wait until it does, or use --force")
+    if not force and all(other.dated.signs_from is None for other in others):
+        raise InvalidRequest(
+            "the other keys have no date: use --force when every instance has had them for ten minutes"
+        )
     until = [each.dated.until for each in named if each.dated.until is not None]
     end = min(until, default=math.ceil(now + keep))
     try:

@@ -1,3 +1,4 @@
+import asyncio
 import json
 import os
 import tempfile
@@ -146,6 +147,23 @@ def test_the_only_key_that_signs_is_retired_by_force_alone(folder):
 
     retire(folder, only, NOW, 1000, force=True)
     assert states(folder, NOW) == [(only, "retiring"), (waiting, "next")]
+
+
+def test_a_key_beside_which_all_have_no_date_is_retired_by_force_alone(folder, metrics):
+    first = put_pem(folder, "first.pem")
+    source = SigningKeys("sessions", folder, metrics, clock=lambda: NOW)
+    second = put_pem(folder, "second.pem")
+    asyncio.run(source.look_again())
+    assert source.signer(NOW, ()).kid == first
+
+    with pytest.raises(InvalidRequest, match=r"no date.*--force"):
+        retire(folder, first, NOW, 1000)
+    asyncio.run(source.look_again())
+    assert source.signer(NOW, ()).kid == first
+
+    retire(folder, first, NOW, 1000, force=True)
+    asyncio.run(source.look_again())
+    assert source.signer(NOW, ()).kid == second
 
 
 def test_a_key_that_is_not_there_cannot_be_retired(folder):
