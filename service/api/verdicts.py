@@ -74,7 +74,7 @@ class Verdicts:
             if checked or not self._allow_outage:
                 raise
             return self._counted(self._unchecked(claims, issuer, None, keys))
-        return self._counted(self.judged(claims, issuer, found))
+        return self._counted(self.judged(self._attributed(claims, issuer, found.standing), issuer, found))
 
     async def of_token(
         self,
@@ -116,8 +116,14 @@ class Verdicts:
             verdicts = [
                 self._verdict(claims, issuer, each.standing, each.now, own_now)
                 if issuer.own
-                else judge(claims, issuer, each.standing, store_now=each.now, own_now=own_now)
-                for (claims, issuer, _), each in zip(tokens, found, strict=True)
+                else judge(
+                    claims if token else self._attributed(claims, issuer, each.standing),
+                    issuer,
+                    each.standing,
+                    store_now=each.now,
+                    own_now=own_now,
+                )
+                for (claims, issuer, token), each in zip(tokens, found, strict=True)
             ]
         for verdict, times in collections.Counter(verdicts).items():
             self._count_many[verdict](times)
@@ -129,6 +135,19 @@ class Verdicts:
         """Apply the rules to what was found."""
         verdict = self._verdict(claims, issuer, found.standing, found.now, int(self._clock() * 1000))
         return Judged(verdict, claims, token, issuer, found.standing, found.now)
+
+    def _attributed(self, claims: Payload, issuer: Issuer, standing: Standing) -> Payload:
+        """The claims that a caller has checked, without the header's ``kid`` where it proves nothing.
+
+        A key without a name verifies tokens whatever their ``kid`` is. Once such a key is revoked, its thief
+        would write any other ``kid``.
+        """
+        if claims.kid is None or not (standing.keys or issuer.revoked_kids):
+            return claims
+        for kid in self._verifier.ids_of_unnamed_keys(issuer):
+            if kid in issuer.revoked_kids or kid in standing.keys:
+                return msgspec.structs.replace(claims, kid=None)
+        return claims
 
     @staticmethod
     def _verdict(
@@ -174,7 +193,8 @@ class Verdicts:
         bounded = (
             issuer if self._store.issuer_records.read else dataclasses.replace(issuer, history=History())
         )
-        verdict = self._verdict(claims, bounded, standing, store_now, own_now)
+        judged = claims if token else self._attributed(claims, issuer, standing)
+        verdict = self._verdict(judged, bounded, standing, store_now, own_now)
         if verdict is Verdict.ACTIVE:
             self._metrics.unchecked_verdicts.inc()
             _log.warning("answered_unchecked", iss=claims.iss, jti=claims.jti)

@@ -73,6 +73,10 @@ class KeySource(ABC):
         """Whether a key in hand bears this name."""
         return kid is not None and kid in self._by_kid
 
+    def ids_of_unnamed(self) -> list[str]:
+        """The ids of the keys in hand without a name: each may have signed a token with any ``kid``."""
+        return [key.id for key in self._by_kid.get(None, ())]
+
     def names_keys(self) -> bool:
         """Whether the ``kid`` of a token says anything: a key in hand bears a name, or none is in hand."""
         return self._by_kid.keys() != {None}

@@ -222,6 +222,11 @@ class Verifier:
             self._count_hit()
         return found
 
+    def ids_of_unnamed_keys(self, issuer: Issuer) -> list[str]:
+        """As :meth:`KeySource.ids_of_unnamed`, of an issuer's keys."""
+        trusted = self._trusted.get(issuer.iss)
+        return [] if trusted is None else trusted.keys.ids_of_unnamed()
+
     async def verify(self, token: str, waiting: Waiting = contextlib.nullcontext) -> VerifiedToken:
         """Verify an access token; a key that can't be found is taken for a forger's.
 

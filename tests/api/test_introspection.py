@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from service.tokens.jwk import thumbprint
 from tests import forge
 from tests.conftest import OTHER_ISSUER, SECRETS
 from tests.forge import ABSENT
@@ -500,3 +501,36 @@ async def test_the_audience_of_claims_is_the_gateways_business_unless_it_is_boun
     assert await inactive(revoker, claims, caller="orders-only")
     assert await inactive(revoker, forge.claims(aud=ABSENT), caller="orders-only")
     assert await revoker.active(forge.claims(aud=["x", forge.AUDIENCE]), caller="orders-only")
+
+
+async def test_a_thief_of_a_key_without_a_name_gains_nothing_by_any_kid(start, valkey, idp):
+    """Such a key verifies tokens whatever their ``kid`` is, at gateways too."""
+    stolen = forge.rsa_key("main-1")
+    entry = {name: value for name, value in forge.jwks(stolen)["keys"][0].items() if name != "kid"}
+    idp.keys = {"keys": [entry]}
+    revoker = await start(valkey, main=idp.terms)
+    claims = forge.claims()
+    envelopes = [forge.envelope(claims, kid) for kid in ("main-1", "device-7")]
+    for envelope in envelopes:
+        assert await everywhere(revoker, envelope) == {True}
+
+    kid = thumbprint({name: entry[name] for name in ("e", "kty", "n")})
+    assert (await revoker.post("/revoke-key", {"iss": forge.ISSUER, "kid": kid})).status == 200
+
+    for envelope in envelopes:
+        assert await inactive(revoker, envelope)
+        assert (await revoker.post("/explain", envelope)).json["reason"] == "key_revoked"
+    batch = await revoker.post("/introspect/batch", {"tokens": envelopes})
+    assert batch.json["results"] == [{"active": False}] * 2
+
+
+async def test_a_revoked_key_without_a_name_ends_no_other_issuers_tokens(start, valkey, idp):
+    stolen = forge.rsa_key("main-1")
+    entry = {name: value for name, value in forge.jwks(stolen)["keys"][0].items() if name != "kid"}
+    idp.keys = {"keys": [entry]}
+    revoker = await start(valkey, main=idp.terms)
+    kid = thumbprint({name: entry[name] for name in ("e", "kty", "n")})
+
+    await revoker.post("/revoke-key", {"iss": OTHER_ISSUER, "kid": kid})
+
+    assert await everywhere(revoker, forge.envelope(forge.claims(), "device-7")) == {True}
