@@ -203,7 +203,7 @@ def _items(raw: bytes) -> Sequence[Introspect | bytes]:
 
 
 def _unread_items(raw: bytes) -> Sequence[bytes]:
-    return [bytes(each) for each in endpoint.decoded(raw, _decode_unread).tokens]
+    return [bytes(item) for item in endpoint.decoded(raw, _decode_unread).tokens]
 
 
 def _refuse_odd_surroundings(raw: bytes) -> None:

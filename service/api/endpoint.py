@@ -321,7 +321,7 @@ def converted(fields: Fields, body: type[Body]) -> Body:
 def _numbers_of(body: type[msgspec.Struct]) -> tuple[str, ...]:
     """The members of a type that can be numbers."""
     members = msgspec.structs.fields(body)
-    return tuple(each.name for each in members if _is_number(msgspec.inspect.type_info(each.type)))
+    return tuple(member.name for member in members if _is_number(msgspec.inspect.type_info(member.type)))
 
 
 def _is_number(kind: msgspec.inspect.Type) -> bool:

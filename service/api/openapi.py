@@ -486,4 +486,4 @@ def _beside(
 ) -> set[str]:
     """The members that may not be there together with those of one way."""
     excluded = {name for member in way for name in alone.get(member, ())}
-    return excluded | {name for each in ways if alone.keys() & set(each) for name in each if name not in way}
+    return excluded | {name for one in ways if alone.keys() & set(one) for name in one if name not in way}

@@ -170,7 +170,7 @@ async def listing(parts: Parts, call: Call[Listing]) -> Page:
     after = None if asked.cursor is None else _place(asked.cursor)
     found = await parts.store.lookups.find(wide(parts, kept, "", user_tag(kept.issuer.iss, asked.sub)))
     page = await kept.sessions.of_user(asked.sub, after=after, limit=asked.limit, now=found.now)
-    live = [each for each in page.sessions if not covers(found, each.start)]
+    live = [session for session in page.sessions if not covers(found, session.start)]
     if call.caller.client_id:
         live = [each for each in live if each.client_id == call.caller.client_id]
     live = await _without_revoked_clients(parts, kept, live)
@@ -187,7 +187,7 @@ async def _without_revoked_clients(parts: Parts, kept: Kept, sessions: list[Sess
         [(None, None, None, keys.client_cutoff(kept.issuer, client), None, None) for client in clients]
     )
     by_client = dict(zip(clients, found, strict=True))
-    return [each for each in sessions if not covers(by_client[each.client_id], each.start)]
+    return [session for session in sessions if not covers(by_client[session.client_id], session.start)]
 
 
 async def end(parts: Parts, call: Call[End]) -> None:

@@ -110,7 +110,9 @@ class Verdicts:
         except StoreUnavailable:
             if not self._allow_outage:
                 raise
-            verdicts = [self._unchecked(*token, its).verdict for token, its in zip(tokens, keys, strict=True)]
+            verdicts = [
+                self._unchecked(*token, read).verdict for token, read in zip(tokens, keys, strict=True)
+            ]
         else:
             own_now = int(self._clock() * 1000)
             verdicts = [

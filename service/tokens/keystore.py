@@ -84,7 +84,7 @@ def generate(folder: Path, alg: SigningAlgorithm, now: float, ahead: float = AHE
         known, _ = listed(folder, now)
         waits = any(each.dated.until is None for each in known)
         signs_from = now + ahead if waits else now
-        newest = max((each.dated.made for each in known), default=0.0)
+        newest = max((other.dated.made for other in known), default=0.0)
         private = _NEW[alg]()
         made = DatedKey(
             SigningKey(private, kid=_kid(SigningKey(private).kid, now), alg=alg),

@@ -86,8 +86,8 @@ def said(answer):
     """A refusal and its words; of a success what it says beside the present."""
     if answer.status != 200:
         return answer.status, answer.json
-    told = answer.json if answer.body else {}
-    return 200, {name: value for name, value in told.items() if name != "standing"}
+    members = answer.json if answer.body else {}
+    return 200, {name: value for name, value in members.items() if name != "standing"}
 
 
 @st.composite
@@ -137,5 +137,5 @@ def test_a_login_of_a_blocked_user_is_refused_until_the_store_says_that_the_bloc
 
     right, wrong = pair.ask(("/block-user", {"body": block}), ("/sessions", {"body": {"sub": name}}))
 
-    assert [each.status for each in wrong] == [each.status for each in right]
-    assert [each.status for each in right] == ([200, 403] if until > 0 else [400, 201])
+    assert [answer.status for answer in wrong] == [answer.status for answer in right]
+    assert [answer.status for answer in right] == ([200, 403] if until > 0 else [400, 201])

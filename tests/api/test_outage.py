@@ -24,9 +24,9 @@ async def verdicts(revoker, claims):
     """Of one token in either form, alone and in a batch, and of a gateway's question."""
     token = forge.token(revoker.key, **claims)
     asked = [{"token": token}, forge.envelope(forge.claims(**claims))]
-    alone = [await revoker.post("/introspect", each, caller="gateway") for each in asked]
+    alone = [await revoker.post("/introspect", token, caller="gateway") for token in asked]
     batch = await revoker.post("/introspect/batch", {"tokens": asked}, caller="gateway")
-    found = {each.json["active"] for each in (*alone,)} | {each["active"] for each in batch.json["results"]}
+    found = {answer.json["active"] for answer in alone} | {item["active"] for item in batch.json["results"]}
     return found | {(await forward_auth(revoker, token))[0] == 200}
 
 

@@ -287,8 +287,8 @@ async def test_without_a_token_no_spelling_of_a_path_reaches_a_route_that_needs_
     for path, headers in product((*PATHS, *STRICTER), ([], [GARBAGE])):
         await status_of(url, path, headers)
         reached = [request["target"] for request in backend.requests]
-        assert not [each for each in reached if not lies_under(each, "/public")], (path, reached)
-        assert not [each for each in reached if lies_under(each, "/orders", "/reports")], (path, reached)
+        assert not [found for found in reached if not lies_under(found, "/public")], (path, reached)
+        assert not [found for found in reached if lies_under(found, "/orders", "/reports")], (path, reached)
         backend.requests.clear()
 
 
@@ -306,8 +306,8 @@ async def test_without_a_verdict_no_spelling_of_a_path_reaches_a_closed_route(ki
             for path, headers in product((*PATHS, *STRICTER), ([], [GARBAGE], [token])):
                 await status_of(url, path, headers)
                 reached = [request["target"] for request in backend.requests]
-                assert all(lies_under(each, "/public", "/public-news") for each in reached), (path, reached)
-                closed = [each for each in reached if lies_under(each, "/orders", "/reports")]
+                assert all(lies_under(found, "/public", "/public-news") for found in reached), (path, reached)
+                closed = [found for found in reached if lies_under(found, "/orders", "/reports")]
                 assert not closed, (path, reached)
                 backend.requests.clear()
     finally:
@@ -320,7 +320,7 @@ async def test_without_its_scope_no_spelling_of_a_path_reaches_a_stricter_route(
     for path in (*PATHS, *STRICTER):
         await status_of(url, path, [token])
         reached = [request["target"] for request in backend.requests]
-        assert not [each for each in reached if lies_under(each, "/reports")], (path, reached)
+        assert not [found for found in reached if lies_under(found, "/reports")], (path, reached)
         backend.requests.clear()
 
 

@@ -93,8 +93,8 @@ def pods(valkey, tmp_path, monkeypatch):
         return made[0]
 
     yield begin
-    for each in made:
-        each.clockwork.close()
+    for pods in made:
+        pods.clockwork.close()
 
 
 @pytest.mark.row("JWKS-03")

@@ -82,7 +82,7 @@ def test_a_refresh_that_is_answered_503_can_be_repeated_long_after_the_grace(clo
     clockwork.pass_time(60)
     run(browser.go_on())
     assert browser.refresh_token != successor
-    assert "refresh_reused" not in {each["event"] for each in events}
+    assert "refresh_reused" not in {event["event"] for event in events}
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -106,8 +106,8 @@ def test_a_token_whose_use_is_not_confirmed_is_still_the_clients(clockwork, faul
     clockwork.relay.arm(fault)
     assert run(browser.refresh()).error == UNAVAILABLE
     clockwork.pass_time(60)
-    shown = run(clockwork.running.post("/introspect", {"token": browser.refresh_token}))
-    assert shown.json["active"] is True
+    answer = run(clockwork.running.post("/introspect", {"token": browser.refresh_token}))
+    assert answer.json["active"] is True
     spent = browser.refresh_token
     run(browser.go_on())
     assert run(clockwork.running.post("/introspect", {"token": spent})).json == {"active": False}
@@ -126,7 +126,7 @@ async def test_another_instance_completes_a_refresh_that_was_not_confirmed(throu
     assert answers[0].status == 200, answers[0].body
     browser.refresh_token = answers[0].json["refresh_token"]
     assert (await browser.go_on()).status == 200
-    assert "refresh_reused" not in {each["event"] for each in events}
+    assert "refresh_reused" not in {event["event"] for event in events}
     assert (await browser.refresh(spent)).error == INVALID_GRANT
 
 
@@ -212,8 +212,8 @@ def test_a_reuse_is_audited_also_where_the_end_of_the_session_is_not_confirmed(c
     clockwork.relay.arm(fault)
     answer = run(browser.refresh(first))
     assert answer.error == (UNAVAILABLE if fault else INVALID_GRANT)
-    told = [each for each in events if each["event"] == "refresh_reused"]
-    assert [(each["kind"], each["sid"]) for each in told] == [("reused_older", browser.sid)]
+    reuses = [event for event in events if event["event"] == "refresh_reused"]
+    assert [(event["kind"], event["sid"]) for event in reuses] == [("reused_older", browser.sid)]
     metrics = run(clockwork.running.ask("GET", "/metrics", headers={})).body
     assert b'revoker_refreshes_total{outcome="reused_older"} 1.0' in metrics
     assert run(browser.refresh(first)).error == INVALID_GRANT
@@ -272,7 +272,7 @@ async def test_a_login_that_is_answered_503_begins_nothing_and_displaces_nobody(
         assert await first.active()
     third = await log_in(running)
     assert await sids(running) == [second.sid, third.sid]
-    assert [await each.active() for each in (first, second, third)] == [False, True, True]
+    assert [await browser.active() for browser in (first, second, third)] == [False, True, True]
     store = running.service.store
     index = store.keys.sessions(user_tag(SESSIONS_ISSUER, "alice"))
     with relay.client() as client:
@@ -335,12 +335,12 @@ async def test_a_change_that_is_not_confirmed_is_audited_and_a_repeat_completes_
     assert (await deleted(running, browser.sid)).error == UNAVAILABLE
     assert (await deleted(running, browser.sid)).status == 204
     assert not await browser.active()
-    told = [each for each in events if each["event"] == "change_unconfirmed"]
-    assert [each["endpoint"] for each in told] == [*requests, "/sessions/{sid}"]
-    assert {each["made"] for each in told} == {"not confirmed"}
-    assert (told[0]["sub"], told[0]["reason"], told[0]["caller"]) == ("alice", "lost phone", "admin")
-    assert (told[4]["jti"], told[4]["sub"]) == ("that-one", "carol")
-    assert told[5]["sid"] == browser.sid
+    lines = [event for event in events if event["event"] == "change_unconfirmed"]
+    assert [event["endpoint"] for event in lines] == [*requests, "/sessions/{sid}"]
+    assert {event["made"] for event in lines} == {"not confirmed"}
+    assert (lines[0]["sub"], lines[0]["reason"], lines[0]["caller"]) == ("alice", "lost phone", "admin")
+    assert (lines[4]["jti"], lines[4]["sub"]) == ("that-one", "carol")
+    assert lines[5]["sid"] == browser.sid
     assert requests["/revoke"]["token"] not in str(events)
 
 
@@ -412,10 +412,10 @@ async def test_a_forged_sid_that_begins_in_centuries_ends_and_displaces_nothing(
     before = len(acknowledged)
     assert (await deleted(keeper, forged)).status == 204
     assert len(acknowledged) == before
-    told = await keeper.post("/revoke-session", {"sid": forged, "iss": SESSIONS_ISSUER})
-    assert told.status == 200
-    assert told.json["cutoff"] < time.time() + 180
-    assert max(each.at for each in acknowledged.entries(0)) < (time.time() + 180) * 1000
+    answer = await keeper.post("/revoke-session", {"sid": forged, "iss": SESSIONS_ISSUER})
+    assert answer.status == 200
+    assert answer.json["cutoff"] < time.time() + 180
+    assert max(entry.at for entry in acknowledged.entries(0)) < (time.time() + 180) * 1000
     assert await browser.active()
 
 
@@ -466,8 +466,8 @@ async def test_a_session_kept_here_is_not_taken_for_one_of_the_other_issuer(two_
     for path, body in (("/revoke-session", {"sid": "other"}), ("/revoke-user", {"sub": "alice"})):
         answer = await two_kinds.post(path, body)
         assert (answer.status, answer.json["iss"]) == (200, forge.ISSUER)
-    told = await revoke_user(two_kinds, except_sid=browser.sid)
-    assert told["iss"] == SESSIONS_ISSUER
+    cutoff = await revoke_user(two_kinds, except_sid=browser.sid)
+    assert cutoff["iss"] == SESSIONS_ISSUER
     assert await browser.active()
     answer = await two_kinds.post("/revoke-session", {"sid": browser.sid, "iss": SESSIONS_ISSUER})
     assert (answer.status, answer.json["iss"]) == (200, SESSIONS_ISSUER)

@@ -42,12 +42,12 @@ async def test_an_instance_learns_of_the_blocks_of_another_among_many(valkey, pr
     first, second = store_on(valkey, prefix), store_on(valkey, prefix)
     await first.init()
     async with opened(first), opened(second):
-        known = second.revocations.remembered.blocks
-        await becomes(lambda: holds(lambda: len(known) == MANY))
+        blocks = second.revocations.remembered.blocks
+        await becomes(lambda: holds(lambda: len(blocks) == MANY))
         await first.revocations.block_user(MAIN, "ann", until=None, reason="")
-        await becomes(lambda: holds(lambda: len(known) == MANY + 1))
+        await becomes(lambda: holds(lambda: len(blocks) == MANY + 1))
         await first.revocations.unblock_user(MAIN, "ann")
-        await becomes(lambda: holds(lambda: len(known) == MANY))
+        await becomes(lambda: holds(lambda: len(blocks) == MANY))
 
 
 async def holds(condition):

@@ -135,7 +135,7 @@ def test_a_mounted_folder_holds_what_it_was_given(tmp_path, size):
     for items in itertools.permutations(
         [{"a": b"1"}, {"a": b"2", "b": b"3"}, {"b": b"4"}, {"c": b"5"}], size
     ):
-        for each in items:
-            mounted.put(each)
+        for files in items:
+            mounted.put(files)
             found = {path.name: path.read_bytes() for path in mounted.folder.glob("[!.]*")}
-            assert found == each
+            assert found == files
