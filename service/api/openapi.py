@@ -216,6 +216,10 @@ _ALONE: Final[Mapping[str, Mapping[str, frozenset[str]]]] = {
 """Members beside which others may not be: they may be null there."""
 
 
+_EMPTY: Final[Mapping[str, Any]] = {"type": "string", "maxLength": 0}
+"""A field of a form that counts as absent."""
+
+
 def document(endpoints: Iterable[Endpoint[Any]], own_issuer: str | None) -> Json:
     """The OpenAPI 3.1 document of these endpoints and of all that is served past them.
 
@@ -329,7 +333,7 @@ class _Schemas:
         schema: Json = _without(("null", "array"), copy.deepcopy(told))
         for name, member in schema["properties"].items():
             if member.get("anyOf") == [] or "$ref" in member:
-                schema["properties"][name] = False  # a list or an object: JSON alone can say it
+                schema["properties"][name] = _EMPTY  # a list or an object: JSON alone can say it
                 continue
             if member.get("type") == "number":
                 member.setdefault("minimum", -LARGEST)
@@ -337,6 +341,14 @@ class _Schemas:
             if name not in schema.get("required", ()):
                 for bound in ("minLength", "pattern"):
                     member.pop(bound, None)
+        if kind is TokenForm:
+            schema["properties"] |= dict.fromkeys(sorted(introspection.CLAIMS_IN_FORMS), _EMPTY)
+        for way in schema.get("anyOf", ()):
+            way["properties"] = {
+                name: _EMPTY if member == {"type": "null"} else member
+                for name, member in way["properties"].items()
+                if (name, member) != ("client_id", {"type": "null"})  # the caller's own in a form
+            }
         return {**schema, "additionalProperties": {"type": "string"}}
 
 

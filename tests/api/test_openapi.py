@@ -218,6 +218,30 @@ async def test_the_document_and_the_service_agree_on_what_introspection_needs(wh
 
 
 @pytest.mark.parametrize(
+    ("path", "fields", "sound"),
+    [
+        ("/revoke", {"token": "t", "jti": ""}, True),
+        ("/revoke", {"token": "", "jti": "j"}, True),
+        ("/revoke", {"token": "t", "jti": "j"}, False),
+        ("/revoke", {"token": "", "jti": ""}, False),
+        ("/explain", {"token": "t", "claims": "", "aud": "", "sub": ""}, True),
+        ("/explain", {"token": "t", "client_id": "admin"}, True),
+        ("/explain", {"token": "t", "sub": "s"}, False),
+        ("/explain", {"token": "t", "claims": "{}"}, False),
+        ("/introspect", {"token": "t", "jti": "", "header": ""}, True),
+        ("/introspect", {"token": "t", "jti": "j"}, False),
+    ],
+)
+async def test_the_document_and_the_service_agree_on_forms_where_an_empty_field_is_absent(
+    whole, document, path, fields, sound
+):
+    content = document["paths"][path]["post"]["requestBody"]["content"]
+    assert _matches(document, content["application/x-www-form-urlencoded"]["schema"], fields) is sound
+    answer = await whole.post(path, form=fields)
+    assert (answer.status == 200) is sound
+
+
+@pytest.mark.parametrize(
     ("caller", "body", "status"),
     [(None, {}, 401), ("gateway", {"sub": "a"}, 403), ("admin", {}, 400), ("admin", b"x" * 70000, 413)],
 )
