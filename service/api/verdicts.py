@@ -74,7 +74,9 @@ class Verdicts:
             if checked or not self._allow_outage:
                 raise
             return self._counted(self._unchecked(claims, issuer, None, keys))
-        return self._counted(self.judged(self._attributed(claims, issuer, found.standing), issuer, found))
+        if claims.kid is not None:
+            claims = self._attributed(claims, issuer, found.standing)
+        return self._counted(self.judged(claims, issuer, found))
 
     async def of_token(
         self,
@@ -119,7 +121,9 @@ class Verdicts:
                 self._verdict(claims, issuer, each.standing, each.now, own_now)
                 if issuer.own
                 else judge(
-                    claims if token else self._attributed(claims, issuer, each.standing),
+                    claims
+                    if token is not None or claims.kid is None
+                    else self._attributed(claims, issuer, each.standing),
                     issuer,
                     each.standing,
                     store_now=each.now,
