@@ -20,6 +20,7 @@ class Pipe:
 
     def __init__(self):
         self.reading, self.writing = os.pipe()
+        self.writers = []
         os.set_blocking(self.writing, False)
         self.filled = 0
         try:
@@ -46,23 +47,24 @@ class Pipe:
         self.reading = None
 
     def close(self):
-        for descriptor in (self.reading, self.writing):
-            if descriptor is not None:
-                os.close(descriptor)
+        """Nobody reads any more, so every write ends; only then may another file get this descriptor."""
+        if self.reading is not None:
+            self.close_reading()
+        assert all(writer.flush(60) for writer in self.writers)
+        os.close(self.writing)
 
 
 @pytest.fixture
 def pipe():
     pipe = Pipe()
     yield pipe
-    if pipe.reading is not None:
-        os.set_blocking(pipe.reading, False)
-        pipe.read_filling()
     pipe.close()
 
 
 def writer_to(pipe, **bounds):
-    return LineWriter(pipe.writing, reported, **bounds)
+    writer = LineWriter(pipe.writing, reported, **bounds)
+    pipe.writers.append(writer)
+    return writer
 
 
 def test_lines_wait_while_nobody_reads_and_then_come_in_order(pipe):
