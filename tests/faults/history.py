@@ -68,6 +68,10 @@ class Cutoff(msgspec.Struct, frozen=True, tag=True):
     finding: str
 
 
+UNHEARD_S = 1.5
+"""A beat of the watch, at whose end the losses of a cluster's slots are logged together, and the writing."""
+
+
 class Absent(msgspec.Struct, frozen=True, tag=True):
     """An instance was killed or stopped: it may leave requests unanswered."""
 
@@ -184,7 +188,8 @@ def check(history: list[Record], *, put_back_s: float | None = None) -> list[Vio
     The rules:
 
     - after a 200 to a revocation, no introspection that starts later says active;
-    - what nobody tried to revoke is never inactive, unless the policy for lost data cut it off;
+    - what nobody tried to revoke is never inactive, unless the policy for lost data cut it off, or the
+      instance that said so was killed before it can have logged that;
     - only a 200 carries a verdict, and always does; the only other answer is 503;
     - an instance that runs answers;
     - an instance that can not reach enough servers acknowledges nothing;
@@ -224,6 +229,7 @@ def check(history: list[Record], *, put_back_s: float | None = None) -> list[Vio
                 each.found - FINDING_S < record.end and record.token.iat - SKEW_S <= each.at
                 for each in cutoffs
             )
+            or any(_ended_unheard(record, each) for each in absences)
         ):
             found.append(Violation("never revoked and not active", (record,)))
     return found
@@ -237,6 +243,11 @@ def _being_put_back(
         and revoked.instance != record.instance
         and any(each.start <= record.end and record.start <= each.healed + put_back_s for each in faults)
     )
+
+
+def _ended_unheard(record: Introspected, absence: Absent) -> bool:
+    """Whether an instance was killed so soon after an answer that its reason may not be in its log."""
+    return absence.instance == record.instance and record.end <= absence.start < record.end + UNHEARD_S
 
 
 def _during(record: Revoked | Introspected, absence: Absent) -> bool:

@@ -150,3 +150,10 @@ def test_a_history_can_be_written_down(tmp_path):
     write(history, tmp_path / "history")
     assert read(tmp_path / "history") == history
     assert msgspec.json.encode(history[0]).startswith(b'{"type":"Revoked"')
+
+
+def test_what_an_instance_found_just_before_it_was_killed_is_not_held_against_it():
+    inactive = introspected(1, 2, active=False)
+    assert rules(inactive, Absent("a", 2.5, 9)) == []
+    assert rules(inactive, Absent("b", 2.5, 9)) == ["never revoked and not active"]
+    assert rules(inactive, Absent("a", 4, 9)) == ["never revoked and not active"]

@@ -20,7 +20,7 @@ UNCONFIRMED = {"unconfirmed": ("EVAL", "return 0", 0), "garbled": ("EVAL", "retu
 REFUSED = ("EVAL", "return redis.error_reply('BUSY for a while')", 0)
 
 OF_THE_SERVICE = (b":blocks", b":refills", b":seq", b":settings")
-"""First keys of the scripts that the service sends by itself, whenever it likes, and no request."""
+"""First keys of scripts that the service sends by itself."""
 
 FAULTS = ("lost_before", "lost_after", "unconfirmed", "lookup_refused")
 """The script never reaches the server; or its reply never comes; or the replica does not confirm it; or the
@@ -88,7 +88,7 @@ class Relay:
                 commands.feed(data)
                 while (command := commands.gets()) is not False:
                     name, fault = command[0], self._fault
-                    script = name == b"EVALSHA" and not command[3].endswith(OF_THE_SERVICE)
+                    script = name == b"EVALSHA" and _is_of_a_request(command)
                     if script and fault in {"lost_before", "lost_after", *UNCONFIRMED}:
                         self._fault = None
                         if fault == "lost_before":
@@ -109,6 +109,13 @@ class Relay:
                         self.after_script()
         to_server.close()
         await asyncio.gather(answers, return_exceptions=True)
+
+
+def _is_of_a_request(command):
+    """Whether a request waits for a script; the service sends others by itself, whenever it likes."""
+    keys, args = command[3 : 3 + int(command[2])], command[3 + int(command[2]) :]
+    trims_sessions = b"{" in args[0] and args[1].isdigit()  # a prefix of keys and a limit
+    return not keys[0].endswith(OF_THE_SERVICE) and not trims_sessions
 
 
 def _is_of_client(key):
