@@ -1,3 +1,4 @@
+import contextlib
 import json
 import os
 import shlex
@@ -215,7 +216,11 @@ def children(process):
     """Processes that it started, by name."""
     files = Path(f"/proc/{process.pid}/task").glob("*/children")
     pids = [int(pid) for file in files for pid in file.read_text().split()]
-    return {pid: Path(f"/proc/{pid}/comm").read_text().strip() for pid in pids}
+    names = {}
+    for pid in pids:
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended since it was listed
+            names[pid] = Path(f"/proc/{pid}/comm").read_text().strip()
+    return names
 
 
 def store_of(process):
