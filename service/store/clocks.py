@@ -47,6 +47,14 @@ class Clocks:
             return None
         return self._store_ms + int((self._monotonic() - self._received) * 1000)
 
+    def learn_latest(self, shown_ms: int) -> None:
+        """Take over the latest time (ms) that another process has seen.
+
+        One that no server can have shown whose readings count beside this store's clock changes nothing.
+        """
+        if self._store_ms is not None and shown_ms <= self._store_ms + 2 * NO_VERDICT_S * 1000:
+            self.latest = max(self.latest, shown_ms)
+
     @property
     def apart(self) -> str | None:
         """Why no verdict can rest on the last comparison; None where one can."""

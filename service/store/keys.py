@@ -32,6 +32,9 @@
     Revocations stored in all, and by one process; the second for a day after its last write.
 ``rv:beat:<instance>``
     Written again and again where replicas confirm changes, so that they show themselves; for 10 s.
+``rv:latest``
+    The latest time (ms) that any server of the store has shown, where sessions are kept here; for 5 minutes
+    after that. A server that takes over with a slower clock does not know it.
 
 In a cluster every slot is a data set of its own: ``rv:epoch``, the last five, and ``rv:blocks`` with the
 users of the slot, stand in each, as ``rv:{<tag>}:epoch`` with the slot's tag of :func:`slot_tags`.
@@ -58,7 +61,7 @@ SLOTS: Final = 16384
 """Hash slots of a cluster, each kept by one primary at a time."""
 
 _UNDER_ISSUERS: Final = {"jti", "session-cutoff", "client-cutoff", "issuer-cutoff", "keys"}
-_NO_REVOCATIONS: Final = {"epoch", "seq", "beat", "lifted", "refills", "settings", "blocks"}
+_NO_REVOCATIONS: Final = {"epoch", "seq", "beat", "lifted", "refills", "settings", "blocks", "latest"}
 """A block stands in the user's record, too."""
 
 SID_BYTES: Final = 28
@@ -238,6 +241,10 @@ class Keys(DataKeys):
         if own is None:
             return f"{self._prefix}:session-cutoff:{issuer.name}:{segment(sid)}"
         return f"{self._prefix}:{{{own[0]}}}:session-cutoff:{sid}"
+
+    @property
+    def latest(self) -> str:
+        return f"{self._prefix}:latest"
 
     def client_cutoff(self, issuer: Issuer, client: str) -> str:
         return f"{self._prefix}:client-cutoff:{issuer.name}:{segment(client)}"

@@ -139,6 +139,7 @@ class Store:
             list(self.issuers.values()),
             moved=self._servers.moved,
             lookups=self.lookups,
+            clocks=self.clocks,
             revocations=self.revocations,
             records=self.issuer_records,
             metrics=self._metrics,

@@ -15,7 +15,7 @@ from service.errors import NotPrimary, NoVerdict, PrimaryStale, ReplyNotUndersto
 from service.metrics import PROBLEMS, Metrics
 from service.models import Issuer, Mark
 from service.store.addresses import info
-from service.store.clocks import DEGRADED_S
+from service.store.clocks import DEGRADED_S, LATEST_MS, Clocks
 from service.store.coalescing import milliseconds
 from service.store.connection import fence, understood
 from service.store.dangers import dangers, number_in
@@ -32,6 +32,9 @@ _log = structlog.get_logger("store")
 
 _BEAT_S: Final = 1.0
 _CHECK_EVERY: Final = 30
+_LATEST_KEPT_MS: Final = 300_000
+"""Longer than two clocks may be apart: once the slower one has passed that time it decides nothing."""
+
 _TRIMMED: Final = 1000
 """Blocks that have ended that are removed by one script at most; the next round finds the rest."""
 
@@ -57,6 +60,7 @@ class Watch:
         *,
         moved: Callable[[], Awaitable[bool]],
         lookups: Lookups | FanOut,
+        clocks: Clocks,
         revocations: Revocations,
         records: IssuerRecords,
         metrics: Metrics,
@@ -72,6 +76,7 @@ class Watch:
             issuers: All.
             moved: Whether connections must be made anew, since another server is the primary by now.
             lookups: Touched once a second.
+            clocks: Their latest time is shared with other processes where sessions are kept here.
             revocations: What they remember is kept up to date.
             records: What the store remembers of the issuers; brought together with it.
             metrics: Where to tell.
@@ -84,6 +89,7 @@ class Watch:
         self._issuers = issuers
         self._moved = moved
         self._lookups = lookups
+        self._clocks = clocks
         self._revocations: Final = revocations
         self._remembered: Final = revocations.remembered
         self._acknowledged: Final = revocations.acknowledged
@@ -150,6 +156,8 @@ class Watch:
         await self._look_for_evictions()
         self._beats += 1
         await self._lookups.touch()
+        if any(issuer.own for issuer in self._issuers):
+            await self._share_latest_time()
         self.reached = self.reached or not self._records.conflicts
 
     async def _look(self, beat: int) -> list[DataSet]:
@@ -212,6 +220,18 @@ class Watch:
         if changes == self._remembered.changes:
             for issuer, text in zip(self._issuers, texts, strict=True):
                 self._remembered.keys[issuer.name] = _keys_of(text)
+
+    async def _share_latest_time(self) -> None:
+        """Tell processes that start after a failover how late it was by the former primary's clock.
+
+        They date the cutoffs of clients and issuers by it, so that these cover the sessions it began.
+        """
+        key = self._keys.latest
+        text = await self._sets.value(key)
+        shared = int(text) if text and text.isdigit() else 0
+        self._clocks.learn_latest(shared)
+        if self._clocks.latest > shared + LATEST_MS:
+            self._servers.change_unconfirmed(key, "SET", key, self._clocks.latest, "PX", _LATEST_KEPT_MS)
 
     async def _look_for_evictions(self) -> None:
         async with fence():

@@ -399,6 +399,48 @@ def test_an_instance_that_never_saw_the_faster_server_covers_its_sessions_too(cl
     assert run(sids(running)) == []
 
 
+@pytest.mark.parametrize("road", ["/revoke-client", "/revoke-issuer"])
+def test_an_instance_that_starts_after_the_failover_covers_the_faster_servers_sessions_for_good(
+    clockwork, tmp_path, sessions_section, road
+):
+    run, first = clockwork.run, clockwork.running
+    clockwork.pass_time(25)
+    browser = run(log_in(first, client_id="spa"))
+    assert run(browser.active())
+    begun = tag_and_start(browser.sid)[1]
+    run(_shared_from(clockwork, begun))
+    clockwork.pass_time(-25)
+    late = clockwork.beside(tmp_path, sessions=sessions_section())
+    asked = {"iss": SESSIONS_ISSUER} | ({"client_id": "spa"} if road == "/revoke-client" else {})
+    assert run(late.post(road, asked)).status == 200
+    for _ in range(3):
+        assert not run(browser.active())
+        assert run(browser.refresh()).error == INVALID_GRANT
+        clockwork.pass_time(20)
+
+
+@pytest.mark.parametrize("text", ["soon", str(10**15)])
+def test_a_shared_time_that_no_server_can_have_shown_dates_nothing(
+    clockwork, tmp_path, sessions_section, text
+):
+    run = clockwork.run
+    key = clockwork.running.service.store.keys.latest
+    with clockwork.relay.client() as client:
+        client.set(key, text, px=60_000)
+    late = clockwork.beside(tmp_path, sessions=sessions_section())
+    answer = run(late.post("/revoke-issuer", {"iss": SESSIONS_ISSUER}))
+    assert answer.json["cutoff"] < clockwork.now() + 2
+
+
+async def _shared_from(clockwork, ms):
+    """Wait until a running instance has shared a time that is no earlier than ``ms`` less a second."""
+    key = clockwork.running.service.store.keys.latest
+    with clockwork.relay.client() as client:
+        async with asyncio.timeout(HANGS_S):
+            while int(client.get(key) or 0) < ms - 1000:
+                await asyncio.sleep(0.05)
+
+
 # What a caller sends is no time
 
 

@@ -33,7 +33,8 @@ class Clockwork:
         server = self._valkey
         if self._through is not None:
             server = self._through
-            await server.open()
+            if new:
+                await server.open()
         redis = {"url": server.url, "key_prefix": self._prefix, "timeout": PATIENT_S}
         redis |= changes.pop("redis", {})
         service = app.build(settings_for(self._valkey.url, folder, redis=redis, **changes), clock=self.now)
