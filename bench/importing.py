@@ -78,7 +78,7 @@ def _tokens(file: Path, count: int) -> Path:
 def _run(bench: Bench, config: Path, *arguments: object, fails: bool = False) -> _Command:
     began = time.perf_counter()
     child = subprocess.Popen(
-        [sys.executable, "-m", "service", *map(str, arguments), "--config", str(config)],
+        [sys.executable, "-m", "revoker", *map(str, arguments), "--config", str(config)],
         cwd=REPOSITORY,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,

@@ -9,10 +9,10 @@ import time
 from dataclasses import dataclass
 
 from bench.bench import Bench
-from bench.network import Network
 from bench.processes import REPOSITORY, Valkey
 from bench.report import Section, Target, figure, table
 from bench.rounds import Results, Spread, Subject, measure
+from tests.rig.network import Network
 
 _FLOOR, _CLAIMS, _FAR = "floor", "claims", "far"
 _NAMES = {_FLOOR: "floor", _CLAIMS: "claims form"}

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import redis
 
-from service.models import Issuer
-from service.store.keys import Keys
-from service.store.scripts import TEXTS
-from tests.servers import Valkey
+from revoker.models import Issuer
+from revoker.store.keys import Keys
+from revoker.store.scripts import TEXTS
+from tests.rig.servers import Valkey
 
 MAIN = Issuer(name="main", iss="https://idp.example.com")
 PIPELINED = 5000

@@ -6,8 +6,8 @@ import time
 
 import uvloop
 
-from service.store.addresses import address_of
-from service.store.lines import Line
+from revoker.store.wire.addresses import address_of
+from revoker.store.wire.command_channel import Line
 
 _TIMES = 5000
 

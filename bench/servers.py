@@ -112,7 +112,7 @@ class Servers:
         """
         port = free_port()
         config = self.configured(store, port=port, workers=workers, sessions=sessions)
-        return self._start(["service", "serve", "--config", str(config)], port, cores)
+        return self._start(["revoker", "serve", "--config", str(config)], port, cores)
 
     def configured(
         self,
@@ -143,7 +143,7 @@ class Servers:
             + (self._sessions(name, sessions) if sessions else "")
         )
         init = Process(
-            [sys.executable, "-m", "service", "store", "init", "--or-known", "--config", str(config)],
+            [sys.executable, "-m", "revoker", "store", "init", "--or-known", "--config", str(config)],
             cores=self.cores.server,
             log=self._folder / f"init-{name}.log",
         )

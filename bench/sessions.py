@@ -16,11 +16,11 @@ from bench.processes import Valkey
 from bench.report import Section, Target, figure, table
 from bench.rounds import Spread, Subject, measure
 from bench.servers import Server
-from service.metrics import Metrics
-from service.models import Issuer
-from service.store.sessions import Lifetimes, Sessions
-from service.store.store import Store
-from service.tokens.private_keys import SigningKey
+from revoker.metrics import Metrics
+from revoker.models import Issuer
+from revoker.store.sessions import Lifetimes, Sessions
+from revoker.store.store import Store
+from revoker.tokens.private_keys import SigningKey
 
 ALGORITHMS = ("ES256", "EdDSA")
 FLOOR = "floor"

@@ -22,17 +22,18 @@ from aiohttp.http_parser import HttpRequestParser
 
 from bench import quiet  # noqa: F401  # nothing by the clock
 from bench.material import BATCH
-from service import app, settings
-from service.api import batch, endpoint
-from service.api.introspection import ACTIVE, SCOPE, decode, issuer_of_claims
-from service.api.ready import ReadyAnswer
-from service.api.sessions import wide
-from service.api.token import ENDPOINTS
-from service.callers import Credentials
-from service.models import Verdict
-from service.rules import judge
-from service.tokens import verifying
-from service.tokens.parsing import parse_token
+from revoker import app
+from revoker.api import batch, endpoint
+from revoker.api.introspection import ACTIVE, SCOPE, decode, issuer_of_claims
+from revoker.api.ready import ReadyAnswer
+from revoker.api.sessions import wide
+from revoker.api.token import ENDPOINTS
+from revoker.auth import Credentials
+from revoker.config import schema as settings
+from revoker.models import Verdict
+from revoker.rules import judge
+from revoker.tokens import verifying
+from revoker.tokens.parsing import parse_token
 
 TOGETHER = 64
 """Lookups that leave as one command, as with 64 connections."""

@@ -11,8 +11,8 @@ from prometheus_client import CollectorRegistry
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from service.metrics import Metrics
-from service.settings import Settings
+from revoker.config.schema import Settings
+from revoker.metrics import Metrics
 
 ROOT: Final = Path(__file__).parent.parent
 CHART: Final = ROOT / "helm/revoker"
@@ -36,7 +36,7 @@ bounded. Every known value of a label stands at 0 from the start: a rate needs n
 and what one tells of the others is up to a second old.
 The alerts made of these metrics are in [runbook.md](runbook.md).
 
-*Made from `service/metrics.py` by `make docs`.*
+*Made from `service/revoker/metrics.py` by `make docs`.*
 
 | Metric | Type | Labels | Meaning |
 | --- | --- | --- | --- |
@@ -51,7 +51,7 @@ One TOML file, `revoker serve --config PATH` or `REVOKER_CONFIG`. Every value ca
 JSON. Only names with `__` are settings. What is wrong, unknown or unsafe stops the start: all of it is named
 at once, one line each, and the exit status is 2. SIGHUP reads the callers anew; all else needs a restart.
 
-*Made from `service/settings.py` by `make docs`.*
+*Made from `service/revoker/config/schema.py` by `make docs`.*
 """
 
 

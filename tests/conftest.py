@@ -19,14 +19,14 @@ from aiohttp.web import TCPSite
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 
-from service import app
-from service.api.connections import Runner
-from service.callers import digest
-from service.serving import CONNECTION, tls_context
-from service.settings import Settings, settle
-from service.store import epoch
-from tests import forge
-from tests.servers import Valkey, free_port
+from revoker import app
+from revoker.api.connections import Runner
+from revoker.auth import digest
+from revoker.config.schema import Settings, settle
+from revoker.server.lifecycle import CONNECTION, tls_context
+from revoker.store.consistency import epoch
+from tests.rig import forge
+from tests.rig.servers import Valkey, free_port
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "50"))
 """Of each property; ``make fuzz`` tries more."""

@@ -8,7 +8,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from tests import forge
+from tests.rig import forge
 
 
 class Wire:

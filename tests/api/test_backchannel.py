@@ -10,9 +10,9 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from tests import forge
 from tests.conftest import OTHER_ISSUER
-from tests.forge import ABSENT
+from tests.rig import forge
+from tests.rig.forge import ABSENT
 
 row = pytest.mark.row
 
@@ -340,9 +340,9 @@ async def test_the_stores_clock_judges_the_times_whatever_the_services_says(begi
     ids=str,
 )
 def test_a_token_expires_with_its_exp_and_the_leeway_or_a_day_after_it_was_said(changes, expires):
-    from service.models import Claims, Issuer
-    from service.tokens.logout import logout_token as read
-    from service.tokens.verifying import GenuineToken
+    from revoker.models import Claims, Issuer
+    from revoker.tokens.logout_tokens import logout_token as read
+    from revoker.tokens.verifying import GenuineToken
 
     payload = logout_claims(**{"iat": 1000, "exp": 1100, **changes})
     genuine = GenuineToken(
@@ -522,8 +522,8 @@ async def test_a_revoked_key_logs_nobody_out(begin):
 
 
 async def test_the_sessions_kept_here_are_not_ended_by_a_logout_token(begin, tmp_path):
-    from service.tokens.keystore import generate
-    from service.tokens.refresh import new_refresh_key_file
+    from revoker.tokens.keystore import generate
+    from revoker.tokens.refresh_tokens import new_refresh_key_file
 
     iss = "https://sessions.example.com"
     generate(tmp_path / "keys", "ES256", time.time() - 60)

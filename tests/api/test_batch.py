@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 import aiohttp
 import pytest
 
-from tests import forge
 from tests.conftest import SECRETS
+from tests.rig import forge
 
 row = pytest.mark.row
 

@@ -7,11 +7,11 @@ import json
 import aiohttp
 import pytest
 
-from service import errors
-from service.api.errors import REPLIES
-from tests import forge
+from revoker import errors
+from revoker.api.errors import REPLIES
 from tests.api.conftest import Wire
 from tests.conftest import SECRETS
+from tests.rig import forge
 
 row = pytest.mark.row
 

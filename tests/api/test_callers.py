@@ -7,10 +7,10 @@ import urllib.parse
 import aiohttp
 import pytest
 
-from service.callers import digest
-from tests import forge
-from tests.certificates import Authority
+from revoker.auth import digest
 from tests.conftest import SECRETS
+from tests.rig import forge
+from tests.rig.certificates import Authority
 
 row = pytest.mark.row
 

@@ -4,7 +4,8 @@ import time
 
 import pytest
 
-from service.store import issuers, renaming
+from revoker.store import issuer_records as issuers
+from revoker.store import renaming
 from tests.faults.load import issued, issued_after
 from tests.faults.test_lost_data import becomes, flush, metric, readiness, revoke, status_of
 

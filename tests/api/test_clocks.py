@@ -9,10 +9,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from service import app
-from tests import forge
+from revoker import app
 from tests.api.test_backchannel import PATH, issuers, logout_token
 from tests.conftest import serve, settings_for, until_ready
+from tests.rig import forge
 from tests.sessions.conftest import SESSIONS_ISSUER
 from tests.sessions.conftest import sessions_section as sessions_section  # noqa: PLC0414  # a fixture
 

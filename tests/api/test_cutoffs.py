@@ -4,9 +4,9 @@ import time
 
 import pytest
 
-from tests import forge
 from tests.conftest import OTHER_ISSUER
-from tests.forge import ABSENT
+from tests.rig import forge
+from tests.rig.forge import ABSENT
 
 row = pytest.mark.row
 

@@ -13,7 +13,7 @@ async def test_a_token_is_active_until_its_user_is_logged_out(revoker):
 
 
 async def test_claims_are_enough_where_the_gateway_has_checked_the_signature(revoker):
-    from tests import forge
+    from tests.rig import forge
 
     claims = forge.claims()
     assert await revoker.active(claims)

@@ -7,8 +7,8 @@ import urllib.parse
 import aiohttp
 import pytest
 
-from tests import forge
 from tests.api.conftest import Wire
+from tests.rig import forge
 
 IDENTITY = ("X-Auth-Subject", "X-Auth-Session", "X-Auth-Client", "X-Auth-Scope")
 

@@ -12,9 +12,9 @@ import re
 
 import pytest
 
-from service.api import connections, endpoint
-from tests import forge
+from revoker.api import connections, endpoint
 from tests.conftest import SECRETS
+from tests.rig import forge
 
 row = pytest.mark.row
 

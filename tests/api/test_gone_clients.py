@@ -6,9 +6,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from service.api.connections import Connection
-from tests import forge
+from revoker.api.connections import Connection
 from tests.conftest import SECRETS
+from tests.rig import forge
 
 CLIENTS = 1000
 

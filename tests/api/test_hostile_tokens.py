@@ -6,9 +6,9 @@ import time
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from tests import forge
 from tests.conftest import OTHER_ISSUER
-from tests.forge import ABSENT, base64url, claims, compact, header_of, mac
+from tests.rig import forge
+from tests.rig.forge import ABSENT, base64url, claims, compact, header_of, mac
 
 row = pytest.mark.row
 

@@ -5,10 +5,10 @@ import time
 
 import pytest
 
-from service.tokens.jwk import thumbprint
-from tests import forge
+from revoker.tokens.jwk import thumbprint
 from tests.conftest import OTHER_ISSUER, SECRETS
-from tests.forge import ABSENT
+from tests.rig import forge
+from tests.rig.forge import ABSENT
 
 row = pytest.mark.row
 

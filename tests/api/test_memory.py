@@ -17,9 +17,9 @@ from pathlib import Path
 
 import aiohttp
 
-from tests import forge
+from tests.rig import forge
 from tests.conftest import SECRETS, Running, serve, settings_for, until_ready
-from service import app, logs
+from revoker import app, logs
 
 MIB = 1024 * 1024
 LARGE = 16_000  # characters: near the longest that a member may have

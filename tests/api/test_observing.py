@@ -10,8 +10,8 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families as prometheus
 
-from tests import forge
 from tests.conftest import SECRETS
+from tests.rig import forge
 
 row = pytest.mark.row
 
@@ -312,7 +312,7 @@ async def test_no_token_and_no_secret_is_ever_repeated(revoker, events, caplog):
 
 @row("ATK-09")
 async def test_what_a_caller_sends_cannot_forge_a_log_line(revoker, capsys):
-    from service import logs
+    from revoker import logs
 
     logs.configure()
     try:
@@ -346,7 +346,7 @@ async def test_a_request_keeps_the_id_that_a_gateway_gave_it(revoker, events):
 
 
 async def test_a_request_without_an_id_gets_the_one_that_its_lines_in_the_log_have(revoker, capsys):
-    from service import logs
+    from revoker import logs
 
     logs.configure()
     try:

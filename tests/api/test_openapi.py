@@ -15,10 +15,10 @@ import jsonschema_rs
 import pytest
 from schemathesis.specs.openapi.definitions import OPENAPI_31_VALIDATOR
 
-from service import app
-from service.callers import digest
-from tests import forge
+from revoker import app
+from revoker.auth import digest
 from tests.conftest import SECRETS, settings_for
+from tests.rig import forge
 from tests.sessions.conftest import sessions_section as sessions_section  # noqa: PLC0414  # a fixture
 
 SCHEMATHESIS = """
@@ -291,7 +291,7 @@ async def test_a_cache_is_told_whether_what_it_has_is_still_so(revoker, path):
 
 
 async def test_schemathesis_finds_nothing(whole, tmp_path, events, monkeypatch):
-    monkeypatch.setattr("service.callers._BURST", 1_000_000)  # else hundreds of wrong secrets are throttled
+    monkeypatch.setattr("revoker.auth._BURST", 1_000_000)  # else hundreds of wrong secrets are throttled
     config = tmp_path / "schemathesis.toml"
     config.write_text(SCHEMATHESIS)
     run = await asyncio.create_subprocess_exec(

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from tests import forge
+from tests.rig import forge
 from tests.sessions.conftest import SESSIONS_ISSUER, log_in
 from tests.sessions.conftest import sessions_section as sessions_section  # noqa: PLC0414  # a fixture
 

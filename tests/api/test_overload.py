@@ -8,11 +8,11 @@ import types
 import pytest
 from prometheus_client import CollectorRegistry
 
-from bench.network import Network
-from service.api.admission import AGAIN_SECONDS, BURST_SECONDS, CROWD_SECONDS, PAUSE_SECONDS, Admission
-from service.api.ready import Refusal
-from service.metrics import Metrics
-from tests import forge
+from revoker.api.admission import AGAIN_SECONDS, BURST_SECONDS, CROWD_SECONDS, PAUSE_SECONDS, Admission
+from revoker.api.ready import Refusal
+from revoker.metrics import Metrics
+from tests.rig import forge
+from tests.rig.network import Network
 
 LIMIT = 3
 

@@ -8,9 +8,9 @@ import uuid
 import aiohttp
 import pytest
 
-from tests import forge
 from tests.conftest import HANGS_S, OTHER_ISSUER, SECRETS
-from tests.forge import ABSENT
+from tests.rig import forge
+from tests.rig.forge import ABSENT
 
 row = pytest.mark.row
 
@@ -434,7 +434,7 @@ async def test_what_can_t_be_told_from_a_forgery_for_want_of_keys_is_not_called_
 
 
 def _admin():
-    from service.callers import digest
+    from revoker.auth import digest
 
     secret = digest(SECRETS["admin"])
     return [{"name": "admin", "secret_sha256": [secret], "scopes": ["introspect", "revoke", "revoke-all"]}]

@@ -7,8 +7,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests import forge
 from tests.conftest import SECRETS
+from tests.rig import forge
 
 row = pytest.mark.row
 

@@ -5,9 +5,9 @@ import json
 import jwt
 import pytest
 
-from service.api.well_known import MAX_AGE_S
-from service.tokens.keystore import AHEAD_S, generate, retire
-from service.tokens.refresh import new_refresh_key_file
+from revoker.api.well_known import MAX_AGE_S
+from revoker.tokens.keystore import AHEAD_S, generate, retire
+from revoker.tokens.refresh_tokens import new_refresh_key_file
 
 ISSUER = "https://sessions.example.com"
 METADATA = "/.well-known/oauth-authorization-server"

@@ -6,13 +6,14 @@ import time
 
 import pytest
 
-from service import __version__, development
-from tests.processes import Process
+from revoker import __version__
+from revoker.cli import development
+from tests.rig.processes import Process
 
 
 def run(folder, *arguments, **environ):
     """Run a command to its end; returns status, output and errors."""
-    with Process(folder, "-m", "service", *arguments, **environ) as process:
+    with Process(folder, "-m", "revoker", *arguments, **environ) as process:
         status = process.status()
     return status, process.out.read_text(), process.err.read_text()
 

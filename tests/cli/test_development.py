@@ -13,20 +13,20 @@ from urllib.error import HTTPError
 
 import pytest
 
-from service import development
-from service.callers import digest
-from service.errors import ConfigError
-from service.store import embedded
-from tests import forge
-from tests.processes import Process, ended, until
-from tests.servers import free_port
+from revoker.auth import digest
+from revoker.cli import development
+from revoker.errors import ConfigError
+from revoker.store import embedded
+from tests.rig import forge
+from tests.rig.processes import Process, ended, until
+from tests.rig.servers import free_port
 
 
 def serving(folder, **environ):
     return Process(
         folder,
         "-m",
-        "service",
+        "revoker",
         "serve",
         REVOKER_SERVER__PORT="0",
         REVOKER_SERVER__DRAIN_SECONDS="0",
@@ -140,7 +140,7 @@ def test_dev_env_is_what_a_script_needs_and_its_owner_s_alone(tmp_path):
 def test_a_token_of_dev_token_is_active(tmp_path):
     with serving(tmp_path) as process:
         line = shlex.split(printed(process)[0])
-        with Process(tmp_path / ".revoker", "-m", "service", "dev-token", "--sub", "bob",
+        with Process(tmp_path / ".revoker", "-m", "revoker", "dev-token", "--sub", "bob",
                      **read_by_a_shell(tmp_path / ".revoker/dev.env")) as minting:  # fmt: skip
             assert minting.status() == 0
         token = minting.out.read_text().strip()
@@ -149,7 +149,7 @@ def test_a_token_of_dev_token_is_active(tmp_path):
         assert pasted(shlex.join(line))["sub"] == "bob"
 
 
-@pytest.mark.parametrize("program", [("-m", "service"), (Path(sys.executable).with_name("revoker"),)])
+@pytest.mark.parametrize("program", [("-m", "revoker"), (Path(sys.executable).with_name("revoker"),)])
 def test_the_printed_command_mints_a_token_in_that_folder_as_it_is(tmp_path, program):
     service = serving(tmp_path)
     service.arguments = [sys.executable, *map(str, program), "serve"]

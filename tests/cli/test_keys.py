@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from tests.processes import Process
+from tests.rig.processes import Process
 
 CONFIG = """
 [redis]
@@ -25,7 +25,7 @@ DATE = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00"
 
 def keys(folder, *arguments):
     """Run `revoker keys`; returns status, output and errors."""
-    with Process(folder, "-m", "service", "keys", *arguments, REVOKER_CONFIG="revoker.toml") as process:
+    with Process(folder, "-m", "revoker", "keys", *arguments, REVOKER_CONFIG="revoker.toml") as process:
         status = process.status()
     return status, process.out.read_text(), process.err.read_text()
 

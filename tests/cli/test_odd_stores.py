@@ -5,9 +5,9 @@ import json
 
 import pytest
 
-from tests import forge
 from tests.cli.test_transferring import Revoker, prefix, valkey  # noqa: F401  # fixtures
-from tests.proxies import ReplyProxy, encode
+from tests.rig import forge
+from tests.rig.proxies import ReplyProxy, encode
 
 
 @pytest.fixture

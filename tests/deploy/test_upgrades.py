@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from service.callers import digest
+from revoker.auth import digest
 from tests.deploy.cluster import Cluster
 from tests.deploy.conftest import CHART, Rendered
 from tests.deploy.test_chart import LEAST, toml_of

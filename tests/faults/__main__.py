@@ -16,10 +16,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from bench.network import Network
 from tests.faults import history, nemesis
 from tests.faults.campaign import RECOVERY_S, Campaign, Plan
 from tests.faults.history import Fault, Introspected, Record, Revoked, Violation, outage
+from tests.rig.network import Network
 
 PUT_BACK_S = 2.0
 """An instance notices a loss within a second, and puts back what it knows within another here."""

@@ -11,16 +11,16 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from bench.network import Network
-from service.callers import digest
-from tests import forge
+from revoker.auth import digest
 from tests.conftest import SECRETS
 from tests.faults import mutants
 from tests.faults.clients import Clients
 from tests.faults.history import Absent, Cutoff, Fault, Isolated, Record
-from tests.processes import Process
-from tests.servers import free_port
-from tests.topologies import Cluster, Replicated, Sentinels
+from tests.rig import forge
+from tests.rig.network import Network
+from tests.rig.processes import Process
+from tests.rig.servers import free_port
+from tests.rig.topologies import Cluster, Replicated, Sentinels
 
 _CONFIG = """\
 [server]
@@ -85,7 +85,7 @@ class Instance:
         self._folder = folder
         self._config = folder / f"{name}.toml"
         self._config.write_text(config)
-        self._module = ("tests.faults.mutants", mutant) if mutant else ("service",)
+        self._module = ("tests.faults.mutants", mutant) if mutant else ("revoker",)
         self._lives: list[Process] = []
         self.running = False
 
@@ -97,7 +97,7 @@ class Instance:
         """Declare the store new."""
         folder = self._folder / "init"
         folder.mkdir()
-        command = ("-m", "service", "store", "init", "--config", self._config)
+        command = ("-m", "revoker", "store", "init", "--config", self._config)
         with Process(folder, *command, REVOKER_REDIS__TIMEOUT="10") as process:
             self._network.belongs(process.pid, self.name)
             assert process.status() == 0, (folder / "err").read_text() + (folder / "out").read_text()

@@ -9,8 +9,8 @@ import uuid
 
 import aiohttp
 
-from tests import forge
 from tests.conftest import HANGS_S, SECRETS
+from tests.rig import forge
 
 
 def issued(at=None, **changes):

@@ -9,9 +9,10 @@ import os
 import sys
 from collections.abc import Callable
 
-from service import __main__ as command
-from service.store import coalescing, epoch, lookups
-from service.store.addresses import address_of
+from revoker import __main__ as command
+from revoker.store import coalescing, lookups
+from revoker.store.consistency import epoch
+from revoker.store.wire.addresses import address_of
 
 REPLICA = "FAULTS_REPLICA"
 """The environment variable with the URL of the server that ``reads-replica`` reads."""

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from tests.faults.campaign import Campaign, Deed, Instance
-from tests.topologies import Cluster, Node, Replicated, Sentinels
+from tests.rig.topologies import Cluster, Node, Replicated, Sentinels
 
 Act = Callable[[Campaign, Deed], Awaitable[None]]
 

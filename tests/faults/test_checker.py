@@ -5,9 +5,9 @@ import itertools
 
 import pytest
 
-from bench.network import Network
 from tests.faults.__main__ import carry_out
 from tests.faults.campaign import Campaign, Plan
+from tests.rig.network import Network
 
 SEED = 1
 

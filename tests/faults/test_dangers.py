@@ -6,7 +6,7 @@ import pytest
 
 from tests.faults.load import issued
 from tests.faults.test_lost_data import becomes, metric, readiness, shows, status_of
-from tests.servers import Valkey
+from tests.rig.servers import Valkey
 
 
 @pytest.mark.parametrize(

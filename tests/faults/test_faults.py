@@ -5,10 +5,10 @@ import time
 
 import pytest
 
-from bench.network import Network
 from tests.faults import nemesis
 from tests.faults.__main__ import carry_out
 from tests.faults.campaign import Campaign, Plan
+from tests.rig.network import Network
 
 SECONDS = 15
 

@@ -6,11 +6,11 @@ import time
 
 import pytest
 
-from service.store.epoch import Epoch
+from revoker.store.consistency.epoch import Epoch
 from tests.conftest import HANGS_S, OTHER_ISSUER
 from tests.faults.load import Load, issued, issued_after
-from tests.forge import envelope
-from tests.servers import Valkey
+from tests.rig.forge import envelope
+from tests.rig.servers import Valkey
 
 ISS = issued()["iss"]
 

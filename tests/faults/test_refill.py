@@ -6,14 +6,14 @@ import time
 
 import pytest
 
-from service.store import epoch
-from service.store import store as stores
-from service.store.acknowledged import Written
+from revoker.store import store as stores
+from revoker.store.consistency import epoch
+from revoker.store.consistency.acknowledged import Written
 from tests.conftest import HANGS_S, OTHER_ISSUER
 from tests.faults.load import issued
 from tests.faults.test_lost_data import answers, becomes, epoch_in, flush, metric, revoke, status_of
-from tests.forge import envelope
-from tests.servers import Valkey
+from tests.rig.forge import envelope
+from tests.rig.servers import Valkey
 
 ISS = issued()["iss"]
 

@@ -7,13 +7,13 @@ import uuid
 
 import pytest
 
-from bench.network import Network
-from service.store.keys import slot_of
+from revoker.store.keys import slot_of
 from tests.conftest import HANGS_S, PATIENT_S
 from tests.faults.load import Load, issued
 from tests.faults.test_lost_data import ISS, metric, readiness
+from tests.rig.network import Network
+from tests.rig.topologies import STEADY, Cluster, until
 from tests.store.conftest import store_on
-from tests.topologies import STEADY, Cluster, until
 
 SLOTS = 60
 """Moved key by key: they hold what was revoked already, and what is asked for."""

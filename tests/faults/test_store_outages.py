@@ -2,9 +2,9 @@
 
 import asyncio
 
-from tests import forge
 from tests.faults.load import Load, issued
-from tests.servers import Valkey, free_port
+from tests.rig import forge
+from tests.rig.servers import Valkey, free_port
 
 
 async def test_a_store_that_is_killed_under_load_and_started_again_costs_no_verdict(start, own_valkey):

@@ -4,10 +4,10 @@ import asyncio
 
 import pytest
 
-from tests import forge
 from tests.faults.load import issued
 from tests.faults.test_lost_data import becomes, metric, readiness, shows
-from tests.proxies import ReplyProxy, encode
+from tests.rig import forge
+from tests.rig.proxies import ReplyProxy, encode
 
 REPLIES = {
     "nil": None,

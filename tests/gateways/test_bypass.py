@@ -8,16 +8,9 @@ from itertools import product
 
 import pytest
 
-from tests import forge
 from tests.gateways.conftest import started
-from tests.gateways.wire import (
-    RecordingBackend,
-    ScriptedRevoker,
-    answer,
-    bearer,
-    folded,
-    status_of,
-)
+from tests.gateways.wire import RecordingBackend, ScriptedRevoker, answer, bearer, folded, status_of
+from tests.rig import forge
 
 CLOSED, SCOPED, OPEN, NO_LOGIN = "/orders", "/reports/1", "/public-news/1", "/public/1"
 """A route of each kind: it needs a token, a token with a scope, opens without a verdict, needs no login."""

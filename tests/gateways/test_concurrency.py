@@ -12,12 +12,12 @@ import time
 import aiohttp
 import pytest
 
-from tests import forge
 from tests.conftest import HANGS_S, SECRETS
 from tests.gateways import backend
 from tests.gateways.conftest import USUAL_OPEN_FILES, open_files, patient, started, until_asked
-from tests.processes import Process, configured, declare_new
-from tests.servers import free_port
+from tests.rig import forge
+from tests.rig.processes import Process, configured, declare_new
+from tests.rig.servers import free_port
 
 CLIENTS = 1000
 ROUNDS = 3
@@ -39,7 +39,7 @@ def revoker(tmp_path, own_valkey):
     with contextlib.ExitStack() as stack:
         with open_files(USUAL_OPEN_FILES):
             serving = stack.enter_context(
-                Process(folder, "-m", "service", "serve", "--config", configuration)
+                Process(folder, "-m", "revoker", "serve", "--config", configuration)
             )
         serving.url()
         yield port

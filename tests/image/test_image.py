@@ -5,11 +5,12 @@ import re
 import shlex
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
 import pytest
 import yaml
+
+import revoker
 
 ROOT = Path(__file__).parent.parent.parent
 CHART = ROOT / "helm/revoker"
@@ -44,7 +45,7 @@ def test_dependencies_are_locked_by_hash_and_what_installs_them_stays_behind():
 
 
 def test_the_version_on_the_label_is_that_of_the_package():
-    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    version = revoker.__version__
     arguments = [value for name, value in instructions() if name == "ARG"]
     assert f"VERSION={version}" in arguments
     labels = dict(part.split("=", 1) for part in shlex.split(dict(instructions())["LABEL"]))

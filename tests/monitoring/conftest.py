@@ -18,10 +18,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from service.callers import digest
-from tests import forge
-from tests.processes import Process, until
-from tests.servers import free_port
+from revoker.auth import digest
+from tests.rig import forge
+from tests.rig.processes import Process, until
+from tests.rig.servers import free_port
 
 ROOT = Path(__file__).parent.parent.parent
 MONITORING = ROOT / "deploy/monitoring"
@@ -31,23 +31,23 @@ LATE = """
 import time
 real = time.time
 time.time = lambda: real() + 9
-from service.__main__ import main
+from revoker.__main__ import main
 main()
 """
 """The service on a machine whose clock is 9 s ahead."""
 
 FORGETFUL = """
-from service.store.acknowledged import Acknowledged
+from revoker.store.consistency.acknowledged import Acknowledged
 Acknowledged.__init__.__kwdefaults__["limit"] = 3
-from service.__main__ import main
+from revoker.__main__ import main
 main()
 """
 """The service with room for three revocations."""
 
 FAULTY = """
-import service.api.verdicts
-service.api.verdicts.judge = None
-from service.__main__ import main
+import revoker.api.verdicts
+revoker.api.verdicts.judge = None
+from revoker.__main__ import main
 main()
 """
 """The service with a fault of its own: whatever it has to judge fails."""
@@ -138,7 +138,7 @@ class Prometheus:
 class Instance(Process):
     """One process of the service; ``with`` waits until it listens."""
 
-    def __init__(self, folder, store_url, keys_url, *, program=("-m", "service"), **sections):
+    def __init__(self, folder, store_url, keys_url, *, program=("-m", "revoker"), **sections):
         folder.mkdir(parents=True)
         (folder / "keys").mkdir()
         (folder / "keys/first.json").write_text(json.dumps(forge.ec_key("own-1").private_jwk()))
@@ -178,7 +178,7 @@ class Instance(Process):
 
     def declare_store_new(self):
         subprocess.run(
-            [*self.arguments[:1], "-m", "service", "store", "init", "--or-known", "--config", self.config],
+            [*self.arguments[:1], "-m", "revoker", "store", "init", "--or-known", "--config", self.config],
             env=self.environ,
             check=True,
             capture_output=True,

@@ -7,7 +7,6 @@ import time
 
 import pytest
 
-from tests import forge
 from tests.monitoring.conftest import (
     FAULTY,
     FORGETFUL,
@@ -19,8 +18,9 @@ from tests.monitoring.conftest import (
     ordinary_traffic,
 )
 from tests.monitoring.test_rules import ALERTS
-from tests.processes import until
-from tests.servers import Valkey
+from tests.rig import forge
+from tests.rig.processes import until
+from tests.rig.servers import Valkey
 
 SLOW_MACHINE = {"RevokerLatencyBudgetBurnsFast", "RevokerLatencyBudgetBurnsSlowly"}
 """What is rightly told beside anything else where the machine is busy."""
@@ -196,7 +196,7 @@ def test_lost_data_is_told_until_it_is_accepted(tmp_path, own_valkey, keys):
         beside = fired(prometheus, "RevokerDataLost")
         assert beside <= {"RevokerReplicasDisagree"}
         subprocess.run(
-            [*first.arguments[:1], "-m", "service", "store", "accept", "--config", first.config],
+            [*first.arguments[:1], "-m", "revoker", "store", "accept", "--config", first.config],
             env=first.environ,
             check=True,
             capture_output=True,
@@ -269,7 +269,7 @@ def test_an_issuer_whose_name_is_no_longer_that_of_the_store_is_told(tmp_path, o
             [
                 *first.arguments[:1],
                 "-m",
-                "service",
+                "revoker",
                 "store",
                 "rename",
                 "main",

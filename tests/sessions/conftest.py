@@ -7,7 +7,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from service.tokens.refresh import new_refresh_key_file
+from revoker.tokens.refresh_tokens import new_refresh_key_file
 
 SESSIONS_ISSUER = "https://sessions.example.com"
 SESSIONS_AUDIENCE = "api://orders"

@@ -4,8 +4,8 @@ import uuid
 
 import pytest
 
-from service.callers import digest
-from service.store.keys import tag_and_start
+from revoker.auth import digest
+from revoker.store.keys import tag_and_start
 from tests.sessions.conftest import deleted, listed, log_in, sids
 from tests.store.test_cluster import cluster
 

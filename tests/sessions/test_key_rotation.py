@@ -7,10 +7,10 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from service.tokens.refresh import new_refresh_key_file
+from revoker.tokens.refresh_tokens import new_refresh_key_file
+from tests.rig.pods import Mounted
+from tests.rig.virtual_time import Clockwork
 from tests.sessions.conftest import SESSIONS_AUDIENCE, SESSIONS_ISSUER
-from tests.sessions.virtual_time import Clockwork
-from tests.tokens.pods import Mounted
 
 LIFE_S = 300
 

@@ -17,10 +17,10 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from service.store.keys import tag_and_start
+from revoker.store.keys import tag_and_start
+from tests.rig.relay import FAULTS, Relay, without_signing_key
+from tests.rig.virtual_time import Clockwork
 from tests.sessions.conftest import SESSIONS_ISSUER, deleted, listed
-from tests.sessions.relay import FAULTS, Relay, without_signing_key
-from tests.sessions.virtual_time import Clockwork
 
 # Time passes in steps of 36 s and the real moments between them: none ends in the 18 s before one of these.
 STEP = 36

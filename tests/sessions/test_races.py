@@ -5,10 +5,10 @@ import itertools
 
 import pytest
 
-from service.models import Claims, Verdict
-from service.rules import cut_off
-from service.store.keys import tag_and_start
-from service.store.sessions import Lifetimes, Refreshed
+from revoker.models import Claims, Verdict
+from revoker.rules import cut_off
+from revoker.store.keys import tag_and_start
+from revoker.store.sessions import Lifetimes, Refreshed
 from tests.sessions.conftest import SESSIONS_ISSUER, log_in
 
 ROUNDS = 1000

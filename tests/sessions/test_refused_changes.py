@@ -8,17 +8,17 @@ import time
 import pytest
 import redis
 
-from service.callers import digest
-from service.errors import StoreUnavailable
-from service.store import scripts
-from service.store.keys import new_sid, tag_and_start, user_tag
-from service.store.sessions import Lifetimes
-from tests import forge
+from revoker.auth import digest
+from revoker.errors import StoreUnavailable
+from revoker.store import scripts
+from revoker.store.keys import new_sid, tag_and_start, user_tag
+from revoker.store.sessions import Lifetimes
 from tests.conftest import HANGS_S
-from tests.servers import Valkey
+from tests.rig import forge
+from tests.rig.relay import FAULTS, Relay, without_signing_key
+from tests.rig.servers import Valkey
+from tests.rig.virtual_time import Clockwork
 from tests.sessions.conftest import SESSIONS_ISSUER, deleted, log_in, revoke_user, sids
-from tests.sessions.relay import FAULTS, Relay, without_signing_key
-from tests.sessions.virtual_time import Clockwork
 
 UNAVAILABLE = (503, "temporarily_unavailable")
 INVALID_GRANT = (400, "invalid_grant")

@@ -9,9 +9,10 @@ import uuid
 import pytest
 import redis
 
-from service.callers import digest
-from service.store.keys import tag_and_start, user_tag
-from service.store.sessions import Lifetimes
+from revoker.auth import digest
+from revoker.store.keys import tag_and_start, user_tag
+from revoker.store.sessions import Lifetimes
+from tests.rig.virtual_time import Clockwork
 from tests.sessions.conftest import (
     ADMIN,
     SESSIONS_AUDIENCE,
@@ -22,7 +23,6 @@ from tests.sessions.conftest import (
     revoke_user,
     sids,
 )
-from tests.sessions.virtual_time import Clockwork
 
 INVALID_REQUEST = (400, "invalid_request")
 INVALID_GRANT = (400, "invalid_grant")

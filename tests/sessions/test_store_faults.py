@@ -9,7 +9,7 @@ import re
 import pytest
 import redis
 
-from service.store.keys import tag_and_start
+from revoker.store.keys import tag_and_start
 from tests.conftest import until_ready
 from tests.sessions.conftest import log_in
 

@@ -11,11 +11,11 @@ import aiohttp
 import pytest
 import redis
 
-from service.callers import digest
-from service.errors import KeysUnavailable
-from service.store.keys import tag_and_start
-from tests import forge
-from tests.certificates import Authority
+from revoker.auth import digest
+from revoker.errors import KeysUnavailable
+from revoker.store.keys import tag_and_start
+from tests.rig import forge
+from tests.rig.certificates import Authority
 from tests.sessions.conftest import ADMIN, SESSIONS_AUDIENCE, SESSIONS_ISSUER, Browser, listed, log_in, sids
 
 row = pytest.mark.row

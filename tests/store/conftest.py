@@ -11,15 +11,15 @@ from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
 
-from service.metrics import Metrics
-from service.models import History, Issuer
-from service.store.addresses import address_of
-from service.store.connection import Refused
-from service.store.keys import Keys
-from service.store.revocations import Revocations
-from service.store.scripts import Scripts
-from service.store.servers import Primary
-from service.store.store import Store
+from revoker.metrics import Metrics
+from revoker.models import History, Issuer
+from revoker.store.keys import Keys
+from revoker.store.revocations import Revocations
+from revoker.store.scripts import Scripts
+from revoker.store.servers import Primary
+from revoker.store.store import Store
+from revoker.store.wire.addresses import address_of
+from revoker.store.wire.connection import Refused
 from tests.conftest import PATIENT_S
 
 MAIN = Issuer(name="main", iss="https://idp.example.com")

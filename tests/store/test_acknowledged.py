@@ -2,8 +2,8 @@
 
 from prometheus_client import CollectorRegistry
 
-from service.metrics import Metrics
-from service.store.acknowledged import Acknowledged, Written
+from revoker.metrics import Metrics
+from revoker.store.consistency.acknowledged import Acknowledged, Written
 
 
 def test_what_is_kept_is_bounded_in_bytes_too_and_the_oldest_goes_first():

@@ -1,10 +1,10 @@
 """The hash of all blocks: read in pages, rid of what has ended, and the same at every instance."""
 
-from service.rules import FOREVER_MS
-from service.store.keys import user_tag
+from revoker.rules import FOREVER_MS
+from revoker.store.keys import user_tag
 from tests.faults.test_dangers import AsUser
 from tests.faults.test_lost_data import becomes, readiness
-from tests.proxies import ReplyProxy
+from tests.rig.proxies import ReplyProxy
 from tests.store.conftest import MAIN, opened, store_on
 
 MANY = 5000

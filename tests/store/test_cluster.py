@@ -9,15 +9,15 @@ import uuid
 
 import pytest
 
-from bench.network import Network
-from service.errors import NoVerdict, StoreRefused, StoreUnavailable
-from service.models import Claims
-from service.rules import FOREVER_MS
-from service.store.epoch import Epoch
-from service.store.keys import SLOTS, slot_of, slot_tags, user_tag
+from revoker.errors import NoVerdict, StoreRefused, StoreUnavailable
+from revoker.models import Claims
+from revoker.rules import FOREVER_MS
+from revoker.store.consistency.epoch import Epoch
+from revoker.store.keys import SLOTS, slot_of, slot_tags, user_tag
 from tests.conftest import HANGS_S, PATIENT_S
+from tests.rig.network import Network
+from tests.rig.topologies import STEADY, Cluster
 from tests.store.conftest import MAIN, opened, store_on
-from tests.topologies import STEADY, Cluster
 
 SHARE = SLOTS // 3
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import redis
 
-from service.errors import ConfigError, StoreUnavailable
-from service.store import embedded
-from service.store.embedded import Embedded
+from revoker.errors import ConfigError, StoreUnavailable
+from revoker.store import embedded
+from revoker.store.embedded import Embedded
 
 
 def until(condition, seconds=120.0):
@@ -127,7 +127,7 @@ def test_stop_leaves_no_process_behind(folder):
 
 def test_the_server_dies_with_a_service_that_is_killed_and_the_folder_is_free_at_once(folder):
     script = (
-        "import sys, time; from pathlib import Path; from service.store.embedded import Embedded\n"
+        "import sys, time; from pathlib import Path; from revoker.store.embedded import Embedded\n"
         "store = Embedded(Path(sys.argv[1])); store.start(); print(store.pid, flush=True); time.sleep(600)"
     )
     service = subprocess.Popen([sys.executable, "-c", script, folder], stdout=subprocess.PIPE, text=True)

@@ -5,11 +5,11 @@ import asyncio
 import pytest
 from prometheus_client import CollectorRegistry
 
-from service.metrics import Metrics
-from service.models import Claims
-from service.rules import FOREVER_MS
-from service.store.epoch import DataSet, Epoch, Known, Losses, Reading
-from service.store.keys import Keys
+from revoker.metrics import Metrics
+from revoker.models import Claims
+from revoker.rules import FOREVER_MS
+from revoker.store.consistency.epoch import DataSet, Epoch, Known, Losses, Reading
+from revoker.store.keys import Keys
 from tests.store.conftest import MAIN
 
 E1 = b"e1 0 0 new"

@@ -5,13 +5,13 @@ import dataclasses
 
 import pytest
 
-from service.errors import InvalidRequest, NoVerdict, StoreRefused
-from service.models import History, Issuer, Raise
-from service.rules import cutoff_kept_for, jti_kept_for, jti_kept_until
-from service.store import issuers as issuers_module
-from service.store import renaming
-from service.store.issuers import DELAY_MS, Record, conflicts, encode, reconciled
-from service.store.lookups import mark, revoked_keys
+from revoker.errors import InvalidRequest, NoVerdict, StoreRefused
+from revoker.models import History, Issuer, Raise
+from revoker.rules import cutoff_kept_for, jti_kept_for, jti_kept_until
+from revoker.store import issuer_records as issuers_module
+from revoker.store import renaming
+from revoker.store.issuer_records import DELAY_MS, Record, conflicts, encode, reconciled
+from revoker.store.lookups import mark, revoked_keys
 from tests.store.conftest import MAIN, OTHER, store_on
 
 NOW = 1_763_769_600_000

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from service.models import Claims, Issuer
-from service.store.keys import Keys, new_sid, segment, tag_and_start, user_tag
+from revoker.models import Claims, Issuer
+from revoker.store.keys import Keys, new_sid, segment, tag_and_start, user_tag
 
 KEYS = Keys("rv")
 MAIN = Issuer(name="main", iss="https://idp.example.com")

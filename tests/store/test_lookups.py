@@ -6,11 +6,11 @@ import time
 
 import pytest
 
-from service.errors import StoreRefused, StoreUnavailable
-from service.models import Claims, Mark
-from service.store.coalescing import BATCH, UNDER_WAY
+from revoker.errors import StoreRefused, StoreUnavailable
+from revoker.models import Claims, Mark
+from revoker.store.coalescing import BATCH, UNDER_WAY
 from tests.conftest import HANGS_S
-from tests.servers import Valkey
+from tests.rig.servers import Valkey
 from tests.store.conftest import MAIN, opened, store_on
 
 NONE = (None,) * 6

@@ -1,5 +1,5 @@
 from bench.memory import bytes_each
-from tests.servers import Valkey
+from tests.rig.servers import Valkey
 
 
 def test_a_revoked_jti_costs_at_most_125_bytes(tmp_path):

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.errors import InvalidRequest
-from service.store import records
-from service.store.keys import segment
+from revoker.errors import InvalidRequest
+from revoker.store.keys import segment
+from revoker.store.transfer import records
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=300)
 dates = st.integers(0, records.LATEST_S) | st.integers(0, 2**41).map(lambda ms: ms / 1000)

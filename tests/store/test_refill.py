@@ -6,13 +6,13 @@ import pytest
 import structlog
 from prometheus_client import CollectorRegistry
 
-from service.metrics import Metrics
-from service.models import Claims, Issuer, Mark
-from service.rules import cutoff_kept_for
-from service.store.acknowledged import Acknowledged, Written
-from service.store.keys import Keys, user_tag
-from service.store.lookups import mark, revoked_keys, user_standing
-from service.store.sessions import Lifetimes
+from revoker.metrics import Metrics
+from revoker.models import Claims, Issuer, Mark
+from revoker.rules import cutoff_kept_for
+from revoker.store.consistency.acknowledged import Acknowledged, Written
+from revoker.store.keys import Keys, user_tag
+from revoker.store.lookups import mark, revoked_keys, user_standing
+from revoker.store.sessions import Lifetimes
 from tests.store.conftest import MAIN, OTHER, SLOW_MS, opened, store_on
 
 SUBS = ("alice", "bob", "Zoë")

@@ -5,10 +5,10 @@ import contextlib
 
 import pytest
 
-from service.errors import NoVerdict, PrimaryStale, StoreUnavailable
-from service.store.lines import Confirmation
+from revoker.errors import NoVerdict, PrimaryStale, StoreUnavailable
+from revoker.store.wire.command_channel import Confirmation
 from tests.conftest import HANGS_S
-from tests.servers import Valkey
+from tests.rig.servers import Valkey
 from tests.store.conftest import MAIN, opened, store_on
 
 PLAIN = (None, None, None, None, None, None)

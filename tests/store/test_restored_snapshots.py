@@ -7,9 +7,9 @@ import functools
 import pytest
 import redis
 
-from service.models import Issuer
-from service.store.connection import ConnectionLost
-from service.store.sessions import Lifetimes
+from revoker.models import Issuer
+from revoker.store.sessions import Lifetimes
+from revoker.store.wire.connection import ConnectionLost
 from tests.store.conftest import MAIN, opened, store_on
 from tests.store.test_epoch import stop_watch
 

@@ -7,12 +7,12 @@ import random
 import pytest
 from redis.exceptions import ResponseError
 
-from service.errors import InvalidRequest, StoreUnavailable
-from service.models import Claims, Mark, Standing, Verdict
-from service.rules import FOREVER_MS, cut_off, cutoff_kept_for, jti_kept_until
-from service.store import scripts
-from service.store.keys import user_tag
-from service.store.lookups import mark, revoked_keys, user_standing
+from revoker.errors import InvalidRequest, StoreUnavailable
+from revoker.models import Claims, Mark, Standing, Verdict
+from revoker.rules import FOREVER_MS, cut_off, cutoff_kept_for, jti_kept_until
+from revoker.store import scripts
+from revoker.store.keys import user_tag
+from revoker.store.lookups import mark, revoked_keys, user_standing
 from tests.store.conftest import MAIN, OTHER, SLOW_MS
 
 DAY = 86_400_000

@@ -5,11 +5,11 @@ import types
 
 import pytest
 
-from service.errors import StoreUnavailable
-from service.store.addresses import address_of
+from revoker.errors import StoreUnavailable
+from revoker.store.wire.addresses import address_of
 from tests.faults.load import issued
-from tests.proxies import ReplyProxy, encode
-from tests.servers import free_port
+from tests.rig.proxies import ReplyProxy, encode
+from tests.rig.servers import free_port
 from tests.store.conftest import store_on
 
 TIMEOUT_S = 5.0

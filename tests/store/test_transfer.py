@@ -10,19 +10,19 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bench.network import Network
-from service.errors import InvalidRequest, StoreRefused, StoreUnavailable
-from service.models import Claims, Issuer
-from service.rules import cut_off, jti_kept_until
-from service.store import importing as imports
-from service.store import records
-from service.store.coalescing import NO_KEYS
-from service.store.exporting import Exporting
-from service.store.importing import Importing
-from service.store.keys import new_sid, user_tag
+from revoker.errors import InvalidRequest, StoreRefused, StoreUnavailable
+from revoker.models import Claims, Issuer
+from revoker.rules import cut_off, jti_kept_until
+from revoker.store.coalescing import NO_KEYS
+from revoker.store.keys import new_sid, user_tag
+from revoker.store.transfer import importing as imports
+from revoker.store.transfer import records
+from revoker.store.transfer.exporting import Exporting
+from revoker.store.transfer.importing import Importing
 from tests.conftest import PATIENT_S, SLOW_MACHINE
+from tests.rig.network import Network
+from tests.rig.topologies import STEADY, Cluster
 from tests.store.conftest import MAIN, OTHER, opened, store_on
-from tests.topologies import STEADY, Cluster
 
 OWN = Issuer(name="sessions", iss="https://sessions.example.com", own=True)
 HOUR = 3_600_000
@@ -61,7 +61,10 @@ def kept(valkey, store):
     with valkey.client() as client:
         for key in client.scan_iter(store.keys.all()):
             _, _, name = key.partition(":")
-            if name.partition(":")[0] not in {"seq", "epoch", "beat", "blocks"} and "sessions" not in name:
+            if (
+                name.partition(":")[0] not in {"seq", "epoch", "beat", "blocks", "latest"}
+                and "sessions" not in name
+            ):
                 left = client.pexpiretime(key)
                 found[name] = (client.get(key), left)
     return found

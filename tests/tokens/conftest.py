@@ -8,11 +8,11 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from prometheus_client import CollectorRegistry
 
-from service.metrics import Metrics
-from service.models import Issuer
-from service.tokens.keys import key_source
-from service.tokens.verifying import TrustedIssuer, Verifier
-from tests import forge
+from revoker.metrics import Metrics
+from revoker.models import Issuer
+from revoker.tokens.key_sources import key_source
+from revoker.tokens.verifying import TrustedIssuer, Verifier
+from tests.rig import forge
 
 
 @pytest.fixture

@@ -5,9 +5,9 @@ import asyncio
 import jwt
 import pytest
 
-from service.models import Session
-from service.tokens.access import TOGETHER, Minter
-from service.tokens.private_keys import SigningKey
+from revoker.models import Session
+from revoker.tokens.access_tokens import TOGETHER, Minter
+from revoker.tokens.private_keys import SigningKey
 from tests.tokens.test_signing import KEYS
 
 KEY = SigningKey(KEYS["ES256"])

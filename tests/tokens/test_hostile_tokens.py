@@ -9,8 +9,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from service.errors import InvalidToken
-from tests.forge import (
+from revoker.errors import InvalidToken
+from tests.rig.forge import (
     ABSENT,
     ISSUER,
     base64url,

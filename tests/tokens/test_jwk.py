@@ -6,9 +6,9 @@ import json
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from service.tokens.jwk import PUBLIC_KEY_ALGORITHMS, UnusableKey, public_key, shared_secret, thumbprint
-from service.tokens.key_sets import read_key_set
-from tests.forge import ABSENT, base64url, ec_key, ed_key, jwks, rsa_key
+from revoker.tokens.jwk import PUBLIC_KEY_ALGORITHMS, UnusableKey, public_key, shared_secret, thumbprint
+from revoker.tokens.key_sets import read_key_set
+from tests.rig.forge import ABSENT, base64url, ec_key, ed_key, jwks, rsa_key
 
 KEY = rsa_key()
 EVERY = PUBLIC_KEY_ALGORITHMS | {"HS256", "HS384", "HS512", "none"}

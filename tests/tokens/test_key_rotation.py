@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
-from service.metrics import Metrics
-from service.tokens.signing import SigningKeys
-from tests.tokens.pods import Mounted
+from revoker.metrics import Metrics
+from revoker.tokens.signing import SigningKeys
+from tests.rig.pods import Mounted
 
 BEGIN = 1_700_000_000
 LIFE_S = 300

@@ -8,12 +8,12 @@ import time
 import pytest
 from aiohttp import web
 
-from service.errors import ConfigError, InvalidToken, KeysUnavailable
-from service.tokens.key_fetching import COOL_DOWN_S, KEEP_S, JwksByUrl
-from service.tokens.key_sets import MAX_SET_BYTES
-from service.tokens.keys import key_source
-from tests.forge import ABSENT, hmac_key, jwks, rsa_key, token
-from tests.servers import free_port
+from revoker.errors import ConfigError, InvalidToken, KeysUnavailable
+from revoker.tokens.key_fetching import COOL_DOWN_S, KEEP_S, JwksByUrl
+from revoker.tokens.key_sets import MAX_SET_BYTES
+from revoker.tokens.key_sources import key_source
+from tests.rig.forge import ABSENT, hmac_key, jwks, rsa_key, token
+from tests.rig.servers import free_port
 from tests.tokens.conftest import Clock, Naps, issuer_settings, trusting
 
 KEY = rsa_key()

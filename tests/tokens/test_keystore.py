@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
-from service.errors import ConfigError, InvalidRequest
-from service.metrics import Metrics
-from service.tokens.keystore import AHEAD_S, generate, listed, retire
-from service.tokens.private_keys import key_in
-from service.tokens.signing import SigningKeys
-from tests import forge
+from revoker.errors import ConfigError, InvalidRequest
+from revoker.metrics import Metrics
+from revoker.tokens.keystore import AHEAD_S, generate, listed, retire
+from revoker.tokens.private_keys import key_in
+from revoker.tokens.signing import SigningKeys
+from tests.rig import forge
 
 NOW = 1_700_000_000.0
 

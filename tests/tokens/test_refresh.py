@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.errors import ConfigError
-from service.tokens.refresh import (
+from revoker.errors import ConfigError
+from revoker.tokens.refresh_tokens import (
     RefreshKey,
     RefreshKeyFile,
     RefreshToken,
@@ -16,7 +16,7 @@ from service.tokens.refresh import (
     new_refresh_key_file,
     rotate_refresh_keys,
 )
-from tests import forge
+from tests.rig import forge
 from tests.tokens.conftest import Clock
 
 KEY, OLD_KEY = RefreshKey(b"k" * 32), RefreshKey(b"o" * 32)

@@ -14,12 +14,12 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
-from service.errors import ConfigError, InvalidToken, KeysUnavailable
-from service.tokens.jwk import UnusableKey, thumbprint
-from service.tokens.keystore import AHEAD_S
-from service.tokens.private_keys import SigningKey, key_in, read_key
-from service.tokens.signing import SigningKeys
-from tests import forge
+from revoker.errors import ConfigError, InvalidToken, KeysUnavailable
+from revoker.tokens.jwk import UnusableKey, thumbprint
+from revoker.tokens.keystore import AHEAD_S
+from revoker.tokens.private_keys import SigningKey, key_in, read_key
+from revoker.tokens.signing import SigningKeys
+from tests.rig import forge
 from tests.tokens.conftest import Clock, trusting
 
 KEYS = {

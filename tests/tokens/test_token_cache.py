@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from service.errors import InvalidToken
-from service.tokens.cache import TokenCache
-from tests import forge
-from tests.forge import rsa_key, token
+from revoker.errors import InvalidToken
+from revoker.tokens.cache import TokenCache
+from tests.rig import forge
+from tests.rig.forge import rsa_key, token
 from tests.tokens.conftest import trusting
 
 KEY = rsa_key()

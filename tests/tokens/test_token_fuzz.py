@@ -10,14 +10,14 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
-from service.errors import InvalidToken, KeysUnavailable
-from service.metrics import Metrics
-from service.tokens.jwk import PUBLIC_KEY_ALGORITHMS, UnusableKey, public_key
-from service.tokens.key_files import JwksFile
-from service.tokens.key_sets import read_key_set
-from service.tokens.parsing import base64url_decoded, parse_token, strict_json_object
-from service.tokens.verifying import VerifiedToken
-from tests.forge import (
+from revoker.errors import InvalidToken, KeysUnavailable
+from revoker.metrics import Metrics
+from revoker.tokens.jwk import PUBLIC_KEY_ALGORITHMS, UnusableKey, public_key
+from revoker.tokens.key_files import JwksFile
+from revoker.tokens.key_sets import read_key_set
+from revoker.tokens.parsing import base64url_decoded, parse_token, strict_json_object
+from revoker.tokens.verifying import VerifiedToken
+from tests.rig.forge import (
     AUDIENCE,
     ISSUER,
     base64url,

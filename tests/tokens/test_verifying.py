@@ -6,11 +6,11 @@ import json
 
 import pytest
 
-from service.errors import InvalidToken, KeysUnavailable
-from service.models import Claims
-from service.tokens.jwk import VerifyingKey
-from service.tokens.key_files import JwksFile
-from tests.forge import (
+from revoker.errors import InvalidToken, KeysUnavailable
+from revoker.models import Claims
+from revoker.tokens.jwk import VerifyingKey
+from revoker.tokens.key_files import JwksFile
+from tests.rig.forge import (
     ABSENT,
     AUDIENCE,
     ISSUER,

@@ -1,0 +1,94 @@
+"""Which path leads where."""
+
+from typing import Any
+
+from aiohttp import web
+
+from revoker.api import (
+    backchannel,
+    batch,
+    blocks,
+    cutoffs,
+    explain,
+    introspection,
+    openapi,
+    paths,
+    probes,
+    revocation,
+    revoked_keys,
+    sessions,
+    token,
+    well_known,
+)
+from revoker.api.connections import expect
+from revoker.api.endpoint import BATCH_LIMIT, Endpoint
+from revoker.api.observing import observed
+from revoker.api.parts import Parts
+
+ENDPOINTS: tuple[Endpoint[Any], ...] = (
+    *revocation.ENDPOINTS,
+    *cutoffs.ENDPOINTS,
+    *revoked_keys.ENDPOINTS,
+    *blocks.ENDPOINTS,
+    *explain.ENDPOINTS,
+)
+
+SESSION_ENDPOINTS: tuple[Endpoint[Any], ...] = (*sessions.ENDPOINTS, *token.ENDPOINTS)
+"""There where sessions are kept here."""
+
+
+def application(
+    parts: Parts, health: probes.Health | None, introspect: introspection.Introspection
+) -> web.Application:
+    """All endpoints; health, metrics and documentation too where ``health`` is given."""
+    return _application(
+        parts,
+        [
+            web.post(paths.INTROSPECT, introspect.respond),
+            web.post(paths.BATCH, batch.BatchIntrospection(parts).respond),
+            *(endpoint.route(parts) for endpoint in _endpoints(parts)),
+            *_well_known_routes(parts),
+            *([] if health is None else _ops_routes(parts, health)),
+        ],
+    )
+
+
+def ops_application(parts: Parts, health: probes.Health) -> web.Application:
+    """Health, metrics and documentation alone."""
+    return _application(parts, _ops_routes(parts, health))
+
+
+def _endpoints(parts: Parts) -> tuple[Endpoint[Any], ...]:
+    return (
+        *ENDPOINTS,
+        *(backchannel.ENDPOINTS if parts.logout_audiences else ()),
+        *(() if parts.kept is None else SESSION_ENDPOINTS),
+    )
+
+
+def _well_known_routes(parts: Parts) -> list[web.RouteDef]:
+    if parts.kept is None:
+        return []
+    remembered, name = parts.store.revocations.remembered, parts.kept.issuer.name
+    return well_known.routes(
+        parts.kept.issuer.iss,
+        parts.kept.signing_keys,
+        revoked=lambda: remembered.keys[name],
+        clock=parts.store.clocks.now,
+        client_certificates=parts.client_certificates,
+    )
+
+
+def _ops_routes(parts: Parts, health: probes.Health) -> list[web.RouteDef]:
+    own_issuer = None if parts.kept is None else parts.kept.issuer.iss
+    return [*probes.routes(health, parts.metrics.registry), *openapi.routes(_endpoints(parts), own_issuer)]
+
+
+def _application(parts: Parts, routes: list[web.RouteDef]) -> web.Application:
+    paths = frozenset(route.path for route in routes)
+    made = web.Application(client_max_size=BATCH_LIMIT, middlewares=[observed(parts, paths)])
+    made.add_routes(
+        web.RouteDef(each.method, each.path, each.handler, {**each.kwargs, "expect_handler": expect})
+        for each in routes
+    )
+    return made

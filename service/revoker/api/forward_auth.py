@@ -1,0 +1,142 @@
+"""``/forward-auth``: a gateway asks, before it lets a request through, about the user's own headers.
+
+Serves Envoy's ext_authz, nginx's auth_request, Traefik's ForwardAuth, Caddy's forward_auth and HAProxy.
+The gateway shows its own secret in ``X-Revoker-Key``. Method, query and body are the user's and are not
+looked at, nor is the path below ``/forward-auth``.
+"""
+
+import re
+import time
+import urllib.parse
+from typing import Final
+
+from aiohttp import web
+
+from revoker.api import endpoint
+from revoker.api.demands import Demands, understood
+from revoker.api.errors import NO_STORE, error_response
+from revoker.api.observing import answered, failed
+from revoker.api.parts import Parts
+from revoker.api.paths import FORWARD_AUTH
+from revoker.api.verdicts import Judged
+from revoker.auth import Caller
+from revoker.errors import InvalidClient, RevokerError
+from revoker.models import Verdict
+from revoker.tokens.claims import scope_words
+from revoker.tokens.verifying import VerifiedToken
+
+SCOPE: Final = "introspect"
+KEY_HEADER: Final = "X-Revoker-Key"
+DEMANDS_HEADER: Final = "X-Revoker-Require"
+
+_BEARER: Final = re.compile(r"[Bb][Ee][Aa][Rr][Ee][Rr] ([A-Za-z0-9\-._~+/]+=*)").fullmatch
+_SCHEME: Final = re.compile(r"[Bb][Ee][Aa][Rr][Ee][Rr](?![!#$%&'*+\-.^_`|~0-9A-Za-z])").match
+_UNRESERVED: Final = "".join(chr(byte) for byte in range(0x21, 0x7F) if chr(byte) != "%")
+_REALM: Final = 'Bearer realm="revoker"'
+
+
+class ForwardAuth:
+    """Answers gateways about their users."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        parts.metrics.requests.labels(FORWARD_AUTH, "500")
+        self._seconds = parts.metrics.notes.observing(parts.metrics.request_seconds.labels(FORWARD_AUTH))
+
+    async def respond(self, request: web.Request) -> web.Response:
+        """Answer one request: 200 with who it is, 401, 403, or 503 where there is no verdict."""
+        began = time.perf_counter()
+        self._parts.admission.under_way += 1
+        try:
+            response = await self._answer(request)
+        except RevokerError as error:
+            response = answered(self._parts, error)
+            if response.status != 503:  # about the gateway, which its user can't mend
+                told = f"of the gateway itself: {error}"
+                response = error_response(503, "temporarily_unavailable", told, {"Retry-After": "1"})
+        except Exception:  # noqa: BLE001  # the boundary of the service
+            response = failed()
+        finally:
+            self._parts.admission.under_way -= 1
+        self._parts.metrics.requests.labels(FORWARD_AUTH, str(response.status)).inc()
+        self._seconds(time.perf_counter() - began)
+        return response
+
+    async def _answer(self, request: web.Request) -> web.Response:
+        caller = self._gateway(request)
+        caller.require(SCOPE)
+        shown = request.headers.getall("Authorization", ())
+        if not shown or (len(shown) == 1 and not _SCHEME(shown[0])):
+            return _unauthorized(_REALM)
+        bearer = _BEARER(shown[0]) if len(shown) == 1 else None
+        if bearer is None:
+            return _unauthorized(f'{_REALM}, error="invalid_request"')
+        demands = understood(tuple(request.headers.getall(DEMANDS_HEADER, ())))
+        judged = await self._parts.verdicts.of_token(bearer[1], caller, waiting=self._parts.admission.aside)
+        token = judged.token
+        if judged.verdict is not Verdict.ACTIVE or token is None or token.cnf:
+            return _unauthorized(
+                f'{_REALM}, error="invalid_token", error_description="the token is not active"'
+            )
+        if demands is None:
+            return _forbidden("")
+        return _unmet(demands, token, judged) or _welcome(token)
+
+    def _gateway(self, request: web.Request) -> Caller:
+        keys = request.headers.getall(KEY_HEADER, ())
+        callers = self._parts.callers
+        if len(keys) == 1:
+            return callers.by_secret(keys[0], request.remote or "")
+        if keys:
+            raise InvalidClient("more than one X-Revoker-Key")
+        return callers.by_certificate(endpoint.certificate(request))
+
+
+def _unmet(demands: Demands, token: VerifiedToken, judged: Judged) -> web.Response | None:
+    """The refusal of a token that does not meet the demands; None where it does."""
+    if not set(demands.scopes) <= set(scope_words(token.scope)):
+        return _forbidden(" ".join(demands.scopes))
+    auth_time = token.claims.auth_time
+    age = None if auth_time is None else judged.store_now / 1000 - auth_time
+    stale = demands.max_age is not None and (age is None or age > demands.max_age)
+    if stale or not all(token.acr in each for each in demands.acrs):
+        told = f'{_REALM}, error="insufficient_user_authentication"'
+        told += ', error_description="a stronger or fresher login is needed"'
+        if demands.acrs:
+            told += f', acr_values="{" ".join(demands.acrs[0])}"'
+        if demands.max_age is not None:
+            told += f", max_age={demands.max_age}"
+        return _unauthorized(told)
+    return None
+
+
+def _welcome(token: VerifiedToken) -> web.Response:
+    """All four headers always, so that a client's own are always replaced."""
+    claims = token.claims
+    return web.Response(
+        headers={
+            **NO_STORE,
+            "X-Auth-Subject": _header(claims.sub),
+            "X-Auth-Session": _header(claims.sid),
+            "X-Auth-Client": _header(claims.client_id or claims.azp),
+            "X-Auth-Scope": " ".join(_header(word) for word in scope_words(token.scope)),
+        }
+    )
+
+
+def _header(value: str | None) -> str:
+    """A value as a header: what is not visible ASCII is percent-encoded, and ``%`` itself."""
+    return urllib.parse.quote(value or "", safe=_UNRESERVED)
+
+
+def _unauthorized(challenge: str) -> web.Response:
+    return web.Response(status=401, headers={**NO_STORE, "WWW-Authenticate": challenge})
+
+
+def _forbidden(scope: str) -> web.Response:
+    """RFC 6750 §3.1; without a scope where the demand itself can't be understood."""
+    needed = f', scope="{scope}"' if scope else ""
+    return web.Response(
+        status=403,
+        headers={**NO_STORE, "WWW-Authenticate": f'{_REALM}, error="insufficient_scope"{needed}'},
+    )

@@ -1,0 +1,351 @@
+"""Composition root: settings → parts → application; nothing else wires."""
+
+import asyncio
+import functools
+import time
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from pathlib import Path
+from typing import Final, cast
+
+import structlog
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+
+from revoker import __version__, logs
+from revoker.api import batch, token
+from revoker.api import dispatch as routes
+from revoker.api.admission import Admission
+from revoker.api.forward_auth import ForwardAuth
+from revoker.api.introspection import Introspection
+from revoker.api.observing import Answer, Straight
+from revoker.api.parts import Kept, Parts
+from revoker.api.paths import BATCH, FORWARD_AUTH, INTROSPECT, is_forward_auth
+from revoker.api.probes import Health
+from revoker.api.ready import ReadyAnswer
+from revoker.api.verdicts import Verdicts
+from revoker.auth import Caller, Callers, RateLimit
+from revoker.config.schema import SESSIONS_NAME, CallerSettings, IssuerSettings, SessionSettings, Settings
+from revoker.errors import ConfigError, StoreUnavailable
+from revoker.log_writer import Dropped
+from revoker.metrics import LOG_LINES, Metrics
+from revoker.models import Issuer
+from revoker.store import embedded
+from revoker.store.sessions import Lifetimes
+from revoker.store.store import Store
+from revoker.tokens.access_tokens import Minter
+from revoker.tokens.key_sources import KeySource, key_source
+from revoker.tokens.refresh_tokens import RefreshKeyFile, RefreshTokens
+from revoker.tokens.signing import SigningKeys
+from revoker.tokens.verifying import TrustedIssuer, Verifier
+
+_log = structlog.get_logger("service")
+
+ADDED_UP_S: Final = 0.25
+"""So old may be what one of several workers tells of another; few enough values to be sorted in half a ms."""
+
+Clock = Callable[[], float]
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Service:
+    """One process's worth of Revoker; does no I/O before :meth:`start`.
+
+    Attributes:
+        application: All endpoints, or all but health and metrics where those have a port of their own.
+        ops_application: Health and metrics, where ``ops_port`` is set.
+    """
+
+    def __init__(self, settings: Settings, *, clock: Clock = time.time) -> None:
+        self._settings = settings
+        self._issuers = issuers_of(settings)
+        registry = CollectorRegistry()
+        metrics = Metrics(registry, [issuer.name for issuer in self._issuers.values()])
+        metrics.info.labels(__version__).set(1)
+        self._sources: dict[str, KeySource] = {
+            each.name: key_source(each, metrics) for each in settings.issuers
+        }
+        self._metrics = metrics
+        self.store: Final = store_of(settings, self._issuers, metrics, clock)
+        trusted = [
+            TrustedIssuer(
+                issuer=self._issuers[each.issuer],
+                keys=self._sources[each.name],
+                audiences=frozenset(each.audiences),
+                require_typ=each.require_typ,
+            )
+            for each in settings.issuers
+        ]
+        kept = None
+        if settings.sessions is not None:
+            kept = self._keep_sessions(settings.sessions, clock)
+            trusted.append(
+                TrustedIssuer(
+                    issuer=kept.issuer,
+                    keys=kept.signing_keys,
+                    audiences=kept.audiences,
+                    require_typ="at+jwt",
+                )
+            )
+        verifier = Verifier(trusted, metrics)
+        self._parts = Parts(
+            admission=Admission(settings.server.max_in_progress, metrics),
+            callers=callers_of(settings, self._issuers),
+            issuers=self._issuers,
+            verifier=verifier,
+            store=self.store,
+            verdicts=Verdicts(
+                verifier=verifier,
+                store=self.store,
+                clock=clock,
+                metrics=metrics,
+                allow_outage=settings.revocation.store_outage == "allow",
+            ),
+            metrics=metrics,
+            logout_audiences={
+                each.issuer: each.backchannel_audience
+                for each in settings.issuers
+                if each.backchannel_audience
+            },
+            client_certificates=bool(settings.server.tls_client_ca_file),
+            kept=kept,
+        )
+        self.health: Final = Health(self._problems, self.started)
+        self._was_started = False
+        self._introspection = Introspection(self._parts)
+        self._forward_auth = ForwardAuth(self._parts)
+        apart = settings.server.ops_port != 0
+        self.application: Final = routes.application(
+            self._parts, None if apart else self.health, self._introspection
+        )
+        self.ops_application: Final = routes.ops_application(self._parts, self.health) if apart else None
+        self._adding_up: asyncio.TimerHandle | None = None
+        self._dropped_log_lines = Dropped()
+
+    async def start(self) -> None:
+        """Begin to connect and to load keys; answers 503 until both have come."""
+        self._add_up()
+        await self._declare_new_store()
+        self.store.open()
+        await asyncio.gather(*(source.start() for source in self._sources.values()))
+
+    async def close(self) -> None:
+        """End every connection and task."""
+        await self.store.close()
+        await asyncio.gather(*(source.close() for source in self._sources.values()))
+        if self._adding_up is not None:
+            self._adding_up.cancel()
+        self._metrics.notes.add_up()
+
+    def _add_up(self) -> None:
+        try:
+            self._metrics.notes.add_up()
+            self._count_dropped_log_lines()
+        finally:
+            self._adding_up = asyncio.get_running_loop().call_later(ADDED_UP_S, self._add_up)
+
+    def _count_dropped_log_lines(self) -> None:
+        dropped = logs.dropped()
+        if dropped != self._dropped_log_lines:
+            for kind, now, before in zip(LOG_LINES, dropped, self._dropped_log_lines, strict=True):
+                self._metrics.dropped_log_lines.labels(kind).inc(now - before)
+            self._dropped_log_lines = dropped
+
+    def entry(self, handler: Handler) -> Handler:
+        """The way in: what every user leads to goes past router and middleware, the rest to ``handler``."""
+        straight: dict[str, Callable[[web.Request], Awaitable[web.StreamResponse | ReadyAnswer]]] = {
+            INTROSPECT: self._introspection.respond_at_once
+        }
+        answers: dict[str, Answer] = {BATCH: batch.BatchIntrospection(self._parts).answer}
+        if self._parts.kept is not None:
+            answers |= {each.path: functools.partial(each.ask, self._parts) for each in token.ENDPOINTS}
+        for path, answer in answers.items():
+            straight[path] = Straight(self._parts, path, answer).respond
+        forward_auth = self._forward_auth.respond
+        admission = self._parts.admission
+
+        def enter(request: web.Request) -> Awaitable[web.StreamResponse]:
+            respond = straight.get(request.raw_path)
+            if (
+                respond is not None
+                and request.method == "POST"
+                and "Expect" not in request.headers  # such a client waits for the router's 100 Continue
+            ):
+                path = request.raw_path
+            elif is_forward_auth(request.raw_path):
+                path, respond = FORWARD_AUTH, forward_auth
+            else:
+                return handler(request)
+            if (admission.crowded or admission.under_way >= admission.limit) and admission.refuses(request):
+                return cast("Awaitable[web.StreamResponse]", admission.refused(path))
+            return cast("Awaitable[web.StreamResponse]", respond(request))
+
+        return enter
+
+    def drain(self) -> None:
+        """Say that no more requests should come here; those that do are answered."""
+        self.health.draining = True
+
+    def reload(self, settings: Settings) -> None:
+        """Take over the callers of new settings; everything else needs a restart."""
+        self._parts.callers = callers_of(settings, self._issuers)
+        _log.info("callers_reloaded", callers=len(settings.callers))
+
+    def started(self) -> bool:
+        """Whether store and keys were ever reached; from then on that is so for good."""
+        self._was_started = self._was_started or (
+            self.store.reached and all(source.ready for source in self._sources.values())
+        )
+        return self._was_started
+
+    def conflicts(self) -> list[str]:
+        """Why these settings can't be served with this store, as far as it was read; one line each."""
+        try:
+            self.store.issuer_records.refuse_conflicts()
+        except ConfigError as error:
+            return error.problems
+        return []
+
+    def _problems(self) -> dict[str, str]:
+        problems = dict(self.store.problems)
+        for problem, names in {
+            "keys_never_loaded": [s.name for s in self._sources.values() if not s.ready],
+            "keys_stale": [s.name for s in self._sources.values() if s.stale],
+        }.items():
+            if names:
+                problems[problem] = f"of issuer {', '.join(names)}"
+            self._metrics.problems.labels(problem).set(bool(names))
+        return problems
+
+    def _keep_sessions(self, settings: SessionSettings, clock: Clock) -> Kept:
+        issuer = self._issuers[settings.issuer]
+        keys = SigningKeys(issuer.name, Path(settings.signing_keys_dir), self._metrics, clock=clock)
+        self._sources[issuer.name] = keys
+        return Kept(
+            issuer=issuer,
+            audiences=frozenset(settings.audiences),
+            idle_timeout=settings.idle_timeout,
+            sessions=self.store.sessions(issuer, lifetimes_of(settings)),
+            minter=Minter(
+                iss=issuer.iss,
+                audiences=settings.audiences,
+                lifetime=settings.access_token_lifetime,
+                keys=keys,
+                revoked=self._revoked_own_keys,
+            ),
+            refresh_tokens=RefreshTokens(RefreshKeyFile(Path(settings.refresh_key_file)).keys, clock=clock),
+            signing_keys=keys,
+        )
+
+    def _revoked_own_keys(self) -> Collection[str]:
+        return self.store.revocations.remembered.keys[SESSIONS_NAME]
+
+    async def _declare_new_store(self) -> None:
+        """An embedded store whose folder was just made is new, and not one that has lost its data."""
+        url = self._settings.redis.url
+        if not url.startswith("embedded:"):
+            return
+        folder = embedded.folder_of(url)
+        if embedded.is_new(folder):
+            for attempt in range(40):
+                try:
+                    await self.store.init()
+                except StoreUnavailable:
+                    if attempt == 39:
+                        raise
+                    await asyncio.sleep(0.05)
+                else:
+                    break
+            embedded.mark_known(folder)
+
+
+def build(settings: Settings, *, clock: Clock = time.time) -> Service:
+    """A service of these settings."""
+    return Service(settings, clock=clock)
+
+
+def issuers_of(settings: Settings) -> dict[str, Issuer]:
+    """The issuers by ``iss``, with the bounds that hold for each."""
+    issuers = {each.issuer: _issuer(each, settings) for each in settings.issuers}
+    if (kept := settings.sessions) is not None:
+        longest = settings.revocation.max_token_lifetime
+        issuers[kept.issuer] = Issuer(
+            name=kept.name,
+            iss=kept.issuer,
+            own=True,
+            leeway=settings.revocation.leeway,
+            max_token_lifetime=longest,
+            horizon=max(longest, kept.absolute_timeout),
+        )
+    return issuers
+
+
+def _issuer(each: IssuerSettings, settings: Settings) -> Issuer:
+    longest = settings.revocation.max_token_lifetime
+    return Issuer(
+        name=each.name,
+        iss=each.issuer,
+        clock_skew=each.clock_skew,
+        leeway=settings.revocation.leeway,
+        max_token_lifetime=longest,
+        cutoff_claim=each.cutoff_claim,
+        max_session_lifetime=each.max_session_lifetime,
+        horizon=max(longest, each.max_session_lifetime) if each.cutoff_claim == "auth_time" else longest,
+        require_jti=each.require_jti,
+        revoked_kids=frozenset(each.revoked_kids),
+    )
+
+
+def lifetimes_of(settings: SessionSettings) -> Lifetimes:
+    """How long sessions last."""
+    return Lifetimes(
+        idle=settings.idle_timeout,
+        absolute=settings.absolute_timeout,
+        grace=settings.refresh_grace,
+        most=settings.max_sessions_per_user,
+    )
+
+
+def store_of(
+    settings: Settings, issuers: Mapping[str, Issuer], metrics: Metrics, clock: Clock = time.time
+) -> Store:
+    """The store of these settings, not opened yet."""
+    url = settings.redis.url
+    if url.startswith("embedded:"):
+        url = embedded.url_of(embedded.folder_of(url))
+    return Store(
+        url=url,
+        password=None,
+        prefix=settings.redis.key_prefix,
+        timeout=settings.redis.timeout,
+        wait_replicas=settings.redis.wait_replicas,
+        wait_fsync=settings.redis.wait_fsync,
+        policy=settings.revocation.data_loss,
+        issuers=issuers,
+        metrics=metrics,
+        now=clock,
+    )
+
+
+def callers_of(settings: Settings, issuers: Mapping[str, Issuer]) -> Callers:
+    """The callers of these settings."""
+    return Callers((_caller(each, settings, issuers) for each in settings.callers), monotonic=time.monotonic)
+
+
+def _caller(each: CallerSettings, settings: Settings, issuers: Mapping[str, Issuer]) -> Caller:
+    allowed = {
+        iss: issuer
+        for iss, issuer in issuers.items()
+        if not each.issuers or iss in each.issuers or issuer.name in each.issuers
+    }
+    configured = {issuer.issuer for issuer in settings.issuers}
+    usable = [issuer for iss, issuer in allowed.items() if iss in configured or not configured]
+    return Caller(
+        name=each.name,
+        digests=tuple(each.secret_sha256),
+        scopes=frozenset(each.scopes),
+        audiences=frozenset(each.audiences),
+        issuers=allowed,
+        default_issuer=usable[0] if len(usable) == 1 else None,
+        client_id=each.client_id,
+        rate_limit=RateLimit(each.rate_limit, monotonic=time.monotonic) if each.rate_limit else None,
+    )

@@ -1,0 +1,203 @@
+"""Logs: JSON on standard output, one event a line, of this service and of its libraries alike.
+
+Every line has ``timestamp``, ``level``, ``logger`` and ``event``, and ``request_id`` where one was
+bound (`structlog.contextvars`). The logger ``audit`` tells every change of state and ignores the
+level. No token, secret or password gets through, not even in a traceback.
+
+The service logs in the background (:mod:`revoker.log_writer`), so that a standard output that nobody
+reads stops nothing but the log. Commands that end by themselves write at once.
+"""
+
+import functools
+import json
+import logging
+import os
+import re
+import sys
+import time
+from collections.abc import Mapping, MutableMapping
+from typing import Any, Final, TextIO
+
+import structlog
+
+from revoker.log_writer import Dropped, LineWriter
+
+SECRET_NAMES: Final = re.compile(
+    r"authorization|cookie|password|passwd|secret|assertion|(^|_)token$|^tokens$", re.IGNORECASE
+)
+SECRETS: Final = (
+    # A compact JWS or JWE: its header is a JSON object, so in base64url it begins with ew or ey.
+    (re.compile(r"\be[wy][\w-]{6,}(?:\.[\w-]*){2,4}"), "[token]"),
+    (re.compile(r"\b(bearer|basic|dpop)\s+[\w.~+/=-]{8,}", re.IGNORECASE), r"\1 [credential]"),
+    (re.compile(r"(://[^\s:/@]*:)[^\s/@]+@"), r"\1[password]@"),
+)
+
+
+_SUSPECT: Final = re.compile(r"e[wy]|bearer|basic|dpop|://", re.IGNORECASE)
+"""Where it finds nothing, none of the patterns would: most values are cleared by one search."""
+
+_CACHED_NAME: Final = 64
+"""Characters; a name of a log line is short, and a longer one is somebody else's."""
+
+_is_secret: Final = functools.lru_cache(1024)(SECRET_NAMES.search)
+_json: Final = json.JSONEncoder(default=str).encode
+
+FLUSH_SECONDS: Final = 2.0
+"""At the end of a process, for lines that still wait to be written."""
+
+_background: LineWriter | None = None
+"""Set in a process that logs in the background, and in those that it forks."""
+
+
+def configure(level: str = "info", stream: TextIO | None = None, *, background: bool = False) -> None:
+    """Send every log of this process to ``stream``, by default standard output.
+
+    Args:
+        level: Below it nothing is logged; the audit log always is.
+        stream: Written to at once by whoever logs.
+        background: Write to standard output from a thread, and never wait for it.
+    """
+    shared: list[structlog.types.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+    ]
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=False,
+    )
+    global _background  # noqa: PLW0603  # the log is the process's, as logging's root logger is
+    _background = LineWriter(_own_standard_output(), _dropped_line) if background else None
+    handler: logging.Handler = (
+        logging.StreamHandler(stream or sys.stdout) if _background is None else _Queueing(_background)
+    )
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder()],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                redact,
+                _rendered,
+            ],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    logging.getLogger("audit").setLevel(logging.INFO)
+    logging.captureWarnings(True)
+    # Nothing that a line does not show is worth looking for: callers, threads, processes.
+    logging._srcfile = None  # noqa: SLF001  # as the standard library's documentation advises
+    logging.logThreads = logging.logProcesses = False
+    logging.logMultiprocessing = False
+
+
+def write_text(text: str) -> None:
+    """Write to standard output, in order with the log and as the log is written."""
+    if _background is None:
+        sys.stdout.write(f"{text}\n")
+        sys.stdout.flush()
+    else:
+        _background.put(f"{text}\n".encode(errors="backslashreplace"))
+
+
+def flush() -> None:
+    """Wait until the log is written, but no longer than ``FLUSH_SECONDS``; before a process ends at once."""
+    if _background is not None:
+        _background.flush(FLUSH_SECONDS)
+
+
+def dropped() -> Dropped:
+    """How many lines of this process were not written, for lack of room or of a reader."""
+    return Dropped() if _background is None else _background.dropped
+
+
+def audit_lines_have_room() -> bool:
+    """Whether an audit line that is logged now will not be dropped."""
+    return _background is None or _background.has_audit_room()
+
+
+async def wait_for_audit_room() -> None:
+    """Wait a bounded time until an audit line would not be dropped."""
+    if _background is not None:
+        await _background.wait_for_audit_room()
+
+
+class _Queueing(logging.Handler):
+    """Hands each line to a writer."""
+
+    def __init__(self, writer: LineWriter) -> None:
+        super().__init__()
+        self._writer = writer
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            line = self.format(record)
+        except Exception as error:  # noqa: BLE001  # logging must not break what is logged
+            line = _line("error", record.name, "log_record_unreadable", error=type(error).__name__)
+        self._writer.put(f"{line}\n".encode(errors="backslashreplace"), audit=record.name == "audit")
+
+    def flush(self) -> None:
+        """Called when the interpreter ends."""
+        self._writer.flush(FLUSH_SECONDS)
+
+
+def _own_standard_output() -> int:
+    """A descriptor that nobody else closes; of what was closed at the start, one that leads nowhere.
+
+    The numbers 0 to 2 are taken then, lest a connection or file gets one of them and is written to.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+    return os.dup(1)
+
+
+def _dropped_line(lines: Dropped) -> bytes:
+    line = _line("error", "service", "log_lines_dropped", audit=lines.audit, other=lines.other)
+    return f"{line}\n".encode()
+
+
+def _line(level: str, logger: str, event: str, **of: Any) -> str:
+    now = time.time()
+    at = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now % 1 * 1e6):06}Z"
+    return _json({"timestamp": at, "level": level, "logger": logger, "event": event, **of})
+
+
+def _rendered(_: Any, __: str, event: Mapping[str, Any]) -> str:
+    return _json(event)
+
+
+def redact(_: Any, __: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
+    """Put a line in order, and what looks like a credential out of it."""
+    first = {name: event.pop(name, None) for name in ("timestamp", "level", "logger", "event")}
+    return {name: _redacted(name, value) for name, value in (first | dict(event)).items()}
+
+
+def _redacted(name: str, value: Any) -> Any:
+    match value:
+        case None | bool() | int() | float():
+            return value
+        case _ if (_is_secret if len(name) <= _CACHED_NAME else SECRET_NAMES.search)(name):
+            return "[redacted]"
+        case str() if not _SUSPECT.search(value):
+            return value
+        case Mapping():
+            return {str(key): _redacted(str(key), item) for key, item in value.items()}
+        case list() | tuple() | set() | frozenset():
+            return [_redacted("", item) for item in value]
+        case _:
+            text = str(value)
+            for pattern, replacement in SECRETS:
+                text = pattern.sub(replacement, text)
+            return text

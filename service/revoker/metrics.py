@@ -1,0 +1,300 @@
+"""Every metric, declared once, on a registry that is passed in.
+
+Names follow Prometheus: prefix ``revoker_``, base units, ``_total`` for counters. No label takes a
+value that others control: verdicts, endpoints, issuers and callers are closed sets.
+"""
+
+import bisect
+import itertools
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric
+from prometheus_client.registry import Collector
+
+from revoker.models import Verdict
+
+LATENCY_BUCKETS: Final = (
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
+)  # fmt: skip
+
+REVOCATION_KINDS: Final = (
+    "token", "user", "session", "client", "issuer", "key", "block", "unblock", "lift", "forget",
+)  # fmt: skip
+NO_VERDICT_CAUSES: Final = ("store_unavailable", "store_refused", "keys_unavailable", "overload")
+REFUSALS: Final = ("wrong_credentials", "insufficient_scope", "access_denied", "throttled", "rate_limited")
+SESSION_EVENTS: Final = ("begun", "ended", "elevated", "displaced")
+REFRESH_OUTCOMES: Final = (
+    "rotated", "repeated", "unknown", "ended", "revoked", "blocked", "scope", "ahead",
+    "reused_previous", "reused_older",
+)  # fmt: skip
+LOG_LINES: Final = ("audit", "other")
+PROBLEMS: Final = (
+    "store_unreachable", "store_not_primary", "data_lost", "data_loss_refused", "eviction_policy",
+    "evicted_keys", "no_persistence", "no_fsync", "unconfirmed_replicas", "too_few_replicas", "stale_primary",
+    "unchecked", "unexpected_reply", "settings_conflict", "clock_offset", "keys_never_loaded", "keys_stale",
+)  # fmt: skip
+
+
+class Notes(Collector):
+    """Takes down at once what is counted on the paths that are asked all the time, and adds it up later.
+
+    That takes a tenth of what a counter takes, which locks, or a histogram, which searches its buckets. It
+    is added up whenever the registry is read; several workers share what each has added up, so they
+    call :meth:`add_up` a few times a second, too. All of it belongs to one thread.
+    """
+
+    def __init__(self) -> None:
+        self._durations: dict[Histogram, list[float]] = {}
+        self._counts: dict[Counter, _Calls] = {}
+
+    def observing(self, histogram: Histogram) -> Callable[[float], None]:
+        """What takes a value of a histogram down."""
+        return self._durations.setdefault(histogram, []).append
+
+    def counting(self, counter: Counter) -> Callable[[], object]:
+        """What takes down that a counter goes up by one."""
+        return self._counts.setdefault(counter, _Calls()).one_more
+
+    def add_up(self) -> None:
+        """Add what was taken down to the metrics."""
+        for histogram, values in self._durations.items():
+            if values:
+                _observe_all(histogram, values)
+                values.clear()
+        for counter, calls in self._counts.items():
+            if more := calls.since_last():
+                counter.inc(more)
+
+    def collect(self) -> list[Metric]:
+        """Called first when the registry is read; there is nothing here beside what the others tell."""
+        self.add_up()
+        return []
+
+    def describe(self) -> list[Metric]:
+        """Nothing of its own."""
+        return []
+
+
+class _Calls:
+    """How often :attr:`one_more` was called."""
+
+    def __init__(self) -> None:
+        self.one_more: Final = itertools.count().__next__
+        self._known = 0
+
+    def since_last(self) -> int:
+        """So often since it was last asked."""
+        known, self._known = self._known, self.one_more() + 1
+        return self._known - 1 - known
+
+
+def _observe_all(histogram: Histogram, values: list[float]) -> None:
+    values.sort()
+    counted = 0
+    for bound, bucket in zip(histogram._upper_bounds, histogram._buckets, strict=True):  # noqa: SLF001
+        below = bisect.bisect_right(values, bound)
+        if below > counted:
+            bucket.inc(below - counted)
+            counted = below
+    histogram._sum.inc(sum(values))  # noqa: SLF001
+
+
+class Metrics:
+    """One attribute a metric; every known label value stands at 0 from the start."""
+
+    def __init__(self, registry: CollectorRegistry, issuers: Iterable[str] = ()) -> None:
+        self.registry = registry
+        self.notes: Final = Notes()
+        registry.register(self.notes)
+        self.verdicts = Counter(
+            "revoker_verdicts", "Tokens judged, by verdict.", ["verdict"], registry=registry
+        )
+        self.no_verdicts = Counter(
+            "revoker_no_verdicts",
+            "Requests answered 503 since no verdict could be had, by cause.",
+            ["cause"],
+            registry=registry,
+        )
+        self.unchecked_verdicts = Counter(
+            "revoker_unchecked_verdicts",
+            "Tokens let through without asking the store, under store_outage = allow.",
+            registry=registry,
+        )
+        self.introspection_seconds = Histogram(
+            "revoker_introspection_seconds",
+            "Time from the request's headers to the answer of /introspect.",
+            buckets=LATENCY_BUCKETS,
+            registry=registry,
+        )
+        self.requests = Counter(
+            "revoker_http_requests",
+            "Requests answered, by endpoint (a route, or other) and status; of /introspect as a rule only"
+            " those refused for overload (503) and failures (500).",
+            ["endpoint", "status"],
+            registry=registry,
+        )
+        self.request_seconds = Histogram(
+            "revoker_http_request_seconds",
+            "Time to answer, by endpoint; /introspect has a metric of its own.",
+            ["endpoint"],
+            buckets=LATENCY_BUCKETS,
+            registry=registry,
+        )
+        self.requests_in_progress = Gauge(
+            "revoker_http_requests_in_progress",
+            "Requests being answered, those of /introspect not counted.",
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
+        self.lookup_seconds = Histogram(
+            "revoker_store_lookup_seconds",
+            "Round trip of one batch of lookups.",
+            buckets=LATENCY_BUCKETS,
+            registry=registry,
+        )
+        self.lookup_batch = Histogram(
+            "revoker_store_lookup_batch_requests",
+            "Lookups that left together in one batch.",
+            buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024),
+            registry=registry,
+        )
+        self.lookup_errors = Counter(
+            "revoker_store_lookup_errors", "Batches of lookups that failed.", registry=registry
+        )
+        self.write_seconds = Histogram(
+            "revoker_store_write_seconds",
+            "Round trip of one script that changes the store, by outcome (ok, error).",
+            ["outcome"],
+            buckets=LATENCY_BUCKETS,
+            registry=registry,
+        )
+        self.token_cache = Counter(
+            "revoker_token_cache",
+            "Look-ups in the cache of verified tokens, by result (hit, miss).",
+            ["result"],
+            registry=registry,
+        )
+        self.jwks_refreshes = Counter(
+            "revoker_jwks_refreshes",
+            "Attempts to fetch or read an issuer's keys, by issuer and outcome (ok, error).",
+            ["issuer", "outcome"],
+            registry=registry,
+        )
+        self.jwks_refreshed = Gauge(
+            "revoker_jwks_refreshed_timestamp_seconds",
+            "When an issuer's keys were last fetched or read with success.",
+            ["issuer"],
+            registry=registry,
+            multiprocess_mode="mostrecent",
+        )
+        self.revocations = Counter(
+            "revoker_revocations",
+            "Changes stored and acknowledged, by kind.",
+            ["kind"],
+            registry=registry,
+        )
+        self.sessions = Counter(
+            "revoker_sessions",
+            "Sessions begun, ended, elevated, or displaced by newer ones.",
+            ["event"],
+            registry=registry,
+        )
+        self.refreshes = Counter(
+            "revoker_refreshes",
+            "Refresh tokens shown, by what came of them; reused_* ended the session.",
+            ["outcome"],
+            registry=registry,
+        )
+        self.refreshed: Final = {
+            each: self.notes.counting(self.refreshes.labels(each)) for each in REFRESH_OUTCOMES
+        }
+        self.refused_callers = Counter(
+            "revoker_refused_callers",
+            "Requests of callers refused, by reason.",
+            ["reason"],
+            registry=registry,
+        )
+        self.store_up = Gauge(
+            "revoker_store_up",
+            "1 while the store answers, 0 while it does not.",
+            registry=registry,
+            multiprocess_mode="livemin",
+        )
+        self.data_losses = Counter(
+            "revoker_data_losses",
+            "Times that this process noticed or was told of lost data.",
+            registry=registry,
+        )
+        self.remembered_revocations = Gauge(
+            "revoker_remembered_revocations",
+            "Revocations that this process made and would put back into a store that has lost data.",
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
+        self.forgotten_revocations = Counter(
+            "revoker_forgotten_revocations",
+            "Revocations that this process made and would not put back any more, for lack of room.",
+            registry=registry,
+        )
+        self.refilled_revocations = Counter(
+            "revoker_refilled_revocations",
+            "Revocations put back into a store that had lost data.",
+            registry=registry,
+        )
+        self.store_epoch = Gauge(
+            "revoker_store_epoch_timestamp_seconds",
+            "When the data set in use was declared new, or last found to lack data, by the store's clock;"
+            " the same for all that share a store.",
+            registry=registry,
+            multiprocess_mode="mostrecent",
+        )
+        self.problems = Gauge(
+            "revoker_problem",
+            "1 while /readyz names the problem.",
+            ["problem"],
+            registry=registry,
+            multiprocess_mode="livemax",
+        )
+        self.clock_offset = Gauge(
+            "revoker_store_clock_offset_seconds",
+            "How far this machine's clock is ahead of the store's.",
+            registry=registry,
+            multiprocess_mode="mostrecent",
+        )
+        self.dropped_log_lines = Counter(
+            "revoker_dropped_log_lines",
+            "Log lines that were not written since nobody reads standard output, by kind (audit, other).",
+            ["kind"],
+            registry=registry,
+        )
+        self.info = Gauge(
+            "revoker_build_info",
+            "1; the version is in the label.",
+            ["version"],
+            registry=registry,
+            multiprocess_mode="max",
+        )
+        self._start_at_zero(issuers)
+
+    def _start_at_zero(self, issuers: Iterable[str]) -> None:
+        for verdict in Verdict:
+            self.verdicts.labels(verdict.value)
+        for cause in NO_VERDICT_CAUSES:
+            self.no_verdicts.labels(cause)
+        for result in ("hit", "miss"):
+            self.token_cache.labels(result)
+        for kind in REVOCATION_KINDS:
+            self.revocations.labels(kind)
+        for event in SESSION_EVENTS:
+            self.sessions.labels(event)
+        for reason in REFUSALS:
+            self.refused_callers.labels(reason)
+        for kind in LOG_LINES:
+            self.dropped_log_lines.labels(kind)
+        for problem in PROBLEMS:
+            self.problems.labels(problem).set(0)
+        for outcome in ("ok", "error"):
+            self.write_seconds.labels(outcome)
+            for issuer in issuers:
+                self.jwks_refreshes.labels(issuer, outcome)

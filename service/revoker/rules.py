@@ -1,0 +1,249 @@
+"""Pure: may this token be used now, and for how long must a revocation be kept?
+
+Every function takes what it needs, its time included; none reads a clock or does I/O.
+"""
+
+from typing import Final
+
+from revoker.errors import StoreRefused
+from revoker.models import NOTHING, Issuer, Mark, Number, Payload, Standing, Verdict
+
+SAFETY_S: Final = 60
+"""Added to every lifetime in the store, against clocks that differ a little."""
+
+OWN_MARGIN_MS: Final = 2000
+"""For sessions kept here, against cutoffs whose time may come from another node."""
+
+START_AHEAD_MS: Final = 120_000
+"""A session kept here begins at most so far ahead: twice as far as the clocks of two primaries can be apart,
+of which each is at most 30 s from the service's."""
+
+FOREVER_MS: Final = 99_999_999_999_000
+"""In the year 5138: a block without an end, and the longest that anything is kept.
+
+Lua's JSON prints no more digits.
+"""
+
+_FAR_S: Final = 1e12
+"""Beyond any date; what lies further off is taken as this."""
+
+
+def microseconds(at: Number) -> int:
+    """A NumericDate as whole µs: exact for whole seconds, and for what has at most six decimals."""
+    if type(at) is int:
+        return at * 1_000_000
+    return round(min(max(at, -_FAR_S), _FAR_S) * 1_000_000)
+
+
+def bounds(claims: Payload, issuer: Issuer, *, store_now: int, own_now: int) -> Verdict:
+    """Say whether a token keeps the bounds without which nothing is active (DESIGN §1).
+
+    Args:
+        claims: Of a token whose signature was checked.
+        issuer: The one that made it.
+        store_now: Redis ``TIME`` in ms; ``iat`` is judged by it alone.
+        own_now: This service's clock in ms; ``exp`` is judged by the later, ``nbf`` by the earlier.
+    """
+    iat, exp = claims.iat, claims.exp
+    if iat is None or exp is None or not claims.sub or (issuer.require_jti and not claims.jti):
+        return Verdict.INCOMPLETE
+    issued = iat * 1_000_000 if type(iat) is int else microseconds(iat)
+    ends = exp * 1_000_000 if type(exp) is int else microseconds(exp)
+    if issued < 0 or ends < issued:
+        return Verdict.INCOMPLETE
+    if ends - issued > issuer.max_token_lifetime * 1_000_000:
+        return Verdict.LIVES_TOO_LONG
+    ahead = (store_now + issuer.clock_skew * 1000) * 1000
+    if issued > ahead:
+        return Verdict.ISSUED_IN_FUTURE
+    if ends <= (max(store_now, own_now) - issuer.leeway * 1000) * 1000:
+        return Verdict.EXPIRED
+    nbf, auth_time = claims.nbf, claims.auth_time
+    if nbf is not None and microseconds(nbf) > (min(store_now, own_now) + issuer.leeway * 1000) * 1000:
+        return Verdict.NOT_YET_VALID
+    if issuer.cutoff_claim == "auth_time" and auth_time is not None:
+        proved = microseconds(auth_time)
+        if proved > ahead:
+            return Verdict.ISSUED_IN_FUTURE
+        if ends - proved > issuer.max_session_lifetime * 1_000_000:
+            return Verdict.LIVES_TOO_LONG
+    return Verdict.ACTIVE
+
+
+def judge(
+    claims: Payload,
+    issuer: Issuer,
+    standing: Standing,
+    *,
+    store_now: int,
+    own_now: int,
+    session_start: int | None = None,
+) -> Verdict:
+    """Say whether a token may be used now: it must pass every test (DESIGN §1).
+
+    Args:
+        claims: Of a token whose signature was checked.
+        issuer: The one that made it.
+        standing: What the store said after the request came.
+        store_now: Redis ``TIME`` in ms, read together with the standing.
+        own_now: This service's clock in ms.
+        session_start: For sessions kept here, when the session began (ms), as its ``sid`` says.
+
+    Returns:
+        The first test that failed, those about the token itself first; else ``ACTIVE``.
+
+    Raises:
+        StoreRefused: what the store holds of the issuer is not to be found under its present name.
+    """
+    verdict = bounds(claims, issuer, store_now=store_now, own_now=own_now)
+    if verdict is Verdict.ACTIVE and issuer.history.counts:
+        verdict = held_back(claims, issuer, now=max(store_now, own_now), session_start=session_start)
+    if verdict is not Verdict.ACTIVE:
+        return verdict
+    if standing is NOTHING and not issuer.revoked_kids:
+        return verdict
+    if standing.keys or issuer.revoked_kids:
+        kid = claims.kid
+        if kid is None or kid in issuer.revoked_kids or kid in standing.keys:
+            return Verdict.KEY_REVOKED
+    if standing.jti is not None:
+        return Verdict.TOKEN_REVOKED
+    return cut_off(claims, issuer, standing, store_now, session_start)
+
+
+def held_back(claims: Payload, issuer: Issuer, *, now: int, session_start: int | None) -> Verdict:
+    """Say what bounds that were raised make of a token that keeps the present ones.
+
+    A revocation made before a raise is kept for the bound of that time. So what may have been issued, or
+    rest on a login, from before the raise keeps to that bound too: nothing outlives what revokes it.
+
+    Args:
+        claims: With ``iat`` and ``exp``.
+        issuer: With its history.
+        now: In ms, by the later clock.
+        session_start: As for :func:`judge`.
+    """
+    if issuer.history.conflict is not None:
+        raise StoreRefused(issuer.history.conflict)
+    skew = issuer.clock_skew * 1_000_000
+    issued, ends = microseconds(claims.iat or 0), microseconds(claims.exp or 0)
+    leeway, ahead = issuer.leeway, 0
+    begun = issued
+    if issuer.own:
+        begun = (session_start or 0) * 1000
+    elif issuer.cutoff_claim == "auth_time" and claims.auth_time is not None:
+        begun = min(issued, microseconds(claims.auth_time))
+    for each in issuer.history.raises:
+        limit, at = each.before * 1_000_000, each.at * 1000 + skew
+        if each.bound == "max_token_lifetime":
+            if ends - issued > limit and issued <= at:
+                return Verdict.LIVES_TOO_LONG
+        elif begun > at:
+            continue
+        elif each.bound == "horizon":
+            if ends - begun > limit:
+                return Verdict.LIVES_TOO_LONG
+        elif each.bound == "leeway":
+            leeway = min(leeway, each.before)
+        else:
+            ahead = max(ahead, issuer.clock_skew - each.before)
+    if ends <= (now - (leeway - ahead) * 1000) * 1000:
+        return Verdict.EXPIRED
+    return Verdict.ACTIVE
+
+
+def cut_off(
+    claims: Payload, issuer: Issuer, standing: Standing, store_now: int, session_start: int | None
+) -> Verdict:
+    """Say what blocks and cutoffs make of a token or a session; the arguments are those of :func:`judge`."""
+    login, made = compared(claims, issuer, session_start)
+    if issuer.own:
+        made = compared_widely(session_start or 0, store_now) * 1000
+    user = standing.user
+    if user is not None:
+        if user.blocked > store_now:
+            return Verdict.USER_BLOCKED
+        excepted = user.sid != "" and claims.sid == user.sid
+        cutoff = user.hard if excepted else max(user.hard, user.soft)
+        if cutoff and login <= cutoff * 1000:
+            return Verdict.USER_CUTOFF
+    if covers(standing.session, login):
+        return Verdict.SESSION_CUTOFF
+    if covers(standing.client, made if issuer.own else login):
+        return Verdict.CLIENT_CUTOFF
+    if covers(standing.issuer, made):
+        return Verdict.ISSUER_CUTOFF
+    if standing.loss and made <= standing.loss * 1000:
+        return Verdict.DATA_LOSS
+    return Verdict.ACTIVE
+
+
+def compared(claims: Payload, issuer: Issuer, session_start: int | None) -> tuple[int, int]:
+    """The points in time (µs) that cutoffs are compared with; a cutoff at or after one covers it.
+
+    Returns:
+        The first for user, session and client cutoffs, the second for issuer and loss cutoffs.
+        For sessions kept here both are the session's start, the second with a margin. For other
+        issuers they are ``iat`` less ``clock_skew``, or ``auth_time`` likewise where
+        ``cutoff_claim`` says so; a token without it is before every standing cutoff of the first kind.
+    """
+    if issuer.own:
+        start = (session_start or 0) * 1000
+        return start, start - OWN_MARGIN_MS * 1000
+    skew = issuer.clock_skew * 1_000_000
+    made = microseconds(claims.iat or 0) - skew
+    if issuer.cutoff_claim == "auth_time":
+        if claims.auth_time is None:
+            return 0, made
+        made = min(made, microseconds(claims.auth_time) - skew)
+    return made, made
+
+
+def compared_widely(session_start: int, store_now: int) -> int:
+    """The time (ms) of a session kept here that client, issuer and loss cutoffs are compared with.
+
+    A session that was dated by a faster server lies ahead of the present: it counts as begun now, so that a
+    cutoff made now covers it.
+    """
+    return min(session_start, store_now) - OWN_MARGIN_MS
+
+
+def begins_too_far_ahead(session_start: int, store_now: int) -> bool:
+    """Whether a ``sid`` carries a start (ms) that no server can have dated: it was never begun."""
+    return session_start > store_now + START_AHEAD_MS
+
+
+def covers(mark: Mark | None, at_us: int) -> bool:
+    """Whether a standing cutoff covers what is dated ``at_us`` (µs)."""
+    return mark is not None and at_us <= mark.at * 1000
+
+
+def cutoff_kept_for(issuer: Issuer) -> int:
+    """How long after its time a cutoff is kept, in ms: for the widest bounds that anybody judges by."""
+    history = issuer.history
+    horizon = max(issuer.horizon, history.horizon)
+    return (horizon + _widest_skew(issuer) + _widest_leeway(issuer) + SAFETY_S) * 1000
+
+
+def jti_kept_for(issuer: Issuer) -> int:
+    """How long the entry of a revoked token is kept whose ``exp`` is not known, in ms."""
+    longest = max(issuer.max_token_lifetime, issuer.history.max_token_lifetime)
+    return (longest + _widest_skew(issuer) + _widest_leeway(issuer) + SAFETY_S) * 1000
+
+
+def jti_kept_until(issuer: Issuer, exp: Number) -> int:
+    """When the entry of a revoked token can be forgotten (ms): it is expired for everybody by then."""
+    return min(microseconds(exp) // 1000 + 1 + (_widest_leeway(issuer) + SAFETY_S) * 1000, FOREVER_MS)
+
+
+def earliest_for(issuer: Issuer, exp: Number) -> int:
+    """The earliest time (ms) at which a token with this ``exp`` can be active, or will be soon."""
+    return microseconds(exp) // 1000 - (issuer.max_token_lifetime + issuer.clock_skew) * 1000
+
+
+def _widest_leeway(issuer: Issuer) -> int:
+    return max(issuer.leeway, issuer.history.leeway)
+
+
+def _widest_skew(issuer: Issuer) -> int:
+    return max(issuer.clock_skew, issuer.history.clock_skew)

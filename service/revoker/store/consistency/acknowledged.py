@@ -1,0 +1,169 @@
+"""What this process has revoked and seen acknowledged: it is put back into a store that has lost data.
+
+Blocks and revoked keys are not among it: every process keeps all of those, whoever made them
+(:class:`revoker.store.revocations.Remembered`).
+"""
+
+import sys
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+import msgspec
+import structlog
+
+from revoker.metrics import Metrics
+
+_log = structlog.get_logger("store")
+
+LIMIT: Final = 100_000
+"""Revocations that one process keeps; some 40 MB. Beyond it the oldest go first."""
+
+LIMIT_BYTES: Final = 64 * 1024 * 1024
+"""Beyond it the oldest go first, too: a reason and an excepted session may be long."""
+
+_ENTRY_BYTES: Final = 256
+"""Of an entry beside its texts."""
+
+_SWEEP_MS: Final = 60_000
+
+
+class Written(msgspec.Struct, frozen=True, gc=False):
+    """One acknowledged revocation, as its script can be told to make it again.
+
+    Attributes:
+        script: ``revoke_token``, ``move_cutoff`` or ``revoke_user``.
+        keys: Of the script, less those that every script ends with; the first is what it revokes by.
+        at: The time of it (ms by Redis), whenever it is made again.
+        until: When the store forgets it (ms).
+        reason: As given.
+        spared: The excepted session of ``revoke_user``.
+        seq: ``rv:seq`` when it was acknowledged, or later.
+    """
+
+    script: str
+    keys: tuple[str, ...]
+    at: int
+    until: int
+    reason: str = ""
+    spared: str = ""
+    seq: int = 0
+
+    @property
+    def identity(self) -> str:
+        """What two have in common of which the later is as good as both; no key has a space in it."""
+        return f"{self.keys[0]} {self.spared}" if self.spared else self.keys[0]
+
+    @property
+    def bytes(self) -> int:
+        """How much room it takes here."""
+        texts = (*self.keys, self.reason, self.spared, self.spared)  # the last in its identity once more
+        return _ENTRY_BYTES + sum(map(sys.getsizeof, texts))
+
+    @property
+    def args(self) -> tuple[Any, ...]:
+        """The arguments with which the script makes it again: dated as it was, and gone when it was to go."""
+        match self.script:
+            case "revoke_token":
+                return (self.until, 0, self.at)
+            case "move_cutoff":
+                return (self.at, self.until - self.at, self.reason, "", 0)
+            case _:
+                return (self.at, self.until - self.at, self.reason, "", self.spared)
+
+
+class Acknowledged:
+    """Keeps what was written until it expires, within a limit."""
+
+    def __init__(
+        self,
+        metrics: Metrics,
+        part: Callable[[str], int],
+        *,
+        now: Callable[[], int],
+        limit: int = LIMIT,
+        limit_bytes: int = LIMIT_BYTES,
+    ) -> None:
+        """Keep nothing yet.
+
+        Args:
+            metrics: Where to count.
+            part: Says of which data set a key is part.
+            now: The present by the store (ms). Entries don't say it: callers choose some of their dates.
+            limit: The most entries that are kept.
+            limit_bytes: The most bytes that they take.
+        """
+        self._metrics = metrics
+        self._part: Final = part
+        self._limit: Final = limit
+        self._limit_bytes: Final = limit_bytes
+        self._entries: dict[str, Written] = {}
+        self._bytes = 0
+        self._by_part: dict[int, dict[str, None]] = {}
+        self._now: Final = now
+        self._swept = 0
+        self._told = -_SWEEP_MS
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def entries(self, part: int) -> list[Written]:
+        """All that is kept now of one data set."""
+        return [self._entries[identity] for identity in self._by_part.get(part, ())]
+
+    def note(self, written: Written) -> None:
+        """Keep a revocation that was acknowledged; with an earlier one of the same thing, both."""
+        identity = written.identity
+        stood = self._entries.pop(identity, None)
+        if stood is not None:
+            self._bytes -= stood.bytes
+            last = stood if stood.at > written.at else written
+            written = msgspec.structs.replace(
+                last, until=max(stood.until, written.until), seq=max(stood.seq, written.seq)
+            )
+        self._entries[identity] = written
+        self._bytes += written.bytes
+        self._by_part.setdefault(self._part(written.keys[0]), {})[identity] = None
+        if self._is_full():
+            self._make_room()
+        self._metrics.remembered_revocations.set(len(self._entries))
+
+    def forget(self, lifted: Iterable[tuple[int, str]]) -> None:
+        """Give up what an operator has lifted: keys, each with ``rv:seq`` of the lift."""
+        latest: dict[str, int] = {}
+        for seq, key in lifted:
+            latest[key] = max(seq, latest.get(key, 0))
+        if not latest:
+            return
+        for identity, written in list(self._entries.items()):
+            if written.seq < latest.get(written.keys[0], 0):
+                self._drop(identity)
+        self._metrics.remembered_revocations.set(len(self._entries))
+
+    def _drop(self, identity: str) -> None:
+        written = self._entries.pop(identity)
+        self._bytes -= written.bytes
+        part = self._part(written.keys[0])
+        del self._by_part[part][identity]
+        if not self._by_part[part]:
+            del self._by_part[part]
+
+    def _is_full(self) -> bool:
+        return len(self._entries) > self._limit or self._bytes > self._limit_bytes
+
+    def _make_room(self) -> None:
+        """Let go what has expired, or else the oldest."""
+        now = self._now()
+        if now - self._swept >= _SWEEP_MS:
+            self._swept = now
+            for identity in [each for each, written in self._entries.items() if written.until <= now]:
+                self._drop(identity)
+        while self._is_full():
+            self._drop(next(iter(self._entries)))
+            self._metrics.forgotten_revocations.inc()
+            if now - self._told >= _SWEEP_MS:
+                self._told = now
+                _log.warning(
+                    "revocations_forgotten",
+                    limit=self._limit,
+                    detail="the oldest would not be put back if the store lost data",
+                )

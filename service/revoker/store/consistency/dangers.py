@@ -1,0 +1,155 @@
+"""What about the servers would lose revocations silently, or take none; and what of that can't be seen."""
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+from revoker.store.servers import Servers
+from revoker.store.wire.addresses import info
+from revoker.store.wire.connection import Command, fence
+
+_INFO: Final = tuple(("INFO", section) for section in ("memory", "persistence", "stats", "replication"))
+_CONFIG: Final = tuple(("CONFIG", "GET", name) for name in ("maxmemory-policy", "appendonly", "save"))
+_ROLE: Final = ("ROLE",)
+
+_WORDS: Final = 200
+"""Characters of a server's refusal that are repeated at most."""
+
+
+class _Facts:
+    """What one server says of itself; None stands for what it does not say.
+
+    Attributes:
+        refusals: The server's words by the commands that it refused.
+    """
+
+    def __init__(self, commands: Iterable[Command], replies: Iterable[Any]) -> None:
+        self.refusals: dict[str, str] = {}
+        self._fields: dict[str, str] = {}
+        self._configured: dict[str, str] = {}
+        self._replicas_by_role: int | None = None
+        for command, reply in zip(commands, replies, strict=False):
+            if isinstance(reply, Exception):
+                self.refusals[" ".join(command)] = _printable(str(reply))
+            elif command[0] == "INFO":
+                self._fields |= info(reply)
+            elif command[0] == "CONFIG" and _is_pair(reply):
+                self._configured[command[2]] = reply[1].decode(errors="replace")
+            elif command == _ROLE and isinstance(reply, list) and len(reply) > 2:
+                self._replicas_by_role = len(reply[2]) if isinstance(reply[2], list) else None
+
+    def number(self, name: str) -> int | None:
+        """A field of ``INFO`` that is a number."""
+        return number_in(self._fields, name)
+
+    @property
+    def eviction_policy(self) -> str | None:
+        return self._fields.get("maxmemory_policy") or self._configured.get("maxmemory-policy")
+
+    @property
+    def appends(self) -> bool | None:
+        """Whether it keeps an append-only file."""
+        enabled = self.number("aof_enabled")
+        if enabled is not None:
+            return enabled != 0
+        configured = self._configured.get("appendonly")
+        return None if configured is None else configured == "yes"
+
+    @property
+    def saves(self) -> bool | None:
+        """Whether it writes snapshots by itself."""
+        configured = self._configured.get("save")
+        return None if configured is None else configured != ""
+
+    @property
+    def replicas(self) -> int | None:
+        connected = self.number("connected_slaves")
+        return self._replicas_by_role if connected is None else connected
+
+    def unseen(self) -> list[str]:
+        """What it does not say, in words."""
+        missing = []
+        if self.eviction_policy is None:
+            missing.append("its maxmemory-policy")
+        if self.number("evicted_keys") is None:
+            missing.append("whether it has evicted keys")
+        if self.appends is None and not self.saves:
+            missing.append("whether it keeps an append-only file")
+        if self.saves is None and not self.appends:
+            missing.append("whether it saves snapshots")
+        if self.replicas is None:
+            missing.append("how many replicas it has")
+        return missing
+
+
+async def dangers(servers: Servers, wait_replicas: int, *, wait_fsync: bool) -> dict[str, str]:
+    """What is wrong with the servers, by the names of problems.
+
+    A check that could not be made counts as no check: ``unchecked`` says what can't be seen, and why.
+    """
+    commands: list[Command] = [*_INFO, *_CONFIG, _ROLE]
+    read = len(commands)
+    if wait_fsync:
+        commands.append(("WAITAOF", 1, 0, 1))  # says at once what every confirmation would be told
+    async with fence():
+        answers = await servers.each(commands)
+    found: dict[str, str] = {}
+    unseen: dict[str, None] = {}
+    refusals: dict[str, str] = {}
+    for _, replies in answers:
+        facts = _Facts(commands[:read], replies[:read])
+        found |= _dangers_of(facts, wait_replicas)
+        if wait_fsync and isinstance(replies[-1], Exception):
+            found["no_fsync"] = (
+                f"redis.wait_fsync can't be kept, nothing can be acknowledged:"
+                f" {str(replies[-1]).partition(',')[0]}"
+            )
+        if missing := facts.unseen():
+            unseen |= dict.fromkeys(missing)
+            refusals |= facts.refusals
+    if unseen:
+        found["unchecked"] = _unchecked(list(unseen), refusals)
+    return found
+
+
+def number_in(fields: dict[str, str], name: str) -> int | None:
+    """A field of an ``INFO`` reply as a number; None where it is absent, or none."""
+    text = fields.get(name, "")
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 20 else None
+
+
+def _dangers_of(facts: _Facts, wait_replicas: int) -> dict[str, str]:
+    found = {}
+    policy, replicas = facts.eviction_policy, facts.replicas
+    if policy is not None and policy != "noeviction":
+        found["eviction_policy"] = (
+            f"maxmemory-policy is {policy}: it must be noeviction, or revocations are dropped"
+        )
+    if facts.appends is False and facts.saves is False:
+        found["no_persistence"] = "the server keeps nothing on disk: a restart loses revocations"
+    if replicas is not None and replicas > wait_replicas:
+        found["unconfirmed_replicas"] = (
+            f"of {replicas} replicas only {wait_replicas} confirm (redis.wait_replicas): the promotion of"
+            " another can lose acknowledged revocations"
+        )
+    if replicas is not None and replicas < wait_replicas:
+        found["too_few_replicas"] = (
+            f"{wait_replicas} replicas must confirm (redis.wait_replicas), {replicas} are connected:"
+            " nothing can be acknowledged"
+        )
+    return found
+
+
+def _unchecked(unseen: list[str], refusals: dict[str, str]) -> str:
+    by_words: dict[str, list[str]] = {}
+    for command, words in refusals.items():
+        by_words.setdefault(words, []).append(command)
+    reasons = [f"it answered {', '.join(commands)} with: {words}" for words, commands in by_words.items()]
+    return "; ".join([f"the server does not say {', '.join(unseen)}", *reasons])
+
+
+def _is_pair(reply: Any) -> bool:
+    return isinstance(reply, list) and len(reply) == 2 and isinstance(reply[1], bytes)
+
+
+def _printable(text: str) -> str:
+    return "".join(character if character.isprintable() else "?" for character in text[:_WORDS])

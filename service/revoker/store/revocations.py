@@ -1,0 +1,417 @@
+"""What can be revoked, blocked and taken back; one script and one round trip each."""
+
+import asyncio
+import functools
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from revoker.errors import InvalidRequest, StoreRefused, StoreUnavailable
+from revoker.metrics import Metrics
+from revoker.models import Issuer, Mark, Number
+from revoker.rules import (
+    FOREVER_MS,
+    START_AHEAD_MS,
+    cutoff_kept_for,
+    earliest_for,
+    jti_kept_for,
+    jti_kept_until,
+)
+from revoker.store.consistency.acknowledged import Acknowledged, Written
+from revoker.store.consistency.epoch import Known, Stands, new_id
+from revoker.store.keys import Keys, tag_and_start, user_tag
+from revoker.store.scripts import PUT_BACK, Scripts
+from revoker.store.wire.connection import understood
+
+AHEAD_MS: Final = 5000
+"""A cutoff dated so far ahead is taken as now; the caller's clock may be a little fast."""
+
+
+_CHUNK: Final = 256
+"""Scripts in one write when much is put back: more would keep the server from everybody else."""
+
+_NUMBERS: Final = {"revoke_token": 2, "revoke_user": 2, "move_cutoff": 2}
+"""How many numbers a script returns, where that is not one."""
+
+_NO_REFUSALS: Final[Mapping[bytes, str]] = {}
+_BEFORE_AHEAD: Final[Mapping[bytes, str]] = {b"ahead": "before is further ahead than 5 seconds"}
+_SIGNED_REFUSALS: Final[Mapping[bytes, str]] = {b"ahead": "iat is ahead", b"expired": "expired"}
+"""What a script says where it refuses, and what that means."""
+
+_Call = tuple[str, tuple[str, ...], tuple[object, ...]]
+"""A script, its keys and its arguments."""
+
+
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """The dates of a signed request to revoke, which the store's clock judges.
+
+    Attributes:
+        ahead: How far ahead the cutoff that it asks for may be dated (ms); it is taken as now then.
+        expires: The request is refused from then on (ms).
+    """
+
+    ahead: int
+    expires: int
+
+
+@dataclass(slots=True)
+class Remembered:
+    """Blocks and revoked keys, which no cutoff brings back: every process keeps all of them.
+
+    Attributes:
+        blocks: Until when (ms), by the user's tag.
+        keys: When (ms) and why, by issuer name and ``kid``.
+        changes: How often this process has changed them; what was read of the store before is older.
+        changed_blocks: Which change was the last of a block, by the user's tag, as far back as it matters.
+    """
+
+    blocks: dict[str, int]
+    keys: dict[str, dict[str, Mark]]
+    changes: int = 0
+    changed_blocks: dict[str, int] = field(default_factory=dict)
+
+    def block(self, tag: str, until: int) -> None:
+        """This process has blocked a user."""
+        self._changed(tag)
+        self.blocks[tag] = until
+
+    def unblock(self, tag: str) -> None:
+        """This process has ended a block."""
+        self._changed(tag)
+        self.blocks.pop(tag, None)
+
+    def _changed(self, tag: str) -> None:
+        self.changes += 1
+        self.changed_blocks[tag] = self.changes
+
+
+class Revocations:
+    """Writes; each raises ``StoreUnavailable`` where it may not have been stored. Repeating is safe."""
+
+    def __init__(
+        self,
+        scripts: Scripts,
+        keys: Keys,
+        issuers: Mapping[str, Issuer],
+        metrics: Metrics,
+        *,
+        latest: Callable[[], int] = int,
+    ) -> None:
+        """``latest`` gives the latest time (ms) that any server of the store has shown."""
+        self._scripts = scripts
+        self._keys = keys
+        self._issuers = {issuer.name: issuer for issuer in issuers.values()}
+        self._metrics = metrics
+        self._latest: Final = latest
+        self.acknowledged: Final = Acknowledged(metrics, keys.part, now=latest)
+        self._process: Final = new_id()
+        self._part_of_user = functools.lru_cache(maxsize=65536)(lambda tag: keys.part(keys.user(tag)))
+        self.remembered: Final = Remembered({}, {issuer: {} for issuer in self._issuers})
+
+    async def revoke_token(
+        self, issuer: Issuer, jti: str, exp: Number | None, *, bounded: bool = False
+    ) -> int:
+        """List a jti until nothing accepts its token any more (``exp`` in seconds; None: unknown).
+
+        Args:
+            issuer: Of the token.
+            jti: Of the token.
+            exp: Of the token.
+            bounded: Whether an ``exp`` is refused that no token of the issuer can have by now.
+
+        Returns:
+            When it was first listed, in ms.
+
+        Raises:
+            InvalidRequest: ``exp`` is refused.
+        """
+        _refuse_where_in_conflict(issuer)
+        earliest = earliest_for(issuer, exp) if bounded and exp is not None else ""
+        args = ("" if exp is None else jti_kept_until(issuer, exp), jti_kept_for(issuer), "", earliest)
+        key = self._keys.jti(issuer, jti)
+        refusals = {b"ahead": "exp is further ahead than max_token_lifetime allows"}
+        at, until = await self._run("token", "revoke_token", [key], args, refusals)
+        self.acknowledged.note(Written("revoke_token", (key,), at, until, seq=self._scripts.seq(key)))
+        return at
+
+    async def revoke_user(
+        self,
+        issuer: Issuer,
+        sub: str,
+        *,
+        before: int | None,
+        except_sid: str | None,
+        reason: str,
+        signed: Signed | None = None,
+    ) -> int:
+        """Move a user's cutoff forward to ``before`` (ms; None: now), sparing a session where named.
+
+        Returns:
+            The standing cutoff in ms.
+
+        Raises:
+            InvalidRequest: ``before`` is further ahead than 5 s, or than ``signed`` allows, or that expired.
+        """
+        tag = user_tag(issuer.iss, sub)
+        keys = (self._keys.user(tag), self._keys.sessions(tag))
+        return await self._cut_off(
+            "user", issuer, keys, before, reason, spared=except_sid or "", signed=signed
+        )
+
+    async def revoke_session(
+        self, issuer: Issuer, sid: str, *, before: int | None, reason: str, signed: Signed | None = None
+    ) -> int:
+        """As :meth:`revoke_user`, for a session."""
+        own = tag_and_start(sid) if issuer.own else None
+        keys = (self._keys.session_cutoff(issuer, sid),)
+        return await self._cut_off(
+            "session", issuer, keys, before, reason, start=own[1] if own else 0, signed=signed
+        )
+
+    async def revoke_client(self, issuer: Issuer, client: str, *, before: int | None, reason: str) -> int:
+        """As :meth:`revoke_user`, for a client."""
+        keys = (self._keys.client_cutoff(issuer, client),)
+        return await self._cut_off("client", issuer, keys, before, reason, start=self._latest_start(issuer))
+
+    async def revoke_issuer(self, issuer: Issuer, *, before: int | None, reason: str) -> int:
+        """As :meth:`revoke_user`, for everything that an issuer made."""
+        keys = (self._keys.issuer_cutoff(issuer),)
+        return await self._cut_off("issuer", issuer, keys, before, reason, start=self._latest_start(issuer))
+
+    def _latest_start(self, issuer: Issuer) -> int:
+        """The latest start (ms) that a session kept here may have, as far as this process can tell.
+
+        A session begun on a server whose clock was ahead must not escape a cutoff dated by the one that has
+        taken its place.
+        """
+        return self._latest() if issuer.own else 0
+
+    def session_ended(self, issuer: Issuer, sid: str, at: int) -> None:
+        """Remember the end (ms) of a session kept here, which other scripts bring about."""
+        key, until = self._keys.session_cutoff(issuer, sid), at + cutoff_kept_for(issuer)
+        self.acknowledged.note(Written("move_cutoff", (key,), at, until, seq=self._scripts.seq(key)))
+
+    async def revoke_key(self, issuer: Issuer, kid: str, *, reason: str) -> int:
+        """Revoke a signing key for good; returns when that was first done (ms)."""
+        _refuse_where_in_conflict(issuer)
+        key = self._keys.revoked_keys(issuer)
+        [at] = await self._run("key", "revoke_key", [key], (kid, reason, ""))
+        self.remembered.changes += 1
+        self.remembered.keys[issuer.name][kid] = Mark(at, reason)
+        return at
+
+    async def forget_key(self, issuer: Issuer, kid: str) -> bool:
+        """Take back the revocation of a key; False where there was none."""
+        _refuse_where_in_conflict(issuer)
+        key = self._keys.revoked_keys(issuer)
+        [stood] = await self._run("forget", "forget_key", [key, self._keys.beside(key).lifted], (kid,))
+        self.remembered.changes += 1
+        self.remembered.keys[issuer.name].pop(kid, None)
+        return bool(stood)
+
+    async def block_user(self, issuer: Issuer, sub: str, *, until: int | None, reason: str) -> int:
+        """Let nothing of a user's be active before ``until`` (ms; None: for good).
+
+        Returns:
+            The end that stands: a block never gets shorter.
+
+        Raises:
+            InvalidRequest: ``until`` is past.
+        """
+        tag = user_tag(issuer.iss, sub)
+        [stands] = await self._run(
+            "block",
+            "block_user",
+            self._block_keys(tag),
+            (
+                FOREVER_MS if until is None else min(until, FOREVER_MS),
+                cutoff_kept_for(issuer),
+                reason,
+                tag,
+                1,
+            ),
+            {b"past": "until is past"},
+        )
+        self.remembered.block(tag, stands)
+        return stands
+
+    async def unblock_user(self, issuer: Issuer, sub: str) -> int:
+        """End a block; returns the end that stood (ms; 0: none)."""
+        tag = user_tag(issuer.iss, sub)
+        [stood] = await self._run(
+            "unblock",
+            "unblock_user",
+            (*self._block_keys(tag), self._keys.beside(self._keys.user(tag)).lifted),
+            (cutoff_kept_for(issuer), tag),
+        )
+        self.remembered.unblock(tag)
+        return stood
+
+    async def lift_user(self, issuer: Issuer, sub: str) -> int:
+        """Take back a user's cutoff; returns what stood (ms; 0: none). An operator's act only."""
+        return await self._lift(self._keys.user_of(issuer, sub), "user", cutoff_kept_for(issuer))
+
+    async def lift(self, key: str) -> int:
+        """Take back the cutoff of a session, client or issuer by its key; as :meth:`lift_user`."""
+        return await self._lift(key, "", 0)
+
+    async def write_back(self, part: int) -> Stands | None:
+        """Put what this process knows to be revoked into its part of the store, whatever data set it holds.
+
+        By the scripts that revoked it, dated as it was acknowledged and to expire when it was to: what
+        stands already is never weakened, and repeating changes nothing.
+
+        Args:
+            part: Which data set: 0, or a slot of a cluster.
+
+        Returns:
+            A call that says whether it all stands in one data set, to be made once that has its epoch;
+            None where there was nothing to put back.
+
+        Raises:
+            StoreUnavailable: the store did not answer; part of it may be there.
+        """
+        calls = self._known(part)
+        if not calls:
+            return None
+        refill, done = new_id(), 0
+        await self._mark(part, "begin", refill, 0, 0)
+        for start in range(0, len(calls), _CHUNK):
+            chunk = calls[start : start + _CHUNK]
+            try:
+                there = await self._put_back(part, chunk, refill, done)
+            except StoreUnavailable:  # what took long, or broke off, goes on where the mark is still there
+                if await self._mark(part, "renew", refill, done, done) is None:
+                    break
+                there = await self._put_back(part, chunk, refill, done)
+            if not there:
+                break
+            done += 1
+        return functools.partial(self._mark, part, "end", refill, done, done)
+
+    async def _put_back(self, part: int, calls: list[_Call], refill: str, done: int) -> bool:
+        """Run scripts in one write, then mark that; says whether the mark of the earlier was there."""
+        await asyncio.gather(
+            *(self._scripts.execute(PUT_BACK[script], keys, args) for script, keys, args in calls)
+        )
+        self._metrics.refilled_revocations.inc(len(calls))
+        return await self._mark(part, "renew", refill, done, done + 1) is not None
+
+    def take_blocks(self, running: Mapping[int, dict[str, int]], changes: int) -> None:
+        """Take over the blocks of all processes.
+
+        Args:
+            running: Until when (ms), by the user's tag, in some data sets.
+            changes: How many there were when reading them began; later ones of this process are newer.
+        """
+        remembered = self.remembered
+        blocks = remembered.blocks
+        newer = {tag: at for tag, at in remembered.changed_blocks.items() if at > changes}
+        remembered.changed_blocks = newer
+        gone: Collection[str]
+        if self._keys.clustered:
+            gone = [tag for tag in blocks if tag not in running.get(self._part_of_user(tag), blocks)]
+        else:
+            gone = blocks.keys() - running[0].keys() if running else ()
+        for tag in gone:
+            if tag not in newer:
+                del blocks[tag]
+        for read in running.values():
+            for tag in newer.keys() & read.keys():
+                del read[tag]
+            blocks.update(read)
+
+    async def trim_blocks(self, part: int, tags: Collection[bytes]) -> None:
+        """Let blocks that have ended leave the store; raises ``NoVerdict``, which harms nothing."""
+        await self._scripts.execute("trim_blocks", [self._keys.in_part(part).blocks], tuple(tags))
+
+    async def refilling(self, part: int) -> int:
+        """How many processes are putting back what they know of one data set."""
+        key = self._keys.in_part(part).refills
+        with understood():
+            return int((await self._scripts.execute("refill", [key], ("count",)))[0])
+
+    async def _mark(self, part: int, step: str, refill: str, known: int, done: int) -> Known | None:
+        """Mark the data set with how many writes are done; None where fewer than ``known`` were marked."""
+        args = (step, self._process, refill, known, done)
+        key = self._keys.in_part(part).refills
+        with understood():
+            there, seq, share, epoch = await self._scripts.execute("refill", [key], args)
+            return Known(epoch, int(seq), int(share)) if there else None
+
+    def _known(self, part: int) -> list[_Call]:
+        keep_ms = max(cutoff_kept_for(issuer) for issuer in self._issuers.values())
+        calls: list[_Call] = [
+            ("block_user", self._block_keys(tag), (until, keep_ms, "", tag))
+            for tag, until in self.remembered.blocks.items()
+            if self._part_of_user(tag) == part
+        ]
+        for name, keys in self.remembered.keys.items():
+            key = self._keys.revoked_keys(self._issuers[name])
+            if self._keys.part(key) == part:
+                calls += [("revoke_key", (key,), (kid, mark.reason, mark.at)) for kid, mark in keys.items()]
+        calls += [(each.script, each.keys, each.args) for each in self.acknowledged.entries(part)]
+        return calls
+
+    def _block_keys(self, tag: str) -> tuple[str, str]:
+        user = self._keys.user(tag)
+        return user, self._keys.beside(user).blocks
+
+    async def _cut_off(
+        self,
+        kind: str,
+        issuer: Issuer,
+        keys: tuple[str, ...],
+        before: int | None,
+        reason: str,
+        *,
+        start: int = 0,
+        spared: str = "",
+        signed: Signed | None = None,
+    ) -> int:
+        _refuse_where_in_conflict(issuer)
+        keep = cutoff_kept_for(issuer)
+        script: str
+        last: tuple[object, ...]
+        script, last = (
+            ("revoke_user", (spared,)) if kind == "user" else ("move_cutoff", (start, START_AHEAD_MS))
+        )
+        ahead, expires, refusals = AHEAD_MS, "", _BEFORE_AHEAD
+        if signed is not None:
+            ahead, expires, refusals = signed.ahead, str(signed.expires), _SIGNED_REFUSALS
+        args = ("" if before is None else before, keep, reason, ahead, *last, expires)
+        stands, at = await self._run(kind, script, keys, args, refusals)
+        seq = self._scripts.seq(keys[0])
+        self.acknowledged.note(Written(script, keys, at, at + keep, reason, spared, seq))
+        return stands
+
+    async def _lift(self, key: str, what: str, keep: int) -> int:
+        [stood] = await self._run("lift", "lift_cutoff", [key, self._keys.beside(key).lifted], (what, keep))
+        self.acknowledged.forget([(self._scripts.seq(key) + 1, key)])
+        return stood
+
+    async def _run(
+        self,
+        kind: str,
+        script: str,
+        keys: Sequence[str],
+        args: tuple[object, ...],
+        refusals: Mapping[bytes, str] = _NO_REFUSALS,
+    ) -> tuple[int, ...]:
+        """Run a script; ``refusals`` are the words by which it refuses, and what each means."""
+        said = await self._scripts.run(script, keys, args)
+        if len(said) == 1 and (refusal := refusals.get(said[0])) is not None:
+            raise InvalidRequest(refusal)
+        with understood():
+            numbers = tuple(map(int, said))
+            if len(numbers) != _NUMBERS.get(script, 1):
+                raise ValueError("a script returned another count of numbers")
+        self._metrics.revocations.labels(kind).inc()
+        return numbers
+
+
+def _refuse_where_in_conflict(issuer: Issuer) -> None:
+    """What were written now would not be found under the issuer's name in the store."""
+    if issuer.history.conflict is not None:
+        raise StoreRefused(issuer.history.conflict)

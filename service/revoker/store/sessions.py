@@ -1,0 +1,567 @@
+"""Sessions kept here: begun, refreshed, elevated, listed and ended; every change is one script.
+
+A change that fails after it was sent may have been made. So that a request which is answered 503 can be
+repeated, the use of a refresh token stays open until it is confirmed, and a session whose beginning is not
+confirmed is removed again.
+
+All keys of one user's sessions share the user's slot, and the ``sid`` carries that slot and the start;
+so a session is found, and compared with cutoffs, from its ``sid`` alone.
+"""
+
+import asyncio
+import contextlib
+import enum
+import secrets
+import weakref
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+import structlog
+
+from revoker.errors import NoVerdict, StoreRefused, StoreUnavailable, Unconfirmed
+from revoker.models import Issuer, Session, UserStanding
+from revoker.rules import START_AHEAD_MS, cutoff_kept_for
+from revoker.store.keys import Keys, tag_and_start, user_tag
+from revoker.store.lookups import mark, user_standing
+from revoker.store.revocations import Revocations
+from revoker.store.scripts import Scripts
+from revoker.store.servers import Servers
+from revoker.store.wire.connection import FAILURES, fence, reads_replies
+
+_log = structlog.get_logger("store")
+
+_RANDOM_BYTES: Final = 10
+_RANDOM_AT: Final = 24
+"""Where in a ``sid`` its random end begins."""
+
+_GIVEN: Final = frozenset({b"rotated", b"completed", b"repeated"})
+"""What the script says of a refresh that gives a token."""
+
+_AGAIN_S: Final = 0.2
+_TRIES: Final = 300
+"""What must be undone or completed is tried so often, for a minute."""
+
+
+class Refusal(enum.StrEnum):
+    """Why a session gives no token."""
+
+    UNKNOWN = "unknown"
+    ENDED = "ended"
+    REVOKED = "revoked"
+    BLOCKED = "blocked"
+    SCOPE = "scope"
+    AHEAD = "ahead"
+    REUSED_PREVIOUS = "reused_previous"
+    REUSED_OLDER = "reused_older"
+
+
+class Refreshed(msgspec.Struct, frozen=True, gc=False):
+    """A session that gives a token at ``now`` (ms by Redis); ``repeated``: the generation had been used."""
+
+    session: Session
+    now: int
+    repeated: bool = False
+
+
+class ReuseUnconfirmed(StoreUnavailable):
+    """A refresh token was used again, and the end of its session is not confirmed.
+
+    Attributes:
+        refusal: What kind of reuse it was.
+    """
+
+    def __init__(self, text: str, refusal: Refusal) -> None:
+        super().__init__(text)
+        self.refusal = refusal
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A session begun at ``now`` (ms by Redis), and how many older ones ended for it."""
+
+    session: Session
+    now: int
+    displaced: int
+
+
+class _Profile(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    sub: str
+    client_id: str
+    scope: str
+    aud: tuple[str, ...]
+    device: str
+    ip: str
+    user_agent: str
+
+
+class _Auth(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    amr: tuple[str, ...]
+    acr: str
+
+
+_profile: Final = msgspec.json.Decoder(_Profile).decode
+_auth: Final = msgspec.json.Decoder(_Auth).decode
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lifetimes:
+    """In seconds, as the settings have them; ``most`` is how many sessions a user may have (0: any)."""
+
+    idle: int
+    absolute: int
+    grace: int
+    most: int
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Sessions in the order of their end, and where the next page begins (None: nowhere)."""
+
+    sessions: list[Session]
+    next: tuple[int, str] | None
+
+
+class Sessions:
+    """Raises ``StoreUnavailable`` from every method where the change may or may not have been made."""
+
+    def __init__(
+        self,
+        scripts: Scripts,
+        servers: Servers,
+        keys: Keys,
+        issuer: Issuer,
+        lifetimes: Lifetimes,
+        *,
+        revocations: Revocations,
+        patience: float,
+    ) -> None:
+        """``patience`` is for how many seconds anybody waits for a change."""
+        self._patience_ms: Final = int(patience * 1000)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._unconfirmed: dict[str, set[str]] = {}
+        self._in_turn: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
+        self._scripts = scripts
+        self._revocations = revocations
+        self._servers = servers
+        self._keys = keys
+        self._issuer = issuer
+        self._lives: Final = lifetimes
+        self._idle_ms: Final = lifetimes.idle * 1000
+        self._life_ms: Final = lifetimes.absolute * 1000
+
+    @reads_replies()
+    async def start(
+        self,
+        sub: str,
+        client_id: str,
+        *,
+        scope: str = "",
+        aud: Sequence[str] = (),
+        amr: Sequence[str] = (),
+        acr: str = "",
+        device: str = "",
+        ip: str = "",
+        user_agent: str = "",
+        now: int | None = None,
+    ) -> Started | None:
+        """Begin a session after a login, dated after everything else of the user's.
+
+        Older sessions beyond the limit end once this one is confirmed. One that is not is removed.
+
+        Args:
+            sub: Whose.
+            client_id: For which client.
+            scope: Granted.
+            aud: Audiences of the tokens; none: those of the settings.
+            amr: How the user has logged in.
+            acr: How well that proves who they are.
+            device: As told.
+            ip: Likewise.
+            user_agent: Likewise.
+            now: A time of the store (ms) read for this request: nothing begins long after it.
+
+        Returns:
+            None where the user is blocked.
+
+        Raises:
+            StoreUnavailable: the session has not begun, or is being removed.
+        """
+        tag = user_tag(self._issuer.iss, sub)
+        profile = _Profile(sub, client_id, scope, tuple(aud), device, ip, user_agent)
+        auth = _Auth(tuple(amr), acr)
+        random = secrets.token_urlsafe(_RANDOM_BYTES)
+        try:
+            reply, _ = await self._scripts.call(
+                "start_session",
+                [self._keys.user(tag), self._keys.sessions(tag)],
+                [
+                    self._keys.of_user(tag),
+                    tag,
+                    random,
+                    msgspec.json.encode(auth),
+                    msgspec.json.encode(profile),
+                    self._idle_ms,
+                    self._life_ms,
+                    self._lives.most,
+                    "" if now is None else now + self._patience_ms,
+                ],
+            )
+        except Unconfirmed as error:
+            await self._remove(tag, random, now, error)
+            raise StoreUnavailable(str(error)) from error
+        if reply[0] == b"blocked":
+            return None
+        if reply[0] == b"late":
+            raise StoreUnavailable("the store took too long to begin a session")
+        sid, more, at, present = reply
+        displaced = await self._displace(tag) if more else 0
+        header = (1, 0, 0, self._life_ms, 0)
+        return Started(_session(sid.decode(), int(at), header, auth, profile), int(present), displaced)
+
+    async def _remove(self, tag: str, random: str, now: int | None, error: Unconfirmed) -> None:
+        """Remove a session whose beginning was not confirmed: at once where the store has answered.
+
+        Where it has not, the session may still begin, until nobody has waited for it for some time.
+        """
+        if error.reply is not None and len(error.reply) == 1:
+            return  # it was refused
+        self._unconfirmed.setdefault(tag, set()).add(random)
+        begins_until = None if now is None else now + self._patience_ms
+
+        async def removed() -> bool:
+            gone, _, present = (await self._trim(tag, 0))[:3]
+            done = bool(gone) or begins_until is None or int(present) > begins_until
+            if done:
+                left = self._unconfirmed.get(tag, set())
+                left.discard(random)
+                if not left:
+                    self._unconfirmed.pop(tag, None)
+            return done
+
+        if error.reply is not None:
+            with contextlib.suppress(NoVerdict):
+                if await removed():
+                    return
+        self._persist("session_not_removed", removed)
+
+    async def _displace(self, tag: str) -> int:
+        """End the oldest sessions of a user beyond the limit; returns how many.
+
+        The new session is confirmed, so nothing that fails here is a reason to refuse it.
+        """
+        keys = [self._keys.user(tag), self._keys.sessions(tag)]
+
+        async def trimmed() -> list[bytes]:
+            reply, whole = await self._scripts.call(
+                "trim_sessions", keys, self._trim_args(tag, self._lives.most)
+            )
+            ended: list[bytes] = reply[1]
+            await self._remember(ended, whole=whole)
+            return ended
+
+        try:
+            return len(await trimmed()) // 2
+        except Unconfirmed as error:
+            ended = error.reply[1] if error.reply else ()
+        except NoVerdict:
+            ended = ()
+
+        async def completed() -> bool:
+            for sid in ended[::2]:
+                await self.end(sid.decode())
+            await trimmed()
+            return True
+
+        self._persist("sessions_not_displaced", completed)
+        return len(ended) // 2
+
+    async def _trim(self, tag: str, limit: int) -> list[Any]:
+        keys = [self._keys.user(tag), self._keys.sessions(tag)]
+        return await self._scripts.call_unconfirmed("trim_sessions", keys, self._trim_args(tag, limit))
+
+    def _trim_args(self, tag: str, limit: int) -> list[Any]:
+        unconfirmed = self._unconfirmed.get(tag, ())
+        return [self._keys.of_user(tag), limit, cutoff_kept_for(self._issuer), *unconfirmed]
+
+    def _persist(self, failed: str, attempt: Callable[[], Awaitable[bool]]) -> None:
+        """Try something until it is done, beside whatever goes on; log ``failed`` where that is given up."""
+
+        async def persist() -> None:
+            for _ in range(_TRIES):
+                with contextlib.suppress(NoVerdict):
+                    if await attempt():
+                        return
+                await asyncio.sleep(_AGAIN_S)
+            _log.error(failed)
+
+        task = asyncio.get_running_loop().create_task(persist())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def close(self) -> None:
+        """Give up what is still being tried."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    @reads_replies()
+    async def refresh(self, sid: str, generation: int, scopes: Sequence[str]) -> Refreshed | Refusal:
+        """Take one generation of a refresh token whose MAC was right.
+
+        The generation that counts moves on by one. The one before it gives the same once more within
+        the grace after its first use, which only the next use closes early; and for as long as that use is
+        not confirmed. Any other ends the session.
+
+        Args:
+            sid: As the refresh token has it.
+            generation: Likewise.
+            scopes: Those asked for, of which each must be granted; nothing is consumed otherwise.
+
+        Raises:
+            ReuseUnconfirmed: it ended the session, which is not confirmed.
+            StoreUnavailable: the same generation may be used again.
+        """
+        found = tag_and_start(sid)
+        if found is None:
+            return Refusal.UNKNOWN
+        if self._lives.grace:
+            return await self._refresh(sid, *found, generation, scopes)
+        # Without grace two at once are told apart: the second waits until the first is confirmed.
+        lock = self._in_turn.setdefault(sid, asyncio.Lock())
+        try:
+            async with asyncio.timeout(2 * self._patience_ms / 1000):
+                await lock.acquire()
+        except TimeoutError:
+            raise StoreUnavailable("the session is being refreshed") from None
+        try:
+            return await self._refresh(sid, *found, generation, scopes)
+        finally:
+            lock.release()
+
+    async def _refresh(
+        self, sid: str, tag: str, start: int, generation: int, scopes: Sequence[str]
+    ) -> Refreshed | Refusal:
+        keys = self._keys.of_refresh(tag, sid, generation)
+        grace = self._lives.grace * 1000
+        try:
+            reply, whole = await self._scripts.call(
+                "refresh_session",
+                keys,
+                (
+                    sid,
+                    start,
+                    generation,
+                    self._idle_ms,
+                    self._life_ms,
+                    grace,
+                    cutoff_kept_for(self._issuer),
+                    *scopes,
+                ),
+            )
+        except Unconfirmed as error:
+            if error.reply and error.reply[0] == b"reused":
+                self._persist("reuse_not_confirmed", lambda: self.end(sid))
+                raise ReuseUnconfirmed(str(error), _reuse(error.reply)) from error
+            if error.reply is None:  # it may have been a reuse, which a repeat does not show
+                error.about = {"sid": sid, "generation": generation}
+                raise
+            raise StoreUnavailable(str(error)) from error  # nothing is consumed: the token can be used again
+        said = reply[0]
+        session = read(sid, start, reply[2]) if said in _GIVEN else None  # before the mark goes
+        if said in {b"rotated", b"completed"}:
+            confirmed = self._servers.change_unconfirmed(keys[-1], "DEL", keys[-1])
+            if not grace:
+                with contextlib.suppress(NoVerdict, *FAILURES):  # the token was used and that is confirmed
+                    await confirmed
+        if session is not None:
+            return Refreshed(session, int(reply[1]), said != b"rotated")
+        if said == b"reused":
+            refusal = _reuse(reply)
+            try:
+                await self._remember([sid.encode(), reply[2]], whole=whole)
+            except StoreUnavailable as error:
+                self._persist("reuse_not_confirmed", lambda: self.end(sid))
+                raise ReuseUnconfirmed(str(error), refusal) from error
+            return refusal
+        return Refusal(said.decode())
+
+    @reads_replies()
+    async def elevate(self, sid: str, amr: Sequence[str], acr: str) -> Refreshed | Refusal:
+        """Note that a second factor was passed: ``auth_time`` is now, the start stays."""
+        found = tag_and_start(sid)
+        if found is None:
+            return Refusal.UNKNOWN
+        tag, start = found
+        reply, _ = await self._scripts.call(
+            "elevate_session",
+            [*self._own_keys(tag, sid), self._keys.user(tag)],
+            [sid, start, self._idle_ms, self._life_ms, msgspec.json.encode(_Auth(tuple(amr), acr))],
+        )
+        said = reply[0].decode()
+        if said != "elevated":
+            return Refusal(said)
+        return Refreshed(read(sid, start, reply[2]), int(reply[1]))
+
+    @reads_replies()
+    async def end(self, sid: str) -> bool:
+        """End a session for good; False where the ``sid`` is none of ours. Repeating is harmless."""
+        found = tag_and_start(sid)
+        if found is None:
+            return False
+        tag, start = found
+        keys = [*self._own_keys(tag, sid), self._keys.sessions(tag)]
+        args = [sid, start, cutoff_kept_for(self._issuer), START_AHEAD_MS]
+        [at] = await self._scripts.run("end_session", keys, args)
+        if at == b"ahead":
+            return False
+        self._revocations.session_ended(self._issuer, sid, int(at))
+        return True
+
+    async def _remember(self, ended: Sequence[bytes], *, whole: bool) -> None:
+        """Keep what a script has ended by the way: each ``sid`` and the ms of its end.
+
+        Where that may be among what was lost, it is ended again.
+        """
+        for sid, at in zip(ended[::2], ended[1::2], strict=True):
+            if whole:
+                self._revocations.session_ended(self._issuer, sid.decode(), int(at))
+            else:
+                await self.end(sid.decode())
+
+    @reads_replies()
+    async def peek(self, sid: str) -> Session | None:
+        """The record as it stands, whatever cutoffs say; None where there is none."""
+        found = tag_and_start(sid)
+        if found is None:
+            return None
+        tag, start = found
+        text: bytes | None = await self._read(self._keys.session(tag, sid), "GET")
+        return None if text is None else self._shortened(read(sid, start, text))
+
+    async def is_open(self, sid: str, generation: int) -> bool:
+        """Whether a refresh token was used without confirmation, so that it may be used again."""
+        found = tag_and_start(sid)
+        if found is None:
+            return False
+        mark = self._keys.of_refresh(found[0], sid, generation)[-1]
+        return bool(await self._read(mark, "EXISTS"))
+
+    @reads_replies()
+    async def of_user(self, sub: str, *, after: tuple[int, str] | None, limit: int, now: int) -> Page:
+        """A user's sessions that still give tokens, soonest end first.
+
+        Args:
+            sub: Whose.
+            after: Where the page before this one ended.
+            limit: The most on this page.
+            now: The present by Redis, ms.
+        """
+        tag = user_tag(self._issuer.iss, sub)
+        found: list[Session] = []
+        place = after
+        while True:
+            chunk = await self._index_after(self._keys.sessions(tag), place, limit, now)
+            usable = await self._usable(tag, [sid for _, sid in chunk], now)
+            for place in chunk:
+                if place[1] in usable:
+                    found.append(usable[place[1]])
+                if len(found) == limit:
+                    more = await self._index_after(self._keys.sessions(tag), place, 1, now)
+                    return Page(found, place if more else None)
+            if len(chunk) < limit:
+                return Page(found, None)
+
+    async def _index_after(
+        self, index: str, place: tuple[int, str] | None, count: int, now: int
+    ) -> list[tuple[int, str]]:
+        lowest = max(now, place[0] if place else 0)
+        found: list[tuple[int, str]] = []
+        offset = 0
+        while len(found) < count:
+            limits = (lowest, "+inf", "WITHSCORES", "LIMIT", offset, count)
+            entries: list[bytes] = await self._read(index, "ZRANGEBYSCORE", *limits)
+            pairs = [(int(end), sid.decode()) for sid, end in zip(entries[::2], entries[1::2], strict=True)]
+            found += [pair for pair in pairs if place is None or pair > place]
+            if len(pairs) < count:
+                break
+            offset += count
+        return found[:count]
+
+    async def _usable(self, tag: str, sids: Sequence[str], now: int) -> dict[str, Session]:
+        keys = [self._keys.user(tag)]
+        for sid in sids:
+            keys += self._own_keys(tag, sid)
+        user, *rest = await self._read(keys[0], "MGET", *keys[1:])
+        standing = UserStanding() if user is None else user_standing(user)
+        found = {}
+        unconfirmed = self._unconfirmed.get(tag, ())
+        for sid, text, cutoff in zip(sids, rest[::2], rest[1::2], strict=True):
+            place = tag_and_start(sid)
+            if text is None or place is None or sid[_RANDOM_AT:] in unconfirmed:
+                continue
+            session = self._shortened(read(sid, place[1], text))
+            covering = standing.hard if standing.sid == sid else max(standing.hard, standing.soft)
+            if cutoff is not None:
+                covering = max(covering, mark(cutoff).at)
+            if session.start > covering and min(session.ends, session.used + self._idle_ms) > now:
+                found[sid] = session
+        return found
+
+    def _shortened(self, session: Session) -> Session:
+        """Settings that let sessions live less long hold for those that were begun before, too."""
+        return msgspec.structs.replace(session, ends=min(session.ends, session.start + self._life_ms))
+
+    async def _read(self, key: str, command: str, *rest: str | int) -> Any:
+        async with fence():
+            [reply] = await self._servers.read(key, [(command, key, *rest)])
+        return reply
+
+    def _own_keys(self, tag: str, sid: str) -> list[str]:
+        return [self._keys.session(tag, sid), self._keys.session_cutoff(self._issuer, sid)]
+
+
+def _reuse(reply: Sequence[Any]) -> Refusal:
+    return Refusal.REUSED_PREVIOUS if int(reply[1]) == 1 else Refusal.REUSED_OLDER
+
+
+_Header = tuple[int, int, int, int, int]
+"""The generation, when that was first given out, last use and end (ms after the start), and auth_time
+(s after the start's)."""
+
+
+def read(sid: str, start: int, text: bytes) -> Session:
+    """Read a record.
+
+    Raises:
+        StoreRefused: it can't be read.
+    """
+    try:
+        generation, given, used, ends, auth_time, length, rest = text.split(b" ", 6)
+        header = int(generation), int(given), int(used), int(ends), int(auth_time)
+        size = int(length)
+        return _session(sid, start, header, _auth(rest[:size]), _profile(rest[size:]))
+    except (ValueError, TypeError, msgspec.MsgspecError) as error:
+        raise StoreRefused("the store holds a session that can't be read") from error
+
+
+def _session(sid: str, start: int, header: _Header, auth: _Auth, profile: _Profile) -> Session:
+    generation, _, used, ends, auth_time = header
+    return Session(
+        sid=sid,
+        sub=profile.sub,
+        client_id=profile.client_id,
+        scope=profile.scope,
+        aud=profile.aud,
+        amr=auth.amr,
+        acr=auth.acr,
+        device=profile.device,
+        ip=profile.ip,
+        user_agent=profile.user_agent,
+        start=start,
+        used=start + used,
+        ends=start + ends,
+        auth_time=start // 1000 + auth_time,
+        generation=generation,
+    )

@@ -1,0 +1,274 @@
+"""Puts revocations into a store, a million at once in bounded memory.
+
+They go through the scripts by which the service revokes, so what stands is never weakened.
+"""
+
+import asyncio
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from revoker.errors import InvalidRequest, StoreRefused, StoreUnavailable
+from revoker.models import Issuer, Number
+from revoker.rules import FOREVER_MS, START_AHEAD_MS, cutoff_kept_for, jti_kept_for, jti_kept_until
+from revoker.store.keys import segment, tag_and_start, user_tag
+from revoker.store.lookups import mark, revoked_keys, user_standing
+from revoker.store.revocations import AHEAD_MS
+from revoker.store.store import Store
+from revoker.store.transfer import records
+from revoker.store.transfer.records import Record, milliseconds
+
+TOGETHER: Final = 256
+"""Tokens in one script at most: more would keep the server from everybody else."""
+
+_RECONCILE_EVERY_S: Final = 1.0
+"""As often as a running service; a bound that is raised meanwhile counts only a minute after that."""
+
+_PAUSES_S: Final = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+"""Before what the store did not acknowledge is sent again: together long enough for a failover."""
+
+Call = tuple[str, Sequence[str], Sequence[Any]]
+"""A script, its keys, its arguments."""
+
+
+class Change(msgspec.Struct, frozen=True, gc=False):
+    """One line, as it will be written.
+
+    Attributes:
+        keys: Of the script; the first is where it will stand.
+        till: When it will be forgotten (ms), where that is known beforehand: what is past is not written.
+        stands: Whether what the key holds does all that the line asks for.
+    """
+
+    kind: str
+    script: str
+    keys: tuple[str, ...]
+    args: tuple[Any, ...]
+    till: int | None
+    stands: Callable[[bytes], bool]
+
+
+class Importing:
+    """Puts lines into a store; repeating any of it is safe."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._keys = store.keys
+        self._issuers = {issuer.name: issuer for issuer in store.issuers.values()} | dict(store.issuers)
+        self._clock_ms = 0.0
+        self._data: list[str] = []
+        self._longest_ms = 0
+        self._reconciled = -math.inf
+
+    async def begin(self) -> None:
+        """Learn which data set this is, its time, and for how long it keeps what is revoked.
+
+        Raises:
+            ConfigError: the settings name an issuer otherwise than the store.
+            StoreRefused: there is none, and an instance takes such a store for one that has lost its data.
+        """
+        readings = (await self._store.readings()).values()
+        if any(reading.epoch is None for reading in readings):
+            raise StoreRefused("the store has no epoch: `revoker store init` where it is new")
+        self._clock_ms = min(reading.now for reading in readings) - time.monotonic() * 1000
+        await self._store.learn()
+        self._data = self._store.data_ids()
+        await self._store.issuer_records.adopt()
+        self._take_bounds()
+
+    @property
+    def now(self) -> int:
+        """The store's time, ms."""
+        return int(self._clock_ms + time.monotonic() * 1000)
+
+    def change(self, record: Record) -> Change:
+        """What a line asks for.
+
+        Raises:
+            InvalidRequest: it names an issuer that is not configured, or a time that is yet to come.
+        """
+        if isinstance(record, records.Jti):
+            return self._token(record, self._issuer(record.iss))
+        match record:
+            case records.User():
+                return self._user(record)
+            case records.Block():
+                return self._block(record)
+            case records.Key():
+                return self._signing_key(record, self._issuer(record.iss))
+            case records.Session():
+                issuer = self._issuer(record.iss)
+                if record.sid is None:
+                    key, start = self._keys.of_segment("session-cutoff", issuer, record.segment or ""), 0
+                else:
+                    own = tag_and_start(record.sid) if issuer.own else None
+                    key, start = self._keys.session_cutoff(issuer, record.sid), own[1] if own else 0
+                return self._cutoff(record, issuer, key, start)
+            case records.Client():
+                issuer = self._issuer(record.iss)
+                place = record.segment or segment(record.client_id or "")
+                return self._cutoff(record, issuer, self._keys.of_segment("client-cutoff", issuer, place))
+            case records.Issuer():
+                issuer = self._issuer(record.iss)
+                return self._cutoff(record, issuer, self._keys.issuer_cutoff(issuer))
+
+    async def standing(self, changes: Sequence[Change]) -> list[bool]:
+        """Which of the changes would change nothing, since all that they ask for stands."""
+        values = await self._store.values([each.keys[0] for each in changes]) if changes else []
+        pairs = zip(changes, values, strict=True)
+        return [value is not None and change.stands(value) for change, value in pairs]
+
+    async def store(self, changes: Sequence[Change]) -> None:
+        """Write; all of it is stored and acknowledged when this returns.
+
+        Raises:
+            StoreUnavailable: some of it may not be.
+            StoreRefused: the store lost data meanwhile; what was stored before may be gone.
+        """
+        calls = list(_calls(changes, self._keys.part))
+        for pause in (*_PAUSES_S, None):
+            try:
+                await self._reconcile()
+                await asyncio.gather(*(self._store.scripts.run(*call) for call in calls))
+                break
+            except StoreUnavailable:
+                if pause is None:
+                    raise
+                await asyncio.sleep(pause)
+        self._same_data()
+
+    async def end(self) -> None:
+        """See that all of it is still there; raises as :meth:`store`."""
+        await self._store.learn()
+        self._same_data()
+
+    async def _reconcile(self) -> None:
+        """Bring the settings and what the store remembers of the issuers together, as the service does."""
+        if time.monotonic() - self._reconciled >= _RECONCILE_EVERY_S:
+            await self._store.issuer_records.reconcile()
+            self._reconciled = time.monotonic()
+            self._take_bounds()
+
+    def _take_bounds(self) -> None:
+        self._store.issuer_records.refuse_conflicts()
+        self._longest_ms = max(map(cutoff_kept_for, self._store.issuers.values()))
+
+    def _same_data(self) -> None:
+        if self._store.data_ids() != self._data:
+            raise StoreRefused("the store lost data meanwhile: all of it has to be imported again")
+
+    def _token(self, record: records.Jti, issuer: Issuer) -> Change:
+        place = record.segment or segment(record.jti or "")
+        till, at = None, "" if record.at is None else milliseconds(record.at)
+        if record.exp is None:
+            kept = -jti_kept_for(issuer)
+        else:
+            kept = till = jti_kept_until(issuer, record.exp)
+        key = self._keys.of_segment("jti", issuer, place)
+        return Change("jti", "revoke_tokens", (key,), (kept, at), till, _listed)
+
+    def _user(self, record: records.User) -> Change:
+        tag, keep_ms = self._whose(record)
+        at = self._past(record.before)
+        sid = record.except_sid or ""
+
+        def stands(value: bytes) -> bool:
+            user = user_standing(value)
+            covers = max(user.hard, user.soft) if sid and sid == user.sid else user.hard
+            return at is not None and covers >= at
+
+        return Change(
+            "user",
+            "revoke_user",
+            (self._keys.user(tag), self._keys.sessions(tag)),
+            ("" if at is None else at, keep_ms, record.reason or "", AHEAD_MS, sid),
+            None if at is None else at + keep_ms,
+            stands,
+        )
+
+    def _cutoff(
+        self,
+        record: records.Session | records.Client | records.Issuer,
+        issuer: Issuer,
+        key: str,
+        start: int = 0,
+    ) -> Change:
+        at, keep_ms = self._past(record.before), cutoff_kept_for(issuer)
+        return Change(
+            records.kind(record),
+            "move_cutoff",
+            (key,),
+            ("" if at is None else at, keep_ms, record.reason or "", AHEAD_MS, start, START_AHEAD_MS),
+            None if at is None else at + keep_ms,
+            lambda value: at is not None and mark(value).at >= at,
+        )
+
+    def _block(self, record: records.Block) -> Change:
+        tag, keep_ms = self._whose(record)
+        until = FOREVER_MS if record.until is None else min(milliseconds(record.until), FOREVER_MS)
+        return Change(
+            "block",
+            "block_user",
+            (self._keys.user(tag), self._keys.beside(self._keys.user(tag)).blocks),
+            (until, keep_ms, record.reason or "", tag),
+            until,
+            lambda value: user_standing(value).blocked >= until,
+        )
+
+    def _signing_key(self, record: records.Key, issuer: Issuer) -> Change:
+        at = self._past(record.at)
+        return Change(
+            "key",
+            "revoke_key",
+            (self._keys.revoked_keys(issuer),),
+            (record.kid, record.reason or "", "" if at is None else at),
+            None,
+            lambda value: record.kid in revoked_keys(value),
+        )
+
+    def _issuer(self, named: str) -> Issuer:
+        found = self._issuers.get(named)
+        if found is None:
+            raise InvalidRequest(f"no issuer {named} is configured")
+        return found
+
+    def _whose(self, record: records.User | records.Block) -> tuple[str, int]:
+        """The user's tag, and for how long a cutoff of theirs is kept; a tag does not tell the issuer."""
+        if record.iss is None or record.sub is None:
+            return record.tag or "", self._longest_ms
+        issuer = self._issuer(record.iss)
+        return user_tag(issuer.iss, record.sub), cutoff_kept_for(issuer)
+
+    def _past(self, at: Number | None) -> int | None:
+        if at is None:
+            return None
+        when = milliseconds(at)
+        if when > self.now + AHEAD_MS:
+            raise InvalidRequest("the time is further ahead than 5 seconds")
+        return when
+
+
+def _listed(_: bytes) -> bool:
+    return True
+
+
+def _calls(changes: Sequence[Change], part: Callable[[str], int]) -> Iterator[Call]:
+    """Each change by a script of its own; tokens of one data set many at once."""
+    by_part: dict[int, list[Change]] = {}
+    for each in changes:
+        if each.kind == "jti":
+            by_part.setdefault(part(each.keys[0]), []).append(each)
+    for tokens in by_part.values():
+        for start in range(0, len(tokens), TOGETHER):
+            together = tokens[start : start + TOGETHER]
+            yield (
+                "revoke_tokens",
+                [each.keys[0] for each in together],
+                [arg for each in together for arg in each.args],
+            )
+    for each in changes:
+        if each.kind != "jti":
+            yield each.script, each.keys, each.args

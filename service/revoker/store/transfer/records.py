@@ -1,0 +1,218 @@
+"""The lines of an export and of a file to import: one JSON object each, told apart by ``kind``.
+
+What was exported and what a person writes have the same form. Where the store keeps only a digest of a
+value, an export names its place there instead: ``segment`` for the last part of a key, ``tag`` for a user.
+"""
+
+import json
+from typing import Annotated, Any, Final
+
+import msgspec
+
+from revoker.errors import InvalidRequest
+from revoker.models import Number
+
+FORMAT: Final = 1
+LATEST_S: Final = 99_999_999_999
+
+_Text = Annotated[str, msgspec.Meta(min_length=1, max_length=16384)]
+_Reason = Annotated[str, msgspec.Meta(max_length=512)]
+_WITHIN: Final = msgspec.Meta(ge=0, le=LATEST_S)
+_Date = Annotated[int, _WITHIN] | Annotated[float, _WITHIN]
+_Segment = Annotated[str, msgspec.Meta(pattern=r"^=[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]\Z")]
+_Tag = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{16}\Z")]
+
+
+class _Line(
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    tag_field="kind",
+    forbid_unknown_fields=True,
+    omit_defaults=True,
+    gc=False,
+):
+    """Dates are NumericDates, seconds with a fraction where it matters."""
+
+
+class Jti(_Line, frozen=True, kw_only=True, tag="jti"):
+    """A revoked token; without ``exp`` it is taken to live as long as any can."""
+
+    iss: _Text
+    jti: _Text | None = None
+    segment: _Segment | None = None
+    exp: _Date | None = None
+    at: _Date | None = None
+
+
+class User(_Line, frozen=True, kw_only=True, tag="user"):
+    """A cutoff for a user; without ``before`` at the moment it is stored, as in ``/revoke-user``."""
+
+    iss: _Text | None = None
+    sub: _Text | None = None
+    tag: _Tag | None = None
+    before: _Date | None = None
+    except_sid: _Text | None = None
+    reason: _Reason | None = None
+
+
+class Session(_Line, frozen=True, kw_only=True, tag="session"):
+    """A cutoff for a session."""
+
+    iss: _Text
+    sid: _Text | None = None
+    segment: _Segment | None = None
+    before: _Date | None = None
+    reason: _Reason | None = None
+
+
+class Client(_Line, frozen=True, kw_only=True, tag="client"):
+    """A cutoff for a client."""
+
+    iss: _Text
+    client_id: _Text | None = None
+    segment: _Segment | None = None
+    before: _Date | None = None
+    reason: _Reason | None = None
+
+
+class Issuer(_Line, frozen=True, kw_only=True, tag="issuer"):
+    """A cutoff for all that an issuer made: it logs out the world."""
+
+    iss: _Text
+    before: _Date | None = None
+    reason: _Reason | None = None
+
+
+class Block(_Line, frozen=True, kw_only=True, tag="block"):
+    """A blocked user; without ``until`` for good."""
+
+    iss: _Text | None = None
+    sub: _Text | None = None
+    tag: _Tag | None = None
+    until: _Date | None = None
+    reason: _Reason | None = None
+
+
+class Key(_Line, frozen=True, kw_only=True, tag="key"):
+    """A revoked signing key."""
+
+    iss: _Text
+    kid: _Text
+    at: _Date | None = None
+    reason: _Reason | None = None
+
+
+class Begin(_Line, frozen=True, kw_only=True, tag="export"):
+    """The first line of an export, which must then have a last one."""
+
+    format: int
+    at: _Date
+
+
+class Place(_Line, frozen=True, kw_only=True, tag="place"):
+    """How far an export had come: where it goes on after an interruption.
+
+    Attributes:
+        servers: All that the store lies on; one that has started anew has another id.
+        at: Which of them it was reading.
+        cursor: Of that one's ``SCAN``, by which the rest is found.
+        lines: How many stand before the next one, since the first.
+    """
+
+    servers: tuple[str, ...]
+    at: Annotated[int, msgspec.Meta(ge=0)]
+    cursor: str
+    lines: int
+
+
+class End(_Line, frozen=True, kw_only=True, tag="end"):
+    """The last line of an export: without it the rest is missing.
+
+    Attributes:
+        lines: How many stand before it, since the first.
+    """
+
+    lines: int
+
+
+Record = Jti | User | Session | Client | Issuer | Block | Key
+Line = Record | Begin | Place | End
+
+KINDS: Final = ("jti", "user", "session", "client", "issuer", "block", "key")
+
+_decode: Final = msgspec.json.Decoder(Line).decode
+_encode: Final = msgspec.json.Encoder().encode
+
+_NAMED_BY: Final[dict[type, str]] = {Jti: "jti", Session: "sid", Client: "client_id"}
+
+
+def kind(line: Line) -> str:
+    """What tells it apart."""
+    return str(line.__struct_config__.tag)
+
+
+def read(line: bytes) -> Line:
+    """One line.
+
+    Raises:
+        InvalidRequest: it is none, with what is wrong about it.
+    """
+    try:
+        found: Line = _decode(line)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise InvalidRequest(str(error)) from None
+    _names_one_thing(found)
+    if line.count(b'"') != _quotes(found):
+        _without_repetition(line)
+    return found
+
+
+def write(line: Line) -> bytes:
+    """One line, with its end."""
+    return _encode(line) + b"\n"
+
+
+def date(at_ms: int) -> Number:
+    """A NumericDate of whole ms."""
+    return at_ms // 1000 if at_ms % 1000 == 0 else at_ms / 1000
+
+
+def milliseconds(at: Number) -> int:
+    """A NumericDate as whole ms."""
+    return round(at * 1000)
+
+
+def _names_one_thing(found: Line) -> None:
+    match found:
+        case Jti() | Session() | Client():
+            member = _NAMED_BY[type(found)]
+            if (getattr(found, member) is None) == (found.segment is None):
+                raise InvalidRequest(f"a {kind(found)} is named by `{member}`")
+        case User() | Block():
+            if (found.iss is None) != (found.sub is None) or (found.sub is None) == (found.tag is None):
+                raise InvalidRequest(f"a {kind(found)} is named by `iss` and `sub`")
+        case Begin(format=other) if other != FORMAT:
+            raise InvalidRequest(f"an export of format {other}; this version reads {FORMAT}")
+        case _:
+            pass
+
+
+def _quotes(found: Line) -> int:
+    """How many quotation marks a line has that says every member once and escapes nothing."""
+    count = 4
+    for name in found.__struct_fields__:
+        value = getattr(found, name)
+        if value is not None:
+            count += 4 if type(value) is str else 2
+    return count
+
+
+def _without_repetition(line: bytes) -> None:
+    """Refuse a member that stands there twice: which of the two was meant can't be told."""
+
+    def once(members: list[tuple[str, Any]]) -> None:
+        if len(members) != len(dict(members)):
+            raise InvalidRequest("a member stands there twice")
+
+    json.loads(line, object_pairs_hook=once)

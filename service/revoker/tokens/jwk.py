@@ -1,0 +1,186 @@
+"""Verification keys, and how they are read from JWK Sets (RFC 7517) and shared secrets.
+
+PyJWT makes the keys and judges the signatures. What a key may be used for is fixed here, once,
+when it is read: a token's header chooses among a key's algorithms and never widens them.
+"""
+
+import hashlib
+import json
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from jwt.algorithms import Algorithm, get_default_algorithms
+from jwt.exceptions import PyJWTError
+
+from revoker.tokens.parsing import base64url, base64url_decoded
+
+RSA_BITS: Final = range(2048, 8192 + 1)
+"""Smaller is weak (RFC 7518 §3.3), larger is slow to verify."""
+
+HMAC_BYTES: Final = {"HS256": 32, "HS384": 48, "HS512": 64}
+"""The least length of each algorithm's secret: that of its MAC (RFC 7518 §3.2)."""
+
+_RSA_ALGORITHMS: Final = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """One kind of public key.
+
+    Attributes:
+        members: What makes up the key, in the order of RFC 7638.
+    """
+
+    members: tuple[str, ...]
+    algorithms: tuple[str, ...]
+
+
+_KINDS: Final[Mapping[tuple[str, str | None], _Kind]] = {
+    ("RSA", None): _Kind(("e", "kty", "n"), _RSA_ALGORITHMS),
+    ("EC", "P-256"): _Kind(("crv", "kty", "x", "y"), ("ES256",)),
+    ("EC", "P-384"): _Kind(("crv", "kty", "x", "y"), ("ES384",)),
+    ("EC", "P-521"): _Kind(("crv", "kty", "x", "y"), ("ES512",)),
+    ("OKP", "Ed25519"): _Kind(("crv", "kty", "x"), ("EdDSA",)),
+    ("OKP", "Ed448"): _Kind(("crv", "kty", "x"), ("EdDSA",)),
+}
+
+PUBLIC_KEY_ALGORITHMS: Final = frozenset(name for kind in _KINDS.values() for name in kind.algorithms)
+
+_ALGORITHMS: Final[Mapping[str, Algorithm]] = {
+    name: algorithm
+    for name, algorithm in get_default_algorithms().items()
+    if name in PUBLIC_KEY_ALGORITHMS or name in HMAC_BYTES
+}
+
+
+class UnusableKey(ValueError):
+    """A key that verifies nothing here; the message says why and holds nothing of the key."""
+
+
+class VerifyingKey:
+    """One key, prepared, and bound to the algorithms that it may verify.
+
+    Attributes:
+        kid: As its set calls it.
+        id: The ``kid``, else the thumbprint: what a verified token is said to be signed by.
+        identity: Equal for keys that verify the same tokens under the same name.
+        live: False as soon as its set no longer holds it; nothing it verified counts from then on.
+    """
+
+    __slots__ = ("_material", "algorithms", "id", "identity", "kid", "live")
+
+    def __init__(self, material: Any, *, kid: str | None, thumbprint: str, algorithms: Iterable[str]) -> None:
+        self._material = material
+        self.kid = kid
+        self.id = thumbprint if kid is None else kid
+        self.algorithms = frozenset(algorithms)
+        self.identity: Final = (kid, thumbprint, self.algorithms)
+        self.live = True
+
+    def verifies(self, alg: str, signing_input: bytes, signature: bytes) -> bool:
+        """Whether this key made the signature with ``alg``, which must be one of its own."""
+        return alg in self.algorithms and _ALGORITHMS[alg].verify(signing_input, self._material, signature)
+
+
+def public_key(jwk: Any, allowed: Collection[str]) -> VerifyingKey:
+    """Prepare one entry of a JWK Set for those of the allowed algorithms that fit it.
+
+    Raises:
+        UnusableKey: it is malformed, weak, secret, of an unknown kind, or not for this.
+    """
+    if type(jwk) is not dict:
+        raise UnusableKey("not an object")
+    kind = _kind(jwk)
+    if not jwk.keys().isdisjoint(("d", "p", "q", "dp", "dq", "qi", "oth", "k")):
+        raise UnusableKey("has private members")
+    if jwk.get("use", "sig") != "sig":
+        raise UnusableKey("not for signatures")
+    operations = jwk.get("key_ops", ["verify"])
+    if type(operations) is not list or "verify" not in operations:
+        raise UnusableKey("not for verifying")
+    kid = jwk.get("kid", "")
+    if type(kid) is not str:
+        raise UnusableKey("kid is not a string")
+    algorithms = [name for name in kind.algorithms if name in allowed and jwk.get("alg", name) == name]
+    if not algorithms:
+        raise UnusableKey("fits no algorithm of the issuer")
+    members = _public_members(jwk, kind)
+    material = _material(members, algorithms[0])
+    return VerifyingKey(
+        material,
+        kid=kid if "kid" in jwk else None,
+        thumbprint=thumbprint(members),
+        algorithms=algorithms,
+    )
+
+
+def algorithms_of(jwk: dict[str, Any]) -> tuple[str, ...]:
+    """What a key may be used with, the usual one first.
+
+    Raises:
+        UnusableKey: it is of an unknown kind.
+    """
+    return _kind(jwk).algorithms
+
+
+def _kind(jwk: dict[str, Any]) -> _Kind:
+    kty = jwk.get("kty")
+    crv = jwk.get("crv") if kty != "RSA" else None
+    if type(kty) is not str or not isinstance(crv, str | None) or (kty, crv) not in _KINDS:
+        raise UnusableKey("of an unknown kind")
+    return _KINDS[kty, crv]
+
+
+def _public_members(jwk: dict[str, Any], kind: _Kind) -> dict[str, str]:
+    members = {name: jwk.get(name) for name in kind.members}
+    for name in {"n", "e", "x", "y"} & members.keys():
+        value = members[name]
+        if type(value) is not str:
+            raise UnusableKey(f"{name} is not a string")
+        try:
+            base64url_decoded(value)
+        except ValueError:
+            raise UnusableKey(f"{name} is not base64url") from None
+    return members  # type: ignore[return-value]  # kty and crv are strings, or there were no kind
+
+
+def _material(members: dict[str, str], algorithm: str) -> Any:
+    try:
+        material: Any = _ALGORITHMS[algorithm].from_jwk(members)
+    except (PyJWTError, ValueError, TypeError, UnsupportedAlgorithm):
+        raise UnusableKey("malformed") from None
+    if members["kty"] == "RSA" and material.key_size not in RSA_BITS:
+        raise UnusableKey(f"{material.key_size} bits long")
+    return material
+
+
+def shared_secret(secret: bytes, allowed: Collection[str]) -> VerifyingKey:
+    """Prepare the secret that an issuer signs with as well.
+
+    Raises:
+        UnusableKey: too short for an allowed algorithm, or it is the text of another kind of key.
+    """
+    algorithms = [name for name in HMAC_BYTES if name in allowed]
+    if not algorithms:
+        raise UnusableKey("a shared secret fits HS256, HS384 and HS512 only")
+    least = max(HMAC_BYTES[name] for name in algorithms)
+    if len(secret) < least:
+        raise UnusableKey(f"{len(secret)} bytes long; {algorithms[-1]} needs {least}")
+    try:
+        material = _ALGORITHMS[algorithms[0]].prepare_key(secret)
+    except PyJWTError:
+        raise UnusableKey("the text of another kind of key") from None
+    return VerifyingKey(
+        material,
+        kid=None,
+        thumbprint=thumbprint({"k": base64url(secret), "kty": "oct"}),
+        algorithms=algorithms,
+    )
+
+
+def thumbprint(members: Mapping[str, str]) -> str:
+    """The RFC 7638 thumbprint of a key, given exactly the members that make it up."""
+    canonical = json.dumps(members, sort_keys=True, separators=(",", ":"))
+    return base64url(hashlib.sha256(canonical.encode()).digest())

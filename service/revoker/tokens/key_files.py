@@ -1,0 +1,126 @@
+"""Keys on this machine's disk, which may change while running."""
+
+import asyncio
+from abc import abstractmethod
+from collections.abc import Collection
+from pathlib import Path
+from typing import Final
+
+from revoker.errors import ConfigError
+from revoker.metrics import Metrics
+from revoker.tokens.jwk import VerifyingKey, shared_secret
+from revoker.tokens.key_sets import MAX_SET_BYTES, KeySource, Sleep, read_key_set
+
+POLL_S: Final = 1.0
+
+
+class PolledKeys(KeySource):
+    """Keys on disk: looked at once a second, and again for a token whose key is unknown."""
+
+    def __init__(
+        self, name: str, algorithms: Collection[str], metrics: Metrics, *, sleep: Sleep = asyncio.sleep
+    ) -> None:
+        super().__init__(name, algorithms, metrics)
+        self._sleep = sleep
+        self._polling: asyncio.Task[None] | None = None
+
+    @abstractmethod
+    def _read_if_changed(self) -> None:
+        """Adopt what is there now, or note why it can't be read."""
+
+    async def start(self) -> None:
+        self._read_if_changed()
+        self._polling = asyncio.create_task(self._poll_for_ever())
+
+    async def close(self) -> None:
+        if self._polling is not None:
+            self._polling.cancel()
+            await asyncio.gather(self._polling, return_exceptions=True)
+
+    async def look_again(self) -> bool:
+        self._read_if_changed()
+        return self.ready and not self.stale
+
+    async def _poll_for_ever(self) -> None:
+        while True:
+            await self._sleep(POLL_S)
+            self._read_if_changed()
+
+
+class KeyFile(PolledKeys):
+    """Keys of a file that is read again whenever it was changed or replaced."""
+
+    def __init__(
+        self,
+        name: str,
+        path: Path,
+        algorithms: Collection[str],
+        metrics: Metrics,
+        *,
+        sleep: Sleep = asyncio.sleep,
+    ) -> None:
+        super().__init__(name, algorithms, metrics, sleep=sleep)
+        self._path = path
+        self._seen: tuple[int, ...] | None = None
+
+    @abstractmethod
+    def _keys_in(self, contents: bytes) -> list[VerifyingKey]:
+        """The keys that the file holds; ValueError if it is not such a file."""
+
+    def _read_if_changed(self) -> None:
+        try:
+            status = self._path.stat()
+            seen = (status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino)
+            if seen == self._seen:
+                return
+            contents = self._contents()
+            self._seen = seen
+            self._adopt(self._keys_in(contents))
+        except OSError as fault:
+            self._seen = None
+            self._note_failure(fault)
+        except ValueError as fault:
+            self._note_failure(fault)
+
+    def _contents(self) -> bytes:
+        with self._path.open("rb") as file:
+            contents = file.read(MAX_SET_BYTES + 1)
+        if len(contents) > MAX_SET_BYTES:
+            raise ValueError("too large")
+        return contents
+
+
+class JwksFile(KeyFile):
+    """A JWK Set in a file."""
+
+    def _keys_in(self, contents: bytes) -> list[VerifyingKey]:
+        return read_key_set(contents, self.algorithms, self.name)
+
+
+class HmacFile(KeyFile):
+    """A secret shared with the issuer: the bytes of a file, less one newline at its end.
+
+    Raises:
+        ConfigError: at once, if the secret can't be read or is weak.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        path: Path,
+        algorithms: Collection[str],
+        metrics: Metrics,
+        *,
+        sleep: Sleep = asyncio.sleep,
+    ) -> None:
+        super().__init__(name, path, algorithms, metrics, sleep=sleep)
+        try:
+            self._keys_in(self._contents())
+        except OSError as fault:
+            raise ConfigError([f"issuer {name}: hmac_secret_file: {fault.strerror}"]) from None
+        except ValueError as fault:
+            raise ConfigError([f"issuer {name}: hmac_secret_file: {fault}"]) from None
+
+    def _keys_in(self, contents: bytes) -> list[VerifyingKey]:
+        secret = contents.removesuffix(b"\n").removesuffix(b"\r")
+        return [shared_secret(secret, self.algorithms)]

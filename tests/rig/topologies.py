@@ -1,0 +1,440 @@
+"""Sets of Valkey servers on a network that can be divided: a primary with replicas, Sentinel, a cluster.
+
+All of them know each other, and are known to clients, by the ports of relays (``Node.public``), so that
+everything that passes between two of them can be held back. Their names are the network's parties.
+"""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from tests.rig.network import Network
+from tests.rig.servers import Valkey, free_port
+
+NAME = "main"
+"""Of the primary that Sentinel watches."""
+
+_SLOTS = 16384
+
+_BUS = 10_000
+"""So far above its port a node of a cluster listens to the others; before Redis 7.0 there is no choice."""
+
+
+def until(condition: Callable[[], Any], what: str, seconds: float = 120) -> Any:
+    """The first true value of ``condition``; a server that does not answer says no."""
+    deadline = time.monotonic() + seconds
+    while True:
+        with contextlib.suppress(redis.RedisError, OSError):
+            if value := condition():
+                return value
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{what}: did not happen in {seconds} s")
+        time.sleep(0.02)
+
+
+class Node(Valkey):
+    """A server with a name in the network; ``public`` is where everybody else finds it."""
+
+    def __init__(
+        self, network: Network, name: str, folder: Path, *options: str, port: int | None = None
+    ) -> None:
+        super().__init__(folder / name, port=port)
+        self._network = network
+        self.name = name
+        self.public = network.relay(self.port, party=name)
+        self.follows: Node | None = None
+        self.options = (
+            *("--replica-announce-ip", "127.0.0.1", "--replica-announce-port", str(self.public)),
+            *("--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", "1", "--repl-timeout", "5"),
+            *options,
+        )
+
+    def begun(self, pid: int) -> None:
+        self._network.belongs(pid, self.name)
+
+    def arguments(self) -> list[str]:
+        followed = ["--replicaof", "127.0.0.1", str(self.follows.public)] if self.follows else []
+        return [*super().arguments(), *followed]
+
+    def info(self, section: str) -> dict[str, Any]:
+        with self.client() as client:
+            return dict(client.info(section))
+
+    @property
+    def up(self) -> bool:
+        return self.process is not None
+
+    @property
+    def primary(self) -> bool:
+        """Whether it takes itself for a primary."""
+        return bool(self.info("replication")["role"] == "master")
+
+    @property
+    def in_step(self) -> bool:
+        """Whether it is a replica that has what its primary had when it asked."""
+        told = self.info("replication")
+        return told["role"] == "slave" and told["master_link_status"] == "up"
+
+
+class Replicated:
+    """A primary and replicas; somebody outside decides who is primary, and ``url`` leads there."""
+
+    def __init__(
+        self, network: Network, folder: Path, *, replicas: int = 0, options: tuple[str, ...] = ()
+    ) -> None:
+        self.network = network
+        self.folder = folder
+        self.nodes = [Node(network, f"store-{place}", folder, *options) for place in range(1 + replicas)]
+        self.primary = self.nodes[0]
+        self._front = network.relay(self.primary.port, party=self.primary.name)
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self._front}/0"
+
+    @property
+    def replicas(self) -> list[Node]:
+        return [node for node in self.nodes if node is not self.primary]
+
+    def start(self) -> None:
+        for node in self.nodes:
+            node.follows = None if node is self.primary else self.primary
+            node.start()
+        self.await_health()
+
+    def await_health(self, seconds: float = 240) -> None:
+        """Wait until all servers are up, every replica in step."""
+        until(
+            lambda: self.primary.primary and all(node.in_step for node in self.replicas),
+            "replicas in step",
+            seconds,
+        )
+
+    def promote(self, node: Node) -> None:
+        """Let a replica be the primary, and clients find it; what it replaces must be gone."""
+        with node.client() as client:
+            client.replicaof("NO", "ONE")
+        self.primary = node
+        for other in self.replicas:
+            other.follows = node
+            if other.up:
+                with other.client() as client:
+                    client.replicaof("127.0.0.1", str(node.public))
+        node.follows = None
+        self.network.lead(self._front, node.port, party=node.name)
+
+    def replace(self, node: Node) -> None:
+        """See to it that the best replica takes the place of a primary that is gone."""
+        replicas = [each for each in self.replicas if each.up]
+        self.promote(max(replicas, key=lambda each: int(each.info("replication")["slave_repl_offset"])))
+
+    def revive(self, node: Node) -> None:
+        """Start a server that was killed; it follows whoever is primary now."""
+        node.follows = None if node is self.primary else self.primary
+        node.start()
+
+    def stop(self) -> None:
+        for node in self.nodes:
+            with contextlib.suppress(Exception):
+                node.resume()
+            node.kill()
+
+
+class _Sentinel(Valkey):
+    def __init__(self, network: Network, name: str, folder: Path, watched: Node) -> None:
+        super().__init__(folder / name)
+        self.name = name
+        self.public = network.relay(self.port, party=name)
+        self._network = network
+        self._watched = watched
+
+    def begun(self, pid: int) -> None:
+        self._network.belongs(pid, self.name)
+
+    def arguments(self) -> list[str]:
+        config = self.folder / "sentinel.conf"
+        if not config.exists():  # afterwards it is the server's own
+            config.write_text(
+                f"port {self.port}\nbind 127.0.0.1\ndir {self.folder}\nlogfile log\n"
+                f"sentinel monitor {NAME} 127.0.0.1 {self._watched.public} 2\n"
+                f"sentinel down-after-milliseconds {NAME} {Sentinels.DOWN_AFTER_MS}\n"
+                f"sentinel failover-timeout {NAME} 3000\n"
+                f"sentinel announce-ip 127.0.0.1\nsentinel announce-port {self.public}\n"
+            )
+        return [str(config), "--sentinel"]
+
+
+class Sentinels(Replicated):
+    """A primary and replicas, of which three Sentinels say who is primary."""
+
+    DOWN_AFTER_MS = 2500
+
+    def __init__(
+        self, network: Network, folder: Path, *, replicas: int = 1, options: tuple[str, ...] = ()
+    ) -> None:
+        super().__init__(network, folder, replicas=replicas, options=options)
+        self.sentinels = [_Sentinel(network, f"sentinel-{place}", folder, self.primary) for place in range(3)]
+
+    @property
+    def url(self) -> str:
+        hosts = ",".join(f"127.0.0.1:{each.public}" for each in self.sentinels)
+        return f"redis+sentinel://{hosts}/{NAME}"
+
+    def start(self) -> None:
+        for node in self.nodes:
+            node.follows = None if node is self.primary else self.primary
+            node.start()
+        for each in self.sentinels:
+            each.start()
+        self.await_health()
+
+    def await_health(self, seconds: float = 240) -> None:
+        """Wait until all are up, every replica in step, and the Sentinels know each other and all of them.
+
+        They may meanwhile have elected another primary, of their own accord: a slow machine is enough.
+        """
+        until(self._healthy, "Sentinels and replicas agree", seconds)
+
+    def _healthy(self) -> bool:
+        self.primary = self.elected()
+        return self.primary.primary and all(node.in_step for node in self.replicas) and self._agreed()
+
+    def _agreed(self) -> bool:
+        for each in self.sentinels:
+            with each.client() as client:
+                [(_, told)] = client.sentinel_masters().items()
+            if told["num-other-sentinels"] < 2 or told["num-slaves"] < len(self.nodes) - 1:
+                return False
+            if told["flags"] != "master" or told["port"] != self.primary.public:
+                return False
+        return True
+
+    def elected(self) -> Node:
+        """The primary as most Sentinels name it."""
+        votes = []
+        for each in self.sentinels:
+            with contextlib.suppress(redis.RedisError), each.client() as client:
+                address = client.execute_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", NAME)
+                votes.append(int(address[1]))
+        port = max(votes, key=votes.count)
+        return next(node for node in self.nodes if node.public == port)
+
+    def replace(self, node: Node) -> None:
+        """Wait until another server takes itself for the primary, and the Sentinels say so."""
+
+        def promoted() -> Node | None:
+            elected = self.elected()
+            return elected if elected is not node and elected.primary else None
+
+        self.primary = until(promoted, "promotion")
+
+    def stop(self) -> None:
+        for each in self.sentinels:
+            with contextlib.suppress(Exception):
+                each.resume()
+            each.kill()
+        super().stop()
+
+
+STEADY = ("--cluster-node-timeout", "15000")
+"""For a cluster in which nobody is to take another's place, however long a busy machine lets it wait."""
+
+
+class Cluster:
+    """Three primaries with a replica each."""
+
+    NODE_TIMEOUT_MS = 2000
+
+    def __init__(
+        self,
+        network: Network,
+        folder: Path,
+        *,
+        primaries: int = 3,
+        replicas: int = 1,
+        options: tuple[str, ...] = (),
+    ) -> None:
+        self.network = network
+        self.folder = folder
+        self._primaries = primaries
+        self._options = options
+        self._made = 0
+        self.nodes = [self._node() for _ in range(primaries * (1 + replicas))]
+
+    def _node(self) -> Node:
+        node = Node(self.network, f"store-{self._made}", self.folder, port=free_port(above=_BUS))
+        self._made += 1
+        node.bus = self.network.relay(node.port + _BUS, party=node.name)
+        node.options = (
+            *node.options,
+            *("--cluster-enabled", "yes", "--cluster-config-file", "nodes.conf"),
+            *("--cluster-node-timeout", str(self.NODE_TIMEOUT_MS), "--cluster-announce-ip", "127.0.0.1"),
+            *("--cluster-announce-port", str(node.public), "--cluster-announce-bus-port", str(node.bus)),
+            *("--cluster-replica-validity-factor", "0", "--cluster-allow-replica-migration", "no"),
+            *self._options,
+        )
+        return node
+
+    @property
+    def url(self) -> str:
+        return "redis+cluster://" + ",".join(f"127.0.0.1:{node.public}" for node in self.nodes)
+
+    def start(self) -> None:
+        for node in self.nodes:
+            node.start()
+        first, *others = self.nodes
+        for place, node in enumerate(self.nodes):
+            with node.client() as client:
+                client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", place + 1)
+        for node in others:
+            self._meet(first, node)
+        share = _SLOTS // self._primaries
+        for place, node in enumerate(self.nodes[: self._primaries]):
+            last = _SLOTS if place == self._primaries - 1 else share * (place + 1)
+            with node.client() as client:
+                client.execute_command("CLUSTER", "ADDSLOTS", *range(share * place, last))
+        until(lambda: all(len(self.seen_by(node)) == len(self.nodes) for node in self.nodes), "all nodes met")
+        for place, node in enumerate(self.nodes[self._primaries :]):
+            self.follow(node, self.nodes[place % self._primaries])
+        self.await_health()
+
+    def _meet(self, node: Node, other: Node) -> None:
+        with node.client() as client:
+            client.execute_command("CLUSTER", "MEET", "127.0.0.1", other.public, other.bus)
+
+    def follow(self, node: Node, primary: Node) -> None:
+        with node.client() as client:
+            until(lambda: client.execute_command("CLUSTER", "REPLICATE", self.id_of(primary)), "replicates")
+
+    def id_of(self, node: Node) -> str:
+        with node.client() as client:
+            return str(client.execute_command("CLUSTER", "MYID"))
+
+    def seen_by(self, node: Node) -> dict[int, dict[str, Any]]:
+        """What a node says of every one that it knows, by public port."""
+        with node.client() as client:
+            told = client.execute_command("CLUSTER NODES")
+        return {int(address.rpartition(":")[2]): each for address, each in told.items()}
+
+    def primaries(self, witness: Node | None = None) -> list[Node]:
+        """Those that own slots, as a node that is up and in the majority says."""
+        witness = witness or next(node for node in self.nodes if node.up)
+        seen = self.seen_by(witness)
+        return [
+            node
+            for node in self.nodes
+            if (told := seen.get(node.public)) and "master" in told["flags"] and told["slots"]
+            and "fail" not in told["flags"].split(",")
+        ]  # fmt: skip
+
+    def replicas_of(self, primary: Node) -> list[Node]:
+        seen = self.seen_by(primary)
+        own = seen[primary.public]["node_id"]
+        return [node for node in self.nodes if seen.get(node.public, {}).get("master_id") == own]
+
+    def await_health(self, seconds: float = 240) -> None:
+        """Wait until all nodes are up and say that all slots are served, and every replica is in step."""
+        until(lambda: all(self._healthy(node) for node in self.nodes), "cluster ok", seconds)
+
+    def _healthy(self, node: Node) -> bool:
+        with node.client() as client:
+            told = client.execute_command("CLUSTER INFO")
+        if told["cluster_state"] != "ok" or int(told["cluster_slots_ok"]) != _SLOTS:
+            return False
+        seen = self.seen_by(node)
+        if len(seen) < len(self.nodes) or any("fail" in each["flags"] for each in seen.values()):
+            return False
+        return node.primary or node.in_step
+
+    def replace(self, node: Node) -> None:
+        """Wait until one of its replicas has taken the place of a primary."""
+        witnesses = [each for each in self.nodes if each is not node and each.up]
+
+        def promoted() -> bool:
+            for witness in witnesses:
+                primaries, seen = self.primaries(witness), self.seen_by(witness)
+                kept = [slots for each in primaries for slots in _ranges(seen[each.public])]
+                if node in primaries or sum(last - first + 1 for first, last in kept) < _SLOTS:
+                    return False
+            return True
+
+        until(promoted, "promotion")
+
+    def hand_over(self, primary: Node) -> None:
+        """Let a replica that has all that its primary has take its place."""
+        with self.replicas_of(primary)[0].client() as client:
+            client.execute_command("CLUSTER", "FAILOVER")
+        self.replace(primary)
+
+    def move_slots(self, source: Node, target: Node, slots: Iterable[int]) -> None:
+        """Move slots with all their keys, one after the other, as ``--cluster reshard`` does."""
+        ids = self.id_of(source), self.id_of(target)
+        others = [node for node in self.primaries(target) if node not in {source, target}]
+        with contextlib.ExitStack() as stack:
+            there, here, *rest = (stack.enter_context(each.client()) for each in (target, source, *others))
+            for slot in slots:
+                there.execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", ids[0])
+                here.execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", ids[1])
+                while keys := here.execute_command("CLUSTER", "GETKEYSINSLOT", slot, 100):
+                    here.execute_command("MIGRATE", "127.0.0.1", target.public, "", 0, 5000, "KEYS", *keys)
+                for client in there, here, *rest:
+                    client.execute_command("CLUSTER", "SETSLOT", slot, "NODE", ids[1])
+
+    def migrate_slots(self, source: Node, target: Node, ranges: Iterable[tuple[int, int]]) -> None:
+        """Move ranges of slots at once, as servers from Valkey 9 on do it among themselves."""
+        slots = [slot for each in ranges for slot in each]
+        with source.client() as client:
+            client.execute_command(
+                "CLUSTER", "MIGRATESLOTS", "SLOTSRANGE", *slots, "NODE", self.id_of(target)
+            )
+
+            def ended() -> bool:
+                told = client.execute_command("CLUSTER", "GETSLOTMIGRATIONS")
+                states = {each["state"] for each in told}
+                assert not states & {"failed", "cancelled"}, told
+                return states == {"success"}
+
+            until(ended, "slots moved")
+
+    def slots_of(self, node: Node) -> list[tuple[int, int]]:
+        """The ranges that a node says it keeps, each by its first and its last."""
+        return _ranges(self.seen_by(node)[node.public])
+
+    def join(self, primary: Node | None = None) -> Node:
+        """Start one more node: a primary that keeps no slots yet, or a replica of another."""
+        node = self._node()
+        node.start()
+        self.nodes.append(node)
+        self._meet(self.nodes[0], node)
+        self.await_health()
+        if primary is not None:
+            self.follow(node, primary)
+            self.await_health()
+        return node
+
+    def leave(self, node: Node) -> None:
+        """Let all others forget a node that keeps no slots and has no replicas, and end it."""
+        name = self.id_of(node)
+        self.nodes.remove(node)
+        for other in self.nodes:
+            with other.client() as client:
+                client.execute_command("CLUSTER", "FORGET", name)
+        node.kill()
+
+    def revive(self, node: Node) -> None:
+        node.start()
+
+    def stop(self) -> None:
+        for node in self.nodes:
+            with contextlib.suppress(Exception):
+                node.resume()
+            node.kill()
+
+
+def _ranges(told: dict[str, Any]) -> list[tuple[int, int]]:
+    """The slots of a node as ``CLUSTER NODES`` tells them, without those on their way."""
+    return [(int(each[0]), int(each[-1])) for each in told["slots"]]

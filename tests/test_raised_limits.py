@@ -1,0 +1,177 @@
+"""Bounds that were raised: nothing outlives what revoked it, be that kept for the bounds before."""
+
+import dataclasses
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from revoker import rules
+from revoker.errors import StoreRefused
+from revoker.models import NOTHING, Claims, History, Issuer, Raise, Verdict
+
+NOW = 1_763_769_600_000
+BOUNDS = ("max_token_lifetime", "horizon", "leeway", "clock_skew")
+
+steps = st.integers(0, 400_000)
+sizes = {
+    "max_token_lifetime": st.integers(60, 400_000),
+    "horizon": st.integers(60, 900_000),
+    "leeway": st.integers(0, 300),
+    "clock_skew": st.integers(0, 300),
+}
+
+
+@st.composite
+def issuers(draw):
+    """An issuer of today's bounds, and those that held at each time before: ``(until, issuer)``."""
+    kind = draw(st.sampled_from(["iat", "auth_time", "own"]))
+    bounds = {name: draw(size) for name, size in sizes.items()}
+    if kind == "iat":
+        bounds["horizon"] = bounds["max_token_lifetime"]
+    bounds["horizon"] = max(bounds["horizon"], bounds["max_token_lifetime"])
+    now = Issuer(
+        name="main",
+        iss="https://idp",
+        own=kind == "own",
+        cutoff_claim="auth_time" if kind == "auth_time" else "iat",
+        max_session_lifetime=bounds["horizon"] if kind == "auth_time" else 0,
+        **bounds,
+    )
+    eras, raises, at = [], [], NOW
+    for _ in range(draw(st.integers(1, 3))):
+        at -= draw(st.integers(0, 400_000)) * 1000 + 1
+        lowered = draw(st.sets(st.sampled_from(BOUNDS), min_size=1))
+        for name in BOUNDS:
+            if name not in lowered or (name == "horizon" and kind == "iat"):
+                continue
+            least = bounds["max_token_lifetime"] if name == "horizon" else 0
+            before = draw(st.integers(least, bounds[name]))
+            raises.append(Raise(name, before, at))
+            bounds[name] = before
+        if kind == "iat":
+            bounds["horizon"] = bounds["max_token_lifetime"]
+        eras.append((at, dataclasses.replace(now, history=History(), **bounds)))
+    history = History(counts=True, raises=tuple(reversed(raises)))
+    return dataclasses.replace(now, history=history), eras
+
+
+@st.composite
+def tokens(draw, issuer):
+    iat = NOW // 1000 - draw(st.integers(-300, 1_200_000))
+    life = draw(st.integers(1, issuer.max_token_lifetime))
+    began = iat - draw(st.integers(0, issuer.horizon))
+    claims = Claims(
+        jti="1", sub="alice", iat=iat, exp=iat + life, auth_time=draw(st.sampled_from([began, None]))
+    )
+    return claims, began * 1000
+
+
+def verdict(claims, issuer, now, start):
+    return rules.judge(claims, issuer, NOTHING, store_now=now, own_now=now, session_start=start)
+
+
+@st.composite
+def tokens_about_to_end(draw, issuer, era, revoked, gone):
+    """A token from before its revocation (ms) that may end about when that is gone (ms)."""
+    first = (revoked - 1) // 1000 + draw(st.sampled_from([issuer.clock_skew, 0, -30]))
+    latest = gone // 1000 - era.leeway - draw(st.integers(0, issuer.max_token_lifetime))
+    refreshed = issuer.own or issuer.cutoff_claim == "auth_time"
+    iat = draw(st.sampled_from([first, max(first, latest)])) if refreshed else first
+    end = gone // 1000 - issuer.leeway + draw(st.integers(-5, 700))
+    longest = draw(st.sampled_from([issuer, era]))
+    exp = min(max(end, iat + 1), iat + longest.max_token_lifetime, first + longest.horizon)
+    assume(exp > iat)
+    return Claims(jti="1", sub="alice", iat=iat, exp=exp, auth_time=first), first * 1000
+
+
+@given(st.data(), issuers())
+def test_what_a_cutoff_made_under_earlier_bounds_covered_is_not_active_once_that_is_gone(
+    data, issuer_and_eras
+):
+    issuer, eras = issuer_and_eras
+    until, era = data.draw(st.sampled_from(eras))
+    cutoff = until - data.draw(steps) * data.draw(st.sampled_from([0, 1000]))
+    gone = cutoff + rules.cutoff_kept_for(era)
+    claims, start = data.draw(tokens_about_to_end(issuer, era, cutoff, gone))
+    assume(rules.compared(claims, issuer, start)[0] <= cutoff * 1000)
+    assert verdict(claims, issuer, gone, start) is not Verdict.ACTIVE
+
+
+@given(st.data(), issuers(), st.booleans())
+def test_a_revoked_token_is_not_active_once_its_entry_is_gone(data, issuer_and_eras, exp_known):
+    issuer, eras = issuer_and_eras
+    until, era = data.draw(st.sampled_from(eras))
+    revoked = until - data.draw(steps) * data.draw(st.sampled_from([0, 1000]))
+    gone = revoked + rules.jti_kept_for(era)
+    claims, start = data.draw(tokens_about_to_end(issuer, era, revoked, gone))
+    assume((claims.iat - issuer.clock_skew) * 1000 <= revoked)
+    gone = rules.jti_kept_until(era, claims.exp) if exp_known else gone
+    assert verdict(claims, issuer, gone, start) is not Verdict.ACTIVE
+
+
+@given(st.data(), issuers(), steps)
+def test_what_was_issued_after_the_last_raise_is_judged_by_the_present_bounds_alone(
+    data, issuer_and_eras, ago
+):
+    issuer, eras = issuer_and_eras
+    claims, start = data.draw(tokens(issuer))
+    last = max(until for until, _ in eras) + issuer.clock_skew * 1000
+    assume(min(claims.iat, claims.auth_time or claims.iat) * 1000 > last and start - 2000 > last)
+    now = NOW + ago
+    plain = dataclasses.replace(issuer, history=History())
+    assert verdict(claims, issuer, now, start) is verdict(claims, plain, now, start)
+
+
+@given(st.data(), issuers(), steps)
+def test_a_raise_makes_nothing_active_and_refuses_nothing_that_was_active_before_it(
+    data, issuer_and_eras, ago
+):
+    issuer, eras = issuer_and_eras
+    claims, start = data.draw(tokens(issuer))
+    now = NOW + ago
+    plain = dataclasses.replace(issuer, history=History())
+    said = verdict(claims, issuer, now, start)
+    if said is Verdict.ACTIVE:
+        assert verdict(claims, plain, now, start) is Verdict.ACTIVE
+    elif all(
+        verdict(claims, era, now, start) is Verdict.ACTIVE
+        and era.clock_skew == issuer.clock_skew
+        and claims.exp - start // 1000 <= era.horizon
+        for _, era in [*eras, (0, plain)]
+    ):
+        raise AssertionError(said)
+
+
+def test_an_issuer_without_history_costs_nothing_and_one_in_conflict_has_no_verdict():
+    issuer = Issuer(name="main", iss="https://idp")
+    claims = Claims(jti="1", sub="alice", iat=NOW // 1000, exp=NOW // 1000 + 60)
+    assert not issuer.history.counts
+    assert verdict(claims, issuer, NOW, None) is Verdict.ACTIVE
+    issuer.history.counts, issuer.history.conflict = True, "renamed"
+    with pytest.raises(StoreRefused, match="renamed"):
+        verdict(claims, issuer, NOW, None)
+
+
+@pytest.mark.parametrize(
+    ("raised", "before", "iat", "exp", "active"),
+    [
+        ("max_token_lifetime", 300, -100, 200, True),
+        ("max_token_lifetime", 300, -100, 201, False),
+        ("max_token_lifetime", 300, 3, 600, True),
+        ("max_token_lifetime", 300, 2, 600, False),
+        ("leeway", 10, -100, -9, True),
+        ("leeway", 10, -100, -10, False),
+        ("clock_skew", 2, -100, -30, False),
+        ("clock_skew", 1, -100, -28, True),
+        ("clock_skew", 1, -100, -29, False),
+    ],
+)
+def test_the_boundaries(raised, before, iat, exp, active):
+    """All times in seconds from the raise, which is the present but for tokens issued after it."""
+    history = History(counts=True, raises=(Raise(raised, before, NOW),))
+    issuer = Issuer(name="main", iss="https://idp", history=history)
+    now = NOW // 1000
+    claims = Claims(jti="1", sub="alice", iat=now + iat, exp=now + exp)
+    verdict_now = verdict(claims, issuer, NOW + max(iat, 0) * 1000, None)
+    assert (verdict_now is Verdict.ACTIVE) is active
