@@ -80,8 +80,11 @@ def _well_known_routes(parts: Parts) -> list[web.RouteDef]:
 
 
 def _ops_routes(parts: Parts, health: probes.Health) -> list[web.RouteDef]:
-    own_issuer = None if parts.kept is None else parts.kept.issuer.iss
-    return [*probes.routes(health, parts.metrics.registry), *openapi.routes(_endpoints(parts), own_issuer)]
+    probe_routes = probes.routes(health, parts.metrics.registry)
+    served = {paths.INTROSPECT, paths.BATCH, paths.FORWARD_AUTH}
+    served |= {endpoint.path for endpoint in _endpoints(parts)}
+    served |= {route.path for route in (*_well_known_routes(parts), *probe_routes)}
+    return [*probe_routes, *openapi.routes(served)]
 
 
 def _application(parts: Parts, routes: list[web.RouteDef]) -> web.Application:
