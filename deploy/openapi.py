@@ -23,6 +23,7 @@ from revoker.api import (
     probes,
     revocation,
     revoked_keys,
+    session_list,
     sessions,
     token,
     well_known,
@@ -40,6 +41,7 @@ ENDPOINTS: Final[tuple[Endpoint[Any], ...]] = (
     *explain.ENDPOINTS,
     *backchannel.ENDPOINTS,
     *sessions.ENDPOINTS,
+    *session_list.ENDPOINTS,
     *token.ENDPOINTS,
 )
 

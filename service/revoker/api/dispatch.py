@@ -16,6 +16,7 @@ from revoker.api import (
     probes,
     revocation,
     revoked_keys,
+    session_list,
     sessions,
     token,
     well_known,
@@ -33,7 +34,11 @@ ENDPOINTS: tuple[Endpoint[Any], ...] = (
     *explain.ENDPOINTS,
 )
 
-SESSION_ENDPOINTS: tuple[Endpoint[Any], ...] = (*sessions.ENDPOINTS, *token.ENDPOINTS)
+SESSION_ENDPOINTS: tuple[Endpoint[Any], ...] = (
+    *sessions.ENDPOINTS,
+    *session_list.ENDPOINTS,
+    *token.ENDPOINTS,
+)
 """There where sessions are kept here."""
 
 
@@ -46,7 +51,7 @@ def application(
         [
             web.post(paths.INTROSPECT, introspect.respond),
             web.post(paths.BATCH, batch.BatchIntrospection(parts).respond),
-            *(endpoint.route(parts) for endpoint in _endpoints(parts)),
+            *(endpoint.bind(parts).route() for endpoint in _endpoints(parts)),
             *_well_known_routes(parts),
             *([] if health is None else _ops_routes(parts, health)),
         ],
@@ -62,18 +67,18 @@ def _endpoints(parts: Parts) -> tuple[Endpoint[Any], ...]:
     return (
         *ENDPOINTS,
         *(backchannel.ENDPOINTS if parts.logout_audiences else ()),
-        *(() if parts.kept is None else SESSION_ENDPOINTS),
+        *(() if parts.sessions is None else SESSION_ENDPOINTS),
     )
 
 
 def _well_known_routes(parts: Parts) -> list[web.RouteDef]:
-    if parts.kept is None:
+    if (own := parts.sessions) is None:
         return []
-    remembered, name = parts.store.revocations.remembered, parts.kept.issuer.name
+    revoked_key_ids = parts.revoked_key_ids
     return well_known.routes(
-        parts.kept.issuer.iss,
-        parts.kept.signing_keys,
-        revoked=lambda: remembered.keys[name],
+        own.issuer.iss,
+        own.signing_keys,
+        revoked=lambda: revoked_key_ids(own.issuer),
         clock=parts.store.clocks.now,
         client_certificates=parts.client_certificates,
     )
