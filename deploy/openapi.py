@@ -32,6 +32,7 @@ from revoker.api.endpoint import LARGEST, Endpoint
 from revoker.api.errors import REPLIES, ErrorBody
 from revoker.api.openapi import DOCS_PATH, JSON_PATH, operation_id
 from revoker.models import Payload
+from revoker.tokens.claims import IntrospectionResponse
 
 ENDPOINTS: Final[tuple[Endpoint[Any], ...]] = (
     *revocation.ENDPOINTS,
@@ -146,7 +147,7 @@ INTROSPECTION: Final = (
         security=_BY_SECRET,
         body=introspection.Introspect,
         form=TokenForm,
-        answers={200: introspection.Active},
+        answers={200: IntrospectionResponse},
         errors=_ANY_CALLER,
     ),
     Operation(
