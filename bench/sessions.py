@@ -129,7 +129,6 @@ async def _bytes_a_session(valkey: Valkey) -> float:
     issuer = Issuer(name="sessions", iss=SESSIONS_ISSUER, own=True)
     store = Store(
         url=valkey.url,
-        password=None,
         prefix="rv",
         timeout=10,
         wait_replicas=0,

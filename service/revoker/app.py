@@ -314,7 +314,6 @@ def store_of(
         url = embedded.url_of(embedded.folder_of(url))
     return Store(
         url=url,
-        password=None,
         prefix=settings.redis.key_prefix,
         timeout=settings.redis.timeout,
         wait_replicas=settings.redis.wait_replicas,

@@ -80,7 +80,7 @@ async def settled(*revokers):
 async def _has(store):
     await store.watch.beat()
     reading = await store._sets.read(store._sets.data.tail)
-    return store._sets.data.known is not None and reading.epoch == store._sets.data.known.epoch
+    return store._sets.data.watermark is not None and reading.epoch == store._sets.data.watermark.epoch
 
 
 @pytest.fixture(params=["flushed", "empty disk", "empty replica promoted"])

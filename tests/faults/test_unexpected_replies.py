@@ -102,7 +102,7 @@ async def test_a_login_whose_reply_is_not_understood_is_tried_again(start, proxy
     running = await start(proxy, redis=PATIENT)
     for reply in REPLIES.values():
         proxy.rules |= {"PING": encode(reply), "INFO SERVER": encode(reply), "ROLE": encode(reply)}
-        running.service.store.lookups.hang_up()
+        running.service.store.lookups.reconnect()
         assert await status(running, "/introspect", issued()) == 503
         proxy.rules.clear()
         await becomes(lambda: gives_verdicts(running))

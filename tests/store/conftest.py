@@ -36,7 +36,6 @@ def store_on(
 ):
     return Store(
         url=valkey.url,
-        password=None,
         prefix=prefix,
         timeout=timeout,
         wait_replicas=wait_replicas,
@@ -88,12 +87,12 @@ class Changes:
 class Unknown:
     """What is known of a data set before its first reading: nothing."""
 
-    known = None
+    watermark = None
 
     def __init__(self, tail):
         self.tail = tail
 
-    def wrote(self, *_):
+    def record_write(self, *_):
         return True
 
 

@@ -42,9 +42,9 @@ async def sentinels(valkey):
 
 async def primary_by(url):
     """The port of the server to which the Sentinels lead."""
-    wire = await address_of(url, timeout=TIMEOUT_S).wire(lambda _: None)
-    [[_, port]] = await wire.ask(("CONFIG", "GET", "port"))
-    wire.abort()
+    connection = await address_of(url, timeout=TIMEOUT_S).connect(lambda _: None)
+    [[_, port]] = await connection.ask(("CONFIG", "GET", "port"))
+    connection.abort()
     return int(port)
 
 

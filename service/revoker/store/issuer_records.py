@@ -22,7 +22,7 @@ from revoker.rules import SAFETY_S
 from revoker.store.keys import Keys
 from revoker.store.scripts import Scripts
 from revoker.store.servers import Servers
-from revoker.store.wire.connection import fence, understood
+from revoker.store.wire.connection import unavailable_on_failure, understood
 
 _log = structlog.get_logger("store")
 
@@ -177,7 +177,7 @@ class IssuerRecords:
 
     async def look(self) -> tuple[bytes, Records | None, int]:
         """The value as it stands (empty: none), what it says, and Redis ``TIME`` (ms)."""
-        async with fence():
+        async with unavailable_on_failure():
             with understood():
                 text, (seconds, micros) = await self._servers.read(self._key, [("GET", self._key), ("TIME",)])
                 now = int(seconds) * 1000 + int(micros) // 1000

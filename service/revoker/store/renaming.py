@@ -19,7 +19,7 @@ from revoker.store.keys import Keys
 from revoker.store.lookups import mark, revoked_keys
 from revoker.store.scripts import Scripts
 from revoker.store.servers import Servers
-from revoker.store.wire.connection import fence
+from revoker.store.wire.connection import unavailable_on_failure
 
 _NOTICED_S: Final = 3.0
 """Three beats of the watch: every process that runs under the old name has stopped by then."""
@@ -97,7 +97,7 @@ class Renaming:
         return count
 
     async def _found(self) -> AsyncIterator[list[str]]:
-        async with fence():
+        async with unavailable_on_failure():
             lines = (await self._servers.primaries()).values()
             for line in lines:
                 for pattern in self._keys.named(self._old):
@@ -110,7 +110,7 @@ class Renaming:
                             break
 
     async def _copy_one(self, key: str, *, delete: bool) -> None:
-        async with fence():
+        async with unavailable_on_failure():
             text, left, (seconds, micros) = await self._servers.read(
                 key, [("GET", key), ("PTTL", key), ("TIME",)]
             )
@@ -126,7 +126,7 @@ class Renaming:
             written = Written(script, (target,), stood.at, until, stood.reason)
             await self._scripts.execute(script, written.keys, written.args)
         if delete:
-            async with fence():
+            async with unavailable_on_failure():
                 await self._servers.change(key, "DEL", key)
 
     async def _copy_keys(self, text: bytes, target: str) -> None:
