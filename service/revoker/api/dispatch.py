@@ -16,6 +16,7 @@ from revoker.api import (
     probes,
     revocation,
     revoked_keys,
+    session_list,
     sessions,
     token,
     well_known,
@@ -33,7 +34,11 @@ ENDPOINTS: tuple[Endpoint[Any], ...] = (
     *explain.ENDPOINTS,
 )
 
-SESSION_ENDPOINTS: tuple[Endpoint[Any], ...] = (*sessions.ENDPOINTS, *token.ENDPOINTS)
+SESSION_ENDPOINTS: tuple[Endpoint[Any], ...] = (
+    *sessions.ENDPOINTS,
+    *session_list.ENDPOINTS,
+    *token.ENDPOINTS,
+)
 """There where sessions are kept here."""
 
 
@@ -46,7 +51,7 @@ def application(
         [
             web.post(paths.INTROSPECT, introspect.respond),
             web.post(paths.BATCH, batch.BatchIntrospection(parts).respond),
-            *(endpoint.route(parts) for endpoint in _endpoints(parts)),
+            *(endpoint.bind(parts).route() for endpoint in _endpoints(parts)),
             *_well_known_routes(parts),
             *([] if health is None else _ops_routes(parts, health)),
         ],
@@ -62,26 +67,29 @@ def _endpoints(parts: Parts) -> tuple[Endpoint[Any], ...]:
     return (
         *ENDPOINTS,
         *(backchannel.ENDPOINTS if parts.logout_audiences else ()),
-        *(() if parts.kept is None else SESSION_ENDPOINTS),
+        *(() if parts.sessions is None else SESSION_ENDPOINTS),
     )
 
 
 def _well_known_routes(parts: Parts) -> list[web.RouteDef]:
-    if parts.kept is None:
+    if (own := parts.sessions) is None:
         return []
-    remembered, name = parts.store.revocations.remembered, parts.kept.issuer.name
+    revoked_key_ids = parts.revoked_key_ids
     return well_known.routes(
-        parts.kept.issuer.iss,
-        parts.kept.signing_keys,
-        revoked=lambda: remembered.keys[name],
+        own.issuer.iss,
+        own.signing_keys,
+        revoked=lambda: revoked_key_ids(own.issuer),
         clock=parts.store.clocks.now,
         client_certificates=parts.client_certificates,
     )
 
 
 def _ops_routes(parts: Parts, health: probes.Health) -> list[web.RouteDef]:
-    own_issuer = None if parts.kept is None else parts.kept.issuer.iss
-    return [*probes.routes(health, parts.metrics.registry), *openapi.routes(_endpoints(parts), own_issuer)]
+    probe_routes = probes.routes(health, parts.metrics.registry)
+    served = {paths.INTROSPECT, paths.BATCH, paths.FORWARD_AUTH}
+    served |= {endpoint.path for endpoint in _endpoints(parts)}
+    served |= {route.path for route in (*_well_known_routes(parts), *probe_routes)}
+    return [*probe_routes, *openapi.routes(served)]
 
 
 def _application(parts: Parts, routes: list[web.RouteDef]) -> web.Application:

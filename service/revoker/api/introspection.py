@@ -211,7 +211,7 @@ class Introspection:
         """The long way: a caller that was not seen before, a form, or something that is refused."""
         endpoint.refuse_query(request)
         fields, raw = await endpoint.read(request, endpoint.BODY_LIMIT)
-        caller = endpoint.authenticate(self._parts, request, fields)
+        caller = self._parts.authentication.authenticate(request, fields)
         caller.require(SCOPE)
         return fields, raw, caller
 
@@ -235,9 +235,9 @@ class Introspection:
         return ACTIVE if judged.verdict is Verdict.ACTIVE else INACTIVE
 
     async def _judge_token(self, token: str, caller: Caller) -> bytes:
-        kept = self._parts.kept
-        if kept is not None and looks_like(token):
-            return await refresh_tokens.introspect(self._parts, kept, token, caller) or INACTIVE
+        sessions = self._parts.sessions
+        if sessions is not None and looks_like(token):
+            return await refresh_tokens.introspect(sessions, token, caller) or INACTIVE
         judged = await self._parts.verdicts.of_token(token, caller, waiting=self._aside)
         if judged.verdict is Verdict.ACTIVE and judged.token is not None:
             return judged.token.answer
