@@ -22,7 +22,7 @@ async def main() -> None:
     runner = Runner(web.Application(), access_log=None)
     await runner.setup()
     assert runner.server is not None
-    runner.server.request_handler = answer
+    runner.server.request_handler = answer  # type: ignore[assignment]  # aiohttp hands over Request
     await web.TCPSite(runner, "127.0.0.1", int(sys.argv[1])).start()
     await asyncio.Event().wait()
 

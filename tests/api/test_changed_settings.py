@@ -6,8 +6,7 @@ import pytest
 
 from revoker.store import issuer_records as issuers
 from revoker.store import renaming
-from tests.faults.load import issued, issued_after
-from tests.faults.test_lost_data import becomes, flush, metric, readiness, revoke, status_of
+from tests.rig.probes import eventually, flush, issued, issued_after, metric, readiness, revoke, status_of
 
 
 def prefix_of(revoker):
@@ -26,7 +25,7 @@ async def test_a_raised_lifetime_admits_only_tokens_issued_after_the_raise(start
     assert not await second.active(long)
     assert await second.active(issued())
     later = {**issued_after(time.time() * 1000), "exp": time.time() + 3000}
-    await becomes(lambda: second.active(later))
+    await eventually(lambda: second.active(later))
     third = await start(own_valkey, prefix=prefix_of(first), new=False, revocation=wider)
     for revoker in (second, third):
         assert not await revoker.active(long)
@@ -59,7 +58,7 @@ async def test_a_renamed_issuer_is_not_served_until_it_is_renamed_in_the_store(
     gone, sound = issued(), issued()
     assert (await revoke(old, gone)).status == 200
     new = await start(own_valkey, prefix=prefix_of(old), new=False, ready=False, main={"name": "idp"})
-    await becomes(lambda: _in_conflict(new))
+    await eventually(lambda: _in_conflict(new))
     assert "revoker store rename main idp" in new.service.conflicts()[0]
     assert not new.service.started()
     assert await status_of(new, sound) == 503
@@ -68,7 +67,7 @@ async def test_a_renamed_issuer_is_not_served_until_it_is_renamed_in_the_store(
 
     assert await new.service.store.renaming("main", "idp").run(lambda _: None) == 1
 
-    await becomes(lambda: _started(new))
+    await eventually(lambda: _started(new))
     assert await new.active(sound)
     assert not await new.active(gone)
     await old.service.store.watch.beat()
@@ -95,7 +94,7 @@ async def test_a_name_that_was_another_issuers_is_not_served(start, own_valkey):
         ready=False,
         main={"issuer": "https://elsewhere.example.com"},
     )
-    await becomes(lambda: _in_conflict(new))
+    await eventually(lambda: _in_conflict(new))
     assert "https://elsewhere.example.com" in new.service.conflicts()[0]
     assert not new.service.started()
 
@@ -106,5 +105,5 @@ async def test_a_store_that_comes_late_is_looked_at_before_the_first_verdict(sta
     new = await start(own_valkey, prefix=prefix_of(old), new=False, ready=False, main={"name": "idp"})
     assert await status_of(new, issued()) == 503
     own_valkey.start()
-    await becomes(lambda: _in_conflict(new))
+    await eventually(lambda: _in_conflict(new))
     assert await status_of(new, issued()) == 503

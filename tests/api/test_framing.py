@@ -13,8 +13,8 @@ import re
 import pytest
 
 from revoker.api import connections, endpoint
-from tests.conftest import SECRETS
 from tests.rig import forge
+from tests.rig.service import SECRETS
 
 row = pytest.mark.row
 

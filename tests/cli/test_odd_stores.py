@@ -7,7 +7,7 @@ import pytest
 
 from tests.cli.test_transferring import Revoker, prefix, valkey  # noqa: F401  # fixtures
 from tests.rig import forge
-from tests.rig.proxies import ReplyProxy, encode
+from tests.rig.reply_proxy import ReplyProxy, encode
 
 
 @pytest.fixture

@@ -53,7 +53,7 @@ def test_a_renamed_issuer_stops_the_start_until_it_is_renamed_in_the_store(
     with revoker(tmp_path, "serve", "--config", old) as process, own_valkey.client() as client:
         process.url()
         until(lambda: client.get("rv:settings"))
-        process.tell()
+        process.send_signal()
         assert process.status() == 0
         client.set("rv:jti:main:gone", "1763769600000", px=100_000)
 
@@ -69,7 +69,7 @@ def test_a_renamed_issuer_stops_the_start_until_it_is_renamed_in_the_store(
         assert not client.exists("rv:jti:main:gone")
     with revoker(tmp_path, "serve", "--config", new) as process:
         process.url()
-        process.tell()
+        process.send_signal()
         assert process.status() == 0
 
 

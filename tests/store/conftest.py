@@ -20,7 +20,7 @@ from revoker.store.servers import Primary
 from revoker.store.store import Store
 from revoker.store.wire.addresses import address_of
 from revoker.store.wire.connection import Refused
-from tests.conftest import PATIENT_S
+from tests.rig.service import PATIENT_S
 
 MAIN = Issuer(name="main", iss="https://idp.example.com")
 OTHER = Issuer(name="other", iss="https://other.example.com", max_token_lifetime=600, horizon=600)

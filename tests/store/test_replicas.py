@@ -7,8 +7,8 @@ import pytest
 
 from revoker.errors import NoVerdict, PrimaryStale, StoreUnavailable
 from revoker.store.wire.command_channel import Confirmation
-from tests.conftest import HANGS_S
 from tests.rig.servers import Valkey
+from tests.rig.service import HANGS_S
 from tests.store.conftest import MAIN, opened, store_on
 
 PLAIN = (None, None, None, None, None, None)

@@ -7,8 +7,8 @@ import pytest
 
 from revoker.errors import StoreUnavailable
 from revoker.store.wire.addresses import address_of
-from tests.faults.load import issued
-from tests.rig.proxies import ReplyProxy, encode
+from tests.rig.probes import issued
+from tests.rig.reply_proxy import ReplyProxy, encode
 from tests.rig.servers import free_port
 from tests.store.conftest import store_on
 
