@@ -52,10 +52,11 @@ test-instructions: .venv/.dev ## Count the instructions of a request by valgrind
 	  echo "valgrind is missing: apt-get install valgrind (as root), or put it on the PATH" >&2; exit 1; }
 	$(BIN)/python -m bench.instructions
 
-lint: .venv/.dev ## Check style, format and that imports point down
+lint: .venv/.dev ## Check style, format, that imports point down, and the language
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
+	$(BIN)/python deploy/prose.py --no-identifiers --no-comments
 
 types: .venv/.dev ## Check types
 	$(BIN)/mypy
