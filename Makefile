@@ -67,8 +67,9 @@ bench: .venv/.dev ## Measure, and write docs/performance.md
 bench-peers: .venv/.dev bench/peers/.venv/.peers ## The same beside other services, which come from PyPI and npm
 	$(BIN)/python -m bench
 
-docs: .venv/.dev ## Write what is made from the code: references, and the chart's copies and schema
+docs: .venv/.dev ## Write what is made from the code: references, pictures, and the chart's copies and schema
 	$(BIN)/python deploy/generate.py
+	$(BIN)/python deploy/structure.py
 
 ci: lint types test ## What .ci/run does
 
