@@ -31,6 +31,9 @@ _BREAK: Final = re.compile(r"^\s*(?:(?:[-*+]|\d+\.|#+|>|\w+(?: \(.*?\))?:)\s+|$)
 
 _END: Final = re.compile(r"(?<=[.!?])[*_)\"']*\s+(?=[^a-z])")
 _PART: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
+_LUA_NAMES: Final = re.compile(
+    r"\bfor ([\w, ]+) (?:in|=)|\blocal (?!function)([\w, ]+)|\bfunction (\w*)\(([^)]*)\)"
+)
 
 
 class Rules(NamedTuple):
@@ -105,9 +108,13 @@ def code(source: str, rules: Rules) -> Iterator[Finding]:
 def identifiers(source: str, rules: Rules) -> Iterator[Finding]:
     """Check the names that a Python file gives: functions, classes, arguments, variables, attributes."""
     for name, line in sorted(set(_given(ast.parse(source))), key=lambda given: given[1]):
-        parts = {part.lower() for part in _PART.findall(name)}
-        for word in sorted(parts & rules.names) or ([name] if name in rules.whole_names else []):
-            yield Finding(line, f"the name {name}: {word} says nothing")
+        yield from _checked(name, line, rules)
+
+
+def _checked(name: str, line: int, rules: Rules) -> Iterator[Finding]:
+    parts = {part.lower() for part in _PART.findall(name)}
+    for word in sorted(parts & rules.names) or ([name] if name in rules.whole_names else []):
+        yield Finding(line, f"the name {name}: {word} says nothing")
 
 
 def _given(tree: ast.AST) -> Iterator[tuple[str, int]]:
@@ -131,6 +138,20 @@ def _given(tree: ast.AST) -> Iterator[tuple[str, int]]:
                 yield name, node.lineno
 
 
+def lua_comments(source: str, rules: Rules) -> Iterator[Finding]:
+    """Check the comments of Lua; those of neighbouring lines are one text."""
+    for block in re.finditer(r"(?:^ *--.*\n?)+", source, re.MULTILINE):
+        text = re.sub(r"^ *--+ ?", "", block[0], flags=re.MULTILINE)
+        yield from prose(text, 1 + source.count("\n", 0, block.start()), rules)
+
+
+def lua_identifiers(source: str, rules: Rules) -> Iterator[Finding]:
+    """Check the names of Lua's variables, functions and arguments."""
+    for given in _LUA_NAMES.finditer(source):
+        for name in re.findall(r"\w+", " ".join(filter(None, given.groups()))):
+            yield from _checked(name, 1 + source.count("\n", 0, given.start()), rules)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Check all files of the rules, or those that are named."""
     options = argparse.ArgumentParser(description=__doc__)
@@ -148,6 +169,9 @@ def main(argv: list[str] | None = None) -> int:
         found: list[Finding] = []
         if path.suffix == ".md":
             found += page(text, checked)
+        elif path.suffix == ".lua":
+            found += lua_comments(text, checked) if chosen.comments else []
+            found += lua_identifiers(text, checked) if chosen.identifiers else []
         else:
             found += code(text, checked) if chosen.comments else []
             found += identifiers(text, checked) if chosen.identifiers else []

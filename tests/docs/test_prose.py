@@ -125,6 +125,16 @@ def test_strings_and_arguments_in_a_docstring_are_left_alone():
     assert problems(prose.code(source, RULES)) == []
 
 
+def test_names_and_comments_of_lua_are_checked_too():
+    source = (
+        "-- What is told.\nlocal known, b = 1, 2\nlocal function add(kept)\nend\nfor each = 1, 3 do\nend\n"
+    )
+    assert [found for found, _ in problems(prose.lua_comments(source, RULES))] == [1]
+    assert [found for found, _ in problems(prose.lua_identifiers(source, RULES))] == [2, 3, 5]
+    sound = "local seq = 1 -- told\nlocal text = 'known'\nreturn known(each)\n"
+    assert problems(prose.lua_identifiers(sound, RULES)) == []
+
+
 def test_the_command_fails_on_a_bad_sample_and_names_file_and_line(tmp_path, capsys):
     page, module = tmp_path / "page.md", tmp_path / "module.py"
     page.write_text("# Title\n\nEverybody is told.\n")
