@@ -33,9 +33,9 @@ async def test_a_raised_lifetime_admits_only_tokens_issued_after_the_raise(start
         flush(own_valkey)
         await revoker.service.store.watch.beat()
         records = (await revoker.service.store.issuer_records.look())[1]
-        [life, _] = records["main"].raises
-        assert (life.bound, life.before) == ("max_token_lifetime", 600)
-        assert before < life.at < later["iat"] * 1000
+        [life, _] = records["main"].increases
+        assert (life.limit, life.old_value) == ("max_token_lifetime", 600)
+        assert before < life.until < later["iat"] * 1000
 
 
 async def test_whoever_runs_on_with_the_old_settings_keeps_what_it_revokes_for_the_new(start, own_valkey):
@@ -59,7 +59,7 @@ async def test_a_renamed_issuer_is_not_served_until_it_is_renamed_in_the_store(
     assert (await revoke(old, gone)).status == 200
     new = await start(own_valkey, prefix=prefix_of(old), new=False, ready=False, main={"name": "idp"})
     await eventually(lambda: _in_conflict(new))
-    assert "revoker store rename main idp" in new.service.conflicts()[0]
+    assert "call it main, or `revoker export`" in new.service.conflicts()[0]
     assert not new.service.started()
     assert await status_of(new, sound) == 503
     assert (await revoke(new, sound)).status == 503

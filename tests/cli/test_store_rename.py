@@ -59,7 +59,7 @@ def test_a_renamed_issuer_stops_the_start_until_it_is_renamed_in_the_store(
 
     status, _, said = run(tmp_path, "serve", "--config", new)
     assert status == failed
-    assert "revoker store rename main idp" in said
+    assert "call it main, or `revoker export`" in said
 
     status, said, progress = run(tmp_path, "store", "rename", "main", "idp", "--config", new)
     assert (status, said) == (0, "main is idp; 1 keys were moved\n")

@@ -22,7 +22,7 @@ import structlog
 
 from revoker.errors import NoVerdict, StoreRefused, StoreUnavailable, Unconfirmed
 from revoker.models import Issuer, Session, UserStanding
-from revoker.rules import START_AHEAD_MS, cutoff_kept_for
+from revoker.rules import START_AHEAD_MS
 from revoker.store.keys import Keys, tag_and_start, user_tag
 from revoker.store.lookups import mark, user_standing
 from revoker.store.revocations import Revocations
@@ -283,7 +283,7 @@ class Sessions:
 
     def _trim_args(self, tag: str, limit: int) -> list[Any]:
         unconfirmed = self._unconfirmed.get(tag, ())
-        return [self._keys.of_user(tag), limit, cutoff_kept_for(self._issuer), *unconfirmed]
+        return [self._keys.of_user(tag), limit, self._revocations.cutoff_lifetime(self._issuer), *unconfirmed]
 
     def _persist(self, failed: str, attempt: Callable[[], Awaitable[bool]]) -> None:
         """Try something until it is done, beside whatever goes on; log ``failed`` where that is given up."""
@@ -356,7 +356,7 @@ class Sessions:
                     self._idle_ms,
                     self._life_ms,
                     grace,
-                    cutoff_kept_for(self._issuer),
+                    self._revocations.cutoff_lifetime(self._issuer),
                     *scopes,
                 ),
             )
@@ -412,7 +412,7 @@ class Sessions:
             return False
         tag, start = found
         keys = [*self._own_keys(tag, sid), self._keys.sessions(tag)]
-        args = [sid, start, cutoff_kept_for(self._issuer), START_AHEAD_MS]
+        args = [sid, start, self._revocations.cutoff_lifetime(self._issuer), START_AHEAD_MS]
         [at] = await self._scripts.run("end_session", keys, args)
         if at == b"ahead":
             return False

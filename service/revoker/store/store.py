@@ -100,10 +100,15 @@ class Store:
                 functools.partial(self._data, self.keys.tail(self.instance), 0, Losses(metrics)),
             )
         self.scripts: Final = Scripts(self._servers, metrics, self._sets.of)
-        self.revocations: Final = Revocations(
-            self.scripts, self.keys, issuers, metrics, latest=lambda: self.clocks.latest
-        )
         self.issuer_records: Final = IssuerRecords(self._servers, self.scripts, self.keys, issuers.values())
+        self.revocations: Final = Revocations(
+            self.scripts,
+            self.keys,
+            issuers,
+            self.issuer_records,
+            metrics,
+            latest=lambda: self.clocks.latest,
+        )
         self.lookups: Lookups | FanOut
         self.watch: Watch
 
