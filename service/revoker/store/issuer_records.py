@@ -60,15 +60,15 @@ def conflicts(records: Mapping[str, Record], issuers: Iterable[Issuer]) -> dict[
         stands = records.get(issuer.name)
         if (name := names.get(issuer.iss, issuer.name)) != issuer.name:
             found[issuer.name] = (
-                f"the issuer {issuer.iss} is called {issuer.name}, and {name} in the store, under which lies"
-                f" what was revoked of it; call it {name}, or move that:"
-                f" `revoker store rename {name} {issuer.name}`"
+                f"the issuer {issuer.iss} is called {issuer.name} in the settings and {name} in the store;"
+                f" call it {name}, or run `revoker export` with that name and `revoker import` with the new"
+                " one, into an empty store or under another redis.key_prefix"
             )
         elif stands is not None and stands.iss != issuer.iss:
             found[issuer.name] = (
-                f"the name {issuer.name} is that of {stands.iss} in the store, and of {issuer.iss} in the"
-                f" settings; give this one another name, or that: `revoker store rename {issuer.name}"
-                " ANOTHER-NAME`"
+                f"the issuer named {issuer.name} is {stands.iss} in the store and {issuer.iss} in the"
+                " settings; give it another name, or run `revoker export`, change `iss` in the file, and run"
+                " `revoker import` into an empty store or under another redis.key_prefix"
             )
     return found
 
