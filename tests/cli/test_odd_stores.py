@@ -77,7 +77,9 @@ def test_a_command_refuses_settings_that_the_service_refuses_and_writes_nothing(
     before = everything(revoker)
     status, _, err = revoker.run(*arguments)
     assert status == 2
-    assert err.startswith(f"issuers: the issuer {forge.ISSUER} is called main, and idp in the store")
+    assert err.startswith(
+        f"issuers: the issuer {forge.ISSUER} is called main in the settings and idp in the store"
+    )
     assert len(err.splitlines()) == 1
     assert everything(revoker) == before
 

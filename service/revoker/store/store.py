@@ -19,7 +19,6 @@ from revoker.store.consistency.epoch import DataLoss, DataSet, Epoch, Losses, Re
 from revoker.store.issuer_records import IssuerRecords
 from revoker.store.keys import Keys, Tail, tag_and_start
 from revoker.store.lookups import Lookups
-from revoker.store.renaming import Renaming
 from revoker.store.revocations import Revocations
 from revoker.store.scripts import Scripts
 from revoker.store.servers import Primary
@@ -181,10 +180,6 @@ class Store:
         )
         self._sessions.append(sessions)
         return sessions
-
-    def renaming(self, old: str, new: str) -> Renaming:
-        """What gives an issuer another name."""
-        return Renaming(self._servers, self.scripts, self.keys, self.issuer_records, old=old, new=new)
 
     @property
     def reached(self) -> bool:
