@@ -20,9 +20,9 @@ from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 
 from revoker import app
-from revoker.api.connections import Runner
 from revoker.auth import digest
 from revoker.config.schema import Settings, settle
+from revoker.server.connections import Runner
 from revoker.server.lifecycle import CONNECTION, tls_context
 from revoker.store.consistency import epoch
 from tests.rig import forge
