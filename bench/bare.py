@@ -6,16 +6,16 @@ import sys
 import uvloop
 from aiohttp import web
 
-from revoker.api.connections import Runner
 from revoker.api.endpoint import read_bytes
-from revoker.api.ready import ReadyAnswer
+from revoker.api.prebuilt import PrebuiltResponse
+from revoker.server.connections import Runner
 
 
-async def answer(request: web.Request) -> ReadyAnswer | web.Response:
+async def answer(request: web.Request) -> PrebuiltResponse | web.Response:
     if request.method == "GET":
         return web.Response(text="ready")
     await read_bytes(request, 65536)
-    return ReadyAnswer(b'{"active":true}')
+    return PrebuiltResponse(b'{"active":true}')
 
 
 async def main() -> None:

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from revoker.api.connections import Connection
+from revoker.server.connections import Connection
 from tests.rig import forge
 from tests.rig.service import SECRETS
 

@@ -15,9 +15,9 @@ import aiohttp
 from aiohttp.web import TCPSite
 
 from revoker import app
-from revoker.api.connections import Runner
 from revoker.auth import digest
 from revoker.config.schema import Settings, settle
+from revoker.server.connections import Runner
 from revoker.server.lifecycle import CONNECTION
 from tests.rig import forge
 from tests.rig.servers import free_port
