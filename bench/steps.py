@@ -25,12 +25,13 @@ from bench.material import BATCH
 from revoker import app
 from revoker.api import batch, endpoint
 from revoker.api.introspection import ACTIVE, SCOPE, decode, issuer_of_claims
-from revoker.api.ready import ReadyAnswer
+from revoker.api.prebuilt import PrebuiltResponse
 from revoker.api.token import ENDPOINTS
 from revoker.auth import Credentials
 from revoker.config import schema as settings
 from revoker.models import Verdict
 from revoker.rules import judge
+from revoker.server.connections import PrebuiltWriter
 from revoker.store.keys import user_tag
 from revoker.tokens import verifying
 from revoker.tokens.parsing import parse_token
@@ -57,7 +58,7 @@ class _Nowhere:
     keep_alive = True
     method = "POST"
     version = HttpVersion11
-    _paused = False
+    writing_paused = False
 
     def __init__(self) -> None:
         self.transport = self.protocol = self
@@ -126,7 +127,7 @@ async def steps(service: app.Service, bodies: list[bytes], authorization: str) -
 
     def answer() -> None:
         with contextlib.suppress(StopIteration):
-            ReadyAnswer(ACTIVE).prepare(nowhere).send(None)
+            PrebuiltWriter(PrebuiltResponse(ACTIVE), keep_alive=True).prepare(nowhere).send(None)
 
     async def look_up(times: int) -> float:
         began = time.process_time()
@@ -171,7 +172,7 @@ async def batch_steps(service: app.Service, bodies: list[bytes], authorization: 
 
     def rules() -> None:
         for each, stands in zip(claims, found, strict=True):
-            judge(each, issuer, stands.standing, store_now=now, own_now=now)
+            judge(each, issuer, stands.standing, None, store_now=now, own_now=now)
 
     return {
         "batch read": _looped(lambda: batch._items(body)),  # noqa: SLF001

@@ -13,14 +13,14 @@ from prometheus_client import CollectorRegistry
 from revoker import __version__, logs
 from revoker.api import batch, token
 from revoker.api import dispatch as routes
-from revoker.api.admission import Admission
+from revoker.api.admission import Admission, Connection
 from revoker.api.forward_auth import ForwardAuth
 from revoker.api.introspection import Introspection
 from revoker.api.observing import Answer, Straight
 from revoker.api.parts import Parts
 from revoker.api.paths import BATCH, FORWARD_AUTH, INTROSPECT, is_forward_auth
+from revoker.api.prebuilt import Response
 from revoker.api.probes import Health
-from revoker.api.ready import ReadyAnswer
 from revoker.api.session_services import SessionCutoffs, SessionServices
 from revoker.api.verdicts import Verdicts
 from revoker.auth import Caller, Callers, RateLimit
@@ -152,7 +152,7 @@ class Service:
 
     def entry(self, handler: Handler) -> Handler:
         """The way in: what every user leads to goes past router and middleware, the rest to ``handler``."""
-        straight: dict[str, Callable[[web.Request], Awaitable[web.StreamResponse | ReadyAnswer]]] = {
+        straight: dict[str, Callable[[web.Request], Awaitable[Response]]] = {
             INTROSPECT: self._introspection.respond_at_once
         }
         answers: dict[str, Answer] = {BATCH: batch.BatchIntrospection(self._parts).answer}
@@ -175,7 +175,9 @@ class Service:
                 path, respond = FORWARD_AUTH, forward_auth
             else:
                 return handler(request)
-            if (admission.crowded or admission.under_way >= admission.limit) and admission.refuses(request):
+            if (admission.crowded or admission.under_way >= admission.limit) and admission.refuses(
+                cast("Connection", request.protocol)
+            ):
                 return cast("Awaitable[web.StreamResponse]", admission.refused(path))
             return cast("Awaitable[web.StreamResponse]", respond(request))
 
@@ -315,7 +317,6 @@ def store_of(
         url = embedded.url_of(embedded.folder_of(url))
     return Store(
         url=url,
-        password=None,
         prefix=settings.redis.key_prefix,
         timeout=settings.redis.timeout,
         wait_replicas=settings.redis.wait_replicas,

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from revoker.api import (
     backchannel,
@@ -21,7 +21,6 @@ from revoker.api import (
     token,
     well_known,
 )
-from revoker.api.connections import expect
 from revoker.api.endpoint import BATCH_LIMIT, Endpoint
 from revoker.api.observing import observed
 from revoker.api.parts import Parts
@@ -96,7 +95,15 @@ def _application(parts: Parts, routes: list[web.RouteDef]) -> web.Application:
     paths = frozenset(route.path for route in routes)
     made = web.Application(client_max_size=BATCH_LIMIT, middlewares=[observed(parts, paths)])
     made.add_routes(
-        web.RouteDef(each.method, each.path, each.handler, {**each.kwargs, "expect_handler": expect})
+        web.RouteDef(each.method, each.path, each.handler, {**each.kwargs, "expect_handler": _send_continue})
         for each in routes
     )
     return made
+
+
+async def _send_continue(request: web.Request) -> web.StreamResponse | None:
+    """Ask for the body where a client waits for that (RFC 9110 §10.1.1)."""
+    if request.version >= HttpVersion11:
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0  # the response itself has not begun
+    return None

@@ -16,7 +16,7 @@ from revoker.api.errors import NO_STORE
 from revoker.api.observing import answered, failed
 from revoker.api.parts import Parts
 from revoker.api.paths import INTROSPECT
-from revoker.api.ready import ReadyAnswer
+from revoker.api.prebuilt import PrebuiltResponse
 from revoker.auth import Caller
 from revoker.errors import InvalidRequest, RevokerError
 from revoker.models import Claims, Issuer, Payload, Verdict
@@ -146,11 +146,11 @@ class Introspection:
             self._seconds(time.perf_counter() - began)
         return web.Response(body=body, content_type="application/json", headers=NO_STORE)
 
-    async def respond_at_once(self, request: web.Request) -> web.Response | ReadyAnswer:
+    async def respond_at_once(self, request: web.Request) -> web.Response | PrebuiltResponse:
         """Answer one that comes past them; every error but a broken connection becomes a response."""
         began = time.perf_counter()
         try:
-            return ReadyAnswer(await self._answer(request))
+            return PrebuiltResponse(await self._answer(request))
         except RevokerError as error:
             return answered(self._parts, error)
         except Exception:  # noqa: BLE001  # the boundary of the service
