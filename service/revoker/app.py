@@ -11,14 +11,15 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from revoker import __version__, logs
-from revoker.api import dispatch, endpoint, refresh_tokens
+from revoker.api import dispatch
 from revoker.api.admission import Admission
 from revoker.api.batch import BatchIntrospection
 from revoker.api.envelope import Dispatcher, Port
 from revoker.api.forward_auth import ForwardAuth
 from revoker.api.introspection import Introspection
-from revoker.api.parts import Kept, Parts
+from revoker.api.parts import Parts
 from revoker.api.probes import Health
+from revoker.api.session_services import SessionCutoffs, SessionServices
 from revoker.api.verdicts import Verdicts
 from revoker.auth import Caller, Callers, RateLimit
 from revoker.config.schema import SESSIONS_NAME, CallerSettings, IssuerSettings, SessionSettings, Settings
@@ -103,7 +104,7 @@ class Service:
                 if each.backchannel_audience
             },
             client_certificates=bool(settings.server.tls_client_ca_file),
-            kept=kept,
+            sessions=kept,
         )
         self.health: Final = Health(self._problems, self.started)
         self._was_started = False
@@ -112,27 +113,26 @@ class Service:
         self._dropped_log_lines = Dropped()
 
     def _dispatchers(self, parts: Parts, *, separate_ops: bool) -> tuple[Dispatcher, Dispatcher | None]:
-        authenticate = functools.partial(endpoint.authenticate, parts)
-        introspect_refresh_token = None
-        if parts.kept is not None:
-            introspect_refresh_token = functools.partial(refresh_tokens.introspect, parts, parts.kept)
+        admission, metrics, verdicts = parts.admission, parts.metrics, parts.verdicts
+
+        def callers() -> Callers:
+            return parts.callers
+
         introspection = Introspection(
-            callers=lambda: parts.callers,
-            authenticate=authenticate,
-            verdicts=parts.verdicts,
-            admission=parts.admission,
-            introspect_refresh_token=introspect_refresh_token,
+            callers=callers,
+            authentication=parts.authentication,
+            sessions=parts.sessions,
+            verdicts=verdicts,
+            admission=admission,
         )
         introspect_batch = BatchIntrospection(
-            authenticate=authenticate,
+            authentication=parts.authentication,
+            sessions=parts.sessions,
             verifier=parts.verifier,
-            verdicts=parts.verdicts,
-            admission=parts.admission,
-            introspect_refresh_token=introspect_refresh_token,
+            verdicts=verdicts,
+            admission=admission,
         )
-        forward_auth = ForwardAuth(
-            callers=lambda: parts.callers, verdicts=parts.verdicts, admission=parts.admission
-        )
+        forward_auth = ForwardAuth(callers=callers, verdicts=verdicts, admission=admission)
         paths = list(
             dispatch.paths(
                 parts,
@@ -140,12 +140,13 @@ class Service:
                 introspect=introspection.respond,
                 introspect_batch=introspect_batch.respond,
                 authorize_forward=forward_auth.respond,
-                introspection_seconds=parts.metrics.notes.observing(parts.metrics.introspection_seconds),
+                introspection_seconds=metrics.notes.observing(metrics.introspection_seconds),
             )
         )
+        paths += dispatch.documentation(paths)
         ops = [path for path in paths if path.port is Port.OPS] if separate_ops else []
         main = [path for path in paths if path not in ops]
-        serve = functools.partial(Dispatcher, admission=parts.admission, metrics=parts.metrics)
+        serve = functools.partial(Dispatcher, admission=admission, metrics=metrics)
         return serve(main), serve(ops) if separate_ops else None
 
     async def start(self) -> None:
@@ -212,15 +213,16 @@ class Service:
             self._metrics.problems.labels(problem).set(bool(names))
         return problems
 
-    def _keep_sessions(self, settings: SessionSettings, clock: Clock) -> Kept:
+    def _keep_sessions(self, settings: SessionSettings, clock: Clock) -> SessionServices:
         issuer = self._issuers[settings.issuer]
         keys = SigningKeys(issuer.name, Path(settings.signing_keys_dir), self._metrics, clock=clock)
         self._sources[issuer.name] = keys
-        return Kept(
+        return SessionServices(
             issuer=issuer,
             audiences=frozenset(settings.audiences),
             idle_timeout=settings.idle_timeout,
-            sessions=self.store.sessions(issuer, lifetimes_of(settings)),
+            store=self.store.sessions(issuer, lifetimes_of(settings)),
+            cutoffs=SessionCutoffs(issuer, self.store),
             minter=Minter(
                 iss=issuer.iss,
                 audiences=settings.audiences,

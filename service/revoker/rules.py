@@ -199,6 +199,26 @@ def compared(claims: Payload, issuer: Issuer, session_start: int | None) -> tupl
     return made, made
 
 
+def session_is_cut_off(session_start: int, standing: Standing, *, store_now: int) -> bool:
+    """Whether a client, issuer or loss cutoff covers a session held by this service.
+
+    The cutoffs of its user and its own are not considered: a script compares them where it changes the
+    session.
+
+    Args:
+        session_start: When the session began (ms).
+        standing: What the store holds for the session's client and issuer.
+        store_now: Redis ``TIME`` in ms, read together with that.
+    """
+    at_us = compared_widely(session_start, store_now) * 1000
+    loss = standing.loss
+    return (
+        covers(standing.client, at_us)
+        or covers(standing.issuer, at_us)
+        or (loss != 0 and at_us <= loss * 1000)
+    )
+
+
 def compared_widely(session_start: int, store_now: int) -> int:
     """The time (ms) of a session kept here that client, issuer and loss cutoffs are compared with.
 

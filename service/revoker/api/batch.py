@@ -8,21 +8,21 @@ from typing import Annotated, Final, cast
 import msgspec
 from aiohttp import web
 
-from revoker.api import endpoint
+from revoker.api import endpoint, refresh_tokens
 from revoker.api.admission import Admission
+from revoker.api.authentication import Authentication
 from revoker.api.envelope import COUNTED
 from revoker.api.introspection import (
     ACTIVE,
     INACTIVE,
     SCOPE,
-    Authenticate,
     Introspect,
-    IntrospectRefreshToken,
     claims_of,
     issuer_of_claims,
     token_of,
 )
 from revoker.api.prebuilt import PrebuiltResponse
+from revoker.api.session_services import SessionServices
 from revoker.api.verdicts import Verdicts
 from revoker.auth import Caller
 from revoker.errors import InvalidRequest, KeysUnavailable
@@ -85,23 +85,22 @@ class BatchIntrospection:
     def __init__(
         self,
         *,
-        authenticate: Authenticate,
+        authentication: Authentication,
+        sessions: SessionServices | None,
         verifier: Verifier,
         verdicts: Verdicts,
         admission: Admission,
-        introspect_refresh_token: IntrospectRefreshToken | None,
     ) -> None:
-        """No ``introspect_refresh_token``: no sessions are held here."""
-        self._authenticate = authenticate
+        self._authentication = authentication
         self._verifier = verifier
         self._verdicts = verdicts
         self._admission = admission
-        self._introspect_refresh_token = introspect_refresh_token
+        self._sessions = sessions
 
     async def respond(self, request: web.Request) -> PrebuiltResponse:
         """Respond to one batch; raises for all of it only where the store gave no verdict."""
         endpoint.refuse_query(request)
-        caller = self._authenticate(request, None)
+        caller = self._authentication.authenticate(request, None)
         caller.require(SCOPE)
         fields, raw = await endpoint.read(request, endpoint.BATCH_LIMIT)
         if fields is not None:
@@ -168,9 +167,9 @@ class BatchIntrospection:
     ) -> list[Checked | bytes]:
         """As :meth:`_check`, for tokens that were not seen before."""
         found: dict[str, Checked | bytes] = {}
-        if self._introspect_refresh_token is not None:
+        if self._sessions is not None:
             for text in filter(looks_like, texts):
-                found[text] = await self._introspect_refresh_token(text, caller) or INACTIVE
+                found[text] = await refresh_tokens.introspect(self._sessions, text, caller) or INACTIVE
         asked = [text for text in texts if text not in found]
         for text, token in zip(asked, await self._verifier.verify_all(asked, waiting), strict=True):
             if isinstance(token, VerifiedToken):

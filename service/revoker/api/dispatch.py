@@ -1,6 +1,6 @@
 """The table of every path that is served: its handler, its port, and how it is reached."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import msgspec
@@ -16,11 +16,12 @@ from revoker.api import (
     probes,
     revocation,
     revoked_keys,
+    session_list,
     sessions,
     token,
     well_known,
 )
-from revoker.api.endpoint import Endpoint
+from revoker.api.endpoint import BoundEndpoint, Endpoint
 from revoker.api.envelope import ANY, Logged, Path, Port
 from revoker.api.parts import Parts
 from revoker.api.paths import BATCH, FORWARD_AUTH, INTROSPECT
@@ -76,24 +77,26 @@ def paths(
         render_error=forward_auth.unavailable,
         malformed=forward_auth.malformed_request,
     )
-    if parts.kept is not None:
+    if parts.sessions is not None:
         for endpoint in token.ENDPOINTS:
             yield Path(
                 path=endpoint.path,
-                handle=_prebuilt(endpoint, parts),
+                handle=_prebuilt(endpoint.bind(parts)),
                 fast=True,
                 sheds_load=True,
                 logged=Logged.FAILURES,
             )
     for endpoint in _ordinary_endpoints(parts):
-        yield _routed(endpoint.route(parts))
+        yield Path(method=endpoint.method, path=endpoint.path, handle=endpoint.bind(parts).respond)
     for route in _well_known_routes(parts):
         yield _routed(route)
     for route in probes.routes(health, parts.metrics.registry):
         yield _routed(route, port=Port.OPS, logged=Logged.NOTHING)
-    own_issuer = None if parts.kept is None else parts.kept.issuer.iss
-    tokens = () if parts.kept is None else token.ENDPOINTS
-    for route in openapi.routes((*_ordinary_endpoints(parts), *tokens), own_issuer):
+
+
+def documentation(served: Iterable[Path]) -> Iterator[Path]:
+    """The paths that describe the others."""
+    for route in openapi.routes({path.path for path in served}):
         yield _routed(route, port=Port.OPS)
 
 
@@ -101,13 +104,13 @@ def _ordinary_endpoints(parts: Parts) -> tuple[Endpoint[Any], ...]:
     return (
         *ENDPOINTS,
         *(backchannel.ENDPOINTS if parts.logout_audiences else ()),
-        *(() if parts.kept is None else sessions.ENDPOINTS),
+        *(() if parts.sessions is None else (*sessions.ENDPOINTS, *session_list.ENDPOINTS)),
     )
 
 
-def _prebuilt(endpoint: Endpoint[Any], parts: Parts) -> Handler:
+def _prebuilt(endpoint: BoundEndpoint[Any]) -> Handler:
     async def respond(request: web.Request) -> PrebuiltResponse:
-        return PrebuiltResponse(msgspec.json.encode(await endpoint.ask(parts, request)))
+        return PrebuiltResponse(msgspec.json.encode(await endpoint.answer(request)))
 
     return respond
 
@@ -117,13 +120,13 @@ def _routed(route: web.RouteDef, *, port: Port = Port.MAIN, logged: Logged = Log
 
 
 def _well_known_routes(parts: Parts) -> list[web.RouteDef]:
-    if parts.kept is None:
+    if (own := parts.sessions) is None:
         return []
-    remembered, name = parts.store.revocations.remembered, parts.kept.issuer.name
+    revoked_key_ids = parts.revoked_key_ids
     return well_known.routes(
-        parts.kept.issuer.iss,
-        parts.kept.signing_keys,
-        revoked=lambda: remembered.keys[name],
+        own.issuer.iss,
+        own.signing_keys,
+        revoked=lambda: revoked_key_ids(own.issuer),
         clock=parts.store.clocks.now,
         client_certificates=parts.client_certificates,
     )

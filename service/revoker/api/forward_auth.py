@@ -12,8 +12,8 @@ from typing import Final
 
 from aiohttp import web
 
-from revoker.api import endpoint
 from revoker.api.admission import Admission
+from revoker.api.authentication import certificate
 from revoker.api.demands import Demands, understood
 from revoker.api.errors import NO_STORE, error_response, response_to
 from revoker.api.verdicts import Judged, Verdicts
@@ -70,7 +70,7 @@ class ForwardAuth:
             return callers.by_secret(keys[0], request.remote or "")
         if keys:
             raise InvalidClient("more than one X-Revoker-Key")
-        return callers.by_certificate(endpoint.certificate(request))
+        return callers.by_certificate(certificate(request))
 
 
 def unavailable(error: RevokerError) -> web.Response:

@@ -3,17 +3,19 @@
 Gateways ask this on every request of theirs. The caller is known from ``auth``, ``verdicts`` does the rest.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Annotated, Final
 
 import msgspec
 from aiohttp import web
 
-from revoker.api import endpoint
+from revoker.api import endpoint, refresh_tokens
 from revoker.api.admission import Admission
+from revoker.api.authentication import Authentication
 from revoker.api.envelope import COUNTED
 from revoker.api.paths import INTROSPECT
 from revoker.api.prebuilt import PrebuiltResponse
+from revoker.api.session_services import SessionServices
 from revoker.api.verdicts import Verdicts
 from revoker.auth import Caller, Callers
 from revoker.errors import InvalidRequest
@@ -26,12 +28,6 @@ INACTIVE: Final = b'{"active":false}'
 ACTIVE: Final = b'{"active":true}'
 _RESPONSE_INACTIVE: Final = PrebuiltResponse(INACTIVE)
 _RESPONSE_ACTIVE: Final = PrebuiltResponse(ACTIVE)
-
-Authenticate = Callable[[web.Request, endpoint.Fields | None], Caller]
-"""Tells who sends a request, by its headers or the form that it holds."""
-
-IntrospectRefreshToken = Callable[[str, Caller], Awaitable[bytes | None]]
-"""Gives the answer on a refresh token of a session held here; None: it is not active."""
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -161,17 +157,17 @@ class Introspection:
         self,
         *,
         callers: Callable[[], Callers],
-        authenticate: Authenticate,
+        authentication: Authentication,
+        sessions: SessionServices | None,
         verdicts: Verdicts,
         admission: Admission,
-        introspect_refresh_token: IntrospectRefreshToken | None,
     ) -> None:
-        """``callers`` gives the present ones; no ``introspect_refresh_token``: no sessions are held here."""
+        """``callers`` gives the present ones."""
         self._callers = callers
-        self._authenticate = authenticate
+        self._authentication = authentication
         self._verdicts = verdicts
         self._admission = admission
-        self._introspect_refresh_token = introspect_refresh_token
+        self._sessions = sessions
 
     async def respond(self, request: web.Request) -> PrebuiltResponse:
         """Respond to one request, by the shortest way where a known caller sends JSON."""
@@ -212,13 +208,15 @@ class Introspection:
         """Read a request whose caller was not seen before, or that is a form, or is refused."""
         endpoint.refuse_query(request)
         fields, raw = await endpoint.read(request, endpoint.BODY_LIMIT)
-        caller = self._authenticate(request, fields)
+        caller = self._authentication.authenticate(request, fields)
         caller.require(SCOPE)
         return fields, raw, caller
 
     async def _respond_to_token(self, token: str, caller: Caller) -> PrebuiltResponse:
-        if self._introspect_refresh_token is not None and looks_like(token):
-            return PrebuiltResponse(await self._introspect_refresh_token(token, caller) or INACTIVE)
+        if self._sessions is not None and looks_like(token):
+            return PrebuiltResponse(
+                await refresh_tokens.introspect(self._sessions, token, caller) or INACTIVE
+            )
         judged = await self._verdicts.of_token(token, caller, waiting=self._admission.aside)
         if judged.verdict is Verdict.ACTIVE and judged.token is not None:
             return PrebuiltResponse(judged.token.answer)
