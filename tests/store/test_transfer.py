@@ -14,13 +14,14 @@ from revoker.errors import InvalidRequest, StoreRefused, StoreUnavailable
 from revoker.models import Claims, Issuer
 from revoker.rules import cut_off, jti_kept_until
 from revoker.store.coalescing import NO_KEYS
-from revoker.store.keys import new_sid, user_tag
+from revoker.store.keys import user_tag
 from revoker.store.transfer import importing as imports
 from revoker.store.transfer import records
 from revoker.store.transfer.exporting import Exporting
 from revoker.store.transfer.importing import Importing
 from tests.conftest import PATIENT_S, SLOW_MACHINE
 from tests.rig.network import Network
+from tests.rig.sids import new_sid
 from tests.rig.topologies import STEADY, Cluster
 from tests.store.conftest import MAIN, OTHER, opened, store_on
 
