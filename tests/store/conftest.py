@@ -21,7 +21,7 @@ from revoker.store.servers import Primary
 from revoker.store.store import Store
 from revoker.store.wire.addresses import address_of
 from revoker.store.wire.connection import Refused
-from tests.conftest import PATIENT_S
+from tests.rig.service import PATIENT_S
 
 MAIN = Issuer(name="main", iss="https://idp.example.com")
 OTHER = Issuer(name="other", iss="https://other.example.com", max_token_lifetime=600, horizon=600)
@@ -37,7 +37,6 @@ def store_on(
 ):
     return Store(
         url=valkey.url,
-        password=None,
         prefix=prefix,
         timeout=timeout,
         wait_replicas=wait_replicas,
@@ -91,12 +90,12 @@ class Changes:
 class Unknown:
     """What is known of a data set before its first reading: nothing."""
 
-    known = None
+    watermark = None
 
     def __init__(self, tail):
         self.tail = tail
 
-    def wrote(self, *_):
+    def record_write(self, *_):
         return True
 
 

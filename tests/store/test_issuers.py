@@ -5,10 +5,9 @@ import dataclasses
 
 import pytest
 
-from revoker.errors import InvalidRequest, NoVerdict, StoreRefused
-from revoker.models import Issuer, LimitIncrease
+from revoker.errors import StoreRefused
+from revoker.models import LimitIncrease
 from revoker.rules import cutoff_kept_for, jti_kept_for, jti_kept_until
-from revoker.store import renaming
 from revoker.store.issuer_records import (
     DELAY_MS,
     LIMITS,
@@ -18,7 +17,6 @@ from revoker.store.issuer_records import (
     encode,
     reconciled,
 )
-from revoker.store.lookups import mark, revoked_keys
 from tests.store.conftest import MAIN, OTHER, store_on
 
 NOW = 1_763_769_600_000
@@ -68,8 +66,8 @@ def test_another_name_and_another_address_are_conflicts_and_a_new_issuer_is_none
     moved = dataclasses.replace(MAIN, iss="https://new.example.com")
     assert conflicts(stood, [MAIN, OTHER]) == {}
     assert conflicts(stood, [dataclasses.replace(moved, name="new")]) == {}
-    assert "call it main, or `revoker export`" in conflicts(stood, [renamed])["idp"]
-    assert "another name, or `revoker export`" in conflicts(stood, [moved])["main"]
+    assert "is called idp in the settings and main in the store" in conflicts(stood, [renamed])["idp"]
+    assert "give it another name" in conflicts(stood, [moved])["main"]
     swapped = [dataclasses.replace(MAIN, name="other"), dataclasses.replace(OTHER, name="main")]
     assert set(conflicts({**stood, "other": record(OTHER)}, swapped)) == {"main", "other"}
 
@@ -156,103 +154,8 @@ async def test_nothing_is_revoked_of_an_issuer_in_conflict(valkey, prefix):
         renamed.revocations.revoke_client(other, "web", before=None, reason=""),
         renamed.revocations.revoke_key(other, "kid", reason=""),
     ):
-        with pytest.raises(StoreRefused, match="call it main"):
+        with pytest.raises(StoreRefused, match="is called idp in the settings and main in the store"):
             await call
     assert await made.revocations.revoke_token(issuer, "1", None)
     await made.close()
     await renamed.close()
-
-
-@pytest.fixture
-async def renamable(valkey, prefix, monkeypatch):
-    monkeypatch.setattr(renaming, "_NOTICED_S", 0)
-    made, issuer = store_of(valkey, prefix)
-    await made.issuer_records.reconcile()
-    revocations = made.revocations
-    for jti in range(300):
-        await revocations.revoke_token(issuer, f"jti:{jti}", None)
-    await revocations.revoke_session(issuer, "s", before=None, reason="stolen laptop")
-    await revocations.revoke_client(issuer, "web", before=None, reason="")
-    await revocations.revoke_issuer(issuer, before=None, reason="the worst")
-    await revocations.revoke_key(issuer, "kid", reason="leaked")
-    yield made
-    await made.close()
-
-
-def contents(valkey, prefix, name):
-    found = {}
-    with valkey.client() as client:
-        for key in client.scan_iter(f"{prefix}:*"):
-            kind, _, value = key.removeprefix(f"{prefix}:").partition(":")
-            if kind in {"jti", "session-cutoff", "client-cutoff", "issuer-cutoff", "keys"} and (
-                value == name or value.startswith(f"{name}:")
-            ):
-                text = client.get(key).encode()
-                said = revoked_keys(text) if kind == "keys" else mark(text)
-                found[kind, value.removeprefix(name)] = said, client.pttl(key)
-    return found
-
-
-def alike(one, other):
-    """Whether they hold the same, to expire at the same time but for what passed meanwhile."""
-    assert {key: said for key, (said, _) in one.items()} == {key: said for key, (said, _) in other.items()}
-    return all(abs(one[key][1] - other[key][1]) < 20_000 for key in one)
-
-
-async def test_renaming_moves_all_as_it_stands(renamable, valkey, prefix):
-    stood, told = contents(valkey, prefix, "main"), []
-    assert len(stood) == 304
-    assert await renamable.renaming("main", "idp").run(told.append) == 304
-    assert alike(contents(valkey, prefix, "idp"), stood)
-    assert contents(valkey, prefix, "main") == {}
-    assert told[-1] == 304
-    _, records, _ = await renamable.issuer_records.look()
-    assert set(records) == {"idp"}
-    await renamable.issuer_records.reconcile()
-    assert "call it idp" in renamable.issuer_records.conflicts["main"]
-
-
-async def test_a_renaming_that_broke_off_goes_on(renamable, valkey, prefix, monkeypatch):
-    stood = contents(valkey, prefix, "main")
-    for after in (10, 310, 20):
-        left, execute = [after], renamable.scripts.execute
-
-        async def breaking(*call, left=left, execute=execute):
-            left[0] -= 1
-            if left[0] < 0:
-                raise StoreRefused("broken off")
-            return await execute(*call)
-
-        monkeypatch.setattr(renamable.scripts, "execute", breaking)
-        with pytest.raises(NoVerdict):
-            await renamable.renaming("main", "idp").run(lambda _: None)
-        monkeypatch.setattr(renamable.scripts, "execute", execute)
-    await renamable.renaming("main", "idp").run(lambda _: None)
-    assert alike(contents(valkey, prefix, "idp"), stood)
-    assert contents(valkey, prefix, "main") == {}
-
-
-async def test_what_stands_under_the_new_name_already_is_not_weakened(renamable, valkey, prefix):
-    idp = Issuer(name="idp", iss=MAIN.iss)
-    later = await renamable.revocations.revoke_client(idp, "web", before=None, reason="")
-    await renamable.scripts.execute("revoke_key", [renamable.keys.revoked_keys(idp)], ("another", "", ""))
-    await renamable.renaming("main", "idp").run(lambda _: None)
-    moved = contents(valkey, prefix, "idp")
-    assert moved["client-cutoff", ":web"][0].at == later
-    assert set(moved["keys", ""][0]) == {"kid", "another"}
-
-
-async def test_only_what_is_there_is_renamed_and_never_onto_another(renamable):
-    for old, new in (("nobody", "idp"), ("main", "other")):
-        text, records, _ = await renamable.issuer_records.look()
-        await renamable.issuer_records.set(text, {**records, "other": record(OTHER)})
-        with pytest.raises(InvalidRequest):
-            await renamable.renaming(old, new).run(lambda _: None)
-
-
-def test_records_of_earlier_versions_can_be_read():
-    """The stored form is shared by all versions."""
-    text = b'{"main":{"iss":"https://idp.example.com","max_token_lifetime":86400,"horizon":86400,"leeway":40,"clock_skew":2,"raises":[["leeway",30,1763769660000]]}}'
-    stored = {"main": record(MAIN, LimitIncrease("leeway", 30, NOW + DELAY_MS), leeway=40)}
-    assert decode(text) == stored
-    assert encode(stored) == text

@@ -25,7 +25,7 @@ from revoker.rules import SAFETY_S
 from revoker.store.keys import Keys
 from revoker.store.scripts import Scripts
 from revoker.store.servers import Servers
-from revoker.store.wire.connection import fence, understood
+from revoker.store.wire.connection import unavailable_on_failure, understood
 
 _log = structlog.get_logger("store")
 
@@ -33,9 +33,6 @@ DELAY_MS: Final = 60_000
 ATTEMPTS: Final = 8
 """To change the value while other processes change it, too."""
 
-_MOVE: Final = (
-    "`revoker export` with the old settings, edit the file and `revoker import` it into a new store"
-)
 
 LIMITS: Final = ("max_token_lifetime", "horizon", "leeway", "clock_skew")
 
@@ -71,13 +68,15 @@ def conflicts(records: Mapping[str, IssuerRecord], issuers: Iterable[Issuer]) ->
         stored = records.get(issuer.name)
         if (name := names.get(issuer.iss, issuer.name)) != issuer.name:
             found[issuer.name] = (
-                f"the issuer {issuer.iss} is called {issuer.name} in the settings, and {name} in the store,"
-                f" which holds its revocations under that name; call it {name}, or {_MOVE}"
+                f"the issuer {issuer.iss} is called {issuer.name} in the settings and {name} in the store;"
+                f" call it {name}, or run `revoker export` with that name and `revoker import` with the new"
+                " one, into an empty store or under another redis.key_prefix"
             )
         elif stored is not None and stored.iss != issuer.iss:
             found[issuer.name] = (
-                f"the name {issuer.name} is that of {stored.iss} in the store, and of {issuer.iss} in the"
-                f" settings; give this issuer another name, or {_MOVE}"
+                f"the issuer named {issuer.name} is {stored.iss} in the store and {issuer.iss} in the"
+                " settings; give it another name, or run `revoker export`, change `iss` in the file, and run"
+                " `revoker import` into an empty store or under another redis.key_prefix"
             )
     return found
 
@@ -200,7 +199,7 @@ class IssuerRecords:
 
     async def look(self) -> tuple[bytes, IssuerRecordsByName | None, int]:
         """The value as stored (empty: none), its records, and Redis ``TIME`` (ms)."""
-        async with fence():
+        async with unavailable_on_failure():
             with understood():
                 text, (seconds, micros) = await self._servers.read(self._key, [("GET", self._key), ("TIME",)])
                 now = int(seconds) * 1000 + int(micros) // 1000

@@ -18,7 +18,7 @@ from revoker.rules import (
     jti_kept_until,
 )
 from revoker.store.consistency.acknowledged import Acknowledged, Written
-from revoker.store.consistency.epoch import Known, Stands, new_id
+from revoker.store.consistency.epoch import VerifyWrittenBack, Watermark, new_id
 from revoker.store.issuer_records import IssuerRecords
 from revoker.store.keys import Keys, tag_and_start, user_tag
 from revoker.store.scripts import PUT_BACK, Scripts
@@ -264,7 +264,7 @@ class Revocations:
         """Take back the cutoff of a session, client or issuer by its key; as :meth:`lift_user`."""
         return await self._lift(key, "", 0)
 
-    async def write_back(self, part: int) -> Stands | None:
+    async def write_back(self, part: int) -> VerifyWrittenBack | None:
         """Put what this process knows to be revoked into its part of the store, whatever data set it holds.
 
         By the scripts that revoked it, dated as it was acknowledged and to expire when it was to: what
@@ -340,13 +340,13 @@ class Revocations:
         with understood():
             return int((await self._scripts.execute("refill", [key], ("count",)))[0])
 
-    async def _mark(self, part: int, step: str, refill: str, known: int, done: int) -> Known | None:
+    async def _mark(self, part: int, step: str, refill: str, known: int, done: int) -> Watermark | None:
         """Mark the data set with how many writes are done; None where fewer than ``known`` were marked."""
         args = (step, self._process, refill, known, done)
         key = self._keys.in_part(part).refills
         with understood():
             there, seq, share, epoch = await self._scripts.execute("refill", [key], args)
-            return Known(epoch, int(seq), int(share)) if there else None
+            return Watermark(epoch, int(seq), int(share)) if there else None
 
     def _known(self, part: int) -> list[_Call]:
         keep_ms = max(map(self.cutoff_lifetime, self._issuers.values()))

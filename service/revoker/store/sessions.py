@@ -28,7 +28,7 @@ from revoker.store.lookups import mark, user_standing
 from revoker.store.revocations import Revocations
 from revoker.store.scripts import Scripts
 from revoker.store.servers import Servers
-from revoker.store.wire.connection import FAILURES, fence, reads_replies
+from revoker.store.wire.connection import FAILURES, reads_replies, unavailable_on_failure
 
 _log = structlog.get_logger("store")
 
@@ -515,7 +515,7 @@ class Sessions:
         return msgspec.structs.replace(session, ends=min(session.ends, session.start + self._life_ms))
 
     async def _read(self, key: str, command: str, *rest: str | int) -> Any:
-        async with fence():
+        async with unavailable_on_failure():
             [reply] = await self._servers.read(key, [(command, key, *rest)])
         return reply
 
