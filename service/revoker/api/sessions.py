@@ -14,8 +14,8 @@ from revoker.auth import Caller
 from revoker.errors import AccessDenied, InvalidRequest, StoreRefused
 from revoker.models import Claims, Session
 from revoker.rules import compared_widely
-from revoker.store.coalescing import Found
 from revoker.store.keys import TokenKeys, user_tag
+from revoker.store.lookups import Found
 from revoker.store.sessions import Refusal
 from revoker.tokens.private_keys import SigningKey
 
