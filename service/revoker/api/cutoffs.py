@@ -152,7 +152,7 @@ def _refuse_ambiguous_session(
 ) -> None:
     """Refuse a ``sid`` of this service where ``iss`` is left out and the default is another issuer.
 
-    Otherwise the cutoff would be stored for the other issuer, and the session would go on.
+    Otherwise the cutoff would be stored for the other issuer, and the session would continue.
     """
     if call.body.iss is not None or sid is None or issuer.own or sessions is None:
         return

@@ -131,8 +131,11 @@ def confirmation_of(payload: Mapping[str, Any]) -> dict[str, Any] | None:
     return cnf
 
 
-class _Answer(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """RFC 7662 §2.2, and what its registry has since been given; None is left out."""
+class IntrospectionResponse(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """RFC 7662 §2.2 with members registered since; a member that is None is left out.
+
+    The claims form, and a token that is not active, get ``active`` alone.
+    """
 
     active: bool
     scope: str | None = None
@@ -148,17 +151,17 @@ class _Answer(msgspec.Struct, kw_only=True, omit_defaults=True):
     jti: str | None = None
     sid: str | None = None
     auth_time: int | None = None
-    acr: Any = None
-    amr: Any = None
-    cnf: Any = None
-    act: Any = None
-    authorization_details: Any = None
+    acr: str | None = None
+    amr: list[str] | None = None
+    cnf: dict[str, Any] | None = None
+    act: dict[str, Any] | None = None
+    authorization_details: list[dict[str, Any]] | None = None
 
 
 def active_answer(claims: Claims, payload: Mapping[str, Any], scope: str) -> bytes:
     """The JSON to answer for the token while it is active; other claims stay private."""
     username, cnf = payload.get("preferred_username"), confirmation_of(payload)
-    answer = _Answer(
+    answer = IntrospectionResponse(
         active=True,
         scope=scope or None,
         client_id=claims.azp if claims.client_id is None else claims.client_id,
