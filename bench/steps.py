@@ -25,13 +25,14 @@ from bench.material import BATCH
 from revoker import app
 from revoker.api import batch, endpoint
 from revoker.api.introspection import ACTIVE, SCOPE, decode, issuer_of_claims
-from revoker.api.ready import ReadyAnswer
-from revoker.api.sessions import wide
+from revoker.api.prebuilt import PrebuiltResponse
 from revoker.api.token import ENDPOINTS
 from revoker.auth import Credentials
 from revoker.config import schema as settings
 from revoker.models import Verdict
 from revoker.rules import judge
+from revoker.server.connections import PrebuiltWriter
+from revoker.store.keys import user_tag
 from revoker.tokens import verifying
 from revoker.tokens.parsing import parse_token
 
@@ -57,7 +58,7 @@ class _Nowhere:
     keep_alive = True
     method = "POST"
     version = HttpVersion11
-    _paused = False
+    writing_paused = False
 
     def __init__(self) -> None:
         self.transport = self.protocol = self
@@ -126,7 +127,7 @@ async def steps(service: app.Service, bodies: list[bytes], authorization: str) -
 
     def answer() -> None:
         with contextlib.suppress(StopIteration):
-            ReadyAnswer(ACTIVE).prepare(nowhere).send(None)
+            PrebuiltWriter(PrebuiltResponse(ACTIVE), keep_alive=True).prepare(nowhere).send(None)
 
     async def look_up(times: int) -> float:
         began = time.process_time()
@@ -171,7 +172,7 @@ async def batch_steps(service: app.Service, bodies: list[bytes], authorization: 
 
     def rules() -> None:
         for each, stands in zip(claims, found, strict=True):
-            judge(each, issuer, stands.standing, store_now=now, own_now=now)
+            judge(each, issuer, stands.standing, None, store_now=now, own_now=now)
 
     return {
         "batch read": _looped(lambda: batch._items(body)),  # noqa: SLF001
@@ -203,24 +204,24 @@ def token_steps(service: app.Service, token: str) -> dict[str, Step]:
 async def refresh_steps(service: app.Service) -> dict[str, Step]:
     """What ``/token`` takes, beyond connection, request and answer."""
     parts = service._parts  # noqa: SLF001
-    kept = parts.kept
-    assert kept is not None
+    services = parts.sessions
+    assert services is not None
     [asked_of] = ENDPOINTS
     begun = [
         started.session
         for number in range(TOGETHER)
-        if (started := await kept.sessions.start(f"user-{number}", "web", scope="orders:read", amr=("pwd",)))
+        if (started := await services.store.start(f"user-{number}", "web", scope="orders:read", amr=("pwd",)))
     ]
     generations = dict.fromkeys((each.sid for each in begun), 1)
     session = begun[0]
-    shown = kept.refresh_tokens.make(session.sid, 1, session.client_id)
+    shown = services.refresh_tokens.make(session.sid, 1, session.client_id)
     body = f"grant_type=refresh_token&refresh_token={shown}".encode()
-    keys = wide(parts, kept, session.client_id)
+    tag = user_tag(services.issuer.iss, session.sub)
     now = int(time.time() * 1000)
 
     async def refresh(sid: str) -> None:
-        asked = parts.store.lookups.find_shared(keys)
-        await kept.sessions.refresh(sid, generations[sid], ())
+        asked = services.cutoffs.shared_by_requests(session.client_id, tag)
+        await services.store.refresh(sid, generations[sid], ())
         generations[sid] += 1
         await asked
 
@@ -233,15 +234,15 @@ async def refresh_steps(service: app.Service) -> dict[str, Step]:
     async def mints(times: int) -> float:
         began = time.process_time()
         for _ in range(0, times, TOGETHER):
-            await asyncio.gather(*(kept.minter.mint(each, now, each.scope) for each in begun))
+            await asyncio.gather(*(services.minter.mint(each, now, each.scope) for each in begun))
         return (time.process_time() - began) / max(times, 1) * 1e6
 
     return {
         "form": _looped(lambda: asked_of.read_body(endpoint.form_fields(body), body)),
-        "refresh token": _looped(lambda: kept.refresh_tokens.read(shown)),
+        "refresh token": _looped(lambda: services.refresh_tokens.read(shown)),
         "refresh": refreshes,
         "mint": mints,
-        "successor": _looped(lambda: kept.refresh_tokens.make(session.sid, 2, session.client_id)),
+        "successor": _looped(lambda: services.refresh_tokens.make(session.sid, 2, session.client_id)),
     }
 
 

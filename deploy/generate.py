@@ -1,9 +1,11 @@
-"""Writes what is derived from the code: two pages of docs/, and the chart's copies and schema.
+"""Writes every file that is made from the code; `make docs` runs it.
 
-`make docs` runs it; a test fails while anything it would write differs from what is there.
+These are the OpenAPI document and its page, two pages of docs/, and the chart's copies and schema. A test
+fails while one of them differs from what this would write.
 """
 
 import json
+import sys
 from pathlib import Path
 from typing import Any, Final, get_args
 
@@ -15,6 +17,11 @@ from revoker.config.schema import Settings
 from revoker.metrics import Metrics
 
 ROOT: Final = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+
+from deploy import docs_page, openapi  # noqa: E402  # found only now
+
+API: Final = ROOT / "service/revoker/api"
 CHART: Final = ROOT / "helm/revoker"
 MONITORING: Final = ROOT / "deploy/monitoring"
 
@@ -57,7 +64,10 @@ at once, one line each, and the exit status is 2. SIGHUP reads the callers anew;
 
 def outputs() -> dict[Path, str]:
     """The files and what has to stand in them."""
+    document = openapi.document()
     return {
+        API / "openapi.json": json.dumps(document, indent=1, ensure_ascii=False) + "\n",
+        API / "docs.html": docs_page.page(document),
         ROOT / "docs/metrics.md": metrics_page(),
         ROOT / "docs/configuration.md": configuration_page(),
         CHART / "values.schema.json": values_schema(),

@@ -159,12 +159,14 @@ def objected(claims, issuer, standing, moments):
 
 def judged(claims, issuer, standing, moments):
     store_now, own_now, start = moments
-    return rules.judge(claims, issuer, standing, store_now=store_now, own_now=own_now, session_start=start)
+    return rules.judge(
+        claims, issuer, standing, None, store_now=store_now, own_now=own_now, session_start=start
+    )
 
 
 def verdict(claims, issuer, standing=NOTHING, *, now=NOW, own_now=None, start=NOW - 60_000):
     own_now = now if own_now is None else own_now
-    return rules.judge(claims, issuer, standing, store_now=now, own_now=own_now, session_start=start)
+    return rules.judge(claims, issuer, standing, None, store_now=now, own_now=own_now, session_start=start)
 
 
 @given(claims_of, issuers, standings, moments)
@@ -392,3 +394,10 @@ def test_the_login_counts_where_it_is_earlier_than_the_token():
     for standing in (Standing(user=UserStanding(hard=NOW - 900_000)), Standing(issuer=Mark(NOW - 900_000))):
         assert verdict(claims, issuer, standing) is not Verdict.ACTIVE
         assert verdict(claims, MAIN, standing) is Verdict.ACTIVE
+
+
+@given(standings, st.integers(NOW - 10_000, NOW + 10_000))
+def test_a_session_is_cut_off_where_its_tokens_are_by_a_cutoff_that_sessions_share(standing, start):
+    shared = Standing(client=standing.client, issuer=standing.issuer, loss=standing.loss)
+    judged = rules.cut_off(token(), OWN, shared, NOW, start)
+    assert rules.session_is_cut_off(start, standing, store_now=NOW) == (judged is not Verdict.ACTIVE)

@@ -1,7 +1,6 @@
 """Composition root: settings → parts → application; nothing else wires."""
 
 import asyncio
-import functools
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from pathlib import Path
@@ -14,14 +13,15 @@ from prometheus_client import CollectorRegistry
 from revoker import __version__, logs
 from revoker.api import batch, token
 from revoker.api import dispatch as routes
-from revoker.api.admission import Admission
+from revoker.api.admission import Admission, Connection
 from revoker.api.forward_auth import ForwardAuth
 from revoker.api.introspection import Introspection
 from revoker.api.observing import Answer, Straight
-from revoker.api.parts import Kept, Parts
+from revoker.api.parts import Parts
 from revoker.api.paths import BATCH, FORWARD_AUTH, INTROSPECT, is_forward_auth
+from revoker.api.prebuilt import Response
 from revoker.api.probes import Health
-from revoker.api.ready import ReadyAnswer
+from revoker.api.session_services import SessionCutoffs, SessionServices
 from revoker.api.verdicts import Verdicts
 from revoker.auth import Caller, Callers, RateLimit
 from revoker.config.schema import SESSIONS_NAME, CallerSettings, IssuerSettings, SessionSettings, Settings
@@ -107,7 +107,7 @@ class Service:
                 if each.backchannel_audience
             },
             client_certificates=bool(settings.server.tls_client_ca_file),
-            kept=kept,
+            sessions=kept,
         )
         self.health: Final = Health(self._problems, self.started)
         self._was_started = False
@@ -152,12 +152,12 @@ class Service:
 
     def entry(self, handler: Handler) -> Handler:
         """The way in: what every user leads to goes past router and middleware, the rest to ``handler``."""
-        straight: dict[str, Callable[[web.Request], Awaitable[web.StreamResponse | ReadyAnswer]]] = {
+        straight: dict[str, Callable[[web.Request], Awaitable[Response]]] = {
             INTROSPECT: self._introspection.respond_at_once
         }
         answers: dict[str, Answer] = {BATCH: batch.BatchIntrospection(self._parts).answer}
-        if self._parts.kept is not None:
-            answers |= {each.path: functools.partial(each.ask, self._parts) for each in token.ENDPOINTS}
+        if self._parts.sessions is not None:
+            answers |= {each.path: each.bind(self._parts).answer for each in token.ENDPOINTS}
         for path, answer in answers.items():
             straight[path] = Straight(self._parts, path, answer).respond
         forward_auth = self._forward_auth.respond
@@ -175,7 +175,9 @@ class Service:
                 path, respond = FORWARD_AUTH, forward_auth
             else:
                 return handler(request)
-            if (admission.crowded or admission.under_way >= admission.limit) and admission.refuses(request):
+            if (admission.crowded or admission.under_way >= admission.limit) and admission.refuses(
+                cast("Connection", request.protocol)
+            ):
                 return cast("Awaitable[web.StreamResponse]", admission.refused(path))
             return cast("Awaitable[web.StreamResponse]", respond(request))
 
@@ -216,15 +218,16 @@ class Service:
             self._metrics.problems.labels(problem).set(bool(names))
         return problems
 
-    def _keep_sessions(self, settings: SessionSettings, clock: Clock) -> Kept:
+    def _keep_sessions(self, settings: SessionSettings, clock: Clock) -> SessionServices:
         issuer = self._issuers[settings.issuer]
         keys = SigningKeys(issuer.name, Path(settings.signing_keys_dir), self._metrics, clock=clock)
         self._sources[issuer.name] = keys
-        return Kept(
+        return SessionServices(
             issuer=issuer,
             audiences=frozenset(settings.audiences),
             idle_timeout=settings.idle_timeout,
-            sessions=self.store.sessions(issuer, lifetimes_of(settings)),
+            store=self.store.sessions(issuer, lifetimes_of(settings)),
+            cutoffs=SessionCutoffs(issuer, self.store),
             minter=Minter(
                 iss=issuer.iss,
                 audiences=settings.audiences,
@@ -314,7 +317,6 @@ def store_of(
         url = embedded.url_of(embedded.folder_of(url))
     return Store(
         url=url,
-        password=None,
         prefix=settings.redis.key_prefix,
         timeout=settings.redis.timeout,
         wait_replicas=settings.redis.wait_replicas,

@@ -6,7 +6,7 @@ Every function takes what it needs, its time included; none reads a clock or doe
 from typing import Final
 
 from revoker.errors import StoreRefused
-from revoker.models import NOTHING, Issuer, Mark, Number, Payload, Standing, Verdict
+from revoker.models import NOTHING, Issuer, Mark, Number, OldLimits, Payload, Standing, Verdict
 
 SAFETY_S: Final = 60
 """Added to every lifetime in the store, against clocks that differ a little."""
@@ -74,6 +74,7 @@ def judge(
     claims: Payload,
     issuer: Issuer,
     standing: Standing,
+    old_limits: OldLimits | None,
     *,
     store_now: int,
     own_now: int,
@@ -85,6 +86,8 @@ def judge(
         claims: Of a token whose signature was checked.
         issuer: The one that made it.
         standing: What the store said after the request came.
+        old_limits: What the store remembers of the issuer; None where no limit was increased and there is
+            no conflict.
         store_now: Redis ``TIME`` in ms, read together with the standing.
         own_now: This service's clock in ms.
         session_start: For sessions kept here, when the session began (ms), as its ``sid`` says.
@@ -96,8 +99,10 @@ def judge(
         StoreRefused: what the store holds of the issuer is not to be found under its present name.
     """
     verdict = bounds(claims, issuer, store_now=store_now, own_now=own_now)
-    if verdict is Verdict.ACTIVE and issuer.history.counts:
-        verdict = held_back(claims, issuer, now=max(store_now, own_now), session_start=session_start)
+    if verdict is Verdict.ACTIVE and old_limits is not None:
+        verdict = check_old_limits(
+            claims, issuer, old_limits, now=max(store_now, own_now), session_start=session_start
+        )
     if verdict is not Verdict.ACTIVE:
         return verdict
     if standing is NOTHING and not issuer.revoked_kids:
@@ -111,42 +116,48 @@ def judge(
     return cut_off(claims, issuer, standing, store_now, session_start)
 
 
-def held_back(claims: Payload, issuer: Issuer, *, now: int, session_start: int | None) -> Verdict:
-    """Say what bounds that were raised make of a token that keeps the present ones.
+def check_old_limits(
+    claims: Payload, issuer: Issuer, old: OldLimits, *, now: int, session_start: int | None
+) -> Verdict:
+    """Apply limits that have been increased since to a token that keeps the present ones.
 
-    A revocation made before a raise is kept for the bound of that time. So what may have been issued, or
-    rest on a login, from before the raise keeps to that bound too: nothing outlives what revokes it.
+    A revocation made before an increase expires by the old limit. A token that was issued before the
+    increase, or whose login was, must keep the old limit too, so that no token outlives its revocation.
 
     Args:
         claims: With ``iat`` and ``exp``.
-        issuer: With its history.
+        issuer: With its present limits.
+        old: The old ones.
         now: In ms, by the later clock.
         session_start: As for :func:`judge`.
+
+    Raises:
+        StoreRefused: the settings and the store are in conflict about the issuer.
     """
-    if issuer.history.conflict is not None:
-        raise StoreRefused(issuer.history.conflict)
+    if old.conflict is not None:
+        raise StoreRefused(old.conflict)
     skew = issuer.clock_skew * 1_000_000
     issued, ends = microseconds(claims.iat or 0), microseconds(claims.exp or 0)
     leeway, ahead = issuer.leeway, 0
-    begun = issued
+    login = issued
     if issuer.own:
-        begun = (session_start or 0) * 1000
+        login = (session_start or 0) * 1000
     elif issuer.cutoff_claim == "auth_time" and claims.auth_time is not None:
-        begun = min(issued, microseconds(claims.auth_time))
-    for each in issuer.history.raises:
-        limit, at = each.before * 1_000_000, each.at * 1000 + skew
-        if each.bound == "max_token_lifetime":
-            if ends - issued > limit and issued <= at:
+        login = min(issued, microseconds(claims.auth_time))
+    for increase in old.increases:
+        old_value, until = increase.old_value, increase.until * 1000 + skew
+        if increase.limit == "max_token_lifetime":
+            if issued <= until and ends - issued > old_value * 1_000_000:
                 return Verdict.LIVES_TOO_LONG
-        elif begun > at:
+        elif login > until:
             continue
-        elif each.bound == "horizon":
-            if ends - begun > limit:
+        elif increase.limit == "horizon":
+            if ends - login > old_value * 1_000_000:
                 return Verdict.LIVES_TOO_LONG
-        elif each.bound == "leeway":
-            leeway = min(leeway, each.before)
+        elif increase.limit == "leeway":
+            leeway = min(leeway, old_value)
         else:
-            ahead = max(ahead, issuer.clock_skew - each.before)
+            ahead = max(ahead, issuer.clock_skew - old_value)
     if ends <= (now - (leeway - ahead) * 1000) * 1000:
         return Verdict.EXPIRED
     return Verdict.ACTIVE
@@ -199,6 +210,26 @@ def compared(claims: Payload, issuer: Issuer, session_start: int | None) -> tupl
     return made, made
 
 
+def session_is_cut_off(session_start: int, standing: Standing, *, store_now: int) -> bool:
+    """Whether a client, issuer or loss cutoff covers a session held by this service.
+
+    The cutoffs of its user and its own are not considered: a script compares them where it changes the
+    session.
+
+    Args:
+        session_start: When the session began (ms).
+        standing: What the store holds for the session's client and issuer.
+        store_now: Redis ``TIME`` in ms, read together with that.
+    """
+    at_us = compared_widely(session_start, store_now) * 1000
+    loss = standing.loss
+    return (
+        covers(standing.client, at_us)
+        or covers(standing.issuer, at_us)
+        or (loss != 0 and at_us <= loss * 1000)
+    )
+
+
 def compared_widely(session_start: int, store_now: int) -> int:
     """The time (ms) of a session kept here that client, issuer and loss cutoffs are compared with.
 
@@ -219,31 +250,23 @@ def covers(mark: Mark | None, at_us: int) -> bool:
 
 
 def cutoff_kept_for(issuer: Issuer) -> int:
-    """How long after its time a cutoff is kept, in ms: for the widest bounds that anybody judges by."""
-    history = issuer.history
-    horizon = max(issuer.horizon, history.horizon)
-    return (horizon + _widest_skew(issuer) + _widest_leeway(issuer) + SAFETY_S) * 1000
+    """How long after its time a cutoff is stored, in ms.
+
+    For this function and the two below, ``issuer`` must have the widest limits by which any process judges.
+    """
+    return (issuer.horizon + issuer.clock_skew + issuer.leeway + SAFETY_S) * 1000
 
 
 def jti_kept_for(issuer: Issuer) -> int:
-    """How long the entry of a revoked token is kept whose ``exp`` is not known, in ms."""
-    longest = max(issuer.max_token_lifetime, issuer.history.max_token_lifetime)
-    return (longest + _widest_skew(issuer) + _widest_leeway(issuer) + SAFETY_S) * 1000
+    """How long the entry of a revoked token is stored whose ``exp`` is not known, in ms."""
+    return (issuer.max_token_lifetime + issuer.clock_skew + issuer.leeway + SAFETY_S) * 1000
 
 
 def jti_kept_until(issuer: Issuer, exp: Number) -> int:
-    """When the entry of a revoked token can be forgotten (ms): it is expired for everybody by then."""
-    return min(microseconds(exp) // 1000 + 1 + (_widest_leeway(issuer) + SAFETY_S) * 1000, FOREVER_MS)
+    """When the entry of a revoked token may expire (ms): the token has expired for every process by then."""
+    return min(microseconds(exp) // 1000 + 1 + (issuer.leeway + SAFETY_S) * 1000, FOREVER_MS)
 
 
 def earliest_for(issuer: Issuer, exp: Number) -> int:
     """The earliest time (ms) at which a token with this ``exp`` can be active, or will be soon."""
     return microseconds(exp) // 1000 - (issuer.max_token_lifetime + issuer.clock_skew) * 1000
-
-
-def _widest_leeway(issuer: Issuer) -> int:
-    return max(issuer.leeway, issuer.history.leeway)
-
-
-def _widest_skew(issuer: Issuer) -> int:
-    return max(issuer.clock_skew, issuer.history.clock_skew)

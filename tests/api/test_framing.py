@@ -12,9 +12,10 @@ import re
 
 import pytest
 
-from revoker.api import connections, endpoint
-from tests.conftest import SECRETS
+from revoker.api import endpoint
+from revoker.server import connections
 from tests.rig import forge
+from tests.rig.service import SECRETS
 
 row = pytest.mark.row
 
@@ -322,7 +323,7 @@ async def test_a_head_may_be_long(wire):
 
 async def test_a_client_that_does_not_read_is_cut_off(revoker, wire, monkeypatch):
     """Nor does it make the service keep answers without end."""
-    monkeypatch.setattr(connections, "READING_SECONDS", 0.1)
+    monkeypatch.setattr(connections, "WRITE_TIMEOUT_S", 0.1)
     wire.writer.transport.pause_reading()
     batch = json.dumps({"tokens": [{"token": "x"}] * 1000}).encode()
     one = request(b"Content-Length: %d" % len(batch), start=b"POST /introspect/batch HTTP/1.1", body=batch)

@@ -6,9 +6,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from revoker.api.connections import Connection
-from tests.conftest import SECRETS
+from revoker.server.connections import Connection
 from tests.rig import forge
+from tests.rig.service import SECRETS
 
 CLIENTS = 1000
 

@@ -9,7 +9,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from revoker.api.admission import AGAIN_SECONDS, BURST_SECONDS, CROWD_SECONDS, PAUSE_SECONDS, Admission
-from revoker.api.ready import Refusal
+from revoker.api.prebuilt import OVERLOADED
 from revoker.metrics import Metrics
 from tests.rig import forge
 from tests.rig.network import Network
@@ -197,9 +197,9 @@ class Door:
 
     def knock(self, connection=None):
         """Whether a request on this connection is let in."""
-        admission, request = self.admission, types.SimpleNamespace(protocol=connection or Knocking())
+        admission = self.admission
         full = admission.under_way >= admission.limit
-        if (admission.crowded or full) and admission.refuses(request):
+        if (admission.crowded or full) and admission.refuses(connection or Knocking()):
             return False
         admission.under_way += 1
         return True
@@ -284,5 +284,5 @@ def test_a_crowd_that_comes_back_is_no_burst_and_a_later_one_is():
 
 
 def test_a_refusal_is_the_error_that_it_says():
-    body = json.loads(Refusal().body)
+    body = json.loads(OVERLOADED.body)
     assert set(body) == {"error", "error_description"}

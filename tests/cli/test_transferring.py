@@ -12,10 +12,10 @@ import uuid
 
 import pytest
 
+from revoker.auth import digest
 from revoker.cli import transfer as transferring
 from revoker.errors import StoreRefused
 from revoker.store.transfer import records
-from tests.conftest import digest
 from tests.rig import forge
 from tests.rig.processes import Process, until
 from tests.store.conftest import MAIN, store_on
@@ -232,7 +232,7 @@ def test_an_import_that_was_interrupted_goes_on_where_it_stopped(tmp_path, revok
         pipe.write("".join(f"{json.dumps(line)}\n" for line in lines[:1500]))
         pipe.flush()
         until(lambda: len(revoker.listed()) == 1500)
-        process.tell()
+        process.send_signal()
         assert process.status() == 130
     stored, follows = re.search(
         r"lines up to (\d+) are stored; the rest: --from-line (\d+)", process.err.read_text()

@@ -9,8 +9,8 @@ import pytest
 from revoker.errors import StoreRefused, StoreUnavailable
 from revoker.models import Claims, Mark
 from revoker.store.coalescing import BATCH, UNDER_WAY
-from tests.conftest import HANGS_S
 from tests.rig.servers import Valkey
+from tests.rig.service import HANGS_S
 from tests.store.conftest import MAIN, opened, store_on
 
 NONE = (None,) * 6

@@ -7,12 +7,9 @@ metrics always get through: an administrator must be able to act while gateways 
 import contextlib
 import time
 from collections.abc import Callable, Iterator
-from typing import Final, cast
+from typing import Final, Protocol
 
-from aiohttp import web
-
-from revoker.api.connections import Connection
-from revoker.api.ready import Refusal
+from revoker.api.prebuilt import OVERLOADED, PrebuiltResponse
 from revoker.metrics import Metrics
 
 BURST_SECONDS: Final = 1.0
@@ -29,6 +26,19 @@ PAUSE_SECONDS: Final = 0.25
 
 Shorter than gateways wait, so that they get their answer; who waits as ``Retry-After`` says notices nothing.
 """
+
+
+class Connection(Protocol):
+    """What load shedding asks of a connection.
+
+    Attributes:
+        refused_at: When a request on it was last refused, in monotonic seconds; negative: never.
+    """
+
+    refused_at: float
+
+    def pause(self, seconds: float) -> None:
+        """Read nothing more from the client for a while."""
 
 
 class Admission:
@@ -61,13 +71,13 @@ class Admission:
         finally:
             self.under_way += 1
 
-    async def refused(self, path: str) -> Refusal:
+    async def refused(self, path: str) -> PrebuiltResponse:
         """What is answered to one too many."""
         self._metrics.no_verdicts.labels("overload").inc()
-        self._metrics.requests.labels(path, str(Refusal.status)).inc()
-        return Refusal()
+        self._metrics.requests.labels(path, str(OVERLOADED.status)).inc()
+        return OVERLOADED
 
-    def refuses(self, request: web.Request) -> bool:
+    def refuses(self, connection: Connection) -> bool:
         """Whether a request is one too many; asked where ``crowded``, or ``limit`` are under way."""
         now = self._monotonic()
         if self.under_way >= self.limit:
@@ -77,7 +87,6 @@ class Admission:
             self.crowded = now - self._crowd_began > BURST_SECONDS
         elif now - self._last_crowd > AGAIN_SECONDS:
             self.crowded = False
-        connection = cast("Connection", request.protocol)
         did_not_wait = now - connection.refused_at < 1.5 * PAUSE_SECONDS
         if self.crowded and (did_not_wait or self.under_way >= self.limit):
             connection.refused_at = now

@@ -91,7 +91,7 @@ class BatchIntrospection:
         """The answer to one batch; raises for all of it only where the store gave no verdict."""
         endpoint.refuse_query(request)
         parts = self._parts
-        caller = endpoint.authenticate(parts, request, None)
+        caller = parts.authentication.authenticate(request, None)
         caller.require(SCOPE)
         fields, raw = await endpoint.read(request, endpoint.BATCH_LIMIT)
         if fields is not None:
@@ -159,9 +159,9 @@ class BatchIntrospection:
         """As :meth:`_check`, for tokens that were not seen before."""
         parts = self._parts
         found: dict[str, Checked | bytes] = {}
-        if parts.kept is not None:
+        if parts.sessions is not None:
             for text in filter(looks_like, texts):
-                found[text] = await refresh_tokens.introspect(parts, parts.kept, text, caller) or INACTIVE
+                found[text] = await refresh_tokens.introspect(parts.sessions, text, caller) or INACTIVE
         asked = [text for text in texts if text not in found]
         for text, token in zip(asked, await parts.verifier.verify_all(asked, waiting), strict=True):
             if isinstance(token, VerifiedToken):

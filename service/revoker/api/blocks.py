@@ -1,19 +1,15 @@
-"""``POST /block-user`` and ``/unblock-user``: whatever the identity provider goes on minting."""
+"""``POST /block-user`` and ``/unblock-user``: a blocked user has no active token, however new."""
 
 import msgspec
-import structlog
 
-from revoker.api.cutoffs import refuse_bound
 from revoker.api.endpoint import Call, Endpoint
-from revoker.api.fields import NumericDate, Reason, Text, milliseconds
-from revoker.api.parts import Parts
+from revoker.api.fields import NumericDate, Reason, Text, numeric_date_ms
 from revoker.rules import FOREVER_MS
-
-_audit = structlog.get_logger("audit")
+from revoker.store.revocations import Revocations
 
 
 class BlockUser(msgspec.Struct, frozen=True, kw_only=True):
-    """Let nothing of a user's be active, until a date or for good."""
+    """Let no token of a user be active until a date, or for good."""
 
     sub: Text
     iss: Text | None = None
@@ -30,7 +26,7 @@ class UnblockUser(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Block(msgspec.Struct, frozen=True):
-    """The block that stands: it never gets shorter. ``until`` null: for good."""
+    """The block in force: it never gets shorter. ``until`` null: for good."""
 
     iss: str
     sub: str
@@ -38,41 +34,25 @@ class Block(msgspec.Struct, frozen=True):
     until: NumericDate | None
 
 
-async def block_user(parts: Parts, call: Call[BlockUser]) -> Block:
-    asked = call.body
-    refuse_bound(call)
-    issuer = call.caller.known_issuer(asked.iss)
-    until = milliseconds(asked.until, "until")
-    stands = await parts.store.revocations.block_user(
-        issuer, asked.sub, until=until, reason=asked.reason or ""
+async def block_user(call: Call[BlockUser], *, revocations: Revocations) -> Block:
+    """Block a user; an existing block that ends later stays."""
+    body = call.body
+    issuer = call.issuer(body.iss)
+    end_ms = await revocations.block_user(
+        issuer, body.sub, until=numeric_date_ms(body.until, "until"), reason=body.reason or ""
     )
-    end = None if stands >= FOREVER_MS else stands / 1000
-    _audit.info(
-        "user_blocked",
-        caller=call.caller.name,
-        peer=call.peer,
-        iss=issuer.iss,
-        sub=asked.sub,
-        until=end,
-        reason=asked.reason,
-    )
-    return Block(issuer.iss, asked.sub, True, end)
+    until = None if end_ms >= FOREVER_MS else end_ms / 1000
+    call.audit("user_blocked", iss=issuer.iss, sub=body.sub, until=until, reason=body.reason)
+    return Block(issuer.iss, body.sub, True, until)
 
 
-async def unblock_user(parts: Parts, call: Call[UnblockUser]) -> Block:
-    asked = call.body
-    refuse_bound(call)
-    issuer = call.caller.known_issuer(asked.iss)
-    await parts.store.revocations.unblock_user(issuer, asked.sub)
-    _audit.info(
-        "user_unblocked",
-        caller=call.caller.name,
-        peer=call.peer,
-        iss=issuer.iss,
-        sub=asked.sub,
-        reason=asked.reason,
-    )
-    return Block(issuer.iss, asked.sub, False, None)
+async def unblock_user(call: Call[UnblockUser], *, revocations: Revocations) -> Block:
+    """End a block."""
+    body = call.body
+    issuer = call.issuer(body.iss)
+    await revocations.unblock_user(issuer, body.sub)
+    call.audit("user_unblocked", iss=issuer.iss, sub=body.sub, reason=body.reason)
+    return Block(issuer.iss, body.sub, False, None)
 
 
 ENDPOINTS = (
@@ -81,7 +61,7 @@ ENDPOINTS = (
         scope="revoke",
         body=BlockUser,
         answer=Block,
-        summary="Let nothing of a user's be active",
+        summary="Block a user: no token of theirs is active",
         handle=block_user,
     ),
     Endpoint(

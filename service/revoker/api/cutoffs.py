@@ -1,24 +1,23 @@
-"""``POST /revoke-user``, ``/revoke-session``, ``/revoke-client``, ``/revoke-issuer``: cutoffs."""
+"""``POST /revoke-user``, ``/revoke-session``, ``/revoke-client``, ``/revoke-issuer``: move a cutoff."""
 
 from typing import Any
 
 import msgspec
-import structlog
 
 from revoker.api.endpoint import Call, Endpoint
-from revoker.api.fields import NumericDate, Reason, Text, milliseconds
-from revoker.api.parts import Parts
+from revoker.api.fields import NumericDate, Reason, Text, numeric_date_ms
+from revoker.api.session_services import SessionServices
 from revoker.errors import AccessDenied, InvalidRequest
 from revoker.models import Issuer
 from revoker.store.keys import tag_and_start
-
-_audit = structlog.get_logger("audit")
+from revoker.store.revocations import Revocations
 
 
 class RevokeUser(msgspec.Struct, frozen=True, kw_only=True):
     """Log a user out everywhere, or everywhere but in one session.
 
-    ``iss`` is needed where ``except_sid`` may be a session kept here and the default is another issuer.
+    ``iss`` is needed where ``except_sid`` can be a session held by this service and the default is another
+    issuer.
     """
 
     sub: Text
@@ -29,7 +28,10 @@ class RevokeUser(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RevokeSession(msgspec.Struct, frozen=True, kw_only=True):
-    """End one session; ``iss`` is needed where it may be one kept here and the default is another issuer."""
+    """End one session.
+
+    ``iss`` is needed where it can be one held by this service and the default is another issuer.
+    """
 
     sid: Text
     iss: Text | None = None
@@ -47,7 +49,7 @@ class RevokeClient(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RevokeIssuer(msgspec.Struct, frozen=True, kw_only=True):
-    """Revoke everything that one issuer made: it logs out the world."""
+    """Revoke every token and session of one issuer: all of its users are logged out."""
 
     iss: Text
     before: NumericDate | None = None
@@ -55,7 +57,7 @@ class RevokeIssuer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class UserCutoff(msgspec.Struct, frozen=True):
-    """The cutoff that stands now; a token with an ``iat`` greater than ``iat_after`` is not covered."""
+    """The cutoff in force; a token with an ``iat`` greater than ``iat_after`` is not covered."""
 
     iss: str
     sub: str
@@ -89,95 +91,83 @@ class IssuerCutoff(msgspec.Struct, frozen=True):
     iat_after: NumericDate
 
 
-async def revoke_user(parts: Parts, call: Call[RevokeUser]) -> UserCutoff:
-    asked = call.body
-    issuer = _issuer(call, asked.iss)
-    _refuse_unclear_session(parts, call, issuer, asked.except_sid, "except_sid")
-    cutoff = await parts.store.revocations.revoke_user(
+async def revoke_user(
+    call: Call[RevokeUser], *, revocations: Revocations, sessions: SessionServices | None
+) -> UserCutoff:
+    """Log a user out everywhere, or everywhere but in one session."""
+    body = call.body
+    issuer = call.issuer(body.iss)
+    _refuse_ambiguous_session(call, issuer, sessions, sid=body.except_sid, member="except_sid")
+    cutoff = await revocations.revoke_user(
         issuer,
-        asked.sub,
-        before=milliseconds(asked.before, "before"),
-        except_sid=asked.except_sid,
-        reason=asked.reason or "",
+        body.sub,
+        before=numeric_date_ms(body.before, "before"),
+        except_sid=body.except_sid,
+        reason=body.reason or "",
     )
-    _audited("user_revoked", call, issuer, cutoff, sub=asked.sub, except_sid=asked.except_sid)
-    return UserCutoff(issuer.iss, asked.sub, *_dates(issuer, cutoff))
+    _log_cutoff("user_revoked", call, issuer, cutoff, sub=body.sub, except_sid=body.except_sid)
+    return UserCutoff(issuer.iss, body.sub, *_dates(issuer, cutoff))
 
 
-async def revoke_session(parts: Parts, call: Call[RevokeSession]) -> SessionCutoff:
-    asked = call.body
-    issuer = _issuer(call, asked.iss)
-    _refuse_unclear_session(parts, call, issuer, asked.sid, "sid")
-    cutoff = await parts.store.revocations.revoke_session(
-        issuer, asked.sid, before=milliseconds(asked.before, "before"), reason=asked.reason or ""
+async def revoke_session(
+    call: Call[RevokeSession], *, revocations: Revocations, sessions: SessionServices | None
+) -> SessionCutoff:
+    """End one session, of this service or of another issuer."""
+    body = call.body
+    issuer = call.issuer(body.iss)
+    _refuse_ambiguous_session(call, issuer, sessions, sid=body.sid, member="sid")
+    cutoff = await revocations.revoke_session(
+        issuer, body.sid, before=numeric_date_ms(body.before, "before"), reason=body.reason or ""
     )
-    _audited("session_revoked", call, issuer, cutoff, sid=asked.sid)
-    return SessionCutoff(issuer.iss, asked.sid, *_dates(issuer, cutoff))
+    _log_cutoff("session_revoked", call, issuer, cutoff, sid=body.sid)
+    return SessionCutoff(issuer.iss, body.sid, *_dates(issuer, cutoff))
 
 
-async def revoke_client(parts: Parts, call: Call[RevokeClient]) -> ClientCutoff:
-    asked = call.body
-    bound = call.caller.client_id
-    if bound and asked.client_id != bound:
+async def revoke_client(call: Call[RevokeClient], *, revocations: Revocations) -> ClientCutoff:
+    """Revoke what a client was given; a bound caller may name its own client only."""
+    body = call.body
+    if call.caller.client_id not in {"", body.client_id}:
         raise AccessDenied("this caller may revoke its own client only")
-    issuer = call.caller.known_issuer(asked.iss)
-    cutoff = await parts.store.revocations.revoke_client(
-        issuer, asked.client_id, before=milliseconds(asked.before, "before"), reason=asked.reason or ""
+    issuer = call.caller.known_issuer(body.iss)
+    cutoff = await revocations.revoke_client(
+        issuer, body.client_id, before=numeric_date_ms(body.before, "before"), reason=body.reason or ""
     )
-    _audited("client_revoked", call, issuer, cutoff, client_id=asked.client_id)
-    return ClientCutoff(issuer.iss, asked.client_id, *_dates(issuer, cutoff))
+    _log_cutoff("client_revoked", call, issuer, cutoff, client_id=body.client_id)
+    return ClientCutoff(issuer.iss, body.client_id, *_dates(issuer, cutoff))
 
 
-async def revoke_issuer(parts: Parts, call: Call[RevokeIssuer]) -> IssuerCutoff:
-    asked = call.body
-    issuer = _issuer(call, asked.iss)
-    cutoff = await parts.store.revocations.revoke_issuer(
-        issuer, before=milliseconds(asked.before, "before"), reason=asked.reason or ""
+async def revoke_issuer(call: Call[RevokeIssuer], *, revocations: Revocations) -> IssuerCutoff:
+    """Revoke everything of an issuer."""
+    body = call.body
+    issuer = call.issuer(body.iss)
+    cutoff = await revocations.revoke_issuer(
+        issuer, before=numeric_date_ms(body.before, "before"), reason=body.reason or ""
     )
-    _audited("issuer_revoked", call, issuer, cutoff)
+    _log_cutoff("issuer_revoked", call, issuer, cutoff)
     return IssuerCutoff(issuer.iss, *_dates(issuer, cutoff))
 
 
-def _issuer(call: Call[Any], iss: str | None) -> Issuer:
-    refuse_bound(call)
-    return call.caller.known_issuer(iss)
-
-
-def _refuse_unclear_session(
-    parts: Parts, call: Call[Any], issuer: Issuer, sid: str | None, name: str
+def _refuse_ambiguous_session(
+    call: Call[Any], issuer: Issuer, sessions: SessionServices | None, *, sid: str | None, member: str
 ) -> None:
-    """Refuse a session that looks like one kept here where ``iss`` is left out and means another issuer.
+    """Refuse a ``sid`` of this service where ``iss`` is left out and the default is another issuer.
 
-    The other issuer would be answered for, and the session would go on.
+    Otherwise the cutoff would be stored for the other issuer, and the session would go on.
     """
-    if call.body.iss is not None or sid is None or issuer.own or parts.kept is None:
+    if call.body.iss is not None or sid is None or issuer.own or sessions is None:
         return
-    if tag_and_start(sid) is not None and parts.kept.issuer.iss in call.caller.issuers:
-        raise InvalidRequest(f"iss is needed: {name} has the form of a session kept here")
-
-
-def refuse_bound(call: Call[Any]) -> None:
-    """A caller bound to a client revokes that client's tokens and nothing wider."""
-    if call.caller.client_id:
-        raise AccessDenied("this caller may revoke its own client's tokens only")
+    if tag_and_start(sid) is not None and sessions.issuer.iss in call.caller.issuers:
+        raise InvalidRequest(f"iss is needed: {member} has the form of a session held by this service")
 
 
 def _dates(issuer: Issuer, cutoff_ms: int) -> tuple[float, float]:
-    """For sessions kept here the start is compared, so no margin for the issuer's clock is needed."""
+    """The cutoff, and the latest ``iat`` that it covers; sessions of this service need no clock skew."""
     skew_ms = 0 if issuer.own else issuer.clock_skew * 1000
     return cutoff_ms / 1000, (cutoff_ms + skew_ms) / 1000
 
 
-def _audited(event: str, call: Call[Any], issuer: Issuer, cutoff_ms: int, **of: str | None) -> None:
-    _audit.info(
-        event,
-        caller=call.caller.name,
-        peer=call.peer,
-        iss=issuer.iss,
-        cutoff=cutoff_ms / 1000,
-        reason=call.body.reason,
-        **of,
-    )
+def _log_cutoff(event: str, call: Call[Any], issuer: Issuer, cutoff_ms: int, **of: str | None) -> None:
+    call.audit(event, iss=issuer.iss, cutoff=cutoff_ms / 1000, reason=call.body.reason, **of)
 
 
 ENDPOINTS = (

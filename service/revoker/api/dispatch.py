@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from revoker.api import (
     backchannel,
@@ -16,11 +16,11 @@ from revoker.api import (
     probes,
     revocation,
     revoked_keys,
+    session_list,
     sessions,
     token,
     well_known,
 )
-from revoker.api.connections import expect
 from revoker.api.endpoint import BATCH_LIMIT, Endpoint
 from revoker.api.observing import observed
 from revoker.api.parts import Parts
@@ -33,7 +33,11 @@ ENDPOINTS: tuple[Endpoint[Any], ...] = (
     *explain.ENDPOINTS,
 )
 
-SESSION_ENDPOINTS: tuple[Endpoint[Any], ...] = (*sessions.ENDPOINTS, *token.ENDPOINTS)
+SESSION_ENDPOINTS: tuple[Endpoint[Any], ...] = (
+    *sessions.ENDPOINTS,
+    *session_list.ENDPOINTS,
+    *token.ENDPOINTS,
+)
 """There where sessions are kept here."""
 
 
@@ -46,7 +50,7 @@ def application(
         [
             web.post(paths.INTROSPECT, introspect.respond),
             web.post(paths.BATCH, batch.BatchIntrospection(parts).respond),
-            *(endpoint.route(parts) for endpoint in _endpoints(parts)),
+            *(endpoint.bind(parts).route() for endpoint in _endpoints(parts)),
             *_well_known_routes(parts),
             *([] if health is None else _ops_routes(parts, health)),
         ],
@@ -62,33 +66,44 @@ def _endpoints(parts: Parts) -> tuple[Endpoint[Any], ...]:
     return (
         *ENDPOINTS,
         *(backchannel.ENDPOINTS if parts.logout_audiences else ()),
-        *(() if parts.kept is None else SESSION_ENDPOINTS),
+        *(() if parts.sessions is None else SESSION_ENDPOINTS),
     )
 
 
 def _well_known_routes(parts: Parts) -> list[web.RouteDef]:
-    if parts.kept is None:
+    if (own := parts.sessions) is None:
         return []
-    remembered, name = parts.store.revocations.remembered, parts.kept.issuer.name
+    revoked_key_ids = parts.revoked_key_ids
     return well_known.routes(
-        parts.kept.issuer.iss,
-        parts.kept.signing_keys,
-        revoked=lambda: remembered.keys[name],
+        own.issuer.iss,
+        own.signing_keys,
+        revoked=lambda: revoked_key_ids(own.issuer),
         clock=parts.store.clocks.now,
         client_certificates=parts.client_certificates,
     )
 
 
 def _ops_routes(parts: Parts, health: probes.Health) -> list[web.RouteDef]:
-    own_issuer = None if parts.kept is None else parts.kept.issuer.iss
-    return [*probes.routes(health, parts.metrics.registry), *openapi.routes(_endpoints(parts), own_issuer)]
+    probe_routes = probes.routes(health, parts.metrics.registry)
+    served = {paths.INTROSPECT, paths.BATCH, paths.FORWARD_AUTH}
+    served |= {endpoint.path for endpoint in _endpoints(parts)}
+    served |= {route.path for route in (*_well_known_routes(parts), *probe_routes)}
+    return [*probe_routes, *openapi.routes(served)]
 
 
 def _application(parts: Parts, routes: list[web.RouteDef]) -> web.Application:
     paths = frozenset(route.path for route in routes)
     made = web.Application(client_max_size=BATCH_LIMIT, middlewares=[observed(parts, paths)])
     made.add_routes(
-        web.RouteDef(each.method, each.path, each.handler, {**each.kwargs, "expect_handler": expect})
+        web.RouteDef(each.method, each.path, each.handler, {**each.kwargs, "expect_handler": _send_continue})
         for each in routes
     )
     return made
+
+
+async def _send_continue(request: web.Request) -> web.StreamResponse | None:
+    """Ask for the body where a client waits for that (RFC 9110 §10.1.1)."""
+    if request.version >= HttpVersion11:
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0  # the response itself has not begun
+    return None

@@ -1,24 +1,19 @@
-"""``POST /explain``: for support staff, what decides about a token, since when and why."""
+"""``POST /explain``: for support staff, why a token is active or not, and since when."""
 
 import msgspec
-import structlog
 
-from revoker.api.cutoffs import refuse_bound
 from revoker.api.endpoint import Call, Endpoint
 from revoker.api.fields import NumericDate
 from revoker.api.introspection import Introspect, claims_of, issuer_of_claims, token_of
-from revoker.api.parts import Parts
-from revoker.api.verdicts import Judged
+from revoker.api.verdicts import Judged, Verdicts
 from revoker.models import Mark, Standing, Verdict
 from revoker.rules import FOREVER_MS
 
-_audit = structlog.get_logger("audit")
 
+class StandingRevocation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A revocation, cutoff, block or loss of data that concerns a token.
 
-class Standpoint(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One thing that stands against a token, its user, session, client, key or issuer.
-
-    ``since`` is when it was made, or for a cutoff the date that it bears; ``until`` is for blocks.
+    ``since`` is when it was made, or the date of a cutoff; ``until`` is the end of a block.
     """
 
     kind: str
@@ -29,30 +24,29 @@ class Standpoint(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Explanation(msgspec.Struct, frozen=True):
-    """The verdict, the first test that failed (or ``active``), and all that stands."""
+    """The verdict, with the first test that failed (or ``active``), and all that concerns the token."""
 
     active: bool
     reason: str
-    standing: list[Standpoint]
+    standing: list[StandingRevocation]
 
 
-async def explain(parts: Parts, call: Call[Introspect]) -> Explanation:
-    asked, caller = call.body, call.caller
-    refuse_bound(call)
+async def explain(call: Call[Introspect], *, verdicts: Verdicts) -> Explanation:
+    """Judge a token or claims, as the store says now, and list what concerns them."""
+    body, caller = call.body, call.caller
+    call.refuse_bound_caller()
     if call.fields is not None and ("token" in call.fields or "client_secret" in call.fields):
-        asked = msgspec.structs.replace(asked, client_id=None)  # the caller's own (RFC 6749 §2.3.1)
-    token = token_of(asked)
+        body = msgspec.structs.replace(body, client_id=None)  # the caller's own (RFC 6749 §2.3.1)
+    token = token_of(body)
     if token is not None:
-        judged = await parts.verdicts.of_token(token, caller, checked=True)
+        judged = await verdicts.of_token(token, caller, checked=True)
     else:
-        wanted = claims_of(asked)
-        issuer = issuer_of_claims(wanted, caller)
-        judged = await parts.verdicts.of_claims(wanted, issuer, caller, checked=True)
+        payload = claims_of(body)
+        issuer = issuer_of_claims(payload, caller)
+        judged = await verdicts.of_claims(payload, issuer, caller, checked=True)
     claims = judged.claims
-    _audit.info(
+    call.audit(
         "token_explained",
-        caller=caller.name,
-        peer=call.peer,
         verdict=judged.verdict.value,
         iss=claims.iss if claims else None,
         jti=claims.jti if claims else None,
@@ -62,21 +56,21 @@ async def explain(parts: Parts, call: Call[Introspect]) -> Explanation:
     return Explanation(
         judged.verdict is Verdict.ACTIVE,
         judged.verdict.value,
-        [] if foreign or judged.standing is None else _standpoints(judged, judged.standing),
+        [] if foreign or judged.standing is None else _standing_revocations(judged, judged.standing),
     )
 
 
-def _standpoints(judged: Judged, standing: Standing) -> list[Standpoint]:
+def _standing_revocations(judged: Judged, standing: Standing) -> list[StandingRevocation]:
     found = []
     user = standing.user
     if user is not None and user.blocked > judged.store_now:
         until = None if user.blocked >= FOREVER_MS else user.blocked / 1000
-        found.append(Standpoint(kind="user_block", until=until, why=user.block_reason or None))
+        found.append(StandingRevocation(kind="user_block", until=until, why=user.block_reason or None))
     if user is not None and user.hard:
-        found.append(Standpoint(kind="user_cutoff", since=user.hard / 1000, why=user.reason or None))
+        found.append(StandingRevocation(kind="user_cutoff", since=user.hard / 1000, why=user.reason or None))
     if user is not None and user.soft > user.hard:
         found.append(
-            Standpoint(
+            StandingRevocation(
                 kind="user_cutoff",
                 since=user.soft / 1000,
                 except_sid=user.sid or None,
@@ -89,19 +83,21 @@ def _standpoints(judged: Judged, standing: Standing) -> list[Standpoint]:
         ("client_cutoff", standing.client),
         ("issuer_cutoff", standing.issuer),
     ]
-    found += [_standpoint(kind, mark) for kind, mark in marks if mark is not None]
+    found += [_of_mark(kind, mark) for kind, mark in marks if mark is not None]
     kid = judged.claims.kid if judged.claims else None
-    found += [_standpoint("key", mark) for each, mark in standing.keys.items() if kid in {None, each}]
+    found += [_of_mark("key", mark) for revoked, mark in standing.keys.items() if kid in {None, revoked}]
     configured = judged.issuer.revoked_kids if judged.issuer else frozenset()
     if kid in configured or (kid is None and configured):
-        found.append(Standpoint(kind="key", why="revoked_kids of the configuration"))
+        found.append(StandingRevocation(kind="key", why="revoked_kids of the configuration"))
     if standing.loss:
-        found.append(Standpoint(kind="data_loss", since=standing.loss / 1000, why="the store lost data then"))
+        found.append(
+            StandingRevocation(kind="data_loss", since=standing.loss / 1000, why="the store lost data then")
+        )
     return found
 
 
-def _standpoint(kind: str, mark: Mark) -> Standpoint:
-    return Standpoint(kind=kind, since=mark.at / 1000, why=mark.reason or None)
+def _of_mark(kind: str, mark: Mark) -> StandingRevocation:
+    return StandingRevocation(kind=kind, since=mark.at / 1000, why=mark.reason or None)
 
 
 ENDPOINTS = (

@@ -1,4 +1,4 @@
-"""Types of members that several endpoints take."""
+"""Types of members that several endpoints read or answer."""
 
 from typing import Annotated
 
@@ -21,14 +21,14 @@ NumericDate = Annotated[
 ]
 
 
-def milliseconds(at: Number | None, name: str) -> int | None:
-    """A NumericDate as whole ms.
+def numeric_date_ms(at: Number | None, name: str) -> int | None:
+    """A NumericDate as whole ms; ``name`` is the member that has it.
 
     Raises:
-        InvalidRequest: negative, or beyond any date that a token can bear.
+        InvalidRequest: negative, not a number, or later than ``LATEST_S``.
     """
     if at is None:
         return None
-    if not 0 <= at <= LATEST_S:  # nor is NaN
+    if not 0 <= at <= LATEST_S:  # NaN fails, too
         raise InvalidRequest(f"{name} is not a date in seconds since 1970")
     return round(at * 1000)

@@ -12,7 +12,7 @@ from typing import Final
 
 from aiohttp import web
 
-from revoker.api import endpoint
+from revoker.api.authentication import certificate
 from revoker.api.demands import Demands, understood
 from revoker.api.errors import NO_STORE, error_response
 from revoker.api.observing import answered, failed
@@ -89,7 +89,7 @@ class ForwardAuth:
             return callers.by_secret(keys[0], request.remote or "")
         if keys:
             raise InvalidClient("more than one X-Revoker-Key")
-        return callers.by_certificate(endpoint.certificate(request))
+        return callers.by_certificate(certificate(request))
 
 
 def _unmet(demands: Demands, token: VerifiedToken, judged: Judged) -> web.Response | None:

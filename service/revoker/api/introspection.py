@@ -16,7 +16,7 @@ from revoker.api.errors import NO_STORE
 from revoker.api.observing import answered, failed
 from revoker.api.parts import Parts
 from revoker.api.paths import INTROSPECT
-from revoker.api.ready import ReadyAnswer
+from revoker.api.prebuilt import PrebuiltResponse
 from revoker.auth import Caller
 from revoker.errors import InvalidRequest, RevokerError
 from revoker.models import Claims, Issuer, Payload, Verdict
@@ -167,11 +167,11 @@ class Introspection:
             self._seconds(time.perf_counter() - began)
         return web.Response(body=body, content_type="application/json", headers=NO_STORE)
 
-    async def respond_at_once(self, request: web.Request) -> web.Response | ReadyAnswer:
+    async def respond_at_once(self, request: web.Request) -> web.Response | PrebuiltResponse:
         """Answer one that comes past them; every error but a broken connection becomes a response."""
         began = time.perf_counter()
         try:
-            return ReadyAnswer(await self._answer(request))
+            return PrebuiltResponse(await self._answer(request))
         except RevokerError as error:
             return answered(self._parts, error)
         except Exception:  # noqa: BLE001  # the boundary of the service
@@ -211,7 +211,7 @@ class Introspection:
         """The long way: a caller that was not seen before, a form, or something that is refused."""
         endpoint.refuse_query(request)
         fields, raw = await endpoint.read(request, endpoint.BODY_LIMIT)
-        caller = endpoint.authenticate(self._parts, request, fields)
+        caller = self._parts.authentication.authenticate(request, fields)
         caller.require(SCOPE)
         return fields, raw, caller
 
@@ -235,9 +235,9 @@ class Introspection:
         return ACTIVE if judged.verdict is Verdict.ACTIVE else INACTIVE
 
     async def _judge_token(self, token: str, caller: Caller) -> bytes:
-        kept = self._parts.kept
-        if kept is not None and looks_like(token):
-            return await refresh_tokens.introspect(self._parts, kept, token, caller) or INACTIVE
+        sessions = self._parts.sessions
+        if sessions is not None and looks_like(token):
+            return await refresh_tokens.introspect(sessions, token, caller) or INACTIVE
         judged = await self._parts.verdicts.of_token(token, caller, waiting=self._aside)
         if judged.verdict is Verdict.ACTIVE and judged.token is not None:
             return judged.token.answer

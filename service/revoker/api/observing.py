@@ -17,7 +17,7 @@ from prometheus_client import Counter, Histogram
 from revoker import errors
 from revoker.api.errors import error_response, of_kind, response_to
 from revoker.api.parts import Parts
-from revoker.api.ready import ReadyAnswer
+from revoker.api.prebuilt import PrebuiltResponse
 
 _log = structlog.get_logger("service")
 
@@ -124,7 +124,7 @@ class Straight:
         self._succeeded = metrics.notes.counting(metrics.requests.labels(path, "200"))
         self._seconds = metrics.notes.observing(metrics.request_seconds.labels(path))
 
-    async def respond(self, request: web.Request) -> web.StreamResponse | ReadyAnswer:
+    async def respond(self, request: web.Request) -> web.StreamResponse | PrebuiltResponse:
         """Answer one request."""
         began = time.perf_counter()
         shown = request.headers.get("X-Request-Id")
@@ -148,7 +148,7 @@ class Straight:
         self._seconds(seconds)
         if refusal is None:
             self._succeeded()
-            return ReadyAnswer(body)
+            return PrebuiltResponse(body)
         self._parts.metrics.requests.labels(self.path, str(refusal.status)).inc()
         _log_request(request, self.path, refusal.status, seconds)
         refusal.headers["X-Request-Id"] = str(request_id)

@@ -1,41 +1,29 @@
-"""What the endpoints work with; made once in ``app``."""
+"""What the endpoints use; made once in ``app``."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 
 from revoker.api.admission import Admission
+from revoker.api.authentication import Authentication
+from revoker.api.session_services import SessionServices
 from revoker.api.verdicts import Verdicts
 from revoker.auth import Callers
 from revoker.metrics import Metrics
 from revoker.models import Issuer
-from revoker.store.sessions import Sessions
+from revoker.store.consistency.clocks import Clocks
+from revoker.store.revocations import Revocations
 from revoker.store.store import Store
-from revoker.tokens.access_tokens import Minter
-from revoker.tokens.refresh_tokens import RefreshTokens
-from revoker.tokens.signing import SigningKeys
 from revoker.tokens.verifying import Verifier
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Kept:
-    """What keeping sessions here takes; ``idle_timeout`` in seconds."""
-
-    issuer: Issuer
-    audiences: frozenset[str]
-    idle_timeout: int
-    sessions: Sessions
-    minter: Minter
-    refresh_tokens: RefreshTokens
-    signing_keys: SigningKeys
 
 
 @dataclass(slots=True)
 class Parts:
-    """The parts of one process; only ``callers`` is ever replaced.
+    """The parts of one process, by the names under which endpoints declare them; ``callers`` is replaced.
 
     Attributes:
-        logout_audiences: By ``iss``, for whom logout tokens must be; other issuers can't send any.
-        client_certificates: Whether callers may show one instead of a secret.
+        logout_audiences: By ``iss``, the audience of its logout tokens; other issuers can't send any.
+        client_certificates: Whether callers may use one instead of a secret.
+        sessions: None where this service holds none.
     """
 
     admission: Admission
@@ -47,4 +35,24 @@ class Parts:
     metrics: Metrics
     logout_audiences: Mapping[str, str]
     client_certificates: bool
-    kept: Kept | None = None
+    sessions: SessionServices | None = None
+    authentication: Authentication = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.authentication = Authentication(
+            lambda: self.callers, client_certificates=self.client_certificates
+        )
+
+    @property
+    def revocations(self) -> Revocations:
+        return self.store.revocations
+
+    @property
+    def clocks(self) -> Clocks:
+        return self.store.clocks
+
+    @property
+    def revoked_key_ids(self) -> Callable[[Issuer], Collection[str]]:
+        """Gives the ids (``kid``) of an issuer's keys that were revoked through the API."""
+        keys = self.store.revocations.remembered.keys
+        return lambda issuer: keys[issuer.name]

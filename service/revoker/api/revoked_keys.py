@@ -1,17 +1,13 @@
-"""``POST /revoke-key``: a signing key was stolen; nothing under it is ever active again."""
+"""``POST /revoke-key``: after a signing key was stolen, no token that it signed is active again."""
 
 from typing import Annotated
 
 import msgspec
-import structlog
 
-from revoker.api.cutoffs import refuse_bound
 from revoker.api.endpoint import Call, Endpoint
 from revoker.api.fields import NumericDate, Reason, Text
-from revoker.api.parts import Parts
 from revoker.errors import InvalidRequest
-
-_audit = structlog.get_logger("audit")
+from revoker.store.revocations import Revocations
 
 
 class RevokeKey(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,22 +30,16 @@ class RevokedKey(msgspec.Struct, frozen=True):
     revoked_at: NumericDate
 
 
-async def revoke_key(parts: Parts, call: Call[RevokeKey]) -> RevokedKey:
-    asked = call.body
-    refuse_bound(call)
-    if asked.before is not None:
-        raise InvalidRequest("a key is revoked for good: before is not taken")
-    issuer = call.caller.known_issuer(asked.iss)
-    at = await parts.store.revocations.revoke_key(issuer, asked.kid, reason=asked.reason or "")
-    _audit.info(
-        "key_revoked",
-        caller=call.caller.name,
-        peer=call.peer,
-        iss=issuer.iss,
-        kid=asked.kid,
-        reason=asked.reason,
-    )
-    return RevokedKey(issuer.iss, asked.kid, at / 1000)
+async def revoke_key(call: Call[RevokeKey], *, revocations: Revocations) -> RevokedKey:
+    """Revoke a signing key for good."""
+    body = call.body
+    call.refuse_bound_caller()
+    if body.before is not None:
+        raise InvalidRequest("a key is revoked for good: before is not allowed")
+    issuer = call.caller.known_issuer(body.iss)
+    revoked_at = await revocations.revoke_key(issuer, body.kid, reason=body.reason or "")
+    call.audit("key_revoked", iss=issuer.iss, kid=body.kid, reason=body.reason)
+    return RevokedKey(issuer.iss, body.kid, revoked_at / 1000)
 
 
 ENDPOINTS = (

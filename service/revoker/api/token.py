@@ -1,18 +1,19 @@
 """``POST /token`` (RFC 6749 §6): a refresh token gives an access token and its successor."""
 
-from collections.abc import Awaitable
 from typing import Annotated, Final
 
 import msgspec
 import structlog
 
-from revoker.api.endpoint import NOBODY, Call, Endpoint
-from revoker.api.parts import Kept, Parts
-from revoker.api.sessions import Tokens, covers, tokens, wide
-from revoker.auth import Caller
+from revoker.api.authentication import NOBODY, Authentication
+from revoker.api.endpoint import Call, Endpoint
+from revoker.api.session_services import SessionServices, Tokens
 from revoker.errors import InvalidClient, InvalidGrant, InvalidRequest, InvalidScope, UnsupportedGrantType
+from revoker.metrics import Metrics
+from revoker.rules import session_is_cut_off
 from revoker.store.keys import tag_and_start
 from revoker.store.sessions import Refreshed, Refusal, ReuseUnconfirmed
+from revoker.store.store import Store
 from revoker.tokens.refresh_tokens import RefreshToken
 
 PATH: Final = "/token"
@@ -34,83 +35,86 @@ class TokenRequest(msgspec.Struct, frozen=True, kw_only=True):
     client_secret: str | None = None
 
 
-def token(parts: Parts, call: Call[TokenRequest]) -> Awaitable[Tokens]:
-    asked = call.body
-    kept = parts.kept
-    if not asked.grant_type:
+async def refresh(
+    call: Call[TokenRequest],
+    *,
+    sessions: SessionServices,
+    authentication: Authentication,
+    metrics: Metrics,
+    store: Store,
+) -> Tokens:
+    """Refresh a session; everything that can refuse is checked before the script uses up the token."""
+    request = call.body
+    if not request.grant_type:
         raise InvalidRequest("grant_type is missing")
-    if asked.grant_type != "refresh_token" or kept is None:
+    if request.grant_type != "refresh_token":
         raise UnsupportedGrantType("only refresh_token is known here")
-    if not asked.refresh_token:
+    if not request.refresh_token:
         raise InvalidRequest("refresh_token is missing")
-    shown = kept.refresh_tokens.read(asked.refresh_token)
-    if shown is None:
+    token = sessions.refresh_tokens.read(request.refresh_token)
+    if token is None:
         raise InvalidGrant(_NO_GRANT)
-    _check_client(parts, call.caller, asked, shown)
-    scopes = list(dict.fromkeys(asked.scope.split(" "))) if asked.scope else []
+    _check_client(call, token, authentication)
+    scopes = list(dict.fromkeys(request.scope.split(" "))) if request.scope else []
     if not all(scopes):
         raise InvalidScope("scope is malformed")
-    return _refresh(parts, kept, call, shown, scopes)
-
-
-def _check_client(parts: Parts, caller: Caller, asked: TokenRequest, shown: RefreshToken) -> None:
-    """Let nobody but the session's own client use its refresh token; nothing is consumed here."""
-    if caller is not NOBODY:
-        if caller.client_id != shown.client_id and parts.callers.bound_to(shown.client_id):
-            raise InvalidGrant(_NO_GRANT)
-        if caller.client_id not in {"", shown.client_id}:
-            raise InvalidGrant(_NO_GRANT)
-        if asked.client_id not in {None, caller.name, shown.client_id}:
-            raise InvalidGrant(_NO_GRANT)
-    elif parts.callers.bound_to(shown.client_id):
-        raise InvalidClient("this client must authenticate")
-    elif asked.client_id not in {None, shown.client_id}:
+    tag_start = tag_and_start(token.sid)
+    if tag_start is None:
         raise InvalidGrant(_NO_GRANT)
-
-
-async def _refresh(
-    parts: Parts, kept: Kept, call: Call[TokenRequest], shown: RefreshToken, scopes: list[str]
-) -> Tokens:
-    """Refresh; all that can refuse has agreed before the script uses up the token."""
-    place = tag_and_start(shown.sid)
-    if place is None:
-        raise InvalidGrant(_NO_GRANT)
-    tag, start = place
-    # no refresh is cancelled but with all others that share the lookup
-    found = await parts.store.lookups.find_shared(wide(parts, kept, shown.client_id, tag))
-    key = kept.minter.signer(found.now)
+    tag, start = tag_start
+    # shared: where its client goes, a refresh must not cancel the lookup of others
+    found = await sessions.cutoffs.shared_by_requests(token.client_id, tag)
+    key = sessions.minter.signer(found.now)
     refreshed: Refreshed | Refusal
     try:
         refreshed = (
             Refusal.REVOKED
-            if covers(found, start)
-            else await kept.sessions.refresh(shown.sid, shown.generation, scopes)
+            if session_is_cut_off(start, found.standing, store_now=found.now)
+            else await sessions.store.refresh(token.sid, token.generation, scopes)
         )
     except ReuseUnconfirmed as error:
-        await _refused(parts, call, shown, error.refusal)
+        await _report_refusal(call, token, error.refusal, metrics, store)
         raise
     if isinstance(refreshed, Refusal):
-        await _refused(parts, call, shown, refreshed)
+        await _report_refusal(call, token, refreshed, metrics, store)
         raise InvalidScope(_NO_SCOPE) if refreshed is Refusal.SCOPE else InvalidGrant(_NO_GRANT)
     session = refreshed.session
-    parts.metrics.refreshed["repeated" if refreshed.repeated else "rotated"]()
+    metrics.refreshed["repeated" if refreshed.repeated else "rotated"]()
     if refreshed.repeated:
         _audit.info("refresh_repeated", peer=call.peer, sid=session.sid, client_id=session.client_id)
     scope = " ".join(scopes) or session.scope
-    return await tokens(kept, session, refreshed.now, scope, key, refreshable=True)
+    return await sessions.tokens(session, refreshed.now, scope, key, refreshable=True)
 
 
-async def _refused(parts: Parts, call: Call[TokenRequest], shown: RefreshToken, why: Refusal) -> None:
-    """Say what kind of refusal it was to those who run the service, and to nobody else."""
-    parts.metrics.refreshed[why.value]()
-    told = {"peer": call.peer, "sid": shown.sid, "client_id": shown.client_id}
-    if why in _REUSED:
-        _audit.warning("refresh_reused", kind=why.value, generation=shown.generation, **told)
-    elif why is Refusal.AHEAD:
-        _audit.error("refresh_ahead_of_store", generation=shown.generation, **told)
-        await parts.store.settle(shown.sid)
+def _check_client(call: Call[TokenRequest], token: RefreshToken, authentication: Authentication) -> None:
+    """Let only the session's own client use its refresh token; nothing is consumed here."""
+    caller, client_id = call.caller, call.body.client_id
+    if caller is not NOBODY:
+        if caller.client_id != token.client_id and authentication.has_caller_for(token.client_id):
+            raise InvalidGrant(_NO_GRANT)
+        if caller.client_id not in {"", token.client_id}:
+            raise InvalidGrant(_NO_GRANT)
+        if client_id not in {None, caller.name, token.client_id}:
+            raise InvalidGrant(_NO_GRANT)
+    elif authentication.has_caller_for(token.client_id):
+        raise InvalidClient("this client must authenticate")
+    elif client_id not in {None, token.client_id}:
+        raise InvalidGrant(_NO_GRANT)
+
+
+async def _report_refusal(
+    call: Call[TokenRequest], token: RefreshToken, reason: Refusal, metrics: Metrics, store: Store
+) -> None:
+    """Count and log why a refresh was refused, which the client must not learn."""
+    metrics.refreshed[reason.value]()
+    about = {"peer": call.peer, "sid": token.sid, "client_id": token.client_id}
+    if reason in _REUSED:
+        _audit.warning("refresh_reused", kind=reason.value, generation=token.generation, **about)
+    elif reason is Refusal.AHEAD:
+        _audit.error("refresh_ahead_of_store", generation=token.generation, **about)
+        await store.settle(token.sid)
     else:
-        _audit.info("refresh_refused", kind=why.value, **told)
+        _audit.info("refresh_refused", kind=reason.value, **about)
 
 
 ENDPOINTS: Final = (
@@ -120,6 +124,6 @@ ENDPOINTS: Final = (
         body=TokenRequest,
         answer=Tokens,
         summary="Refresh a session's tokens (RFC 6749 §6)",
-        handle=token,
+        handle=refresh,
     ),
 )

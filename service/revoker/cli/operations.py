@@ -8,7 +8,6 @@ import contextlib
 import getpass
 import math
 import os
-import re
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -39,8 +38,6 @@ RETIREMENT_MARGIN_S = 60
 """Beyond the life of the last token: for clocks that differ."""
 
 Result = TypeVar("Result")
-
-_NAME = re.compile(r"[a-z0-9-]{1,32}").fullmatch
 
 ConfigOption = Annotated[
     Path | None,
@@ -119,28 +116,6 @@ def _declared(event: str, epoch: "Epoch | None") -> None:
     else:
         _audit.info(event, operator=getpass.getuser(), epoch=epoch.id, finding=epoch.finding)
         typer.echo(f"epoch: {epoch.id} ({epoch.finding})")
-
-
-@store_commands.command("rename")
-def rename(
-    old: Annotated[str, typer.Argument(help="The issuer's name in the store.")],
-    new: Annotated[str, typer.Argument(help="Its new one, which stands in the settings.")],
-    config: ConfigOption = None,
-) -> None:
-    """Move what was revoked of an issuer to its new name; run it again where it broke off.
-
-    Processes that still run under the old name judge nothing of that issuer from then on (503).
-    """
-    if not _NAME(new) or old == new:
-        raise typer.BadParameter("up to 32 lowercase letters, digits and hyphens", param_hint="NEW")
-
-    def tell(count: int) -> None:
-        sys.stderr.write(f"\r{count} keys")
-
-    moved = with_store(config, lambda store: store.renaming(old, new).run(tell), refuse_conflicts=False)
-    sys.stderr.write("\n")
-    _audit.info("issuer_renamed", operator=getpass.getuser(), old=old, new=new)
-    typer.echo(f"{old} is {new}; {moved} keys were moved")
 
 
 @store_commands.command("key")

@@ -20,10 +20,10 @@ import structlog
 from aiohttp import web
 
 from revoker import logs
-from revoker.api.connections import Runner
 from revoker.config.schema import ServerSettings, Settings
 from revoker.errors import ConfigError
 from revoker.server import start_signals
+from revoker.server.connections import Runner
 
 BACKLOG: Final = 1024
 ACCEPTED_AT_ONCE: Final = 8
@@ -198,7 +198,7 @@ async def serve(
         await told.wait()
         service.drain()
         log.info("draining", seconds=server.drain_seconds)
-        _send_away(runner)
+        runner.close_connections_after_response()
         await asyncio.sleep(server.drain_seconds)
         log.info("closing")
 
@@ -250,7 +250,7 @@ async def _open(
     *,
     tls: ssl.SSLContext | None,
     service: Service | None = None,
-) -> web.AppRunner:
+) -> Runner:
     runner = Runner(application, handle_signals=False, shutdown_timeout=SHUTDOWN_SECONDS, **CONNECTION)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
@@ -260,23 +260,3 @@ async def _open(
         for listening in (each, *(each.dup() for _ in range(ACCEPTED_AT_ONCE - 1))):
             await web.SockSite(runner, listening, ssl_context=tls, backlog=BACKLOG).start()
     return runner
-
-
-def _send_away(runner: web.AppRunner) -> None:
-    """From now on answers say ``Connection: close``, so that no client is cut off between two requests.
-
-    What says so is put in place only now: a request that is not the last should not pay for it.
-    """
-    server = runner.server
-    if server is None:
-        return
-    handle = server.request_handler
-
-    async def answer_and_close(request: web.BaseRequest) -> web.StreamResponse:
-        response = await handle(request)
-        response.force_close()
-        return response
-
-    server.request_handler = answer_and_close
-    for connection in server.connections:
-        connection._request_handler = answer_and_close  # noqa: SLF001 -- fixed when it connected

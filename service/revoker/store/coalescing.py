@@ -32,9 +32,9 @@ from revoker.metrics import Metrics
 from revoker.models import Standing
 from revoker.store.consistency.clocks import Clocks
 from revoker.store.keys import TokenKeys
-from revoker.store.wire.addresses import Reachable
+from revoker.store.wire.addresses import Connectable
 from revoker.store.wire.command_channel import Confirmation
-from revoker.store.wire.connection import Link, Replies, Wire
+from revoker.store.wire.connection import Connection, ReconnectingConnection, Replies
 
 _log = structlog.get_logger("store")
 
@@ -121,7 +121,7 @@ class Coalescing(ABC):
 
     def __init__(
         self,
-        address: Reachable,
+        address: Connectable,
         *,
         metrics: Metrics,
         clocks: Clocks,
@@ -136,7 +136,7 @@ class Coalescing(ABC):
             confirmation: Where changes are confirmed: forbids verdicts of a primary without replicas.
         """
         self._timeout = address.timeout
-        self._link = Link(address.wire, self._changed)
+        self._link = ReconnectingConnection(address.connect, self._changed)
         self._confirmation = confirmation
         self._metrics = metrics
         self._observe_seconds = metrics.notes.observing(metrics.lookup_seconds)
@@ -161,7 +161,7 @@ class Coalescing(ABC):
         """The commands of a batch as they go over the wire, and how many replies they have."""
 
     @abstractmethod
-    def _judge(self, batch: Batch, wire: Wire, replies: Replies) -> None:
+    def _judge(self, batch: Batch, connection: Connection, replies: Replies) -> None:
         """Give every request of a batch what it waits for."""
 
     @abstractmethod
@@ -196,9 +196,9 @@ class Coalescing(ABC):
             StoreRefused: what was read allows no verdict.
         """
 
-    def hang_up(self) -> None:
+    def reconnect(self) -> None:
         """End the connection, which leads elsewhere by now; what is under way is asked once more."""
-        self._link.hang_up()
+        self._link.reconnect()
 
     def find(self, keys: TokenKeys) -> "asyncio.Future[Found]":
         """Look one token up.
@@ -239,8 +239,8 @@ class Coalescing(ABC):
 
     def _admits(self, count: int, answer: "asyncio.Future[Any]") -> bool:
         """Whether so many more may wait, to leave at the end of this turn; else the answer fails."""
-        if self._link.down is not None or len(self._waiting) + count > WAITING:
-            answer.set_exception(StoreUnavailable(self._link.down or "too many lookups are waiting"))
+        if self._link.failure is not None or len(self._waiting) + count > WAITING:
+            answer.set_exception(StoreUnavailable(self._link.failure or "too many lookups are waiting"))
             return False
         if not self._scheduled:
             self._scheduled = True
@@ -265,7 +265,7 @@ class Coalescing(ABC):
         self._shared.clear()
         if self._watch is None and (self._waiting or self._again):
             self._watch = self._loop.call_later(self._timeout, self._expire)
-        while (wire := self._link.wire) is not None and len(self._under_way) < UNDER_WAY:
+        while (connection := self._link.connection) is not None and len(self._under_way) < UNDER_WAY:
             if self._again:
                 batch = self._again.pop(0)
             elif self._waiting:
@@ -273,16 +273,16 @@ class Coalescing(ABC):
                 batch = Batch(self._take(BATCH), deadline)
             else:
                 return
-            self._transmit(wire, batch)
+            self._transmit(connection, batch)
 
-    def _transmit(self, wire: Wire, batch: Batch) -> None:
+    def _transmit(self, connection: Connection, batch: Batch) -> None:
         packed, replies = self._packed(batch)
         batch.sent = self._clocks.now()
         batch.tries += 1
         self._under_way[batch] = None
-        wire.send(packed, replies, functools.partial(self._answered, batch, wire))
+        connection.send(packed, replies, functools.partial(self._answered, batch, connection))
 
-    def _answered(self, batch: Batch, wire: Wire, replies: Replies | None) -> None:
+    def _answered(self, batch: Batch, connection: Connection, replies: Replies | None) -> None:
         if batch not in self._under_way:
             return
         del self._under_way[batch]
@@ -292,38 +292,38 @@ class Coalescing(ABC):
             self._once_more(batch)
             return
         try:
-            self._judge(batch, wire, replies)
+            self._judge(batch, connection, replies)
         except ValueError as error:
             _log.error("store_unreadable", error=str(error))
             self._fail(batch, StoreRefused("the store holds what can't be read"))
         except Exception as error:  # noqa: BLE001  # the batch is no longer under way: nobody else would fail it
             _log.error("store_unreadable", error=repr(error))
             self._fail(batch, ReplyNotUnderstood())
-            wire.abort()
+            connection.abort()
 
-    def _distrust(self, wire: Wire, now: int, role: list[Any], batch: Batch) -> NoVerdict | None:
+    def _distrust(self, connection: Connection, now: int, role: list[Any], batch: Batch) -> NoVerdict | None:
         """Why nothing that a server says counts, by its ``TIME`` (ms) and ``ROLE``; None where it does."""
         received = self._clocks.now()
         self._observe_seconds(received - batch.sent)
         self._observe_batch(len(batch.requests))
         if role[0] != b"master":
-            self._link.hang_up()
+            self._link.reconnect()
             return NotPrimary("the store's server is not a primary")
         if (apart := self._clocks.compare(now, batch.sent, received)) is not None:
             return StoreRefused(apart)
         if self._confirmation is not None and (
             len(role[2]) < self._confirmation.replicas
-            or self._confirmation.stale(wire.server, self._loop.time())
+            or self._confirmation.stale(connection.server, self._loop.time())
         ):
             return PrimaryStale()
         return None
 
     def _once_more(self, batch: Batch) -> None:
-        if batch.tries < 2 and self._link.down is None and not self._closed:
+        if batch.tries < 2 and self._link.failure is None and not self._closed:
             self._again.append(batch)
             self._send()
         else:
-            self._fail(batch, StoreUnavailable(self._link.down or "the connection to the store broke"))
+            self._fail(batch, StoreUnavailable(self._link.failure or "the connection to the store broke"))
 
     def _settle(self, batch: Batch) -> None:
         self._unsettled.append(batch)
@@ -346,7 +346,7 @@ class Coalescing(ABC):
                     self._fail(batch, failure)
                 elif batch.tries > 2:
                     self._fail(batch, StoreUnavailable("the store does not show what was settled"))
-                    self._link.hang_up()  # it may lead to another server than that of the settlement
+                    self._link.reconnect()  # it may lead to another server than that of the settlement
                 else:
                     self._again.append(batch)
         self._send()
@@ -383,7 +383,7 @@ class Coalescing(ABC):
         if count and self._waiting:
             self._fail(Batch(self._take(count), 0), late)
         if stuck:
-            self._link.hang_up()
+            self._link.reconnect()
         ends = [batch.deadline for batch in (*self._under_way, *self._again, *self._unsettled)]
         if self._waiting:
             ends.append(self._since() + self._timeout)
@@ -416,6 +416,6 @@ def hand_over(request: Request, found: Found) -> None:
         answer.set_result(found)
 
 
-def milliseconds(stamp: list[bytes]) -> int:
+def redis_time_ms(stamp: list[bytes]) -> int:
     """A reply to ``TIME``."""
     return int(stamp[0]) * 1000 + int(stamp[1]) // 1000

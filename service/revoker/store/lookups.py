@@ -20,13 +20,13 @@ from revoker.bounded_cache import cached_where_short
 from revoker.errors import NotPrimary, ReplyNotUnderstood, StoreRefused, StoreUnavailable
 from revoker.metrics import Metrics
 from revoker.models import Mark, Standing, UserStanding
-from revoker.store.coalescing import NO_KEYS, Batch, Coalescing, Found, LastRead, hand_over, milliseconds
+from revoker.store.coalescing import NO_KEYS, Batch, Coalescing, Found, LastRead, hand_over, redis_time_ms
 from revoker.store.consistency.clocks import Clocks
 from revoker.store.consistency.epoch import DataSet
 from revoker.store.keys import TokenKeys
-from revoker.store.wire.addresses import Address
+from revoker.store.wire.addresses import PrimaryLocator
 from revoker.store.wire.command_channel import Confirmation
-from revoker.store.wire.connection import Replies, Wire, pack
+from revoker.store.wire.connection import Connection, Replies, pack
 
 _log = structlog.get_logger("store")
 
@@ -46,7 +46,7 @@ class Lookups(Coalescing):
 
     def __init__(
         self,
-        address: Address,
+        address: PrimaryLocator,
         *,
         data: DataSet,
         metrics: Metrics,
@@ -61,7 +61,7 @@ class Lookups(Coalescing):
     def last_read(self, keys: TokenKeys) -> LastRead:  # noqa: ARG002  # all are of one data set
         if (why := self._clocks.apart or self._data.refusal) is not None:
             raise StoreRefused(why)
-        return LastRead(self._clocks.store_ms, self._data.nothing.loss)
+        return LastRead(self._clocks.store_ms, self._data.baseline.loss)
 
     def _changed(self, error: StoreUnavailable | None) -> None:
         if error is None and self._loop.time() - self._met_replica >= _AGAIN_S:
@@ -77,19 +77,19 @@ class Lookups(Coalescing):
         if not keys:
             keys |= dict.fromkeys(itertools.chain.from_iterable(map(_KEYS, batch.requests)))
             keys.pop(None, None)
-        batch.known = self._data.known
+        batch.known = self._data.watermark
         return TIME + pack([("MGET", *keys, *self._data.tail)]) + ROLE, 3
 
-    def _judge(self, batch: Batch, wire: Wire, replies: Replies) -> None:
+    def _judge(self, batch: Batch, connection: Connection, replies: Replies) -> None:
         for reply in replies:
             if isinstance(reply, Exception):
                 self._fail(batch, StoreUnavailable(f"the store answered {str(reply).split(' ')[0]}"))
                 return
         stamp, values, role = replies
-        now = milliseconds(stamp)
+        now = redis_time_ms(stamp)
         if len(values) != len(batch.keys) + 3:  # what is missing would pass for what is not revoked
             raise ReplyNotUnderstood
-        if (distrust := self._distrust(wire, now, role, batch)) is not None:
+        if (distrust := self._distrust(connection, now, role, batch)) is not None:
             self._fail(batch, distrust)
         elif not self._data.confirms(batch.known, values[-3], values[-2], values[-1], now):
             self._settle(batch)
@@ -102,7 +102,7 @@ class Lookups(Coalescing):
         await self._data.settle()
 
     def _deliver(self, batch: Batch, values: list[bytes | None], now: int) -> None:
-        nothing = Found(self._data.nothing, now)
+        nothing = Found(self._data.baseline, now)
         del values[-3:]
         if values.count(None) == len(values):
             for request in batch.requests:
@@ -110,7 +110,7 @@ class Lookups(Coalescing):
             return
         stands: dict[str | None, bytes | None] = dict(zip(batch.keys, values, strict=True))
         stands[None] = None
-        loss = self._data.nothing.loss
+        loss = self._data.baseline.loss
         for request in batch.requests:
             keys, answer, _ = request
             if not answer.done():

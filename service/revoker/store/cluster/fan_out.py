@@ -25,12 +25,12 @@ from revoker.store.coalescing import (
     LastRead,
     Request,
     hand_over,
-    milliseconds,
+    redis_time_ms,
 )
 from revoker.store.consistency.clocks import Clocks
 from revoker.store.keys import TokenKeys, slot_of
 from revoker.store.lookups import ROLE, TIME, standing_of
-from revoker.store.wire.connection import Replies, Wire, pack
+from revoker.store.wire.connection import Connection, Replies, pack
 
 _log = structlog.get_logger("store")
 
@@ -59,7 +59,7 @@ class _AtNode(Coalescing):
                 data = self._slots.numbered(slot_of(key))
                 if data.refusal is not None:
                     raise StoreRefused(data.refusal)
-                loss = max(loss, data.nothing.loss)
+                loss = max(loss, data.baseline.loss)
         if self.clocks.apart is not None:
             raise StoreRefused(self.clocks.apart)
         return LastRead(self.clocks.store_ms, loss)
@@ -71,18 +71,18 @@ class _AtNode(Coalescing):
                 if key is not None:
                     by_slot.setdefault(slot_of(key), {})[key] = 0
         sets = [(self._slots.numbered(slot), list(keys)) for slot, keys in by_slot.items()]
-        batch.known = [(data, keys, data.known) for data, keys in sets]
+        batch.known = [(data, keys, data.watermark) for data, keys in sets]
         packed = pack([("MGET", *keys, *data.tail) for data, keys in sets])
         return TIME + packed + ROLE, len(sets) + 2
 
-    def _judge(self, batch: Batch, wire: Wire, replies: Replies) -> None:
+    def _judge(self, batch: Batch, connection: Connection, replies: Replies) -> None:
         stamp, *said, role = replies
         for reply in (stamp, role):
             if isinstance(reply, Exception):
                 self._fail(batch, StoreUnavailable(f"the store answered {str(reply).split(' ')[0]}"))
                 return
-        now = milliseconds(stamp)
-        if (distrust := self._distrust(wire, now, role, batch)) is not None:
+        now = redis_time_ms(stamp)
+        if (distrust := self._distrust(connection, now, role, batch)) is not None:
             self._fail(batch, distrust)
             return
         values: dict[str, bytes | None] = {}
@@ -101,8 +101,8 @@ class _AtNode(Coalescing):
                 if len(reply) != len(keys) + 3:
                     raise ReplyNotUnderstood
                 values |= zip(keys, reply, strict=False)
-                if data.nothing.loss:
-                    losses |= dict.fromkeys(keys, data.nothing.loss)
+                if data.baseline.loss:
+                    losses |= dict.fromkeys(keys, data.baseline.loss)
         unsettled: list[Request] = []
         for request in batch.requests:
             keys, answer, _ = request
@@ -255,10 +255,10 @@ class FanOut:
             await self._at.pop(node).close()
         await asyncio.gather(*(self._lookups_at(node).touch() for node in self._cluster.nodes))
 
-    def hang_up(self) -> None:
+    def reconnect(self) -> None:
         """End the connections; what is under way is asked once more."""
         for each in self._at.values():
-            each.hang_up()
+            each.reconnect()
 
     def ask_singly(self, keys: TokenKeys, answer: "asyncio.Future[Found]") -> None:
         """Read key by key, following each to where its slot is; beside everything else."""

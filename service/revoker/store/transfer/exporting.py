@@ -18,8 +18,8 @@ from revoker.store.lookups import mark, revoked_keys, user_standing
 from revoker.store.store import Store
 from revoker.store.transfer import records
 from revoker.store.transfer.records import Record, date
-from revoker.store.wire.command_channel import Line
-from revoker.store.wire.connection import fence
+from revoker.store.wire.command_channel import CommandChannel
+from revoker.store.wire.connection import unavailable_on_failure
 
 SCANNED: Final = 1000
 """Keys that one step of an export looks at, roughly."""
@@ -65,7 +65,7 @@ class Exporting:
     async def size(self) -> int:
         """How many keys there are to look at, roughly: sessions and those of others too."""
         lines = (await self._store.primaries()).values()
-        async with fence():
+        async with unavailable_on_failure():
             return sum([int(await line.execute("DBSIZE")) for line in lines])
 
     async def steps(self, since: Place | None = None) -> AsyncIterator[Step]:
@@ -97,8 +97,8 @@ class Exporting:
                 if over:
                     break
 
-    async def _step(self, line: Line, cursor: str) -> tuple[str, tuple[list[bytes], list[str]]]:
-        async with fence():
+    async def _step(self, line: CommandChannel, cursor: str) -> tuple[str, tuple[list[bytes], list[str]]]:
+        async with unavailable_on_failure():
             after, found = await line.execute(*("SCAN", cursor, "MATCH", self._keys.all(), "COUNT", SCANNED))
             return after.decode(), await self._lines(line, [key.decode(errors="replace") for key in found])
 
@@ -113,7 +113,7 @@ class Exporting:
             for issuer in self._issuers.values()
         ]
 
-    async def _lines(self, line: Line, found: Sequence[str]) -> tuple[list[bytes], list[str]]:
+    async def _lines(self, line: CommandChannel, found: Sequence[str]) -> tuple[list[bytes], list[str]]:
         places: dict[str, Held] = {}
         unreadable = []
         for key in found:

@@ -1,7 +1,9 @@
-"""The page that shows an OpenAPI document to people: one file, no script, nothing from elsewhere."""
+"""The page that shows the OpenAPI document to people: one file, no script, nothing from elsewhere.
 
-import base64
-import hashlib
+Every link of the contents and every section is a line of its own with its id: ``revoker.api.openapi`` leaves
+out the lines of what a service does not serve.
+"""
+
 import html
 import itertools
 import re
@@ -28,13 +30,6 @@ td ul { margin: 0; padding-left: 1.1rem }
 p { margin: .4rem 0 }
 """
 
-POLICY: Final = (
-    "default-src 'none'; style-src 'sha256-"
-    + base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
-    + "'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
-"""The page's ``Content-Security-Policy``: its own style, and nothing else at all."""
-
 
 def page(document: Json) -> str:
     """The document as one page."""
@@ -47,9 +42,9 @@ def page(document: Json) -> str:
             f"<title>{title}</title><style>{_STYLE}</style></head><body>",
             f"<h1>{title}</h1>{_prose(info['description'])}",
             '<p><a href="openapi.json">openapi.json</a></p>',
-            f"<nav>{_contents(document)}</nav>",
+            f"<nav>{_contents(document)}</nav>\n",
             "".join(_sections(document)),
-            "<h2>Types</h2>",
+            "<h2>Types</h2>\n",
             "".join(_type(name, schema) for name, schema in document["components"]["schemas"].items()),
             "</body></html>\n",
         )
@@ -63,54 +58,55 @@ def _operations(document: Json) -> Iterator[tuple[str, str, Json]]:
 
 
 def _contents(document: Json) -> str:
-    return _list(
-        f'<a href="#{operation["operationId"]}"><code>{html.escape(path)}</code></a>'
+    links = (
+        f'<li><a href="#{operation["operationId"]}"><code>{html.escape(path)}</code></a></li>'
         for path, _, operation in _operations(document)
     )
+    return "\n".join(("<ul>", *links, "</ul>"))
 
 
 def _sections(document: Json) -> Iterator[str]:
     for tag in document["tags"]:
-        of_tag = [each for each in _operations(document) if tag["name"] in each[2]["tags"]]
-        if of_tag:
-            yield f"<h2>{html.escape(tag['name'])}</h2>"
-        for path, method, operation in of_tag:
-            yield _operation(path, method, operation, document)
+        name = html.escape(tag["name"])
+        yield f'\n<h2 id="{name}">{name}</h2>\n'
+        for path, method, operation in _operations(document):
+            if tag["name"] in operation["tags"]:
+                yield _operation(path, method, operation, document)
 
 
 def _operation(path: str, method: str, operation: Json, document: Json) -> str:
-    parts = [
+    blocks = [
         f'<section id="{operation["operationId"]}"><h3><span class="method">{method}</span> ',
         f"<code>{html.escape(path)}</code></h3>",
         _prose(operation["summary"] + "."),
         _prose(operation.get("description", "")),
     ]
     rows = [
-        f"<tr><td><code>{html.escape(each['name'])}</code></td><td>{each['in']}</td><td>{_kind(each['schema'])}</td>"
-        f"<td>{'required' if each.get('required') else ''}</td>"
-        f"<td>{_prose(each.get('description') or each['schema'].get('description', ''))}</td></tr>"
-        for each in operation.get("parameters", ())
+        f"<tr><td><code>{html.escape(parameter['name'])}</code></td><td>{parameter['in']}</td>"
+        f"<td>{_kind(parameter['schema'])}</td><td>{'required' if parameter.get('required') else ''}</td>"
+        f"<td>{_prose(parameter.get('description') or parameter['schema'].get('description', ''))}</td></tr>"
+        for parameter in operation.get("parameters", ())
     ]
-    parts.append(_table(("Parameter", "In", "Type", "", ""), rows))
+    blocks.append(_table(("Parameter", "In", "Type", "", ""), rows))
     content = operation.get("requestBody", {}).get("content", {})
     if content:
-        media = " or ".join(f"<code>{html.escape(each)}</code>" for each in content)
-        asked = next(iter(content.values()))["schema"]
-        parts.append(f"<p>Body: {_kind(asked)} as {media}.</p>")
+        media = " or ".join(f"<code>{html.escape(media_type)}</code>" for media_type in content)
+        body = next(iter(content.values()))["schema"]
+        blocks.append(f"<p>Body: {_kind(body)} as {media}.</p>")
     rows = [
         f"<tr><td>{status}</td><td>{_prose(answer['description'])}</td><td>{_bodies(answer)}</td></tr>"
         for status, answer in (
             (status, _resolved(answer, document)) for status, answer in operation["responses"].items()
         )
     ]
-    parts.append(_table(("Status", "Meaning", "Body"), rows))
-    return "".join((*parts, "</section>"))
+    blocks.append(_table(("Status", "Meaning", "Body"), rows))
+    return "".join((*blocks, "</section>\n"))
 
 
 def _bodies(answer: Json) -> str:
     return ", ".join(
-        _kind(each["schema"]) if media == "application/json" else f"<code>{html.escape(media)}</code>"
-        for media, each in answer.get("content", {}).items()
+        _kind(content["schema"]) if media == "application/json" else f"<code>{html.escape(media)}</code>"
+        for media, content in answer.get("content", {}).items()
     )
 
 
@@ -128,10 +124,10 @@ def _type(name: str, schema: Json) -> str:
     required = set(schema.get("required", ()))
     ways = [way["required"] for way in schema.get("anyOf", ())]
     rows = [
-        f"<tr><td><code>{html.escape(member)}</code></td><td>{_kind(each)}</td>"
+        f"<tr><td><code>{html.escape(member)}</code></td><td>{_kind(kind)}</td>"
         f"<td>{'required' if member in required else ''}</td>"
-        f"<td>{_prose(each.get('description', ''))}</td></tr>"
-        for member, each in schema.get("properties", {}).items()
+        f"<td>{_prose(kind.get('description', ''))}</td></tr>"
+        for member, kind in schema.get("properties", {}).items()
     ]
     needed = " or ".join(", ".join(f"`{member}`" for member in way) for way in ways)
     return "".join(
@@ -140,7 +136,7 @@ def _type(name: str, schema: Json) -> str:
             _prose(schema.get("description", "")),
             _prose(f"Required: {needed}." if needed else ""),
             _table(("Member", "Type", "", ""), rows),
-            "</section>",
+            "</section>\n",
         )
     )
 
@@ -151,9 +147,9 @@ def _kind(schema: Json) -> str:
         name = html.escape(schema["$ref"].rsplit("/", 1)[-1])
         return f'<a href="#{name}">{name}</a>'
     if "anyOf" in schema:
-        return " or ".join(_kind(each) for each in schema["anyOf"])
+        return " or ".join(_kind(choice) for choice in schema["anyOf"])
     if "enum" in schema:
-        return " or ".join(f"<code>{html.escape(str(each))}</code>" for each in schema["enum"])
+        return " or ".join(f"<code>{html.escape(str(value))}</code>" for value in schema["enum"])
     if schema.get("type") == "array":
         longest = f"up to {schema['maxItems']:,} of " if "maxItems" in schema else "list of "
         return longest + _kind(schema.get("items", {}))
@@ -170,14 +166,14 @@ def _prose(text: str) -> str:
     """Paragraphs, lists and `code` of Markdown; nothing else of it is used here."""
     if not text:
         return ""
-    told = []
+    blocks = []
     for block in text.split("\n\n"):
-        for listed, lines in itertools.groupby(block.splitlines(), lambda line: line.startswith("- ")):
-            if listed:
-                told.append(_list(_inline(line[2:]) for line in lines))
+        for is_list, lines in itertools.groupby(block.splitlines(), lambda line: line.startswith("- ")):
+            if is_list:
+                blocks.append(_list(_inline(line[2:]) for line in lines))
             else:
-                told.append(f"<p>{_inline(' '.join(lines))}</p>")
-    return "".join(told)
+                blocks.append(f"<p>{_inline(' '.join(lines))}</p>")
+    return "".join(blocks)
 
 
 def _inline(text: str) -> str:
@@ -189,5 +185,5 @@ def _list(items: Iterable[str]) -> str:
 
 
 def _table(heads: Iterable[str], rows: list[str]) -> str:
-    head = "".join(f"<th>{each}</th>" for each in heads)
+    head = "".join(f"<th>{name}</th>" for name in heads)
     return f"<table><tr>{head}</tr>{''.join(rows)}</table>" if rows else ""

@@ -1,0 +1,491 @@
+"""The OpenAPI document, made from the types that the endpoints read and answer; `make docs` writes it."""
+
+import copy
+import inspect
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Annotated, Any, Final, Literal, cast
+
+import msgspec
+
+from revoker import __version__
+from revoker.api import (
+    backchannel,
+    batch,
+    blocks,
+    cutoffs,
+    explain,
+    forward_auth,
+    introspection,
+    paths,
+    probes,
+    revocation,
+    revoked_keys,
+    session_list,
+    sessions,
+    token,
+    well_known,
+)
+from revoker.api.endpoint import LARGEST, Endpoint
+from revoker.api.errors import REPLIES, ErrorBody
+from revoker.api.openapi import DOCS_PATH, JSON_PATH, operation_id
+from revoker.models import Payload
+
+ENDPOINTS: Final[tuple[Endpoint[Any], ...]] = (
+    *revocation.ENDPOINTS,
+    *cutoffs.ENDPOINTS,
+    *revoked_keys.ENDPOINTS,
+    *blocks.ENDPOINTS,
+    *explain.ENDPOINTS,
+    *backchannel.ENDPOINTS,
+    *sessions.ENDPOINTS,
+    *session_list.ENDPOINTS,
+    *token.ENDPOINTS,
+)
+
+Json = dict[str, Any]
+
+_JSON: Final = "application/json"
+_FORM: Final = "application/x-www-form-urlencoded"
+_ANY_CALLER: Final = (400, 401, 403, 413, 415, 429, 500, 503)
+_OPERATIONS: Final = "Operations"
+_SECTIONS: Final = {
+    "introspect": "Introspection",
+    "revoke": "Revocation",
+    "revoke-all": "Revocation",
+    "sessions": "Sessions",
+}
+"""By scope; what asks for none says itself where it belongs."""
+
+_BY_SECRET: Final[tuple[Json, ...]] = ({"basic": []}, {"bearer": []})
+_BY_ANYBODY: Final[tuple[Json, ...]] = ({}, *_BY_SECRET)
+_DESCRIPTION: Final = (
+    "Makes a JWT stop being valid before it expires. A token is revoked when its `jti` is listed, or when "
+    "it was issued at or before a cutoff kept for its user, session, client or issuer.\n\n"
+    "Callers authenticate with HTTP Basic, with their secret as a Bearer token, with `client_id` and "
+    "`client_secret` in a form, or with a client certificate. Members that are not named here are ignored; "
+    "a member that stands twice is refused."
+)
+
+
+class TokenForm(msgspec.Struct, frozen=True):
+    """A token, as RFC 7662 §2.1 sends it."""
+
+    token: Annotated[str, msgspec.Meta(min_length=1)]
+    token_type_hint: str | None = None
+
+
+class Alive(msgspec.Struct, frozen=True):
+    """The process answers; the store is not looked at."""
+
+    status: Literal["ok"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """One method of one path.
+
+    Attributes:
+        section: Where it stands in the documentation.
+        scope: What a caller needs; empty: none.
+        security: The ways to authenticate, each enough.
+        query: The type read from the query; None: there must be none.
+        body: The type read from JSON; None: there is no body.
+        form: The type read from a form; None: no form is read.
+        headers: What is read from headers, beside credentials: what each means.
+        answers: The type of the body by status; None: it is empty.
+        answer_headers: Headers of those answers: what each means.
+        media: The media type of the answers.
+        errors: Statuses with the OAuth error object.
+    """
+
+    path: str
+    method: str = "post"
+    section: str
+    summary: str
+    scope: str = ""
+    security: tuple[Json, ...] = ()
+    query: Any = None
+    body: Any = None
+    form: Any = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    answers: Mapping[int, Any]
+    answer_headers: Mapping[int, Mapping[str, str]] = field(default_factory=dict)
+    media: str = _JSON
+    errors: tuple[int, ...] = ()
+
+    @classmethod
+    def of(cls, endpoint: Endpoint[Any]) -> "Operation":
+        """What an endpoint declares of itself."""
+        posted = endpoint.method == "POST"
+        errors = _ANY_CALLER if posted else tuple(set(_ANY_CALLER) - {413, 415})
+        unscoped = "Sessions" if endpoint.path == token.PATH else "Revocation"
+        return cls(
+            path=endpoint.path,
+            method=endpoint.method.lower(),
+            section=_SECTIONS.get(endpoint.scope, unscoped),
+            summary=endpoint.summary,
+            scope=endpoint.scope,
+            security=_BY_SECRET if endpoint.scope else _BY_ANYBODY,
+            query=None if posted else endpoint.body,
+            body=endpoint.body if posted else None,
+            form=endpoint.body if posted else None,
+            answers={endpoint.status: endpoint.answer},
+            errors=errors,
+        )
+
+
+INTROSPECTION: Final = (
+    Operation(
+        path=paths.INTROSPECT,
+        section=_SECTIONS[introspection.SCOPE],
+        summary="Tell whether a token is active (RFC 7662)",
+        scope=introspection.SCOPE,
+        security=_BY_SECRET,
+        body=introspection.Introspect,
+        form=TokenForm,
+        answers={200: introspection.Active},
+        errors=_ANY_CALLER,
+    ),
+    Operation(
+        path=paths.BATCH,
+        section=_SECTIONS[introspection.SCOPE],
+        summary="Tell it of up to 1,000 tokens, with one look at the store",
+        scope=introspection.SCOPE,
+        security=_BY_SECRET,
+        body=batch.Batch,
+        answers={200: batch.Results},
+        errors=_ANY_CALLER,
+    ),
+    Operation(
+        path=paths.FORWARD_AUTH,
+        method="get",
+        section=_SECTIONS[introspection.SCOPE],
+        summary="Tell a gateway whether its user's request may pass; any method, and any path below, will do",
+        scope=forward_auth.SCOPE,
+        security=({"gateway": [], "user": []},),
+        headers={forward_auth.DEMANDS_HEADER: 'what the route demands: `scope="a b"; acr=mfa; max_age=300`'},
+        answers={200: None, 401: None, 403: None},
+        answer_headers={
+            200: {
+                "X-Auth-Subject": "the token's `sub`, percent-encoded",
+                "X-Auth-Session": "its `sid`, or empty",
+                "X-Auth-Client": "its `client_id` or `azp`, or empty",
+                "X-Auth-Scope": "its scopes, or empty",
+            },
+            401: {"WWW-Authenticate": "RFC 6750 §3, or RFC 9470"},
+            403: {"WWW-Authenticate": "RFC 6750 §3"},
+        },
+        errors=(500, 503),
+    ),
+)
+OPERATIONS: Final = (
+    Operation(
+        path="/livez",
+        method="get",
+        section=_OPERATIONS,
+        summary="Whether the process answers",
+        answers={200: Alive},
+    ),
+    Operation(
+        path="/readyz",
+        method="get",
+        section=_OPERATIONS,
+        summary="Whether requests should come here, and what is wrong",
+        answers={200: probes.Readiness, 503: probes.Readiness},
+    ),
+    Operation(
+        path="/metrics",
+        method="get",
+        section=_OPERATIONS,
+        summary="Metrics for Prometheus",
+        answers={200: str},
+        media="text/plain",
+    ),
+    Operation(
+        path=JSON_PATH,
+        method="get",
+        section=_OPERATIONS,
+        summary="This document",
+        answers={200: dict[str, Any]},
+    ),
+    Operation(
+        path=DOCS_PATH,
+        method="get",
+        section=_OPERATIONS,
+        summary="This document, to be read by people",
+        answers={200: str},
+        media="text/html",
+    ),
+)
+
+WELL_KNOWN: Final = (
+    Operation(
+        path=well_known.JWKS,
+        method="get",
+        section=_SECTIONS["sessions"],
+        summary="The keys that sign access tokens (RFC 7517)",
+        answers={200: dict[str, Any]},
+    ),
+    Operation(
+        path=well_known.METADATA,
+        method="get",
+        section=_SECTIONS["sessions"],
+        summary="Metadata of the authorization server (RFC 8414)",
+        answers={200: well_known.Metadata},
+    ),
+)
+
+_WAYS: Final[Mapping[str, tuple[tuple[str, ...], ...]]] = {
+    introspection.Introspect.__name__: (("token",), ("jti", "sub", "iat", "exp"), ("claims", "header")),
+    Payload.__name__: (("jti", "sub", "iat", "exp"),),
+    revocation.Revoke.__name__: (("token",), ("jti",)),
+    token.TokenRequest.__name__: (("grant_type", "refresh_token"),),
+}
+"""Where one set of members or another must be there: which types can't say."""
+
+_ALONE: Final[Mapping[str, Mapping[str, frozenset[str]]]] = {
+    introspection.Introspect.__name__: {
+        "token": frozenset(introspection.Introspect.__struct_fields__) - {"token"},
+        "claims": frozenset(introspection.Introspect.__struct_fields__) - {"claims", "header"},
+    },
+    revocation.Revoke.__name__: {"token": frozenset({"jti"})},
+}
+"""Members beside which others may not be: they may be null there."""
+
+
+_EMPTY: Final[Mapping[str, Any]] = {"type": "string", "maxLength": 0}
+"""A field of a form that counts as absent."""
+
+
+def document() -> Json:
+    """The OpenAPI 3.1 document of every endpoint that a service can have."""
+    operations = (
+        *INTROSPECTION,
+        *(Operation.of(endpoint) for endpoint in ENDPOINTS),
+        *WELL_KNOWN,
+        *OPERATIONS,
+    )
+    schemas = _Schemas(operations)
+    paths: Json = {}
+    for operation in operations:
+        paths.setdefault(operation.path, {})[operation.method] = _operation(operation, schemas)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Revoker", "version": __version__, "description": _DESCRIPTION},
+        "tags": [{"name": name} for name in dict.fromkeys((*_SECTIONS.values(), _OPERATIONS))],
+        "paths": paths,
+        "components": {
+            "schemas": schemas.components,
+            "responses": _error_responses(schemas),
+            "securitySchemes": {
+                "basic": {"type": "http", "scheme": "basic", "description": "A caller's name and secret."},
+                "bearer": {"type": "http", "scheme": "bearer", "description": "A caller's secret alone."},
+                "gateway": {"type": "apiKey", "in": "header", "name": forward_auth.KEY_HEADER},
+                "user": {"type": "http", "scheme": "bearer", "description": "The token of a gateway's user."},
+            },
+        },
+    }
+
+
+class _Schemas:
+    """The schemas of all types that operations name.
+
+    Attributes:
+        components: Those that have a name.
+    """
+
+    def __init__(self, operations: Iterable[Operation]) -> None:
+        types: list[Any] = [ErrorBody]
+        for operation in operations:
+            types += [operation.query, operation.body, operation.form, *operation.answers.values()]
+        types = [kind for kind in types if kind is not None]
+        made, components = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
+        self.components: Json = {name: _tidied(components[name]) for name in sorted(components)}
+        for name, ways in _WAYS.items():
+            if name in self.components:
+                self.components[name] = _with_ways(self.components[name], ways, _ALONE.get(name, {}))
+        self._queries = {
+            operation.query: self.components.pop(operation.query.__name__)
+            for operation in operations
+            if operation.query
+        }
+        self._by_type = [(kind, _tidied(schema)) for kind, schema in zip(types, made, strict=True)]
+
+    def of(self, kind: Any) -> Json:
+        return next(schema for typed, schema in self._by_type if typed is kind)
+
+    def form_of(self, kind: Any) -> Json:
+        """As :meth:`of`, for fields of a form or query: one value per field, and an empty one is absent."""
+        json_schema = self._queries.get(kind) or self.components[kind.__name__]
+        schema: Json = _without(("null", "array"), copy.deepcopy(json_schema))
+        for name, member in schema["properties"].items():
+            if member.get("anyOf") == [] or "$ref" in member:
+                schema["properties"][name] = _EMPTY  # a list or an object: JSON alone can say it
+                continue
+            if member.get("type") == "number":
+                member.setdefault("minimum", -LARGEST)
+                member.setdefault("maximum", LARGEST)
+            if name not in schema.get("required", ()):
+                for bound in ("minLength", "pattern"):
+                    member.pop(bound, None)
+        if kind is TokenForm:
+            schema["properties"] |= dict.fromkeys(sorted(introspection.CLAIMS_IN_FORMS), _EMPTY)
+        for way in schema.get("anyOf", ()):
+            way["properties"] = {
+                name: _EMPTY if member == {"type": "null"} else member
+                for name, member in way["properties"].items()
+                if (name, member) != ("client_id", {"type": "null"})  # the caller's own in a form
+            }
+        return {**schema, "additionalProperties": {"type": "string"}}
+
+
+def _operation(operation: Operation, schemas: _Schemas) -> Json:
+    described: Json = {
+        "operationId": operation_id(operation.method, operation.path),
+        "tags": [operation.section],
+        "summary": operation.summary,
+        "security": list(operation.security),
+    }
+    if operation.scope:
+        described["description"] = f"Needs the scope `{operation.scope}`."
+    if parameters := _parameters(operation, schemas):
+        described["parameters"] = parameters
+    if operation.body is not None:
+        content = {_JSON: {"schema": schemas.of(operation.body)}}
+        if operation.form is not None:
+            content[_FORM] = {"schema": schemas.form_of(operation.form)}
+        described["requestBody"] = {"required": True, "content": content}
+    answers = {str(status): _answer(status, operation, schemas) for status in operation.answers}
+    errors = {str(status): {"$ref": f"#/components/responses/{_name(status)}"} for status in operation.errors}
+    described["responses"] = dict(sorted({**errors, **answers}.items()))
+    return described
+
+
+def _parameters(operation: Operation, schemas: _Schemas) -> list[Json]:
+    found: list[Json] = [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+        for name in re.findall(r"{(\w+)}", operation.path)
+    ]
+    if operation.query is not None:
+        asked = schemas.form_of(operation.query)
+        required = asked.get("required", ())
+        found += [
+            {"name": name, "in": "query", "required": name in required, "schema": schema}
+            for name, schema in asked["properties"].items()
+        ]
+    found += [
+        {"name": name, "in": "header", "description": meaning, "schema": {"type": "string"}}
+        for name, meaning in operation.headers.items()
+    ]
+    return found
+
+
+def _answer(status: int, operation: Operation, schemas: _Schemas) -> Json:
+    kind = operation.answers[status]
+    phrase = HTTPStatus(status).phrase
+    described: Json = {"description": f"{phrase}; the body is empty." if kind is None else f"{phrase}."}
+    if kind is not None:
+        described["content"] = {operation.media: {"schema": schemas.of(kind)}}
+    if status in operation.answer_headers:
+        described["headers"] = {
+            name: {"description": meaning, "required": True, "schema": {"type": "string"}}
+            for name, meaning in operation.answer_headers[status].items()
+        }
+    return described
+
+
+def _error_responses(schemas: _Schemas) -> Json:
+    """One response a status, from the table that the service answers by."""
+    by_status: dict[int, list[str]] = {500: ["`server_error`: the service failed."]}
+    headers: dict[int, set[str]] = {}
+    for error, reply in REPLIES.items():
+        meaning = inspect.cleandoc(error.__doc__ or "").splitlines()[0]
+        by_status.setdefault(reply.status, []).append(f"`{reply.error}`: {_markdown(meaning)}")
+        headers.setdefault(reply.status, set()).update(reply.headers)
+    responses = {}
+    for status, meanings in sorted(by_status.items()):
+        response: Json = {
+            "description": "\n".join(f"- {meaning}" for meaning in meanings),
+            "content": {_JSON: {"schema": schemas.of(ErrorBody)}},
+        }
+        if headers.get(status):
+            response["headers"] = {
+                name: {"schema": {"type": "string"}, "required": True} for name in sorted(headers[status])
+            }
+        responses[_name(status)] = response
+    return responses
+
+
+def _name(status: int) -> str:
+    return HTTPStatus(status).phrase.replace(" ", "")
+
+
+def _tidied(schema: Any) -> Any:
+    """The schema as a reader would have written it."""
+    if isinstance(schema, list):
+        return [_tidied(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    tidied = {name: _tidied(value) for name, value in schema.items() if (name, value) != ("required", [])}
+    if tidied.get("default", "") is None:
+        del tidied["default"]
+    if "anyOf" in tidied:
+        ways = tidied["anyOf"]
+        if {"type": "integer"} in ways and {"type": "number"} in ways:
+            ways.remove({"type": "integer"})
+        if len(ways) == 1:
+            tidied = {**tidied.pop("anyOf")[0], **tidied}
+    if isinstance(tidied.get("description"), str):
+        tidied["description"] = _markdown(inspect.cleandoc(tidied["description"]))
+    return tidied
+
+
+def _markdown(text: str) -> str:
+    return text.replace("``", "`")
+
+
+def _without(types: tuple[str, ...], schema: Any) -> Any:
+    """The schema without some of the types that a member may have."""
+    if isinstance(schema, list):
+        return [_without(types, item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    tidied = {name: _without(types, value) for name, value in schema.items()}
+    if "anyOf" in tidied:
+        tidied["anyOf"] = [way for way in tidied["anyOf"] if way.get("type") not in types]
+        if len(tidied["anyOf"]) == 1:
+            tidied = {**tidied.pop("anyOf")[0], **tidied}
+    return tidied
+
+
+def _with_ways(schema: Json, ways: tuple[tuple[str, ...], ...], alone: Mapping[str, frozenset[str]]) -> Json:
+    """Demand one of several sets of members, none of them null or empty, and nothing beside it."""
+
+    def present(name: str) -> Json:
+        tidied = cast("Json", _without(("null",), copy.deepcopy(schema["properties"][name])))
+        return {**tidied, "minLength": 1} if tidied.get("type") == "string" else tidied
+
+    return {
+        **schema,
+        "anyOf": [
+            {
+                "required": list(way),
+                "properties": {
+                    **{name: present(name) for name in way},
+                    **{name: {"type": "null"} for name in sorted(_beside(way, ways, alone))},
+                },
+            }
+            for way in ways
+        ],
+    }
+
+
+def _beside(
+    way: tuple[str, ...], ways: tuple[tuple[str, ...], ...], alone: Mapping[str, frozenset[str]]
+) -> set[str]:
+    """The members that may not be there together with those of one way."""
+    excluded = {name for member in way for name in alone.get(member, ())}
+    return excluded | {name for one in ways if alone.keys() & set(one) for name in one if name not in way}

@@ -1,0 +1,62 @@
+"""Who sends a request: by ``Authorization`` header, form or client certificate."""
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from aiohttp import web
+
+from revoker.auth import Caller, Callers, Credentials, certificate_names
+from revoker.errors import InvalidRequest
+
+NOBODY: Final = Caller(name="", digests=(), scopes=frozenset(), issuers={}, default_issuer=None, client_id="")
+"""The caller of an endpoint that needs no credential, where none was sent."""
+
+
+class Authentication:
+    """Authenticates requests by the callers of the present settings."""
+
+    def __init__(self, callers: Callable[[], Callers], *, client_certificates: bool) -> None:
+        """``callers`` gives the present ones, which a reload replaces."""
+        self._callers = callers
+        self._client_certificates = client_certificates
+
+    def authenticate(self, request: web.Request, fields: Mapping[str, str] | None) -> Caller:
+        """The caller, whose credential is required; raises as :meth:`Callers.authenticate`."""
+        headers = request.headers.getall("Authorization", ())
+        if len(headers) > 1:
+            raise InvalidRequest("more than one Authorization header")
+        form = fields or {}
+        return self._callers().authenticate(
+            Credentials(
+                headers[0] if headers else None,
+                form.get("client_id"),
+                form.get("client_secret"),
+                certificate(request),
+                request.remote or "",
+            )
+        )
+
+    def authenticate_if_asked(self, request: web.Request, fields: Mapping[str, str] | None) -> Caller:
+        """As :meth:`authenticate`, or ``NOBODY`` where no credential was sent."""
+        if "Authorization" in request.headers or (fields and "client_secret" in fields):
+            return self.authenticate(request, fields)
+        if not self._client_certificates:
+            return NOBODY
+        caller = self._callers().named_in(certificate(request))
+        if caller is not None and caller.rate_limit is not None:
+            caller.rate_limit.spend()
+        return caller or NOBODY
+
+    def has_caller_for(self, client_id: str) -> bool:
+        """Whether a caller is bound to a client, so that the client must authenticate."""
+        return self._callers().bound_to(client_id)
+
+
+def certificate(request: web.Request) -> frozenset[str]:
+    """The names in the client certificate, where the listener asked for one and verified it."""
+    tls = request.get_extra_info("ssl_object")
+    verified = tls.getpeercert() if tls is not None else None
+    if not verified:
+        return frozenset()
+    subject = [pair for names in verified.get("subject", ()) for pair in names]
+    return certificate_names((*subject, *verified.get("subjectAltName", ())))

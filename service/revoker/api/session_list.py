@@ -1,0 +1,124 @@
+"""``GET /sessions``: the sessions of a user, page by page."""
+
+import base64
+import re
+from typing import Annotated, Final
+
+import msgspec
+
+from revoker.api.endpoint import Call, Endpoint
+from revoker.api.fields import NumericDate, Text
+from revoker.api.session_services import SessionServices
+from revoker.errors import InvalidRequest
+from revoker.models import Session
+from revoker.rules import session_is_cut_off
+from revoker.store.coalescing import Found
+from revoker.store.keys import user_tag
+
+_position: Final = re.compile(r"([0-9]{1,15}):([A-Za-z0-9_-]{38})").fullmatch
+"""What a cursor encodes: the end (ms) and the ``sid`` of the last session of a page."""
+
+
+class Listing(msgspec.Struct, frozen=True, kw_only=True):
+    """Whose sessions; ``current`` names the one that asks, ``cursor`` comes from the page before."""
+
+    sub: Text
+    iss: Text | None = None
+    limit: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 100
+    cursor: str | None = None
+    current: str | None = None
+
+
+class Listed(msgspec.Struct, frozen=True, kw_only=True):
+    """One session as its user knows it; dates to the millisecond."""
+
+    sid: str
+    client_id: str
+    device: str | None
+    ip: str | None
+    user_agent: str | None
+    amr: list[str]
+    created: NumericDate
+    last_used: NumericDate
+    expires: NumericDate
+    current: bool
+
+
+class Page(msgspec.Struct, frozen=True):
+    """``next`` is the cursor of the next page, null on the last."""
+
+    sessions: list[Listed]
+    next: str | None
+
+
+async def list_sessions(call: Call[Listing], *, sessions: SessionServices) -> Page:
+    """A page of the sessions that no cutoff covers; a bound caller sees those of its client."""
+    query, own_client = call.body, call.caller.client_id
+    sessions.require_access(call.caller)
+    if query.iss is not None and query.iss != sessions.issuer.iss:
+        raise InvalidRequest("iss is not the issuer of the sessions held by this service")
+    after = None if query.cursor is None else _decode_cursor(query.cursor)
+    found = await sessions.cutoffs.shared("", user_tag(sessions.issuer.iss, query.sub))
+    page = await sessions.store.of_user(query.sub, after=after, limit=query.limit, now=found.now)
+    live = [
+        session
+        for session in page.sessions
+        if own_client in {"", session.client_id} and not _is_cut_off(session, found)
+    ]
+    live = await _without_revoked_clients(live, sessions)
+    return Page(
+        [_listed(session, sessions, query.current) for session in live],
+        None if page.next is None else _encode_cursor(*page.next),
+    )
+
+
+async def _without_revoked_clients(live: list[Session], services: SessionServices) -> list[Session]:
+    clients = sorted({session.client_id for session in live})
+    cutoffs = dict(zip(clients, await services.cutoffs.of_clients(clients), strict=True))
+    return [session for session in live if not _is_cut_off(session, cutoffs[session.client_id])]
+
+
+def _is_cut_off(session: Session, found: Found) -> bool:
+    return session_is_cut_off(session.start, found.standing, store_now=found.now)
+
+
+def _listed(session: Session, services: SessionServices, current: str | None) -> Listed:
+    return Listed(
+        sid=session.sid,
+        client_id=session.client_id,
+        device=session.device or None,
+        ip=session.ip or None,
+        user_agent=session.user_agent or None,
+        amr=list(session.amr),
+        created=session.start / 1000,
+        last_used=session.used / 1000,
+        expires=services.expiry(session) / 1000,
+        current=session.sid == current,
+    )
+
+
+def _encode_cursor(end: int, sid: str) -> str:
+    return base64.urlsafe_b64encode(f"{end}:{sid}".encode()).rstrip(b"=").decode()
+
+
+def _decode_cursor(cursor: str) -> tuple[int, str]:
+    try:
+        position = _position(base64.b64decode(cursor + "==", altchars=b"-_").decode())
+    except ValueError:
+        position = None
+    if position is None:
+        raise InvalidRequest("cursor is not one that this service gave out")
+    return int(position[1]), position[2]
+
+
+ENDPOINTS: Final = (
+    Endpoint(
+        path="/sessions",
+        method="GET",
+        scope="sessions",
+        body=Listing,
+        answer=Page,
+        summary="List a user's sessions",
+        handle=list_sessions,
+    ),
+)

@@ -1,0 +1,308 @@
+"""Connections, and the only use of what is private in aiohttp.
+
+A connection bounds the head of a request, answers bytes that are no request, writes prebuilt responses, and
+cancels lookups whose client has gone. ``tests/server/test_aiohttp_private.py`` lists the private names used
+here; it fails by name when a release of aiohttp changes one.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from email.utils import formatdate
+from typing import Any, Final, cast
+
+import structlog
+from aiohttp import EMPTY_PAYLOAD, HttpVersion11, web
+from aiohttp.web_protocol import _ErrInfo
+
+from revoker.api.errors import NO_STORE, error_response
+from revoker.api.paths import asks_for_verdicts, is_forward_auth
+from revoker.api.prebuilt import PrebuiltResponse
+
+_log = structlog.get_logger("service")
+
+WRITE_TIMEOUT_S: Final = 30.0
+"""A client that does not read its responses for so long is disconnected."""
+
+HEAD_BYTES: Final = 128 * 1024
+"""Limit for the whole head of a request, beyond what comes in one read; aiohttp limits each line alone."""
+
+DISCARD_SECONDS: Final = 2.0
+DISCARD_BYTES: Final = 4 * 1024 * 1024
+"""How long, and how much, input is read and dropped after the response to a broken request.
+
+A connection that is closed with unread input is reset, and the reset can overtake the response. A gateway
+would then see no response at all.
+"""
+
+_START_BYTES: Final = 64
+"""Enough of a request to find its path."""
+
+_HEAD: Final = (
+    "HTTP/1.1 {}\r\n"
+    "Content-Type: application/json\r\n"
+    "Cache-Control: no-store\r\n"
+    "Pragma: no-cache\r\n"
+    "Date: {}\r\n"
+    "Content-Length: "
+)
+
+
+class _PrebuiltHead:
+    """The head of prebuilt responses of one status, formatted once a second."""
+
+    def __init__(self, status_and_headers: str) -> None:
+        self._status_and_headers = status_and_headers
+        self._second = 0
+        self._head = b""
+
+    def now(self) -> bytes:
+        second = int(time.time())
+        if second != self._second:
+            self._second = second
+            self._head = _HEAD.format(self._status_and_headers, formatdate(second, usegmt=True)).encode()
+        return self._head
+
+
+_HEADS: Final = {
+    200: _PrebuiltHead("200 OK"),
+    503: _PrebuiltHead("503 Service Unavailable\r\nRetry-After: 1"),
+}
+
+
+class PrebuiltWriter:
+    """Writes a prebuilt response; aiohttp takes it for a ``web.StreamResponse``."""
+
+    __slots__ = ("_response", "keep_alive")
+
+    def __init__(self, response: PrebuiltResponse, *, keep_alive: bool) -> None:
+        self._response = response
+        self.keep_alive = keep_alive
+
+    async def prepare(self, request: web.BaseRequest) -> None:
+        """Write all of it."""
+        transport = request.transport
+        if transport is None:
+            raise ConnectionResetError("the client has gone")
+        if not request.keep_alive or request.version != HttpVersion11:
+            self.keep_alive = False
+        end = b"\r\n\r\n" if self.keep_alive else b"\r\nConnection: close\r\n\r\n"
+        response = self._response
+        body = response.body if request.method != "HEAD" else b""
+        transport.write(b"%b%d%b%b" % (_HEADS[response.status].now(), len(response.body), end, body))
+        if request.protocol.writing_paused:
+            await request.writer.drain()
+
+    async def write_eof(self) -> None:
+        """Nothing is left to be written."""
+
+
+class _LastResponse(web.Response):
+    """The response to a broken request: the connection is closed once the client can have read it."""
+
+    def __init__(self, connection: "Connection", response: web.Response) -> None:
+        super().__init__(status=response.status, headers=response.headers, body=response.body)
+        self._connection = connection
+        self.force_close()
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        await super().write_eof(data)
+        await self._connection.discard_input()
+
+
+class Connection(web.RequestHandler):
+    """One connection; errors about malformed requests never repeat what was sent.
+
+    Attributes:
+        refused_at: When load shedding last refused a request on it, in monotonic seconds.
+    """
+
+    refused_at = -1.0
+    _head_bytes = _head_request = 0
+    _request_start = b""
+    _abort_timer: asyncio.TimerHandle | None = None
+    _discarding = False
+    _discarded_bytes = 0
+    _input_ended: asyncio.Future[None] | None = None
+
+    def __init__(self, server: "_Server", **options: Any) -> None:
+        super().__init__(server, **options)
+        self._server = server
+
+    def data_received(self, data: bytes) -> None:
+        if self._discarding:
+            self._discard(len(data))
+            return
+        super().data_received(data)
+        if self._waiter is not None and not self._waiter.done():
+            self._limit_head(data)
+        elif self._messages and isinstance(self._messages[-1][0], _ErrInfo):
+            self._discarding = True  # the parser can't go on
+            if not self._head_bytes or self._head_request != self._request_count - 1:
+                self._request_start = b""
+            self._add_to_start(data)
+
+    def _limit_head(self, data: bytes) -> None:
+        """Refuse a head that grows too long; ``data`` is a part of one that is not complete yet."""
+        if self._head_request != self._request_count:
+            self._head_request, self._head_bytes = self._request_count, 0
+        if not self._head_bytes:
+            self._request_start = b""
+        self._add_to_start(data)
+        self._head_bytes += len(data)
+        if self._head_bytes > HEAD_BYTES and self._waiter is not None:
+            self._discarding = True
+            self._messages.append((_ErrInfo(431, ValueError("the head is too long"), ""), EMPTY_PAYLOAD))
+            self._waiter.set_result(None)
+
+    def _add_to_start(self, data: bytes) -> None:
+        missing = _START_BYTES - len(self._request_start)
+        if missing > 0:
+            self._request_start += data[:missing]
+
+    async def discard_input(self) -> None:
+        """Send no more; read and drop input until the client closes, or sends too long or too much."""
+        if self.transport is None:
+            return
+        self._discarding = True
+        self._input_ended = asyncio.get_running_loop().create_future()
+        self._discard(0)
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self._resume_reading_for_buffer()
+        await asyncio.wait([self._input_ended], timeout=DISCARD_SECONDS)
+
+    def _discard(self, size: int) -> None:
+        self._discarded_bytes += size
+        if self._discarded_bytes > DISCARD_BYTES:
+            self._pause_transport_reading()
+            self._end_input()
+
+    def _end_input(self) -> None:
+        if self._input_ended is not None and not self._input_ended.done():
+            self._input_ended.set_result(None)
+
+    def pause(self, seconds: float) -> None:
+        """Read nothing more from the client for a while."""
+        self._pause_transport_reading()
+        asyncio.get_running_loop().call_later(seconds, self._unpause)
+
+    def _unpause(self) -> None:
+        if not self._reading_paused and not self._buffer_paused:  # for a reason of aiohttp's own
+            self._resume_transport_reading()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self.transport is not None:
+            self._abort_timer = asyncio.get_running_loop().call_later(WRITE_TIMEOUT_S, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._cancel_abort()
+
+    def _cancel_abort(self) -> None:
+        if self._abort_timer is not None:
+            self._abort_timer.cancel()
+            self._abort_timer = None
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Cancel a lookup that nobody waits for any more; a request that changes something is completed."""
+        request, task = self._current_request, self._task_handler
+        super().connection_lost(exc)
+        self._cancel_abort()
+        self._end_input()
+        if request is not None and task is not None and asks_for_verdicts(request.raw_path):
+            task.cancel()
+
+    def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> Coroutine[Any, Any, tuple[web.StreamResponse, bool]]:
+        """Write a response, prebuilt ones included; close the connection after it where the server closes."""
+        response: object = resp
+        if isinstance(response, PrebuiltResponse):
+            writer = PrebuiltWriter(response, keep_alive=not self._server.closing)
+            resp = cast("web.StreamResponse", writer)
+        elif self._server.closing:
+            resp.force_close()
+        return super().finish_response(request, resp, start_time)
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,  # noqa: ARG002  # quotes what was sent, which may be a secret
+    ) -> web.StreamResponse:
+        """Respond as every endpoint does, and close the connection."""
+        if request.writer.output_size > 0:
+            raise ConnectionError("a response has begun already")
+        if status < 500:
+            _log.debug("bad_request", peer=request.remote, problem=type(exc).__name__)
+            return _LastResponse(self, self._refusal(status))
+        _log.error("request_failed", exc_info=exc)
+        response = error_response(status, "server_error", "the service failed")
+        response.force_close()
+        return response
+
+    def _refusal(self, status: int) -> web.Response:
+        _, _, rest = self._request_start.partition(b" ")
+        if is_forward_auth(rest.split(b" ")[0].decode("latin-1")):
+            # Gateways take other 4xx for a failure of theirs; the user's token or head is what is wrong.
+            challenge = 'Bearer realm="revoker", error="invalid_request"'
+            return web.Response(status=401, headers={**NO_STORE, "WWW-Authenticate": challenge})
+        if status == 431:
+            return error_response(status, "invalid_request", "the head of the request is too long")
+        return error_response(status, "invalid_request", "this is not HTTP/1.1 as it should be")
+
+
+class _Server(web.Server):
+    """Makes the connections.
+
+    Attributes:
+        closing: Whether every response closes its connection.
+    """
+
+    closing = False
+
+    def __call__(self) -> Connection:
+        return Connection(self, loop=self._loop, **self._kwargs)
+
+
+class Runner(web.AppRunner):
+    """Runs an application on such connections; compressed bodies are not unpacked."""
+
+    def __init__(self, application: web.Application, **options: Any) -> None:
+        super().__init__(application, auto_decompress=False, **options)
+
+    async def _make_server(self) -> web.Server:
+        server = await super()._make_server()
+        server.__class__ = _Server
+        server.request_handler = _refusing_expectations(server.request_handler)
+        return server
+
+    def close_connections_after_response(self) -> None:
+        """Say ``Connection: close`` from now on, so that no client is cut off between two requests."""
+        if self.server is not None:
+            cast("_Server", self.server).closing = True
+
+
+Handler = Callable[[Any], Awaitable[web.StreamResponse]]
+
+
+def _refusing_expectations(handler: Handler) -> Handler:
+    """Answer 417 to what nobody can meet, before the router: it would repeat what the client sent."""
+
+    def handle(request: web.Request) -> Awaitable[web.StreamResponse]:
+        if "Expect" in request.headers and not _can_be_met(request):
+            return _expectation_failed()
+        return handler(request)
+
+    return handle
+
+
+def _can_be_met(request: web.Request) -> bool:
+    return all(value.lower() in {"", "100-continue"} for value in request.headers.getall("Expect"))
+
+
+async def _expectation_failed() -> web.StreamResponse:
+    return error_response(417, "invalid_request", "only 100-continue can be expected")

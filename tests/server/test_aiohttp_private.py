@@ -1,0 +1,127 @@
+"""What is private in aiohttp is used in one file, and a release that changes it fails here, by name."""
+
+import ast
+import inspect
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web, web_protocol
+
+from revoker.server import connections
+
+SERVICE = Path(connections.__file__).parent.parent
+
+PRIVATE = {
+    "_ErrInfo",
+    "_buffer_paused",
+    "_current_request",
+    "_kwargs",
+    "_loop",
+    "_make_server",
+    "_messages",
+    "_pause_transport_reading",
+    "_reading_paused",
+    "_request_count",
+    "_resume_reading_for_buffer",
+    "_resume_transport_reading",
+    "_task_handler",
+    "_waiter",
+}
+"""What ``connections`` uses."""
+
+SIGNATURES = {
+    "RequestHandler.__init__": ("manager", "loop"),
+    "RequestHandler._pause_transport_reading": (),
+    "RequestHandler._resume_reading_for_buffer": (),
+    "RequestHandler._resume_transport_reading": (),
+    "RequestHandler.connection_lost": ("exc",),
+    "RequestHandler.data_received": ("data",),
+    "RequestHandler.finish_response": ("request", "resp", "start_time"),
+    "RequestHandler.handle_error": ("request", "status", "exc", "message"),
+    "RequestHandler.pause_writing": (),
+    "RequestHandler.resume_writing": (),
+    "Server.__call__": (),
+    "AppRunner._make_server": (),
+}
+"""Parameters of what is overridden or called, without ``self``; of constructors those that are passed."""
+
+
+def changed(name: str, how: str) -> str:
+    return f"aiohttp {aiohttp.__version__}: {name} {how}; see revoker/server/connections.py"
+
+
+def attributes_of_aiohttp() -> dict[str, Any]:
+    """Every private name of the classes that are subclassed, and those of a fresh connection and server."""
+
+    async def handler(_: web.BaseRequest) -> web.StreamResponse:
+        raise AssertionError
+
+    server = web.Server(handler)  # type: ignore[arg-type]
+    found = {"_ErrInfo": web_protocol._ErrInfo} if hasattr(web_protocol, "_ErrInfo") else {}
+    for thing in (web.AppRunner, server, server()):
+        names = [name for name in dir(thing) if name.startswith("_") and hasattr(thing, name)]
+        found |= {name: getattr(thing, name) for name in names}
+    return found
+
+
+@pytest.mark.parametrize("name", sorted(PRIVATE))
+async def test_aiohttp_has_the_private_name(name: str) -> None:
+    assert name in attributes_of_aiohttp(), changed(name, "is missing")
+
+
+@pytest.mark.parametrize(("name", "expected"), SIGNATURES.items(), ids=SIGNATURES)
+def test_aiohttp_takes_the_same_parameters(name: str, expected: tuple[str, ...]) -> None:
+    owner, _, method = name.partition(".")
+    parameters = list(inspect.signature(getattr(getattr(web, owner), method)).parameters)[1:]
+    if method == "__init__":
+        parameters = [each for each in parameters if each in expected]
+    assert tuple(parameters) == expected, changed(name, f"takes {parameters}")
+
+
+def test_a_malformed_request_is_described_by_status_exception_and_message() -> None:
+    parameters = tuple(inspect.signature(web_protocol._ErrInfo).parameters)
+    assert parameters == ("status", "exc", "message"), changed("_ErrInfo", f"takes {parameters}")
+
+
+async def test_the_messages_of_a_connection_are_a_queue_and_nothing_waits_before_it_starts() -> None:
+    attributes = attributes_of_aiohttp()
+    assert list(attributes["_messages"]) == [], changed("_messages", "is no empty queue")
+    assert attributes["_waiter"] is None, changed("_waiter", "is not None at first")
+    assert attributes["_request_count"] == 0, changed("_request_count", "is not 0 at first")
+
+
+def private_names(file: Path) -> set[str]:
+    """Names with one underscore that a file uses and does not define."""
+    tree = ast.parse(file.read_text())
+    used, defined = set(), set()
+    for node in ast.walk(tree):
+        match node:
+            case ast.Attribute(attr=name, ctx=ast.Load()):
+                used.add(name)
+            case ast.Attribute(attr=name) | ast.Name(id=name, ctx=ast.Store()):
+                defined.add(name)
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
+                defined.add(name)
+            case ast.ImportFrom(module=module, names=names) if (module or "").startswith("aiohttp"):
+                used |= {each.name for each in names}
+            case ast.Call(func=ast.Attribute(value=ast.Call(func=ast.Name(id="super")), attr=name)):
+                used.add(name)
+            case _:
+                pass
+    overridden = {"_make_server"} & used
+    return {name for name in used if name.startswith("_") and name[1:2] != "_"} - (defined - overridden)
+
+
+def test_the_list_of_private_names_is_complete() -> None:
+    assert private_names(Path(connections.__file__)) == PRIVATE
+
+
+def test_no_other_file_imports_or_touches_what_is_private() -> None:
+    """``_loop`` and ``_waiter``, alone, are names that classes of ours have too."""
+    ours = {"_loop", "_waiter", "_messages"}
+    for file in SERVICE.rglob("*.py"):
+        if file != Path(connections.__file__) and "aiohttp" in file.read_text():
+            touched = private_names(file) & (PRIVATE - ours)
+            assert not touched, f"{file.relative_to(SERVICE)} touches {touched}"
