@@ -41,7 +41,7 @@ class Block(msgspec.Struct, frozen=True):
 async def block_user(parts: Parts, call: Call[BlockUser]) -> Block:
     asked = call.body
     refuse_bound(call)
-    issuer = call.caller.known_issuer(asked.iss)
+    issuer = call.caller.require_issuer(asked.iss)
     until = milliseconds(asked.until, "until")
     stands = await parts.store.revocations.block_user(
         issuer, asked.sub, until=until, reason=asked.reason or ""
@@ -62,7 +62,7 @@ async def block_user(parts: Parts, call: Call[BlockUser]) -> Block:
 async def unblock_user(parts: Parts, call: Call[UnblockUser]) -> Block:
     asked = call.body
     refuse_bound(call)
-    issuer = call.caller.known_issuer(asked.iss)
+    issuer = call.caller.require_issuer(asked.iss)
     await parts.store.revocations.unblock_user(issuer, asked.sub)
     _audit.info(
         "user_unblocked",

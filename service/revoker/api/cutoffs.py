@@ -120,7 +120,7 @@ async def revoke_client(parts: Parts, call: Call[RevokeClient]) -> ClientCutoff:
     bound = call.caller.client_id
     if bound and asked.client_id != bound:
         raise AccessDenied("this caller may revoke its own client only")
-    issuer = call.caller.known_issuer(asked.iss)
+    issuer = call.caller.require_issuer(asked.iss)
     cutoff = await parts.store.revocations.revoke_client(
         issuer, asked.client_id, before=milliseconds(asked.before, "before"), reason=asked.reason or ""
     )
@@ -140,7 +140,7 @@ async def revoke_issuer(parts: Parts, call: Call[RevokeIssuer]) -> IssuerCutoff:
 
 def _issuer(call: Call[Any], iss: str | None) -> Issuer:
     refuse_bound(call)
-    return call.caller.known_issuer(iss)
+    return call.caller.require_issuer(iss)
 
 
 def _refuse_unclear_session(

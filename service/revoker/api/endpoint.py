@@ -155,7 +155,7 @@ class Endpoint(Generic[Body]):
         if "Authorization" in request.headers or (fields and "client_secret" in fields):
             return authenticate(parts, request, fields)
         if parts.client_certificates:
-            named = parts.callers.named_in(certificate(request))
+            named = parts.callers.find_by_certificate(certificate(request))
             if named is not None and named.rate_limit is not None:
                 named.rate_limit.spend()
             return named or NOBODY

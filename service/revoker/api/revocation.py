@@ -87,7 +87,7 @@ def _has_ended(parts: Parts, token: str) -> bool:
 async def _revoke_jti(parts: Parts, call: Call[Revoke], jti: str) -> None:
     if call.caller.client_id:
         raise AccessDenied("this caller may revoke its own client's tokens only, by token")
-    issuer = call.caller.known_issuer(call.body.iss)
+    issuer = call.caller.require_issuer(call.body.iss)
     await _store(parts, call, issuer, Claims(jti=jti, exp=call.body.exp), bounded=True)
 
 

@@ -39,7 +39,7 @@ async def revoke_key(parts: Parts, call: Call[RevokeKey]) -> RevokedKey:
     refuse_bound(call)
     if asked.before is not None:
         raise InvalidRequest("a key is revoked for good: before is not taken")
-    issuer = call.caller.known_issuer(asked.iss)
+    issuer = call.caller.require_issuer(asked.iss)
     at = await parts.store.revocations.revoke_key(issuer, asked.kid, reason=asked.reason or "")
     _audit.info(
         "key_revoked",

@@ -56,13 +56,13 @@ def token(parts: Parts, call: Call[TokenRequest]) -> Awaitable[Tokens]:
 def _check_client(parts: Parts, caller: Caller, asked: TokenRequest, shown: RefreshToken) -> None:
     """Let nobody but the session's own client use its refresh token; nothing is consumed here."""
     if caller is not NOBODY:
-        if caller.client_id != shown.client_id and parts.callers.bound_to(shown.client_id):
+        if caller.client_id != shown.client_id and parts.callers.has_client(shown.client_id):
             raise InvalidGrant(_NO_GRANT)
         if caller.client_id not in {"", shown.client_id}:
             raise InvalidGrant(_NO_GRANT)
         if asked.client_id not in {None, caller.name, shown.client_id}:
             raise InvalidGrant(_NO_GRANT)
-    elif parts.callers.bound_to(shown.client_id):
+    elif parts.callers.has_client(shown.client_id):
         raise InvalidClient("this client must authenticate")
     elif asked.client_id not in {None, shown.client_id}:
         raise InvalidGrant(_NO_GRANT)

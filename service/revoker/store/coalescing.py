@@ -139,8 +139,8 @@ class Coalescing(ABC):
         self._link = Link(address.wire, self._changed)
         self._confirmation = confirmation
         self._metrics = metrics
-        self._observe_seconds = metrics.notes.observing(metrics.lookup_seconds)
-        self._observe_batch = metrics.notes.observing(metrics.lookup_batch)
+        self._observe_seconds = metrics.deferred.observing(metrics.lookup_seconds)
+        self._observe_batch = metrics.deferred.observing(metrics.lookup_batch)
         self._clocks = clocks
         self._loop = asyncio.get_running_loop()
         self._told_down = False
