@@ -103,7 +103,7 @@ async def steps(service: app.Service, bodies: list[bytes], authorization: str) -
 
     def know_caller() -> None:
         shown = headers.getall("Authorization", ())
-        known = parts.callers.remembered(shown[0]) if len(shown) == 1 else None
+        known = parts.callers.cached(shown[0]) if len(shown) == 1 else None
         assert known is not None
         assert headers.get("Content-Type") == "application/json"
         assert "Content-Encoding" not in headers

@@ -134,11 +134,11 @@ class Service:
         await asyncio.gather(*(source.close() for source in self._sources.values()))
         if self._adding_up is not None:
             self._adding_up.cancel()
-        self._metrics.notes.add_up()
+        self._metrics.deferred.flush()
 
     def _add_up(self) -> None:
         try:
-            self._metrics.notes.add_up()
+            self._metrics.deferred.flush()
             self._count_dropped_log_lines()
         finally:
             self._adding_up = asyncio.get_running_loop().call_later(ADDED_UP_S, self._add_up)

@@ -41,7 +41,7 @@ class ForwardAuth:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         parts.metrics.requests.labels(FORWARD_AUTH, "500")
-        self._seconds = parts.metrics.notes.observing(parts.metrics.request_seconds.labels(FORWARD_AUTH))
+        self._seconds = parts.metrics.deferred.observing(parts.metrics.request_seconds.labels(FORWARD_AUTH))
 
     async def respond(self, request: web.Request) -> web.Response:
         """Answer one request: 200 with who it is, 401, 403, or 503 where there is no verdict."""

@@ -134,7 +134,7 @@ class Introspection:
         self._parts = parts
         self._admission = parts.admission
         self._aside = parts.admission.aside
-        self._seconds = parts.metrics.notes.observing(parts.metrics.introspection_seconds)
+        self._seconds = parts.metrics.deferred.observing(parts.metrics.introspection_seconds)
         self._failed = parts.metrics.requests.labels(INTROSPECT, "500").inc
 
     async def respond(self, request: web.Request) -> web.Response:
@@ -163,7 +163,7 @@ class Introspection:
         parts = self._parts
         headers = request.headers
         shown = headers.getall("Authorization", ())
-        caller = parts.callers.remembered(shown[0]) if len(shown) == 1 else None
+        caller = parts.callers.cached(shown[0]) if len(shown) == 1 else None
         if (
             caller is None
             or headers.get("Content-Type") != "application/json"

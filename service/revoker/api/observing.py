@@ -121,8 +121,8 @@ class Straight:
         self._answer = answer
         self.path: Final = path
         metrics = parts.metrics
-        self._succeeded = metrics.notes.counting(metrics.requests.labels(path, "200"))
-        self._seconds = metrics.notes.observing(metrics.request_seconds.labels(path))
+        self._succeeded = metrics.deferred.counting(metrics.requests.labels(path, "200"))
+        self._seconds = metrics.deferred.observing(metrics.request_seconds.labels(path))
 
     async def respond(self, request: web.Request) -> web.StreamResponse | PrebuiltResponse:
         """Answer one request."""
