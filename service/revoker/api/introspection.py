@@ -152,7 +152,7 @@ class Introspection:
         """Respond to one request, by the shortest way where a known caller sends JSON."""
         headers = request.headers
         shown = headers.getall("Authorization", ())
-        caller = self._callers().remembered(shown[0]) if len(shown) == 1 else None
+        caller = self._callers().cached(shown[0]) if len(shown) == 1 else None
         fields = None
         if (
             caller is None

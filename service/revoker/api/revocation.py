@@ -69,7 +69,7 @@ async def revoke(
     elif body.jti is not None:
         if call.caller.client_id:
             raise AccessDenied("this caller may revoke its own client's tokens only, by token")
-        issuer = call.caller.known_issuer(body.iss)
+        issuer = call.caller.require_issuer(body.iss)
         await _store(call, revocations, issuer, Claims(jti=body.jti, exp=body.exp), check_exp=True)
     else:
         raise InvalidRequest("token is missing, or jti")

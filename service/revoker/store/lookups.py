@@ -196,8 +196,8 @@ class BatchedLookups:
         self._connection = ReconnectingConnection(server.connect, self._connection_changed)
         self._confirmation = confirmation
         self._metrics = metrics
-        self._observe_seconds = metrics.notes.observing(metrics.lookup_seconds)
-        self._observe_batch = metrics.notes.observing(metrics.lookup_batch)
+        self._observe_seconds = metrics.deferred.observing(metrics.lookup_seconds)
+        self._observe_batch = metrics.deferred.observing(metrics.lookup_batch)
         self._clocks = clocks
         self._probes: Final = probe
         self._probe_failed_at = -_PROBE_PAUSE_S
