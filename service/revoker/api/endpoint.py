@@ -20,6 +20,7 @@ from revoker.api.errors import NO_STORE
 from revoker.api.parts import Parts
 from revoker.auth import Caller, Credentials, certificate_names
 from revoker.errors import InvalidRequest, RequestTooLarge, RequestTooSlow, Unconfirmed, UnsupportedMediaType
+from revoker.json_members import DuplicateMember, unique_members
 
 BODY_LIMIT: Final = 65536
 BATCH_LIMIT: Final = 17 * 1024 * 1024
@@ -339,17 +340,11 @@ def decoded(raw: bytes, decoder: msgspec.json.Decoder[Body]) -> Body:
 
 
 def refuse_duplicates(raw: bytes) -> None:
-    """Refuse an object with a member that stands twice: two readers could take it for two things.
-
-    A text that is not UTF-8 throughout is refused too, wherever in it that may be.
-    """
-
-    def object_of(pairs: list[tuple[str, Any]]) -> None:
-        if len({name for name, _ in pairs}) != len(pairs):
-            raise InvalidRequest("a member stands twice in an object of the body")
-
+    """Refuse an object with a duplicate member, and text that is not UTF-8 throughout."""
     try:
-        json.loads(raw.decode(), object_pairs_hook=object_of)
+        json.loads(raw.decode(), object_pairs_hook=unique_members)
+    except DuplicateMember as error:
+        raise InvalidRequest("a member stands twice in an object of the body") from error
     except (ValueError, RecursionError) as error:
         raise InvalidRequest("the body is not valid JSON") from error
 
