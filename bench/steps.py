@@ -98,12 +98,12 @@ async def steps(service: app.Service, bodies: list[bytes], authorization: str) -
     keys = [of_token(each, issuer) for each in claims]
     found = await store.lookups.find(keys[0])
     each_claims, each_keys = cycle(claims), cycle(keys)
-    introspection = service._introspection  # noqa: SLF001
+    observe = service._metrics.deferred.observing(service._metrics.introspection_seconds)  # noqa: SLF001
     verdicts = parts.verdicts
 
     def know_caller() -> None:
         shown = headers.getall("Authorization", ())
-        known = parts.callers.remembered(shown[0]) if len(shown) == 1 else None
+        known = parts.callers.cached(shown[0]) if len(shown) == 1 else None
         assert known is not None
         assert headers.get("Content-Type") == "application/json"
         assert "Content-Encoding" not in headers
@@ -121,7 +121,7 @@ async def steps(service: app.Service, bodies: list[bytes], authorization: str) -
     def count() -> None:
         began = time.perf_counter()
         verdicts._count[Verdict.ACTIVE]()  # noqa: SLF001
-        introspection._seconds(time.perf_counter() - began)  # noqa: SLF001
+        observe(time.perf_counter() - began)
 
     nowhere: Any = _Nowhere()
 
@@ -152,7 +152,13 @@ async def batch_steps(service: app.Service, bodies: list[bytes], authorization: 
     """What a batch of claims takes beyond connection, request and answer; a hundred tokens each time."""
     parts = service._parts  # noqa: SLF001
     caller = parts.callers.authenticate(Credentials(authorization=authorization))
-    introspection = batch.BatchIntrospection(parts)
+    introspection = batch.BatchIntrospection(
+        authentication=parts.authentication,
+        sessions=None,
+        verifier=parts.verifier,
+        verdicts=parts.verdicts,
+        admission=parts.admission,
+    )
     body = b'{"tokens":[%b]}' % b",".join(bodies[:BATCH])
     items = batch._items(body)  # noqa: SLF001
     issuer = issuer_of_claims(decode.decode(bodies[0]), caller)

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from revoker.errors import InvalidRequest, StoreRefused, StoreUnavailable
 from revoker.models import Claims, Issuer
 from revoker.rules import cut_off, jti_kept_until
-from revoker.store.coalescing import NO_KEYS
 from revoker.store.keys import user_tag
+from revoker.store.lookups import NO_KEYS
 from revoker.store.transfer import importing as imports
 from revoker.store.transfer import records
 from revoker.store.transfer.exporting import Exporting

@@ -80,8 +80,8 @@ class Scripts:
                 end with its tail.
         """
         self._servers = servers
-        self._succeeded = metrics.notes.observing(metrics.write_seconds.labels("ok"))
-        self._failed = metrics.notes.observing(metrics.write_seconds.labels("error"))
+        self._succeeded = metrics.deferred.observing(metrics.write_seconds.labels("ok"))
+        self._failed = metrics.deferred.observing(metrics.write_seconds.labels("error"))
         self._data_of = data_of
 
     def seq(self, key: str) -> int:
