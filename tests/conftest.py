@@ -46,7 +46,7 @@ A busy machine makes nobody wait so long. The default of ``redis.timeout`` (0.25
 then the answer is 503.
 """
 
-epoch.PATIENCE_S = PATIENT_S
+epoch.SETTLE_WAIT_S = PATIENT_S
 
 HANGS_S = 120.0
 """After which something that a test waits for is taken to never happen; no passing test waits so long."""
