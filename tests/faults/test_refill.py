@@ -161,7 +161,7 @@ async def test_what_was_revoked_while_a_loss_is_settled_is_kept_as_well(start, o
 async def test_much_is_put_back_in_the_background_once_while_requests_get_no_verdict(
     start, own_valkey, events, monkeypatch
 ):
-    monkeypatch.setattr(epoch, "PATIENCE_S", 0.05)
+    monkeypatch.setattr(epoch, "SETTLE_WAIT_S", 0.05)
     revoker = await start(own_valkey, revocation={"data_loss": "ignore"})
     store, lost, count = revoker.service.store, issued(), 10_000
     assert (await revoke(revoker, lost)).status == 200
