@@ -5,7 +5,7 @@ import sys  # the rest is imported below: a signal must not find the process unp
 from revoker.server import start_signals
 
 if sys.argv[1:2] == ["serve"]:
-    start_signals.hold()
+    start_signals.install_handlers()
 
 import json
 import os
@@ -63,14 +63,14 @@ def serve(config: ConfigOption = None) -> None:
         setup = development.prepare(os.environ)
         plan = processes.Plan(
             settings=setup.settings,
-            read_again=lambda: development.prepare(os.environ).settings,
+            reload_settings=lambda: development.prepare(os.environ).settings,
             build=_build,
             ready=lambda url: logs.write_text(development.welcome(setup, url)),
         )
     else:
         plan = processes.Plan(
             settings=settings.load(config, os.environ),
-            read_again=lambda: settings.load(config, os.environ),
+            reload_settings=lambda: settings.load(config, os.environ),
             build=_build,
             ready=lambda _: None,
         )
