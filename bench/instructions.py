@@ -18,8 +18,9 @@ from urllib.parse import urlencode
 
 from bench.callgrind import ABREAST, Abreast, Counted, head
 from bench.material import Material, Workload
-from bench.processes import Cores, free_port
 from bench.servers import Servers
+from tests.rig.cpu import Cores
+from tests.rig.servers import free_port
 
 MARGIN = 0.05
 RECORDED = Path(__file__).with_name("instructions.json")
@@ -63,7 +64,7 @@ def measured(stack: ExitStack, folder: Path) -> dict[str, int]:
     material = Material(folder)
     servers = Servers(stack, folder, Cores.of_this_machine(), material)
     ports = free_port(), free_port()
-    config = servers.configured(servers.store(), port=ports[1], sessions="ES256", timeout=30)
+    config = servers.write_configuration(servers.store(), port=ports[1], sessions="ES256", timeout=30)
     floor = Counted(stack, folder, "floor", "bench.floor", str(ports[0]))
     revoker = Counted(stack, folder, "revoker", "bench.quiet", "serve", "--config", str(config))
     for server, port in zip((floor, revoker), ports, strict=True):

@@ -1,7 +1,6 @@
 """Puts load on a server: by ``wrk`` where it is installed, else by a generator of our own."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.material import Workload
+from tests.rig.cpu import inherited_affinity
 
 _HERE = Path(__file__).parent
 
@@ -84,14 +84,8 @@ class Load:
                 str(seconds),
                 *arguments,
             ]
-        done = subprocess.run(
-            command,
-            check=True,
-            capture_output=True,
-            text=True,
-            cwd=_HERE.parent,
-            preexec_fn=lambda: os.sched_setaffinity(0, self._cores),
-        )
+        with inherited_affinity(self._cores):
+            done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=_HERE.parent)
         seen = json.loads(done.stdout.splitlines()[-1])
         self._sent[sent] += seen["requests"] + connections
         run = Run(seen["requests"], seen["microseconds"] / 1e6, seen["p50"], seen["p99"], seen["failed"])

@@ -7,19 +7,19 @@ import time
 import uvloop
 
 from revoker.store.wire.addresses import address_of
-from revoker.store.wire.command_channel import Line
+from revoker.store.wire.command_channel import CommandChannel
 
 _TIMES = 5000
 
 
 async def main() -> None:
-    line = Line(address_of(sys.argv[1], timeout=5, password=None).wire, timeout=5)
+    channel = CommandChannel(address_of(sys.argv[1], timeout=5).connect, timeout=5)
     took = []
     for _ in range(_TIMES):
         began = time.perf_counter()
-        await line.execute("GET", "rv:jti:main:nothing")
+        await channel.execute("GET", "rv:jti:main:nothing")
         took.append(time.perf_counter() - began)
-    await line.close()
+    await channel.close()
     print(statistics.median(took) * 1e6)
 
 

@@ -8,9 +8,10 @@ from itertools import cycle
 from bench.bench import Bench
 from bench.callgrind import ABREAST, Abreast, Counted, head
 from bench.material import BATCH
-from bench.processes import REPOSITORY, free_port
 from bench.report import Section, table
 from bench.rounds import Subject, measure
+from tests.rig.processes import REPOSITORY
+from tests.rig.servers import free_port
 
 _STEPS = {
     "parse": "HTTP: aiohttp's parser, in C",
@@ -88,11 +89,12 @@ def run(bench: Bench) -> Section:
     load = {"rounds": bench.rounds, "seconds": bench.seconds, "connections": bench.connections}
     results = measure(subjects, bench.load, **load)  # type: ignore[arg-type]
     whole = {name: results.cpu(name).median for name in servers}
-    config = bench.servers.configured(store, timeout=30, sessions="ES256")
+    config = bench.servers.write_configuration(store, timeout=30, sessions="ES256")
     tokens = bench.material.cold_tokens()
     arguments = (str(config), str(workload.bodies), str(tokens.bodies), workload.authorization)
     steps = _times(bench, arguments)
-    counts, whole_counts = {}, {}
+    counts: dict[str, float] = {}
+    whole_counts: dict[str, float] = {}
     if shutil.which("valgrind"):
         counts, whole_counts = _counts(bench, arguments)
     rows = [(words, *_figures(steps[name], counts.get(name))) for name, words in _STEPS.items()]
@@ -177,7 +179,7 @@ def _counts(bench: Bench, arguments: tuple[str, ...]) -> tuple[dict[str, float],
         warm, counted = _COUNTS.get(name, (64, 640))
         by_step[name] = (steps.count(times, warm, counted) * counted - nothing) / counted
     port = free_port()
-    config = bench.servers.configured(bench.servers.store(), port=port, timeout=30)
+    config = bench.servers.write_configuration(bench.servers.store(), port=port, timeout=30)
     commands = {
         "floor": ["bench.floor", str(free_port())],
         "bare": ["bench.bare", str(free_port())],

@@ -2,15 +2,19 @@
 
 import secrets
 import sys
+import urllib.request
 from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from cryptography.hazmat.primitives import serialization
 
 from bench.material import AUDIENCE, CALLER, ISSUER, SESSIONS_ISSUER, Material, signing_key
-from bench.processes import Cores, Process, Valkey, answers, free_port
+from tests.rig.cpu import Cores
+from tests.rig.processes import Process, until
+from tests.rig.servers import Valkey, free_port
 
 _CONFIG = """\
 [server]
@@ -42,28 +46,34 @@ refresh_key_file = "{folder}.refresh"
 """
 
 
+_LIKE_PRODUCTION = (
+    *("--appendfsync", "everysec", "--auto-aof-rewrite-percentage", "0"),
+    *("--maxmemory-policy", "noeviction"),
+)
+
+
 class HasUrl(Protocol):
-    """A store, or the way to one."""
+    """A store, or a relay to one."""
 
     @property
     def url(self) -> str: ...
 
 
+@dataclass(frozen=True)
 class Server:
-    """A server on a port of its own."""
+    """A server that answers on ``url``."""
 
-    def __init__(
-        self,
-        command: list[str],
-        port: int,
-        *,
-        cores: frozenset[int],
-        log: Path,
-        env: Mapping[str, str] | None = None,
-    ) -> None:
-        self.url = f"http://127.0.0.1:{port}"
-        self.process = Process(command, cores=cores, log=log, env=env)
-        self.process.await_answer(lambda: answers(f"{self.url}/readyz"))
+    url: str
+    process: Process
+
+
+def answers(url: str) -> bool:
+    """Whether a GET is answered 200."""
+    try:
+        with urllib.request.urlopen(url, timeout=2) as response:
+            return bool(response.status == 200)
+    except OSError:
+        return False
 
 
 class Servers:
@@ -77,22 +87,24 @@ class Servers:
         self._started = 0
 
     def store(self) -> Valkey:
-        valkey = Valkey(self._folder / f"store-{self._next()}", cores=self.cores.others)
-        self.stack.callback(valkey.stop)
+        """One with the persistence that production has."""
+        folder = self._folder / f"store-{self._next()}"
+        valkey = Valkey(folder, *_LIKE_PRODUCTION, cores=self.cores.others).start()
+        self.stack.callback(valkey.kill)
         return valkey
 
     def floor(self, port: int | None = None, cores: frozenset[int] | None = None) -> Server:
-        """Another one on a ``port`` shares it with the first."""
+        """With the ``port`` of another, both share it (SO_REUSEPORT)."""
         port = port or free_port()
-        return self._start(["bench.floor", str(port)], port, cores)
+        return self.start(port, "-m", "bench.floor", port, cores=cores)
 
     def bare(self) -> Server:
         port = free_port()
-        return self._start(["bench.bare", str(port)], port)
+        return self.start(port, "-m", "bench.bare", port)
 
     def naive(self, store: Valkey) -> Server:
         port = free_port()
-        return self._start(["bench.naive", str(port), store.url, self._material.digest], port)
+        return self.start(port, "-m", "bench.naive", port, store.url, self._material.digest)
 
     def revoker(
         self,
@@ -105,16 +117,16 @@ class Servers:
         """A real process with a configuration file.
 
         Args:
-            store: Of its own.
+            store: Which no other service uses.
             workers: How many processes.
-            cores: For another number of workers.
-            sessions: The algorithm with which it signs the tokens of sessions; None: it keeps none.
+            cores: Where not the server's.
+            sessions: The algorithm with which it signs the tokens of sessions; None: it has no sessions.
         """
         port = free_port()
-        config = self.configured(store, port=port, workers=workers, sessions=sessions)
-        return self._start(["revoker", "serve", "--config", str(config)], port, cores)
+        config = self.write_configuration(store, port=port, workers=workers, sessions=sessions)
+        return self.start(port, "-m", "revoker", "serve", "--config", config, cores=cores)
 
-    def configured(
+    def write_configuration(
         self,
         store: HasUrl,
         *,
@@ -123,7 +135,7 @@ class Servers:
         sessions: str | None = None,
         timeout: float = 0.25,
     ) -> Path:
-        """A configuration file for a store, which is declared new by it; as for :meth:`revoker`."""
+        """A configuration file, by which the store is declared new; arguments as for :meth:`revoker`."""
         name = self._next()
         jwks = self._folder / f"revoker-{name}.jwks"
         jwks.write_text(self._material.jwks_text())
@@ -142,12 +154,8 @@ class Servers:
             )
             + (self._sessions(name, sessions) if sessions else "")
         )
-        init = Process(
-            [sys.executable, "-m", "revoker", "store", "init", "--or-known", "--config", str(config)],
-            cores=self.cores.server,
-            log=self._folder / f"init-{name}.log",
-        )
-        init.await_end()
+        with self._process("-m", "revoker", "store", "init", "--or-known", "--config", config) as init:
+            assert init.status() == 0, init.output()
         return config
 
     def _sessions(self, name: int, algorithm: str) -> str:
@@ -165,19 +173,34 @@ class Servers:
 
     def start(
         self,
-        command: list[str],
         port: int,
+        *arguments: object,
+        program: str = sys.executable,
         cores: frozenset[int] | None = None,
-        env: Mapping[str, str] | None = None,
+        environ: Mapping[str, str] | None = None,
     ) -> Server:
-        """Any program that answers ``/readyz`` on a port."""
-        log = self._folder / f"server-{self._next()}.log"
-        server = Server(command, port, cores=cores or self.cores.server, log=log, env=env)
-        self.stack.callback(server.process.stop)
-        return server
+        """Any program that answers ``/readyz`` on a port; it ends with the stack."""
+        process = self._process(*arguments, program=program, cores=cores, **(environ or {})).start()
+        self.stack.callback(process.stop)
+        url = f"http://127.0.0.1:{port}"
 
-    def _start(self, module: list[str], port: int, cores: frozenset[int] | None = None) -> Server:
-        return self.start([sys.executable, "-m", *module], port, cores)
+        def ready() -> bool:
+            assert process.process.poll() is None, process.output()
+            return answers(f"{url}/readyz")
+
+        until(ready, f"an answer of {arguments}")
+        return Server(url, process)
+
+    def _process(
+        self,
+        *arguments: object,
+        program: str = sys.executable,
+        cores: frozenset[int] | None = None,
+        **environ: str,
+    ) -> Process:
+        folder = self._folder / f"process-{self._next()}"
+        folder.mkdir()
+        return Process(folder, *arguments, program=program, cores=cores or self.cores.server, **environ)
 
     def _next(self) -> int:
         self._started += 1

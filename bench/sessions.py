@@ -12,7 +12,6 @@ from prometheus_client import CollectorRegistry
 
 from bench.bench import Bench
 from bench.material import AUDIENCE, SESSIONS_ISSUER, Workload, signing_key
-from bench.processes import Valkey
 from bench.report import Section, Target, figure, table
 from bench.rounds import Spread, Subject, measure
 from bench.servers import Server
@@ -21,6 +20,7 @@ from revoker.models import Issuer
 from revoker.store.sessions import Lifetimes, Sessions
 from revoker.store.store import Store
 from revoker.tokens.private_keys import SigningKey
+from tests.rig.servers import Valkey
 
 ALGORITHMS = ("ES256", "EdDSA")
 FLOOR = "floor"
@@ -129,7 +129,6 @@ async def _bytes_a_session(valkey: Valkey) -> float:
     issuer = Issuer(name="sessions", iss=SESSIONS_ISSUER, own=True)
     store = Store(
         url=valkey.url,
-        password=None,
         prefix="rv",
         timeout=10,
         wait_replicas=0,

@@ -98,12 +98,12 @@ async def steps(service: app.Service, bodies: list[bytes], authorization: str) -
     keys = [of_token(each, issuer) for each in claims]
     found = await store.lookups.find(keys[0])
     each_claims, each_keys = cycle(claims), cycle(keys)
-    observe = service._metrics.notes.observing(service._metrics.introspection_seconds)  # noqa: SLF001
+    observe = service._metrics.deferred.observing(service._metrics.introspection_seconds)  # noqa: SLF001
     verdicts = parts.verdicts
 
     def know_caller() -> None:
         shown = headers.getall("Authorization", ())
-        known = parts.callers.remembered(shown[0]) if len(shown) == 1 else None
+        known = parts.callers.cached(shown[0]) if len(shown) == 1 else None
         assert known is not None
         assert headers.get("Content-Type") == "application/json"
         assert "Content-Encoding" not in headers
@@ -178,7 +178,7 @@ async def batch_steps(service: app.Service, bodies: list[bytes], authorization: 
 
     def rules() -> None:
         for each, stands in zip(claims, found, strict=True):
-            judge(each, issuer, stands.standing, store_now=now, own_now=now)
+            judge(each, issuer, stands.standing, None, store_now=now, own_now=now)
 
     return {
         "batch read": _looped(lambda: batch._items(body)),  # noqa: SLF001

@@ -8,9 +8,9 @@ import redis
 
 from bench.bench import Bench
 from bench.memory import used
-from bench.processes import Valkey
 from bench.report import Section, Target, figure, table
 from bench.rounds import Subject, measure
+from tests.rig.servers import Valkey
 
 _CHUNK = 5_000
 _LIFETIME_MS = 86_400_000

@@ -1,9 +1,10 @@
 """What a second process costs: CPU for each request with two workers and with one."""
 
 from bench.bench import Bench
-from bench.processes import Process, free_port
 from bench.report import Section, Target, figure, table
 from bench.rounds import Subject, measure
+from tests.rig.processes import Process
+from tests.rig.servers import free_port
 
 _COUNTS = (1, 2)
 
@@ -15,7 +16,7 @@ class _Together:
         self._processes = processes
 
     def cpu_seconds(self) -> float:
-        return sum(each.cpu_seconds() for each in self._processes)
+        return sum(process.cpu_seconds() for process in self._processes)
 
 
 def run(bench: Bench) -> Section:
@@ -27,7 +28,7 @@ def run(bench: Bench) -> Section:
     for count in _COUNTS:
         port = free_port()
         floors = [bench.servers.floor(port, cores) for _ in range(count)]
-        process = _Together(*(each.process for each in floors))
+        process = _Together(*(floor.process for floor in floors))
         subjects.append(Subject(f"floor {count}", floors[0].url, process, claims))
         revoker = bench.servers.revoker(store, workers=count, cores=cores)
         bench.prove_active(revoker, claims)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from revoker import rules
 from revoker.errors import StoreRefused
-from revoker.models import NOTHING, Claims, History, Issuer, Raise, Verdict
+from revoker.models import NOTHING, Claims, Issuer, LimitIncrease, OldLimits, Verdict
 
 NOW = 1_763_769_600_000
 BOUNDS = ("max_token_lifetime", "horizon", "leeway", "clock_skew")
@@ -24,7 +24,7 @@ sizes = {
 
 @st.composite
 def issuers(draw):
-    """An issuer of today's bounds, and those that held at each time before: ``(until, issuer)``."""
+    """An issuer with today's limits, the increases, and the limits of each time: ``(until, issuer)``."""
     kind = draw(st.sampled_from(["iat", "auth_time", "own"]))
     bounds = {name: draw(size) for name, size in sizes.items()}
     if kind == "iat":
@@ -38,7 +38,7 @@ def issuers(draw):
         max_session_lifetime=bounds["horizon"] if kind == "auth_time" else 0,
         **bounds,
     )
-    eras, raises, at = [], [], NOW
+    eras, increases, at = [], [], NOW
     for _ in range(draw(st.integers(1, 3))):
         at -= draw(st.integers(0, 400_000)) * 1000 + 1
         lowered = draw(st.sets(st.sampled_from(BOUNDS), min_size=1))
@@ -47,13 +47,12 @@ def issuers(draw):
                 continue
             least = bounds["max_token_lifetime"] if name == "horizon" else 0
             before = draw(st.integers(least, bounds[name]))
-            raises.append(Raise(name, before, at))
+            increases.append(LimitIncrease(name, before, at))
             bounds[name] = before
         if kind == "iat":
             bounds["horizon"] = bounds["max_token_lifetime"]
-        eras.append((at, dataclasses.replace(now, history=History(), **bounds)))
-    history = History(counts=True, raises=tuple(reversed(raises)))
-    return dataclasses.replace(now, history=history), eras
+        eras.append((at, dataclasses.replace(now, **bounds)))
+    return now, OldLimits(tuple(reversed(increases))), eras
 
 
 @st.composite
@@ -67,8 +66,8 @@ def tokens(draw, issuer):
     return claims, began * 1000
 
 
-def verdict(claims, issuer, now, start):
-    return rules.judge(claims, issuer, NOTHING, store_now=now, own_now=now, session_start=start)
+def verdict(claims, issuer, old, now, start):
+    return rules.judge(claims, issuer, NOTHING, old, store_now=now, own_now=now, session_start=start)
 
 
 @st.composite
@@ -89,68 +88,64 @@ def tokens_about_to_end(draw, issuer, era, revoked, gone):
 def test_what_a_cutoff_made_under_earlier_bounds_covered_is_not_active_once_that_is_gone(
     data, issuer_and_eras
 ):
-    issuer, eras = issuer_and_eras
+    issuer, old, eras = issuer_and_eras
     until, era = data.draw(st.sampled_from(eras))
     cutoff = until - data.draw(steps) * data.draw(st.sampled_from([0, 1000]))
     gone = cutoff + rules.cutoff_kept_for(era)
     claims, start = data.draw(tokens_about_to_end(issuer, era, cutoff, gone))
     assume(rules.compared(claims, issuer, start)[0] <= cutoff * 1000)
-    assert verdict(claims, issuer, gone, start) is not Verdict.ACTIVE
+    assert verdict(claims, issuer, old, gone, start) is not Verdict.ACTIVE
 
 
 @given(st.data(), issuers(), st.booleans())
 def test_a_revoked_token_is_not_active_once_its_entry_is_gone(data, issuer_and_eras, exp_known):
-    issuer, eras = issuer_and_eras
+    issuer, old, eras = issuer_and_eras
     until, era = data.draw(st.sampled_from(eras))
     revoked = until - data.draw(steps) * data.draw(st.sampled_from([0, 1000]))
     gone = revoked + rules.jti_kept_for(era)
     claims, start = data.draw(tokens_about_to_end(issuer, era, revoked, gone))
     assume((claims.iat - issuer.clock_skew) * 1000 <= revoked)
     gone = rules.jti_kept_until(era, claims.exp) if exp_known else gone
-    assert verdict(claims, issuer, gone, start) is not Verdict.ACTIVE
+    assert verdict(claims, issuer, old, gone, start) is not Verdict.ACTIVE
 
 
 @given(st.data(), issuers(), steps)
 def test_what_was_issued_after_the_last_raise_is_judged_by_the_present_bounds_alone(
     data, issuer_and_eras, ago
 ):
-    issuer, eras = issuer_and_eras
+    issuer, old, eras = issuer_and_eras
     claims, start = data.draw(tokens(issuer))
     last = max(until for until, _ in eras) + issuer.clock_skew * 1000
     assume(min(claims.iat, claims.auth_time or claims.iat) * 1000 > last and start - 2000 > last)
     now = NOW + ago
-    plain = dataclasses.replace(issuer, history=History())
-    assert verdict(claims, issuer, now, start) is verdict(claims, plain, now, start)
+    assert verdict(claims, issuer, old, now, start) is verdict(claims, issuer, None, now, start)
 
 
 @given(st.data(), issuers(), steps)
 def test_a_raise_makes_nothing_active_and_refuses_nothing_that_was_active_before_it(
     data, issuer_and_eras, ago
 ):
-    issuer, eras = issuer_and_eras
+    issuer, old, eras = issuer_and_eras
     claims, start = data.draw(tokens(issuer))
     now = NOW + ago
-    plain = dataclasses.replace(issuer, history=History())
-    said = verdict(claims, issuer, now, start)
+    said = verdict(claims, issuer, old, now, start)
     if said is Verdict.ACTIVE:
-        assert verdict(claims, plain, now, start) is Verdict.ACTIVE
+        assert verdict(claims, issuer, None, now, start) is Verdict.ACTIVE
     elif all(
-        verdict(claims, era, now, start) is Verdict.ACTIVE
+        verdict(claims, era, None, now, start) is Verdict.ACTIVE
         and era.clock_skew == issuer.clock_skew
         and claims.exp - start // 1000 <= era.horizon
-        for _, era in [*eras, (0, plain)]
+        for _, era in [*eras, (0, issuer)]
     ):
         raise AssertionError(said)
 
 
-def test_an_issuer_without_history_costs_nothing_and_one_in_conflict_has_no_verdict():
+def test_without_old_limits_a_token_is_active_and_in_a_conflict_it_has_no_verdict():
     issuer = Issuer(name="main", iss="https://idp")
     claims = Claims(jti="1", sub="alice", iat=NOW // 1000, exp=NOW // 1000 + 60)
-    assert not issuer.history.counts
-    assert verdict(claims, issuer, NOW, None) is Verdict.ACTIVE
-    issuer.history.counts, issuer.history.conflict = True, "renamed"
+    assert verdict(claims, issuer, None, NOW, None) is Verdict.ACTIVE
     with pytest.raises(StoreRefused, match="renamed"):
-        verdict(claims, issuer, NOW, None)
+        verdict(claims, issuer, OldLimits(conflict="renamed"), NOW, None)
 
 
 @pytest.mark.parametrize(
@@ -169,9 +164,29 @@ def test_an_issuer_without_history_costs_nothing_and_one_in_conflict_has_no_verd
 )
 def test_the_boundaries(raised, before, iat, exp, active):
     """All times in seconds from the raise, which is the present but for tokens issued after it."""
-    history = History(counts=True, raises=(Raise(raised, before, NOW),))
-    issuer = Issuer(name="main", iss="https://idp", history=history)
+    old = OldLimits((LimitIncrease(raised, before, NOW),))
+    issuer = Issuer(name="main", iss="https://idp")
     now = NOW // 1000
     claims = Claims(jti="1", sub="alice", iat=now + iat, exp=now + exp)
-    verdict_now = verdict(claims, issuer, NOW + max(iat, 0) * 1000, None)
+    verdict_now = verdict(claims, issuer, old, NOW + max(iat, 0) * 1000, None)
     assert (verdict_now is Verdict.ACTIVE) is active
+
+
+@pytest.mark.parametrize(
+    ("limit", "claims", "start"),
+    [
+        ("max_token_lifetime", {"iat": -50, "exp": 500}, -50),
+        ("horizon", {"iat": -10, "exp": 500}, -50),
+    ],
+)
+def test_a_second_increase_refuses_nothing_that_was_issued_under_the_first(limit, claims, start):
+    """If increases of one limit were merged, the lowest old value would log these users out."""
+    issuer = Issuer(name="main", iss="https://idp", own=True, **{limit: 86_400})
+    claims = Claims(jti="1", sub="alice", **{name: NOW // 1000 + at for name, at in claims.items()})
+    first = LimitIncrease(limit, 300, NOW - 100_000)
+    second = LimitIncrease(limit, 3600, NOW)
+    for increases in ((first,), (first, second)):
+        active = verdict(claims, issuer, OldLimits(increases), NOW, NOW + start * 1000)
+        assert active is Verdict.ACTIVE
+    merged = OldLimits((LimitIncrease(limit, 300, NOW),))
+    assert verdict(claims, issuer, merged, NOW, NOW + start * 1000) is Verdict.LIVES_TOO_LONG

@@ -159,12 +159,14 @@ def objected(claims, issuer, standing, moments):
 
 def judged(claims, issuer, standing, moments):
     store_now, own_now, start = moments
-    return rules.judge(claims, issuer, standing, store_now=store_now, own_now=own_now, session_start=start)
+    return rules.judge(
+        claims, issuer, standing, None, store_now=store_now, own_now=own_now, session_start=start
+    )
 
 
 def verdict(claims, issuer, standing=NOTHING, *, now=NOW, own_now=None, start=NOW - 60_000):
     own_now = now if own_now is None else own_now
-    return rules.judge(claims, issuer, standing, store_now=now, own_now=own_now, session_start=start)
+    return rules.judge(claims, issuer, standing, None, store_now=now, own_now=own_now, session_start=start)
 
 
 @given(claims_of, issuers, standings, moments)

@@ -10,10 +10,10 @@ from urllib.parse import urlencode
 
 from bench.bench import Bench
 from bench.material import AUDIENCE, Workload
-from bench.processes import free_port
 from bench.report import Section, figure, table
 from bench.rounds import Subject, measure
 from bench.servers import Server
+from tests.rig.servers import free_port
 
 _HERE = Path(__file__).parent
 _PYTHON = _HERE / ".venv/bin/python"
@@ -82,20 +82,25 @@ def _oidc_provider(bench: Bench) -> Subject:
     port = free_port()
     secret = bench.material.secret
     server = bench.servers.start(
-        ["node", str(_HERE / "oidc_provider.js"), str(port), bench.servers.store().url, secret], port
+        port, _HERE / "oidc_provider.js", port, bench.servers.store().url, secret, program="node"
     )
-    shown = _basic("bench", secret)
+    authorization = _basic("bench", secret)
     tokens = []
     for _ in range(500):
-        asked = urllib.request.Request(
+        request = urllib.request.Request(
             f"{server.url}/token",
             b"grant_type=client_credentials",
-            {"Authorization": shown, "Content-Type": _FORM},
+            {"Authorization": authorization, "Content-Type": _FORM},
         )
-        with urllib.request.urlopen(asked, timeout=10) as response:
+        with urllib.request.urlopen(request, timeout=10) as response:
             tokens.append(json.loads(response.read())["access_token"])
     return _subject(
-        bench, "oidc-provider", server, path="/token/introspection", tokens=tokens, authorization=shown
+        bench,
+        "oidc-provider",
+        server,
+        path="/token/introspection",
+        tokens=tokens,
+        authorization=authorization,
     )
 
 
@@ -104,12 +109,11 @@ def _fastapi(bench: Bench, made: Workload) -> Subject:
     jwks = bench.material.folder / "fastapi.jwks"
     jwks.write_text(bench.material.jwks_text())
     server = bench.servers.start(
-        [
-            *(str(_PYTHON), "-m", "uvicorn", "fastapi_service:app", "--app-dir", str(_HERE)),
-            *("--port", str(port), "--no-access-log", "--log-level", "warning"),
-        ],
         port,
-        env={
+        *("-m", "uvicorn", "fastapi_service:app", "--app-dir", _HERE),
+        *("--port", port, "--no-access-log", "--log-level", "warning"),
+        program=str(_PYTHON),
+        environ={
             "STORE": bench.servers.store().url,
             "JWKS": str(jwks),
             "SECRET_SHA256": bench.material.digest,
@@ -117,8 +121,8 @@ def _fastapi(bench: Bench, made: Workload) -> Subject:
         },
     )
     tokens = [json.loads(line)["token"] for line in made.bodies.read_text().splitlines()]
-    shown = bench.material.authorization
-    return _subject(bench, "fastapi", server, path="/introspect", tokens=tokens, authorization=shown)
+    authorization = bench.material.authorization
+    return _subject(bench, "fastapi", server, path="/introspect", tokens=tokens, authorization=authorization)
 
 
 def _django(bench: Bench) -> Subject:
@@ -129,16 +133,15 @@ def _django(bench: Bench) -> Subject:
         [str(_PYTHON), str(_HERE / "django_service.py"), str(made)], check=True, env={**os.environ, **env}
     )
     server = bench.servers.start(
-        [
-            *(str(_PYTHON), "-m", "gunicorn", "--chdir", str(_HERE), "django_service:application"),
-            *("--bind", f"127.0.0.1:{port}", "--workers", "1", "--threads", "8", "--keep-alive", "60"),
-        ],
         port,
-        env=env,
+        *("-m", "gunicorn", "--chdir", _HERE, "django_service:application"),
+        *("--bind", f"127.0.0.1:{port}", "--workers", 1, "--threads", 8, "--keep-alive", 60),
+        program=str(_PYTHON),
+        environ=env,
     )
     own, *tokens = made.read_text().splitlines()
-    shown = f"Bearer {own}"
-    return _subject(bench, "django", server, path="/introspect", tokens=tokens, authorization=shown)
+    authorization = f"Bearer {own}"
+    return _subject(bench, "django", server, path="/introspect", tokens=tokens, authorization=authorization)
 
 
 def _subject(
@@ -156,11 +159,11 @@ def _prove_active(subject: Subject) -> None:
     with workload.bodies.open() as bodies:
         body = next(bodies).strip().encode()
     headers = {"Content-Type": workload.content_type, "Authorization": workload.authorization}
-    asked = urllib.request.Request(subject.url + workload.path, body, headers)
-    with urllib.request.urlopen(asked, timeout=10) as response:
-        told = json.loads(response.read())
-    if told.get("active") is not True:
-        raise RuntimeError(f"{subject.name}: {told}")
+    request = urllib.request.Request(subject.url + workload.path, body, headers)
+    with urllib.request.urlopen(request, timeout=10) as response:
+        answer = json.loads(response.read())
+    if answer.get("active") is not True:
+        raise RuntimeError(f"{subject.name}: {answer}")
 
 
 def _basic(name: str, secret: str) -> str:

@@ -140,7 +140,7 @@ class Service:
                 introspect=introspection.respond,
                 introspect_batch=introspect_batch.respond,
                 authorize_forward=forward_auth.respond,
-                introspection_seconds=metrics.notes.observing(metrics.introspection_seconds),
+                introspection_seconds=metrics.deferred.observing(metrics.introspection_seconds),
             )
         )
         paths += dispatch.documentation(paths)
@@ -162,11 +162,11 @@ class Service:
         await asyncio.gather(*(source.close() for source in self._sources.values()))
         if self._adding_up is not None:
             self._adding_up.cancel()
-        self._metrics.notes.add_up()
+        self._metrics.deferred.flush()
 
     def _add_up(self) -> None:
         try:
-            self._metrics.notes.add_up()
+            self._metrics.deferred.flush()
             self._count_dropped_log_lines()
         finally:
             self._adding_up = asyncio.get_running_loop().call_later(ADDED_UP_S, self._add_up)
@@ -312,7 +312,6 @@ def store_of(
         url = embedded.url_of(embedded.folder_of(url))
     return Store(
         url=url,
-        password=None,
         prefix=settings.redis.key_prefix,
         timeout=settings.redis.timeout,
         wait_replicas=settings.redis.wait_replicas,

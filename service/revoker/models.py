@@ -42,43 +42,35 @@ class Claims(Payload, frozen=True, kw_only=True, gc=False):
     kid: str | None = None  # type: ignore[misc]  # a field here, and for a mere payload always None
 
 
-class Raise(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """A bound of an issuer that was raised: revocations made under the one before are kept for that.
+class LimitIncrease(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A limit of an issuer that was increased: revocations made before it expire by the old value.
 
     Attributes:
-        bound: The attribute of :class:`Issuer`.
-        before: Its value before, in seconds.
-        at: The new one holds for what was issued after this time (ms by Redis).
+        limit: The attribute of :class:`Issuer`.
+        old_value: In seconds.
+        until: The old value applies to everything issued up to this time (ms by Redis).
     """
 
-    bound: Literal["max_token_lifetime", "horizon", "leeway", "clock_skew"]
-    before: int
-    at: int
+    limit: Literal["max_token_lifetime", "horizon", "leeway", "clock_skew"]
+    old_value: int
+    until: int
 
 
-@dataclass(slots=True, kw_only=True)
-class History:
-    """What the store remembers of an issuer; the one part of it that changes while the service runs.
+class OldLimits(msgspec.Struct, frozen=True, gc=False):
+    """What the store remembers of an issuer that a verdict must consider.
 
     Attributes:
-        counts: Whether a verdict has to look at ``raises`` or ``conflict``.
-        raises: Of its bounds, as long as any token from before one can be active.
-        conflict: Why nothing can be said of the issuer; None where something can.
-        max_token_lifetime: The widest under which anybody who shares the store judges; so the others.
+        increases: Of its limits, as long as any token from before one can be active.
+        conflict: Why there is no verdict on tokens of the issuer; None where there is.
     """
 
-    counts: bool = False
-    raises: tuple[Raise, ...] = ()
+    increases: tuple[LimitIncrease, ...] = ()
     conflict: str | None = None
-    max_token_lifetime: int = 0
-    horizon: int = 0
-    leeway: int = 0
-    clock_skew: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Issuer:
-    """One issuer's name and the bounds that its tokens must keep.
+    """One issuer's name and the limits that its tokens must keep.
 
     Attributes:
         name: Short and stable: part of Redis keys.
@@ -99,7 +91,6 @@ class Issuer:
     horizon: int = 86400
     require_jti: bool = True
     revoked_kids: frozenset[str] = frozenset()
-    history: History = field(default_factory=History, compare=False)
 
 
 class UserStanding(msgspec.Struct, frozen=True, kw_only=True, gc=False):

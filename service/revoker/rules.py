@@ -3,10 +3,21 @@
 Every function takes what it needs, its time included; none reads a clock or does I/O.
 """
 
-from typing import Final
+from typing import Final, Literal
 
 from revoker.errors import StoreRefused
-from revoker.models import NOTHING, Issuer, Mark, Number, Payload, Standing, Verdict
+from revoker.models import (
+    NOTHING,
+    Issuer,
+    Mark,
+    Number,
+    OldLimits,
+    Payload,
+    Session,
+    Standing,
+    UserStanding,
+    Verdict,
+)
 
 SAFETY_S: Final = 60
 """Added to every lifetime in the store, against clocks that differ a little."""
@@ -74,6 +85,7 @@ def judge(
     claims: Payload,
     issuer: Issuer,
     standing: Standing,
+    old_limits: OldLimits | None,
     *,
     store_now: int,
     own_now: int,
@@ -85,6 +97,8 @@ def judge(
         claims: Of a token whose signature was checked.
         issuer: The one that made it.
         standing: What the store said after the request came.
+        old_limits: What the store remembers of the issuer; None where no limit was increased and there is
+            no conflict.
         store_now: Redis ``TIME`` in ms, read together with the standing.
         own_now: This service's clock in ms.
         session_start: For sessions kept here, when the session began (ms), as its ``sid`` says.
@@ -96,8 +110,10 @@ def judge(
         StoreRefused: what the store holds of the issuer is not to be found under its present name.
     """
     verdict = bounds(claims, issuer, store_now=store_now, own_now=own_now)
-    if verdict is Verdict.ACTIVE and issuer.history.counts:
-        verdict = held_back(claims, issuer, now=max(store_now, own_now), session_start=session_start)
+    if verdict is Verdict.ACTIVE and old_limits is not None:
+        verdict = check_old_limits(
+            claims, issuer, old_limits, now=max(store_now, own_now), session_start=session_start
+        )
     if verdict is not Verdict.ACTIVE:
         return verdict
     if standing is NOTHING and not issuer.revoked_kids:
@@ -111,42 +127,48 @@ def judge(
     return cut_off(claims, issuer, standing, store_now, session_start)
 
 
-def held_back(claims: Payload, issuer: Issuer, *, now: int, session_start: int | None) -> Verdict:
-    """Say what bounds that were raised make of a token that keeps the present ones.
+def check_old_limits(
+    claims: Payload, issuer: Issuer, old: OldLimits, *, now: int, session_start: int | None
+) -> Verdict:
+    """Apply limits that have been increased since to a token that keeps the present ones.
 
-    A revocation made before a raise is kept for the bound of that time. So what may have been issued, or
-    rest on a login, from before the raise keeps to that bound too: nothing outlives what revokes it.
+    A revocation made before an increase expires by the old limit. A token that was issued before the
+    increase, or whose login was, must keep the old limit too, so that no token outlives its revocation.
 
     Args:
         claims: With ``iat`` and ``exp``.
-        issuer: With its history.
+        issuer: With its present limits.
+        old: The old ones.
         now: In ms, by the later clock.
         session_start: As for :func:`judge`.
+
+    Raises:
+        StoreRefused: the settings and the store are in conflict about the issuer.
     """
-    if issuer.history.conflict is not None:
-        raise StoreRefused(issuer.history.conflict)
+    if old.conflict is not None:
+        raise StoreRefused(old.conflict)
     skew = issuer.clock_skew * 1_000_000
     issued, ends = microseconds(claims.iat or 0), microseconds(claims.exp or 0)
     leeway, ahead = issuer.leeway, 0
-    begun = issued
+    login = issued
     if issuer.own:
-        begun = (session_start or 0) * 1000
+        login = (session_start or 0) * 1000
     elif issuer.cutoff_claim == "auth_time" and claims.auth_time is not None:
-        begun = min(issued, microseconds(claims.auth_time))
-    for each in issuer.history.raises:
-        limit, at = each.before * 1_000_000, each.at * 1000 + skew
-        if each.bound == "max_token_lifetime":
-            if ends - issued > limit and issued <= at:
+        login = min(issued, microseconds(claims.auth_time))
+    for increase in old.increases:
+        old_value, until = increase.old_value, increase.until * 1000 + skew
+        if increase.limit == "max_token_lifetime":
+            if issued <= until and ends - issued > old_value * 1_000_000:
                 return Verdict.LIVES_TOO_LONG
-        elif begun > at:
+        elif login > until:
             continue
-        elif each.bound == "horizon":
-            if ends - begun > limit:
+        elif increase.limit == "horizon":
+            if ends - login > old_value * 1_000_000:
                 return Verdict.LIVES_TOO_LONG
-        elif each.bound == "leeway":
-            leeway = min(leeway, each.before)
+        elif increase.limit == "leeway":
+            leeway = min(leeway, old_value)
         else:
-            ahead = max(ahead, issuer.clock_skew - each.before)
+            ahead = max(ahead, issuer.clock_skew - old_value)
     if ends <= (now - (leeway - ahead) * 1000) * 1000:
         return Verdict.EXPIRED
     return Verdict.ACTIVE
@@ -163,8 +185,7 @@ def cut_off(
     if user is not None:
         if user.blocked > store_now:
             return Verdict.USER_BLOCKED
-        excepted = user.sid != "" and claims.sid == user.sid
-        cutoff = user.hard if excepted else max(user.hard, user.soft)
+        cutoff = user_cutoff(user, claims.sid)
         if cutoff and login <= cutoff * 1000:
             return Verdict.USER_CUTOFF
     if covers(standing.session, login):
@@ -234,36 +255,138 @@ def begins_too_far_ahead(session_start: int, store_now: int) -> bool:
 
 
 def covers(mark: Mark | None, at_us: int) -> bool:
-    """Whether a standing cutoff covers what is dated ``at_us`` (µs)."""
+    """Whether a cutoff covers what is dated ``at_us`` (µs)."""
     return mark is not None and at_us <= mark.at * 1000
 
 
+def user_cutoff(user: UserStanding, sid: str | None) -> int:
+    """The cutoff (ms; 0: none) of a user that applies to a session, or without ``sid`` to no session."""
+    excepted = user.sid != "" and sid == user.sid
+    return user.hard if excepted else max(user.hard, user.soft)
+
+
+def includes_user_cutoff(user: UserStanding, cutoff: int, except_sid: str) -> bool:
+    """Whether the cutoffs of a user cover all that another one (ms) would cover."""
+    return (max(user.hard, user.soft) if except_sid and except_sid == user.sid else user.hard) >= cutoff
+
+
+# The scripts in store/lua decide by the rules below, and tests compare the two.
+
+
+def session_is_revoked(session_start: int, sid: str, user: UserStanding, cutoff: Mark | None) -> bool:
+    """Whether a cutoff of its user or its own covers a session held by this service (its start in ms)."""
+    return session_start <= user_cutoff(user, sid) or covers(cutoff, session_start * 1000)
+
+
+def session_end(session: Session, *, idle_ms: int, life_ms: int) -> int:
+    """When a session ends if it is not used again (ms): at its end, that of the present settings, or idle."""
+    return min(session.ends, session.start + life_ms, session.used + idle_ms)
+
+
+def session_refusal(  # the state of one session
+    sid: str,
+    session_start: int,
+    session: Session | None,
+    user: UserStanding,
+    cutoff: Mark | None,
+    *,
+    now: int,
+    idle_ms: int,
+    life_ms: int,
+) -> Literal["blocked", "revoked", "ended"] | None:
+    """Why a session gives no token; None where it does.
+
+    Args:
+        sid: Of the session.
+        session_start: In ms.
+        session: Its record; None where there is none any more.
+        user: What is stored for its user.
+        cutoff: Its own.
+        now: Redis ``TIME`` in ms. The last use of the session counts where that is later.
+        idle_ms: Ends a session that is not used for so long.
+        life_ms: Ends it in any case.
+    """
+    if session is not None:
+        now = max(now, session.used)
+    if user.blocked > now:
+        return "blocked"
+    if session_is_revoked(session_start, sid, user, cutoff):
+        return "revoked"
+    if session is None or session_end(session, idle_ms=idle_ms, life_ms=life_ms) <= now:
+        return "ended"
+    return None
+
+
+def session_start_time(now: int, user: UserStanding, latest_start: int) -> int:
+    """The start (ms) of a session that begins ``now``: later than anything else dated for its user.
+
+    Args:
+        now: Redis ``TIME`` in ms.
+        user: With the latest time of the user's cutoffs.
+        latest_start: Of the user's sessions (ms).
+    """
+    return max(now, user.last + 1, latest_start + 1)
+
+
+def cutoff_time(requested: int | None, now: int, *, max_ahead: int, earliest: int) -> int | None:
+    """The time (ms) that a new cutoff gets; None where the request is refused.
+
+    Args:
+        requested: By the caller; None: now.
+        now: Redis ``TIME`` in ms.
+        max_ahead: A request that is further ahead is refused (ms).
+        earliest: A cutoff made now is not dated before this time, which may be ahead of ``now``.
+    """
+    if requested is not None:
+        if requested > now + max_ahead:
+            return None
+        if requested <= now:
+            return requested
+    return max(now, earliest)
+
+
+def refresh_outcome(
+    generation: int, current: int, *, issued_ms_ago: int, grace_ms: int, unconfirmed: bool
+) -> Literal["ahead", "reused", "repeated", "completed", "rotated"]:
+    """What the use of a refresh token's generation does to its session.
+
+    Args:
+        generation: Of the token.
+        current: The generation that the session expects.
+        issued_ms_ago: How long ago the current generation was first issued (ms).
+        grace_ms: For so long the previous generation gets the same answer again.
+        unconfirmed: Whether the use of this generation is stored, but not confirmed to be stored for good.
+    """
+    if generation > current:
+        return "ahead"
+    if generation == current:
+        return "rotated"
+    if generation == current - 1:
+        if unconfirmed:
+            return "completed"
+        if issued_ms_ago < grace_ms:
+            return "repeated"
+    return "reused"
+
+
 def cutoff_kept_for(issuer: Issuer) -> int:
-    """How long after its time a cutoff is kept, in ms: for the widest bounds that anybody judges by."""
-    history = issuer.history
-    horizon = max(issuer.horizon, history.horizon)
-    return (horizon + _widest_skew(issuer) + _widest_leeway(issuer) + SAFETY_S) * 1000
+    """How long after its time a cutoff is stored, in ms.
+
+    For this function and the two below, ``issuer`` must have the widest limits by which any process judges.
+    """
+    return (issuer.horizon + issuer.clock_skew + issuer.leeway + SAFETY_S) * 1000
 
 
 def jti_kept_for(issuer: Issuer) -> int:
-    """How long the entry of a revoked token is kept whose ``exp`` is not known, in ms."""
-    longest = max(issuer.max_token_lifetime, issuer.history.max_token_lifetime)
-    return (longest + _widest_skew(issuer) + _widest_leeway(issuer) + SAFETY_S) * 1000
+    """How long the entry of a revoked token is stored whose ``exp`` is not known, in ms."""
+    return (issuer.max_token_lifetime + issuer.clock_skew + issuer.leeway + SAFETY_S) * 1000
 
 
 def jti_kept_until(issuer: Issuer, exp: Number) -> int:
-    """When the entry of a revoked token can be forgotten (ms): it is expired for everybody by then."""
-    return min(microseconds(exp) // 1000 + 1 + (_widest_leeway(issuer) + SAFETY_S) * 1000, FOREVER_MS)
+    """When the entry of a revoked token may expire (ms): the token has expired for every process by then."""
+    return min(microseconds(exp) // 1000 + 1 + (issuer.leeway + SAFETY_S) * 1000, FOREVER_MS)
 
 
 def earliest_for(issuer: Issuer, exp: Number) -> int:
     """The earliest time (ms) at which a token with this ``exp`` can be active, or will be soon."""
     return microseconds(exp) // 1000 - (issuer.max_token_lifetime + issuer.clock_skew) * 1000
-
-
-def _widest_leeway(issuer: Issuer) -> int:
-    return max(issuer.leeway, issuer.history.leeway)
-
-
-def _widest_skew(issuer: Issuer) -> int:
-    return max(issuer.clock_skew, issuer.history.clock_skew)

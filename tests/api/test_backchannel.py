@@ -10,9 +10,9 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from tests.conftest import OTHER_ISSUER
 from tests.rig import forge
 from tests.rig.forge import ABSENT
+from tests.rig.service import OTHER_ISSUER
 
 row = pytest.mark.row
 

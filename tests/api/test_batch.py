@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 import aiohttp
 import pytest
 
-from tests.conftest import SECRETS
 from tests.rig import forge
+from tests.rig.service import SECRETS
 
 row = pytest.mark.row
 

@@ -10,8 +10,8 @@ import pytest
 from revoker import errors
 from revoker.api.errors import REPLIES
 from tests.api.conftest import Wire
-from tests.conftest import SECRETS
 from tests.rig import forge
+from tests.rig.service import SECRETS
 
 row = pytest.mark.row
 

@@ -8,9 +8,9 @@ import aiohttp
 import pytest
 
 from revoker.auth import digest
-from tests.conftest import SECRETS
 from tests.rig import forge
 from tests.rig.certificates import Authority
+from tests.rig.service import SECRETS
 
 row = pytest.mark.row
 

@@ -1,13 +1,12 @@
 """Settings that changed from one start to the next un-revoke nothing."""
 
+import json
 import time
 
 import pytest
 
 from revoker.store import issuer_records as issuers
-from revoker.store import renaming
-from tests.faults.load import issued, issued_after
-from tests.faults.test_lost_data import becomes, flush, metric, readiness, revoke, status_of
+from tests.rig.probes import eventually, flush, issued, issued_after, metric, readiness, revoke, status_of
 
 
 def prefix_of(revoker):
@@ -26,7 +25,7 @@ async def test_a_raised_lifetime_admits_only_tokens_issued_after_the_raise(start
     assert not await second.active(long)
     assert await second.active(issued())
     later = {**issued_after(time.time() * 1000), "exp": time.time() + 3000}
-    await becomes(lambda: second.active(later))
+    await eventually(lambda: second.active(later))
     third = await start(own_valkey, prefix=prefix_of(first), new=False, revocation=wider)
     for revoker in (second, third):
         assert not await revoker.active(long)
@@ -34,9 +33,9 @@ async def test_a_raised_lifetime_admits_only_tokens_issued_after_the_raise(start
         flush(own_valkey)
         await revoker.service.store.watch.beat()
         records = (await revoker.service.store.issuer_records.look())[1]
-        [life, _] = records["main"].raises
-        assert (life.bound, life.before) == ("max_token_lifetime", 600)
-        assert before < life.at < later["iat"] * 1000
+        [life, _] = records["main"].increases
+        assert (life.limit, life.old_value) == ("max_token_lifetime", 600)
+        assert before < life.until < later["iat"] * 1000
 
 
 async def test_whoever_runs_on_with_the_old_settings_keeps_what_it_revokes_for_the_new(start, own_valkey):
@@ -51,39 +50,37 @@ async def test_whoever_runs_on_with_the_old_settings_keeps_what_it_revokes_for_t
     assert left == pytest.approx((7200 + 30 + 2 + 60) * 1000, abs=60_000)
 
 
-async def test_a_renamed_issuer_is_not_served_until_it_is_renamed_in_the_store(
-    start, own_valkey, monkeypatch
-):
-    monkeypatch.setattr(renaming, "_NOTICED_S", 0)
+async def test_a_renamed_issuer_is_not_served(start, own_valkey):
     old = await start(own_valkey)
-    gone, sound = issued(), issued()
-    assert (await revoke(old, gone)).status == 200
+    sound = issued()
     new = await start(own_valkey, prefix=prefix_of(old), new=False, ready=False, main={"name": "idp"})
-    await becomes(lambda: _in_conflict(new))
-    assert "revoker store rename main idp" in new.service.conflicts()[0]
+    await eventually(lambda: _in_conflict(new))
+    assert "is called idp in the settings and main in the store" in new.service.conflicts()[0]
     assert not new.service.started()
     assert await status_of(new, sound) == 503
     assert (await revoke(new, sound)).status == 503
     assert await old.active(sound)
 
-    assert await new.service.store.renaming("main", "idp").run(lambda _: None) == 1
 
-    await becomes(lambda: _started(new))
-    assert await new.active(sound)
-    assert not await new.active(gone)
-    await old.service.store.watch.beat()
-    assert await status_of(old, gone) == 503
-    assert (await revoke(old, sound)).status == 503
-    assert "settings_conflict" in (await readiness(old))[1]
-    assert await metric(old, 'revoker_problem{problem="settings_conflict"}') == 1
+async def test_a_running_instance_stops_serving_an_issuer_that_the_store_knows_by_another_name(
+    start, own_valkey
+):
+    running = await start(own_valkey)
+    sound = issued()
+    with own_valkey.client() as client:
+        key = running.service.store.keys.settings
+        records = json.loads(client.get(key))
+        client.set(key, json.dumps({"idp": records.pop("main"), **records}))
+
+    await eventually(lambda: _in_conflict(running))
+    assert await status_of(running, sound) == 503
+    assert (await revoke(running, sound)).status == 503
+    assert "settings_conflict" in (await readiness(running))[1]
+    assert await metric(running, 'revoker_problem{problem="settings_conflict"}') == 1
 
 
 async def _in_conflict(revoker):
     return bool(revoker.service.conflicts())
-
-
-async def _started(revoker):
-    return revoker.service.started() and not revoker.service.conflicts()
 
 
 async def test_a_name_that_was_another_issuers_is_not_served(start, own_valkey):
@@ -95,7 +92,7 @@ async def test_a_name_that_was_another_issuers_is_not_served(start, own_valkey):
         ready=False,
         main={"issuer": "https://elsewhere.example.com"},
     )
-    await becomes(lambda: _in_conflict(new))
+    await eventually(lambda: _in_conflict(new))
     assert "https://elsewhere.example.com" in new.service.conflicts()[0]
     assert not new.service.started()
 
@@ -106,5 +103,5 @@ async def test_a_store_that_comes_late_is_looked_at_before_the_first_verdict(sta
     new = await start(own_valkey, prefix=prefix_of(old), new=False, ready=False, main={"name": "idp"})
     assert await status_of(new, issued()) == 503
     own_valkey.start()
-    await becomes(lambda: _in_conflict(new))
+    await eventually(lambda: _in_conflict(new))
     assert await status_of(new, issued()) == 503

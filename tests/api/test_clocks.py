@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from revoker import app
 from tests.api.test_backchannel import PATH, issuers, logout_token
-from tests.conftest import serve, settings_for, until_ready
 from tests.rig import forge
+from tests.rig.service import serve, settings_for, until_ready
 from tests.sessions.conftest import SESSIONS_ISSUER
 from tests.sessions.conftest import sessions_section as sessions_section  # noqa: PLC0414  # a fixture
 

@@ -4,9 +4,9 @@ import time
 
 import pytest
 
-from tests.conftest import OTHER_ISSUER
 from tests.rig import forge
 from tests.rig.forge import ABSENT
+from tests.rig.service import OTHER_ISSUER
 
 row = pytest.mark.row
 

@@ -14,8 +14,8 @@ import pytest
 
 from revoker.api import endpoint
 from revoker.server import connections
-from tests.conftest import SECRETS
 from tests.rig import forge
+from tests.rig.service import SECRETS
 
 row = pytest.mark.row
 

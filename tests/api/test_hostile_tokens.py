@@ -6,9 +6,9 @@ import time
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from tests.conftest import OTHER_ISSUER
 from tests.rig import forge
 from tests.rig.forge import ABSENT, base64url, claims, compact, header_of, mac
+from tests.rig.service import OTHER_ISSUER
 
 row = pytest.mark.row
 

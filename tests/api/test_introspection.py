@@ -6,9 +6,9 @@ import time
 import pytest
 
 from revoker.tokens.jwk import thumbprint
-from tests.conftest import OTHER_ISSUER, SECRETS
 from tests.rig import forge
 from tests.rig.forge import ABSENT
+from tests.rig.service import OTHER_ISSUER, SECRETS
 
 row = pytest.mark.row
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import aiohttp
 
 from tests.rig import forge
-from tests.conftest import SECRETS, Running, serve, settings_for, until_ready
+from tests.rig.service import SECRETS, Running, serve, settings_for, until_ready
 from revoker import app, logs
 
 MIB = 1024 * 1024

@@ -10,8 +10,8 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families as prometheus
 
-from tests.conftest import SECRETS
 from tests.rig import forge
+from tests.rig.service import SECRETS
 
 row = pytest.mark.row
 

@@ -17,8 +17,8 @@ from schemathesis.specs.openapi.definitions import OPENAPI_31_VALIDATOR
 
 from revoker import app
 from revoker.auth import digest
-from tests.conftest import SECRETS, settings_for
 from tests.rig import forge
+from tests.rig.service import SECRETS, settings_for
 from tests.sessions.conftest import sessions_section as sessions_section  # noqa: PLC0414  # a fixture
 
 SCHEMATHESIS = """

@@ -8,9 +8,9 @@ import uuid
 import aiohttp
 import pytest
 
-from tests.conftest import HANGS_S, OTHER_ISSUER, SECRETS
 from tests.rig import forge
 from tests.rig.forge import ABSENT
+from tests.rig.service import HANGS_S, OTHER_ISSUER, SECRETS
 
 row = pytest.mark.row
 

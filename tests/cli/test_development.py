@@ -99,7 +99,7 @@ def test_the_printed_lines_work_and_what_was_revoked_stays_so_over_a_restart(tmp
         assert pasted(revoke)["sub"] == "alice"
         assert pasted(again) == {"active": False}
         first = read_by_a_shell(tmp_path / ".revoker/dev.env")
-        process.tell(signal.SIGINT)
+        process.send_signal(signal.SIGINT)
         assert process.status() == 0
 
     with serving(tmp_path) as process:
@@ -116,7 +116,7 @@ def test_the_store_ends_with_the_service_however_that_ends(tmp_path):
         with serving(tmp_path) as process:
             printed(process)
             assert embedded.answers(socket)
-            process.tell(signal_)
+            process.send_signal(signal_)
             assert process.status() == status
         until(lambda: not embedded.answers(socket))
 
@@ -249,7 +249,7 @@ def test_a_store_that_died_comes_back_with_what_was_revoked(tmp_path, workers):
         until(lambda: store_of(process) not in {killed, None})
         until(lambda: verdict(introspect) == {"active": False})
 
-        process.tell()
+        process.send_signal()
         assert process.status() == 0
 
 

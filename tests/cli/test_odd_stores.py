@@ -5,9 +5,9 @@ import json
 
 import pytest
 
-from tests.cli.test_transferring import Revoker, prefix, valkey  # noqa: F401  # fixtures
+from tests.cli.test_export_and_import import Revoker, prefix, valkey  # noqa: F401  # fixtures
 from tests.rig import forge
-from tests.rig.proxies import ReplyProxy, encode
+from tests.rig.reply_proxy import ReplyProxy, encode
 
 
 @pytest.fixture
@@ -77,7 +77,9 @@ def test_a_command_refuses_settings_that_the_service_refuses_and_writes_nothing(
     before = everything(revoker)
     status, _, err = revoker.run(*arguments)
     assert status == 2
-    assert err.startswith(f"issuers: the issuer {forge.ISSUER} is called main, and idp in the store")
+    assert err.startswith(
+        f"issuers: the issuer {forge.ISSUER} is called main in the settings and idp in the store"
+    )
     assert len(err.splitlines()) == 1
     assert everything(revoker) == before
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from revoker.auth import digest
-from tests.conftest import SECRETS
 from tests.faults import mutants
 from tests.faults.clients import Clients
 from tests.faults.history import Absent, Cutoff, Fault, Isolated, Record
@@ -20,6 +19,7 @@ from tests.rig import forge
 from tests.rig.network import Network
 from tests.rig.processes import Process
 from tests.rig.servers import free_port
+from tests.rig.service import SECRETS
 from tests.rig.topologies import Cluster, Replicated, Sentinels
 
 _CONFIG = """\
@@ -99,7 +99,7 @@ class Instance:
         folder.mkdir()
         command = ("-m", "revoker", "store", "init", "--config", self._config)
         with Process(folder, *command, REVOKER_REDIS__TIMEOUT="10") as process:
-            self._network.belongs(process.pid, self.name)
+            self._network.assign_process(process.pid, self.name)
             assert process.status() == 0, (folder / "err").read_text() + (folder / "out").read_text()
 
     def start(self) -> None:
@@ -108,7 +108,7 @@ class Instance:
         command = ("-m", *self._module, "serve", "--config", self._config)
         process = Process(folder, *command, **self._environ)
         process.__enter__()
-        self._network.belongs(process.pid, self.name)
+        self._network.assign_process(process.pid, self.name)
         self._lives.append(process)
         process.logged("listening")
         self.running = True
@@ -118,8 +118,8 @@ class Instance:
         if self._lives:
             self._lives[-1].__exit__()
 
-    def tell(self, which: signal.Signals) -> None:
-        self._lives[-1].tell(which)
+    def send_signal(self, which: signal.Signals) -> None:
+        self._lives[-1].send_signal(which)
 
     def lines(self) -> list[dict[str, Any]]:
         """All that it has logged in all its lives; a line that a SIGKILL broke off is left out."""
@@ -180,7 +180,7 @@ class Campaign:
     def stop(self) -> None:
         for each in self.instances:
             with contextlib.suppress(Exception):
-                each.tell(signal.SIGCONT)
+                each.send_signal(signal.SIGCONT)
             each.kill()
         self.topology.stop()
 

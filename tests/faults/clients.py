@@ -11,9 +11,9 @@ from typing import Any, Self
 
 import aiohttp
 
-from tests.conftest import SECRETS
 from tests.faults.history import KINDS, Introspected, Kind, Record, Revoked, Token
 from tests.rig import forge
+from tests.rig.service import SECRETS
 
 PATIENCE_S = 60.0
 """After which a client no longer waits for an answer."""

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 
 from revoker import __main__ as command
-from revoker.store import coalescing, lookups
+from revoker.store import lookups
 from revoker.store.consistency import epoch
 from revoker.store.wire.addresses import address_of
 
@@ -19,20 +19,20 @@ REPLICA = "FAULTS_REPLICA"
 
 
 def reads_replica() -> None:
-    """Lookups coalesce as ever, and leave for a replica."""
-    init = lookups.Lookups.__init__
+    """Lookups are batched as ever, and sent to a replica."""
+    init = lookups.BatchedLookups.__init__
 
-    def elsewhere(self, address, **parts):
-        init(self, address_of(os.environ[REPLICA], timeout=address.timeout), **parts)
+    def elsewhere(self, server, reader, **parts):
+        init(self, address_of(os.environ[REPLICA], timeout=server.timeout), reader, **parts)
 
-    lookups.Lookups.__init__ = elsewhere
-    coalescing.Coalescing._distrust = lambda *_: None
+    lookups.BatchedLookups.__init__ = elsewhere
+    lookups.BatchedLookups._check_server = lambda *_: None
 
 
 def ignores_epoch() -> None:
     """Whatever data set is read or written to counts as the known one."""
     epoch.DataSet.confirms = lambda self, known, *_: known is not None
-    epoch.DataSet.wrote = lambda *_: True
+    epoch.DataSet.record_write = lambda *_: True
 
 
 def ignores_seq() -> None:
@@ -40,15 +40,25 @@ def ignores_seq() -> None:
     missing = epoch.DataSet._missing
 
     def confirms(self, known, stood, *_):
-        return known is not None and self.known is not None and known.epoch == stood == self.known.epoch
+        return (
+            known is not None and self.watermark is not None and known.epoch == stood == self.watermark.epoch
+        )
 
-    def wrote(self, before, stood, *_):
-        return before is None or self.known is None or self.known.epoch == stood
+    def record_write(self, before, stood, *_):
+        return before is None or self.watermark is None or self.watermark.epoch == stood
 
     def only_epoch(self, reading, found):
-        return None if self.known and self.known.epoch == reading.epoch else missing(self, reading, found)
+        return (
+            None
+            if self.watermark and self.watermark.epoch == reading.epoch
+            else missing(self, reading, found)
+        )
 
-    epoch.DataSet.confirms, epoch.DataSet.wrote, epoch.DataSet._missing = confirms, wrote, only_epoch
+    epoch.DataSet.confirms, epoch.DataSet.record_write, epoch.DataSet._missing = (
+        confirms,
+        record_write,
+        only_epoch,
+    )
 
 
 MUTANTS: dict[str, Callable[[], None]] = {

@@ -189,9 +189,9 @@ async def hang_instance(run: Campaign, _: Deed) -> None:
     """SIGSTOP of an instance of the service for a while."""
     instance = run.rng.choice(run.instances)
     with run.absent(instance):
-        instance.tell(signal.SIGSTOP)
+        instance.send_signal(signal.SIGSTOP)
         await _pause(run, 0.2, 1.5)
-        instance.tell(signal.SIGCONT)
+        instance.send_signal(signal.SIGCONT)
 
 
 @deed("cut-replicas", *WITH_REPLICAS)
@@ -343,7 +343,7 @@ async def hand_over(run: Campaign, done: Deed) -> None:
     """``CLUSTER FAILOVER``: a replica takes the place of its primary once it has all that this has."""
     topology = run.topology
     assert isinstance(topology, Cluster)
-    await asyncio.to_thread(topology.hand_over, _one_primary(run))
+    await asyncio.to_thread(topology.fail_over, _one_primary(run))
     done.promoted = time.monotonic()
     await _healthy(run)
 

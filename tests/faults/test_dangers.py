@@ -4,8 +4,7 @@ import time
 
 import pytest
 
-from tests.faults.load import issued
-from tests.faults.test_lost_data import becomes, metric, readiness, shows, status_of
+from tests.rig.probes import RestrictedUser, eventually, has_problem, issued, metric, readiness, status_of
 from tests.rig.servers import Valkey
 
 
@@ -28,15 +27,6 @@ async def test_a_server_that_would_lose_revocations_is_named(start, tmp_path, op
         server.kill()
 
 
-class AsUser:
-    """A server as a user with few rights sees it."""
-
-    def __init__(self, server, *rights):
-        with server.client() as client:
-            client.execute_command("ACL", "SETUSER", "app", "on", ">secret", "~*", "&*", *rights)
-        self.url = f"redis://app:secret@127.0.0.1:{server.port}/0"
-
-
 async def problems_of(revoker):
     async with revoker.http.get(revoker.url + "/readyz") as response:
         return {each["problem"]: each["detail"] for each in (await response.json())["problems"]}
@@ -45,7 +35,7 @@ async def problems_of(revoker):
 async def test_checks_that_the_server_refuses_are_a_problem_and_count_as_no_check(start, tmp_path):
     server = Valkey(tmp_path / "risky", "--maxmemory-policy", "volatile-ttl").start()
     try:
-        revoker = await start(AsUser(server, "+@all", "-@dangerous", "+role"))
+        revoker = await start(RestrictedUser(server, "+@all", "-@dangerous", "+role"))
         problems = await problems_of(revoker)
         assert set(problems) == {"unchecked"}
         for unseen in ("maxmemory-policy", "evicted keys", "append-only file", "snapshots"):
@@ -61,7 +51,7 @@ async def test_checks_that_the_server_refuses_are_a_problem_and_count_as_no_chec
 
 
 async def test_where_info_is_refused_the_configuration_says_what_is_known(start, own_valkey):
-    revoker = await start(AsUser(own_valkey, "+@all", "-info"))
+    revoker = await start(RestrictedUser(own_valkey, "+@all", "-info"))
     problems = await problems_of(revoker)
     assert set(problems) == {"unchecked"}
     assert "evicted keys" in problems["unchecked"]
@@ -72,7 +62,7 @@ async def test_where_info_is_refused_the_configuration_says_what_is_known(start,
 async def test_a_danger_that_only_the_configuration_shows_is_named(start, tmp_path):
     server = Valkey(tmp_path / "risky", "--maxmemory-policy", "allkeys-lru", "--appendonly", "no").start()
     try:
-        revoker = await start(AsUser(server, "+@all", "-info"))
+        revoker = await start(RestrictedUser(server, "+@all", "-info"))
         assert (await readiness(revoker))[1] == {"unchecked", "eviction_policy", "no_persistence"}
     finally:
         server.kill()
@@ -81,14 +71,14 @@ async def test_a_danger_that_only_the_configuration_shows_is_named(start, tmp_pa
 async def test_sections_of_info_that_are_allowed_are_enough(start, own_valkey):
     sections = ("server", "memory", "persistence", "stats", "replication")
     rights = [f"+info|{section}" for section in sections]
-    revoker = await start(AsUser(own_valkey, "+@all", "-info", "-config", *rights))
+    revoker = await start(RestrictedUser(own_valkey, "+@all", "-info", "-config", *rights))
     assert await readiness(revoker) == (200, set())
 
 
 async def test_snapshots_that_can_not_be_seen_do_not_pass_for_persistence(start, tmp_path):
     server = Valkey(tmp_path / "unseen", "--appendonly", "no").start()
     try:
-        revoker = await start(AsUser(server, "+@all", "-config"))
+        revoker = await start(RestrictedUser(server, "+@all", "-config"))
         problems = await problems_of(revoker)
         assert set(problems) == {"unchecked"}
         assert problems["unchecked"].startswith("the server does not say whether it saves snapshots;")
@@ -97,7 +87,7 @@ async def test_snapshots_that_can_not_be_seen_do_not_pass_for_persistence(start,
 
 
 async def test_keys_evicted_while_nobody_could_see_it_are_a_loss_once_it_is_seen(start, own_valkey):
-    revoker = await start(AsUser(own_valkey, "+@all"))
+    revoker = await start(RestrictedUser(own_valkey, "+@all"))
     await revoker.service.store.watch.beat()
     with own_valkey.client() as client:
         client.execute_command("ACL", "SETUSER", "app", "-info")
@@ -105,11 +95,11 @@ async def test_keys_evicted_while_nobody_could_see_it_are_a_loss_once_it_is_seen
         client.config_set("maxmemory-policy", "allkeys-lru")
         client.set("junk", "x" * 1_000_000)
         client.config_set("maxmemory", 1)
-        await becomes(lambda: evicted(client))
+        await eventually(lambda: evicted(client))
         client.config_set("maxmemory", 0)
         client.execute_command("ACL", "SETUSER", "app", "+info")
     await revoker.service.store.watch.beat()
-    await becomes(lambda: shows(revoker, "data_lost"))
+    await eventually(lambda: has_problem(revoker, "data_lost"))
 
 
 async def evicted(client):
@@ -129,7 +119,7 @@ async def test_a_server_that_saves_snapshots_keeps_something_on_disk(start, tmp_
 async def test_clocks_more_than_five_seconds_apart_are_a_problem(start, valkey, offset):
     revoker = await start(valkey, clock=lambda: time.time() + offset)
     assert await revoker.active(issued())
-    await becomes(lambda: shows(revoker, "clock_offset"))
+    await eventually(lambda: has_problem(revoker, "clock_offset"))
     assert (await readiness(revoker))[0] == 200
     assert await metric(revoker, "revoker_store_clock_offset_seconds") == pytest.approx(offset, abs=3)
 
@@ -150,7 +140,7 @@ async def test_clocks_more_than_thirty_seconds_apart_give_no_verdict_until_they_
     assert await revoker.active(claims)
     apart[0] = offset
     assert await status_of(revoker, claims) == 503
-    await becomes(lambda: shows(revoker, "clock_offset"))
+    await eventually(lambda: has_problem(revoker, "clock_offset"))
     assert (await readiness(revoker))[0] == 200
     apart[0] = 0.0
     assert await revoker.active(claims)

@@ -6,55 +6,30 @@ import time
 
 import pytest
 
-from revoker.store.consistency.epoch import Epoch
-from tests.conftest import HANGS_S, OTHER_ISSUER
-from tests.faults.load import Load, issued, issued_after
+from tests.faults.checked_load import CheckedLoad
+from tests.rig import forge
 from tests.rig.forge import envelope
+from tests.rig.probes import (
+    answers,
+    epoch_in,
+    eventually,
+    flush,
+    has_problem,
+    issued,
+    issued_after,
+    metric,
+    readiness,
+    revoke,
+    status_of,
+)
 from tests.rig.servers import Valkey
-
-ISS = issued()["iss"]
-
-
-def revoke(revoker, claims):
-    return revoker.post("/revoke", {"iss": claims["iss"], "jti": claims["jti"], "exp": claims["exp"]})
+from tests.rig.service import HANGS_S, OTHER_ISSUER
 
 
 async def revoked(revoker):
     claims = issued()
     assert (await revoke(revoker, claims)).status == 200
     return claims
-
-
-async def status_of(revoker, claims):
-    return (await revoker.post("/introspect", claims, caller="gateway")).status
-
-
-async def readiness(revoker):
-    async with revoker.http.get(revoker.url + "/readyz") as response:
-        return response.status, {each["problem"] for each in (await response.json())["problems"]}
-
-
-async def metric(revoker, line):
-    async with revoker.http.get(revoker.url + "/metrics") as response:
-        lines = (await response.text()).splitlines()
-    return float(next(each for each in lines if each.startswith(line + " ")).split(" ")[1])
-
-
-async def becomes(condition, within=HANGS_S):
-    deadline = time.monotonic() + within
-    while not await condition():
-        assert time.monotonic() < deadline, "did not happen in time"
-        await asyncio.sleep(0.01)
-
-
-def epoch_in(valkey, revoker):
-    with valkey.client() as client:
-        return Epoch.parse(client.get(revoker.service.store.keys.epoch).encode())
-
-
-def flush(valkey):
-    with valkey.client() as client:
-        client.flushall()
 
 
 @pytest.fixture(params=["flushed", "empty disk", "old snapshot", "snapshot of a snapshot"])
@@ -88,7 +63,7 @@ async def test_nothing_revoked_comes_back_and_new_logins_work(start, own_valkey,
     revoker = await start(own_valkey)
     await revoked(revoker)
     lose.keep()
-    async with Load(revoker, forgets=True) as load:
+    async with CheckedLoad(revoker, forgets=True) as load:
         lose.happen()
         await load.recovers()
         await load.sees(introspected=200, times=50)
@@ -98,8 +73,8 @@ async def test_nothing_revoked_comes_back_and_new_logins_work(start, own_valkey,
         assert not await revoker.active(claims)
     assert not await revoker.active(issued((cutoff - 1000) / 1000))
     later = issued_after(cutoff)
-    await becomes(lambda: revoker.active(later))
-    await becomes(lambda: shows(revoker, "data_lost"))
+    await eventually(lambda: revoker.active(later))
+    await eventually(lambda: has_problem(revoker, "data_lost"))
     assert await metric(revoker, "revoker_data_losses_total") == 1
     assert await metric(revoker, 'revoker_problem{problem="data_lost"}') == 1
 
@@ -112,7 +87,7 @@ async def test_a_refusing_service_gives_no_verdict_until_the_loss_is_accepted(st
         assert await status_of(revoker, lost) == 503
         assert await status_of(revoker, fresh) == 503
     kept = await revoked(revoker)
-    await becomes(lambda: shows(revoker, "data_loss_refused"))
+    await eventually(lambda: has_problem(revoker, "data_loss_refused"))
     assert (await readiness(revoker))[0] == 200
     assert epoch_in(own_valkey, revoker).finding == "refused"
     restarted = await start(
@@ -126,10 +101,6 @@ async def test_a_refusing_service_gives_no_verdict_until_the_loss_is_accepted(st
     assert await restarted.active(fresh)
     assert not await revoker.active(kept)
     assert not await revoker.active(lost), "the instance that revoked it has put it back"
-
-
-async def shows(revoker, problem):
-    return problem in (await readiness(revoker))[1]
 
 
 async def test_a_second_loss_while_refusing_is_refused_too_and_lifts_nothing(start, own_valkey):
@@ -152,7 +123,7 @@ async def test_an_ignoring_service_goes_on_and_says_what_it_has_lost(start, own_
     assert await revoker.active(fresh)
     assert not await revoker.active(lost), "the instance that revoked it has put it back"
     assert not await revoker.active(await revoked(revoker))
-    await becomes(lambda: shows(revoker, "data_lost"))
+    await eventually(lambda: has_problem(revoker, "data_lost"))
     assert await metric(revoker, "revoker_data_losses_total") == 1
     assert [each["policy"] for each in events if each["event"] == "data_lost"] == ["ignore"]
 
@@ -164,7 +135,7 @@ async def test_a_second_loss_is_noticed_like_the_first(start, own_valkey):
     assert not await revoker.active(issued(time.time() - 10))
     first = epoch_in(own_valkey, revoker).cutoff
     between = issued_after(first)
-    await becomes(lambda: revoker.active(between))
+    await eventually(lambda: revoker.active(between))
     assert (await revoke(revoker, between)).status == 200
     other = issued_after(first)
     flush(own_valkey)
@@ -188,7 +159,7 @@ async def test_a_second_loss_back_to_the_first_data_set_keeps_the_later_cutoff(s
     own_valkey.lose_disk()
     shutil.copytree(tmp_path / "snapshot", own_valkey.folder, dirs_exist_ok=True)
     own_valkey.start()
-    await becomes(lambda: answers(revoker))
+    await eventually(lambda: answers(revoker))
     assert not await revoker.active(lost)
     assert not await revoker.active(before)
     second = epoch_in(own_valkey, revoker)
@@ -202,12 +173,8 @@ async def revoked_at_last(revoker):
     async def stored():
         return (await revoke(revoker, claims)).status == 200
 
-    await becomes(stored)
+    await eventually(stored)
     return claims
-
-
-async def answers(revoker):
-    return await status_of(revoker, issued()) == 200
 
 
 async def test_two_instances_that_notice_at_different_times_settle_on_one_epoch(start, own_valkey):
@@ -240,13 +207,13 @@ async def test_many_requests_at_two_instances_at_once_find_one_loss(start, own_v
 
 async def test_blocks_and_revoked_keys_are_back_before_the_first_verdict(start, own_valkey):
     revoker = await start(own_valkey)
-    user, key = {"iss": ISS, "sub": "mallory"}, {"iss": OTHER_ISSUER, "kid": "stolen"}
+    user, key = {"iss": forge.ISSUER, "sub": "mallory"}, {"iss": OTHER_ISSUER, "kid": "stolen"}
     assert (await revoker.post("/block-user", user)).status == 200
     assert (await revoker.post("/revoke-key", key)).status == 200
     flush(own_valkey)
     assert not await revoker.active(issued(time.time() - 10))
     cutoff = epoch_in(own_valkey, revoker).cutoff
-    await becomes(lambda: revoker.active(issued_after(cutoff)))
+    await eventually(lambda: revoker.active(issued_after(cutoff)))
     assert not await revoker.active(issued_after(cutoff, sub="mallory"))
     assert not await revoker.active(envelope(issued_after(cutoff, iss=OTHER_ISSUER), "stolen"))
     assert await revoker.active(envelope(issued_after(cutoff, iss=OTHER_ISSUER), "other"))
@@ -258,13 +225,13 @@ async def test_every_instance_remembers_the_blocks_of_the_others(start, own_valk
     first = await start(own_valkey)
     prefix = first.service.store.keys.epoch.split(":")[0]
     second = await start(own_valkey, prefix=prefix, new=False)
-    assert (await first.post("/block-user", {"iss": ISS, "sub": "mallory"})).status == 200
+    assert (await first.post("/block-user", {"iss": forge.ISSUER, "sub": "mallory"})).status == 200
     await second.service.store.watch.beat()
     await first.close()
     flush(own_valkey)
     assert not await second.active(issued(time.time() - 10))
     cutoff = epoch_in(own_valkey, second).cutoff
-    await becomes(lambda: second.active(issued_after(cutoff)))
+    await eventually(lambda: second.active(issued_after(cutoff)))
     assert not await second.active(issued_after(cutoff, sub="mallory"))
 
 
@@ -272,7 +239,7 @@ async def test_an_empty_store_at_start_counts_as_lost(start, own_valkey, events)
     revoker = await start(own_valkey, new=False)
     assert not await revoker.active(issued(time.time() - 10))
     cutoff = epoch_in(own_valkey, revoker).cutoff
-    await becomes(lambda: revoker.active(issued_after(cutoff)))
+    await eventually(lambda: revoker.active(issued_after(cutoff)))
     told = next(each for each in events if each["event"] == "data_lost")
     assert "revoker store init" in told["hint"]
 
@@ -291,7 +258,7 @@ async def test_a_loss_that_an_operator_declares_is_a_loss(start, own_valkey):
     declared = await revoker.service.store.declare_lost("cutoff")
     assert declared is not None
     assert not await revoker.active(old)
-    await becomes(lambda: revoker.active(issued_after(declared.cutoff)))
+    await eventually(lambda: revoker.active(issued_after(declared.cutoff)))
     declared = await revoker.service.store.declare_lost("refuse")
     assert declared is not None
     assert await status_of(revoker, old) == 503
@@ -349,10 +316,10 @@ async def test_a_lagging_replica_that_others_wrote_to_is_noticed(start, own_valk
     failover.demote()
     assert await status_of(revoker, lost) == 503
     assert (await revoke(revoker, issued())).status == 503
-    await becomes(lambda: shows(revoker, "store_not_primary"))
+    await eventually(lambda: has_problem(revoker, "store_not_primary"))
     assert await metric(revoker, 'revoker_problem{problem="store_not_primary"}') == 1
     failover.promote()
-    await becomes(lambda: answers(revoker))
+    await eventually(lambda: answers(revoker))
     assert not await revoker.active(lost)
     assert epoch_in(own_valkey, revoker).finding == "cutoff"
 
@@ -366,7 +333,7 @@ async def test_writing_to_a_lagging_replica_first_hides_nothing(start, own_valke
     failover.promote()
     for _ in range(3):
         await revoked_at_last(revoker)
-    await becomes(lambda: answers(revoker))
+    await eventually(lambda: answers(revoker))
     assert not await revoker.active(lost)
 
 
@@ -384,7 +351,7 @@ async def test_evictions_are_a_loss(start, own_valkey):
     await revoker.service.store.watch.beat()
     assert not await revoker.active(lost)
     assert epoch_in(own_valkey, revoker).finding == "cutoff"
-    assert await shows(revoker, "evicted_keys")
+    assert await has_problem(revoker, "evicted_keys")
     found = epoch_in(own_valkey, revoker)
     await revoker.service.store.watch.beat()
     assert epoch_in(own_valkey, revoker) == found

@@ -9,11 +9,10 @@ import pytest
 from revoker.store import store as stores
 from revoker.store.consistency import epoch
 from revoker.store.consistency.acknowledged import Written
-from tests.conftest import HANGS_S, OTHER_ISSUER
-from tests.faults.load import issued
-from tests.faults.test_lost_data import answers, becomes, epoch_in, flush, metric, revoke, status_of
 from tests.rig.forge import envelope
+from tests.rig.probes import answers, epoch_in, eventually, flush, issued, metric, revoke, status_of
 from tests.rig.servers import Valkey
+from tests.rig.service import HANGS_S, OTHER_ISSUER
 
 ISS = issued()["iss"]
 
@@ -74,13 +73,13 @@ async def two(start, valkey, **settings):
 async def settled(*revokers):
     for revoker in revokers:
         store = revoker.service.store
-        await becomes(lambda store=store: _has(store))
+        await eventually(lambda store=store: _has(store))
 
 
 async def _has(store):
     await store.watch.beat()
     reading = await store._sets.read(store._sets.data.tail)
-    return store._sets.data.known is not None and reading.epoch == store._sets.data.known.epoch
+    return store._sets.data.watermark is not None and reading.epoch == store._sets.data.watermark.epoch
 
 
 @pytest.fixture(params=["flushed", "empty disk", "empty replica promoted"])
@@ -147,7 +146,7 @@ async def test_what_was_revoked_while_a_loss_is_settled_is_kept_as_well(start, o
     async def lose_again_and_again():
         for _ in range(10):
             enough = len(acknowledged) + 11
-            await becomes(lambda enough=enough: acknowledges(enough))
+            await eventually(lambda enough=enough: acknowledges(enough))
             flush(own_valkey)
         over.set()
 
@@ -185,7 +184,7 @@ async def test_much_is_put_back_in_the_background_once_while_requests_get_no_ver
     with own_valkey.client() as client:
         assert client.exists(*keys) == 0
     may_begin.set()
-    await becomes(lambda: answers(revoker))
+    await eventually(lambda: answers(revoker))
     assert not await revoker.active(lost)
     with own_valkey.client() as client:
         assert client.exists(*keys) == count
@@ -213,7 +212,7 @@ async def test_a_loss_while_it_is_put_back_is_no_loss_of_it(start, own_valkey, m
 
     flush(own_valkey)
     monkeypatch.setattr(store.scripts, "_execute", flushing)
-    await becomes(lambda: answers(revoker))
+    await eventually(lambda: answers(revoker))
     assert left[0] <= 0
     with own_valkey.client() as client:
         assert client.exists(*keys) == count
@@ -286,8 +285,8 @@ async def test_what_one_instance_puts_back_does_not_hide_the_loss_from_another(s
     lost = issued()
     assert (await revoke(third, lost)).status == 200
     await third.close()
-    await becomes(lambda: answers(first))
-    await becomes(lambda: answers(second))
+    await eventually(lambda: answers(first))
+    await eventually(lambda: answers(second))
     data = first.service.store._sets.data
     set_epoch, begun, may_end = data._set_epoch, asyncio.Event(), asyncio.Event()
 
@@ -302,7 +301,7 @@ async def test_what_one_instance_puts_back_does_not_hide_the_loss_from_another(s
     shutil.copytree(tmp_path / "snapshot", own_valkey.folder, dirs_exist_ok=True)
     own_valkey.start()
     await asyncio.wait_for(begun.wait(), HANGS_S)
-    await becomes(lambda: answers(second))
+    await eventually(lambda: answers(second))
     assert not await second.active(lost)
     may_end.set()
     await settled(first, second)

@@ -8,11 +8,12 @@ import uuid
 import pytest
 
 from revoker.store.keys import slot_of
-from tests.conftest import HANGS_S, PATIENT_S
-from tests.faults.load import Load, issued
-from tests.faults.test_lost_data import ISS, metric, readiness
+from tests.faults.checked_load import CheckedLoad
+from tests.rig import forge
 from tests.rig.network import Network
-from tests.rig.topologies import STEADY, Cluster, until
+from tests.rig.probes import issued, metric, readiness
+from tests.rig.service import HANGS_S, PATIENT_S
+from tests.rig.topologies import NO_FAILOVER, Cluster, until
 from tests.store.conftest import store_on
 
 SLOTS = 60
@@ -25,7 +26,7 @@ def begin(tmp_path):
 
         def begin(**options):
             network = stack.enter_context(Network())
-            network.belongs(os.getpid(), "service")
+            network.assign_process(os.getpid(), "service")
             cluster = Cluster(network, tmp_path / "cluster", **options)
             stack.callback(cluster.stop)
             cluster.start()
@@ -41,7 +42,7 @@ class Busy:
         self.load = load
         self._revoker = revoker
         self._store = revoker.service.store
-        self._main = self._store.issuers[ISS]
+        self._main = self._store.issuers[forge.ISSUER]
 
     def slots(self, ranges):
         """Those of some ranges in which a token lies that is asked for all the time, or its user."""
@@ -89,7 +90,7 @@ async def busy(start, cluster, **redis):
     await declaring.close()
     revoker = await start(cluster, prefix=prefix, new=False, redis={"timeout": 2, **redis})
     epochs = await epochs_of(revoker)
-    async with Load(revoker) as load:
+    async with CheckedLoad(revoker) as load:
         await load.sees(revocations=200, times=100)
         yield Busy(revoker, load)
         print(load.introspected, load.revocations)
@@ -113,7 +114,7 @@ async def epochs_of(revoker):
 
 
 async def test_a_primary_joins_and_leaves_again_with_slots_moved_key_by_key(start, begin):
-    cluster = begin(replicas=0, options=STEADY)
+    cluster = begin(replicas=0, options=NO_FAILOVER)
     async with busy(start, cluster) as service:
         first, second, _ = cluster.nodes
         fresh = await asyncio.to_thread(cluster.join)
@@ -125,7 +126,7 @@ async def test_a_primary_joins_and_leaves_again_with_slots_moved_key_by_key(star
 
 
 async def test_a_primary_joins_and_another_leaves_with_ranges_of_slots_moved_at_once(start, begin):
-    cluster = begin(replicas=0, options=(*STEADY, "--cluster-allow-replica-migration", "yes"))
+    cluster = begin(replicas=0, options=(*NO_FAILOVER, "--cluster-allow-replica-migration", "yes"))
     async with busy(start, cluster) as service:
         first, second, third = cluster.nodes
         fresh = await asyncio.to_thread(cluster.join)

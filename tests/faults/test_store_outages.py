@@ -2,14 +2,15 @@
 
 import asyncio
 
-from tests.faults.load import Load, issued
+from tests.faults.checked_load import CheckedLoad
 from tests.rig import forge
+from tests.rig.probes import issued
 from tests.rig.servers import Valkey, free_port
 
 
 async def test_a_store_that_is_killed_under_load_and_started_again_costs_no_verdict(start, own_valkey):
     revoker = await start(own_valkey)
-    async with Load(revoker) as load:
+    async with CheckedLoad(revoker) as load:
         for _ in range(2):
             own_valkey.kill()
             await load.sees(introspected=503, revocations=503)
@@ -19,7 +20,7 @@ async def test_a_store_that_is_killed_under_load_and_started_again_costs_no_verd
 
 async def test_a_store_that_hangs_is_answered_503_in_time_and_used_again_once_it_goes_on(start, own_valkey):
     revoker = await start(own_valkey, redis={"timeout": 0.25})
-    async with Load(revoker) as load:
+    async with CheckedLoad(revoker) as load:
         own_valkey.hang()
         await load.sees(introspected=503, revocations=503)
         own_valkey.resume()
@@ -36,7 +37,9 @@ async def test_a_service_that_starts_before_its_store_is_not_ready_and_becomes_s
     assert (await revoker.post("/revoke", {"jti": "1", "iss": issued()["iss"]})).status == 503
     try:
         late.start()
-        async with Load(revoker, forgets=True) as load:  # an empty store has lost its data, for all we know
+        async with CheckedLoad(
+            revoker, forgets=True
+        ) as load:  # an empty store has lost its data, for all we know
             await load.recovers()
     finally:
         late.kill()

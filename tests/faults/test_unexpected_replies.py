@@ -4,10 +4,9 @@ import asyncio
 
 import pytest
 
-from tests.faults.load import issued
-from tests.faults.test_lost_data import becomes, metric, readiness, shows
 from tests.rig import forge
-from tests.rig.proxies import ReplyProxy, encode
+from tests.rig.probes import eventually, has_problem, issued, metric, readiness
+from tests.rig.reply_proxy import ReplyProxy, encode
 
 REPLIES = {
     "nil": None,
@@ -54,7 +53,7 @@ async def test_a_lookup_whose_reply_is_not_understood_gets_no_verdict_and_does_n
         batch = {"tokens": [issued(), issued()]}
         assert await status(running, "/introspect/batch", batch) == 503, name
         proxy.rules.clear()
-        await becomes(lambda: gives_verdicts(running))
+        await eventually(lambda: gives_verdicts(running))
 
 
 async def test_a_role_with_fewer_elements_than_redis_has_does_not_hang(start, proxy):
@@ -63,7 +62,7 @@ async def test_a_role_with_fewer_elements_than_redis_has_does_not_hang(start, pr
     proxy.rules["ROLE"] = encode([b"master"])
     assert await status(running, "/introspect", issued()) == 503
     proxy.rules["ROLE"] = MASTER_WITH_ONE_REPLICA
-    await becomes(lambda: gives_verdicts(running))
+    await eventually(lambda: gives_verdicts(running))
 
 
 async def test_a_revocation_whose_reply_is_not_understood_is_answered_503(start, proxy):
@@ -91,7 +90,7 @@ async def test_a_confirmation_that_is_not_understood_confirms_nothing_and_does_n
         proxy.rules["WAIT"] = encode(reply)
         assert await status(running, "/revoke-user", ANN) == 503, name
     proxy.rules["WAIT"] = encode(1)
-    await becomes(lambda: confirmed(running))
+    await eventually(lambda: confirmed(running))
 
 
 async def confirmed(running):
@@ -102,10 +101,10 @@ async def test_a_login_whose_reply_is_not_understood_is_tried_again(start, proxy
     running = await start(proxy, redis=PATIENT)
     for reply in REPLIES.values():
         proxy.rules |= {"PING": encode(reply), "INFO SERVER": encode(reply), "ROLE": encode(reply)}
-        running.service.store.lookups.hang_up()
+        running.service.store.lookups.reconnect()
         assert await status(running, "/introspect", issued()) == 503
         proxy.rules.clear()
-        await becomes(lambda: gives_verdicts(running))
+        await eventually(lambda: gives_verdicts(running))
 
 
 @pytest.mark.parametrize("command", ["GET", "HGETALL", "HSCAN", "ZRANGE", "INFO", "CONFIG"])
@@ -123,11 +122,11 @@ async def test_the_watch_survives_replies_that_are_not_understood(start, proxy, 
 async def test_a_reply_that_is_not_understood_is_a_problem_of_its_own(start, proxy):
     running = await start(proxy, redis=PATIENT)
     proxy.rules["ZRANGE"] = encode(5)
-    await becomes(lambda: shows(running, "unexpected_reply"))
+    await eventually(lambda: has_problem(running, "unexpected_reply"))
     assert (await readiness(running))[0] == 200
     assert await metric(running, 'revoker_problem{problem="unexpected_reply"}') == 1
     proxy.rules.clear()
-    await becomes(lambda: shows_none(running))
+    await eventually(lambda: shows_none(running))
 
 
 async def shows_none(running):

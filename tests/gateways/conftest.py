@@ -19,10 +19,10 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from tests.conftest import HANGS_S, SECRETS, Running, Start
 from tests.gateways.road import Road
 from tests.rig import forge
 from tests.rig.servers import Valkey, free_port
+from tests.rig.service import HANGS_S, SECRETS, Running, Start
 
 USUAL_OPEN_FILES = 1024
 """The soft limit that most systems set; what needs more raises it, up to the hard one."""

@@ -12,12 +12,12 @@ import time
 import aiohttp
 import pytest
 
-from tests.conftest import HANGS_S, SECRETS
 from tests.gateways import backend
 from tests.gateways.conftest import USUAL_OPEN_FILES, open_files, patient, started, until_asked
 from tests.rig import forge
-from tests.rig.processes import Process, configured, declare_new
+from tests.rig.processes import Process, init_store, write_configuration
 from tests.rig.servers import free_port
+from tests.rig.service import HANGS_S, SECRETS
 
 CLIENTS = 1000
 ROUNDS = 3
@@ -29,13 +29,13 @@ def revoker(tmp_path, own_valkey):
     folder = tmp_path / "revoker"
     folder.mkdir()
     port = free_port()
-    configuration = configured(
+    configuration = write_configuration(
         folder,
         own_valkey.url,
         timeout=30,
         server={"port": port, "drain_seconds": 0, "max_in_progress": 10000},
     )
-    declare_new(folder, configuration)
+    init_store(folder, configuration)
     with contextlib.ExitStack() as stack:
         with open_files(USUAL_OPEN_FILES):
             serving = stack.enter_context(

@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from tests.conftest import HANGS_S
 from tests.rig import forge
+from tests.rig.service import HANGS_S
 
 IDENTITY = ("x-auth-subject", "x-auth-session", "x-auth-client", "x-auth-scope")
 FORGED = dict.fromkeys(IDENTITY, "forged")

@@ -1,0 +1,1 @@
+"""Servers, topologies, networks and tokens that tests and bench share."""

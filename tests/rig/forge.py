@@ -1,4 +1,4 @@
-"""A forge of tokens, good and bad: headers and payloads are written byte by byte where need be."""
+"""Makes tokens, valid and invalid: tests may set every byte of a header, a payload and a signature."""
 
 import base64
 import functools
@@ -18,17 +18,17 @@ AUDIENCE: Final = "api://orders"
 
 
 class _Absent:
-    """Its text is in the names of tests, which must be the same in every worker: no address in it."""
+    """Its text is part of test ids, which must be the same in every worker: it has no address."""
 
     def __repr__(self) -> str:
         return "ABSENT"
 
 
 ABSENT: Final = _Absent()
-"""As the value of a claim or of a header's member: leave it out."""
+"""The value of a claim or of a header's member that is to be left out."""
 
 _ALGORITHMS: Final = get_default_algorithms()
-_CURVES: Final = {"ES256": ec.SECP256R1, "ES384": ec.SECP384R1, "ES512": ec.SECP521R1}
+_CURVES: Final = {"ES256": ec.SECP256R1(), "ES384": ec.SECP384R1(), "ES512": ec.SECP521R1()}
 
 Json = bytes | Mapping[str, Any]
 Sign = Callable[[bytes], bytes]
@@ -36,7 +36,7 @@ Sign = Callable[[bytes], bytes]
 
 @dataclass(frozen=True)
 class SigningKey:
-    """A private key or a secret; ``alg`` is what it signs with unless told otherwise."""
+    """A private key or a secret; ``alg`` is its default algorithm."""
 
     private: Any
     alg: str
@@ -53,7 +53,7 @@ class SigningKey:
         return _present({**public, **named, **changes})
 
     def private_jwk(self, **changes: Any) -> dict[str, Any]:
-        """What must never be published."""
+        """The private half, which must never be published."""
         private = _ALGORITHMS[self.alg].to_jwk(self.private, as_dict=True)
         return _present({**private, "kid": self.kid, "alg": self.alg, "use": "sig", **changes})
 
@@ -65,13 +65,13 @@ class SigningKey:
 
 @functools.cache
 def rsa_key(kid: str | None = "rsa-1", alg: str = "RS256", bits: int = 2048) -> SigningKey:
-    """The same key whenever asked for by the same words; so are the others."""
+    """The same key for the same arguments, to save time; so are the others."""
     return SigningKey(rsa.generate_private_key(65537, bits), alg, kid)
 
 
 @functools.cache
 def ec_key(kid: str | None = "ec-1", alg: str = "ES256") -> SigningKey:
-    return SigningKey(ec.generate_private_key(_CURVES[alg]()), alg, kid)
+    return SigningKey(ec.generate_private_key(_CURVES[alg]), alg, kid)
 
 
 @functools.cache
@@ -85,7 +85,7 @@ def hmac_key(secret: bytes, alg: str = "HS256", kid: str | None = None) -> Signi
 
 
 def jwks(*keys: SigningKey | dict[str, Any]) -> dict[str, Any]:
-    """A JWK Set of these keys, or of entries as they stand."""
+    """A JWK Set of these keys; a dict is taken as a ready entry."""
     return {"keys": [key.jwk() if isinstance(key, SigningKey) else key for key in keys]}
 
 
@@ -107,7 +107,7 @@ def claims(*, now: float | None = None, lifetime: int = 300, **changes: Any) -> 
 
 
 def envelope(claims: Mapping[str, Any], kid: str = "main-1") -> dict[str, Any]:
-    """The claims form of a gateway that says which key signed the token."""
+    """The claims form with the token's header, which names the key that signed it."""
     return {"claims": claims, "header": {"alg": "RS256", "typ": "at+jwt", "kid": kid}}
 
 
@@ -117,7 +117,7 @@ def token(key: SigningKey, header: Mapping[str, Any] | None = None, **changes: A
 
 
 def forge(key: SigningKey, header: Json, payload: Json, *, alg: str | None = None) -> str:
-    """Sign any bytes, whatever the header says about how."""
+    """Sign any header and payload; ``alg`` need not be what the header says."""
     return compact(header, payload, lambda message: key.sign(message, alg))
 
 
@@ -133,7 +133,7 @@ def header_of(key: SigningKey, **changes: Any) -> dict[str, Any]:
 
 
 def mac(secret: bytes, alg: str = "HS256") -> Sign:
-    """HMAC with any secret at all, which libraries refuse to make."""
+    """HMAC with any secret, also with one that JOSE libraries refuse."""
     return lambda message: hmac.digest(secret, message, f"sha{alg[2:]}")
 
 

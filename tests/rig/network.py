@@ -1,8 +1,8 @@
 """A network between processes of this machine: relays that delay, hold back or reset what passes.
 
-One child process relays for all; it is told what to do over its standard input. A relay that is made for
-a *party* tells its clients apart by their processes, so a partition can separate some of them from a server
-and leave others their way. It finds them in ``/proc``: Linux only.
+One child process runs all relays; it takes orders over its standard input. A *party* is a server or a client
+by name. A relay to a party recognizes its clients by their processes, so a partition can separate some of
+them from the server and not others. It finds the processes in ``/proc``: Linux only.
 """
 
 import asyncio
@@ -27,15 +27,15 @@ ANYBODY = "*"
 State = Literal["pass", "hold", "reset"]
 """``hold``: nothing arrives until it passes again, then all that was sent, as TCP would repeat it."""
 
-_HELD = 1 << 20
-"""Bytes that a direction keeps before its sender is made to wait."""
+_BUFFERED = 1 << 20
+"""Bytes that are buffered in one direction before its sender has to wait."""
 
-_RECOGNIZED_S = 5.0
-"""Within which it must be said whose a process is that has connected."""
+_RECOGNITION_S = 5.0
+"""How long after a process connects it may be assigned to a party."""
 
 
 class Network:
-    """The child process; ends with the ``with`` block."""
+    """All relays of a test; they end with the ``with`` block."""
 
     def __enter__(self) -> Self:
         self._child = subprocess.Popen(
@@ -45,7 +45,7 @@ class Network:
             text=True,
             cwd=Path(__file__).resolve().parents[2],
         )
-        self._turn = threading.Lock()
+        self._one_order = threading.Lock()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -57,67 +57,67 @@ class Network:
         Args:
             port: Of the server; it need not be up.
             party: The server's name in :meth:`between`.
-            delay: Seconds by which everything is late, each way.
+            delay: Added to everything, each way, in seconds.
             listen: Where to listen; 0: any free port.
 
         Returns:
             The port to connect to instead.
         """
-        return int(self._tell(act="relay", port=port, party=party, delay=delay, listen=listen))
+        return int(self._order(act="relay", port=port, party=party, delay=delay, listen=listen))
 
-    def lead(self, relay: int, port: int, *, party: str = "") -> None:
+    def redirect(self, relay: int, port: int, *, party: str = "") -> None:
         """Let a relay lead to another server from now on; its connections are reset."""
-        self._tell(act="lead", relay=relay, port=port, party=party)
+        self._order(act="redirect", relay=relay, port=port, party=party)
 
-    def belongs(self, pid: int, party: str) -> None:
-        """Say whose a process is, before it connects to anything, or shortly after."""
-        self._tell(act="belongs", pid=pid, party=party)
+    def assign_process(self, pid: int, party: str) -> None:
+        """Let a process be of a party: before it connects to anything, or shortly after."""
+        self._order(act="assign_process", pid=pid, party=party)
 
     def between(self, sender: str, receiver: str, state: State = "pass", *, delay: float = 0.0) -> None:
-        """What becomes of all that one party sends to another, whichever of them connected.
+        """Set what becomes of all that one party sends to another, whichever of them connected.
 
-        ``*`` stands for anybody for whom nothing more particular is said; a receiver is more particular
-        than a sender. ``reset`` ends the connections of the two at once, and every new one.
+        ``*`` stands for every party without a rule of its own; a rule for the receiver comes before one for
+        the sender. ``reset`` ends the connections of the two at once, and every new one.
         """
-        self._tell(act="between", sender=sender, receiver=receiver, state=state, delay=delay)
+        self._order(act="between", sender=sender, receiver=receiver, state=state, delay=delay)
 
     def heal(self) -> None:
-        """Forget all that :meth:`between` said; what was held arrives."""
-        self._tell(act="heal")
+        """Remove all rules that :meth:`between` set; what was held arrives."""
+        self._order(act="heal")
 
-    def _tell(self, **order: Any) -> Any:
-        with self._turn:
+    def _order(self, **order: Any) -> Any:
+        with self._one_order:
             assert self._child.stdin is not None
             assert self._child.stdout is not None
             self._child.stdin.write(json.dumps(order) + "\n")
             self._child.stdin.flush()
-            told = json.loads(self._child.stdout.readline())
-        if "error" in told:
-            raise RuntimeError(told["error"])
-        return told["answer"]
+            answer = json.loads(self._child.stdout.readline())
+        if "error" in answer:
+            raise RuntimeError(answer["error"])
+        return answer["result"]
 
 
 class _Rules:
-    """What was said of pairs of parties."""
+    """State and delay by sender and receiver."""
 
     def __init__(self) -> None:
-        self._said: dict[tuple[str, str], tuple[State, float]] = {}
+        self._by_pair: dict[tuple[str, str], tuple[State, float]] = {}
 
-    def say(self, sender: str, receiver: str, state: State, delay: float) -> None:
-        self._said[sender, receiver] = state, delay
+    def set(self, sender: str, receiver: str, state: State, delay: float) -> None:
+        self._by_pair[sender, receiver] = state, delay
 
-    def forget(self) -> None:
-        self._said.clear()
+    def clear(self) -> None:
+        self._by_pair.clear()
 
     def of(self, sender: str, receiver: str) -> tuple[State, float]:
         for pair in (sender, receiver), (ANYBODY, receiver), (sender, ANYBODY), (ANYBODY, ANYBODY):
-            if pair in self._said:
-                return self._said[pair]
+            if pair in self._by_pair:
+                return self._by_pair[pair]
         return "pass", 0.0
 
 
 class _End(asyncio.Protocol):
-    """One end of a relayed connection; ``inbound`` brings what the other end sent."""
+    """One end of a relayed connection; what it receives goes to ``outbound``."""
 
     def __init__(self) -> None:
         self.transport: asyncio.Transport | None = None
@@ -141,7 +141,7 @@ class _End(asyncio.Protocol):
             self.outbound.put(None)
 
     def reset(self) -> None:
-        """End with an RST instead of in peace."""
+        """End with an RST instead of a FIN."""
         if self.transport is not None:
             with contextlib.suppress(OSError):
                 self.transport.get_extra_info("socket").setsockopt(
@@ -151,7 +151,7 @@ class _End(asyncio.Protocol):
 
 
 class _Direction:
-    """What one end sends to the other: every piece with the time at which it is due."""
+    """What one end sends to the other: pieces, and the time at which each is due; None ends it."""
 
     def __init__(self, source: _End, sink: _End, delay: float) -> None:
         self._source = source
@@ -167,12 +167,12 @@ class _Direction:
     def put(self, data: bytes | None) -> None:
         self._pieces.append((self._loop.time() + self._delay + self.extra, data))
         self._size += len(data or b"")
-        if self._size > _HELD and self._source.transport is not None:
+        if self._size > _BUFFERED and self._source.transport is not None:
             self._source.transport.pause_reading()
         self.move()
 
     def move(self) -> None:
-        """Hand over what is due."""
+        """Pass on what is due."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -189,7 +189,7 @@ class _Direction:
                 self._sink.transport.close()
             else:
                 self._sink.transport.write(data)
-        if self._size <= _HELD and self._source.transport is not None:
+        if self._size <= _BUFFERED and self._source.transport is not None:
             self._source.transport.resume_reading()
 
 
@@ -209,7 +209,7 @@ class _Connection:
         self._connect: asyncio.Task[None] | None = None
 
     def govern(self, rules: _Rules, relay: "_Relay") -> bool:
-        """Apply what is said of the two parties; False where the connection is over."""
+        """Apply the rules for the two parties; False where the connection is over."""
         there, there_delay = rules.of(*self.parties)
         back, back_delay = rules.of(*reversed(self.parties))
         if "reset" in (there, back):
@@ -275,17 +275,19 @@ class _Relay:
     def _begin(self, client: _End, sender: str) -> None:
         if client.transport is None:
             return
-        self.connections = {each for each in self.connections if not each.over}
+        self.connections = {connection for connection in self.connections if not connection.over}
         connection = _Connection(self, client, sender)
         if connection.govern(self.rules, self):
             self.connections.add(connection)
 
     def govern(self) -> None:
-        self.connections = {each for each in self.connections if each.govern(self.rules, self)}
+        self.connections = {
+            connection for connection in self.connections if connection.govern(self.rules, self)
+        }
 
     def reset(self) -> None:
-        for each in self.connections:
-            each.reset()
+        for connection in self.connections:
+            connection.reset()
         self.connections = set()
 
 
@@ -307,13 +309,13 @@ class _Parties:
         self._diagnosis = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _SOCK_DIAG)
         self._diagnosis.settimeout(1)
 
-    def belongs(self, pid: int, party: str) -> None:
+    def assign_process(self, pid: int, party: str) -> None:
         self._names[pid] = party
 
     def recognize(
-        self, ports: tuple[int, int], found: Callable[[str], None], left: float = _RECOGNIZED_S
+        self, ports: tuple[int, int], found: Callable[[str], None], left: float = _RECOGNITION_S
     ) -> None:
-        """Call back with the party at the first of two ports; with nothing where nobody says who it is."""
+        """Call back with the party at the first of two ports; with an empty name where it has none."""
         name = self._owner(b"socket:[%d]" % self._inode(*ports))
         if name or left < 0:
             found(name)
@@ -321,7 +323,7 @@ class _Parties:
             asyncio.get_running_loop().call_later(0.05, self.recognize, ports, found, left - 0.05)
 
     def _inode(self, port: int, other: int) -> int:
-        """Of a socket by its port and the other end's: one question to the kernel (sock_diag(7))."""
+        """The inode of a socket, by its port and its peer's: one request to the kernel (sock_diag(7))."""
         here = socket.inet_aton("127.0.0.1")
         ends = struct.pack(">HH4s12x4s12x", port, other, here, here) + struct.pack(
             "=III", 0, *[2**32 - 1] * 2
@@ -335,9 +337,9 @@ class _Parties:
     def _owner(self, link: bytes) -> str:
         for pid, name in list(self._names.items()):
             try:
-                for each in os.listdir(f"/proc/{pid}/fd"):  # noqa: PTH208  # a Path each would take too long
+                for descriptor in os.listdir(f"/proc/{pid}/fd"):  # noqa: PTH208  # Path objects take too long
                     with contextlib.suppress(OSError):
-                        if os.readlink(f"/proc/{pid}/fd/{each}".encode()) == link:  # noqa: PTH115  # likewise
+                        if os.readlink(f"/proc/{pid}/fd/{descriptor}".encode()) == link:  # noqa: PTH115  # likewise
                             return name
             except OSError:
                 del self._names[pid]
@@ -363,37 +365,37 @@ class _Orders:
             port = await relay.listen(order["listen"])
             self._relays[port] = relay
             return port
-        if act == "belongs":
-            self._parties.belongs(**order)
+        if act == "assign_process":
+            self._parties.assign_process(**order)
             return None
-        if act == "lead":
+        if act == "redirect":
             relay = self._relays[order["relay"]]
             relay.port, relay.party = order["port"], order["party"]
             relay.reset()
         elif act == "between":
-            self._rules.say(**order)
+            self._rules.set(**order)
         elif act == "heal":
-            self._rules.forget()
+            self._rules.clear()
         for relay in self._relays.values():
             relay.govern()
         return None
 
 
-async def _obey() -> None:
+async def _serve() -> None:
     loop = asyncio.get_running_loop()
     orders = _Orders()
     lines = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
     while line := await lines.readline():
         try:
-            told: dict[str, Any] = {"answer": await orders.carry_out(json.loads(line))}
-        except Exception as error:  # noqa: BLE001  # it is told, and the others' relays go on
-            told = {"error": repr(error)}
-        print(json.dumps(told), flush=True)
+            answer: dict[str, Any] = {"result": await orders.carry_out(json.loads(line))}
+        except Exception as error:  # noqa: BLE001  # the parent raises it, and all relays go on
+            answer = {"error": repr(error)}
+        print(json.dumps(answer), flush=True)
 
 
 class _Punctual(selectors.EpollSelector):
-    """Waits no longer than it was told; by itself epoll rounds up to whole ms."""
+    """Waits exactly as long as it was asked to; epoll itself rounds up to whole ms."""
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         if timeout is not None and timeout > 0:
@@ -405,7 +407,7 @@ class _Punctual(selectors.EpollSelector):
 def main() -> None:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    asyncio.SelectorEventLoop(_Punctual()).run_until_complete(_obey())
+    asyncio.SelectorEventLoop(_Punctual()).run_until_complete(_serve())
 
 
 if __name__ == "__main__":

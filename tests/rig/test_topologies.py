@@ -1,32 +1,40 @@
-"""The sets of servers that the fault tests stand on fail over as they would in production."""
+"""The topologies of the fault tests fail over as those in production do."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.rig.network import Network
 from tests.rig.topologies import Cluster, Replicated, Sentinels
 
+Begin = Callable[..., Any]
+
 
 @pytest.fixture
-def network():
+def network() -> Iterator[Network]:
     with Network() as network:
         yield network
 
 
 @pytest.fixture
-def begin(network, tmp_path):
-    begun = []
+def begin(network: Network, tmp_path: Path) -> Iterator[Begin]:
+    """Start one topology, of any kind."""
+    started: list[Any] = []
 
-    def begin(kind, **options):
-        begun.append(kind(network, tmp_path, **options))
-        begun[0].start()
-        return begun[0]
+    def begin(kind: type[Any], **options: Any) -> Any:
+        topology = kind(network, tmp_path, **options)
+        started.append(topology)
+        topology.start()
+        return topology
 
     yield begin
-    for topology in begun:
+    for topology in started:
         topology.stop()
 
 
-def test_a_replica_takes_the_place_of_its_primary_and_clients_find_it(begin):
+def test_a_replica_takes_the_place_of_its_primary_and_clients_find_it(begin: Begin) -> None:
     store = begin(Replicated, replicas=1)
     first = store.primary
     with first.client() as client:
@@ -41,19 +49,21 @@ def test_a_replica_takes_the_place_of_its_primary_and_clients_find_it(begin):
         assert client.get("key") == "value"
 
 
-def test_sentinels_elect_another_primary_when_the_first_can_not_be_reached(begin, network):
+def test_sentinels_elect_another_primary_when_the_first_can_not_be_reached(
+    begin: Begin, network: Network
+) -> None:
     store = begin(Sentinels, replicas=2)
     first = store.primary
     network.between("*", first.name, "hold")
     network.between(first.name, "*", "hold")
     store.replace(first)
-    assert first.primary, "it knows nothing of it"
+    assert first.primary, "it is partitioned and can't know"
     network.heal()
     store.await_health()
     assert [node for node in store.nodes if node.primary] == [store.primary]
 
 
-def test_a_cluster_fails_over_and_moves_slots_with_their_keys(begin):
+def test_a_cluster_fails_over_and_moves_slots_with_their_keys(begin: Begin) -> None:
     store = begin(Cluster)
     first, second, _ = store.primaries()
     first.kill()

@@ -1,43 +1,44 @@
-"""Sets of Valkey servers on a network that can be divided: a primary with replicas, Sentinel, a cluster.
+"""Sets of Valkey servers on a network that can be partitioned: a primary with replicas, Sentinel, a cluster.
 
-All of them know each other, and are known to clients, by the ports of relays (``Node.public``), so that
-everything that passes between two of them can be held back. Their names are the network's parties.
+Servers and clients reach every server by the port of its relay (``Node.public``), so the network can hold
+back everything that passes between two of them. The names of the servers are the network's parties.
 """
 
 import contextlib
-import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import redis
 
+from tests.rig import processes
 from tests.rig.network import Network
 from tests.rig.servers import Valkey, free_port
 
 NAME = "main"
-"""Of the primary that Sentinel watches."""
+"""The name of the primary that Sentinel monitors."""
+
+T = TypeVar("T")
 
 _SLOTS = 16384
 
 _BUS = 10_000
-"""So far above its port a node of a cluster listens to the others; before Redis 7.0 there is no choice."""
+"""The cluster bus listens on the port of the node plus this; before Redis 7.0 it can't be configured."""
 
 
-def until(condition: Callable[[], Any], what: str, seconds: float = 120) -> Any:
-    """The first true value of ``condition``; a server that does not answer says no."""
-    deadline = time.monotonic() + seconds
-    while True:
-        with contextlib.suppress(redis.RedisError, OSError):
-            if value := condition():
-                return value
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"{what}: did not happen in {seconds} s")
-        time.sleep(0.02)
+def until(condition: Callable[[], T | None], what: str, seconds: float = 120) -> T:
+    """The first true value of ``condition``; false while a server does not answer."""
+    return processes.until(condition, what, seconds, ignored=(redis.RedisError, OSError))
 
 
 class Node(Valkey):
-    """A server with a name in the network; ``public`` is where everybody else finds it."""
+    """A server with a name in the network.
+
+    Attributes:
+        public: The port of its relay, where everybody else finds it.
+        bus: The same for the bus of a cluster; 0 where there is none.
+        follows: The primary that it replicates when it starts.
+    """
 
     def __init__(
         self, network: Network, name: str, folder: Path, *options: str, port: int | None = None
@@ -46,6 +47,7 @@ class Node(Valkey):
         self._network = network
         self.name = name
         self.public = network.relay(self.port, party=name)
+        self.bus = 0
         self.follows: Node | None = None
         self.options = (
             *("--replica-announce-ip", "127.0.0.1", "--replica-announce-port", str(self.public)),
@@ -53,12 +55,12 @@ class Node(Valkey):
             *options,
         )
 
-    def begun(self, pid: int) -> None:
-        self._network.belongs(pid, self.name)
+    def on_start(self, pid: int) -> None:
+        self._network.assign_process(pid, self.name)
 
     def arguments(self) -> list[str]:
-        followed = ["--replicaof", "127.0.0.1", str(self.follows.public)] if self.follows else []
-        return [*super().arguments(), *followed]
+        replicaof = ["--replicaof", "127.0.0.1", str(self.follows.public)] if self.follows else []
+        return [*super().arguments(), *replicaof]
 
     def info(self, section: str) -> dict[str, Any]:
         with self.client() as client:
@@ -71,17 +73,17 @@ class Node(Valkey):
     @property
     def primary(self) -> bool:
         """Whether it takes itself for a primary."""
-        return bool(self.info("replication")["role"] == "master")
+        return str(self.info("replication")["role"]) == "master"
 
     @property
-    def in_step(self) -> bool:
-        """Whether it is a replica that has what its primary had when it asked."""
-        told = self.info("replication")
-        return told["role"] == "slave" and told["master_link_status"] == "up"
+    def in_sync(self) -> bool:
+        """Whether it is a replica that has received its primary's data."""
+        replication = self.info("replication")
+        return (replication["role"], replication.get("master_link_status")) == ("slave", "up")
 
 
 class Replicated:
-    """A primary and replicas; somebody outside decides who is primary, and ``url`` leads there."""
+    """A primary and replicas without automatic failover: the test promotes, and ``url`` follows."""
 
     def __init__(
         self, network: Network, folder: Path, *, replicas: int = 0, options: tuple[str, ...] = ()
@@ -107,15 +109,15 @@ class Replicated:
         self.await_health()
 
     def await_health(self, seconds: float = 240) -> None:
-        """Wait until all servers are up, every replica in step."""
+        """Wait until all servers are up and every replica is in sync."""
         until(
-            lambda: self.primary.primary and all(node.in_step for node in self.replicas),
-            "replicas in step",
+            lambda: self.primary.primary and all(node.in_sync for node in self.replicas),
+            "replicas in sync",
             seconds,
         )
 
     def promote(self, node: Node) -> None:
-        """Let a replica be the primary, and clients find it; what it replaces must be gone."""
+        """Make a replica the primary, to which ``url`` leads from now on; the old primary must be down."""
         with node.client() as client:
             client.replicaof("NO", "ONE")
         self.primary = node
@@ -125,15 +127,15 @@ class Replicated:
                 with other.client() as client:
                     client.replicaof("127.0.0.1", str(node.public))
         node.follows = None
-        self.network.lead(self._front, node.port, party=node.name)
+        self.network.redirect(self._front, node.port, party=node.name)
 
-    def replace(self, node: Node) -> None:
-        """See to it that the best replica takes the place of a primary that is gone."""
-        replicas = [each for each in self.replicas if each.up]
-        self.promote(max(replicas, key=lambda each: int(each.info("replication")["slave_repl_offset"])))
+    def replace(self, node: Node) -> None:  # noqa: ARG002  # where others elect, they need it
+        """Promote the replica that has most of the data of a primary that is down."""
+        replicas = [replica for replica in self.replicas if replica.up]
+        self.promote(max(replicas, key=lambda replica: int(replica.info("replication")["slave_repl_offset"])))
 
     def revive(self, node: Node) -> None:
-        """Start a server that was killed; it follows whoever is primary now."""
+        """Start a server that was killed; it replicates the present primary."""
         node.follows = None if node is self.primary else self.primary
         node.start()
 
@@ -152,8 +154,8 @@ class _Sentinel(Valkey):
         self._network = network
         self._watched = watched
 
-    def begun(self, pid: int) -> None:
-        self._network.belongs(pid, self.name)
+    def on_start(self, pid: int) -> None:
+        self._network.assign_process(pid, self.name)
 
     def arguments(self) -> list[str]:
         config = self.folder / "sentinel.conf"
@@ -169,7 +171,7 @@ class _Sentinel(Valkey):
 
 
 class Sentinels(Replicated):
-    """A primary and replicas, of which three Sentinels say who is primary."""
+    """A primary and replicas, and three Sentinels that elect the primary."""
 
     DOWN_AFTER_MS = 2500
 
@@ -181,50 +183,51 @@ class Sentinels(Replicated):
 
     @property
     def url(self) -> str:
-        hosts = ",".join(f"127.0.0.1:{each.public}" for each in self.sentinels)
+        hosts = ",".join(f"127.0.0.1:{sentinel.public}" for sentinel in self.sentinels)
         return f"redis+sentinel://{hosts}/{NAME}"
 
     def start(self) -> None:
         for node in self.nodes:
             node.follows = None if node is self.primary else self.primary
             node.start()
-        for each in self.sentinels:
-            each.start()
+        for sentinel in self.sentinels:
+            sentinel.start()
         self.await_health()
 
     def await_health(self, seconds: float = 240) -> None:
-        """Wait until all are up, every replica in step, and the Sentinels know each other and all of them.
+        """Wait until every replica is in sync and the Sentinels know each other and all servers.
 
-        They may meanwhile have elected another primary, of their own accord: a slow machine is enough.
+        On a slow machine they may have elected another primary meanwhile.
         """
         until(self._healthy, "Sentinels and replicas agree", seconds)
 
     def _healthy(self) -> bool:
         self.primary = self.elected()
-        return self.primary.primary and all(node.in_step for node in self.replicas) and self._agreed()
+        return self.primary.primary and all(node.in_sync for node in self.replicas) and self._agreed()
 
     def _agreed(self) -> bool:
-        for each in self.sentinels:
-            with each.client() as client:
-                [(_, told)] = client.sentinel_masters().items()
-            if told["num-other-sentinels"] < 2 or told["num-slaves"] < len(self.nodes) - 1:
+        for sentinel in self.sentinels:
+            with sentinel.client() as client:
+                masters: dict[str, Any] = client.sentinel_masters()
+            [primary] = masters.values()
+            if primary["num-other-sentinels"] < 2 or primary["num-slaves"] < len(self.nodes) - 1:
                 return False
-            if told["flags"] != "master" or told["port"] != self.primary.public:
+            if primary["flags"] != "master" or primary["port"] != self.primary.public:
                 return False
         return True
 
     def elected(self) -> Node:
         """The primary as most Sentinels name it."""
         votes = []
-        for each in self.sentinels:
-            with contextlib.suppress(redis.RedisError), each.client() as client:
+        for sentinel in self.sentinels:
+            with contextlib.suppress(redis.RedisError), sentinel.client() as client:
                 address = client.execute_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", NAME)
                 votes.append(int(address[1]))
         port = max(votes, key=votes.count)
         return next(node for node in self.nodes if node.public == port)
 
     def replace(self, node: Node) -> None:
-        """Wait until another server takes itself for the primary, and the Sentinels say so."""
+        """Wait until another server is primary, and the Sentinels say so."""
 
         def promoted() -> Node | None:
             elected = self.elected()
@@ -233,15 +236,15 @@ class Sentinels(Replicated):
         self.primary = until(promoted, "promotion")
 
     def stop(self) -> None:
-        for each in self.sentinels:
+        for sentinel in self.sentinels:
             with contextlib.suppress(Exception):
-                each.resume()
-            each.kill()
+                sentinel.resume()
+            sentinel.kill()
         super().stop()
 
 
-STEADY = ("--cluster-node-timeout", "15000")
-"""For a cluster in which nobody is to take another's place, however long a busy machine lets it wait."""
+NO_FAILOVER = ("--cluster-node-timeout", "15000")
+"""Options of a cluster in which no failover may happen, however long a busy machine keeps it waiting."""
 
 
 class Cluster:
@@ -315,20 +318,20 @@ class Cluster:
             return str(client.execute_command("CLUSTER", "MYID"))
 
     def seen_by(self, node: Node) -> dict[int, dict[str, Any]]:
-        """What a node says of every one that it knows, by public port."""
+        """``CLUSTER NODES`` of a node, by public port."""
         with node.client() as client:
-            told = client.execute_command("CLUSTER NODES")
-        return {int(address.rpartition(":")[2]): each for address, each in told.items()}
+            nodes = client.execute_command("CLUSTER NODES")
+        return {int(address.rpartition(":")[2]): seen for address, seen in nodes.items()}
 
     def primaries(self, witness: Node | None = None) -> list[Node]:
-        """Those that own slots, as a node that is up and in the majority says."""
+        """Those that own slots, as the witness sees them: a node that is up and in the majority."""
         witness = witness or next(node for node in self.nodes if node.up)
         seen = self.seen_by(witness)
         return [
             node
             for node in self.nodes
-            if (told := seen.get(node.public)) and "master" in told["flags"] and told["slots"]
-            and "fail" not in told["flags"].split(",")
+            if (entry := seen.get(node.public)) and "master" in entry["flags"] and entry["slots"]
+            and "fail" not in entry["flags"].split(",")
         ]  # fmt: skip
 
     def replicas_of(self, primary: Node) -> list[Node]:
@@ -337,35 +340,35 @@ class Cluster:
         return [node for node in self.nodes if seen.get(node.public, {}).get("master_id") == own]
 
     def await_health(self, seconds: float = 240) -> None:
-        """Wait until all nodes are up and say that all slots are served, and every replica is in step."""
+        """Wait until all nodes say that all slots are served, and every replica is in sync."""
         until(lambda: all(self._healthy(node) for node in self.nodes), "cluster ok", seconds)
 
     def _healthy(self, node: Node) -> bool:
         with node.client() as client:
-            told = client.execute_command("CLUSTER INFO")
-        if told["cluster_state"] != "ok" or int(told["cluster_slots_ok"]) != _SLOTS:
+            info = client.execute_command("CLUSTER INFO")
+        if info["cluster_state"] != "ok" or int(info["cluster_slots_ok"]) != _SLOTS:
             return False
         seen = self.seen_by(node)
-        if len(seen) < len(self.nodes) or any("fail" in each["flags"] for each in seen.values()):
+        if len(seen) < len(self.nodes) or any("fail" in entry["flags"] for entry in seen.values()):
             return False
-        return node.primary or node.in_step
+        return node.primary or node.in_sync
 
     def replace(self, node: Node) -> None:
         """Wait until one of its replicas has taken the place of a primary."""
-        witnesses = [each for each in self.nodes if each is not node and each.up]
+        witnesses = [other for other in self.nodes if other is not node and other.up]
 
         def promoted() -> bool:
             for witness in witnesses:
                 primaries, seen = self.primaries(witness), self.seen_by(witness)
-                kept = [slots for each in primaries for slots in _ranges(seen[each.public])]
-                if node in primaries or sum(last - first + 1 for first, last in kept) < _SLOTS:
+                served = [slots for primary in primaries for slots in _ranges(seen[primary.public])]
+                if node in primaries or sum(last - first + 1 for first, last in served) < _SLOTS:
                     return False
             return True
 
         until(promoted, "promotion")
 
-    def hand_over(self, primary: Node) -> None:
-        """Let a replica that has all that its primary has take its place."""
+    def fail_over(self, primary: Node) -> None:
+        """Manual failover (``CLUSTER FAILOVER``): no data is lost."""
         with self.replicas_of(primary)[0].client() as client:
             client.execute_command("CLUSTER", "FAILOVER")
         self.replace(primary)
@@ -375,7 +378,7 @@ class Cluster:
         ids = self.id_of(source), self.id_of(target)
         others = [node for node in self.primaries(target) if node not in {source, target}]
         with contextlib.ExitStack() as stack:
-            there, here, *rest = (stack.enter_context(each.client()) for each in (target, source, *others))
+            there, here, *rest = (stack.enter_context(node.client()) for node in (target, source, *others))
             for slot in slots:
                 there.execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", ids[0])
                 here.execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", ids[1])
@@ -385,27 +388,27 @@ class Cluster:
                     client.execute_command("CLUSTER", "SETSLOT", slot, "NODE", ids[1])
 
     def migrate_slots(self, source: Node, target: Node, ranges: Iterable[tuple[int, int]]) -> None:
-        """Move ranges of slots at once, as servers from Valkey 9 on do it among themselves."""
-        slots = [slot for each in ranges for slot in each]
+        """Move ranges of slots at once (``CLUSTER MIGRATESLOTS``, from Valkey 9 on)."""
+        slots = [slot for limits in ranges for slot in limits]
         with source.client() as client:
             client.execute_command(
                 "CLUSTER", "MIGRATESLOTS", "SLOTSRANGE", *slots, "NODE", self.id_of(target)
             )
 
             def ended() -> bool:
-                told = client.execute_command("CLUSTER", "GETSLOTMIGRATIONS")
-                states = {each["state"] for each in told}
-                assert not states & {"failed", "cancelled"}, told
+                migrations = client.execute_command("CLUSTER", "GETSLOTMIGRATIONS")
+                states = {migration["state"] for migration in migrations}
+                assert not states & {"failed", "cancelled"}, migrations
                 return states == {"success"}
 
             until(ended, "slots moved")
 
     def slots_of(self, node: Node) -> list[tuple[int, int]]:
-        """The ranges that a node says it keeps, each by its first and its last."""
+        """The ranges of slots that a node says it owns: first and last."""
         return _ranges(self.seen_by(node)[node.public])
 
     def join(self, primary: Node | None = None) -> Node:
-        """Start one more node: a primary that keeps no slots yet, or a replica of another."""
+        """Start one more node: a primary without slots, or a replica of another."""
         node = self._node()
         node.start()
         self.nodes.append(node)
@@ -417,7 +420,7 @@ class Cluster:
         return node
 
     def leave(self, node: Node) -> None:
-        """Let all others forget a node that keeps no slots and has no replicas, and end it."""
+        """Remove a node without slots and replicas from the cluster, and end it."""
         name = self.id_of(node)
         self.nodes.remove(node)
         for other in self.nodes:
@@ -435,6 +438,6 @@ class Cluster:
             node.kill()
 
 
-def _ranges(told: dict[str, Any]) -> list[tuple[int, int]]:
-    """The slots of a node as ``CLUSTER NODES`` tells them, without those on their way."""
-    return [(int(each[0]), int(each[-1])) for each in told["slots"]]
+def _ranges(entry: dict[str, Any]) -> list[tuple[int, int]]:
+    """The slots of a node in ``CLUSTER NODES``, without those that are being moved."""
+    return [(int(limits[0]), int(limits[-1])) for limits in entry["slots"]]

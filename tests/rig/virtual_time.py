@@ -4,39 +4,54 @@ import asyncio
 import hashlib
 import time
 import uuid
+from collections.abc import Awaitable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
 
 from revoker import app
 from revoker.store import lookups, scripts
 from revoker.store.wire.connection import pack
-from tests.conftest import PATIENT_S, serve, settings_for, until_ready
+from tests.rig.fault_proxy import FaultProxy
+from tests.rig.servers import Valkey
+from tests.rig.service import PATIENT_S, Running, serve, settings_for, until_ready
 
 _TIME = """
 local t = redis.call('TIME')
 return {string.format('%.0f', t[1] + (redis.call('GET', 'AHEAD') or 0)), t[2]}
 """
 
+T = TypeVar("T")
+
 
 class Clockwork:
-    """Runs a service in a loop of its own; ``ahead`` seconds lie between its time and the machine's."""
+    """Runs a service in an event loop of its own; its time is ``ahead`` of the machine's by so many seconds.
 
-    def __init__(self, valkey, folder, *, through=None, **changes):
-        self.ahead = 0
+    Args:
+        valkey: Its store.
+        folder: For its files.
+        through: A proxy before the store, where there is one.
+        changes: Of the settings, by section.
+    """
+
+    def __init__(
+        self, valkey: Valkey, folder: Path, *, through: FaultProxy | None = None, **changes: Any
+    ) -> None:
+        self.ahead = 0.0
         self._valkey = valkey
-        self._through = through
+        self._proxy = through
         self._key = f"ahead-{uuid.uuid4().hex}"
         self.loop = asyncio.new_event_loop()
         self._prefix = f"t{uuid.uuid4().hex[:12]}"
         self.running = self.run(self._begin(folder, changes))
-        self._beside = []
+        self._others: list[Running] = []
 
-    async def _begin(self, folder, changes, new=True):
-        server = self._valkey
-        if self._through is not None:
-            server = self._through
-            if new:
-                await server.open()
-        redis = {"url": server.url, "key_prefix": self._prefix, "timeout": PATIENT_S}
-        redis |= changes.pop("redis", {})
+    async def _begin(self, folder: Path, changes: dict[str, Any], *, new: bool = True) -> Running:
+        if self._proxy is not None and new:
+            await self._proxy.open()
+        url = self._valkey.url if self._proxy is None else self._proxy.url
+        redis = {"url": url, "key_prefix": self._prefix, "timeout": PATIENT_S} | changes.pop("redis", {})
         service = app.build(settings_for(self._valkey.url, folder, redis=redis, **changes), clock=self.now)
         if new:
             await service.store.init()
@@ -44,37 +59,40 @@ class Clockwork:
         await until_ready(running)
         return running
 
-    def beside(self, folder, **changes):
+    def start_another(self, folder: Path, **changes: Any) -> Running:
         """Start one more instance on the same store, in the same time."""
-        self._beside.append(self.run(self._begin(folder, changes, new=False)))
-        return self._beside[-1]
+        self._others.append(self.run(self._begin(folder, changes, new=False)))
+        return self._others[-1]
 
-    def now(self):
+    def now(self) -> float:
         return time.time() + self.ahead
 
-    def pass_time(self, seconds):
+    def pass_time(self, seconds: float) -> None:
         self.ahead += seconds
         with self._valkey.client() as client:
             client.set(self._key, self.ahead)
 
-    def run(self, work):
+    def run(self, work: Awaitable[T]) -> T:
         return self.loop.run_until_complete(work)
 
-    def close(self):
-        for running in (*self._beside, self.running):
+    def close(self) -> None:
+        for running in (*self._others, self.running):
             self.run(running.close())
-        if self._through is not None:
-            self._through.close()
+        if self._proxy is not None:
+            self._proxy.close()
         self.loop.close()
 
-    def patch(self, monkeypatch):
-        """Let scripts and lookups of this process read the time that is put forward."""
+    def patch(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Let scripts and lookups of this process read the time that is put forward.
+
+        A server has no setting for its clock, so their texts are replaced, and by that their digests.
+        """
         ahead = f"(redis.call('GET', '{self._key}') or 0)".encode()
         for name, text in list(scripts.TEXTS.items()):
             put_forward = text.replace(b"return t[1] * 1000", b"return (t[1] + " + ahead + b") * 1000")
             assert put_forward != text
             monkeypatch.setitem(scripts.TEXTS, name, put_forward)
-            monkeypatch.setitem(scripts._DIGESTS, name, hashlib.sha1(put_forward).hexdigest())
+            monkeypatch.setitem(scripts._DIGESTS, name, hashlib.sha1(put_forward).hexdigest())  # noqa: SLF001
             with self._valkey.client() as client:
-                client.script_load(put_forward)
+                client.script_load(put_forward.decode())
         monkeypatch.setattr(lookups, "TIME", pack([("EVAL", _TIME.replace("AHEAD", self._key), 0)]))

@@ -12,11 +12,11 @@ import urllib.request
 import aiohttp
 import pytest
 
-from tests.conftest import SECRETS
-from tests.faults.test_lost_data import becomes
 from tests.rig import forge
-from tests.rig.processes import Process, configured, declare_new, until
+from tests.rig.probes import eventually
+from tests.rig.processes import Process, init_store, until, write_configuration
 from tests.rig.servers import free_port
+from tests.rig.service import SECRETS
 
 LONG = "\x01" * 10_000
 """As a user's name: in the log some 60 kB."""
@@ -52,8 +52,10 @@ class Service:
     def __init__(self, folder, store, **server):
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
-        configuration = configured(folder, store, server={"port": port, "drain_seconds": 0, **server})
-        declare_new(folder, configuration)
+        configuration = write_configuration(
+            folder, store, server={"port": port, "drain_seconds": 0, **server}
+        )
+        init_store(folder, configuration)
         (folder / "out").unlink()
         self.output = Output(folder / "out")
         self.process = Process(folder, "-m", "revoker", "serve", "--config", configuration)
@@ -117,7 +119,7 @@ async def test_output_that_nobody_reads_stops_nothing_and_what_was_logged_is_all
             assert (await service.get("/livez"))[0] == 200
 
         assert await service.dropped() == {"audit": 0, "other": 0}
-        service.process.tell()
+        service.process.send_signal()
         lines = await asyncio.to_thread(
             service.output.until,
             lambda lines: [line["event"] for line in lines].count("closing") == workers,
@@ -149,14 +151,14 @@ async def test_what_is_dropped_is_counted_and_reported_once_somebody_reads_and_t
             dropped = await service.dropped()
             return dropped["audit"] == sum(reports(lines, "audit"))
 
-        await becomes(counted)
+        await eventually(counted)
         assert (await service.dropped())["other"] >= sum(reports(lines, "other"))
         await service.revoke("afterwards")
         await asyncio.to_thread(service.output.until, lambda lines: audited(lines) == ["afterwards"])
 
         for _ in range(4):
             await service.revoke_user(LONG)
-        service.process.tell()
+        service.process.send_signal()
         assert await asyncio.to_thread(service.process.status) == 0
 
 
@@ -170,13 +172,13 @@ async def test_output_whose_reader_has_gone_stops_nothing(tmp_path, own_valkey):
             await asyncio.sleep(0.02)
 
         assert (await service.get("/readyz"))[0] == 200
-        service.process.tell()
+        service.process.send_signal()
         assert await asyncio.to_thread(service.process.status) == 0
 
 
 def test_a_service_without_standard_output_serves(tmp_path, own_valkey):
     port = free_port()
-    configuration = configured(tmp_path, own_valkey.url, server={"port": port, "drain_seconds": 0})
+    configuration = write_configuration(tmp_path, own_valkey.url, server={"port": port, "drain_seconds": 0})
     service = Process(tmp_path, "-m", "revoker", "serve", "--config", configuration)
     shell = subprocess.Popen(
         ["sh", "-c", 'exec "$@" >&- <&-', "sh", *service.arguments], cwd=tmp_path, env=service.environ

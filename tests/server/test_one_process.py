@@ -45,7 +45,7 @@ def test_requests_pass_the_entry_of_the_service(standin):
 def test_told_to_end_it_drains_and_still_answers_and_then_ends_with_status_0(standin, which):
     with standin(drain_seconds=8) as process:
         url = process.url()
-        process.tell(which)
+        process.send_signal(which)
         process.logged("draining")
         with urllib.request.urlopen(url + "/pid") as response:
             assert json.load(response)["draining"] is True
@@ -61,7 +61,7 @@ def test_a_request_under_way_is_answered_before_the_end(standin):
         url = process.url()
         slow = pool.submit(lambda: urllib.request.urlopen(url + "/slow", timeout=120).read())
         until(lambda: get(url + "/under-way")["slow"] == 1)
-        process.tell()
+        process.send_signal()
 
         assert slow.result() == b"done"
         assert process.status() == 0
@@ -89,7 +89,7 @@ def test_no_client_is_cut_off_between_two_requests(standin):
         clients = [pool.submit(ask_until_sent_away, url) for _ in range(8)]
         until(lambda: counted(url) > 100)
         assert not any(client.done() for client in clients)
-        process.tell()
+        process.send_signal()
 
         assert process.status() == 0
         assert all(client.result() > 1 for client in clients)
@@ -103,9 +103,9 @@ def counted(url):
 def test_told_twice_it_ends_at_once(standin):
     with standin(drain_seconds=300) as process:
         process.url()
-        process.tell()
+        process.send_signal()
         process.logged("draining")
-        process.tell()
+        process.send_signal()
 
         assert process.status() == 1
 
@@ -113,7 +113,7 @@ def test_told_twice_it_ends_at_once(standin):
 def test_told_to_end_while_it_starts_it_ends(standin):
     with standin({"STANDIN": "hangs"}) as process:
         until(lambda: caught(process, signal.SIGTERM))
-        process.tell()
+        process.send_signal()
 
         assert process.status() == 0
 
@@ -135,7 +135,7 @@ def test_it_says_where_it_is_once_clients_get_verdicts(standin):
 def test_before_that_it_answers_already_and_can_be_told_to_end(standin):
     with standin({"STANDIN": "waits"}) as process:
         assert get(process.url() + "/pid")["pid"] == process.pid
-        process.tell()
+        process.send_signal()
 
         assert process.status() == 0
         assert "ready" not in [line["event"] for line in process.lines()]
@@ -153,7 +153,7 @@ def test_at_sighup_the_callers_are_read_again(standin, settings):
         url = process.url()
         assert get(url + "/pid")["callers"] == 1
         settings(callers=3)
-        process.tell(signal.SIGHUP)
+        process.send_signal(signal.SIGHUP)
 
         until(lambda: get(url + "/pid")["callers"] == 3)
 
@@ -163,7 +163,7 @@ def test_a_wrong_file_at_sighup_is_logged_and_the_callers_stay(standin, settings
     with standin() as process:
         url = process.url()
         settings(callers=3, port="wrong")
-        process.tell(signal.SIGHUP)
+        process.send_signal(signal.SIGHUP)
 
         line = process.logged("settings not taken over")
         assert line["problems"] == ["server.port: must be a whole number"]

@@ -9,10 +9,10 @@ import uuid
 import aiohttp
 import pytest
 
-from tests.conftest import SECRETS
 from tests.rig import forge
-from tests.rig.processes import Process, configured, declare_new
+from tests.rig.processes import Process, init_store, write_configuration
 from tests.rig.servers import free_port
+from tests.rig.service import SECRETS
 
 CLIENTS = 8
 RESTARTS = 3
@@ -30,11 +30,11 @@ class Instances:
             place = folder / str(port)
             place.mkdir()
             server = {"port": port, "drain_seconds": DRAIN_SECONDS}
-            configuration = configured(place, store, server=server)
+            configuration = write_configuration(place, store, server=server)
             self.processes[f"http://127.0.0.1:{port}"] = Process(
                 place, "-m", "revoker", "serve", "--config", configuration
             )
-        declare_new(place, configuration)
+        init_store(place, configuration)
         self._turn = itertools.count()
 
     def choose(self):
@@ -104,7 +104,7 @@ async def test_instances_are_replaced_under_load_and_nobody_notices(instances):
             group.create_task(each.work(end))
         for url, process in itertools.islice(itertools.cycle(instances.processes.items()), RESTARTS):
             done = sum(each.rounds for each in clients)
-            process.tell()
+            process.send_signal()
             await instances.until(lambda process=process: process.process.poll() is not None)
             assert process.status() == 0
             assert url not in instances.ready

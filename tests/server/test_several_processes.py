@@ -64,7 +64,7 @@ def test_metrics_add_up_over_the_processes_and_leave_nothing_behind(standin, tmp
         )
         assert counted % 24 == 0
         assert list(tmp_path.glob("revoker-metrics-*"))
-        process.tell()
+        process.send_signal()
         assert process.status() == 0
         assert not list(tmp_path.glob("revoker-metrics-*"))
 
@@ -85,7 +85,7 @@ def test_told_to_end_all_drain_finish_and_close(standin):
             return sum(under_way.values()) == len(slow)
 
         until(all_have_come)
-        process.tell()
+        process.send_signal()
 
         assert [each.result() for each in slow] == [b"done"] * 4
         assert process.status() == 0
@@ -109,9 +109,9 @@ def test_ctrl_c_of_a_terminal_reaches_every_process_and_still_drains(standin):
 def test_told_twice_all_end_at_once(standin):
     with standin(workers=2, drain_seconds=300) as process:
         found = two(process.url())
-        process.tell()
+        process.send_signal()
         process.logged("draining")
-        process.tell()
+        process.send_signal()
 
         assert process.status() == 1
         assert all(ended(pid) for pid in found)
@@ -123,7 +123,7 @@ def test_at_sighup_every_process_reads_the_callers_again_and_new_ones_have_them_
         url = process.url()
         found = two(url)
         settings(callers=3, workers=2)
-        process.tell(signal.SIGHUP)
+        process.send_signal(signal.SIGHUP)
         until(lambda: {get(url + "/pid")["callers"] for _ in range(16)} == {3})
         assert processes(url).keys() <= found.keys()
         crash(url, found)
@@ -137,7 +137,7 @@ def test_a_wrong_file_at_sighup_is_logged_and_harms_nobody(standin, settings):
         url = process.url()
         found = two(url)
         settings(workers=0)
-        process.tell(signal.SIGHUP)
+        process.send_signal(signal.SIGHUP)
 
         assert process.logged("settings not taken over")["problems"] == ["server.workers: must be at least 1"]
         assert two(url).keys() == found.keys()

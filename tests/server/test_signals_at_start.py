@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from revoker.auth import digest
-from tests.conftest import SECRETS
-from tests.rig.processes import Process, configured, declare_new, until
+from tests.rig.processes import Process, init_store, until, write_configuration
 from tests.rig.servers import free_port
+from tests.rig.service import SECRETS
 from tests.server.test_one_process import get
 from tests.server.test_several_processes import processes
 
@@ -22,8 +22,8 @@ class Reading:
     def __init__(self, folder, store, workers):
         server = {"port": free_port(), "drain_seconds": 0, "workers": workers}
         self.url = f"http://127.0.0.1:{server['port']}"
-        file = configured(folder, store, server=server)
-        declare_new(folder, file)
+        file = write_configuration(folder, store, server=server)
+        init_store(folder, file)
         self.configuration = file.read_text()
         self._pipe = folder / "pipe.toml"
         self._renew()
@@ -46,7 +46,7 @@ def test_sighup_during_the_start_is_a_reload_once_that_is_possible(tmp_path, own
     starting = Reading(tmp_path, own_valkey.url, workers)
     with starting.process as process:
         with starting.reads() as configuration:
-            process.tell(signal.SIGHUP)
+            process.send_signal(signal.SIGHUP)
             configuration.write(starting.configuration)
         changed = starting.configuration.replace(digest(SECRETS["gateway"]), digest("changed meanwhile"))
         with starting.reads() as configuration:  # once: the master reads it for the processes to come
@@ -71,7 +71,7 @@ def test_sighup_during_the_start_is_a_reload_once_that_is_possible(tmp_path, own
 def test_told_to_end_while_it_reads_its_configuration_it_ends_in_order(tmp_path, own_valkey, which):
     starting = Reading(tmp_path, own_valkey.url, 1)
     with starting.process as process, starting.reads() as configuration:
-        process.tell(which)
+        process.send_signal(which)
 
         assert process.status() == 0
         assert process.err.read_text() == ""

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
@@ -110,3 +111,12 @@ async def revoke_user(running, sub="alice", **members):
     answer = await running.post("/revoke-user", {"sub": sub, "iss": SESSIONS_ISSUER, **members})
     assert answer.status == 200, answer.body
     return answer.json
+
+
+async def without_signing_key(running, access):
+    """Revoke the key that signed an access token, the only one; returns what takes that back."""
+    kid = jwt.get_unverified_header(access)["kid"]
+    answer = await running.post("/revoke-key", {"kid": kid, "iss": SESSIONS_ISSUER})
+    assert answer.status == 200, answer.body
+    store = running.service.store
+    return lambda: store.revocations.forget_key(store.issuers[SESSIONS_ISSUER], kid)

@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from revoker.tokens.refresh_tokens import new_refresh_key_file
-from tests.rig.pods import Mounted
+from tests.rig.mounted_secret import MountedSecret
 from tests.rig.virtual_time import Clockwork
 from tests.sessions.conftest import SESSIONS_AUDIENCE, SESSIONS_ISSUER
 
@@ -26,7 +26,7 @@ class Pods:
     def __init__(self, valkey, tmp_path, monkeypatch, items):
         new_refresh_key_file(tmp_path / "refresh.key")
         self._tmp_path = tmp_path
-        self.folders = [Mounted(tmp_path / f"signing-{number}") for number in range(2)]
+        self.folders = [MountedSecret(tmp_path / f"signing-{number}") for number in range(2)]
         for folder in self.folders:
             folder.put(items)
         self.clockwork = Clockwork(valkey, tmp_path, sessions=self._sessions(0))
@@ -43,7 +43,7 @@ class Pods:
         }
 
     def _start(self, number):
-        return self.clockwork.beside(self._tmp_path, sessions=self._sessions(number))
+        return self.clockwork.start_another(self._tmp_path, sessions=self._sessions(number))
 
     def restart(self, number):
         """The pod is replaced by a new one, in which kubelet has just written the files."""

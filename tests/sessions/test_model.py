@@ -18,9 +18,9 @@ from hypothesis.stateful import (
 )
 
 from revoker.store.keys import tag_and_start
-from tests.rig.relay import FAULTS, Relay, without_signing_key
+from tests.rig.fault_proxy import FAULTS, FaultProxy
 from tests.rig.virtual_time import Clockwork
-from tests.sessions.conftest import SESSIONS_ISSUER, deleted, listed
+from tests.sessions.conftest import SESSIONS_ISSUER, deleted, listed, without_signing_key
 
 # Time passes in steps of 36 s and the real moments between them: none ends in the 18 s before one of these.
 STEP = 36
@@ -339,7 +339,7 @@ class Model(RuleBasedStateMachine):
 def clockwork(request, valkey, tmp_path, sessions_section, monkeypatch):
     lifetimes = {"access_token_lifetime": ACCESS, "idle_timeout": IDLE, "absolute_timeout": ABSOLUTE}
     section = sessions_section(refresh_grace=request.param, **lifetimes)
-    relay = Relay(valkey)
+    relay = FaultProxy(valkey)
     changes = {
         "sessions": section,
         "revocation": {"max_token_lifetime": 12_000},

@@ -11,14 +11,15 @@ import redis
 from revoker.auth import digest
 from revoker.errors import StoreUnavailable
 from revoker.store import scripts
-from revoker.store.keys import new_sid, tag_and_start, user_tag
+from revoker.store.keys import tag_and_start, user_tag
 from revoker.store.sessions import Lifetimes
-from tests.conftest import HANGS_S
 from tests.rig import forge
-from tests.rig.relay import FAULTS, Relay, without_signing_key
+from tests.rig.fault_proxy import FAULTS, FaultProxy
 from tests.rig.servers import Valkey
+from tests.rig.service import HANGS_S
+from tests.rig.sids import new_sid
 from tests.rig.virtual_time import Clockwork
-from tests.sessions.conftest import SESSIONS_ISSUER, deleted, log_in, revoke_user, sids
+from tests.sessions.conftest import SESSIONS_ISSUER, deleted, log_in, revoke_user, sids, without_signing_key
 
 UNAVAILABLE = (503, "temporarily_unavailable")
 INVALID_GRANT = (400, "invalid_grant")
@@ -32,7 +33,7 @@ async def relay(valkey):
     with valkey.client() as client:
         for text in scripts.TEXTS.values():
             client.script_load(text)
-    made = Relay(valkey)
+    made = FaultProxy(valkey)
     await made.open()
     yield made
     made.close()
@@ -52,7 +53,7 @@ async def through(start, relay, sessions_section):
 
 @pytest.fixture(params=[10, 0])
 def clockwork(request, valkey, tmp_path, sessions_section, monkeypatch):
-    relay = Relay(valkey)
+    relay = FaultProxy(valkey)
     section = sessions_section(refresh_grace=request.param)
     made = Clockwork(valkey, tmp_path, through=relay, sessions=section, redis=CONFIRMED)
     made.patch(monkeypatch)
@@ -410,7 +411,7 @@ def test_an_instance_that_starts_after_the_failover_covers_the_faster_servers_se
     begun = tag_and_start(browser.sid)[1]
     run(_shared_from(clockwork, begun))
     clockwork.pass_time(-25)
-    late = clockwork.beside(tmp_path, sessions=sessions_section())
+    late = clockwork.start_another(tmp_path, sessions=sessions_section())
     asked = {"iss": SESSIONS_ISSUER} | ({"client_id": "spa"} if road == "/revoke-client" else {})
     assert run(late.post(road, asked)).status == 200
     for _ in range(3):
@@ -427,7 +428,7 @@ def test_a_shared_time_that_no_server_can_have_shown_dates_nothing(
     key = clockwork.running.service.store.keys.latest
     with clockwork.relay.client() as client:
         client.set(key, text, px=60_000)
-    late = clockwork.beside(tmp_path, sessions=sessions_section())
+    late = clockwork.start_another(tmp_path, sessions=sessions_section())
     answer = run(late.post("/revoke-issuer", {"iss": SESSIONS_ISSUER}))
     assert answer.json["cutoff"] < clockwork.now() + 2
 

@@ -10,7 +10,7 @@ import pytest
 import redis
 
 from revoker.store.keys import tag_and_start
-from tests.conftest import until_ready
+from tests.rig.service import until_ready
 from tests.sessions.conftest import log_in
 
 INVALID_GRANT = (400, "invalid_grant")

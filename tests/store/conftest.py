@@ -1,7 +1,6 @@
 """The store by itself: on a real server, and its scripts on a stand-in too."""
 
 import contextlib
-import dataclasses
 import time
 import uuid
 
@@ -11,8 +10,10 @@ from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
 
+from revoker.errors import NoVerdict
 from revoker.metrics import Metrics
-from revoker.models import History, Issuer
+from revoker.models import Issuer
+from revoker.store.issuer_records import IssuerRecords
 from revoker.store.keys import Keys
 from revoker.store.revocations import Revocations
 from revoker.store.scripts import Scripts
@@ -20,7 +21,7 @@ from revoker.store.servers import Primary
 from revoker.store.store import Store
 from revoker.store.wire.addresses import address_of
 from revoker.store.wire.connection import Refused
-from tests.conftest import PATIENT_S
+from tests.rig.service import PATIENT_S
 
 MAIN = Issuer(name="main", iss="https://idp.example.com")
 OTHER = Issuer(name="other", iss="https://other.example.com", max_token_lifetime=600, horizon=600)
@@ -36,13 +37,12 @@ def store_on(
 ):
     return Store(
         url=valkey.url,
-        password=None,
         prefix=prefix,
         timeout=timeout,
         wait_replicas=wait_replicas,
         wait_fsync=wait_fsync,
         policy=policy,
-        issuers={iss: dataclasses.replace(issuer, history=History()) for iss, issuer in ISSUERS.items()},
+        issuers=dict(ISSUERS),
         metrics=Metrics(CollectorRegistry()),
         now=now,
     )
@@ -52,6 +52,8 @@ def store_on(
 async def opened(store):
     store.open()
     try:
+        with contextlib.suppress(NoVerdict):
+            await store.issuer_records.reconcile()  # before it, nothing of an issuer is revoked
         yield store
     finally:
         await store.close()
@@ -88,12 +90,12 @@ class Changes:
 class Unknown:
     """What is known of a data set before its first reading: nothing."""
 
-    known = None
+    watermark = None
 
     def __init__(self, tail):
         self.tail = tail
 
-    def wrote(self, *_):
+    def record_write(self, *_):
         return True
 
 
@@ -122,7 +124,8 @@ async def changes(request, valkey, prefix):
         metrics,
         lambda _: Unknown(keys.tail("me")),
     )
-    yield Changes(client, Revocations(scripts, keys, ISSUERS, metrics), keys)
+    records = IssuerRecords(servers, scripts, keys, ISSUERS.values())
+    yield Changes(client, Revocations(scripts, keys, ISSUERS, records, metrics), keys)
     if not fake:
         await servers.close()
     immortal = {key.decode() async for key in client.scan_iter(f"{prefix}:*") if await client.ttl(key) == -1}

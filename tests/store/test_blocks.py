@@ -2,9 +2,8 @@
 
 from revoker.rules import FOREVER_MS
 from revoker.store.keys import user_tag
-from tests.faults.test_dangers import AsUser
-from tests.faults.test_lost_data import becomes, readiness
-from tests.rig.proxies import ReplyProxy
+from tests.rig.probes import RestrictedUser, eventually, readiness
+from tests.rig.reply_proxy import ReplyProxy
 from tests.store.conftest import MAIN, opened, store_on
 
 MANY = 5000
@@ -23,7 +22,7 @@ async def test_blocks_that_have_ended_leave_the_store_and_are_not_remembered(sta
     store_blocks(valkey, f"{prefix}:blocks", FOREVER_MS, 3, "new")
     revoker = await start(valkey, prefix=prefix)
     with valkey.client() as client:
-        await becomes(lambda: holds(lambda: client.hlen(f"{prefix}:blocks") == 3), within=30)
+        await eventually(lambda: holds(lambda: client.hlen(f"{prefix}:blocks") == 3), within=30)
     assert len(revoker.service.store.revocations.remembered.blocks) == 3
     assert await readiness(revoker) == (200, set())
 
@@ -43,11 +42,11 @@ async def test_an_instance_learns_of_the_blocks_of_another_among_many(valkey, pr
     await first.init()
     async with opened(first), opened(second):
         blocks = second.revocations.remembered.blocks
-        await becomes(lambda: holds(lambda: len(blocks) == MANY))
+        await eventually(lambda: holds(lambda: len(blocks) == MANY))
         await first.revocations.block_user(MAIN, "ann", until=None, reason="")
-        await becomes(lambda: holds(lambda: len(blocks) == MANY + 1))
+        await eventually(lambda: holds(lambda: len(blocks) == MANY + 1))
         await first.revocations.unblock_user(MAIN, "ann")
-        await becomes(lambda: holds(lambda: len(blocks) == MANY))
+        await eventually(lambda: holds(lambda: len(blocks) == MANY))
 
 
 async def holds(condition):
@@ -56,7 +55,7 @@ async def holds(condition):
 
 async def test_a_server_that_refuses_hscan_is_read_at_once(start, valkey, own_valkey, prefix):
     store_blocks(own_valkey, f"{prefix}:blocks", FOREVER_MS, MANY)
-    revoker = await start(AsUser(own_valkey, "+@all", "-hscan"), prefix=prefix)
+    revoker = await start(RestrictedUser(own_valkey, "+@all", "-hscan"), prefix=prefix)
     assert len(revoker.service.store.revocations.remembered.blocks) == MANY
 
 

@@ -14,9 +14,9 @@ from revoker.models import Claims
 from revoker.rules import FOREVER_MS
 from revoker.store.consistency.epoch import Epoch
 from revoker.store.keys import SLOTS, slot_of, slot_tags, user_tag
-from tests.conftest import HANGS_S, PATIENT_S
 from tests.rig.network import Network
-from tests.rig.topologies import STEADY, Cluster
+from tests.rig.service import HANGS_S, PATIENT_S
+from tests.rig.topologies import NO_FAILOVER, Cluster
 from tests.store.conftest import MAIN, opened, store_on
 
 SHARE = SLOTS // 3
@@ -25,8 +25,8 @@ SHARE = SLOTS // 3
 @contextlib.contextmanager
 def cluster(folder):
     with Network() as network:
-        network.belongs(os.getpid(), "service")
-        started = Cluster(network, folder, replicas=0, options=STEADY)
+        network.assign_process(os.getpid(), "service")
+        started = Cluster(network, folder, replicas=0, options=NO_FAILOVER)
         try:
             started.start()
             yield started

@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry
 from revoker.metrics import Metrics
 from revoker.models import Claims
 from revoker.rules import FOREVER_MS
-from revoker.store.consistency.epoch import DataSet, Epoch, Known, Losses, Reading
+from revoker.store.consistency.epoch import DataSet, Epoch, Losses, Reading, Watermark
 from revoker.store.keys import Keys
 from tests.store.conftest import MAIN
 
@@ -38,7 +38,7 @@ class Server:
 
     async def stands(self):
         reading = self.reading
-        return Known(reading.epoch, reading.seq, reading.share or 0)
+        return Watermark(reading.epoch, reading.seq, reading.share or 0)
 
 
 async def known_data_set(policy="cutoff", *, seq=10, share=5, now=1000):
@@ -77,7 +77,7 @@ async def test_an_answer_is_adopted_and_an_older_snapshot_is_not():
 
 async def test_a_clock_that_went_back_makes_no_snapshot_an_answer():
     data, server = await known_data_set(now=50_000)
-    assert data.confirms(data.known, E1, b"10", b"5", 20_000)
+    assert data.confirms(data.watermark, E1, b"10", b"5", 20_000)
     server.reading = Reading(b"other 30000 30000 cutoff", 10, 5, 20_500)
     await data.settle()
     assert data.epoch.cutoff >= 50_000
@@ -98,22 +98,22 @@ async def test_a_clock_that_went_back_makes_no_snapshot_an_answer():
 )
 async def test_a_reading_counts_only_if_it_shows_all_that_was_known(epoch, seq, share, confirmed):
     data, _ = await known_data_set()
-    assert data.confirms(data.known, epoch, seq, share, 1001) is confirmed
+    assert data.confirms(data.watermark, epoch, seq, share, 1001) is confirmed
 
 
 async def test_a_reading_is_compared_with_what_was_known_when_it_was_asked_for():
     data, _ = await known_data_set()
-    before = data.known
-    assert data.wrote(before, E1, 11, 6)
+    before = data.watermark
+    assert data.record_write(before, E1, 11, 6)
     assert data.confirms(before, E1, b"10", b"5", 1001)
-    assert not data.confirms(data.known, E1, b"10", b"5", 1001)
+    assert not data.confirms(data.watermark, E1, b"10", b"5", 1001)
 
 
 @pytest.mark.parametrize(("seq", "share"), [(10, 6), (99, 5), (99, 1)])
 async def test_a_write_that_does_not_raise_the_numbers_shows_a_loss_that_no_later_write_hides(seq, share):
     data, server = await known_data_set()
     for more in range(20):
-        data.wrote(data.known, E1, seq + more, share + more)
+        data.record_write(data.watermark, E1, seq + more, share + more)
     server.reading = Reading(E1, seq + 19, share + 19, 1100)
     await data.settle()
     assert data.epoch.finding == "cutoff"
@@ -121,15 +121,15 @@ async def test_a_write_that_does_not_raise_the_numbers_shows_a_loss_that_no_late
 
 async def test_writes_whose_answers_come_out_of_order_are_no_loss():
     data, _ = await known_data_set()
-    before = data.known
+    before = data.watermark
     for more in (3, 1, 2):
-        assert data.wrote(before, E1, 10 + more, 5 + more)
-    assert data.known == Known(E1, 13, 8)
+        assert data.record_write(before, E1, 10 + more, 5 + more)
+    assert data.watermark == Watermark(E1, 13, 8)
 
 
 async def test_a_share_that_has_expired_while_this_process_slept_is_no_loss():
     data, server = await known_data_set()
-    assert data.wrote(data.known, E1, 11, 6)
+    assert data.record_write(data.watermark, E1, 11, 6)
     server.reading = Reading(E1, 11, None, 1000 + 90_000_000)
     await data.settle()
     assert data.epoch == Epoch.parse(E1)

@@ -5,21 +5,26 @@ import dataclasses
 
 import pytest
 
-from revoker.errors import InvalidRequest, NoVerdict, StoreRefused
-from revoker.models import History, Issuer, Raise
+from revoker.errors import StoreRefused
+from revoker.models import LimitIncrease
 from revoker.rules import cutoff_kept_for, jti_kept_for, jti_kept_until
-from revoker.store import issuer_records as issuers_module
-from revoker.store import renaming
-from revoker.store.issuer_records import DELAY_MS, Record, conflicts, encode, reconciled
-from revoker.store.lookups import mark, revoked_keys
+from revoker.store.issuer_records import (
+    DELAY_MS,
+    LIMITS,
+    IssuerRecord,
+    conflicts,
+    decode,
+    encode,
+    reconciled,
+)
 from tests.store.conftest import MAIN, OTHER, store_on
 
 NOW = 1_763_769_600_000
 
 
-def record(issuer, *raises, **bounds):
-    own = {name: getattr(issuer, name) for name in issuers_module._BOUNDS}
-    return Record(iss=issuer.iss, raises=raises, **{**own, **bounds})
+def record(issuer, *increases, **bounds):
+    own = {name: getattr(issuer, name) for name in LIMITS}
+    return IssuerRecord(iss=issuer.iss, increases=increases, **{**own, **bounds})
 
 
 def test_the_first_to_come_is_remembered():
@@ -30,29 +35,29 @@ def test_others_are_left_as_they_are():
     assert reconciled({"other": record(OTHER)}, [MAIN], NOW)["other"] == record(OTHER)
 
 
-@pytest.mark.parametrize("bound", issuers_module._BOUNDS)
+@pytest.mark.parametrize("bound", LIMITS)
 def test_a_bound_that_was_raised_is_noted_and_one_that_was_lowered_stays(bound):
     stood = {"main": record(MAIN)}
     before = getattr(MAIN, bound)
     wider = dataclasses.replace(MAIN, **{bound: before + 5})
     raised = reconciled(stood, [wider], NOW)
-    assert raised["main"] == record(wider, Raise(bound, before, NOW + DELAY_MS))
+    assert raised["main"] == record(wider, LimitIncrease(bound, before, NOW + DELAY_MS))
     narrower = dataclasses.replace(MAIN, **{bound: before - 1})
     assert reconciled(stood, [narrower], NOW) == stood
     for later in (wider, MAIN, narrower):
         assert reconciled(raised, [later], NOW + 5000) == raised
 
 
-def test_raises_add_up_until_nothing_from_before_them_can_be_active():
+def test_increases_add_up_until_nothing_from_before_them_can_be_active():
     first = reconciled({"main": record(MAIN)}, [dataclasses.replace(MAIN, leeway=40)], NOW)
     second = reconciled(first, [dataclasses.replace(MAIN, leeway=50)], NOW + 1000)["main"]
-    assert [(each.before, each.at) for each in second.raises] == [
+    assert [(each.old_value, each.until) for each in second.increases] == [
         (30, NOW + DELAY_MS),
         (40, NOW + 1000 + DELAY_MS),
     ]
     over = NOW + DELAY_MS + (86400 + 50 + 2 + 60) * 1000
-    assert len(reconciled({"main": second}, [MAIN], over - 1)["main"].raises) == 2
-    assert len(reconciled({"main": second}, [MAIN], over)["main"].raises) == 1
+    assert len(reconciled({"main": second}, [MAIN], over - 1)["main"].increases) == 2
+    assert len(reconciled({"main": second}, [MAIN], over)["main"].increases) == 1
 
 
 def test_another_name_and_another_address_are_conflicts_and_a_new_issuer_is_none():
@@ -61,22 +66,22 @@ def test_another_name_and_another_address_are_conflicts_and_a_new_issuer_is_none
     moved = dataclasses.replace(MAIN, iss="https://new.example.com")
     assert conflicts(stood, [MAIN, OTHER]) == {}
     assert conflicts(stood, [dataclasses.replace(moved, name="new")]) == {}
-    assert "revoker store rename main idp" in conflicts(stood, [renamed])["idp"]
-    assert "revoker store rename main ANOTHER-NAME" in conflicts(stood, [moved])["main"]
+    assert "is called idp in the settings and main in the store" in conflicts(stood, [renamed])["idp"]
+    assert "give it another name" in conflicts(stood, [moved])["main"]
     swapped = [dataclasses.replace(MAIN, name="other"), dataclasses.replace(OTHER, name="main")]
     assert set(conflicts({**stood, "other": record(OTHER)}, swapped)) == {"main", "other"}
 
 
 def test_the_same_is_written_alike():
-    records = {"main": record(MAIN, Raise("leeway", 1, 2)), "other": record(OTHER)}
+    records = {"main": record(MAIN, LimitIncrease("leeway", 1, 2)), "other": record(OTHER)}
     assert encode(records) == encode(dict(reversed(records.items())))
-    assert issuers_module._decode(encode(records)) == records
+    assert decode(encode(records)) == records
 
 
 def store_of(valkey, prefix, **changes):
-    """A store with one issuer, which has a history of its own."""
+    """A store with one issuer."""
     made = store_on(valkey, prefix)
-    issuer = dataclasses.replace(MAIN, history=History(), **changes)
+    issuer = dataclasses.replace(MAIN, **changes)
     made.issuer_records._issuers[:] = [issuer]
     return made, issuer
 
@@ -89,39 +94,41 @@ async def test_two_that_start_at_once_agree(valkey, prefix):
     (_, records, _), *_ = [await store.issuer_records.look() for store, _ in made]
     assert records["main"].leeway == 50
     for store, issuer in made:
-        assert issuer.history.leeway == 50
-        assert issuer.history.raises == records["main"].raises
+        assert store.issuer_records.widest(issuer).leeway == 50
+        assert store.issuer_records.old_limits["main"].increases == records["main"].increases
         await store.close()
 
 
 async def test_a_process_that_runs_keeps_what_it_revokes_for_the_wider_bounds_of_a_newer_one(valkey, prefix):
     old, issuer = store_of(valkey, prefix)
     await old.issuer_records.reconcile()
-    assert not issuer.history.counts
+    assert not old.issuer_records.old_limits
     new, wider = store_of(
         valkey, prefix, leeway=90, max_token_lifetime=172_800, horizon=172_800, clock_skew=4
     )
     await new.issuer_records.reconcile()
     await old.issuer_records.reconcile()
-    assert cutoff_kept_for(issuer) == cutoff_kept_for(wider) == (172_800 + 90 + 4 + 60) * 1000
-    assert jti_kept_for(issuer) == jti_kept_for(wider)
-    assert jti_kept_until(issuer, 1000) == jti_kept_until(wider, 1000)
+    widest = old.issuer_records.widest(issuer)
+    assert cutoff_kept_for(widest) == cutoff_kept_for(wider) == (172_800 + 90 + 4 + 60) * 1000
+    assert jti_kept_for(widest) == jti_kept_for(wider)
+    assert jti_kept_until(widest, 1000) == jti_kept_until(wider, 1000)
+    assert old.revocations.cutoff_lifetime(issuer) == cutoff_kept_for(wider)
     await old.close()
     await new.close()
 
 
-async def test_what_was_lost_is_written_anew_with_the_raises(valkey, prefix):
+async def test_what_was_lost_is_written_anew_with_the_increases(valkey, prefix):
     first, _ = store_of(valkey, prefix)
     await first.issuer_records.reconcile()
-    second, issuer = store_of(valkey, prefix, leeway=40)
+    second, _ = store_of(valkey, prefix, leeway=40)
     await second.issuer_records.reconcile()
-    raises = issuer.history.raises
+    increases = second.issuer_records.old_limits["main"].increases
     with valkey.client() as client:
         client.delete(second.keys.settings)
     await second.issuer_records.reconcile()
     _, records, _ = await second.issuer_records.look()
-    assert records["main"].raises == raises
-    assert [each.before for each in raises] == [30]
+    assert records["main"].increases == increases
+    assert [each.old_value for each in increases] == [30]
     await first.close()
     await second.close()
 
@@ -147,95 +154,8 @@ async def test_nothing_is_revoked_of_an_issuer_in_conflict(valkey, prefix):
         renamed.revocations.revoke_client(other, "web", before=None, reason=""),
         renamed.revocations.revoke_key(other, "kid", reason=""),
     ):
-        with pytest.raises(StoreRefused, match="revoker store rename"):
+        with pytest.raises(StoreRefused, match="is called idp in the settings and main in the store"):
             await call
     assert await made.revocations.revoke_token(issuer, "1", None)
     await made.close()
     await renamed.close()
-
-
-@pytest.fixture
-async def renamable(valkey, prefix, monkeypatch):
-    monkeypatch.setattr(renaming, "_NOTICED_S", 0)
-    made, issuer = store_of(valkey, prefix)
-    await made.issuer_records.reconcile()
-    revocations = made.revocations
-    for jti in range(300):
-        await revocations.revoke_token(issuer, f"jti:{jti}", None)
-    await revocations.revoke_session(issuer, "s", before=None, reason="stolen laptop")
-    await revocations.revoke_client(issuer, "web", before=None, reason="")
-    await revocations.revoke_issuer(issuer, before=None, reason="the worst")
-    await revocations.revoke_key(issuer, "kid", reason="leaked")
-    yield made
-    await made.close()
-
-
-def contents(valkey, prefix, name):
-    found = {}
-    with valkey.client() as client:
-        for key in client.scan_iter(f"{prefix}:*"):
-            kind, _, value = key.removeprefix(f"{prefix}:").partition(":")
-            if kind in {"jti", "session-cutoff", "client-cutoff", "issuer-cutoff", "keys"} and (
-                value == name or value.startswith(f"{name}:")
-            ):
-                text = client.get(key).encode()
-                said = revoked_keys(text) if kind == "keys" else mark(text)
-                found[kind, value.removeprefix(name)] = said, client.pttl(key)
-    return found
-
-
-def alike(one, other):
-    """Whether they hold the same, to expire at the same time but for what passed meanwhile."""
-    assert {key: said for key, (said, _) in one.items()} == {key: said for key, (said, _) in other.items()}
-    return all(abs(one[key][1] - other[key][1]) < 20_000 for key in one)
-
-
-async def test_renaming_moves_all_as_it_stands(renamable, valkey, prefix):
-    stood, told = contents(valkey, prefix, "main"), []
-    assert len(stood) == 304
-    assert await renamable.renaming("main", "idp").run(told.append) == 304
-    assert alike(contents(valkey, prefix, "idp"), stood)
-    assert contents(valkey, prefix, "main") == {}
-    assert told[-1] == 304
-    _, records, _ = await renamable.issuer_records.look()
-    assert set(records) == {"idp"}
-    await renamable.issuer_records.reconcile()
-    assert "revoker store rename idp main" in renamable.issuer_records.conflicts["main"]
-
-
-async def test_a_renaming_that_broke_off_goes_on(renamable, valkey, prefix, monkeypatch):
-    stood = contents(valkey, prefix, "main")
-    for after in (10, 310, 20):
-        left, execute = [after], renamable.scripts.execute
-
-        async def breaking(*call, left=left, execute=execute):
-            left[0] -= 1
-            if left[0] < 0:
-                raise StoreRefused("broken off")
-            return await execute(*call)
-
-        monkeypatch.setattr(renamable.scripts, "execute", breaking)
-        with pytest.raises(NoVerdict):
-            await renamable.renaming("main", "idp").run(lambda _: None)
-        monkeypatch.setattr(renamable.scripts, "execute", execute)
-    await renamable.renaming("main", "idp").run(lambda _: None)
-    assert alike(contents(valkey, prefix, "idp"), stood)
-    assert contents(valkey, prefix, "main") == {}
-
-
-async def test_what_stands_under_the_new_name_already_is_not_weakened(renamable, valkey, prefix):
-    idp = Issuer(name="idp", iss=MAIN.iss)
-    later = await renamable.revocations.revoke_client(idp, "web", before=None, reason="")
-    await renamable.scripts.execute("revoke_key", [renamable.keys.revoked_keys(idp)], ("another", "", ""))
-    await renamable.renaming("main", "idp").run(lambda _: None)
-    moved = contents(valkey, prefix, "idp")
-    assert moved["client-cutoff", ":web"][0].at == later
-    assert set(moved["keys", ""][0]) == {"kid", "another"}
-
-
-async def test_only_what_is_there_is_renamed_and_never_onto_another(renamable):
-    for old, new in (("nobody", "idp"), ("main", "other")):
-        text, records, _ = await renamable.issuer_records.look()
-        await renamable.issuer_records.set(text, {**records, "other": record(OTHER)})
-        with pytest.raises(InvalidRequest):
-            await renamable.renaming(old, new).run(lambda _: None)

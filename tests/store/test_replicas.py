@@ -7,8 +7,8 @@ import pytest
 
 from revoker.errors import NoVerdict, PrimaryStale, StoreUnavailable
 from revoker.store.wire.command_channel import Confirmation
-from tests.conftest import HANGS_S
 from tests.rig.servers import Valkey
+from tests.rig.service import HANGS_S
 from tests.store.conftest import MAIN, opened, store_on
 
 PLAIN = (None, None, None, None, None, None)
@@ -20,10 +20,10 @@ CONFIRMED_S = 1.0
 def test_a_server_is_fresh_for_two_seconds_after_it_has_shown_enough_replicas():
     confirmation = Confirmation(2, fsync=False, timeout=0.25)
     assert confirmation.stale("a", 10.0)
-    assert not confirmation.take(1, "a", 10.0)
-    assert not confirmation.take(Exception("WAIT cannot be used"), "a", 10.0)
+    assert not confirmation.record(1, "a", 10.0)
+    assert not confirmation.record(Exception("WAIT cannot be used"), "a", 10.0)
     assert confirmation.stale("a", 10.0)
-    assert confirmation.take(2, "a", 10.0)
+    assert confirmation.record(2, "a", 10.0)
     assert not confirmation.stale("a", 12.0)
     assert confirmation.stale("a", 12.001)
     assert confirmation.stale("b", 10.0)
@@ -33,7 +33,7 @@ def test_a_server_is_fresh_for_two_seconds_after_it_has_shown_enough_replicas():
 def test_what_must_be_on_disk_must_be_on_the_primarys_too(reply, enough):
     confirmation = Confirmation(1, fsync=True, timeout=0.25)
     assert b"WAITAOF" in confirmation.command
-    assert confirmation.take(reply, "a", 0.0) is enough
+    assert confirmation.record(reply, "a", 0.0) is enough
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import pytest
 
 from revoker.errors import StoreUnavailable
 from revoker.store.wire.addresses import address_of
-from tests.faults.load import issued
-from tests.rig.proxies import ReplyProxy, encode
+from tests.rig.probes import issued
+from tests.rig.reply_proxy import ReplyProxy, encode
 from tests.rig.servers import free_port
 from tests.store.conftest import store_on
 
@@ -42,9 +42,9 @@ async def sentinels(valkey):
 
 async def primary_by(url):
     """The port of the server to which the Sentinels lead."""
-    wire = await address_of(url, timeout=TIMEOUT_S).wire(lambda _: None)
-    [[_, port]] = await wire.ask(("CONFIG", "GET", "port"))
-    wire.abort()
+    connection = await address_of(url, timeout=TIMEOUT_S).connect(lambda _: None)
+    [[_, port]] = await connection.ask(("CONFIG", "GET", "port"))
+    connection.abort()
     return int(port)
 
 

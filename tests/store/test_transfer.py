@@ -13,15 +13,17 @@ from hypothesis import strategies as st
 from revoker.errors import InvalidRequest, StoreRefused, StoreUnavailable
 from revoker.models import Claims, Issuer
 from revoker.rules import cut_off, jti_kept_until
-from revoker.store.coalescing import NO_KEYS
-from revoker.store.keys import new_sid, user_tag
+from revoker.store.keys import user_tag
+from revoker.store.lookups import NO_KEYS
 from revoker.store.transfer import importing as imports
 from revoker.store.transfer import records
 from revoker.store.transfer.exporting import Exporting
 from revoker.store.transfer.importing import Importing
-from tests.conftest import PATIENT_S, SLOW_MACHINE
+from tests.conftest import SLOW_MACHINE
 from tests.rig.network import Network
-from tests.rig.topologies import STEADY, Cluster
+from tests.rig.service import PATIENT_S
+from tests.rig.sids import new_sid
+from tests.rig.topologies import NO_FAILOVER, Cluster
 from tests.store.conftest import MAIN, OTHER, opened, store_on
 
 OWN = Issuer(name="sessions", iss="https://sessions.example.com", own=True)
@@ -297,8 +299,8 @@ async def test_a_cluster_takes_all_of_it_and_gives_all_of_it_back(two, prefix, t
     await imported(source, many)
     lines = await exported(source)
     with Network() as network:
-        network.belongs(os.getpid(), "service")
-        cluster = Cluster(network, tmp_path, replicas=0, options=STEADY)
+        network.assign_process(os.getpid(), "service")
+        cluster = Cluster(network, tmp_path, replicas=0, options=NO_FAILOVER)
         cluster.start()
         try:
             store = store_on(cluster, prefix, timeout=PATIENT_S)

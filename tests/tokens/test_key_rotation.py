@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry
 
 from revoker.metrics import Metrics
 from revoker.tokens.signing import SigningKeys
-from tests.rig.pods import Mounted
+from tests.rig.mounted_secret import MountedSecret
 
 BEGIN = 1_700_000_000
 LIFE_S = 300
@@ -33,7 +33,7 @@ class Pod:
     """One process with a mounted folder; it can be started again."""
 
     def __init__(self, folder, clock):
-        self.mounted = Mounted(folder)
+        self.mounted = MountedSecret(folder)
         self._clock = clock
 
     def start(self):
@@ -131,7 +131,7 @@ def test_without_a_date_a_later_name_signs_after_ten_minutes():
 
 @pytest.mark.parametrize("size", [3, 4])
 def test_a_mounted_folder_holds_what_it_was_given(tmp_path, size):
-    mounted = Mounted(tmp_path / "keys")
+    mounted = MountedSecret(tmp_path / "keys")
     for items in itertools.permutations(
         [{"a": b"1"}, {"a": b"2", "b": b"3"}, {"b": b"4"}, {"c": b"5"}], size
     ):

@@ -28,7 +28,7 @@ from revoker.auth import Caller
 from revoker.errors import InvalidRequest, KeysUnavailable
 from revoker.models import Issuer, Payload, Verdict
 from revoker.tokens.refresh_tokens import looks_like
-from revoker.tokens.verifying import TOGETHER, VerifiedToken, Verifier, Waiting
+from revoker.tokens.verifying import VERIFY_BATCH, VerifiedToken, Verifier, Waiting
 
 MALFORMED: Final = b'{"error":"invalid_request"}'
 NO_KEYS: Final = b'{"error":"temporarily_unavailable"}'
@@ -107,7 +107,7 @@ class BatchIntrospection:
             raise InvalidRequest("a batch is JSON")
         items = await _items_in_turns(raw)
         if caller.rate_limit is not None:
-            caller.rate_limit.owe(len(items) - 1)
+            caller.rate_limit.charge(len(items) - 1)
         answers: list[bytes] = [b""] * len(items)
         checked: dict[int, Checked] = {}
         unknown: list[tuple[int, str]] = []
@@ -126,8 +126,8 @@ class BatchIntrospection:
             else:
                 unknown.append((place, cast("str", known)))
         waiting = self._admission.aside if request.get(COUNTED) else contextlib.nullcontext
-        for start in range(0, len(unknown), TOGETHER):
-            together = unknown[start : start + TOGETHER]
+        for start in range(0, len(unknown), VERIFY_BATCH):
+            together = unknown[start : start + VERIFY_BATCH]
             told = await self._check_tokens([text for _, text in together], caller, waiting)
             for (place, _), known in zip(together, told, strict=True):
                 if isinstance(known, bytes):
@@ -151,7 +151,7 @@ class BatchIntrospection:
             asked = _read(item) if isinstance(item, bytes) else item
             text = token_of(asked)
             if text is not None:
-                token = self._verifier.remembered(text)
+                token = self._verifier.cached(text)
                 return text if token is None else self._believed(token, caller)
             claims = claims_of(asked)
             issuer = issuer_of_claims(claims, caller)

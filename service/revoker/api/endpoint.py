@@ -85,7 +85,7 @@ class Call(msgspec.Struct, Generic[Body], frozen=True):
             InvalidRequest: the caller may not use that issuer, or must name one.
         """
         self.refuse_bound_caller()
-        return self.caller.known_issuer(iss)
+        return self.caller.require_issuer(iss)
 
     def audit(self, event: str, **about: object) -> None:
         """Write a line of the audit log, with the caller."""

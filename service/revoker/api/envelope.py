@@ -254,13 +254,13 @@ class _Measures:
         count = self._count_of_status.get(status)
         if count is None:
             counter = self._metrics.requests.labels(self._path, str(status))
-            count = self._count_of_status[status] = self._metrics.notes.counting(counter)
+            count = self._count_of_status[status] = self._metrics.deferred.counting(counter)
         count()
 
     def observe(self, seconds: float) -> None:
         if self._observe is None:
             histogram = self._metrics.request_seconds.labels(self._path)
-            self._observe = self._metrics.notes.observing(histogram)
+            self._observe = self._metrics.deferred.observing(histogram)
         self._observe(seconds)
 
 

@@ -49,27 +49,6 @@ class Introspect(Payload, frozen=True, kw_only=True, gc=False, omit_defaults=Tru
     header: Header | None = None
 
 
-class Active(msgspec.Struct, frozen=True, kw_only=True):
-    """Not active: nothing but ``active``. The claims form answers ``active`` alone (RFC 7662 §2.2)."""
-
-    active: bool
-    scope: str | None = None
-    client_id: str | None = None
-    username: str | None = None
-    token_type: str | None = None
-    exp: int | None = None
-    iat: int | None = None
-    nbf: int | None = None
-    sub: str | None = None
-    aud: str | list[str] | None = None
-    iss: str | None = None
-    jti: str | None = None
-    sid: str | None = None
-    auth_time: int | None = None
-    acr: str | None = None
-    amr: list[str] | None = None
-
-
 decode: Final = msgspec.json.Decoder(Introspect)
 
 
@@ -173,7 +152,7 @@ class Introspection:
         """Respond to one request, by the shortest way where a known caller sends JSON."""
         headers = request.headers
         shown = headers.getall("Authorization", ())
-        caller = self._callers().remembered(shown[0]) if len(shown) == 1 else None
+        caller = self._callers().cached(shown[0]) if len(shown) == 1 else None
         fields = None
         if (
             caller is None

@@ -2,7 +2,6 @@
 
 import collections
 import contextlib
-import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -12,10 +11,10 @@ import structlog
 from revoker.auth import Caller
 from revoker.errors import InvalidToken, StoreUnavailable
 from revoker.metrics import Metrics
-from revoker.models import History, Issuer, Payload, Standing, UserStanding, Verdict
+from revoker.models import Issuer, OldLimits, Payload, Standing, UserStanding, Verdict
 from revoker.rules import begins_too_far_ahead, judge
-from revoker.store.coalescing import Found
 from revoker.store.keys import TokenKeys, tag_and_start, user_tag
+from revoker.store.lookups import Found
 from revoker.store.store import Store
 from revoker.tokens.verifying import VerifiedToken, Verifier, Waiting
 
@@ -51,11 +50,12 @@ class Verdicts:
     ) -> None:
         self._verifier = verifier
         self._store = store
+        self._records = store.issuer_records
         self._clock = clock
         self._metrics = metrics
         self._allow_outage: Final = allow_outage
         counters = {verdict: metrics.verdicts.labels(verdict.value) for verdict in Verdict}
-        self._count: Final = {verdict: metrics.notes.counting(each) for verdict, each in counters.items()}
+        self._count: Final = {verdict: metrics.deferred.counting(each) for verdict, each in counters.items()}
         self._count_many: Final = {verdict: each.inc for verdict, each in counters.items()}
 
     async def of_claims(
@@ -88,7 +88,7 @@ class Verdicts:
     ) -> Judged:
         """Judge a token from its text; ``checked`` as in :meth:`of_claims`, ``waiting`` as in verifying."""
         try:
-            verified = self._verifier.remembered(token) or await self._verifier.verify(token, waiting)
+            verified = self._verifier.cached(token) or await self._verifier.verify(token, waiting)
         except InvalidToken:
             return self._counted(Judged(Verdict.INVALID))
         claims = verified.claims
@@ -117,8 +117,9 @@ class Verdicts:
             ]
         else:
             own_now = int(self._clock() * 1000)
+            old = self._records.old_limits
             verdicts = [
-                self._verdict(claims, issuer, each.standing, each.now, own_now)
+                self._verdict(claims, issuer, each.standing, old.get(issuer.name), each.now, own_now)
                 if issuer.own
                 else judge(
                     claims
@@ -126,6 +127,7 @@ class Verdicts:
                     else self._attributed(claims, issuer, each.standing),
                     issuer,
                     each.standing,
+                    old.get(issuer.name),
                     store_now=each.now,
                     own_now=own_now,
                 )
@@ -139,7 +141,10 @@ class Verdicts:
         self, claims: Payload, issuer: Issuer, found: Found, token: VerifiedToken | None = None
     ) -> Judged:
         """Apply the rules to what was found."""
-        verdict = self._verdict(claims, issuer, found.standing, found.now, int(self._clock() * 1000))
+        old = self._records.old_limits
+        old_limits = old.get(issuer.name) if old else None
+        own_now = int(self._clock() * 1000)
+        verdict = self._verdict(claims, issuer, found.standing, old_limits, found.now, own_now)
         return Judged(verdict, claims, token, issuer, found.standing, found.now)
 
     def _attributed(self, claims: Payload, issuer: Issuer, standing: Standing) -> Payload:
@@ -156,8 +161,13 @@ class Verdicts:
         return claims
 
     @staticmethod
-    def _verdict(
-        claims: Payload, issuer: Issuer, standing: Standing, store_now: int, own_now: int
+    def _verdict(  # noqa: PLR0917  # in the order of judge
+        claims: Payload,
+        issuer: Issuer,
+        standing: Standing,
+        old_limits: OldLimits | None,
+        store_now: int,
+        own_now: int,
     ) -> Verdict:
         start = None
         if issuer.own:
@@ -167,7 +177,9 @@ class Verdicts:
             start = session[1]
             if begins_too_far_ahead(start, store_now):
                 return Verdict.ISSUED_IN_FUTURE
-        return judge(claims, issuer, standing, store_now=store_now, own_now=own_now, session_start=start)
+        return judge(
+            claims, issuer, standing, old_limits, store_now=store_now, own_now=own_now, session_start=start
+        )
 
     def foreign(self) -> Judged:
         """The verdict on a token that is none of the caller's business."""
@@ -196,11 +208,9 @@ class Verdicts:
             keys=revocations.keys[issuer.name],
             loss=store.loss,
         )
-        bounded = (
-            issuer if self._store.issuer_records.read else dataclasses.replace(issuer, history=History())
-        )
+        old_limits = self._records.old_limits.get(issuer.name) if self._records.read else None
         judged = claims if token else self._attributed(claims, issuer, standing)
-        verdict = self._verdict(judged, bounded, standing, store_now, own_now)
+        verdict = self._verdict(judged, issuer, standing, old_limits, store_now, own_now)
         if verdict is Verdict.ACTIVE:
             self._metrics.unchecked_verdicts.inc()
             _log.warning("answered_unchecked", iss=claims.iss, jti=claims.jti)

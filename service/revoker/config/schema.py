@@ -183,7 +183,7 @@ class IssuerSettings(_Section):
     """An identity provider whose tokens are judged."""
 
     name: Name
-    """Short and stable: part of Redis keys; to change it, `revoker store rename`."""
+    """Short and stable: part of Redis keys. A store refuses an issuer that has changed its name."""
 
     issuer: Text
     """The `iss` claim of its tokens, to the letter."""

@@ -3,13 +3,16 @@
 Every process reads it before it gives verdicts, and once a second from then on.
 
 - **Names** are parts of keys. An issuer that has another name than in the store, or a name that was
-  another issuer's, is a conflict: nothing is judged or revoked of it, and no process starts with it.
-- **Bounds**: revocations are kept for the widest under which anybody judges. When a process starts with
-  a wider one, that is noted with the one before, and holds for what is issued from :data:`DELAY_MS` on:
-  by then every process keeps what it revokes for so long (:func:`revoker.rules.held_back`).
-  A bound that was lowered stays as it is here: what is revoked is kept longer than it must be.
+  another issuer's, is a conflict: there are no verdicts on its tokens, nothing of it is revoked, and no
+  process starts with it.
+- **Limits**: revocations are stored for the widest limits by which any process judges. When a process
+  starts with a wider one, the store remembers the old value, which applies to what is issued within
+  :data:`DELAY_MS` from then: after that every process stores its revocations for long enough
+  (:func:`revoker.rules.check_old_limits`). A limit that was lowered stays as it is in the store:
+  revocations are stored for longer than they must be.
 """
 
+import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Final
 
@@ -17,104 +20,112 @@ import msgspec
 import structlog
 
 from revoker.errors import ConfigError, StoreRefused, StoreUnavailable
-from revoker.models import Issuer, Raise
+from revoker.models import Issuer, LimitIncrease, OldLimits
 from revoker.rules import SAFETY_S
 from revoker.store.keys import Keys
 from revoker.store.scripts import Scripts
 from revoker.store.servers import Servers
-from revoker.store.wire.connection import fence, understood
+from revoker.store.wire.connection import unavailable_on_failure, understood
 
 _log = structlog.get_logger("store")
 
 DELAY_MS: Final = 60_000
+ATTEMPTS: Final = 8
+"""To change the value while other processes change it, too."""
 
-_BOUNDS: Final = ("max_token_lifetime", "horizon", "leeway", "clock_skew")
+
+LIMITS: Final = ("max_token_lifetime", "horizon", "leeway", "clock_skew")
 
 
-class Record(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One issuer: its ``iss``, and the bounds as for :class:`revoker.models.History`."""
+class IssuerRecord(
+    msgspec.Struct, frozen=True, omit_defaults=True, rename={"increases": "raises"}, kw_only=True
+):
+    """One issuer: its ``iss``, and the widest limits (s) by which any process judges."""
 
     iss: str
     max_token_lifetime: int
     horizon: int
     leeway: int
     clock_skew: int
-    raises: tuple[Raise, ...] = ()
+    increases: tuple[LimitIncrease, ...] = ()
 
 
-Records = dict[str, Record]
+IssuerRecordsByName = dict[str, IssuerRecord]
 
-_decode: Final = msgspec.json.Decoder(Records).decode
+decode: Final = msgspec.json.Decoder(IssuerRecordsByName).decode
 
 
-def encode(records: Mapping[str, Record]) -> bytes:
-    """As it stands in the store: the same for the same."""
+def encode(records: Mapping[str, IssuerRecord]) -> bytes:
+    """The value in the store: equal for equal records, whatever their order."""
     return msgspec.json.encode(dict(sorted(records.items())))
 
 
-def conflicts(records: Mapping[str, Record], issuers: Iterable[Issuer]) -> dict[str, str]:
+def conflicts(records: Mapping[str, IssuerRecord], issuers: Iterable[Issuer]) -> dict[str, str]:
     """What is wrong with the names of issuers, by name."""
     found = {}
     names = {record.iss: name for name, record in records.items()}
     for issuer in issuers:
-        stands = records.get(issuer.name)
+        stored = records.get(issuer.name)
         if (name := names.get(issuer.iss, issuer.name)) != issuer.name:
             found[issuer.name] = (
-                f"the issuer {issuer.iss} is called {issuer.name}, and {name} in the store, under which lies"
-                f" what was revoked of it; call it {name}, or move that:"
-                f" `revoker store rename {name} {issuer.name}`"
+                f"the issuer {issuer.iss} is called {issuer.name} in the settings and {name} in the store;"
+                f" call it {name}, or run `revoker export` with that name and `revoker import` with the new"
+                " one, into an empty store or under another redis.key_prefix"
             )
-        elif stands is not None and stands.iss != issuer.iss:
+        elif stored is not None and stored.iss != issuer.iss:
             found[issuer.name] = (
-                f"the name {issuer.name} is that of {stands.iss} in the store, and of {issuer.iss} in the"
-                f" settings; give this one another name, or that: `revoker store rename {issuer.name}"
-                " ANOTHER-NAME`"
+                f"the issuer named {issuer.name} is {stored.iss} in the store and {issuer.iss} in the"
+                " settings; give it another name, or run `revoker export`, change `iss` in the file, and run"
+                " `revoker import` into an empty store or under another redis.key_prefix"
             )
     return found
 
 
-def reconciled(records: Mapping[str, Record], issuers: Iterable[Issuer], now: int) -> Records:
-    """What the store is to remember once these issuers are judged, from ``now`` (ms by Redis) on."""
+def reconciled(
+    records: Mapping[str, IssuerRecord], issuers: Iterable[Issuer], now: int
+) -> IssuerRecordsByName:
+    """What the store must remember once these issuers are judged, from ``now`` (ms by Redis) on."""
     result = dict(records)
     for issuer in issuers:
-        stood = records.get(issuer.name)
-        own = {bound: getattr(issuer, bound) for bound in _BOUNDS}
-        if stood is None:
-            result[issuer.name] = Record(iss=issuer.iss, **own)
+        stored = records.get(issuer.name)
+        limits = {limit: getattr(issuer, limit) for limit in LIMITS}
+        if stored is None:
+            result[issuer.name] = IssuerRecord(iss=issuer.iss, **limits)
             continue
-        raises = [each for each in stood.raises if now < _over(each, stood)]
-        for bound, value in own.items():
-            if value > (before := getattr(stood, bound)):
-                raises.append(Raise(bound, before, now + DELAY_MS))  # type: ignore[arg-type]
-        widest = {bound: max(value, getattr(stood, bound)) for bound, value in own.items()}
-        result[issuer.name] = Record(iss=stood.iss, raises=tuple(raises), **widest)
+        increases = [increase for increase in stored.increases if now < _obsolete_at(increase, stored)]
+        for limit, value in limits.items():
+            if value > (old_value := getattr(stored, limit)):
+                increases.append(LimitIncrease(limit, old_value, now + DELAY_MS))  # type: ignore[arg-type]
+        widest = {limit: max(value, getattr(stored, limit)) for limit, value in limits.items()}
+        result[issuer.name] = IssuerRecord(iss=stored.iss, increases=tuple(increases), **widest)
     return result
 
 
-def _over(each: Raise, record: Record) -> int:
-    """When nothing from before a raise can be active any more (ms)."""
+def _obsolete_at(increase: LimitIncrease, record: IssuerRecord) -> int:
+    """When no token from before an increase can be active any more (ms)."""
     longest = max(record.max_token_lifetime, record.horizon) + record.leeway + record.clock_skew + SAFETY_S
-    return each.at + longest * 1000
+    return increase.until + longest * 1000
 
 
-def _tell(before: Mapping[str, Record], after: Mapping[str, Record]) -> None:
+def _log_increases(before: Mapping[str, IssuerRecord], after: Mapping[str, IssuerRecord]) -> None:
     for name, record in after.items():
-        for each in record.raises:
-            if name in before and each not in before[name].raises:
+        for increase in record.increases:
+            if name in before and increase not in before[name].increases:
                 _log.warning(
                     "bound_raised",
                     issuer=name,
-                    bound=each.bound,
-                    before=each.before,
-                    now=getattr(record, each.bound),
-                    for_what_is_issued_after=each.at / 1000,
+                    bound=increase.limit,
+                    before=increase.old_value,
+                    now=getattr(record, increase.limit),
+                    for_what_is_issued_after=increase.until / 1000,
                 )
 
 
 class IssuerRecords:
-    """Brings the issuers of one process and what the store remembers of them together.
+    """What one process has last read of them, and how it adds its own issuers.
 
     Attributes:
+        old_limits: By issuer name, only of issuers that have any; frozen, and replaced as a whole.
         conflicts: What is wrong with names, by name; nothing is written while there is any.
         read: Whether the store has ever been read.
     """
@@ -124,18 +135,29 @@ class IssuerRecords:
         self._scripts = scripts
         self._key = keys.settings
         self._issuers = list(issuers)
-        self._known: Records = {}
+        self._records: IssuerRecordsByName = {}
+        self._widest: dict[str, Issuer] = {}
+        self.old_limits: Mapping[str, OldLimits] = {}
         self.conflicts: dict[str, str] = {}
         self.read = False
 
     def await_reading(self) -> None:
-        """Let nothing be said of the issuers before the store was read."""
-        for issuer in self._issuers:
-            issuer.history.conflict = "what the store remembers of the issuer has not been read yet"
-            issuer.history.counts = True
+        """Allow no verdict on any issuer before the store was read."""
+        unread = OldLimits(conflict="what the store remembers of the issuer has not been read yet")
+        self.old_limits = {issuer.name: unread for issuer in self._issuers}
+
+    def widest(self, issuer: Issuer) -> Issuer:
+        """The issuer with the widest limits by which any process judges; revocations are stored for those."""
+        return self._widest.get(issuer.name, issuer)
+
+    def refuse_in_conflict(self, issuer: Issuer) -> None:
+        """Raise ``StoreRefused`` where a revocation would not be found under the issuer's name."""
+        old = self.old_limits.get(issuer.name)
+        if old is not None and old.conflict is not None:
+            raise StoreRefused(old.conflict)
 
     async def reconcile(self) -> None:
-        """Read what the store remembers, add what is new, and let it count.
+        """Read what the store remembers, add what is new, and apply it.
 
         A store that has lost it is given what this process knew.
 
@@ -143,9 +165,9 @@ class IssuerRecords:
             StoreUnavailable: no answer.
             StoreRefused: it can't be read.
         """
-        for _ in range(8):
+        for _ in range(ATTEMPTS):
             text, stored, now = await self.look()
-            records = self._known if stored is None else stored
+            records = self._records if stored is None else stored
             if found := conflicts(records, self._issuers):
                 if found != self.conflicts:
                     _log.error("settings_conflict", problems=list(found.values()))
@@ -153,59 +175,61 @@ class IssuerRecords:
                 return
             new = reconciled(records, self._issuers, now)
             if encode(new) == text:
-                self._take(new)
+                self._apply(new)
                 return
             if await self.set(text, new):
-                _tell(records, new)
-                self._take(new)
+                _log_increases(records, new)
+                self._apply(new)
                 return
         raise StoreUnavailable("what the store remembers of the issuers keeps changing")
 
     async def adopt(self) -> None:
         """As :meth:`reconcile`, but add nothing to the store: for what gives no verdicts."""
         _, stored, now = await self.look()
-        records = self._known if stored is None else stored
+        records = self._records if stored is None else stored
         if found := conflicts(records, self._issuers):
-            self._refuse(found)  # who calls this tells of it
+            self._refuse(found)  # the caller reports it
         else:
-            self._take(reconciled(records, self._issuers, now))
+            self._apply(reconciled(records, self._issuers, now))
 
     def refuse_conflicts(self) -> None:
         """Raise ``ConfigError`` where the last reading found these settings and the store in conflict."""
         if self.conflicts:
             raise ConfigError([f"issuers: {problem}" for problem in self.conflicts.values()])
 
-    async def look(self) -> tuple[bytes, Records | None, int]:
-        """The value as it stands (empty: none), what it says, and Redis ``TIME`` (ms)."""
-        async with fence():
+    async def look(self) -> tuple[bytes, IssuerRecordsByName | None, int]:
+        """The value as stored (empty: none), its records, and Redis ``TIME`` (ms)."""
+        async with unavailable_on_failure():
             with understood():
                 text, (seconds, micros) = await self._servers.read(self._key, [("GET", self._key), ("TIME",)])
                 now = int(seconds) * 1000 + int(micros) // 1000
         try:
-            stored = None if text is None else _decode(text)
+            stored = None if text is None else decode(text)
         except (msgspec.MsgspecError, TypeError) as error:
             raise StoreRefused("the store holds settings that can't be read") from error
         return text or b"", stored, now
 
-    async def set(self, stood: bytes, records: Mapping[str, Record]) -> bool:
-        """Set the value where it still is ``stood``; whether it was."""
+    async def set(self, expected: bytes, records: Mapping[str, IssuerRecord]) -> bool:
+        """Set the value where it still is ``expected``; whether it was."""
         with understood():
-            [done] = await self._scripts.execute("set_settings", [self._key], (stood, encode(records)))
+            [done] = await self._scripts.execute("set_settings", [self._key], (expected, encode(records)))
         return bool(done)
 
     def _refuse(self, found: dict[str, str]) -> None:
         self.conflicts, self.read = found, True
-        for issuer in self._issuers:
-            if (problem := found.get(issuer.name)) is not None:
-                issuer.history.conflict = problem
-                issuer.history.counts = True
+        old = dict(self.old_limits)
+        for name, problem in found.items():
+            old[name] = msgspec.structs.replace(old.get(name, OldLimits()), conflict=problem)
+        self.old_limits = old
 
-    def _take(self, records: Records) -> None:
-        self.conflicts, self.read, self._known = {}, True, records
-        for issuer in self._issuers:
-            record, history = records[issuer.name], issuer.history
-            for bound in _BOUNDS:
-                setattr(history, bound, getattr(record, bound))
-            history.raises = record.raises
-            history.conflict = None
-            history.counts = bool(record.raises)
+    def _apply(self, records: IssuerRecordsByName) -> None:
+        self.conflicts, self.read, self._records = {}, True, records
+        self.old_limits = {
+            name: OldLimits(record.increases) for name, record in records.items() if record.increases
+        }
+        self._widest = {
+            issuer.name: dataclasses.replace(
+                issuer, **{limit: getattr(records[issuer.name], limit) for limit in LIMITS}
+            )
+            for issuer in self._issuers
+        }

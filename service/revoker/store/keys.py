@@ -45,7 +45,6 @@ import binascii
 import functools
 import hashlib
 import re
-import struct
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -116,13 +115,6 @@ def slot_tags() -> tuple[str, ...]:
         tags.setdefault(binascii.crc_hqx(tag.encode(), 0) % SLOTS, tag)
         number += 1
     return tuple(tags[slot] for slot in range(SLOTS))
-
-
-def new_sid(start_ms: int, tag: str, random: bytes) -> str:
-    """A ``sid`` of 48 bits of time, the user's tag and 80 random bits."""
-    return _base64url(
-        struct.pack(">HI", start_ms >> 32, start_ms & 0xFFFFFFFF) + base64.urlsafe_b64decode(tag) + random
-    )
 
 
 def _base64url(raw: bytes) -> str:

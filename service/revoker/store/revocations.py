@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from revoker.errors import InvalidRequest, StoreRefused, StoreUnavailable
+from revoker.errors import InvalidRequest, StoreUnavailable
 from revoker.metrics import Metrics
 from revoker.models import Issuer, Mark, Number
 from revoker.rules import (
@@ -18,7 +18,8 @@ from revoker.rules import (
     jti_kept_until,
 )
 from revoker.store.consistency.acknowledged import Acknowledged, Written
-from revoker.store.consistency.epoch import Known, Stands, new_id
+from revoker.store.consistency.epoch import VerifyWrittenBack, Watermark, new_id
+from revoker.store.issuer_records import IssuerRecords
 from revoker.store.keys import Keys, tag_and_start, user_tag
 from revoker.store.scripts import PUT_BACK, Scripts
 from revoker.store.wire.connection import understood
@@ -94,6 +95,7 @@ class Revocations:
         scripts: Scripts,
         keys: Keys,
         issuers: Mapping[str, Issuer],
+        records: IssuerRecords,
         metrics: Metrics,
         *,
         latest: Callable[[], int] = int,
@@ -102,12 +104,17 @@ class Revocations:
         self._scripts = scripts
         self._keys = keys
         self._issuers = {issuer.name: issuer for issuer in issuers.values()}
+        self._records = records
         self._metrics = metrics
         self._latest: Final = latest
         self.acknowledged: Final = Acknowledged(metrics, keys.part, now=latest)
         self._process: Final = new_id()
         self._part_of_user = functools.lru_cache(maxsize=65536)(lambda tag: keys.part(keys.user(tag)))
         self.remembered: Final = Remembered({}, {issuer: {} for issuer in self._issuers})
+
+    def cutoff_lifetime(self, issuer: Issuer) -> int:
+        """How long after its time a cutoff is stored, in ms."""
+        return cutoff_kept_for(self._records.widest(issuer))
 
     async def revoke_token(
         self, issuer: Issuer, jti: str, exp: Number | None, *, bounded: bool = False
@@ -126,9 +133,10 @@ class Revocations:
         Raises:
             InvalidRequest: ``exp`` is refused.
         """
-        _refuse_where_in_conflict(issuer)
+        self._records.refuse_in_conflict(issuer)
         earliest = earliest_for(issuer, exp) if bounded and exp is not None else ""
-        args = ("" if exp is None else jti_kept_until(issuer, exp), jti_kept_for(issuer), "", earliest)
+        widest = self._records.widest(issuer)
+        args = ("" if exp is None else jti_kept_until(widest, exp), jti_kept_for(widest), "", earliest)
         key = self._keys.jti(issuer, jti)
         refusals = {b"ahead": "exp is further ahead than max_token_lifetime allows"}
         at, until = await self._run("token", "revoke_token", [key], args, refusals)
@@ -189,12 +197,12 @@ class Revocations:
 
     def session_ended(self, issuer: Issuer, sid: str, at: int) -> None:
         """Remember the end (ms) of a session kept here, which other scripts bring about."""
-        key, until = self._keys.session_cutoff(issuer, sid), at + cutoff_kept_for(issuer)
+        key, until = self._keys.session_cutoff(issuer, sid), at + self.cutoff_lifetime(issuer)
         self.acknowledged.note(Written("move_cutoff", (key,), at, until, seq=self._scripts.seq(key)))
 
     async def revoke_key(self, issuer: Issuer, kid: str, *, reason: str) -> int:
         """Revoke a signing key for good; returns when that was first done (ms)."""
-        _refuse_where_in_conflict(issuer)
+        self._records.refuse_in_conflict(issuer)
         key = self._keys.revoked_keys(issuer)
         [at] = await self._run("key", "revoke_key", [key], (kid, reason, ""))
         self.remembered.changes += 1
@@ -203,7 +211,7 @@ class Revocations:
 
     async def forget_key(self, issuer: Issuer, kid: str) -> bool:
         """Take back the revocation of a key; False where there was none."""
-        _refuse_where_in_conflict(issuer)
+        self._records.refuse_in_conflict(issuer)
         key = self._keys.revoked_keys(issuer)
         [stood] = await self._run("forget", "forget_key", [key, self._keys.beside(key).lifted], (kid,))
         self.remembered.changes += 1
@@ -226,7 +234,7 @@ class Revocations:
             self._block_keys(tag),
             (
                 FOREVER_MS if until is None else min(until, FOREVER_MS),
-                cutoff_kept_for(issuer),
+                self.cutoff_lifetime(issuer),
                 reason,
                 tag,
                 1,
@@ -243,20 +251,20 @@ class Revocations:
             "unblock",
             "unblock_user",
             (*self._block_keys(tag), self._keys.beside(self._keys.user(tag)).lifted),
-            (cutoff_kept_for(issuer), tag),
+            (self.cutoff_lifetime(issuer), tag),
         )
         self.remembered.unblock(tag)
         return stood
 
     async def lift_user(self, issuer: Issuer, sub: str) -> int:
         """Take back a user's cutoff; returns what stood (ms; 0: none). An operator's act only."""
-        return await self._lift(self._keys.user_of(issuer, sub), "user", cutoff_kept_for(issuer))
+        return await self._lift(self._keys.user_of(issuer, sub), "user", self.cutoff_lifetime(issuer))
 
     async def lift(self, key: str) -> int:
         """Take back the cutoff of a session, client or issuer by its key; as :meth:`lift_user`."""
         return await self._lift(key, "", 0)
 
-    async def write_back(self, part: int) -> Stands | None:
+    async def write_back(self, part: int) -> VerifyWrittenBack | None:
         """Put what this process knows to be revoked into its part of the store, whatever data set it holds.
 
         By the scripts that revoked it, dated as it was acknowledged and to expire when it was to: what
@@ -332,16 +340,16 @@ class Revocations:
         with understood():
             return int((await self._scripts.execute("refill", [key], ("count",)))[0])
 
-    async def _mark(self, part: int, step: str, refill: str, known: int, done: int) -> Known | None:
+    async def _mark(self, part: int, step: str, refill: str, known: int, done: int) -> Watermark | None:
         """Mark the data set with how many writes are done; None where fewer than ``known`` were marked."""
         args = (step, self._process, refill, known, done)
         key = self._keys.in_part(part).refills
         with understood():
             there, seq, share, epoch = await self._scripts.execute("refill", [key], args)
-            return Known(epoch, int(seq), int(share)) if there else None
+            return Watermark(epoch, int(seq), int(share)) if there else None
 
     def _known(self, part: int) -> list[_Call]:
-        keep_ms = max(cutoff_kept_for(issuer) for issuer in self._issuers.values())
+        keep_ms = max(map(self.cutoff_lifetime, self._issuers.values()))
         calls: list[_Call] = [
             ("block_user", self._block_keys(tag), (until, keep_ms, "", tag))
             for tag, until in self.remembered.blocks.items()
@@ -370,8 +378,8 @@ class Revocations:
         spared: str = "",
         signed: Signed | None = None,
     ) -> int:
-        _refuse_where_in_conflict(issuer)
-        keep = cutoff_kept_for(issuer)
+        self._records.refuse_in_conflict(issuer)
+        keep = self.cutoff_lifetime(issuer)
         script: str
         last: tuple[object, ...]
         script, last = (
@@ -409,9 +417,3 @@ class Revocations:
                 raise ValueError("a script returned another count of numbers")
         self._metrics.revocations.labels(kind).inc()
         return numbers
-
-
-def _refuse_where_in_conflict(issuer: Issuer) -> None:
-    """What were written now would not be found under the issuer's name in the store."""
-    if issuer.history.conflict is not None:
-        raise StoreRefused(issuer.history.conflict)

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from revoker.errors import ReplyNotUnderstood, StoreUnavailable, Unconfirmed
 from revoker.metrics import Metrics
-from revoker.store.consistency.epoch import DataSet, Known, new_id
+from revoker.store.consistency.epoch import DataSet, Watermark, new_id
 from revoker.store.keys import Tail
 from revoker.store.servers import Servers
 from revoker.store.wire.connection import (
@@ -16,8 +16,8 @@ from revoker.store.wire.connection import (
     ConnectionLost,
     Refused,
     TooFewReplicas,
-    fence,
-    told,
+    public_message,
+    unavailable_on_failure,
     understood,
 )
 
@@ -84,14 +84,14 @@ class Scripts:
                 every script ends with.
         """
         self._servers = servers
-        self._succeeded = metrics.notes.observing(metrics.write_seconds.labels("ok"))
-        self._failed = metrics.notes.observing(metrics.write_seconds.labels("error"))
+        self._succeeded = metrics.deferred.observing(metrics.write_seconds.labels("ok"))
+        self._failed = metrics.deferred.observing(metrics.write_seconds.labels("error"))
         self._data_of = data_of
 
     def seq(self, key: str) -> int:
         """``rv:seq`` beside a key, as last seen."""
-        known = self._data_of(key).known
-        return 0 if known is None else known.seq
+        watermark = self._data_of(key).watermark
+        return 0 if watermark is None else watermark.seq
 
     async def run(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> list[Any]:
         """Run a script that may be repeated: one that revokes or takes back.
@@ -146,7 +146,7 @@ class Scripts:
             not, what it changed may be among what was lost, or is not counted. Raises as that.
         """
         data = self._data_of(keys[0])
-        before = data.known
+        before = data.watermark
         try:
             reply = await self.execute(name, keys, args)
         except ReplyNotUnderstood as error:  # the script was carried out all the same
@@ -184,7 +184,7 @@ class Scripts:
         """
         tail, known = self._data_of(keys[0]).tail, self.seq(keys[0])
         call = (len(keys) + len(tail), *keys, tail.seq, tail.share, tail.epoch, *args, known)
-        async with fence():
+        async with unavailable_on_failure():
             [reply] = await self._servers.change_unconfirmed(keys[0], "EVALSHA", _DIGESTS[name], *call)
             if isinstance(reply, Exception) and Refused(str(reply)).code == "NOSCRIPT":
                 [reply] = await self._servers.change_unconfirmed(keys[0], "EVAL", TEXTS[name], *call)
@@ -208,7 +208,7 @@ class Scripts:
             observe = self._succeeded
         except FAILURES as error:
             if isinstance(error, Refused) and error.code == "READONLY":
-                self._servers.hang_up()
+                self._servers.reconnect()
             raise _failure(error) from error
         finally:
             observe(time.perf_counter() - began)
@@ -222,16 +222,16 @@ def _failure(error: Exception) -> StoreUnavailable:
     if isinstance(error, TooFewReplicas):
         [reply] = error.replies
         counted = bool(reply) and isinstance(reply[-1], list)
-        return Unconfirmed(told(error), reply[:-1] if counted else reply)
+        return Unconfirmed(public_message(error), reply[:-1] if counted else reply)
     if isinstance(error, Refused):
-        return StoreUnavailable(told(error))
-    return Unconfirmed(told(error))
+        return StoreUnavailable(public_message(error))
+    return Unconfirmed(public_message(error))
 
 
-def _noted(data: DataSet, before: Known | None, reply: list[Any]) -> tuple[list[Any], bool]:
+def _noted(data: DataSet, before: Watermark | None, reply: list[Any]) -> tuple[list[Any], bool]:
     """What a script said, and whether it met the known data set with all that was known ``before``."""
     if not reply or not isinstance(reply[-1], list):
         return reply, True
     with understood():
         *said, (seq, share, epoch) = reply
-        return said, data.wrote(before, epoch, int(seq), int(share))
+        return said, data.record_write(before, epoch, int(seq), int(share))

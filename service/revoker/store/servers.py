@@ -7,8 +7,8 @@ from typing import Any, Final, Protocol
 import structlog
 
 from revoker.errors import NoVerdict
-from revoker.store.wire.addresses import Address
-from revoker.store.wire.command_channel import Confirmation, Line
+from revoker.store.wire.addresses import PrimaryLocator
+from revoker.store.wire.command_channel import CommandChannel, Confirmation
 from revoker.store.wire.connection import Command, ConnectionLost, Refused, Replies, TooFewReplicas
 
 _log = structlog.get_logger("store")
@@ -21,7 +21,7 @@ def retrieve(done: "asyncio.Future[Any]") -> None:
 
 
 class Servers(Protocol):
-    """Every method raises as :meth:`revoker.store.wire.command_channel.Line.execute` does."""
+    """Every method raises as :meth:`revoker.store.wire.command_channel.CommandChannel.execute` does."""
 
     def change(self, key: str, *command: Any) -> Awaitable[Any]:
         """Send a command that changes what lies in the slot of a key, to where it is confirmed."""
@@ -51,10 +51,10 @@ class Servers(Protocol):
     def server_of(self, key: str) -> str:
         """The id of the server that is read for a key now; empty while there is none."""
 
-    async def primaries(self) -> Mapping[str, Line]:
+    async def primaries(self) -> Mapping[str, CommandChannel]:
         """A line to each primary, by its id: another one whenever it has started anew."""
 
-    def hang_up(self) -> None:
+    def reconnect(self) -> None:
         """End the connections: they may lead elsewhere by now."""
 
 
@@ -65,10 +65,10 @@ class Primary:
         confirmation: How its replicas confirm changes; None where they are not asked.
     """
 
-    def __init__(self, address: Address, confirmation: Confirmation | None) -> None:
-        self._reads: Final = Line(address.wire, timeout=address.timeout)
+    def __init__(self, address: PrimaryLocator, confirmation: Confirmation | None) -> None:
+        self._reads: Final = CommandChannel(address.connect, timeout=address.timeout)
         self._changes: Final = (
-            Line(address.wire, timeout=address.timeout, confirmation=confirmation)
+            CommandChannel(address.connect, timeout=address.timeout, confirmation=confirmation)
             if confirmation
             else self._reads
         )
@@ -103,13 +103,13 @@ class Primary:
     def server_of(self, key: str) -> str:  # noqa: ARG002
         return self._reads.server
 
-    async def primaries(self) -> Mapping[str, Line]:
+    async def primaries(self) -> Mapping[str, CommandChannel]:
         await self._reads.execute("PING")
         return {self._reads.server: self._reads}
 
-    def hang_up(self) -> None:
-        self._reads.hang_up()
-        self._changes.hang_up()
+    def reconnect(self) -> None:
+        self._reads.reconnect()
+        self._changes.reconnect()
 
     async def close(self) -> None:
         """End the connections for good."""
@@ -132,7 +132,7 @@ class Primary:
                 await self._changes.execute(*Confirmation.heartbeat(key_in(0)))
             except Refused as error:
                 _log.warning("beat_refused", code=error.code)
-                self._changes.hang_up()
+                self._changes.reconnect()
             except (TooFewReplicas, ConnectionLost, NoVerdict, TimeoutError):
                 pass  # what follows of it, the lookups say
             await asyncio.sleep(Confirmation.BEAT_S)

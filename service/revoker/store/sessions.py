@@ -22,13 +22,13 @@ import structlog
 
 from revoker.errors import NoVerdict, StoreRefused, StoreUnavailable, Unconfirmed
 from revoker.models import Issuer, Session, UserStanding
-from revoker.rules import START_AHEAD_MS, cutoff_kept_for
+from revoker.rules import START_AHEAD_MS, session_end, session_is_revoked
 from revoker.store.keys import Keys, tag_and_start, user_tag
 from revoker.store.lookups import mark, user_standing
 from revoker.store.revocations import Revocations
 from revoker.store.scripts import Scripts
 from revoker.store.servers import Servers
-from revoker.store.wire.connection import FAILURES, fence, reads_replies
+from revoker.store.wire.connection import FAILURES, reads_replies, unavailable_on_failure
 
 _log = structlog.get_logger("store")
 
@@ -283,7 +283,7 @@ class Sessions:
 
     def _trim_args(self, tag: str, limit: int) -> list[Any]:
         unconfirmed = self._unconfirmed.get(tag, ())
-        return [self._keys.of_user(tag), limit, cutoff_kept_for(self._issuer), *unconfirmed]
+        return [self._keys.of_user(tag), limit, self._revocations.cutoff_lifetime(self._issuer), *unconfirmed]
 
     def _persist(self, failed: str, attempt: Callable[[], Awaitable[bool]]) -> None:
         """Try something until it is done, beside whatever goes on; log ``failed`` where that is given up."""
@@ -356,7 +356,7 @@ class Sessions:
                     self._idle_ms,
                     self._life_ms,
                     grace,
-                    cutoff_kept_for(self._issuer),
+                    self._revocations.cutoff_lifetime(self._issuer),
                     *scopes,
                 ),
             )
@@ -412,7 +412,7 @@ class Sessions:
             return False
         tag, start = found
         keys = [*self._own_keys(tag, sid), self._keys.sessions(tag)]
-        args = [sid, start, cutoff_kept_for(self._issuer), START_AHEAD_MS]
+        args = [sid, start, self._revocations.cutoff_lifetime(self._issuer), START_AHEAD_MS]
         [at] = await self._scripts.run("end_session", keys, args)
         if at == b"ahead":
             return False
@@ -502,10 +502,11 @@ class Sessions:
             if text is None or place is None or sid[_RANDOM_AT:] in unconfirmed:
                 continue
             session = self._shortened(read(sid, place[1], text))
-            covering = standing.hard if standing.sid == sid else max(standing.hard, standing.soft)
-            if cutoff is not None:
-                covering = max(covering, mark(cutoff).at)
-            if session.start > covering and min(session.ends, session.used + self._idle_ms) > now:
+            own_cutoff = None if cutoff is None else mark(cutoff)
+            if (
+                not session_is_revoked(session.start, sid, standing, own_cutoff)
+                and session_end(session, idle_ms=self._idle_ms, life_ms=self._life_ms) > now
+            ):
                 found[sid] = session
         return found
 
@@ -514,7 +515,7 @@ class Sessions:
         return msgspec.structs.replace(session, ends=min(session.ends, session.start + self._life_ms))
 
     async def _read(self, key: str, command: str, *rest: str | int) -> Any:
-        async with fence():
+        async with unavailable_on_failure():
             [reply] = await self._servers.read(key, [(command, key, *rest)])
         return reply
 

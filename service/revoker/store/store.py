@@ -8,7 +8,7 @@ from typing import Any, Final, TypeVar
 from revoker.errors import StoreRefused
 from revoker.metrics import Metrics
 from revoker.models import Issuer
-from revoker.store.cluster.fan_out import FanOut
+from revoker.store.cluster.lookups import ClusterLookups
 from revoker.store.cluster.slots import ROUND, LossesOfSlots, Slots
 from revoker.store.cluster.topology import Cluster
 from revoker.store.consistency import epoch as epochs
@@ -18,16 +18,15 @@ from revoker.store.consistency.data_sets import DataSets, Whole
 from revoker.store.consistency.epoch import DataLoss, DataSet, Epoch, Losses, Reading
 from revoker.store.issuer_records import IssuerRecords
 from revoker.store.keys import Keys, Tail, tag_and_start
-from revoker.store.lookups import Lookups
-from revoker.store.renaming import Renaming
+from revoker.store.lookups import BatchedLookups, DataSetReader
 from revoker.store.revocations import Revocations
 from revoker.store.scripts import Scripts
 from revoker.store.servers import Primary
 from revoker.store.sessions import Lifetimes, Sessions
 from revoker.store.watch import Watch
-from revoker.store.wire.addresses import Access, Address, address_of, is_cluster, several
-from revoker.store.wire.command_channel import Confirmation, Line
-from revoker.store.wire.connection import fence
+from revoker.store.wire.addresses import Login, PrimaryLocator, address_of, is_cluster, parse_server_list
+from revoker.store.wire.command_channel import CommandChannel, Confirmation
+from revoker.store.wire.connection import unavailable_on_failure
 
 _CHUNK: Final = 512
 """Data sets that are declared something together."""
@@ -53,7 +52,6 @@ class Store:
         self,
         *,
         url: str,
-        password: str | None,
         prefix: str,
         timeout: float,
         wait_replicas: int,
@@ -80,10 +78,10 @@ class Store:
 
         self._servers: Primary | Cluster
         self._sets: DataSets
-        self._address: Address | None = None
+        self._address: PrimaryLocator | None = None
         if is_cluster(url):
-            places, options = several(url)
-            self._servers = Cluster(places, Access(options, timeout=timeout, password=password), confirm)
+            places, options = parse_server_list(url)
+            self._servers = Cluster(places, Login(options, timeout=timeout), confirm)
             losses = LossesOfSlots(metrics)
             self._sets = Slots(
                 self._servers,
@@ -93,7 +91,7 @@ class Store:
                 losses,
             )
         else:
-            self._address = address_of(url, timeout=timeout, password=password)
+            self._address = address_of(url, timeout=timeout)
             self._servers = Primary(self._address, confirm())
             self._sets = Whole(
                 self._servers,
@@ -101,11 +99,16 @@ class Store:
                 functools.partial(self._data, self.keys.tail(self.instance), 0, Losses(metrics)),
             )
         self.scripts: Final = Scripts(self._servers, metrics, self._sets.of)
-        self.revocations: Final = Revocations(
-            self.scripts, self.keys, issuers, metrics, latest=lambda: self.clocks.latest
-        )
         self.issuer_records: Final = IssuerRecords(self._servers, self.scripts, self.keys, issuers.values())
-        self.lookups: Lookups | FanOut
+        self.revocations: Final = Revocations(
+            self.scripts,
+            self.keys,
+            issuers,
+            self.issuer_records,
+            metrics,
+            latest=lambda: self.clocks.latest,
+        )
+        self.lookups: BatchedLookups | ClusterLookups
         self.watch: Watch
 
     def _data(self, tail: Tail, part: int, losses: Losses) -> DataSet:
@@ -122,15 +125,16 @@ class Store:
         """Begin to connect and to watch; what is asked meanwhile waits up to the time-out."""
         if isinstance(self._servers, Cluster):
             assert isinstance(self._sets, Slots)  # noqa: S101  # made together
-            self.lookups = FanOut(self._servers, self._sets, self._metrics, self.clocks)
+            self.lookups = ClusterLookups(self._servers, self._sets, self._metrics, self.clocks)
         else:
             assert self._address is not None and isinstance(self._sets, Whole)  # noqa: S101, PT018  # likewise
-            self.lookups = Lookups(
+            self.lookups = BatchedLookups(
                 self._address,
-                data=self._sets.data,
+                DataSetReader(self._sets.data),
                 metrics=self._metrics,
                 clocks=self.clocks,
                 confirmation=self._servers.confirmation,
+                probe=True,
             )
         self.watch = Watch(
             self._servers,
@@ -178,10 +182,6 @@ class Store:
         self._sessions.append(sessions)
         return sessions
 
-    def renaming(self, old: str, new: str) -> Renaming:
-        """What gives an issuer another name."""
-        return Renaming(self._servers, self.scripts, self.keys, self.issuer_records, old=old, new=new)
-
     @property
     def reached(self) -> bool:
         """Whether the store has ever given a reading that counts."""
@@ -208,12 +208,12 @@ class Store:
         Raises:
             StoreUnavailable: no answer in time.
         """
-        async with fence():
+        async with unavailable_on_failure():
             return await self._servers.values(keys)
 
-    async def primaries(self) -> Mapping[str, Line]:
+    async def primaries(self) -> Mapping[str, CommandChannel]:
         """A line to each server that has a part of the data, by the server's id; raises as :meth:`values`."""
-        async with fence():
+        async with unavailable_on_failure():
             return await self._servers.primaries()
 
     async def readings(self) -> dict[int, Reading]:
@@ -251,7 +251,7 @@ class Store:
             return False
         epoch = Epoch(epochs.new_id(), max(reading.now for _, _, reading in readings), 0, "new")
         commands = {data.tail.epoch: ("SET", data.tail.epoch, epoch.text, "NX") for data in bare}
-        async with fence():
+        async with unavailable_on_failure():
             replies = await self._servers.change_all(commands)
         return all(reply == b"OK" for reply in replies)
 
@@ -277,7 +277,7 @@ class Store:
 
     async def declare_lost(self, policy: DataLoss) -> Epoch | None:
         """Treat the data as lost, as if a running instance had noticed; None where there is no epoch."""
-        finding = {"cutoff": "cutoff", "refuse": "refused", "ignore": "ignored"}[policy]
+        finding = epochs.FINDING_OF_POLICY[policy]
         return await self._declare(finding, cutoff_now=policy == "cutoff")
 
     async def _declare(self, finding: str, *, cutoff_now: bool) -> Epoch | None:

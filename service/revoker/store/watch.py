@@ -14,19 +14,18 @@ import structlog
 from revoker.errors import NotPrimary, NoVerdict, PrimaryStale, ReplyNotUnderstood, StoreRefused
 from revoker.metrics import PROBLEMS, Metrics
 from revoker.models import Issuer, Mark
-from revoker.store.cluster.fan_out import FanOut
-from revoker.store.coalescing import milliseconds
+from revoker.store.cluster.lookups import ClusterLookups
 from revoker.store.consistency.clocks import DEGRADED_S, LATEST_MS, Clocks
 from revoker.store.consistency.dangers import dangers, number_in
 from revoker.store.consistency.data_sets import BlocksPage, DataSets
 from revoker.store.consistency.epoch import DataSet
 from revoker.store.issuer_records import IssuerRecords
 from revoker.store.keys import Keys
-from revoker.store.lookups import Lookups, revoked_keys
+from revoker.store.lookups import BatchedLookups, redis_time_ms, revoked_keys
 from revoker.store.revocations import Revocations
 from revoker.store.servers import Servers
-from revoker.store.wire.addresses import info
-from revoker.store.wire.connection import fence, understood
+from revoker.store.wire.addresses import parse_info
+from revoker.store.wire.connection import unavailable_on_failure, understood
 
 _log = structlog.get_logger("store")
 
@@ -59,7 +58,7 @@ class Watch:
         issuers: Sequence[Issuer],
         *,
         moved: Callable[[], Awaitable[bool]],
-        lookups: Lookups | FanOut,
+        lookups: BatchedLookups | ClusterLookups,
         clocks: Clocks,
         revocations: Revocations,
         records: IssuerRecords,
@@ -143,8 +142,8 @@ class Watch:
     async def _read_all(self) -> None:
         if await self._moved():
             _log.warning("primary_moved")
-            self._lookups.hang_up()
-            self._servers.hang_up()
+            self._lookups.reconnect()
+            self._servers.reconnect()
         self._checked = self._checked and self._beats % _CHECK_EVERY != 0
         if not self._checked:  # first: it may be why nothing else succeeds
             await self._check_configuration()
@@ -234,11 +233,11 @@ class Watch:
             self._servers.change_unconfirmed(key, "SET", key, self._clocks.latest, "PX", _LATEST_KEPT_MS)
 
     async def _look_for_evictions(self) -> None:
-        async with fence():
+        async with unavailable_on_failure():
             answers = await self._servers.each([("INFO", "server"), ("INFO", "stats"), ("TIME",)])
         looked_at, evicted_of, all_said = asyncio.get_running_loop().time(), {}, True
         for parts, replies in answers:
-            fields = info(replies[0]) | info(replies[1])
+            fields = parse_info(replies[0]) | parse_info(replies[1])
             server = fields.get("run_id", f"of part {parts[0]}" if parts else "")
             evicted, uptime = number_in(fields, "evicted_keys"), number_in(fields, "uptime_in_seconds")
             if evicted is None:  # `unchecked` says so
@@ -248,7 +247,7 @@ class Watch:
             before = self._evicted.get(server, 0 if self._evicted and young else evicted)
             if evicted > before:
                 with understood():
-                    since = milliseconds(replies[2])
+                    since = redis_time_ms(replies[2])
                 sets = [self._sets.numbered(part) for part in parts]
                 await self._sets.settle(sets, since=since, cause="the server has evicted keys")
             evicted_of[server] = evicted

@@ -14,9 +14,9 @@ from revoker.errors import PrimaryStale, StoreRefused, StoreUnavailable
 from revoker.metrics import Metrics
 from revoker.store.cluster.topology import Cluster, Node
 from revoker.store.consistency.data_sets import DAY_MS, Beside, BlocksPage, ReadBlocks
-from revoker.store.consistency.epoch import DataSet, Epoch, Known, Losses, Reading, decode
+from revoker.store.consistency.epoch import DataSet, Epoch, Losses, Reading, Watermark, decode
 from revoker.store.keys import SLOTS, Keys, Tail, slot_of
-from revoker.store.wire.connection import Command, Refused, Replies, fence, reads_replies
+from revoker.store.wire.connection import Command, Refused, Replies, reads_replies, unavailable_on_failure
 
 ROUND: Final = 16
 """Beats in which all slots are looked at once."""
@@ -74,7 +74,7 @@ class _Slot:
     """What was read of one slot; ``known`` is what was known of it before."""
 
     slot: int
-    known: Known | None
+    known: Watermark | None
     beside: Replies
     reading: Reading
 
@@ -117,7 +117,7 @@ class Slots:
         return found
 
     def known(self) -> Iterable[DataSet]:
-        return [data for data in self._sets if data is not None and data.known is not None]
+        return [data for data in self._sets if data is not None and data.watermark is not None]
 
     @reads_replies()
     async def look(self, beat: int, found: Beside) -> list[DataSet]:
@@ -132,7 +132,7 @@ class Slots:
         suspects = []
         for each in await self._read_all(slots, beside):
             data, reading = self.numbered(each.slot), each.reading
-            if data.begun(reading) or data.confirms(
+            if data.adopt_first(reading) or data.confirms(
                 each.known, reading.epoch, reading.seq, reading.share, reading.now
             ):
                 blocks, lifted = each.beside
@@ -145,8 +145,8 @@ class Slots:
     @reads_replies()
     async def blocks_after(self, part: int, cursor: bytes) -> tuple[BlocksPage, int] | None:
         data = self.numbered(part)
-        known, command = data.known, self._blocks.command(self._keys.in_part(part).blocks, cursor)
-        async with fence():
+        known, command = data.watermark, self._blocks.command(self._keys.in_part(part).blocks, cursor)
+        async with unavailable_on_failure():
             try:
                 replies = await self._cluster.read(
                     data.tail.epoch, [("TIME",), command, ("MGET", *data.tail)]
@@ -212,7 +212,7 @@ class Slots:
             by_slot.setdefault(slot_of(key), []).append(key)
         for slot, mine in by_slot.items():
             data = self.numbered(slot)
-            known = data.known
+            known = data.watermark
             stamp, said = await self._fetch(mine)
             reading = await self.read(data.tail)  # after what it vouches for
             if not data.confirms(known, reading.epoch, reading.seq, reading.share, reading.now):
@@ -224,12 +224,12 @@ class Slots:
                 raise PrimaryStale
             values |= zip(mine, said, strict=True)
             times |= dict.fromkeys(mine, int(stamp[0]) * 1000 + int(stamp[1]) // 1000)
-            loss = max(loss, data.nothing.loss)
+            loss = max(loss, data.baseline.loss)
         return Values(values, times, loss)
 
     async def _fetch(self, keys: Sequence[str]) -> tuple[list[bytes], list[bytes | None]]:
         """``TIME``, then what keys of one slot hold; one by one where they are not all in one place."""
-        async with fence():
+        async with unavailable_on_failure():
             try:
                 stamp, values = await self._cluster.read(keys[0], [("TIME",), ("MGET", *keys)])
             except Refused as error:
@@ -274,10 +274,10 @@ class Slots:
         known, commands, sizes = [], [], []
         for slot in slots:
             data, more = self.numbered(slot), beside(slot)
-            known.append(data.known)
+            known.append(data.watermark)
             sizes.append(len(more) + 1)
             commands += [*more, ("MGET", *data.tail)]
-        async with fence():
+        async with unavailable_on_failure():
             stamp, *said = await node.reads.ask([("TIME",), *commands])
         if isinstance(stamp, Exception):
             raise StoreUnavailable(f"the store answered {str(stamp).split(' ')[0]}")
@@ -296,7 +296,7 @@ class Slots:
 
     async def _renew(self, sets: Sequence[DataSet]) -> None:
         """Let the shares of data sets that were long not written to live on."""
-        async with fence():
+        async with unavailable_on_failure():
             for data in sets:
                 await self._cluster.change(data.tail.share, "PEXPIRE", data.tail.share, DAY_MS)
-                data.renewed()
+                data.share_refreshed()

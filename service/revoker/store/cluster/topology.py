@@ -16,15 +16,15 @@ import structlog
 from revoker.errors import NoVerdict, StoreUnavailable
 from revoker.store.keys import SLOTS, slot_of
 from revoker.store.servers import retrieve
-from revoker.store.wire.addresses import Access, Place, info
-from revoker.store.wire.command_channel import Confirmation, Line
+from revoker.store.wire.addresses import Login, ServerAddress, parse_info
+from revoker.store.wire.command_channel import CommandChannel, Confirmation
 from revoker.store.wire.connection import (
     Command,
+    Connection,
     ConnectionLost,
     Refused,
     Replies,
     TooFewReplicas,
-    Wire,
     reads_replies,
     understood,
 )
@@ -49,19 +49,21 @@ class Node:
         slots: Those that it keeps.
     """
 
-    def __init__(self, place: Place, access: Access, confirmation: Confirmation | None) -> None:
+    def __init__(self, place: ServerAddress, access: Login, confirmation: Confirmation | None) -> None:
         self.place: Final = place
         self.timeout: Final = access.timeout
         self.confirmation: Final = confirmation
-        self.reads: Final = Line(self.wire, timeout=access.timeout)
+        self.reads: Final = CommandChannel(self.connect, timeout=access.timeout)
         self.changes: Final = (
-            Line(self.wire, timeout=access.timeout, confirmation=confirmation) if confirmation else self.reads
+            CommandChannel(self.connect, timeout=access.timeout, confirmation=confirmation)
+            if confirmation
+            else self.reads
         )
         self.slots: list[int] = []
         self._access = access
 
-    async def wire(self, lost: Callable[[Wire], None]) -> Wire:
-        return await self._access.wire(self.place, lost)
+    async def connect(self, lost: Callable[[Connection], None]) -> Connection:
+        return await self._access.connect(self.place, lost)
 
     @property
     def stale(self) -> bool:
@@ -69,9 +71,9 @@ class Node:
         now = asyncio.get_running_loop().time()
         return self.confirmation is not None and self.confirmation.stale(self.reads.server, now)
 
-    def hang_up(self) -> None:
-        self.reads.hang_up()
-        self.changes.hang_up()
+    def reconnect(self) -> None:
+        self.reads.reconnect()
+        self.changes.reconnect()
 
     async def close(self) -> None:
         await self.reads.close()
@@ -86,7 +88,7 @@ class Cluster:
     """
 
     def __init__(
-        self, seeds: Sequence[Place], access: Access, confirm: Callable[[], Confirmation | None]
+        self, seeds: Sequence[ServerAddress], access: Login, confirm: Callable[[], Confirmation | None]
     ) -> None:
         """Find the nodes from some of them.
 
@@ -95,13 +97,15 @@ class Cluster:
             access: How to be let in by any node.
             confirm: Makes what confirms the changes at one node.
         """
-        self._seeds = {place: Line(_connect(place, access), timeout=access.timeout) for place in seeds}
+        self._seeds = {
+            place: CommandChannel(_connect(place, access), timeout=access.timeout) for place in seeds
+        }
         self._access = access
         self._confirm = confirm
         self._timeout = access.timeout
-        self._by_place: dict[Place, Node] = {}
+        self._by_place: dict[ServerAddress, Node] = {}
         self._by_slot: list[Node | None] = [None] * SLOTS
-        self._unused: set[Place] = set()
+        self._unused: set[ServerAddress] = set()
         self._learning: asyncio.Task[None] | None = None
         self._learnt_at = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -169,15 +173,15 @@ class Cluster:
         node = self._by_slot[slot_of(key)]
         return "" if node is None else node.reads.server
 
-    async def primaries(self) -> Mapping[str, Line]:
+    async def primaries(self) -> Mapping[str, CommandChannel]:
         """As :meth:`revoker.store.servers.Servers.primaries`."""
         await self.each([("PING",)])
         return {node.reads.server: node.reads for node in self.nodes}
 
-    def hang_up(self) -> None:
+    def reconnect(self) -> None:
         """End the connections; those to nodes that stay are made again."""
         for node in self.nodes:
-            node.hang_up()
+            node.reconnect()
 
     async def close(self) -> None:
         """End the connections for good."""
@@ -268,10 +272,10 @@ class Cluster:
 
     def _follow(self, slot: int, error: Refused) -> None:
         said_by = self._by_slot[slot]
-        self._by_slot[slot] = self._node(place_in(error, said_by.place if said_by else Place()))
+        self._by_slot[slot] = self._node(place_in(error, said_by.place if said_by else ServerAddress()))
         self.learn_soon()
 
-    def _node(self, place: Place) -> Node:
+    def _node(self, place: ServerAddress) -> Node:
         node = self._by_place.get(place)
         if node is None:
             node = self._by_place[place] = Node(place, self._access, self._confirm())
@@ -289,8 +293,8 @@ class Cluster:
         await self._adopt(kept)
 
     async def _views(
-        self, lines: Iterable[tuple[Place, Line]]
-    ) -> list[tuple[tuple[bool, int], dict[Place, list[range]]]]:
+        self, lines: Iterable[tuple[ServerAddress, CommandChannel]]
+    ) -> list[tuple[tuple[bool, int], dict[ServerAddress, list[range]]]]:
         tasks = [asyncio.ensure_future(_view(place, line)) for place, line in lines]
         views = []
         try:
@@ -307,7 +311,7 @@ class Cluster:
             await asyncio.gather(*tasks, return_exceptions=True)
         return views
 
-    async def _adopt(self, kept: dict[Place, list[range]]) -> None:
+    async def _adopt(self, kept: dict[ServerAddress, list[range]]) -> None:
         by_slot: list[Node | None] = [None] * SLOTS
         nodes = []
         for place, ranges in kept.items():
@@ -337,26 +341,28 @@ class Cluster:
         return task
 
 
-def place_in(error: Refused, asked: Place) -> Place:
+def place_in(error: Refused, asked: ServerAddress) -> ServerAddress:
     """Where a ``MOVED`` or ``ASK`` sends one; a node that does not know its own host leaves that out."""
     with understood():
         host, _, port = str(error).split(" ")[2].rpartition(":")
-        return Place(host or asked.host, int(port))
+        return ServerAddress(host or asked.host, int(port))
 
 
-def _connect(place: Place, access: Access) -> Callable[[Callable[[Wire], None]], Any]:
-    return lambda lost: access.wire(place, lost)
+def _connect(place: ServerAddress, access: Login) -> Callable[[Callable[[Connection], None]], Any]:
+    return lambda lost: access.connect(place, lost)
 
 
 @reads_replies()
-async def _view(place: Place, line: Line) -> tuple[tuple[bool, int], dict[Place, list[range]]]:
+async def _view(
+    place: ServerAddress, line: CommandChannel
+) -> tuple[tuple[bool, int], dict[ServerAddress, list[range]]]:
     """Whether a node is sound, the latest election that it knows of, and its map of primaries to slots."""
     told, slots = await line.pipeline([("CLUSTER", "INFO"), ("CLUSTER", "SLOTS")])
-    fields = info(told)
-    kept: dict[Place, list[range]] = {}
+    fields = parse_info(told)
+    kept: dict[ServerAddress, list[range]] = {}
     for first, last, (host, port, *_), *_ in slots:
         named = host.decode() if host else ""
-        kept.setdefault(Place(named if named not in {"", "?"} else place.host, port), []).append(
+        kept.setdefault(ServerAddress(named if named not in {"", "?"} else place.host, port), []).append(
             range(first, last + 1)
         )
     return (fields.get("cluster_state") == "ok", int(fields.get("cluster_current_epoch", 0))), kept

@@ -1,6 +1,6 @@
-"""What this process has revoked and seen acknowledged: it is put back into a store that has lost data.
+"""The revocations that this process has made: they are written back into a store that has lost data.
 
-Blocks and revoked keys are not among it: every process keeps all of those, whoever made them
+Blocks and revoked keys are not among them: every process remembers all of those, whoever made them
 (:class:`revoker.store.revocations.Remembered`).
 """
 
@@ -16,25 +16,25 @@ from revoker.metrics import Metrics
 _log = structlog.get_logger("store")
 
 LIMIT: Final = 100_000
-"""Revocations that one process keeps; some 40 MB. Beyond it the oldest go first."""
+"""Revocations that one process remembers, some 40 MB; beyond it the oldest are forgotten first."""
 
 LIMIT_BYTES: Final = 64 * 1024 * 1024
-"""Beyond it the oldest go first, too: a reason and an excepted session may be long."""
+"""Beyond it the oldest are forgotten first, too: a reason and an excepted session may be long."""
 
 _ENTRY_BYTES: Final = 256
-"""Of an entry beside its texts."""
+"""Size of an entry without its texts."""
 
 _SWEEP_MS: Final = 60_000
 
 
 class Written(msgspec.Struct, frozen=True, gc=False):
-    """One acknowledged revocation, as its script can be told to make it again.
+    """One acknowledged revocation, with what its script needs to make it again.
 
     Attributes:
         script: ``revoke_token``, ``move_cutoff`` or ``revoke_user``.
-        keys: Of the script, less those that every script ends with; the first is what it revokes by.
-        at: The time of it (ms by Redis), whenever it is made again.
-        until: When the store forgets it (ms).
+        keys: Of the script, without those that every script ends with; the first is the revocation's own.
+        at: The time of the revocation (ms by Redis).
+        until: When its key expires (ms).
         reason: As given.
         spared: The excepted session of ``revoke_user``.
         seq: ``rv:seq`` when it was acknowledged, or later.
@@ -50,18 +50,18 @@ class Written(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def identity(self) -> str:
-        """What two have in common of which the later is as good as both; no key has a space in it."""
+        """Deduplication key: a later entry replaces an earlier one. No Redis key contains a space."""
         return f"{self.keys[0]} {self.spared}" if self.spared else self.keys[0]
 
     @property
     def bytes(self) -> int:
-        """How much room it takes here."""
-        texts = (*self.keys, self.reason, self.spared, self.spared)  # the last in its identity once more
+        """Estimated memory of the entry."""
+        texts = (*self.keys, self.reason, self.spared, self.spared)  # the last is part of the identity, too
         return _ENTRY_BYTES + sum(map(sys.getsizeof, texts))
 
     @property
     def args(self) -> tuple[Any, ...]:
-        """The arguments with which the script makes it again: dated as it was, and gone when it was to go."""
+        """The arguments with which the script makes it again, with the same date and expiry."""
         match self.script:
             case "revoke_token":
                 return (self.until, 0, self.at)
@@ -72,7 +72,7 @@ class Written(msgspec.Struct, frozen=True, gc=False):
 
 
 class Acknowledged:
-    """Keeps what was written until it expires, within a limit."""
+    """Remembers revocations until they expire, within a limit."""
 
     def __init__(
         self,
@@ -83,14 +83,14 @@ class Acknowledged:
         limit: int = LIMIT,
         limit_bytes: int = LIMIT_BYTES,
     ) -> None:
-        """Keep nothing yet.
+        """Nothing is remembered yet.
 
         Args:
             metrics: Where to count.
-            part: Says of which data set a key is part.
-            now: The present by the store (ms). Entries don't say it: callers choose some of their dates.
-            limit: The most entries that are kept.
-            limit_bytes: The most bytes that they take.
+            part: Gives the number of the data set of a key.
+            now: The store's time (ms). Entries do not show it, since callers choose some of their dates.
+            limit: The maximum number of entries.
+            limit_bytes: The maximum of their memory.
         """
         self._metrics = metrics
         self._part: Final = part
@@ -101,24 +101,24 @@ class Acknowledged:
         self._by_part: dict[int, dict[str, None]] = {}
         self._now: Final = now
         self._swept = 0
-        self._told = -_SWEEP_MS
+        self._warned = -_SWEEP_MS
 
     def __len__(self) -> int:
         return len(self._entries)
 
     def entries(self, part: int) -> list[Written]:
-        """All that is kept now of one data set."""
+        """All entries of one data set."""
         return [self._entries[identity] for identity in self._by_part.get(part, ())]
 
     def note(self, written: Written) -> None:
-        """Keep a revocation that was acknowledged; with an earlier one of the same thing, both."""
+        """Remember an acknowledged revocation, merged with an earlier entry of the same identity."""
         identity = written.identity
-        stood = self._entries.pop(identity, None)
-        if stood is not None:
-            self._bytes -= stood.bytes
-            last = stood if stood.at > written.at else written
+        earlier = self._entries.pop(identity, None)
+        if earlier is not None:
+            self._bytes -= earlier.bytes
+            last = earlier if earlier.at > written.at else written
             written = msgspec.structs.replace(
-                last, until=max(stood.until, written.until), seq=max(stood.seq, written.seq)
+                last, until=max(earlier.until, written.until), seq=max(earlier.seq, written.seq)
             )
         self._entries[identity] = written
         self._bytes += written.bytes
@@ -128,7 +128,7 @@ class Acknowledged:
         self._metrics.remembered_revocations.set(len(self._entries))
 
     def forget(self, lifted: Iterable[tuple[int, str]]) -> None:
-        """Give up what an operator has lifted: keys, each with ``rv:seq`` of the lift."""
+        """Forget what an operator has lifted: keys, with ``rv:seq`` at the time of the lift."""
         latest: dict[str, int] = {}
         for seq, key in lifted:
             latest[key] = max(seq, latest.get(key, 0))
@@ -151,17 +151,17 @@ class Acknowledged:
         return len(self._entries) > self._limit or self._bytes > self._limit_bytes
 
     def _make_room(self) -> None:
-        """Let go what has expired, or else the oldest."""
+        """Forget what has expired, then the oldest."""
         now = self._now()
         if now - self._swept >= _SWEEP_MS:
             self._swept = now
-            for identity in [each for each, written in self._entries.items() if written.until <= now]:
+            for identity in [key for key, written in self._entries.items() if written.until <= now]:
                 self._drop(identity)
         while self._is_full():
             self._drop(next(iter(self._entries)))
             self._metrics.forgotten_revocations.inc()
-            if now - self._told >= _SWEEP_MS:
-                self._told = now
+            if now - self._warned >= _SWEEP_MS:
+                self._warned = now
                 _log.warning(
                     "revocations_forgotten",
                     limit=self._limit,

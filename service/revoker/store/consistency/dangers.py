@@ -4,8 +4,8 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from revoker.store.servers import Servers
-from revoker.store.wire.addresses import info
-from revoker.store.wire.connection import Command, fence
+from revoker.store.wire.addresses import parse_info
+from revoker.store.wire.connection import Command, unavailable_on_failure
 
 _INFO: Final = tuple(("INFO", section) for section in ("memory", "persistence", "stats", "replication"))
 _CONFIG: Final = tuple(("CONFIG", "GET", name) for name in ("maxmemory-policy", "appendonly", "save"))
@@ -31,7 +31,7 @@ class _Facts:
             if isinstance(reply, Exception):
                 self.refusals[" ".join(command)] = _printable(str(reply))
             elif command[0] == "INFO":
-                self._fields |= info(reply)
+                self._fields |= parse_info(reply)
             elif command[0] == "CONFIG" and _is_pair(reply):
                 self._configured[command[2]] = reply[1].decode(errors="replace")
             elif command == _ROLE and isinstance(reply, list) and len(reply) > 2:
@@ -90,7 +90,7 @@ async def dangers(servers: Servers, wait_replicas: int, *, wait_fsync: bool) -> 
     read = len(commands)
     if wait_fsync:
         commands.append(("WAITAOF", 1, 0, 1))  # says at once what every confirmation would be told
-    async with fence():
+    async with unavailable_on_failure():
         answers = await servers.each(commands)
     found: dict[str, str] = {}
     unseen: dict[str, None] = {}

@@ -11,7 +11,7 @@ from revoker.errors import StoreRefused, StoreUnavailable
 from revoker.store.consistency.epoch import DataSet, Reading, decode
 from revoker.store.keys import DataKeys, Tail
 from revoker.store.servers import Servers
-from revoker.store.wire.connection import Command, fence, reads_replies, understood
+from revoker.store.wire.connection import Command, reads_replies, unavailable_on_failure, understood
 
 DAY_MS: Final = 86_400_000
 
@@ -120,14 +120,14 @@ class Whole:
         return self.data
 
     def known(self) -> Iterable[DataSet]:
-        return (self.data,) if self.data.known is not None else ()
+        return (self.data,) if self.data.watermark is not None else ()
 
     def numbered(self, part: int) -> DataSet:  # noqa: ARG002  # there is but one
         return self.data
 
     @reads_replies()
     async def look(self, beat: int, found: Beside) -> list[DataSet]:  # it is looked at each time
-        known, ages = self.data.known, self.data.share_ages()
+        known, ages = self.data.watermark, self.data.share_ages()
         loop = asyncio.get_running_loop()
         due = loop.time() >= self._blocks_due
         commands: list[Command] = [("ZRANGE", self._keys.lifted, 0, -1)]
@@ -145,12 +145,12 @@ class Whole:
         if not self.data.confirms(known, reading.epoch, reading.seq, reading.share, reading.now):
             return [self.data]
         if ages:
-            self.data.renewed()
+            self.data.share_refreshed()
         found(0, self._blocks.page(rest[0]) if due else None, lifted, reading.now)
         return []
 
     async def blocks_after(self, part: int, cursor: bytes) -> tuple[BlocksPage, int] | None:  # noqa: ARG002
-        known = self.data.known
+        known = self.data.watermark
         [reply], reading = await self._vouched([self._blocks.command(self._keys.blocks, cursor)])
         if not self.data.confirms(known, reading.epoch, reading.seq, reading.share, reading.now):
             return None
@@ -166,7 +166,7 @@ class Whole:
 
     @reads_replies()
     async def value(self, key: str) -> bytes | None:
-        known = self.data.known
+        known = self.data.watermark
         [value], reading = await self._vouched([("GET", key)])
         if not self.data.confirms(known, reading.epoch, reading.seq, reading.share, reading.now):
             raise StoreUnavailable("the store has lost data")
@@ -185,10 +185,10 @@ class Whole:
     async def _vouched(self, commands: Sequence[Command]) -> tuple[list[Any], Reading]:
         """What commands read, and the data set as it was right after them."""
         tail = self.data.tail
-        async with fence():
+        async with unavailable_on_failure():
             replies = await self._servers.read(tail.epoch, [*commands, ("TIME",), ("MGET", *tail), ("ROLE",)])
         try:
             return replies[: len(commands)], decode(replies[len(commands) :])
         except StoreRefused:
-            self._servers.hang_up()
+            self._servers.reconnect()
             raise

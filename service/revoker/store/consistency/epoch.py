@@ -1,9 +1,9 @@
-"""Notices that the store has lost data, and says what follows (DESIGN §5).
+"""Detects that the store has lost data, and settles the loss.
 
 The store carries an *epoch*: the id of the data set, when data was last found missing, and the cutoff
-that followed. Every reading of the store brings the epoch, the number of revocations ever stored and
-this process's share of them. As long as the epoch is the one known and no number went down, nothing
-that this process knows of was lost. Otherwise the reading is worth nothing until the loss is settled.
+that followed. Every reading of the store includes the epoch, ``seq`` (the number of revocations ever
+stored) and this process's share of it. While the epoch stays the same and neither number has decreased,
+nothing that this process has seen was lost. Otherwise no reading counts until the loss is settled.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from revoker.store.wire.connection import reads_replies, understood
 _log = structlog.get_logger("store")
 
 DataLoss = Literal["cutoff", "refuse", "ignore"]
-_FINDINGS: Final[dict[DataLoss, str]] = {
+FINDING_OF_POLICY: Final[dict[DataLoss, str]] = {
     "cutoff": "cutoff",
     "refuse": "refused",
     "ignore": "ignored",
@@ -33,11 +33,11 @@ _DAY_MS: Final = 86_400_000
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
-    """One data set.
+    """The identity of a data set.
 
     Attributes:
-        noticed: When data was last found missing, by Redis (ms); 0 for a store declared new.
-        cutoff: Everything issued before it is not active (ms; 0: none).
+        noticed: When data was last found missing, by Redis ``TIME`` (ms); 0 for a store declared new.
+        cutoff: Tokens issued before it are not active (ms; 0: none).
         finding: ``new``, ``cutoff``, ``refused`` (no verdicts until accepted), ``ignored`` or ``accepted``.
     """
 
@@ -53,7 +53,7 @@ class Epoch:
 
     @classmethod
     def parse(cls, text: bytes) -> "Epoch":
-        """Read the value of ``rv:epoch``; what can't be read is some other data set of unknown age."""
+        """Read the value of ``rv:epoch``; a malformed one is another data set of unknown age."""
         parts = text.decode(errors="replace").split(" ")
         if len(parts) == 4 and parts[1].isdecimal() and parts[2].isdecimal():
             return cls(parts[0], int(parts[1]), int(parts[2]), parts[3])
@@ -61,8 +61,8 @@ class Epoch:
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
-    """What a reading must at least show: the epoch as it stands in the store, and the two numbers."""
+class Watermark:
+    """The least that a reading must show: the epoch as stored, ``seq`` and the share."""
 
     epoch: bytes
     seq: int
@@ -71,7 +71,7 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """The epoch and the numbers as one command read them from a primary, and its ``TIME`` in ms."""
+    """Epoch, ``seq`` and share as one command read them from a primary, and its ``TIME`` (ms)."""
 
     epoch: bytes | None
     seq: int
@@ -79,29 +79,29 @@ class Reading:
     now: int
 
 
-PATIENCE_S: Final = 0.5
-"""So long does a request wait for the settling of a loss, which goes on without it."""
+SETTLE_WAIT_S: Final = 0.5
+"""How long a request waits while a loss is being settled; settling goes on without it."""
 
 Read = Callable[[], Awaitable[Reading]]
 SetEpoch = Callable[[bytes, str, int, str, int | None], Awaitable[tuple[bool, bytes, int, int]]]
-Stands = Callable[[], Awaitable[Known | None]]
-"""Whether all that was put back stands in one data set, None if not; asked once."""
-WriteBack = Callable[[], Awaitable[Stands | None]]
-"""Puts back what this process knows; None where that is nothing."""
+VerifyWrittenBack = Callable[[], Awaitable[Watermark | None]]
+"""Returns the data set's numbers if it holds everything that was written back, else None; called once."""
+WriteBack = Callable[[], Awaitable[VerifyWrittenBack | None]]
+"""Writes back the revocations that this process has seen; returns None if there are none."""
 
 
 class Losses:
-    """Tells of lost data."""
+    """Reports losses of data in the log and the metrics."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
 
-    def lost(self, epoch: Epoch, **told: Any) -> None:
+    def lost(self, epoch: Epoch, **details: Any) -> None:
         """Data was found missing, and this epoch was set."""
-        _log.error("data_lost", **told, epoch=epoch.id, finding=epoch.finding, cutoff_ms=epoch.cutoff)
+        _log.error("data_lost", **details, epoch=epoch.id, finding=epoch.finding, cutoff_ms=epoch.cutoff)
 
     def adopted(self, epoch: Epoch, *, first: bool) -> None:
-        """This epoch is used from now on; ``first``: none was before."""
+        """This epoch is used from now on; ``first``: it is the first one of this process."""
         if not first:
             _log.warning("epoch_adopted", epoch=epoch.id, finding=epoch.finding, cutoff_ms=epoch.cutoff)
         if not first or epoch.finding != "new":
@@ -110,10 +110,13 @@ class Losses:
 
 
 class DataSet:
-    """What this process knows of the data set, and what it does when that turns out to be gone.
+    """What this process has seen of one data set, and how it settles a loss of it.
 
     Attributes:
-        tail: Its keys.
+        tail: The keys of epoch, ``seq`` and share.
+        watermark: The least that the next reading must show; None before the first.
+        epoch: The epoch in use; None before the first reading.
+        baseline: What applies to tokens of which the data set has no entry: nothing, or the cutoff of a loss.
     """
 
     def __init__(
@@ -136,79 +139,79 @@ class DataSet:
         self._settling = False
         self._task: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self.known: Known | None = None
+        self.watermark: Watermark | None = None
         self.epoch: Epoch | None = None
-        self.nothing: Standing = NOTHING
+        self.baseline: Standing = NOTHING
         self._wrote_blindly = False
         self._read_at = 0
         self._wrote_at = 0
 
     @property
     def refusal(self) -> str | None:
-        """Why the store may not be believed although it answers; None where it may."""
+        """Why no verdict may rest on the data set although the store answers; None where one may."""
         if self.epoch is not None and self.epoch.finding == "refused":
             return "the store has lost data, and nobody has accepted that"
         return None
 
     def confirms(
         self,
-        known: Known | None,
+        before: Watermark | None,
         epoch: bytes | None,
         seq: bytes | int | None,
         share: bytes | int | None,
         now: int,
     ) -> bool:
-        """Whether a reading shows all that was known before it was asked for; if so, learn from it.
+        """Whether a reading shows at least the watermark from before it was sent; if so, raise the watermark.
 
         Args:
-            known: :attr:`known` as it was when the reading was asked for.
+            before: :attr:`watermark` when the command was sent.
             epoch: As read.
             seq: As read.
             share: As read.
             now: Redis ``TIME`` of the reading, ms.
 
         Raises:
-            ValueError: a number can't be read.
+            ValueError: a number is malformed.
         """
-        if known is None or epoch != known.epoch or self.known is None or self.known.epoch != epoch:
+        if before is None or epoch != before.epoch or self.watermark is None or self.watermark.epoch != epoch:
             return False
-        if self._settling:  # what is revoked meanwhile raises the numbers
+        if self._settling:  # revocations made meanwhile raise the numbers
             return False
         count, own = int(seq or 0), int(share or 0)
-        if count < known.seq or own < known.share:
+        if count < before.seq or own < before.share:
             return False
         self._read_at = max(self._read_at, now)
-        if count > known.seq or own > known.share:
-            self._learn(epoch, count, own)
+        if count > before.seq or own > before.share:
+            self._raise_watermark(epoch, count, own)
         return True
 
-    def wrote(self, before: Known | None, epoch: bytes, seq: int, share: int) -> bool:
-        """Learn the numbers that a write of this process's own brought.
+    def record_write(self, before: Watermark | None, epoch: bytes, seq: int, share: int) -> bool:
+        """Raise the watermark by a write of this process.
 
         Args:
-            before: :attr:`known` as it was when the write left.
-            epoch: As the write met it.
-            seq: With the write.
-            share: With the write.
+            before: :attr:`watermark` when the write was sent.
+            epoch: As the write found it.
+            seq: Including the write.
+            share: Including the write.
 
         Returns:
-            Whether the write met the known data set with all that was known of it. If not, what it must
-            show from now on is more than it can, so that no further write hides the loss. Nor does one
-            count whose answer comes while a loss is being settled: it may be among what was lost.
+            Whether the write found the data set with everything that was seen of it. If not, the watermark is
+            set higher than the data set can show, so that later writes do not hide the loss. A write that is
+            answered while a loss is being settled does not count either: it may be lost, too.
         """
-        if before is None or self.known is None:
+        if before is None or self.watermark is None:
             self._wrote_blindly = True
             return True
-        if self._settling or epoch != before.epoch or self.known.epoch != epoch:
+        if self._settling or epoch != before.epoch or self.watermark.epoch != epoch:
             return False
-        self._learn(epoch, max(seq, before.seq + 1), max(share, before.share + 1))
+        self._raise_watermark(epoch, max(seq, before.seq + 1), max(share, before.share + 1))
         if seq <= before.seq or share <= before.share:
             return False
         self._wrote_at = self._read_at
         return True
 
-    def begun(self, reading: Reading) -> bool:
-        """Take over the epoch of a first reading; False where it is none or has none, and must be settled."""
+    def adopt_first(self, reading: Reading) -> bool:
+        """Adopt the epoch of the first reading; False if it is another reading or has none: then settle."""
         if self.epoch is not None or self._wrote_blindly or reading.epoch is None:
             return False
         epoch = Epoch.parse(reading.epoch)
@@ -217,28 +220,28 @@ class DataSet:
         return epoch.id != ""
 
     def share_ages(self) -> bool:
-        """Whether this process's share must be kept alive by a heartbeat soon."""
-        return bool(self.known and self.known.share) and self._read_at - self._wrote_at > _DAY_MS // 4
+        """Whether the key of this process's share must have its expiry extended soon."""
+        return bool(self.watermark and self.watermark.share) and self._read_at - self._wrote_at > _DAY_MS // 4
 
-    def renewed(self) -> None:
-        """The share lives for another day."""
+    def share_refreshed(self) -> None:
+        """The share expires in a day from the last reading."""
         self._wrote_at = self._read_at
 
-    def _learn(self, epoch: bytes, seq: int, share: int) -> None:
-        known = self.known
+    def _raise_watermark(self, epoch: bytes, seq: int, share: int) -> None:
+        known = self.watermark
         if known is not None and known.epoch == epoch:
-            self.known = Known(epoch, max(seq, known.seq), max(share, known.share))
+            self.watermark = Watermark(epoch, max(seq, known.seq), max(share, known.share))
 
     async def settle(self, *, since: int = 0, cause: str = "") -> None:
-        """Bring this process and the store to one epoch, after a reading did not confirm what was known.
+        """Agree with the store on one epoch, after a reading was below the watermark.
 
         Args:
-            since: Data is known to be missing at this Redis time (ms); an epoch noticed before it won't do.
+            since: Data is missing since this Redis ``TIME`` (ms): no epoch noticed earlier settles it.
             cause: Why, where ``since`` is given.
 
         Raises:
             StoreUnavailable: the store did not answer; nothing is settled.
-            StoreRefused: it is no primary, or it takes longer than :data:`PATIENCE_S` and goes on.
+            StoreRefused: the server is no primary, or settling takes longer than :data:`SETTLE_WAIT_S`.
         """
         task = self._task
         if task is None or since:
@@ -247,13 +250,13 @@ class DataSet:
             task.add_done_callback(self._ended)
             if not since:
                 self._task = task
-        done, _ = await asyncio.wait({task}, timeout=PATIENCE_S)
+        done, _ = await asyncio.wait({task}, timeout=SETTLE_WAIT_S)
         if not done:
             raise StoreRefused("the store has lost data, and what is known of it is being put back")
         task.result()
 
     async def close(self) -> None:
-        """Settle nothing more."""
+        """Cancel what is being settled."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -263,7 +266,7 @@ class DataSet:
         if task is self._task:
             self._task = None
         if not task.cancelled():
-            task.exception()  # for whoever waits; it may be that nobody does any more
+            task.exception()  # retrieved here, since nobody may wait for it any more
 
     async def _settle(self, since: int, cause: str) -> None:
         async with self._lock:
@@ -282,23 +285,23 @@ class DataSet:
         missing = self._missing(reading, found)
         if missing is None and (since == 0 or (self.epoch is not None and self.epoch.noticed >= since)):
             return True
-        answer = found is not None and self._answers(found, since)
-        if answer and found is not None and self._is_renamed(found, reading):
+        supersedes = found is not None and self._supersedes_ours(found, since)
+        if supersedes and found is not None and self._is_accepted(found, reading):
             self._adopt(found, _numbers(reading), reading.now)
             return True
         self._settling = True
-        stands = await self._write_back()  # before the epoch says to anybody that this is settled
-        set_to = _numbers(reading) if answer else await self._begin(reading, found, missing or cause)
+        verify = await self._write_back()  # before a new epoch tells others that it is settled
+        set_to = _numbers(reading) if supersedes else await self._begin(reading, found, missing or cause)
         if set_to is None:
             return False
-        shown = set_to if stands is None else await stands()
+        shown = set_to if verify is None else await verify()
         if shown is None or shown.epoch != set_to.epoch:
             return False
         self._adopt(Epoch.parse(shown.epoch), shown, reading.now)
         return True
 
     def _missing(self, reading: Reading, found: Epoch | None) -> str | None:
-        known = self.known
+        known = self.watermark
         if found is None:
             return "the store has no epoch"
         if known is None or self.epoch is None or reading.epoch != known.epoch:
@@ -309,21 +312,21 @@ class DataSet:
         if share < known.share:
             if reading.now - self._wrote_at < _DAY_MS - 3_600_000:
                 return "the store has lost revocations of this process"
-            self.known = Known(known.epoch, known.seq, share)
+            self.watermark = Watermark(known.epoch, known.seq, share)
         self._read_at = max(self._read_at, reading.now)
         return None
 
-    def _answers(self, found: Epoch, since: int) -> bool:
-        """Whether an epoch that is not this process's own tells of all that this process misses."""
+    def _supersedes_ours(self, found: Epoch, since: int) -> bool:
+        """Whether another instance has recorded this loss already."""
         if self.epoch is None:
             return found.id != ""
         if found == self.epoch:
             return False
         return found.noticed >= max(self._read_at, since)
 
-    def _is_renamed(self, found: Epoch, reading: Reading) -> bool:
-        """Whether only the finding is another, since an operator accepted it, and nothing is missing."""
-        known = self.known
+    def _is_accepted(self, found: Epoch, reading: Reading) -> bool:
+        """Whether an operator accepted the data, so that only the finding has changed; nothing is missing."""
+        known = self.watermark
         return (
             self.epoch is not None
             and known is not None
@@ -332,11 +335,11 @@ class DataSet:
             and (reading.share or 0) >= known.share
         )
 
-    async def _begin(self, reading: Reading, found: Epoch | None, missing: str) -> Known | None:
-        """Set a new epoch where it is still as read; returns it as it stands, None where it was not."""
+    async def _begin(self, reading: Reading, found: Epoch | None, missing: str) -> Watermark | None:
+        """Set a new epoch if the present one is still as read; returns its numbers, None if it was not."""
         last = self.epoch or found
         refused = last is not None and last.finding == "refused"
-        finding = "refused" if refused else _FINDINGS[self._policy]
+        finding = "refused" if refused else FINDING_OF_POLICY[self._policy]
         stood = max(self.epoch.cutoff if self.epoch else 0, found.cutoff if found else 0)
         latest = max(self._read_at, self.epoch.noticed if self.epoch else 0, stood)
         done, text, seq, share = await self._set_epoch(
@@ -357,19 +360,19 @@ class DataSet:
             hint=None if reading.epoch is not None else
             "a new installation is declared with `revoker store init` before the first start",
         )  # fmt: skip
-        return Known(text, seq, share)
+        return Watermark(text, seq, share)
 
-    def _adopt(self, epoch: Epoch, numbers: Known, now: int) -> None:
+    def _adopt(self, epoch: Epoch, numbers: Watermark, now: int) -> None:
         self._losses.adopted(epoch, first=self.epoch is None)
         self.epoch = epoch
-        self.known = numbers
+        self.watermark = numbers
         self._read_at = max(self._read_at, now)
-        self._wrote_at = self._read_at - _DAY_MS // 2  # the share's age is not known: a heartbeat is due
-        self.nothing = Standing(loss=epoch.cutoff) if epoch.cutoff else NOTHING
+        self._wrote_at = self._read_at - _DAY_MS // 2  # the expiry of the share is unknown: extend it soon
+        self.baseline = Standing(loss=epoch.cutoff) if epoch.cutoff else NOTHING
 
 
-def _numbers(reading: Reading) -> Known:
-    return Known(reading.epoch or b"", reading.seq, reading.share or 0)
+def _numbers(reading: Reading) -> Watermark:
+    return Watermark(reading.epoch or b"", reading.seq, reading.share or 0)
 
 
 def new_id() -> str:
@@ -377,11 +380,11 @@ def new_id() -> str:
 
 
 def decode(values: list[Any]) -> Reading:
-    """A :class:`Reading` of ``TIME``, ``MGET epoch seq share`` and ``ROLE``.
+    """Decode the replies to ``TIME``, ``MGET epoch seq share`` and ``ROLE``.
 
     Raises:
         StoreRefused: the server is no primary.
-        ReplyNotUnderstood: a reply has another form.
+        ReplyNotUnderstood: a reply has an unexpected form.
     """
     with understood():
         (seconds, micros), (epoch, seq, share), role = values

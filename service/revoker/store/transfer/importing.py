@@ -13,7 +13,7 @@ import msgspec
 
 from revoker.errors import InvalidRequest, StoreRefused, StoreUnavailable
 from revoker.models import Issuer, Number
-from revoker.rules import FOREVER_MS, START_AHEAD_MS, cutoff_kept_for, jti_kept_for, jti_kept_until
+from revoker.rules import FOREVER_MS, START_AHEAD_MS, includes_user_cutoff, jti_kept_for, jti_kept_until
 from revoker.store.keys import segment, tag_and_start, user_tag
 from revoker.store.lookups import mark, revoked_keys, user_standing
 from revoker.store.revocations import AHEAD_MS
@@ -154,7 +154,7 @@ class Importing:
 
     def _take_bounds(self) -> None:
         self._store.issuer_records.refuse_conflicts()
-        self._longest_ms = max(map(cutoff_kept_for, self._store.issuers.values()))
+        self._longest_ms = max(map(self._store.revocations.cutoff_lifetime, self._store.issuers.values()))
 
     def _same_data(self) -> None:
         if self._store.data_ids() != self._data:
@@ -163,10 +163,11 @@ class Importing:
     def _token(self, record: records.Jti, issuer: Issuer) -> Change:
         place = record.segment or segment(record.jti or "")
         till, at = None, "" if record.at is None else milliseconds(record.at)
+        widest = self._store.issuer_records.widest(issuer)
         if record.exp is None:
-            kept = -jti_kept_for(issuer)
+            kept = -jti_kept_for(widest)
         else:
-            kept = till = jti_kept_until(issuer, record.exp)
+            kept = till = jti_kept_until(widest, record.exp)
         key = self._keys.of_segment("jti", issuer, place)
         return Change("jti", "revoke_tokens", (key,), (kept, at), till, _listed)
 
@@ -176,9 +177,7 @@ class Importing:
         sid = record.except_sid or ""
 
         def stands(value: bytes) -> bool:
-            user = user_standing(value)
-            covers = max(user.hard, user.soft) if sid and sid == user.sid else user.hard
-            return at is not None and covers >= at
+            return at is not None and includes_user_cutoff(user_standing(value), at, sid)
 
         return Change(
             "user",
@@ -196,7 +195,7 @@ class Importing:
         key: str,
         start: int = 0,
     ) -> Change:
-        at, keep_ms = self._past(record.before), cutoff_kept_for(issuer)
+        at, keep_ms = self._past(record.before), self._store.revocations.cutoff_lifetime(issuer)
         return Change(
             records.kind(record),
             "move_cutoff",
@@ -240,7 +239,7 @@ class Importing:
         if record.iss is None or record.sub is None:
             return record.tag or "", self._longest_ms
         issuer = self._issuer(record.iss)
-        return user_tag(issuer.iss, record.sub), cutoff_kept_for(issuer)
+        return user_tag(issuer.iss, record.sub), self._store.revocations.cutoff_lifetime(issuer)
 
     def _past(self, at: Number | None) -> int | None:
         if at is None:

@@ -1,4 +1,4 @@
-"""Where the servers are and how to be let in, from the store's URL.
+"""The addresses of the servers and how to log in to them, from the store's URL.
 
 ``redis://``, ``rediss://`` and ``unix://`` name one server; ``redis+sentinel://`` (TLS:
 ``rediss+sentinel://``) names Sentinels and the name under which they know the primary.
@@ -15,164 +15,165 @@ from urllib.parse import urlsplit
 from redis.asyncio.connection import SSLConnection, parse_url
 
 from revoker.errors import StoreUnavailable
-from revoker.store.wire.connection import Command, ConnectionLost, Replies, Wire
+from revoker.store.wire.connection import Command, Connection, ConnectionLost, Replies
 
 _DEFAULT_PORTS: Final = {"sentinel": 26379, "cluster": 6379}
 _TLS_OPTIONS: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where a server listens: host and port, or the path of a Unix socket."""
+class ServerAddress:
+    """Host and port, or the path of a Unix socket."""
 
     host: str = ""
     port: int = 0
     path: str = ""
 
 
-class Access:
-    """How to be let in by a server, and within what time."""
+class Login:
+    """Credentials, TLS options and the time-out for connecting to servers."""
 
     def __init__(
         self,
         options: dict[str, Any],
         *,
         timeout: float,
-        password: str | None = None,
-        open_to_all: bool = False,
+        password_optional: bool = False,
     ) -> None:
-        """Read the options of ``parse_url``.
+        """Nothing connects yet.
 
         Args:
-            options: Of the URL.
+            options: As returned by redis-py's ``parse_url``.
             timeout: For connecting and logging in together, in seconds.
-            password: Where the URL has none.
-            open_to_all: Whether the servers may ask for no password although one is given.
+            password_optional: Whether a server that refuses the password, since it has none, is accepted.
         """
-        self._open_to_all = open_to_all
+        self._password_optional = password_optional
         self._user = options.get("username")
-        self._password = password or options.get("password")
+        self._password = options.get("password")
         self._database = options.get("db")
         tls = options.get("connection_class") is SSLConnection
         self._tls: Final = {k: options[k] for k in _TLS_OPTIONS if k in options} if tls else None
         self._context: ssl.SSLContext | None = None
         self.timeout: Final = timeout
 
-    async def wire(self, place: Place, lost: Callable[[Wire], None]) -> Wire:
+    async def connect(self, address: ServerAddress, lost: Callable[[Connection], None]) -> Connection:
         """Connect and log in.
 
         Raises:
-            StoreUnavailable: refused, not let in, or not within the time-out.
+            StoreUnavailable: it was refused, or took longer than the time-out.
         """
-        wire = Wire(lost)
+        connection = Connection(lost)
         try:
             async with asyncio.timeout(self.timeout):
-                await self._connect(place, wire)
-                await self._log_in(place, wire)
+                await self._connect(address, connection)
+                await self._log_in(address, connection)
         except (
             OSError,
             TimeoutError,
             ValueError,
             ConnectionLost,
-        ) as error:  # ValueError: a host, a file of TLS
-            wire.abort()
+        ) as error:  # ValueError: a malformed host or TLS file
+            connection.abort()
             raise StoreUnavailable("the store can't be reached") from error
-        except BaseException:  # cancelled too: the connection may stand already
-            wire.abort()
+        except BaseException:  # cancelled, too: it may be connected already
+            connection.abort()
             raise
-        return wire
+        return connection
 
-    async def _connect(self, place: Place, wire: Wire) -> None:
+    async def _connect(self, address: ServerAddress, connection: Connection) -> None:
         loop = asyncio.get_running_loop()
-        if place.path:
-            await loop.create_unix_connection(lambda: wire, place.path)
+        if address.path:
+            await loop.create_unix_connection(lambda: connection, address.path)
             return
         if self._tls is not None and self._context is None:
             self._context = SSLConnection(**self._tls).ssl_context.get()
-        await loop.create_connection(lambda: wire, place.host, place.port, ssl=self._context)
+        await loop.create_connection(lambda: connection, address.host, address.port, ssl=self._context)
 
-    async def _log_in(self, place: Place, wire: Wire) -> None:
+    async def _log_in(self, address: ServerAddress, connection: Connection) -> None:
         commands: list[Command] = []
         if self._password:
             commands.append(("AUTH", self._user, self._password) if self._user else ("AUTH", self._password))
         if self._database:
             commands.append(("SELECT", self._database))
         commands.append(("PING",))  # a server that hangs accepts connections all the same
-        *replies, told = await wire.ask(*commands, ("INFO", "server"))
-        if not wire.open:
+        *replies, server_info = await connection.ask(*commands, ("INFO", "server"))
+        if not connection.open:
             raise StoreUnavailable("the store closed the connection")
-        if self._open_to_all:
+        if self._password_optional:
             replies = replies[-1:]
         _refuse_errors(replies)
-        wire.server = info(told).get("run_id", "") or f"{place.host}:{place.port}{place.path}"
+        run_id = parse_info(server_info).get("run_id", "")
+        connection.server = run_id or f"{address.host}:{address.port}{address.path}"
 
 
-class Reachable(Protocol):
-    """A server, wherever it is."""
+class Connectable(Protocol):
+    """A server that one can connect to."""
 
     @property
     def timeout(self) -> float: ...
 
-    async def wire(self, lost: Callable[[Wire], None]) -> Wire:
+    async def connect(self, lost: Callable[[Connection], None]) -> Connection:
         """Connect and log in.
 
         Raises:
-            StoreUnavailable: that can't be done now.
+            StoreUnavailable: not now.
         """
 
 
-class Address(Reachable, Protocol):
-    """Where the primary is, which may change."""
+class PrimaryLocator(Connectable, Protocol):
+    """Finds the primary, which may change."""
 
     async def moved(self) -> bool:
-        """Whether another server than that of the last wire is the primary by now."""
+        """Whether another server than that of the last connection is the primary by now."""
 
 
-class Fixed:
-    """One server, whatever it is."""
+class FixedServer:
+    """One server, whose role is not asked."""
 
-    def __init__(self, place: Place, access: Access) -> None:
-        self._place = place
-        self._access = access
-        self.timeout: Final = access.timeout
+    def __init__(self, address: ServerAddress, login: Login) -> None:
+        self._address = address
+        self._login = login
+        self.timeout: Final = login.timeout
 
-    async def wire(self, lost: Callable[[Wire], None]) -> Wire:
-        return await self._access.wire(self._place, lost)
+    async def connect(self, lost: Callable[[Connection], None]) -> Connection:
+        return await self._login.connect(self._address, lost)
 
     async def moved(self) -> bool:
         return False
 
 
 class Sentinels:
-    """Asks all Sentinels at once which server is the primary; it is believed where most of them name it.
+    """Asks all Sentinels at once for the primary, and accepts the server that a majority names.
 
-    Most of those that are configured, not of those that answer: one that was cut off, or was never asked to
-    watch this primary, still names another one.
+    A majority of the configured Sentinels, not of those that answer: a partitioned one may name an old
+    primary.
     """
 
-    def __init__(self, places: Sequence[Place], name: str, access: Access, to_ask: Access) -> None:
-        """Ask by ``to_ask``, then log in to the primary by ``access``."""
-        self._places = places
+    def __init__(
+        self, addresses: Sequence[ServerAddress], name: str, login: Login, sentinel_login: Login
+    ) -> None:
+        """``sentinel_login`` is for the Sentinels, ``login`` for the primary."""
+        self._addresses = addresses
         self._name = name
-        self._access = access
-        self._to_ask = to_ask
-        self._last: Place | None = None
-        self.timeout: Final = access.timeout
+        self._login = login
+        self._sentinel_login = sentinel_login
+        self._last: ServerAddress | None = None
+        self.timeout: Final = login.timeout
 
-    async def wire(self, lost: Callable[[Wire], None]) -> Wire:
-        place = await self._primary()
-        wire = await self._access.wire(place, lost)
+    async def connect(self, lost: Callable[[Connection], None]) -> Connection:
+        address = await self._primary()
+        connection = await self._login.connect(address, lost)
         try:
             async with asyncio.timeout(self.timeout):
-                [role] = await wire.ask(("ROLE",))
+                [role] = await connection.ask(("ROLE",))
         except (TimeoutError, ConnectionLost) as error:
-            wire.abort()
+            connection.abort()
             raise StoreUnavailable("the store can't be reached") from error
         if not isinstance(role, list) or role[:1] != [b"master"]:
-            wire.abort()
+            connection.abort()
             raise StoreUnavailable("the Sentinels name a server that is not a primary")
-        self._last = place
-        return wire
+        self._last = address
+        return connection
 
     async def moved(self) -> bool:
         try:
@@ -180,64 +181,66 @@ class Sentinels:
         except StoreUnavailable:
             return False  # what the wire leads to may be sound all the same
 
-    async def _primary(self) -> Place:
-        """The server that most Sentinels name.
+    async def _primary(self) -> ServerAddress:
+        """The server that a majority of the Sentinels names.
 
         Raises:
-            StoreUnavailable: there is none, with how many answered what.
+            StoreUnavailable: there is none; the text counts the answers.
         """
-        tasks = {asyncio.create_task(self._ask(place)) for place in self._places}
-        most = len(tasks) // 2 + 1
-        answers: Counter[Place | str] = Counter()
+        tasks = {asyncio.create_task(self._ask(address)) for address in self._addresses}
+        majority = len(tasks) // 2 + 1
+        answers: Counter[ServerAddress | str] = Counter()
         try:
             for answer in asyncio.as_completed(tasks):
-                said = await answer
-                answers[said] += 1
-                if isinstance(said, Place) and answers[said] == most:
-                    return said
+                named = await answer
+                answers[named] += 1
+                if isinstance(named, ServerAddress) and answers[named] == majority:
+                    return named
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
         counted = ", ".join(
-            f"{count} {f'names {said.host}:{said.port}' if isinstance(said, Place) else said}"
-            for said, count in answers.most_common()
+            f"{count} {f'names {named.host}:{named.port}' if isinstance(named, ServerAddress) else named}"
+            for named, count in answers.most_common()
         )
         raise StoreUnavailable(
-            f"{most} of {len(tasks)} Sentinels must name the same primary {self._name}: {counted}"
+            f"{majority} of {len(tasks)} Sentinels must name the same primary {self._name}: {counted}"
         )
 
-    async def _ask(self, place: Place) -> Place | str:
-        """Which server one Sentinel names; why it names none."""
+    async def _ask(self, address: ServerAddress) -> ServerAddress | str:
+        """The server that one Sentinel names, or why it names none."""
         try:
-            wire = await self._to_ask.wire(place, lambda _: None)
+            connection = await self._sentinel_login.connect(address, lambda _: None)
         except StoreUnavailable as error:
             return str(error).removeprefix("the store ")
         try:
             async with asyncio.timeout(self.timeout):
-                [reply] = await wire.ask(("SENTINEL", "MASTER", self._name))
+                [reply] = await connection.ask(("SENTINEL", "MASTER", self._name))
             if isinstance(reply, Exception):
                 return f"answered {str(reply).split(' ')[0]}"
             fields = dict(zip(reply[::2], reply[1::2], strict=True))
-            return Place(fields[b"ip"].decode(), int(fields[b"port"]))
+            return ServerAddress(fields[b"ip"].decode(), int(fields[b"port"]))
         except (TimeoutError, ConnectionLost):
             return "did not answer"
         except (TypeError, ValueError, LookupError, AttributeError):
             return "gave a reply that is not understood"
         finally:
-            wire.abort()
+            connection.abort()
 
 
-def address_of(url: str, *, timeout: float, password: str | None = None) -> Address:
-    """What a URL means that `revoker.config.value_types.redis_url` has let through."""
+def address_of(url: str, *, timeout: float) -> PrimaryLocator:
+    """The primary that a URL names, which `revoker.config.value_types.redis_url` has validated."""
     if "+" not in urlsplit(url).scheme:
         options: dict[str, Any] = dict(parse_url(url))
-        place = Place(options.get("host", "localhost"), options.get("port", 6379), options.get("path", ""))
-        return Fixed(place, Access(options, timeout=timeout, password=password))
-    places, options = several(url)
-    access = Access(options, timeout=timeout, password=password)
-    to_ask = Access({**options, "db": None}, timeout=timeout, password=password, open_to_all=True)
-    return Sentinels(places, urlsplit(url).path[1:], access, to_ask)
+        address = ServerAddress(
+            options.get("host", "localhost"), options.get("port", 6379), options.get("path", "")
+        )
+        return FixedServer(address, Login(options, timeout=timeout))
+    addresses, options = parse_server_list(url)
+    login = Login(options, timeout=timeout)
+    sentinel_login = Login({**options, "db": None}, timeout=timeout, password_optional=True)
+    return Sentinels(addresses, urlsplit(url).path[1:], login, sentinel_login)
 
 
 def is_cluster(url: str) -> bool:
@@ -245,20 +248,20 @@ def is_cluster(url: str) -> bool:
     return urlsplit(url).scheme.endswith("+cluster")
 
 
-def several(url: str) -> tuple[list[Place], dict[str, Any]]:
+def parse_server_list(url: str) -> tuple[list[ServerAddress], dict[str, Any]]:
     """The servers that a URL names, and its options."""
     parts = urlsplit(url)
     scheme, _, kind = parts.scheme.partition("+")
     user, at, hosts = parts.netloc.rpartition("@")
-    places = []
-    for each in hosts.split(","):
-        one = urlsplit(f"//{each}")
-        places.append(Place(one.hostname or "localhost", one.port or _DEFAULT_PORTS[kind]))
-    return places, dict(parse_url(f"{scheme}://{user}{at}localhost?{parts.query}"))
+    addresses = []
+    for text in hosts.split(","):
+        host = urlsplit(f"//{text}")
+        addresses.append(ServerAddress(host.hostname or "localhost", host.port or _DEFAULT_PORTS[kind]))
+    return addresses, dict(parse_url(f"{scheme}://{user}{at}localhost?{parts.query}"))
 
 
-def info(text: Any) -> dict[str, str]:
-    """The fields of an ``INFO`` reply; none where it was refused."""
+def parse_info(text: Any) -> dict[str, str]:
+    """The fields of an ``INFO`` reply; empty where it is an error."""
     if not isinstance(text, bytes):
         return {}
     lines = text.decode(errors="replace").splitlines()

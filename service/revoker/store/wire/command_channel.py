@@ -1,4 +1,4 @@
-"""Lines send what changes the store, or reads of it what no verdict rests on, and have changes confirmed."""
+"""Channels for writes and administrative reads, with optional ``WAIT`` for replicas."""
 
 import asyncio
 import functools
@@ -11,21 +11,21 @@ from revoker.errors import ReplyNotUnderstood, StoreUnavailable
 from revoker.store.wire.connection import (
     Command,
     Connect,
+    Connection,
     ConnectionLost,
-    Link,
+    ReconnectingConnection,
     Refused,
     Replies,
     TooFewReplicas,
-    Wire,
     pack,
 )
 
 
 class Confirmation:
-    """How many replicas must have a change before it counts, and which server has shown so many of late.
+    """How many replicas must confirm a write, and which server had writes confirmed lately.
 
-    A primary that was cut off from its replicas goes on answering, while another may have been promoted.
-    Hence none is believed that has not had a change confirmed within :data:`FRESH_S`.
+    A primary that is partitioned from its replicas goes on answering while another may have been promoted.
+    Hence a server is trusted only if it had a write confirmed within the last :data:`FRESH_S`.
     """
 
     FRESH_S: Final = 2.0
@@ -33,95 +33,95 @@ class Confirmation:
 
     @staticmethod
     def heartbeat(key: str) -> Command:
-        """A change to be confirmed where there is no other; it is gone 10 s after the last one."""
+        """A write to be confirmed when there is no other; its key expires after 10 s."""
         return ("SET", key, 1, "PX", 10_000)
 
     def __init__(self, replicas: int, *, fsync: bool, timeout: float) -> None:
-        """Confirm by replicas.
+        """No server has been confirmed yet.
 
         Args:
-            replicas: So many at least.
+            replicas: How many must confirm, at least.
             fsync: Whether they and the primary must have it on disk (``WAITAOF``).
-            timeout: For how long to wait for them, in seconds.
+            timeout: How long to wait for them, in seconds.
         """
         self.replicas: Final = replicas
         wait = ("WAITAOF", 1) if fsync else ("WAIT",)
         self._name: Final = wait[0]
         self.command: Final = pack([(*wait, replicas, int(timeout * 1000) or 1)])
         self._server = ""
-        self._shown = 0.0
+        self._confirmed_at = 0.0
 
-    def take(self, reply: Any, server: str, sent: float) -> bool:
-        """Whether a reply to :attr:`command`, sent at a time by the loop's clock, says that enough do."""
+    def record(self, reply: Any, server: str, sent: float) -> bool:
+        """Whether a reply to :attr:`command` confirms; ``sent`` is by the loop's clock."""
         if isinstance(reply, Exception):
             return False
         local, replicas = reply if isinstance(reply, list) else (1, reply)
         if local < 1 or replicas < self.replicas:
             return False
-        self._server, self._shown = server, sent
+        self._server, self._confirmed_at = server, sent
         return True
 
     def complaint(self, reply: Any) -> str:
-        """What is wrong with a reply that was not enough."""
+        """Why a reply does not confirm."""
         if isinstance(reply, Exception):
             return f"the store answered {self._name} with {Refused(str(reply)).code}"
         return "too few replicas have confirmed the change"
 
     def stale(self, server: str, now: float) -> bool:
-        """Whether a server has not shown enough replicas for too long."""
-        return server != self._server or now - self._shown > self.FRESH_S
+        """Whether a server had no write confirmed within :data:`FRESH_S`."""
+        return server != self._server or now - self._confirmed_at > self.FRESH_S
 
 
-TOGETHER: Final = 16
-"""So many requests at most leave in one write: the server is at work on them while more are being made.
+REQUESTS_PER_WRITE: Final = 16
+"""The server already works on these while this process prepares more.
 
-Where replicas confirm, all of one turn leave together, and wait for the replicas once.
+Where replicas confirm, all requests of one turn of the event loop share one write and one ``WAIT``.
 """
 
 
-class _Turn:
-    """What one turn of the event loop sends: the commands, and who waits for how many replies."""
+class _Write:
+    """Requests that are sent together: their commands, and for each its future and number of replies."""
 
-    __slots__ = ("asked", "packed", "timer")
+    __slots__ = ("packed", "requests", "timer")
 
     def __init__(self) -> None:
         self.packed: list[bytes] = []
-        self.asked: list[tuple[asyncio.Future[Replies], int]] = []
+        self.requests: list[tuple[asyncio.Future[Replies], int]] = []
         self.timer: asyncio.TimerHandle | None = None
 
     def fail(self, error: Exception) -> None:
         if self.timer is not None:
             self.timer.cancel()
-        for future, _ in self.asked:
+        for future, _ in self.requests:
             if not future.done():
                 future.set_exception(error)
 
 
-class Line:
+class CommandChannel:
     """Sends what comes in one turn of the event loop in few writes; while it is down, fails at once.
 
-    With a :class:`Confirmation` all that one turn sends is confirmed together, and counts only then.
+    With a :class:`Confirmation` all that one write sends is confirmed together, and counts only then.
     """
 
     def __init__(self, connect: Connect, *, timeout: float, confirmation: Confirmation | None = None) -> None:
         """Nothing connects before the first use.
 
         Args:
-            connect: Makes a wire.
-            timeout: For one round trip, in seconds.
-            confirmation: What must confirm a change; every command is taken for one.
+            connect: Opens a connection.
+            timeout: For one round trip, in seconds; doubled where replicas confirm.
+            confirmation: Confirms every command; None: no replicas are waited for.
         """
-        self._link: Final = Link(connect, self._changed)
+        self._reconnecting: Final = ReconnectingConnection(connect, self._changed)
         self._timeout: Final = timeout if confirmation is None else 2 * timeout
         self._confirmation: Final = confirmation
-        self._together: Final = TOGETHER if confirmation is None else 0
-        self._turn: _Turn | None = None
-        self._unsent: list[_Turn] = []
+        self._requests_per_write: Final = REQUESTS_PER_WRITE if confirmation is None else 0
+        self._next_write: _Write | None = None
+        self._unsent: list[_Write] = []
 
     @property
     def server(self) -> str:
-        """Which server it leads to now, as :attr:`Wire.server`; empty while to none."""
-        return "" if self._link.wire is None else self._link.wire.server
+        """As :attr:`Connection.server`; empty while there is no connection."""
+        return "" if self._reconnecting.connection is None else self._reconnecting.connection.server
 
     async def execute(self, *command: Any) -> Any:
         """Send one command; returns the reply.
@@ -129,9 +129,9 @@ class Line:
         Raises:
             ConnectionLost: the connection ended; the command may or may not have been carried out.
             TimeoutError: likewise, no answer in time: the connection is ended.
-            TooFewReplicas: it was carried out, but is not confirmed.
-            StoreUnavailable: there is no connection to be had; nothing was sent.
-            Refused: by the server.
+            TooFewReplicas: it was carried out, but not confirmed.
+            StoreUnavailable: there is no connection; nothing was sent.
+            Refused: the server answered with an error.
         """
         [reply] = await self._send(hiredis.pack_command(command), 1)
         if isinstance(reply, Exception):
@@ -139,7 +139,7 @@ class Line:
         return reply
 
     async def pipeline(self, commands: Sequence[Command]) -> Replies:
-        """Send commands in one write, not as a transaction; raises as :meth:`execute`, the first refusal."""
+        """Send commands in one write, not as a transaction; raises the first error, as :meth:`execute`."""
         replies = await self.ask(commands)
         for reply in replies:
             if isinstance(reply, Exception):
@@ -147,98 +147,100 @@ class Line:
         return replies
 
     def ask(self, commands: Sequence[Command]) -> "asyncio.Future[Replies]":
-        """As :meth:`pipeline`, with refusals among the replies as values."""
+        """As :meth:`pipeline`, with errors among the replies as values."""
         return self._send(pack(commands), len(commands))
 
     async def close(self) -> None:
-        """End the connection; what is under way fails."""
-        await self._link.close()
-        for turn in self._unsent:
-            turn.fail(StoreUnavailable("the service is stopping"))
+        """Close the connection; requests in flight fail."""
+        await self._reconnecting.close()
+        for write in self._unsent:
+            write.fail(StoreUnavailable("the service is stopping"))
 
-    def hang_up(self) -> None:
-        """End the connection, which may lead elsewhere by now; what is under way fails."""
-        self._link.hang_up()
+    def reconnect(self) -> None:
+        """Replace the connection, which may lead to the wrong server; requests in flight fail."""
+        self._reconnecting.reconnect()
 
     def _send(self, packed: bytes, replies: int) -> "asyncio.Future[Replies]":
         loop = asyncio.get_running_loop()
         answered: asyncio.Future[Replies] = loop.create_future()
-        link = self._link
-        if link.wire is None:
-            if link.down is not None:
-                answered.set_exception(StoreUnavailable(link.down))
+        reconnecting = self._reconnecting
+        if reconnecting.connection is None:
+            if reconnecting.failure is not None:
+                answered.set_exception(StoreUnavailable(reconnecting.failure))
                 return answered
-            link.open()
-        turn = self._turn
-        if turn is None:
-            turn = self._turn = _Turn()
-            loop.call_soon(self._leave)
-        turn.packed.append(packed)
-        turn.asked.append((answered, replies))
-        if len(turn.asked) == self._together:
-            self._leave()
+            reconnecting.open()
+        write = self._next_write
+        if write is None:
+            write = self._next_write = _Write()
+            loop.call_soon(self._flush)
+        write.packed.append(packed)
+        write.requests.append((answered, replies))
+        if len(write.requests) == self._requests_per_write:
+            self._flush()
         return answered
 
-    def _leave(self) -> None:
-        turn, self._turn = self._turn, None
-        if turn is None:  # it left before the end of the turn
+    def _flush(self) -> None:
+        write, self._next_write = self._next_write, None
+        if write is None:  # it was full, and sent before the end of the turn
             return
-        turn.timer = asyncio.get_running_loop().call_later(self._timeout, self._late, turn)
-        if self._link.wire is not None:
-            self._transmit(turn, self._link.wire)
-        elif self._link.down is not None:
-            turn.fail(StoreUnavailable(self._link.down))
+        write.timer = asyncio.get_running_loop().call_later(self._timeout, self._late, write)
+        if self._reconnecting.connection is not None:
+            self._transmit(write, self._reconnecting.connection)
+        elif self._reconnecting.failure is not None:
+            write.fail(StoreUnavailable(self._reconnecting.failure))
         else:
-            self._unsent.append(turn)
+            self._unsent.append(write)
 
-    def _transmit(self, turn: _Turn, wire: Wire) -> None:
-        count = sum(replies for _, replies in turn.asked)
+    def _transmit(self, write: _Write, connection: Connection) -> None:
+        count = sum(replies for _, replies in write.requests)
         if self._confirmation is not None:
-            turn.packed.append(self._confirmation.command)
+            write.packed.append(self._confirmation.command)
             count += 1
         sent = asyncio.get_running_loop().time()
-        wire.send(b"".join(turn.packed), count, functools.partial(self._answered, turn, wire.server, sent))
+        connection.send(
+            b"".join(write.packed), count, functools.partial(self._answered, write, connection.server, sent)
+        )
 
-    def _answered(self, turn: _Turn, server: str, sent: float, replies: Replies | None) -> None:
+    def _answered(self, write: _Write, server: str, sent: float, replies: Replies | None) -> None:
         if replies is None:
-            turn.fail(ConnectionLost("the connection to the store broke"))
+            write.fail(ConnectionLost("the connection to the store broke"))
             return
         try:
-            self._hand_out(turn, server, sent, replies)
+            self._deliver(write, server, sent, replies)
         except Exception as error:
-            turn.fail(ReplyNotUnderstood())
+            write.fail(ReplyNotUnderstood())
             raise ReplyNotUnderstood from error  # ends the connection
 
-    def _hand_out(self, turn: _Turn, server: str, sent: float, replies: Replies) -> None:
-        assert turn.timer is not None  # noqa: S101  # set before it left
-        turn.timer.cancel()
+    def _deliver(self, write: _Write, server: str, sent: float, replies: Replies) -> None:
+        assert write.timer is not None  # noqa: S101  # set when it was flushed
+        write.timer.cancel()
         complaint = ""
         if self._confirmation is not None:
             reply = replies.pop()
-            if not self._confirmation.take(reply, server, sent):
+            if not self._confirmation.record(reply, server, sent):
                 complaint = self._confirmation.complaint(reply)
-        place = 0
-        for future, count in turn.asked:
-            said = replies[place : place + count]
-            place += count
+        start = 0
+        for future, count in write.requests:
+            own = replies[start : start + count]
+            start += count
             if future.done():
                 continue
-            if complaint and not any(isinstance(each, Exception) for each in said):
-                future.set_exception(TooFewReplicas(complaint, said))
+            if complaint and not any(isinstance(reply, Exception) for reply in own):
+                future.set_exception(TooFewReplicas(complaint, own))
             else:
-                future.set_result(said)
+                future.set_result(own)
 
-    def _late(self, turn: _Turn) -> None:
-        if turn in self._unsent:
-            self._unsent.remove(turn)
+    def _late(self, write: _Write) -> None:
+        if write in self._unsent:
+            self._unsent.remove(write)
         else:
-            self._link.hang_up()
-        turn.fail(TimeoutError("the store did not answer in time"))
+            self._reconnecting.reconnect()
+        write.fail(TimeoutError("the store did not answer in time"))
 
     def _changed(self, error: StoreUnavailable | None) -> None:
         unsent, self._unsent = self._unsent, []
-        for turn in unsent:
-            if error is None and self._link.wire is not None:
-                self._transmit(turn, self._link.wire)
+        for write in unsent:
+            if error is None and self._reconnecting.connection is not None:
+                self._transmit(write, self._reconnecting.connection)
             else:
-                turn.fail(error or ConnectionLost("the connection to the store broke"))
+                write.fail(error or ConnectionLost("the connection to the store broke"))

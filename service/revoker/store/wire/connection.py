@@ -1,7 +1,4 @@
-"""Connections on which nobody waits for the replies of earlier commands.
-
-A :class:`Wire` is one connection, and a :class:`Link` makes it again whenever it ends.
-"""
+"""Pipelined connections: commands are written without waiting for the replies of earlier ones."""
 
 import asyncio
 import collections
@@ -30,10 +27,10 @@ class ConnectionLost(Exception):
 
 
 class TooFewReplicas(Exception):
-    """A change stands on the primary, but too few replicas have said that they have it.
+    """The primary has made a change that too few replicas have confirmed.
 
     Attributes:
-        replies: What the primary answered to the commands.
+        replies: The primary's replies to the commands.
     """
 
     def __init__(self, text: str, replies: Replies) -> None:
@@ -42,10 +39,10 @@ class TooFewReplicas(Exception):
 
 
 class Refused(Exception):
-    """The server's refusal.
+    """The server answered with an error.
 
     Attributes:
-        code: Its first word, as ``READONLY``.
+        code: Its first word, such as ``READONLY``.
     """
 
     def __init__(self, text: str) -> None:
@@ -53,18 +50,18 @@ class Refused(Exception):
         self.code: Final = text.partition(" ")[0]
 
 
-class Wire(asyncio.Protocol):
-    """One connection on which commands are written without waiting for the replies of earlier ones.
+class Connection(asyncio.Protocol):
+    """One connection.
 
-    Replies come in the order of the commands. When the connection ends, ``lost`` is called once,
-    and every command still under way is given back to its ``done`` with None. A ``done`` that raises
-    ends the connection, so that no later command waits for a reply that nobody reads.
+    Replies come in the order of the commands. When the connection ends, ``lost`` is called once, and the
+    ``done`` of every command in flight is called with None. A ``done`` that raises ends the connection:
+    otherwise later commands would be matched with the wrong replies.
 
     Attributes:
-        server: Which server it leads to: its ``run_id``, or where it listens if that can't be had.
+        server: Identifies the server: its ``run_id``, or its address where it has none.
     """
 
-    def __init__(self, lost: Callable[["Wire"], None]) -> None:
+    def __init__(self, lost: Callable[["Connection"], None]) -> None:
         self._lost = lost
         self._reader = hiredis.Reader(notEnoughData=_INCOMPLETE)
         self._pending: collections.deque[tuple[int, Done]] = collections.deque()
@@ -80,8 +77,8 @@ class Wire(asyncio.Protocol):
         return self._transport is not None
 
     def send(self, packed: bytes, replies: int, done: Done) -> None:
-        """Write commands that are answered by so many replies; ``done`` gets them, errors as values."""
-        if self._transport is None:  # it ended since it was handed out
+        """Write commands that have ``replies`` replies; ``done`` is called with them, errors as values."""
+        if self._transport is None:
             done(None)
             return
         self._pending.append((replies, done))
@@ -105,11 +102,11 @@ class Wire(asyncio.Protocol):
         return replies
 
     def data_received(self, data: bytes) -> None:
-        feed, pending = self._reader, self._pending
+        reader, pending = self._reader, self._pending
         try:
-            feed.feed(data)
+            reader.feed(data)
             while pending:
-                reply = feed.gets()
+                reply = reader.gets()
                 if reply is _INCOMPLETE:
                     return
                 self._replies.append(reply)
@@ -119,7 +116,7 @@ class Wire(asyncio.Protocol):
                     done(replies)
         except hiredis.HiredisError:
             self.abort()
-        except Exception:  # noqa: BLE001  # whatever it is, the replies after it must not stay unread
+        except Exception:  # noqa: BLE001  # otherwise the replies after it would never be read
             _log.exception("reply_not_understood")
             self.abort()
 
@@ -130,88 +127,88 @@ class Wire(asyncio.Protocol):
             pending = self._pending.popleft()
             try:
                 pending[1](None)
-            except Exception:  # noqa: BLE001  # those after it must learn of the end, too
+            except Exception:  # noqa: BLE001  # the commands after it must fail as well
                 _log.exception("connection_end_not_handled")
 
     def abort(self) -> None:
-        """End the connection at once, whatever is under way."""
+        """Close the connection at once; commands in flight fail."""
         if self._transport is not None:
             self._transport.abort()
 
 
-Connect = Callable[[Callable[[Wire], None]], Awaitable[Wire]]
+Connect = Callable[[Callable[[Connection], None]], Awaitable[Connection]]
 
 
-class Link:
-    """Keeps one wire: connects, connects again when it ends, and says so while it can't.
+class ReconnectingConnection:
+    """Keeps one connection open, with back-off between attempts.
 
     Attributes:
-        wire: The open connection; None while there is none.
-        down: Why the last attempt to connect failed; None while none has, or one is open.
+        connection: The open connection; None while there is none.
+        failure: Why the last attempt failed; None before the first failure and while connected.
     """
 
     def __init__(self, connect: Connect, changed: Callable[[StoreUnavailable | None], None]) -> None:
         """Nothing connects before :meth:`open`.
 
         Args:
-            connect: Makes a wire, or raises ``StoreUnavailable``.
-            changed: Called when a wire was made, and with the error after each failure to make one.
+            connect: Opens a connection, or raises ``StoreUnavailable``.
+            changed: Called with None once connected, and with the error after each failed attempt.
         """
         self._connect = connect
         self._changed = changed
         self._task: asyncio.Task[None] | None = None
         self._closed = False
-        self.wire: Wire | None = None
-        self.down: str | None = None
+        self.connection: Connection | None = None
+        self.failure: str | None = None
 
     def open(self) -> None:
-        """Begin to connect, and keep at it; repeating does nothing."""
-        if self._task is None and self.wire is None and not self._closed:
+        """Start connecting; calling it again has no effect."""
+        if self._task is None and self.connection is None and not self._closed:
             self._task = asyncio.get_running_loop().create_task(self._make())
 
     async def close(self) -> None:
-        """End the connection for good; what is under way fails."""
+        """Close the connection for good; commands in flight fail."""
         self._closed = True
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        self.hang_up()
+        self.reconnect()
 
-    def hang_up(self) -> None:
-        """End the connection, which may lead elsewhere by now, and make another."""
-        if self.wire is not None:
-            self.wire.abort()
+    def reconnect(self) -> None:
+        """Replace the connection, which may lead to the wrong server; commands in flight fail."""
+        if self.connection is not None:
+            self.connection.abort()
 
-    def _lost(self, wire: Wire) -> None:
-        if wire is self.wire:
-            self.wire = None
+    def _lost(self, connection: Connection) -> None:
+        if connection is self.connection:
+            self.connection = None
             self.open()
 
     async def _make(self) -> None:
         attempt = 0
-        while self.wire is None:
+        while self.connection is None:
             try:
-                wire = await self._connect(self._lost)
-            except Exception as error:  # noqa: BLE001  # whatever it is, the next attempt must come
-                failure = error if isinstance(error, StoreUnavailable) else _not_understood(error)
-                self.down = str(failure)
+                connection = await self._connect(self._lost)
+            except Exception as error:  # noqa: BLE001  # a further attempt must follow in any case
+                failure = error if isinstance(error, StoreUnavailable) else _login_failure(error)
+                self.failure = str(failure)
                 self._changed(failure)
                 await asyncio.sleep(_BACKOFF_S[min(attempt, len(_BACKOFF_S) - 1)])
                 attempt += 1
             else:
-                if wire.open:
-                    self.wire = wire
-        self.down = None
+                if connection.open:
+                    self.connection = connection
+        self.failure = None
         self._task = None
         self._changed(None)
 
 
 def pack(commands: Sequence[Command]) -> bytes:
-    """Commands as they go over the wire."""
+    """Commands in the protocol's encoding."""
     return b"".join(map(hiredis.pack_command, commands))
 
 
-def _not_understood(error: Exception) -> StoreUnavailable:
+def _login_failure(error: Exception) -> StoreUnavailable:
     _log.error("login_failed", error=repr(error))
     failure = StoreUnavailable("the store can't be logged in to: its replies are not understood")
     failure.__cause__ = error
@@ -239,19 +236,19 @@ async def reads_replies() -> AsyncIterator[None]:
 
 
 @contextlib.asynccontextmanager
-async def fence() -> AsyncIterator[None]:
-    """Let no failure of the store out but as ``StoreUnavailable``."""
+async def unavailable_on_failure() -> AsyncIterator[None]:
+    """Turn every failure of the store into ``StoreUnavailable``."""
     try:
         yield
     except FAILURES as error:
-        raise StoreUnavailable(told(error)) from error
+        raise StoreUnavailable(public_message(error)) from error
 
 
 FAILURES: Final = (Refused, ConnectionLost, TooFewReplicas, OSError, TimeoutError)
 
 
-def told(error: Exception) -> str:
-    """What a caller is told of one of the :data:`FAILURES`."""
+def public_message(error: Exception) -> str:
+    """The text that callers get for one of the :data:`FAILURES`."""
     match error:
         case TooFewReplicas():
             return str(error)

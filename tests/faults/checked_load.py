@@ -5,26 +5,14 @@ import collections
 import contextlib
 import random
 import time
-import uuid
 
 import aiohttp
 
-from tests.conftest import HANGS_S, SECRETS
-from tests.rig import forge
+from tests.rig.probes import issued
+from tests.rig.service import HANGS_S, SECRETS
 
 
-def issued(at=None, **changes):
-    """Claims of a token, issued at a time (now) to the fraction of a second."""
-    at = time.time() if at is None else at
-    return {**forge.claims(now=at, jti=str(uuid.uuid4()), lifetime=600), "iat": at, **changes}
-
-
-def issued_after(cutoff_ms, **changes):
-    """Claims of the first token that a cutoff does not cover."""
-    return issued(cutoff_ms / 1000 + 2.001, **changes)
-
-
-class Load:
+class CheckedLoad:
     """Keeps a service busy.
 
     No revocation that was answered 200 may ever be followed by an ``active: true`` for its token. Tokens

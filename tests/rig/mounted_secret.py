@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 
-class Mounted:
+class MountedSecret:
     """A folder as kubelet mounts a Secret: links to ``..data``, which is exchanged as a whole.
 
     Every file gets a new time at every change, and all files have it.

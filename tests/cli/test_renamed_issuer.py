@@ -1,4 +1,4 @@
-"""`revoker store rename`, and how a service starts whose settings no longer fit its store."""
+"""How a service starts whose settings give an issuer another name than the store does."""
 
 import json
 
@@ -12,13 +12,13 @@ from tests.rig.processes import Process, until
 def configured(tmp_path, own_valkey):
     """Write a configuration whose issuer has this name."""
 
-    def write(name, workers=1):
+    def write(name, workers=1, prefix="rv"):
         jwks = tmp_path / "jwks.json"
         jwks.write_text(json.dumps(forge.jwks(forge.rsa_key("main-1"))))
-        path = tmp_path / f"{name}.toml"
+        path = tmp_path / f"{name}-{prefix}.toml"
         path.write_text(f"""
 server = {{port = 0, ops_port = 0, workers = {workers}, drain_seconds = 0}}
-redis.url = "{own_valkey.url}"
+redis = {{url = "{own_valkey.url}", key_prefix = "{prefix}"}}
 [[issuers]]
 name = "{name}"
 issuer = "{forge.ISSUER}"
@@ -45,7 +45,7 @@ def run(tmp_path, *arguments):
 
 
 @pytest.mark.parametrize(("workers", "failed"), [(1, 2), (2, 3)])
-def test_a_renamed_issuer_stops_the_start_until_it_is_renamed_in_the_store(
+def test_a_renamed_issuer_stops_the_start_until_its_revocations_are_imported_under_the_new_name(
     configured, tmp_path, own_valkey, workers, failed
 ):
     old, new = configured("main", workers), configured("idp", workers)
@@ -53,28 +53,22 @@ def test_a_renamed_issuer_stops_the_start_until_it_is_renamed_in_the_store(
     with revoker(tmp_path, "serve", "--config", old) as process, own_valkey.client() as client:
         process.url()
         until(lambda: client.get("rv:settings"))
-        process.tell()
+        process.send_signal()
         assert process.status() == 0
         client.set("rv:jti:main:gone", "1763769600000", px=100_000)
 
-    status, _, said = run(tmp_path, "serve", "--config", new)
+    status, _, errors = run(tmp_path, "serve", "--config", new)
     assert status == failed
-    assert "revoker store rename main idp" in said
+    assert "is called idp in the settings and main in the store" in errors
+    assert "`revoker export`" in errors
 
-    status, said, progress = run(tmp_path, "store", "rename", "main", "idp", "--config", new)
-    assert (status, said) == (0, "main is idp; 1 keys were moved\n")
-    assert "1 keys" in progress
+    moved = configured("idp", workers, prefix="rv-idp")
+    assert run(tmp_path, "export", "--output", "revoked.ndjson", "--config", old)[0] == 0
+    assert run(tmp_path, "store", "init", "--config", moved)[0] == 0
+    assert run(tmp_path, "import", "revoked.ndjson", "--config", moved)[0] == 0
     with own_valkey.client() as client:
-        assert client.get("rv:jti:idp:gone") == "1763769600000"
-        assert not client.exists("rv:jti:main:gone")
-    with revoker(tmp_path, "serve", "--config", new) as process:
+        assert client.get("rv-idp:jti:idp:gone") == "1763769600000"
+    with revoker(tmp_path, "serve", "--config", moved) as process:
         process.url()
-        process.tell()
+        process.send_signal()
         assert process.status() == 0
-
-
-def test_what_cannot_be_renamed_is_refused(configured, tmp_path):
-    config = configured("main")
-    assert run(tmp_path, "store", "rename", "nobody", "idp", "--config", config)[0] == 1
-    for name in ("main", "Main", "", "x" * 33):
-        assert run(tmp_path, "store", "rename", "main", name, "--config", config)[0] == 2

@@ -1,10 +1,10 @@
-"""A proxy before a server that replaces its replies to chosen commands."""
+"""A proxy between a client and a server that replaces the replies to chosen commands."""
 
 import asyncio
 import collections
 import contextlib
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from typing import Any, Self
 
 import hiredis
 
@@ -12,11 +12,11 @@ _INCOMPLETE = object()
 
 
 class ReplyProxy:
-    """Passes commands on; one that a rule names does not reach the server, and gets that rule's reply.
+    """Passes commands on; one that a rule names gets the rule's reply and does not reach the server.
 
     Attributes:
         rules: Raw replies by the name of a command, or by the name and its first argument.
-        seen: The commands that came, in upper case.
+        seen: The names of all commands that were received, in upper case.
     """
 
     def __init__(self, port: int) -> None:
@@ -75,7 +75,7 @@ class ReplyProxy:
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def before(cls, port: int) -> AsyncIterator["ReplyProxy"]:
+    async def before(cls, port: int) -> AsyncIterator[Self]:
         """A proxy before the server on a port of 127.0.0.1."""
         proxy = cls(port)
         listener = await asyncio.start_server(proxy._pass, "127.0.0.1", 0)
