@@ -12,6 +12,7 @@ from aiohttp import ClientError, web
 from aiohttp.http import HttpProcessingError
 
 from revoker.errors import InvalidRequest, RequestTooLarge, RequestTooSlow, UnsupportedMediaType
+from revoker.json_members import DuplicateMember, unique_members
 
 BODY_LIMIT: Final = 65536
 BATCH_LIMIT: Final = 17 * 1024 * 1024
@@ -159,13 +160,10 @@ def decoded(raw: bytes, decoder: msgspec.json.Decoder[Body]) -> Body:
 
 def refuse_duplicates(raw: bytes) -> None:
     """Refuse an object with a duplicate member, of which parsers read one or the other; and invalid UTF-8."""
-
-    def object_of(pairs: list[tuple[str, Any]]) -> None:
-        if len({name for name, _ in pairs}) != len(pairs):
-            raise InvalidRequest("an object of the body has a member twice")
-
     try:
-        json.loads(raw.decode(), object_pairs_hook=object_of)
+        json.loads(raw.decode(), object_pairs_hook=unique_members)
+    except DuplicateMember as error:
+        raise InvalidRequest("an object of the body has a member twice") from error
     except (ValueError, RecursionError) as error:
         raise InvalidRequest("the body is not valid JSON") from error
 
