@@ -16,7 +16,14 @@ from aiohttp import HttpVersion11, web
 from revoker import errors
 from revoker.api.admission import Admission, Connection
 from revoker.api.bodies import BATCH_LIMIT
-from revoker.api.errors import NO_STORE, error_response, of_kind, response_to
+from revoker.api.errors import (
+    NO_STORE,
+    error_response,
+    malformed_request,
+    of_kind,
+    response_to,
+    server_error,
+)
 from revoker.api.prebuilt import OVERLOADED, Handler, PrebuiltResponse, Response
 from revoker.metrics import Metrics
 
@@ -58,12 +65,6 @@ class Logged(enum.Enum):
     ALL = enum.auto()
     FAILURES = enum.auto()
     NOTHING = enum.auto()
-
-
-def malformed_request(status: int) -> web.Response:
-    """The response to bytes that are no request; it does not repeat them."""
-    told = "the head of the request is too long" if status == 431 else "this is not HTTP/1.1 as it should be"
-    return error_response(status, "invalid_request", told)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -294,12 +295,6 @@ def _with_request_id(response: Response, request_id: str) -> web.StreamResponse:
     return response
 
 
-def server_error(error: BaseException | None, status: int = 500) -> web.Response:
-    """Log what nobody foresaw, and respond without details."""
-    _log.error("request_failed", exc_info=error)
-    return error_response(status, "server_error", "the service failed")
-
-
 def _can_be_met(request: web.Request) -> bool:
     return all(value.lower() in {"", "100-continue"} for value in request.headers.getall("Expect"))
 
@@ -307,6 +302,7 @@ def _can_be_met(request: web.Request) -> bool:
 async def _send_continue(request: web.Request) -> web.StreamResponse | None:
     """Ask for the body where a client waits for that (RFC 9110 §10.1.1)."""
     if request.version >= HttpVersion11:
-        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        request.writer.output_size = 0  # the response itself has not begun
+        with contextlib.suppress(ConnectionError):  # of a client that has gone, whose body will not come
+            await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            request.writer.output_size = 0  # the response itself is not sent yet
     return None
