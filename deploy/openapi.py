@@ -434,7 +434,8 @@ def _tidied(schema: Any) -> Any:
         if len(choices) == 1:
             tidied = {**tidied.pop("anyOf")[0], **tidied}
     if isinstance(tidied.get("description"), str):
-        tidied["description"] = _markdown(inspect.cleandoc(tidied["description"]))
+        text, _, _ = inspect.cleandoc(tidied["description"]).partition("\n\nAttributes:")
+        tidied["description"] = _markdown(text)
     return tidied
 
 
