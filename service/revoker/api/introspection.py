@@ -12,7 +12,6 @@ from aiohttp import web
 from revoker.api import endpoint, refresh_tokens
 from revoker.api.admission import Admission
 from revoker.api.authentication import Authentication
-from revoker.api.envelope import COUNTED
 from revoker.api.paths import INTROSPECT
 from revoker.api.prebuilt import PrebuiltResponse
 from revoker.api.session_services import SessionServices
@@ -167,8 +166,7 @@ class Introspection:
             if SCOPE not in caller.scopes:
                 caller.require(SCOPE)
             raw = await endpoint.read_bytes(request, endpoint.BODY_LIMIT)
-        uncounted = not request.get(COUNTED)
-        self._admission.under_way += uncounted
+        self._admission.under_way += 1
         try:
             if fields is not None:
                 return await self._respond_to_token(_token_of_form(fields), caller)
@@ -180,7 +178,7 @@ class Introspection:
             claims = claims_of(asked)
             judged = await self._verdicts.of_claims(claims, issuer_of_claims(claims, caller), caller)
         finally:
-            self._admission.under_way -= uncounted
+            self._admission.under_way -= 1
         return _RESPONSE_ACTIVE if judged.verdict is Verdict.ACTIVE else _RESPONSE_INACTIVE
 
     async def _read(self, request: web.Request) -> tuple[endpoint.Fields | None, bytes, Caller]:
