@@ -85,7 +85,7 @@ class Service:
             )
         verifier = Verifier(trusted, metrics)
         self._parts = Parts(
-            admission=Admission(settings.server.max_in_progress, metrics),
+            admission=Admission(settings.server.max_in_progress),
             callers=callers_of(settings, self._issuers),
             issuers=self._issuers,
             verifier=verifier,

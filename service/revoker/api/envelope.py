@@ -90,7 +90,7 @@ class Path:
         read_only: Whether a request is cancelled once its client has gone.
         logged: Which responses are logged; of what succeeds all the time only failures are.
         traced: Whether fast requests have a request id, as all others do.
-        seconds: Takes the duration of each request; of fast ones this is all, but for a count of 500s.
+        seconds: Takes the duration of every request; fast ones are not counted then, but for the status 500.
         render_error: The response to an error.
         malformed: The response to bytes that name the path and are no request.
     """
@@ -153,7 +153,7 @@ class Dispatcher:
                 return error_response(417, "invalid_request", "only 100-continue can be expected")
             self._metrics.requests_in_progress.inc()
         elif path.load_shedding is not None:
-            if (admission.crowded or admission.under_way >= admission.limit) and admission.refuses(
+            if (admission.overloaded or admission.in_progress >= admission.limit) and admission.refuses(
                 cast("Connection", request.protocol)
             ):
                 return self._overloaded(path)
@@ -162,13 +162,13 @@ class Dispatcher:
                 request[COUNTED] = counted
         request_id = _bind_request_id(request) if path is None or path.traced else None
         response: Response | None = None
-        admission.under_way += counted
+        admission.in_progress += counted
         try:
             response = await (route if path is None else path.handle)(request)
         except Exception as error:  # noqa: BLE001  # the boundary of the service
             response = self._response_to(error, path)
         finally:
-            admission.under_way -= counted
+            admission.in_progress -= counted
             self._record(request, path, response, time.perf_counter() - began)
         if request_id is None or (path is not None and isinstance(response, PrebuiltResponse)):
             return response
