@@ -28,7 +28,8 @@ from revoker.api import (
     token,
     well_known,
 )
-from revoker.api.endpoint import LARGEST, Endpoint
+from revoker.api.bodies import LARGEST
+from revoker.api.endpoint import Endpoint
 from revoker.api.errors import REPLIES, ErrorBody
 from revoker.api.openapi import DOCS_PATH, JSON_PATH, operation_id
 from revoker.models import Payload

@@ -1,4 +1,4 @@
-"""Composition root: settings → parts → application; nothing else wires."""
+"""Composition root: settings → services → dispatchers; nothing else wires them."""
 
 import asyncio
 import functools
@@ -13,16 +13,17 @@ from prometheus_client import CollectorRegistry
 from revoker import __version__, logs
 from revoker.api import dispatch
 from revoker.api.admission import Admission
+from revoker.api.authentication import Authentication
 from revoker.api.batch import BatchIntrospection
 from revoker.api.envelope import Dispatcher, Port
 from revoker.api.forward_auth import ForwardAuth
 from revoker.api.introspection import Introspection
-from revoker.api.parts import Parts
 from revoker.api.probes import Health
+from revoker.api.services import Services
 from revoker.api.session_services import SessionCutoffs, SessionServices
 from revoker.api.verdicts import Verdicts
 from revoker.auth import Caller, Callers, RateLimit
-from revoker.config.schema import SESSIONS_NAME, CallerSettings, IssuerSettings, SessionSettings, Settings
+from revoker.config.schema import CallerSettings, IssuerSettings, SessionSettings, Settings
 from revoker.errors import ConfigError, StoreUnavailable
 from revoker.log_writer import Dropped
 from revoker.metrics import LOG_LINES, Metrics
@@ -72,23 +73,36 @@ class Service:
             )
             for each in settings.issuers
         ]
-        kept = None
+        sessions = None
         if settings.sessions is not None:
-            kept = self._keep_sessions(settings.sessions, clock)
+            sessions = self._session_services(settings.sessions, clock)
             trusted.append(
                 TrustedIssuer(
-                    issuer=kept.issuer,
-                    keys=kept.signing_keys,
-                    audiences=kept.audiences,
+                    issuer=sessions.issuer,
+                    keys=sessions.signing_keys,
+                    audiences=sessions.audiences,
                     require_typ="at+jwt",
                 )
             )
         verifier = Verifier(trusted, metrics)
-        self._parts = Parts(
+        certificates = bool(settings.server.tls_client_ca_file)
+        self._callers = callers_of(settings, self._issuers)
+        self._services = Services(
             admission=Admission(settings.server.max_in_progress),
-            callers=callers_of(settings, self._issuers),
+            authentication=Authentication(lambda: self._callers, client_certificates=certificates),
+            callers=lambda: self._callers,
+            client_certificates=certificates,
+            clocks=self.store.clocks,
             issuers=self._issuers,
-            verifier=verifier,
+            logout_audiences={
+                issuer.issuer: issuer.backchannel_audience
+                for issuer in settings.issuers
+                if issuer.backchannel_audience
+            },
+            metrics=metrics,
+            revocations=self.store.revocations,
+            revoked_key_ids=self._revoked_key_ids,
+            sessions=sessions,
             store=self.store,
             verdicts=Verdicts(
                 verifier=verifier,
@@ -97,45 +111,35 @@ class Service:
                 metrics=metrics,
                 allow_outage=settings.revocation.store_outage == "allow",
             ),
-            metrics=metrics,
-            logout_audiences={
-                each.issuer: each.backchannel_audience
-                for each in settings.issuers
-                if each.backchannel_audience
-            },
-            client_certificates=bool(settings.server.tls_client_ca_file),
-            sessions=kept,
+            verifier=verifier,
         )
         self.health: Final = Health(self._problems, self.started)
         self._was_started = False
-        self.main, self.ops = self._dispatchers(self._parts, separate_ops=settings.server.ops_port != 0)
+        self.main, self.ops = self._dispatchers(self._services, separate_ops=settings.server.ops_port != 0)
         self._adding_up: asyncio.TimerHandle | None = None
         self._dropped_log_lines = Dropped()
 
-    def _dispatchers(self, parts: Parts, *, separate_ops: bool) -> tuple[Dispatcher, Dispatcher | None]:
-        admission, metrics, verdicts = parts.admission, parts.metrics, parts.verdicts
-
-        def callers() -> Callers:
-            return parts.callers
+    def _dispatchers(self, services: Services, *, separate_ops: bool) -> tuple[Dispatcher, Dispatcher | None]:
+        admission, metrics, verdicts = services.admission, services.metrics, services.verdicts
 
         introspection = Introspection(
-            callers=callers,
-            authentication=parts.authentication,
-            sessions=parts.sessions,
+            callers=services.callers,
+            authentication=services.authentication,
+            sessions=services.sessions,
             verdicts=verdicts,
             admission=admission,
         )
         introspect_batch = BatchIntrospection(
-            authentication=parts.authentication,
-            sessions=parts.sessions,
-            verifier=parts.verifier,
+            authentication=services.authentication,
+            sessions=services.sessions,
+            verifier=services.verifier,
             verdicts=verdicts,
             admission=admission,
         )
-        forward_auth = ForwardAuth(callers=callers, verdicts=verdicts, admission=admission)
+        forward_auth = ForwardAuth(callers=services.callers, verdicts=verdicts, admission=admission)
         paths = list(
             dispatch.paths(
-                parts,
+                services,
                 self.health,
                 introspect=introspection.respond,
                 introspect_batch=introspect_batch.respond,
@@ -184,7 +188,7 @@ class Service:
 
     def reload(self, settings: Settings) -> None:
         """Take over the callers of new settings; everything else needs a restart."""
-        self._parts.callers = callers_of(settings, self._issuers)
+        self._callers = callers_of(settings, self._issuers)
         _log.info("callers_reloaded", callers=len(settings.callers))
 
     def started(self) -> bool:
@@ -213,7 +217,7 @@ class Service:
             self._metrics.problems.labels(problem).set(bool(names))
         return problems
 
-    def _keep_sessions(self, settings: SessionSettings, clock: Clock) -> SessionServices:
+    def _session_services(self, settings: SessionSettings, clock: Clock) -> SessionServices:
         issuer = self._issuers[settings.issuer]
         keys = SigningKeys(issuer.name, Path(settings.signing_keys_dir), self._metrics, clock=clock)
         self._sources[issuer.name] = keys
@@ -228,14 +232,14 @@ class Service:
                 audiences=settings.audiences,
                 lifetime=settings.access_token_lifetime,
                 keys=keys,
-                revoked=self._revoked_own_keys,
+                revoked=functools.partial(self._revoked_key_ids, issuer),
             ),
             refresh_tokens=RefreshTokens(RefreshKeyFile(Path(settings.refresh_key_file)).keys, clock=clock),
             signing_keys=keys,
         )
 
-    def _revoked_own_keys(self) -> Collection[str]:
-        return self.store.revocations.remembered.keys[SESSIONS_NAME]
+    def _revoked_key_ids(self, issuer: Issuer) -> Collection[str]:
+        return self.store.revocations.remembered.keys[issuer.name]
 
     async def _declare_new_store(self) -> None:
         """An embedded store whose folder was just made is new, and not one that has lost its data."""

@@ -61,7 +61,7 @@ def lookups(revoker):
 
 @pytest.mark.parametrize("leave", ["close", "abort"])
 async def test_who_has_gone_takes_nobodys_place_while_the_store_is_stalled(revoker, own_valkey, leave):
-    admission, token = revoker.service._parts.admission, revoker.token()
+    admission, token = revoker.service._services.admission, revoker.token()
     assert await revoker.active(token)
     before = len(asyncio.all_tasks())
     own_valkey.hang()

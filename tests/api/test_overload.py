@@ -143,7 +143,7 @@ WAYS_TO_ASK = {
 
 @pytest.mark.parametrize("ask", WAYS_TO_ASK.values(), ids=WAYS_TO_ASK)
 async def test_who_waits_for_an_issuers_keys_takes_nobodys_place(near, idp, ask):
-    admission = near.service._parts.admission
+    admission = near.service._services.admission
     other = forge.token(forge.rsa_key("other-1"), iss="https://other.example.com", jti="other")
     assert await near.active(near.token())
     idp.gate.clear()
@@ -173,7 +173,7 @@ async def test_who_waits_for_an_issuers_keys_takes_nobodys_place(near, idp, ask)
 @pytest.mark.parametrize("at_once", [LIMIT, 1])
 async def test_who_went_away_while_waiting_for_keys_is_counted_once(near, idp, at_once):
     """Counted twice, it would let in more than the limit; not uncounted, it would shut others out."""
-    admission = near.service._parts.admission
+    admission = near.service._services.admission
     assert await near.active(near.token())
     unknown = forge.rsa_key("main-2")
     idp.gate.clear()

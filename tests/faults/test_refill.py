@@ -161,7 +161,7 @@ async def test_what_was_revoked_while_a_loss_is_settled_is_kept_as_well(start, o
 async def test_much_is_put_back_in_the_background_once_while_requests_get_no_verdict(
     start, own_valkey, events, monkeypatch
 ):
-    monkeypatch.setattr(epoch, "PATIENCE_S", 0.05)
+    monkeypatch.setattr(epoch, "SETTLE_WAIT_S", 0.05)
     revoker = await start(own_valkey, revocation={"data_loss": "ignore"})
     store, lost, count = revoker.service.store, issued(), 10_000
     assert (await revoke(revoker, lost)).status == 200
@@ -201,7 +201,7 @@ async def test_a_loss_while_it_is_put_back_is_no_loss_of_it(start, own_valkey, m
     keys = [f"{store.keys.epoch}:{number}" for number in range(count)]
     for key in keys:
         store.revocations.acknowledged.note(Written("revoke_token", (key,), 1, until))
-    execute, left = store.scripts._execute, [after]
+    execute, left = store.scripts.execute, [after]
 
     async def flushing(*call):
         left[0] -= 1
@@ -211,7 +211,7 @@ async def test_a_loss_while_it_is_put_back_is_no_loss_of_it(start, own_valkey, m
         return reply
 
     flush(own_valkey)
-    monkeypatch.setattr(store.scripts, "_execute", flushing)
+    monkeypatch.setattr(store.scripts, "execute", flushing)
     await eventually(lambda: answers(revoker))
     assert left[0] <= 0
     with own_valkey.client() as client:

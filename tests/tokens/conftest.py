@@ -1,13 +1,14 @@
 import asyncio
 import dataclasses
 import json
-from types import SimpleNamespace
+from pathlib import Path
 
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 from prometheus_client import CollectorRegistry
 
+from revoker.config.schema import IssuerSettings
 from revoker.metrics import Metrics
 from revoker.models import Issuer
 from revoker.tokens.key_sources import key_source
@@ -21,9 +22,10 @@ def metrics():
 
 
 def issuer_settings(name="main", algorithms=("RS256",), **places):
-    """What key_source reads of an issuer's settings."""
-    unset = {"jwks_uri": "", "jwks_file": None, "hmac_secret_file": None, "jwks_insecure": False}
-    return SimpleNamespace(name=name, algorithms=list(algorithms), **(unset | places))
+    places = {place: str(value) if isinstance(value, Path) else value for place, value in places.items()}
+    return IssuerSettings(
+        name=name, issuer=forge.ISSUER, audiences=[forge.AUDIENCE], algorithms=list(algorithms), **places
+    )
 
 
 @pytest.fixture

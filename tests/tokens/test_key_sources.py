@@ -8,10 +8,12 @@ import time
 import pytest
 from aiohttp import web
 
+from revoker.config.schema import settle
 from revoker.errors import ConfigError, InvalidToken, KeysUnavailable
 from revoker.tokens.key_fetching import COOL_DOWN_S, KEEP_S, JwksByUrl
 from revoker.tokens.key_sets import MAX_SET_BYTES
 from revoker.tokens.key_sources import key_source
+from tests.rig import forge
 from tests.rig.forge import ABSENT, hmac_key, jwks, rsa_key, token
 from tests.rig.servers import free_port
 from tests.tokens.conftest import Clock, Naps, issuer_settings, trusting
@@ -657,6 +659,11 @@ async def test_a_new_secret_takes_the_place_of_the_old(tmp_path, metrics):
     assert verifier.cached(old) is None
 
 
+def settled(**settings):
+    issuer = {"name": "main", "issuer": forge.ISSUER, "audiences": [forge.AUDIENCE], **settings}
+    return settle({"issuers": [issuer]}, {})
+
+
 WRONG = {
     "no place": ({}, "exactly one"),
     "two places": ({"jwks_uri": "https://a/", "jwks_file": "b"}, "exactly one"),
@@ -672,18 +679,26 @@ WRONG = {
 
 
 @pytest.mark.parametrize(("settings", "problem"), WRONG.values(), ids=WRONG.keys())
-def test_unsafe_settings_are_refused(metrics, settings, problem):
+def test_unsafe_settings_are_refused(settings, problem):
     with pytest.raises(ConfigError, match=problem) as refused:
-        key_source(issuer_settings(**settings), metrics)
+        settled(**settings)
     assert refused.value.problems == [str(refused.value)]
 
 
 @pytest.mark.parametrize("secret", [b"", b"s" * 31, b"s" * 31 + b"\n", b"s" * 31 + b"\r\n"], ids=repr)
-def test_jwt_08_a_weak_secret_stops_the_start(tmp_path, metrics, secret):
+def test_jwt_08_a_weak_secret_stops_the_start(tmp_path, secret):
     path = tmp_path / "secret"
     path.write_bytes(secret)
 
-    with pytest.raises(ConfigError, match="HS256 needs 32"):
+    with pytest.raises(ConfigError, match="at least 256 random bits"):
+        settled(algorithms=["HS256"], hmac_secret_file=str(path))
+
+
+def test_a_shared_secret_that_is_the_text_of_another_kind_of_key_stops_the_start(tmp_path, metrics):
+    path = tmp_path / "secret"
+    path.write_bytes(b"-----BEGIN PUBLIC KEY-----\n" + b"A" * 64 + b"\n-----END PUBLIC KEY-----\n")
+
+    with pytest.raises(ConfigError, match="another kind of key"):
         key_source(issuer_settings(algorithms=["HS256"], hmac_secret_file=path), metrics)
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Final, cast
 import msgspec
 from aiohttp import web
 
-from revoker.api import endpoint, refresh_tokens
+from revoker.api import bodies, refresh_tokens
 from revoker.api.admission import Admission
 from revoker.api.authentication import Authentication
 from revoker.api.envelope import COUNTED
@@ -33,7 +33,7 @@ from revoker.tokens.verifying import VERIFY_BATCH, VerifiedToken, Verifier, Wait
 MALFORMED: Final = b'{"error":"invalid_request"}'
 NO_KEYS: Final = b'{"error":"temporarily_unavailable"}'
 
-_BYTES_PER_TURN: Final = endpoint.BODY_LIMIT
+_BYTES_PER_TURN: Final = bodies.BODY_LIMIT
 """Of items that are read one by one before other requests get a turn of the event loop."""
 
 _BYTES_READ_AT_ONCE: Final = 1024 * 1024
@@ -99,10 +99,10 @@ class BatchIntrospection:
 
     async def respond(self, request: web.Request) -> PrebuiltResponse:
         """Respond to one batch; raises for all of it only where the store gave no verdict."""
-        endpoint.refuse_query(request)
+        bodies.refuse_query(request)
         caller = self._authentication.authenticate(request, None)
         caller.require(SCOPE)
-        fields, raw = await endpoint.read(request, endpoint.BATCH_LIMIT)
+        fields, raw = await bodies.read(request, bodies.BATCH_LIMIT)
         if fields is not None:
             raise InvalidRequest("a batch is JSON")
         items = await _items_in_turns(raw)
@@ -204,23 +204,23 @@ def _items(raw: bytes) -> Sequence[Introspect | bytes]:
         batch = _decode_batch(raw)
     except (msgspec.MsgspecError, RecursionError, UnicodeError):
         batch = None
-    if batch is not None and endpoint.is_unambiguous(raw, batch):
+    if batch is not None and bodies.is_unambiguous(raw, batch):
         return batch.tokens
     _validate_around_list(raw)
     return _raw_items(raw)
 
 
 def _raw_items(raw: bytes) -> Sequence[bytes]:
-    return [bytes(item) for item in endpoint.decoded(raw, _decode_raw_items).tokens]
+    return [bytes(item) for item in bodies.decoded(raw, _decode_raw_items).tokens]
 
 
 def _validate_around_list(raw: bytes) -> None:
     """Apply the rules for any body to what surrounds the list of tokens."""
-    items = bytes(endpoint.decoded(raw, _decode_list).tokens)
-    if len(raw) - len(items) + len(b"[]") > endpoint.BODY_LIMIT:
+    items = bytes(bodies.decoded(raw, _decode_list).tokens)
+    if len(raw) - len(items) + len(b"[]") > bodies.BODY_LIMIT:
         raise InvalidRequest("there is too much beside the list of tokens")
     start = _find(items, raw)
-    endpoint.refuse_duplicates(raw[:start] + b"[]" + raw[start + len(items) :])
+    bodies.refuse_duplicates(raw[:start] + b"[]" + raw[start + len(items) :])
 
 
 def _find(part: bytes, whole: bytes) -> int:
@@ -233,8 +233,8 @@ def _find(part: bytes, whole: bytes) -> int:
 
 
 def _read(item: bytes) -> Introspect:
-    if len(item) > endpoint.BODY_LIMIT:
+    if len(item) > bodies.BODY_LIMIT:
         raise InvalidRequest("longer than a body may be that asks for one token")
-    asked = endpoint.decoded(item, _decode_item)
-    endpoint.refuse_ambiguous(item, asked)
+    asked = bodies.decoded(item, _decode_item)
+    bodies.refuse_ambiguous(item, asked)
     return asked

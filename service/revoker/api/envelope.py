@@ -15,7 +15,7 @@ from aiohttp import HttpVersion11, web
 
 from revoker import errors
 from revoker.api.admission import Admission, Connection
-from revoker.api.endpoint import BATCH_LIMIT
+from revoker.api.bodies import BATCH_LIMIT
 from revoker.api.errors import (
     NO_STORE,
     error_response,

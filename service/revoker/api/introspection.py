@@ -10,7 +10,7 @@ from typing import Annotated, Final
 import msgspec
 from aiohttp import web
 
-from revoker.api import endpoint, refresh_tokens
+from revoker.api import bodies, refresh_tokens
 from revoker.api.admission import Admission
 from revoker.api.authentication import Authentication
 from revoker.api.paths import INTROSPECT
@@ -166,13 +166,13 @@ class Introspection:
                 caller.rate_limit.spend()
             if SCOPE not in caller.scopes:
                 caller.require(SCOPE)
-            raw = await endpoint.read_bytes(request, endpoint.BODY_LIMIT)
+            raw = await bodies.read_bytes(request, bodies.BODY_LIMIT)
         self._admission.in_progress += 1
         try:
             if fields is not None:
                 return await self._respond_to_token(_token_of_form(fields), caller)
-            asked = endpoint.decoded(raw, decode)
-            endpoint.refuse_ambiguous(raw, asked)
+            asked = bodies.decoded(raw, decode)
+            bodies.refuse_ambiguous(raw, asked)
             token = token_of(asked)
             if token is not None:
                 return await self._respond_to_token(token, caller)
@@ -182,10 +182,10 @@ class Introspection:
             self._admission.in_progress -= 1
         return _RESPONSE_ACTIVE if judged.verdict is Verdict.ACTIVE else _RESPONSE_INACTIVE
 
-    async def _read(self, request: web.Request) -> tuple[endpoint.Fields | None, bytes, Caller]:
+    async def _read(self, request: web.Request) -> tuple[bodies.Fields | None, bytes, Caller]:
         """Read a request whose caller was not seen before, or that is a form, or is refused."""
-        endpoint.refuse_query(request)
-        fields, raw = await endpoint.read(request, endpoint.BODY_LIMIT)
+        bodies.refuse_query(request)
+        fields, raw = await bodies.read(request, bodies.BODY_LIMIT)
         caller = self._authentication.authenticate(request, fields)
         caller.require(SCOPE)
         return fields, raw, caller
@@ -201,7 +201,7 @@ class Introspection:
         return _RESPONSE_INACTIVE
 
 
-def _token_of_form(fields: endpoint.Fields) -> str:
+def _token_of_form(fields: bodies.Fields) -> str:
     token = fields.get("token")
     if token is None:
         raise InvalidRequest("token is missing")

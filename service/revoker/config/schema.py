@@ -25,7 +25,7 @@ from pydantic import (
 
 from revoker.config import loading as configuring
 from revoker.config.value_types import (
-    SYMMETRIC,
+    HMAC_KEY_BYTES,
     CallerName,
     Digest,
     Host,
@@ -243,12 +243,12 @@ class IssuerSettings(_Section):
         if None not in others and [*map(bool, others), bool(value)].count(True) != 1:
             raise reject("give exactly one of jwks_uri, jwks_file and hmac_secret_file", at="jwks_uri")
         algorithms = info.data.get("algorithms", ())
-        if value and any(algorithm not in SYMMETRIC for algorithm in algorithms):
+        if value and any(algorithm not in HMAC_KEY_BYTES for algorithm in algorithms):
             raise reject("must be HS256, HS384 or HS512 only, with hmac_secret_file", at="algorithms")
-        if any(others) and any(algorithm in SYMMETRIC for algorithm in algorithms):
+        if any(others) and any(algorithm in HMAC_KEY_BYTES for algorithm in algorithms):
             raise reject("must not be HS256, HS384 or HS512, with keys that are public", at="algorithms")
         if value:
-            secret_of_size(value, max((SYMMETRIC.get(name, 0) for name in algorithms), default=32))
+            secret_of_size(value, max((HMAC_KEY_BYTES.get(name, 0) for name in algorithms), default=32))
         return value
 
     @field_validator("max_session_lifetime")
