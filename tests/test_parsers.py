@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from revoker.api import bodies, introspection
 from revoker.api.batch import _items
 from revoker.api.bodies import decoded, form_fields, refuse_ambiguous
-from revoker.api.demands import understood
+from revoker.api.requirements import parse_requirements
 from revoker.auth import Caller, Callers, Credentials, digest
 from revoker.config.schema import (
     CallerSettings,
@@ -192,7 +192,7 @@ demands = st.one_of(
 @given(st.lists(demands, min_size=1, max_size=5), st.sampled_from([";", ",", "; ", " , "]))
 def test_demands_are_understood_together_or_one_by_one(pairs, separator):
     written = [f'{name}="{value}"' for name, value in pairs]
-    together, apart = understood((separator.join(written),)), understood(tuple(written))
+    together, apart = parse_requirements((separator.join(written),)), parse_requirements(tuple(written))
     assert together == apart
     assert together is not None
     assert set(together.scopes) == {
@@ -204,7 +204,7 @@ def test_demands_are_understood_together_or_one_by_one(pairs, separator):
 
 @given(st.lists(st.text(max_size=30) | st.text('scope=acr"max_ag; ,1', max_size=30), max_size=3))
 def test_any_demand_is_understood_or_not(headers):
-    understood(tuple(headers))
+    parse_requirements(tuple(headers))
 
 
 # Logout tokens

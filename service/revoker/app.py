@@ -88,7 +88,7 @@ class Service:
         certificates = bool(settings.server.tls_client_ca_file)
         self._callers = callers_of(settings, self._issuers)
         self._services = Services(
-            admission=Admission(settings.server.max_in_progress, metrics),
+            admission=Admission(settings.server.max_in_progress),
             authentication=Authentication(lambda: self._callers, client_certificates=certificates),
             callers=lambda: self._callers,
             client_certificates=certificates,

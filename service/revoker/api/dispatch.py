@@ -22,7 +22,7 @@ from revoker.api import (
     well_known,
 )
 from revoker.api.endpoint import BoundEndpoint, Endpoint
-from revoker.api.envelope import ANY, Logged, Path, Port
+from revoker.api.envelope import ANY, Counted, Logged, Path, Port
 from revoker.api.paths import BATCH, FORWARD_AUTH, INTROSPECT
 from revoker.api.prebuilt import Handler, PrebuiltResponse
 from revoker.api.services import Services
@@ -50,7 +50,7 @@ def paths(
         path=INTROSPECT,
         handle=introspect,
         fast=True,
-        sheds_load=True,
+        load_shedding=Counted.BY_HANDLER,
         read_only=True,
         traced=False,
         seconds=introspection_seconds,
@@ -59,7 +59,7 @@ def paths(
         path=BATCH,
         handle=introspect_batch,
         fast=True,
-        sheds_load=True,
+        load_shedding=Counted.WITH_BODY,
         read_only=True,
         logged=Logged.FAILURES,
     )
@@ -69,8 +69,7 @@ def paths(
         handle=authorize_forward,
         subtree=True,
         fast=True,
-        sheds_load=True,
-        ignores_body=True,
+        load_shedding=Counted.AT_ONCE,
         read_only=True,
         logged=Logged.NOTHING,
         traced=False,
@@ -83,7 +82,7 @@ def paths(
                 path=endpoint.path,
                 handle=_prebuilt(endpoint.bind(services)),
                 fast=True,
-                sheds_load=True,
+                load_shedding=Counted.WITH_BODY,
                 logged=Logged.FAILURES,
             )
     for endpoint in _ordinary_endpoints(services):
