@@ -35,15 +35,15 @@ CHART_SETS: Final = {
 METRICS_HEAD: Final = """\
 # Metrics
 
-What `/metrics` tells, in the format of Prometheus or, where it is asked for, OpenMetrics. `/metrics`
-answers while the store is down. No label takes a value that a client controls, so the number of series is
-bounded. Every known value of a label stands at 0 from the start: a rate needs no `or vector(0)`.
+`/metrics` has these metrics, in the format of Prometheus or, if requested, OpenMetrics. It answers while
+the store is down. No label takes a value that a client controls, so the number of series is bounded.
+Every value of a label that is listed here exists from the start at 0, so a rate needs no `or vector(0)`.
 
-`instance` and `job` are Prometheus's own. With `workers` above 1 the processes of a machine count together,
-and what one tells of the others is up to a second old.
-The alerts made of these metrics are in [runbook.md](runbook.md).
+`instance` and `job` are Prometheus's own labels. With `workers` above 1, the metrics cover all processes
+of a machine, and the counts of the other processes are up to a second old. [runbook.md](runbook.md) has
+the alerts that use these metrics.
 
-*Made from `service/revoker/metrics.py` by `make docs`.*
+*Generated from `service/revoker/metrics.py` by `make docs`.*
 
 | Metric | Type | Labels | Meaning |
 | --- | --- | --- | --- |
@@ -53,12 +53,13 @@ The alerts made of these metrics are in [runbook.md](runbook.md).
 CONFIGURATION_HEAD: Final = """\
 # Configuration
 
-One TOML file, `revoker serve --config PATH` or `REVOKER_CONFIG`. Every value can be set by environment as
-`REVOKER_<SECTION>__<KEY>`, an entry of a list of tables by its number (`REVOKER_CALLERS__0__NAME`), a list as
-JSON. Only names with `__` are settings. What is wrong, unknown or unsafe stops the start: all of it is named
-at once, one line each, and the exit status is 2. SIGHUP reads the callers anew; all else needs a restart.
+Revoker reads one TOML file: `revoker serve --config PATH`, or `REVOKER_CONFIG`. The environment can set
+every value as `REVOKER_<SECTION>__<KEY>`: an entry of a list of tables by its number
+(`REVOKER_CALLERS__0__NAME`), a list as JSON. Only names with `__` are settings. A setting that is wrong,
+unknown or unsafe stops the start: all errors are listed at once, one line each, and the exit status is
+2. SIGHUP reads the callers again; everything else needs a restart.
 
-*Made from `service/revoker/config/schema.py` by `make docs`.*
+*Generated from `service/revoker/config/schema.py` by `make docs`.*
 """
 
 
