@@ -2,27 +2,44 @@
 
 import asyncio
 import sys
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import uvloop
 from aiohttp import web
 
-from revoker.api.endpoint import read_bytes
-from revoker.api.prebuilt import PrebuiltResponse
+from revoker.api.bodies import read_bytes
+from revoker.api.envelope import malformed_request
+from revoker.api.prebuilt import Handler, PrebuiltResponse, Response
 from revoker.server.connections import Runner
 
 
-async def answer(request: web.Request) -> PrebuiltResponse | web.Response:
+async def answer(request: web.Request) -> Response:
     if request.method == "GET":
         return web.Response(text="ready")
     await read_bytes(request, 65536)
     return PrebuiltResponse(b'{"active":true}')
 
 
+class Site:
+    """Answers whatever is asked."""
+
+    def __init__(self) -> None:
+        self.application = web.Application()
+
+    def entry(self, _: Callable[[Any], Awaitable[web.StreamResponse]]) -> Handler:
+        return answer
+
+    def is_read_only(self, _: str) -> bool:
+        return True
+
+    def malformed(self, _: str, status: int) -> web.Response:
+        return malformed_request(status)
+
+
 async def main() -> None:
-    runner = Runner(web.Application(), access_log=None)
+    runner = Runner(Site(), access_log=None)
     await runner.setup()
-    assert runner.server is not None
-    runner.server.request_handler = answer  # type: ignore[assignment]  # aiohttp hands over Request
     await web.TCPSite(runner, "127.0.0.1", int(sys.argv[1])).start()
     await asyncio.Event().wait()
 

@@ -122,14 +122,14 @@ def _resolved(value: Json, document: Json) -> Json:
 
 def _type(name: str, schema: Json) -> str:
     required = set(schema.get("required", ()))
-    ways = [way["required"] for way in schema.get("anyOf", ())]
+    alternatives = [alternative["required"] for alternative in schema.get("anyOf", ())]
     rows = [
         f"<tr><td><code>{html.escape(member)}</code></td><td>{_kind(kind)}</td>"
         f"<td>{'required' if member in required else ''}</td>"
         f"<td>{_prose(kind.get('description', ''))}</td></tr>"
         for member, kind in schema.get("properties", {}).items()
     ]
-    needed = " or ".join(", ".join(f"`{member}`" for member in way) for way in ways)
+    needed = " or ".join(", ".join(f"`{member}`" for member in members) for members in alternatives)
     return "".join(
         (
             f'<section id="{html.escape(name)}"><h3><code>{html.escape(name)}</code></h3>',

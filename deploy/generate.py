@@ -30,20 +30,19 @@ CHART_SETS: Final = {
     "RedisSettings": {"url_file", "password_file"},
     "SessionSettings": {"signing_keys_dir", "refresh_key_file"},
 }
-"""What the chart writes into the configuration by itself, so that nobody else may."""
+"""Settings that the chart itself writes into the configuration; its values may not contain them."""
 
 METRICS_HEAD: Final = """\
 # Metrics
 
-`/metrics` has these metrics, in the format of Prometheus or, if requested, OpenMetrics. It answers while
-the store is down. No label takes a value that a client controls, so the number of series is bounded.
-Every value of a label that is listed here exists from the start at 0, so a rate needs no `or vector(0)`.
+The metrics of `/metrics`, in the format of Prometheus or, on request, OpenMetrics. `/metrics` answers while
+the store is down. No label takes a value that a client controls, so the number of series is bounded. Every
+fixed value of a label is present from the start, at 0: a rate needs no `or vector(0)`.
 
-`instance` and `job` are Prometheus's own labels. With `workers` above 1, the metrics cover all processes
-of a machine, and the counts of the other processes are up to a second old. [runbook.md](runbook.md) has
-the alerts that use these metrics.
+Prometheus adds `instance` and `job`. With `workers` above 1, the metrics are those of all workers, up to a
+second old. [runbook.md](runbook.md) has the alerts on these metrics.
 
-*Generated from `service/revoker/metrics.py` by `make docs`.*
+*Made from `service/revoker/metrics.py` by `make docs`.*
 
 | Metric | Type | Labels | Meaning |
 | --- | --- | --- | --- |
@@ -53,18 +52,18 @@ the alerts that use these metrics.
 CONFIGURATION_HEAD: Final = """\
 # Configuration
 
-Revoker reads one TOML file: `revoker serve --config PATH`, or `REVOKER_CONFIG`. The environment can set
-every value as `REVOKER_<SECTION>__<KEY>`: an entry of a list of tables by its number
-(`REVOKER_CALLERS__0__NAME`), a list as JSON. Only names with `__` are settings. A setting that is wrong,
-unknown or unsafe stops the start: all errors are listed at once, one line each, and the exit status is
-2. SIGHUP reads the callers again; everything else needs a restart.
+The configuration is one TOML file, named by `revoker serve --config PATH` or `REVOKER_CONFIG`. Environment
+variables override it: `REVOKER_<SECTION>__<KEY>`, with the number of an entry in a list of tables
+(`REVOKER_CALLERS__0__NAME`), and lists as JSON. Only names with `__` are settings. An invalid, unknown or
+unsafe setting stops the start: all of them are listed, one per line, and the exit status is 2. SIGHUP reloads
+the callers; every other setting needs a restart.
 
-*Generated from `service/revoker/config/schema.py` by `make docs`.*
+*Made from `service/revoker/config/schema.py` by `make docs`.*
 """
 
 
 def outputs() -> dict[Path, str]:
-    """The files and what has to stand in them."""
+    """The files, and what they must contain."""
     document = openapi.document()
     return {
         API / "openapi.json": json.dumps(document, indent=1, ensure_ascii=False) + "\n",
@@ -80,41 +79,45 @@ def outputs() -> dict[Path, str]:
 
 
 def metrics_page() -> str:
-    """A row for each metric, with the values of its labels where those are known beforehand."""
+    """A row for every metric, with the values of its labels where those are fixed."""
     registry = CollectorRegistry()
     metrics = Metrics(registry)
-    labels = {each._name: each._labelnames for each in vars(metrics).values() if hasattr(each, "_labelnames")}
+    labels = {
+        metric._name: metric._labelnames
+        for metric in vars(metrics).values()
+        if hasattr(metric, "_labelnames")
+    }
     rows = []
     for family in registry.collect():
         name = family.name + ("_total" if family.type == "counter" else "")
-        shown = "; ".join(
+        named = "; ".join(
             f"`{label}`" + _values(family, label) for label in labels[family.name] if label != "le"
         )
-        rows.append(f"| `{name}` | {family.type} | {shown} | {family.documentation} |\n")
+        rows.append(f"| `{name}` | {family.type} | {named} | {family.documentation} |\n")
     return METRICS_HEAD + "".join(sorted(rows))
 
 
 def configuration_page() -> str:
-    """A table for each section, a row for each setting."""
-    parts = [CONFIGURATION_HEAD]
+    """A table for every section, a row for every setting."""
+    sections = [CONFIGURATION_HEAD]
     for section, field in Settings.model_fields.items():
         [model] = _models(field.annotation)
         name = f"[[{section}]]" if section in {"issuers", "callers"} else f"[{section}]"
         rows = "".join(
-            f"| `{key}` | {_default(each)} | {' '.join((each.description or '').split())} |\n"
-            for key, each in model.model_fields.items()
+            f"| `{key}` | {_default(setting)} | {' '.join((setting.description or '').split())} |\n"
+            for key, setting in model.model_fields.items()
         )
-        told = " ".join((model.__doc__ or "").split())
+        description = " ".join((model.__doc__ or "").split())
         table = f"| Setting | Default | Meaning |\n| --- | --- | --- |\n{rows}"
-        parts.append(f"\n## `{name}`\n\n{told}\n\n{table}")
-    return "".join(parts)
+        sections.append(f"\n## `{name}`\n\n{description}\n\n{table}")
+    return "".join(sections)
 
 
 def _models(annotation: Any) -> set[type[BaseModel]]:
-    """The sections that an annotation speaks of."""
+    """The sections that an annotation names."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return {annotation}
-    return set().union(*(_models(each) for each in get_args(annotation)))
+    return set().union(*map(_models, get_args(annotation)))
 
 
 def _default(field: FieldInfo) -> str:
@@ -130,7 +133,7 @@ def _values(family: Any, label: str) -> str:
 
 
 def values_schema() -> str:
-    """The schema of the chart's values: its part on Revoker's own settings is that of the settings."""
+    """The schema of the chart's values, its part on Revoker's settings made from these."""
     path = CHART / "values.schema.json"
     schema = json.loads(path.read_text(encoding="utf-8"))
     schema["$defs"] = {
@@ -140,15 +143,15 @@ def values_schema() -> str:
 
 
 def _section(name: str, section: dict[str, Any]) -> dict[str, Any]:
-    """A section without what the chart sets, and with the chart's leave to say nothing (null)."""
+    """A section without the settings that the chart writes."""
     own = CHART_SETS.get(name, set())
     return {
         "type": "object",
         "description": section["description"],
         "additionalProperties": False,
         "properties": {
-            key: {part: value for part, value in each.items() if part not in {"title", "default"}}
-            for key, each in section["properties"].items()
+            key: {part: value for part, value in setting.items() if part not in {"title", "default"}}
+            for key, setting in section["properties"].items()
             if key not in own
         },
         "required": [key for key in section.get("required", []) if key not in own],

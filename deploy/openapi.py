@@ -28,10 +28,12 @@ from revoker.api import (
     token,
     well_known,
 )
-from revoker.api.endpoint import LARGEST, Endpoint
+from revoker.api.bodies import LARGEST
+from revoker.api.endpoint import Endpoint
 from revoker.api.errors import REPLIES, ErrorBody
 from revoker.api.openapi import DOCS_PATH, JSON_PATH, operation_id
 from revoker.models import Payload
+from revoker.tokens.claims import IntrospectionResponse
 
 ENDPOINTS: Final[tuple[Endpoint[Any], ...]] = (
     *revocation.ENDPOINTS,
@@ -57,16 +59,16 @@ _SECTIONS: Final = {
     "revoke-all": "Revocation",
     "sessions": "Sessions",
 }
-"""By scope; what asks for none says itself where it belongs."""
+"""By the scope that an operation needs."""
 
 _BY_SECRET: Final[tuple[Json, ...]] = ({"basic": []}, {"bearer": []})
 _BY_ANYBODY: Final[tuple[Json, ...]] = ({}, *_BY_SECRET)
 _DESCRIPTION: Final = (
     "Makes a JWT stop being valid before it expires. A token is revoked when its `jti` is listed, or when "
-    "it was issued at or before a cutoff kept for its user, session, client or issuer.\n\n"
+    "it was issued at or before a cutoff of its user, session, client or issuer.\n\n"
     "Callers authenticate with HTTP Basic, with their secret as a Bearer token, with `client_id` and "
     "`client_secret` in a form, or with a client certificate. Members that are not named here are ignored; "
-    "a member that stands twice is refused."
+    "a body with a duplicate member is refused."
 )
 
 
@@ -78,7 +80,7 @@ class TokenForm(msgspec.Struct, frozen=True):
 
 
 class Alive(msgspec.Struct, frozen=True):
-    """The process answers; the store is not looked at."""
+    """The process answers; the store is not asked."""
 
     status: Literal["ok"]
 
@@ -88,15 +90,15 @@ class Operation:
     """One method of one path.
 
     Attributes:
-        section: Where it stands in the documentation.
+        section: Its tag, under which the page lists it.
         scope: What a caller needs; empty: none.
-        security: The ways to authenticate, each enough.
+        security: The ways to authenticate, of which one is enough.
         query: The type read from the query; None: there must be none.
         body: The type read from JSON; None: there is no body.
         form: The type read from a form; None: no form is read.
-        headers: What is read from headers, beside credentials: what each means.
+        headers: Request headers that are read, beside credentials, with their meaning.
         answers: The type of the body by status; None: it is empty.
-        answer_headers: Headers of those answers: what each means.
+        answer_headers: Headers of those answers, by status, with their meaning.
         media: The media type of the answers.
         errors: Statuses with the OAuth error object.
     """
@@ -118,7 +120,7 @@ class Operation:
 
     @classmethod
     def of(cls, endpoint: Endpoint[Any]) -> "Operation":
-        """What an endpoint declares of itself."""
+        """The operation that an endpoint declares."""
         posted = endpoint.method == "POST"
         errors = _ANY_CALLER if posted else tuple(set(_ANY_CALLER) - {413, 415})
         unscoped = "Sessions" if endpoint.path == token.PATH else "Revocation"
@@ -141,18 +143,18 @@ INTROSPECTION: Final = (
     Operation(
         path=paths.INTROSPECT,
         section=_SECTIONS[introspection.SCOPE],
-        summary="Tell whether a token is active (RFC 7662)",
+        summary="Say whether a token is active (RFC 7662)",
         scope=introspection.SCOPE,
         security=_BY_SECRET,
         body=introspection.Introspect,
         form=TokenForm,
-        answers={200: introspection.Active},
+        answers={200: IntrospectionResponse},
         errors=_ANY_CALLER,
     ),
     Operation(
         path=paths.BATCH,
         section=_SECTIONS[introspection.SCOPE],
-        summary="Tell it of up to 1,000 tokens, with one look at the store",
+        summary="The same for up to 1,000 tokens, with one lookup in the store",
         scope=introspection.SCOPE,
         security=_BY_SECRET,
         body=batch.Batch,
@@ -163,10 +165,10 @@ INTROSPECTION: Final = (
         path=paths.FORWARD_AUTH,
         method="get",
         section=_SECTIONS[introspection.SCOPE],
-        summary="Tell a gateway whether its user's request may pass; any method, and any path below, will do",
+        summary="Say whether a gateway may let a user's request pass; by any method, on any path below",
         scope=forward_auth.SCOPE,
         security=({"gateway": [], "user": []},),
-        headers={forward_auth.DEMANDS_HEADER: 'what the route demands: `scope="a b"; acr=mfa; max_age=300`'},
+        headers={forward_auth.DEMANDS_HEADER: 'what the route requires: `scope="a b"; acr=mfa; max_age=300`'},
         answers={200: None, 401: None, 403: None},
         answer_headers={
             200: {
@@ -215,7 +217,7 @@ OPERATIONS: Final = (
         path=DOCS_PATH,
         method="get",
         section=_OPERATIONS,
-        summary="This document, to be read by people",
+        summary="This document as a page",
         answers={200: str},
         media="text/html",
     ),
@@ -238,26 +240,26 @@ WELL_KNOWN: Final = (
     ),
 )
 
-_WAYS: Final[Mapping[str, tuple[tuple[str, ...], ...]]] = {
+_ALTERNATIVES: Final[Mapping[str, tuple[tuple[str, ...], ...]]] = {
     introspection.Introspect.__name__: (("token",), ("jti", "sub", "iat", "exp"), ("claims", "header")),
     Payload.__name__: (("jti", "sub", "iat", "exp"),),
     revocation.Revoke.__name__: (("token",), ("jti",)),
     token.TokenRequest.__name__: (("grant_type", "refresh_token"),),
 }
-"""Where one set of members or another must be there: which types can't say."""
+"""Alternative sets of required members, which types can't express."""
 
-_ALONE: Final[Mapping[str, Mapping[str, frozenset[str]]]] = {
+_EXCLUDED: Final[Mapping[str, Mapping[str, frozenset[str]]]] = {
     introspection.Introspect.__name__: {
         "token": frozenset(introspection.Introspect.__struct_fields__) - {"token"},
         "claims": frozenset(introspection.Introspect.__struct_fields__) - {"claims", "header"},
     },
     revocation.Revoke.__name__: {"token": frozenset({"jti"})},
 }
-"""Members beside which others may not be: they may be null there."""
+"""By member, the members that must be absent or null beside it."""
 
 
 _EMPTY: Final[Mapping[str, Any]] = {"type": "string", "maxLength": 0}
-"""A field of a form that counts as absent."""
+"""A form field that counts as absent."""
 
 
 def document() -> Json:
@@ -291,10 +293,10 @@ def document() -> Json:
 
 
 class _Schemas:
-    """The schemas of all types that operations name.
+    """The schemas of all types that operations use.
 
     Attributes:
-        components: Those that have a name.
+        components: Those of named types.
     """
 
     def __init__(self, operations: Iterable[Operation]) -> None:
@@ -304,9 +306,9 @@ class _Schemas:
         types = [kind for kind in types if kind is not None]
         made, components = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
         self.components: Json = {name: _tidied(components[name]) for name in sorted(components)}
-        for name, ways in _WAYS.items():
-            if name in self.components:
-                self.components[name] = _with_ways(self.components[name], ways, _ALONE.get(name, {}))
+        for name, alternatives in _ALTERNATIVES.items():
+            schema = self.components[name]
+            self.components[name] = _with_alternatives(schema, alternatives, _EXCLUDED.get(name, {}))
         self._queries = {
             operation.query: self.components.pop(operation.query.__name__)
             for operation in operations
@@ -318,12 +320,12 @@ class _Schemas:
         return next(schema for typed, schema in self._by_type if typed is kind)
 
     def form_of(self, kind: Any) -> Json:
-        """As :meth:`of`, for fields of a form or query: one value per field, and an empty one is absent."""
+        """As :meth:`of`, for a form or query: fields are single values, and empty ones count as absent."""
         json_schema = self._queries.get(kind) or self.components[kind.__name__]
         schema: Json = _without(("null", "array"), copy.deepcopy(json_schema))
         for name, member in schema["properties"].items():
             if member.get("anyOf") == [] or "$ref" in member:
-                schema["properties"][name] = _EMPTY  # a list or an object: JSON alone can say it
+                schema["properties"][name] = _EMPTY  # a list or an object, which only JSON can express
                 continue
             if member.get("type") == "number":
                 member.setdefault("minimum", -LARGEST)
@@ -333,11 +335,11 @@ class _Schemas:
                     member.pop(bound, None)
         if kind is TokenForm:
             schema["properties"] |= dict.fromkeys(sorted(introspection.CLAIMS_IN_FORMS), _EMPTY)
-        for way in schema.get("anyOf", ()):
-            way["properties"] = {
+        for alternative in schema.get("anyOf", ()):
+            alternative["properties"] = {
                 name: _EMPTY if member == {"type": "null"} else member
-                for name, member in way["properties"].items()
-                if (name, member) != ("client_id", {"type": "null"})  # the caller's own in a form
+                for name, member in alternative["properties"].items()
+                if (name, member) != ("client_id", {"type": "null"})  # in a form it is the caller's own
             }
         return {**schema, "additionalProperties": {"type": "string"}}
 
@@ -370,11 +372,11 @@ def _parameters(operation: Operation, schemas: _Schemas) -> list[Json]:
         for name in re.findall(r"{(\w+)}", operation.path)
     ]
     if operation.query is not None:
-        asked = schemas.form_of(operation.query)
-        required = asked.get("required", ())
+        query = schemas.form_of(operation.query)
+        required = query.get("required", ())
         found += [
             {"name": name, "in": "query", "required": name in required, "schema": schema}
-            for name, schema in asked["properties"].items()
+            for name, schema in query["properties"].items()
         ]
     found += [
         {"name": name, "in": "header", "description": meaning, "schema": {"type": "string"}}
@@ -398,7 +400,7 @@ def _answer(status: int, operation: Operation, schemas: _Schemas) -> Json:
 
 
 def _error_responses(schemas: _Schemas) -> Json:
-    """One response a status, from the table that the service answers by."""
+    """One response per status, from the table by which the service answers."""
     by_status: dict[int, list[str]] = {500: ["`server_error`: the service failed."]}
     headers: dict[int, set[str]] = {}
     for error, reply in REPLIES.items():
@@ -424,7 +426,7 @@ def _name(status: int) -> str:
 
 
 def _tidied(schema: Any) -> Any:
-    """The schema as a reader would have written it."""
+    """The schema without what says nothing, its descriptions in Markdown."""
     if isinstance(schema, list):
         return [_tidied(item) for item in schema]
     if not isinstance(schema, dict):
@@ -433,10 +435,10 @@ def _tidied(schema: Any) -> Any:
     if tidied.get("default", "") is None:
         del tidied["default"]
     if "anyOf" in tidied:
-        ways = tidied["anyOf"]
-        if {"type": "integer"} in ways and {"type": "number"} in ways:
-            ways.remove({"type": "integer"})
-        if len(ways) == 1:
+        choices = tidied["anyOf"]
+        if {"type": "integer"} in choices and {"type": "number"} in choices:
+            choices.remove({"type": "integer"})
+        if len(choices) == 1:
             tidied = {**tidied.pop("anyOf")[0], **tidied}
     if isinstance(tidied.get("description"), str):
         tidied["description"] = _markdown(inspect.cleandoc(tidied["description"]))
@@ -448,21 +450,23 @@ def _markdown(text: str) -> str:
 
 
 def _without(types: tuple[str, ...], schema: Any) -> Any:
-    """The schema without some of the types that a member may have."""
+    """The schema without the given types of members."""
     if isinstance(schema, list):
         return [_without(types, item) for item in schema]
     if not isinstance(schema, dict):
         return schema
     tidied = {name: _without(types, value) for name, value in schema.items()}
     if "anyOf" in tidied:
-        tidied["anyOf"] = [way for way in tidied["anyOf"] if way.get("type") not in types]
+        tidied["anyOf"] = [choice for choice in tidied["anyOf"] if choice.get("type") not in types]
         if len(tidied["anyOf"]) == 1:
             tidied = {**tidied.pop("anyOf")[0], **tidied}
     return tidied
 
 
-def _with_ways(schema: Json, ways: tuple[tuple[str, ...], ...], alone: Mapping[str, frozenset[str]]) -> Json:
-    """Demand one of several sets of members, none of them null or empty, and nothing beside it."""
+def _with_alternatives(
+    schema: Json, alternatives: tuple[tuple[str, ...], ...], excluded: Mapping[str, frozenset[str]]
+) -> Json:
+    """Require one of several sets of members, none of them null or empty, without those that it excludes."""
 
     def present(name: str) -> Json:
         tidied = cast("Json", _without(("null",), copy.deepcopy(schema["properties"][name])))
@@ -472,20 +476,25 @@ def _with_ways(schema: Json, ways: tuple[tuple[str, ...], ...], alone: Mapping[s
         **schema,
         "anyOf": [
             {
-                "required": list(way),
+                "required": list(members),
                 "properties": {
-                    **{name: present(name) for name in way},
-                    **{name: {"type": "null"} for name in sorted(_beside(way, ways, alone))},
+                    **{name: present(name) for name in members},
+                    **{name: {"type": "null"} for name in sorted(_excluded(members, alternatives, excluded))},
                 },
             }
-            for way in ways
+            for members in alternatives
         ],
     }
 
 
-def _beside(
-    way: tuple[str, ...], ways: tuple[tuple[str, ...], ...], alone: Mapping[str, frozenset[str]]
+def _excluded(
+    members: tuple[str, ...],
+    alternatives: tuple[tuple[str, ...], ...],
+    excluded: Mapping[str, frozenset[str]],
 ) -> set[str]:
-    """The members that may not be there together with those of one way."""
-    excluded = {name for member in way for name in alone.get(member, ())}
-    return excluded | {name for one in ways if alone.keys() & set(one) for name in one if name not in way}
+    """The members that must not be there together with those of one alternative."""
+    found = {name for member in members for name in excluded.get(member, ())}
+    for others in alternatives:
+        if excluded.keys() & set(others):
+            found |= set(others) - set(members)
+    return found

@@ -1,36 +1,36 @@
-"""What is taken down and added up later is what counters and histograms would have counted at once."""
+"""Deferred observations give what counters and histograms would have counted at once."""
 
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 
-from revoker.metrics import LATENCY_BUCKETS, Metrics, Notes
+from revoker.metrics import LATENCY_BUCKETS, DeferredMetrics, Metrics
 
 BUCKETS = (0.5, 1.0, 2.0)
 
 
-def _told(registry):
+def _samples(registry):
     return [line for line in generate_latest(registry).decode().splitlines() if "_created" not in line]
 
 
 @given(st.lists(st.lists(st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0, 2.0, 2.5, 1e9]))))
-def test_values_that_are_added_up_stand_where_a_histogram_puts_them(readings):
-    at_once, later, notes = CollectorRegistry(), CollectorRegistry(), Notes()
-    later.register(notes)
+def test_flushed_values_are_in_the_buckets_where_a_histogram_puts_them(readings):
+    at_once, later, deferred = CollectorRegistry(), CollectorRegistry(), DeferredMetrics()
+    later.register(deferred)
     observe = Histogram("seconds", "s", buckets=BUCKETS, registry=at_once).observe
-    note = notes.observing(Histogram("seconds", "s", buckets=BUCKETS, registry=later))
+    record = deferred.observing(Histogram("seconds", "s", buckets=BUCKETS, registry=later))
     for values in readings:
         for value in values:
             observe(value)
-            note(value)
-        assert _told(later) == _told(at_once)
+            record(value)
+        assert _samples(later) == _samples(at_once)
 
 
 def test_calls_are_counted_whenever_the_registry_is_read_and_only_once():
     registry = CollectorRegistry()
     metrics = Metrics(registry)
-    count = metrics.notes.counting(metrics.token_cache.labels("hit"))
-    again = metrics.notes.counting(metrics.token_cache.labels("hit"))
+    count = metrics.deferred.counting(metrics.token_cache.labels("hit"))
+    again = metrics.deferred.counting(metrics.token_cache.labels("hit"))
 
     def hits():
         return registry.get_sample_value("revoker_token_cache_total", {"result": "hit"})
@@ -45,13 +45,12 @@ def test_calls_are_counted_whenever_the_registry_is_read_and_only_once():
     assert hits() == 4
 
 
-def test_several_who_note_the_same_keep_one_list():
-    notes = Notes()
+def test_observers_of_the_same_histogram_are_flushed_together():
+    deferred = DeferredMetrics()
     histogram = Histogram("seconds", "s", buckets=LATENCY_BUCKETS, registry=None)
     for _ in range(3):
-        notes.observing(histogram)(0.01)
-    notes.add_up()
-    assert len(notes._durations) == 1
+        deferred.observing(histogram)(0.01)
+    deferred.flush()
     registry = CollectorRegistry()
     registry.register(histogram)
     assert registry.get_sample_value("seconds_count") == 3

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from revoker.api import endpoint, introspection
+from revoker.api import bodies, introspection
 from revoker.api.batch import _items
+from revoker.api.bodies import decoded, form_fields, refuse_ambiguous
 from revoker.api.demands import understood
-from revoker.api.endpoint import decoded, form_fields, refuse_ambiguous
 from revoker.auth import Caller, Callers, Credentials, digest
 from revoker.config.schema import (
     CallerSettings,
@@ -141,7 +141,7 @@ def test_no_item_of_a_batch_is_read_otherwise_than_alone(texts):
 def test_any_bytes_are_json_or_refused(raw):
     try:
         decoded(raw, introspection.decode)
-        endpoint.refuse_duplicates(raw)
+        bodies.refuse_duplicates(raw)
     except InvalidRequest:
         return
     assert isinstance(strictly(raw), dict)

@@ -1,30 +1,29 @@
-"""Composition root: settings → parts → application; nothing else wires."""
+"""Composition root: settings → services → dispatchers; nothing else wires them."""
 
 import asyncio
+import functools
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Final, cast
+from typing import Final
 
 import structlog
-from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from revoker import __version__, logs
-from revoker.api import batch, token
-from revoker.api import dispatch as routes
-from revoker.api.admission import Admission, Connection
+from revoker.api import dispatch
+from revoker.api.admission import Admission
+from revoker.api.authentication import Authentication
+from revoker.api.batch import BatchIntrospection
+from revoker.api.envelope import Dispatcher, Port
 from revoker.api.forward_auth import ForwardAuth
 from revoker.api.introspection import Introspection
-from revoker.api.observing import Answer, Straight
-from revoker.api.parts import Parts
-from revoker.api.paths import BATCH, FORWARD_AUTH, INTROSPECT, is_forward_auth
-from revoker.api.prebuilt import Response
 from revoker.api.probes import Health
+from revoker.api.services import Services
 from revoker.api.session_services import SessionCutoffs, SessionServices
 from revoker.api.verdicts import Verdicts
 from revoker.auth import Caller, Callers, RateLimit
-from revoker.config.schema import SESSIONS_NAME, CallerSettings, IssuerSettings, SessionSettings, Settings
+from revoker.config.schema import CallerSettings, IssuerSettings, SessionSettings, Settings
 from revoker.errors import ConfigError, StoreUnavailable
 from revoker.log_writer import Dropped
 from revoker.metrics import LOG_LINES, Metrics
@@ -44,15 +43,14 @@ ADDED_UP_S: Final = 0.25
 """So old may be what one of several workers tells of another; few enough values to be sorted in half a ms."""
 
 Clock = Callable[[], float]
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Service:
     """One process's worth of Revoker; does no I/O before :meth:`start`.
 
     Attributes:
-        application: All endpoints, or all but health and metrics where those have a port of their own.
-        ops_application: Health and metrics, where ``ops_port`` is set.
+        main: What serves the main port: all paths, but those of ``ops`` where that has a port of its own.
+        ops: What serves health, metrics and documentation, where ``ops_port`` is set.
     """
 
     def __init__(self, settings: Settings, *, clock: Clock = time.time) -> None:
@@ -75,23 +73,36 @@ class Service:
             )
             for each in settings.issuers
         ]
-        kept = None
+        sessions = None
         if settings.sessions is not None:
-            kept = self._keep_sessions(settings.sessions, clock)
+            sessions = self._session_services(settings.sessions, clock)
             trusted.append(
                 TrustedIssuer(
-                    issuer=kept.issuer,
-                    keys=kept.signing_keys,
-                    audiences=kept.audiences,
+                    issuer=sessions.issuer,
+                    keys=sessions.signing_keys,
+                    audiences=sessions.audiences,
                     require_typ="at+jwt",
                 )
             )
         verifier = Verifier(trusted, metrics)
-        self._parts = Parts(
+        certificates = bool(settings.server.tls_client_ca_file)
+        self._callers = callers_of(settings, self._issuers)
+        self._services = Services(
             admission=Admission(settings.server.max_in_progress, metrics),
-            callers=callers_of(settings, self._issuers),
+            authentication=Authentication(lambda: self._callers, client_certificates=certificates),
+            callers=lambda: self._callers,
+            client_certificates=certificates,
+            clocks=self.store.clocks,
             issuers=self._issuers,
-            verifier=verifier,
+            logout_audiences={
+                issuer.issuer: issuer.backchannel_audience
+                for issuer in settings.issuers
+                if issuer.backchannel_audience
+            },
+            metrics=metrics,
+            revocations=self.store.revocations,
+            revoked_key_ids=self._revoked_key_ids,
+            sessions=sessions,
             store=self.store,
             verdicts=Verdicts(
                 verifier=verifier,
@@ -100,26 +111,47 @@ class Service:
                 metrics=metrics,
                 allow_outage=settings.revocation.store_outage == "allow",
             ),
-            metrics=metrics,
-            logout_audiences={
-                each.issuer: each.backchannel_audience
-                for each in settings.issuers
-                if each.backchannel_audience
-            },
-            client_certificates=bool(settings.server.tls_client_ca_file),
-            sessions=kept,
+            verifier=verifier,
         )
         self.health: Final = Health(self._problems, self.started)
         self._was_started = False
-        self._introspection = Introspection(self._parts)
-        self._forward_auth = ForwardAuth(self._parts)
-        apart = settings.server.ops_port != 0
-        self.application: Final = routes.application(
-            self._parts, None if apart else self.health, self._introspection
-        )
-        self.ops_application: Final = routes.ops_application(self._parts, self.health) if apart else None
+        self.main, self.ops = self._dispatchers(self._services, separate_ops=settings.server.ops_port != 0)
         self._adding_up: asyncio.TimerHandle | None = None
         self._dropped_log_lines = Dropped()
+
+    def _dispatchers(self, services: Services, *, separate_ops: bool) -> tuple[Dispatcher, Dispatcher | None]:
+        admission, metrics, verdicts = services.admission, services.metrics, services.verdicts
+
+        introspection = Introspection(
+            callers=services.callers,
+            authentication=services.authentication,
+            sessions=services.sessions,
+            verdicts=verdicts,
+            admission=admission,
+        )
+        introspect_batch = BatchIntrospection(
+            authentication=services.authentication,
+            sessions=services.sessions,
+            verifier=services.verifier,
+            verdicts=verdicts,
+            admission=admission,
+        )
+        forward_auth = ForwardAuth(callers=services.callers, verdicts=verdicts, admission=admission)
+        paths = list(
+            dispatch.paths(
+                services,
+                self.health,
+                introspect=introspection.respond,
+                introspect_batch=introspect_batch.respond,
+                authorize_forward=forward_auth.respond,
+                introspection_seconds=metrics.deferred.observing(metrics.introspection_seconds),
+            )
+        )
+        paths += dispatch.documentation(paths)
+        ops = [path for path in paths if path.port is Port.OPS] if separate_ops else []
+        main = [path for path in paths if path not in ops]
+        serve = functools.partial(Dispatcher, admission=admission, metrics=metrics)
+        return serve(main), serve(ops) if separate_ops else None
 
     async def start(self) -> None:
         """Begin to connect and to load keys; answers 503 until both have come."""
@@ -134,11 +166,11 @@ class Service:
         await asyncio.gather(*(source.close() for source in self._sources.values()))
         if self._adding_up is not None:
             self._adding_up.cancel()
-        self._metrics.notes.add_up()
+        self._metrics.deferred.flush()
 
     def _add_up(self) -> None:
         try:
-            self._metrics.notes.add_up()
+            self._metrics.deferred.flush()
             self._count_dropped_log_lines()
         finally:
             self._adding_up = asyncio.get_running_loop().call_later(ADDED_UP_S, self._add_up)
@@ -150,46 +182,13 @@ class Service:
                 self._metrics.dropped_log_lines.labels(kind).inc(now - before)
             self._dropped_log_lines = dropped
 
-    def entry(self, handler: Handler) -> Handler:
-        """The way in: what every user leads to goes past router and middleware, the rest to ``handler``."""
-        straight: dict[str, Callable[[web.Request], Awaitable[Response]]] = {
-            INTROSPECT: self._introspection.respond_at_once
-        }
-        answers: dict[str, Answer] = {BATCH: batch.BatchIntrospection(self._parts).answer}
-        if self._parts.sessions is not None:
-            answers |= {each.path: each.bind(self._parts).answer for each in token.ENDPOINTS}
-        for path, answer in answers.items():
-            straight[path] = Straight(self._parts, path, answer).respond
-        forward_auth = self._forward_auth.respond
-        admission = self._parts.admission
-
-        def enter(request: web.Request) -> Awaitable[web.StreamResponse]:
-            respond = straight.get(request.raw_path)
-            if (
-                respond is not None
-                and request.method == "POST"
-                and "Expect" not in request.headers  # such a client waits for the router's 100 Continue
-            ):
-                path = request.raw_path
-            elif is_forward_auth(request.raw_path):
-                path, respond = FORWARD_AUTH, forward_auth
-            else:
-                return handler(request)
-            if (admission.crowded or admission.under_way >= admission.limit) and admission.refuses(
-                cast("Connection", request.protocol)
-            ):
-                return cast("Awaitable[web.StreamResponse]", admission.refused(path))
-            return cast("Awaitable[web.StreamResponse]", respond(request))
-
-        return enter
-
     def drain(self) -> None:
         """Say that no more requests should come here; those that do are answered."""
         self.health.draining = True
 
     def reload(self, settings: Settings) -> None:
         """Take over the callers of new settings; everything else needs a restart."""
-        self._parts.callers = callers_of(settings, self._issuers)
+        self._callers = callers_of(settings, self._issuers)
         _log.info("callers_reloaded", callers=len(settings.callers))
 
     def started(self) -> bool:
@@ -218,7 +217,7 @@ class Service:
             self._metrics.problems.labels(problem).set(bool(names))
         return problems
 
-    def _keep_sessions(self, settings: SessionSettings, clock: Clock) -> SessionServices:
+    def _session_services(self, settings: SessionSettings, clock: Clock) -> SessionServices:
         issuer = self._issuers[settings.issuer]
         keys = SigningKeys(issuer.name, Path(settings.signing_keys_dir), self._metrics, clock=clock)
         self._sources[issuer.name] = keys
@@ -233,14 +232,14 @@ class Service:
                 audiences=settings.audiences,
                 lifetime=settings.access_token_lifetime,
                 keys=keys,
-                revoked=self._revoked_own_keys,
+                revoked=functools.partial(self._revoked_key_ids, issuer),
             ),
             refresh_tokens=RefreshTokens(RefreshKeyFile(Path(settings.refresh_key_file)).keys, clock=clock),
             signing_keys=keys,
         )
 
-    def _revoked_own_keys(self) -> Collection[str]:
-        return self.store.revocations.remembered.keys[SESSIONS_NAME]
+    def _revoked_key_ids(self, issuer: Issuer) -> Collection[str]:
+        return self.store.revocations.remembered.keys[issuer.name]
 
     async def _declare_new_store(self) -> None:
         """An embedded store whose folder was just made is new, and not one that has lost its data."""

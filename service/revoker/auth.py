@@ -1,7 +1,7 @@
 """Who may call, and for what.
 
-Secrets have 256 random bits and are known here by their SHA-256 alone. A caller that showed the right
-secret once is recognised by the bytes of its header; a wrong secret costs its peer a share of patience.
+Secrets have 256 random bits; only their SHA-256 is stored. Headers that authenticated a caller are cached.
+Failed attempts are rate-limited per peer (token bucket).
 """
 
 import base64
@@ -19,17 +19,19 @@ from revoker.bounded_cache import cached_where_short
 from revoker.errors import InsufficientScope, InvalidClient, InvalidRequest, TooManyFailures, TooManyRequests
 from revoker.models import Issuer
 
-_REMEMBERED: Final = 1024
-_REMEMBERED_CHARACTERS: Final = 1024
-"""Of a header; a longer one that is right is looked at anew each time."""
+_CACHE_ENTRIES: Final = 1024
+_CACHE_MAX_CHARACTERS: Final = 1024
+"""Of a credential; a longer one is verified each time."""
 
-_PEERS: Final = 8192
-_BURST: Final = 20
-_PER_SECOND: Final = 1.0
+MAX_PEERS: Final = 8192
+"""Peers whose failed attempts are counted; beyond that, the peer with the oldest failure is dropped."""
+
+_FAILURES_AT_ONCE: Final = 20
+_FAILURES_PER_SECOND: Final = 1.0
 
 
 def new_secret() -> tuple[str, str]:
-    """A fresh secret (256 random bits, base64url) and the SHA-256 that the configuration holds."""
+    """A new secret (256 random bits, base64url) and its SHA-256 for the configuration."""
     secret = secrets.token_urlsafe(32)
     return secret, digest(secret)
 
@@ -39,31 +41,31 @@ def digest(secret: str) -> str:
 
 
 class RateLimit:
-    """So many requests a second of one caller; what was not asked in the last second may be made up for."""
+    """A token bucket for the requests of one caller; it holds one second's worth, at least one."""
 
     def __init__(self, per_second: float, *, monotonic: Callable[[], float]) -> None:
         self._per_second: Final = per_second
-        self._most: Final = max(1.0, per_second)
+        self._capacity: Final = max(1.0, per_second)
         self._monotonic = monotonic
-        self._left = self._most
-        self._at = monotonic()
+        self._tokens = self._capacity
+        self._filled_at = monotonic()
 
     def spend(self) -> None:
-        """Count one request.
+        """Take a token for one request.
 
         Raises:
-            TooManyRequests: nothing is left.
+            TooManyRequests: the bucket is empty.
         """
         now = self._monotonic()
-        self._left = min(self._most, self._left + (now - self._at) * self._per_second)
-        self._at = now
-        if self._left < 1:
-            raise TooManyRequests("this caller asks too often")
-        self._left -= 1
+        self._tokens = min(self._capacity, self._tokens + (now - self._filled_at) * self._per_second)
+        self._filled_at = now
+        if self._tokens < 1:
+            raise TooManyRequests("the caller exceeds its rate limit")
+        self._tokens -= 1
 
-    def owe(self, requests: int) -> None:
-        """Count more for a request that counts for many; what is not left is paid off before the next."""
-        self._left -= max(0, requests)
+    def charge(self, requests: int) -> None:
+        """Take more tokens for a request that counts as several; the bucket may go below zero."""
+        self._tokens -= max(0, requests)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -71,12 +73,12 @@ class Caller:
     """One caller.
 
     Attributes:
-        digests: SHA-256 of its live secrets, hexadecimal.
-        audiences: Tokens for others are not active to it; empty: all are.
+        digests: SHA-256 of its valid secrets, hexadecimal.
+        audiences: It sees only tokens for these as active; empty: all.
         issuers: The issuers it may use, by ``iss``.
-        default_issuer: The one meant where a request names none; None: it must name one.
+        default_issuer: Used if a request names no issuer; None: the request must name one.
         client_id: It may only revoke this client's tokens; empty: anybody's.
-        rate_limit: Spent by each of its requests; None: it may ask as often as it likes.
+        rate_limit: None: unlimited.
     """
 
     name: str
@@ -94,10 +96,10 @@ class Caller:
             raise InsufficientScope(f"this needs the scope {scope}")
 
     def issuer(self, iss: str | None) -> Issuer | None:
-        """The issuer that a request means; None where the caller may not use it, or nobody knows it.
+        """The issuer that a request names; None if the caller may not use it, or it is not configured.
 
         Raises:
-            InvalidRequest: it names none, and it is not clear which is meant.
+            InvalidRequest: the request names none, and there is no default.
         """
         if iss is not None:
             return self.issuers.get(iss)
@@ -105,15 +107,15 @@ class Caller:
             raise InvalidRequest("iss is missing, and more than one issuer is configured")
         return self.default_issuer
 
-    def known_issuer(self, iss: str | None) -> Issuer:
-        """As :meth:`issuer`, where an issuer that the caller may not use is an error."""
+    def require_issuer(self, iss: str | None) -> Issuer:
+        """As :meth:`issuer`, but raises ``InvalidRequest`` for an issuer that the caller may not use."""
         issuer = self.issuer(iss)
         if issuer is None:
             raise InvalidRequest("iss names no issuer that this caller may use")
         return issuer
 
     def may_see(self, aud: str | Iterable[str] | None) -> bool:
-        """Whether tokens for this audience are this caller's business."""
+        """Whether the caller may see tokens with this ``aud``."""
         if not self.audiences:
             return True
         if aud is None:
@@ -123,14 +125,14 @@ class Caller:
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What a request shows of its caller; None where it does not.
+    """The credentials in a request.
 
     Attributes:
         authorization: The header as sent.
         client_id: From the form.
         client_secret: From the form.
         certificate: Names in a client certificate that the listener verified.
-        peer: The address that it comes from.
+        peer: The address of the sender.
     """
 
     authorization: str | None = None
@@ -141,82 +143,82 @@ class Credentials:
 
 
 class Callers:
-    """All callers; replaced as a whole when the configuration is read again."""
+    """All callers; replaced as a whole when the configuration is reloaded."""
 
     def __init__(self, callers: Iterable[Caller], *, monotonic: Callable[[], float]) -> None:
         self._by_name: Final = {caller.name: caller for caller in callers}
         self._clients: Final = frozenset(caller.client_id for caller in self._by_name.values())
-        self._patience = _Patience(monotonic)
-        self._remembered: dict[str, Caller] = {}
-        self.remembered: Final = self._remembered.get
-        """The caller behind an ``Authorization`` header that proved right before, or None."""
+        self._failures = FailureLimit(monotonic)
+        self._cache: dict[str, Caller] = {}
+        self.cached: Final = self._cache.get
+        """The caller of an ``Authorization`` header that has authenticated it before, or None."""
 
-    def bound_to(self, client_id: str) -> bool:
-        """Whether some caller is bound to a client, so that the client can authenticate."""
+    def has_client(self, client_id: str) -> bool:
+        """Whether some caller is bound to this client, so that the client can authenticate."""
         return client_id in self._clients
 
-    def authenticate(self, shown: Credentials) -> Caller:
-        """Tell who calls.
+    def authenticate(self, credentials: Credentials) -> Caller:
+        """The caller that the credentials belong to.
 
         Raises:
             InvalidClient: no credential, or a wrong one.
             InvalidRequest: two credentials at once.
-            TooManyFailures: a wrong one, and the peer has shown too many; a right one always passes.
-            TooManyRequests: the caller asks too often.
+            TooManyFailures: a wrong one, and the peer has sent too many; a right one always passes.
+            TooManyRequests: the caller exceeds its rate limit.
         """
-        if shown.authorization is None and shown.client_secret is None:
-            return self.by_certificate(shown.certificate)
-        if shown.authorization is not None and shown.client_secret is not None:
+        if credentials.authorization is None and credentials.client_secret is None:
+            return self.by_certificate(credentials.certificate)
+        if credentials.authorization is not None and credentials.client_secret is not None:
             raise InvalidRequest("credentials both in the header and in the body")
-        caller = self._by_secret(shown)
+        caller = self._by_secret(credentials)
         if caller is None:
-            self._patience.spend(shown.peer)
+            self._failures.count(credentials.peer)
             raise InvalidClient("wrong credentials")
-        if shown.authorization is not None:
-            self._remember(shown.authorization, caller)
-        return _counted(caller)
+        if credentials.authorization is not None:
+            self._remember(credentials.authorization, caller)
+        return _spend_request(caller)
 
     def by_secret(self, secret: str, peer: str) -> Caller:
-        """Tell who calls by a secret alone; raises as :meth:`authenticate`."""
-        alone = f"alone {secret}"
-        caller = self._remembered.get(alone) or self._with_secret(secret)
+        """The caller that a secret alone belongs to; raises as :meth:`authenticate`."""
+        cache_key = f"alone {secret}"  # no Authorization header that authenticates begins like this
+        caller = self._cache.get(cache_key) or self._with_secret(secret)
         if caller is None:
-            self._patience.spend(peer)
+            self._failures.count(peer)
             raise InvalidClient("wrong credentials")
-        self._remember(alone, caller)
-        return _counted(caller)
+        self._remember(cache_key, caller)
+        return _spend_request(caller)
 
-    def _remember(self, shown: str, caller: Caller) -> None:
-        if len(shown) > _REMEMBERED_CHARACTERS:
+    def _remember(self, credential: str, caller: Caller) -> None:
+        if len(credential) > _CACHE_MAX_CHARACTERS:
             return
-        if len(self._remembered) >= _REMEMBERED:
-            self._remembered.clear()
-        self._remembered[shown] = caller
+        if len(self._cache) >= _CACHE_ENTRIES:
+            self._cache.clear()
+        self._cache[credential] = caller
 
     def by_certificate(self, names: frozenset[str]) -> Caller:
-        """Tell who calls by the names in a client certificate that the listener verified.
+        """The caller of a client certificate that the listener verified.
 
         Raises:
-            InvalidClient: they are no caller's, or more than one caller's.
-            TooManyRequests: the caller asks too often.
+            InvalidClient: its names belong to no caller, or to more than one.
+            TooManyRequests: the caller exceeds its rate limit.
         """
-        caller = self.named_in(names)
+        caller = self.find_by_certificate(names)
         if caller is None:
             raise InvalidClient("no credentials")
-        return _counted(caller)
+        return _spend_request(caller)
 
-    def named_in(self, names: frozenset[str]) -> Caller | None:
-        """The caller whose certificate it is; None where the names are no caller's, or more than one's."""
+    def find_by_certificate(self, names: frozenset[str]) -> Caller | None:
+        """As :meth:`by_certificate`, but None instead of ``InvalidClient``, and not rate-limited."""
         found = [self._by_name[name] for name in names if name in self._by_name]
         return found[0] if len(found) == 1 else None
 
-    def _by_secret(self, shown: Credentials) -> Caller | None:
-        if shown.authorization is None:
-            assert shown.client_secret is not None  # noqa: S101  # one of the two is there
-            if shown.client_id is None:
+    def _by_secret(self, credentials: Credentials) -> Caller | None:
+        if credentials.authorization is None:
+            assert credentials.client_secret is not None  # noqa: S101  # one of the two is there
+            if credentials.client_id is None:
                 raise InvalidRequest("client_secret without client_id")
-            return self._named(shown.client_id, shown.client_secret)
-        scheme, _, value = shown.authorization.partition(" ")
+            return self._named(credentials.client_id, credentials.client_secret)
+        scheme, _, value = credentials.authorization.partition(" ")
         if scheme.lower() == "bearer":
             return self._with_secret(value.strip())
         if scheme.lower() != "basic":
@@ -231,47 +233,51 @@ class Callers:
         return self._named(name, secret) or self._named(unquote_plus(name), unquote_plus(secret))
 
     def _named(self, name: str, secret: str) -> Caller | None:
-        """The comparison takes as long for an unknown name as for a known one."""
+        """Compares as long for an unknown name as for a configured one."""
         caller = self._by_name.get(name)
-        live = caller.digests if caller is not None and caller.digests else ("0" * 64,)
-        shown = digest(secret)
-        right = sum(hmac.compare_digest(shown, each) for each in live) if secret else 0
-        return caller if right and caller is not None and caller.digests else None
+        digests = caller.digests if caller is not None and caller.digests else ("0" * 64,)
+        sha256 = digest(secret)
+        matches = sum(hmac.compare_digest(sha256, other) for other in digests) if secret else 0
+        return caller if matches and caller is not None and caller.digests else None
 
     def _with_secret(self, secret: str) -> Caller | None:
         if not secret:
             return None
-        shown = digest(secret)
+        sha256 = digest(secret)
         found = None
         for caller in self._by_name.values():
-            for each in caller.digests:
-                if hmac.compare_digest(shown, each):
+            for other in caller.digests:
+                if hmac.compare_digest(sha256, other):
                     found = caller
         return found
 
 
-def _counted(caller: Caller) -> Caller:
+def _spend_request(caller: Caller) -> Caller:
     if caller.rate_limit is not None:
         caller.rate_limit.spend()
     return caller
 
 
-class _Patience:
-    """A bucket of wrong credentials for each peer: so many at once, then one a second."""
+class FailureLimit:
+    """Token buckets for failed attempts, one per peer: 20 at once, then one per second."""
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
-        self._spent: collections.OrderedDict[str, tuple[float, float]] = collections.OrderedDict()
+        self._failures: collections.OrderedDict[str, tuple[float, float]] = collections.OrderedDict()
 
-    def spend(self, peer: str) -> None:
-        """Count one failure; raises ``TooManyFailures`` where the peer had none left."""
+    def __len__(self) -> int:
+        """How many peers are counted."""
+        return len(self._failures)
+
+    def count(self, peer: str) -> None:
+        """Count one failure; raises ``TooManyFailures`` if the peer's bucket is empty."""
         now = self._monotonic()
-        spent, at = self._spent.pop(peer, (0.0, now))
-        spent = max(0.0, spent - (now - at) * _PER_SECOND) + 1
-        self._spent[peer] = (min(spent, _BURST + 1), now)
-        if len(self._spent) > _PEERS:
-            self._spent.popitem(last=False)
-        if spent > _BURST:
+        failures, counted_at = self._failures.pop(peer, (0.0, now))
+        failures = max(0.0, failures - (now - counted_at) * _FAILURES_PER_SECOND) + 1
+        self._failures[peer] = (min(failures, _FAILURES_AT_ONCE + 1), now)
+        if len(self._failures) > MAX_PEERS:
+            self._failures.popitem(last=False)
+        if failures > _FAILURES_AT_ONCE:
             raise TooManyFailures("too many wrong credentials from this address")
 
 
@@ -281,5 +287,5 @@ def _length(certificate: tuple[tuple[str, str], ...]) -> int:
 
 @cached_where_short(256, 4096, _length)
 def certificate_names(certificate: tuple[tuple[str, str], ...]) -> frozenset[str]:
-    """The names in a certificate that can be a caller's: common name and DNS names."""
+    """The names in a certificate that can name a caller: common name and DNS names."""
     return frozenset(name for kind, name in certificate if kind in {"commonName", "DNS"})

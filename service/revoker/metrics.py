@@ -1,7 +1,7 @@
 """Every metric, declared once, on a registry that is passed in.
 
 Names follow Prometheus: prefix ``revoker_``, base units, ``_total`` for counters. No label takes a
-value that others control: verdicts, endpoints, issuers and callers are closed sets.
+value that clients control: verdicts, endpoints, issuers and callers are closed sets.
 """
 
 import bisect
@@ -36,12 +36,12 @@ PROBLEMS: Final = (
 )  # fmt: skip
 
 
-class Notes(Collector):
-    """Takes down at once what is counted on the paths that are asked all the time, and adds it up later.
+class DeferredMetrics(Collector):
+    """Buffers observations of the hot paths until the scrape.
 
-    That takes a tenth of what a counter takes, which locks, or a histogram, which searches its buckets. It
-    is added up whenever the registry is read; several workers share what each has added up, so they
-    call :meth:`add_up` a few times a second, too. All of it belongs to one thread.
+    Buffering costs a tenth of a counter, which locks, or of a histogram, which searches its buckets. Buffers
+    are flushed whenever the registry is read. Several workers share a folder that one of them reads, so each
+    calls :meth:`flush` a few times a second, too. To be used by one thread.
     """
 
     def __init__(self) -> None:
@@ -49,44 +49,43 @@ class Notes(Collector):
         self._counts: dict[Counter, _Calls] = {}
 
     def observing(self, histogram: Histogram) -> Callable[[float], None]:
-        """What takes a value of a histogram down."""
+        """A function that buffers a value of a histogram."""
         return self._durations.setdefault(histogram, []).append
 
     def counting(self, counter: Counter) -> Callable[[], object]:
-        """What takes down that a counter goes up by one."""
-        return self._counts.setdefault(counter, _Calls()).one_more
+        """A function that buffers an increment of a counter by one."""
+        return self._counts.setdefault(counter, _Calls()).call
 
-    def add_up(self) -> None:
-        """Add what was taken down to the metrics."""
+    def flush(self) -> None:
+        """Add the buffered observations to the metrics."""
         for histogram, values in self._durations.items():
             if values:
                 _observe_all(histogram, values)
                 values.clear()
         for counter, calls in self._counts.items():
-            if more := calls.since_last():
-                counter.inc(more)
+            if increment := calls.since_last():
+                counter.inc(increment)
 
     def collect(self) -> list[Metric]:
-        """Called first when the registry is read; there is nothing here beside what the others tell."""
-        self.add_up()
+        """Registered first, so called first when the registry is read; has no metrics of its own."""
+        self.flush()
         return []
 
     def describe(self) -> list[Metric]:
-        """Nothing of its own."""
         return []
 
 
 class _Calls:
-    """How often :attr:`one_more` was called."""
+    """Counts the calls of :attr:`call`."""
 
     def __init__(self) -> None:
-        self.one_more: Final = itertools.count().__next__
-        self._known = 0
+        self.call: Final = itertools.count().__next__
+        self._total = 0
 
     def since_last(self) -> int:
-        """So often since it was last asked."""
-        known, self._known = self._known, self.one_more() + 1
-        return self._known - 1 - known
+        """The number of calls since the last time; this one counts itself out."""
+        previous, self._total = self._total, self.call() + 1
+        return self._total - 1 - previous
 
 
 def _observe_all(histogram: Histogram, values: list[float]) -> None:
@@ -101,24 +100,24 @@ def _observe_all(histogram: Histogram, values: list[float]) -> None:
 
 
 class Metrics:
-    """One attribute a metric; every known label value stands at 0 from the start."""
+    """One attribute per metric; every label value of a closed set starts at 0."""
 
     def __init__(self, registry: CollectorRegistry, issuers: Iterable[str] = ()) -> None:
         self.registry = registry
-        self.notes: Final = Notes()
-        registry.register(self.notes)
+        self.deferred: Final = DeferredMetrics()
+        registry.register(self.deferred)
         self.verdicts = Counter(
             "revoker_verdicts", "Tokens judged, by verdict.", ["verdict"], registry=registry
         )
         self.no_verdicts = Counter(
             "revoker_no_verdicts",
-            "Requests answered 503 since no verdict could be had, by cause.",
+            "Requests answered 503 because there was no verdict, by cause.",
             ["cause"],
             registry=registry,
         )
         self.unchecked_verdicts = Counter(
             "revoker_unchecked_verdicts",
-            "Tokens let through without asking the store, under store_outage = allow.",
+            "Tokens let through unchecked while the store was down, with store_outage = allow.",
             registry=registry,
         )
         self.introspection_seconds = Histogram(
@@ -129,21 +128,21 @@ class Metrics:
         )
         self.requests = Counter(
             "revoker_http_requests",
-            "Requests answered, by endpoint (a route, or other) and status; of /introspect as a rule only"
-            " those refused for overload (503) and failures (500).",
+            "Requests answered, by endpoint (a route, or other) and status; for /introspect usually only"
+            " overload (503) and failures (500).",
             ["endpoint", "status"],
             registry=registry,
         )
         self.request_seconds = Histogram(
             "revoker_http_request_seconds",
-            "Time to answer, by endpoint; /introspect has a metric of its own.",
+            "Time to answer, by endpoint; /introspect has its own metric.",
             ["endpoint"],
             buckets=LATENCY_BUCKETS,
             registry=registry,
         )
         self.requests_in_progress = Gauge(
             "revoker_http_requests_in_progress",
-            "Requests being answered, those of /introspect not counted.",
+            "Requests in progress, without those of /introspect.",
             registry=registry,
             multiprocess_mode="livesum",
         )
@@ -155,7 +154,7 @@ class Metrics:
         )
         self.lookup_batch = Histogram(
             "revoker_store_lookup_batch_requests",
-            "Lookups that left together in one batch.",
+            "Lookups sent together in one batch.",
             buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024),
             registry=registry,
         )
@@ -164,14 +163,14 @@ class Metrics:
         )
         self.write_seconds = Histogram(
             "revoker_store_write_seconds",
-            "Round trip of one script that changes the store, by outcome (ok, error).",
+            "Round trip of one script that writes to the store, by outcome (ok, error).",
             ["outcome"],
             buckets=LATENCY_BUCKETS,
             registry=registry,
         )
         self.token_cache = Counter(
             "revoker_token_cache",
-            "Look-ups in the cache of verified tokens, by result (hit, miss).",
+            "Lookups in the cache of verified tokens, by result (hit, miss).",
             ["result"],
             registry=registry,
         )
@@ -183,7 +182,7 @@ class Metrics:
         )
         self.jwks_refreshed = Gauge(
             "revoker_jwks_refreshed_timestamp_seconds",
-            "When an issuer's keys were last fetched or read with success.",
+            "When an issuer's keys were last fetched or read successfully.",
             ["issuer"],
             registry=registry,
             multiprocess_mode="mostrecent",
@@ -202,16 +201,16 @@ class Metrics:
         )
         self.refreshes = Counter(
             "revoker_refreshes",
-            "Refresh tokens shown, by what came of them; reused_* ended the session.",
+            "Refresh tokens presented, by outcome; reused_* ended the session.",
             ["outcome"],
             registry=registry,
         )
         self.refreshed: Final = {
-            each: self.notes.counting(self.refreshes.labels(each)) for each in REFRESH_OUTCOMES
+            outcome: self.deferred.counting(self.refreshes.labels(outcome)) for outcome in REFRESH_OUTCOMES
         }
         self.refused_callers = Counter(
             "revoker_refused_callers",
-            "Requests of callers refused, by reason.",
+            "Requests refused because of their caller, by reason.",
             ["reason"],
             registry=registry,
         )
@@ -223,35 +222,35 @@ class Metrics:
         )
         self.data_losses = Counter(
             "revoker_data_losses",
-            "Times that this process noticed or was told of lost data.",
+            "Data losses that this process detected or learned of.",
             registry=registry,
         )
         self.remembered_revocations = Gauge(
             "revoker_remembered_revocations",
-            "Revocations that this process made and would put back into a store that has lost data.",
+            "Revocations of this process that it can restore to a store that has lost data.",
             registry=registry,
             multiprocess_mode="livesum",
         )
         self.forgotten_revocations = Counter(
             "revoker_forgotten_revocations",
-            "Revocations that this process made and would not put back any more, for lack of room.",
+            "Revocations of this process that it can no longer restore, since its memory for them is full.",
             registry=registry,
         )
         self.refilled_revocations = Counter(
             "revoker_refilled_revocations",
-            "Revocations put back into a store that had lost data.",
+            "Revocations restored to a store that had lost data.",
             registry=registry,
         )
         self.store_epoch = Gauge(
             "revoker_store_epoch_timestamp_seconds",
-            "When the data set in use was declared new, or last found to lack data, by the store's clock;"
-            " the same for all that share a store.",
+            "When the data set was declared new, or its last data loss was detected, by the store's clock;"
+            " the same for all instances that share a store.",
             registry=registry,
             multiprocess_mode="mostrecent",
         )
         self.problems = Gauge(
             "revoker_problem",
-            "1 while /readyz names the problem.",
+            "1 while /readyz reports the problem.",
             ["problem"],
             registry=registry,
             multiprocess_mode="livemax",
@@ -264,7 +263,7 @@ class Metrics:
         )
         self.dropped_log_lines = Counter(
             "revoker_dropped_log_lines",
-            "Log lines that were not written since nobody reads standard output, by kind (audit, other).",
+            "Log lines dropped because standard output was not read, by kind (audit, other).",
             ["kind"],
             registry=registry,
         )

@@ -3,10 +3,21 @@
 Every function takes what it needs, its time included; none reads a clock or does I/O.
 """
 
-from typing import Final
+from typing import Final, Literal
 
 from revoker.errors import StoreRefused
-from revoker.models import NOTHING, Issuer, Mark, Number, OldLimits, Payload, Standing, Verdict
+from revoker.models import (
+    NOTHING,
+    Issuer,
+    Mark,
+    Number,
+    OldLimits,
+    Payload,
+    Session,
+    Standing,
+    UserStanding,
+    Verdict,
+)
 
 SAFETY_S: Final = 60
 """Added to every lifetime in the store, against clocks that differ a little."""
@@ -174,8 +185,7 @@ def cut_off(
     if user is not None:
         if user.blocked > store_now:
             return Verdict.USER_BLOCKED
-        excepted = user.sid != "" and claims.sid == user.sid
-        cutoff = user.hard if excepted else max(user.hard, user.soft)
+        cutoff = user_cutoff(user, claims.sid)
         if cutoff and login <= cutoff * 1000:
             return Verdict.USER_CUTOFF
     if covers(standing.session, login):
@@ -245,8 +255,118 @@ def begins_too_far_ahead(session_start: int, store_now: int) -> bool:
 
 
 def covers(mark: Mark | None, at_us: int) -> bool:
-    """Whether a standing cutoff covers what is dated ``at_us`` (µs)."""
+    """Whether a cutoff covers what is dated ``at_us`` (µs)."""
     return mark is not None and at_us <= mark.at * 1000
+
+
+def user_cutoff(user: UserStanding, sid: str | None) -> int:
+    """The cutoff (ms; 0: none) of a user that applies to a session, or without ``sid`` to no session."""
+    excepted = user.sid != "" and sid == user.sid
+    return user.hard if excepted else max(user.hard, user.soft)
+
+
+def includes_user_cutoff(user: UserStanding, cutoff: int, except_sid: str) -> bool:
+    """Whether the cutoffs of a user cover all that another one (ms) would cover."""
+    return (max(user.hard, user.soft) if except_sid and except_sid == user.sid else user.hard) >= cutoff
+
+
+# The scripts in store/lua decide by the rules below, and tests compare the two.
+
+
+def session_is_revoked(session_start: int, sid: str, user: UserStanding, cutoff: Mark | None) -> bool:
+    """Whether a cutoff of its user or its own covers a session held by this service (its start in ms)."""
+    return session_start <= user_cutoff(user, sid) or covers(cutoff, session_start * 1000)
+
+
+def session_end(session: Session, *, idle_ms: int, life_ms: int) -> int:
+    """When a session ends if it is not used again (ms): at its end, that of the present settings, or idle."""
+    return min(session.ends, session.start + life_ms, session.used + idle_ms)
+
+
+def session_refusal(  # the state of one session
+    sid: str,
+    session_start: int,
+    session: Session | None,
+    user: UserStanding,
+    cutoff: Mark | None,
+    *,
+    now: int,
+    idle_ms: int,
+    life_ms: int,
+) -> Literal["blocked", "revoked", "ended"] | None:
+    """Why a session gives no token; None where it does.
+
+    Args:
+        sid: Of the session.
+        session_start: In ms.
+        session: Its record; None where there is none any more.
+        user: What is stored for its user.
+        cutoff: Its own.
+        now: Redis ``TIME`` in ms. The last use of the session counts where that is later.
+        idle_ms: Ends a session that is not used for so long.
+        life_ms: Ends it in any case.
+    """
+    if session is not None:
+        now = max(now, session.used)
+    if user.blocked > now:
+        return "blocked"
+    if session_is_revoked(session_start, sid, user, cutoff):
+        return "revoked"
+    if session is None or session_end(session, idle_ms=idle_ms, life_ms=life_ms) <= now:
+        return "ended"
+    return None
+
+
+def session_start_time(now: int, user: UserStanding, latest_start: int) -> int:
+    """The start (ms) of a session that begins ``now``: later than anything else dated for its user.
+
+    Args:
+        now: Redis ``TIME`` in ms.
+        user: With the latest time of the user's cutoffs.
+        latest_start: Of the user's sessions (ms).
+    """
+    return max(now, user.last + 1, latest_start + 1)
+
+
+def cutoff_time(requested: int | None, now: int, *, max_ahead: int, earliest: int) -> int | None:
+    """The time (ms) that a new cutoff gets; None where the request is refused.
+
+    Args:
+        requested: By the caller; None: now.
+        now: Redis ``TIME`` in ms.
+        max_ahead: A request that is further ahead is refused (ms).
+        earliest: A cutoff made now is not dated before this time, which may be ahead of ``now``.
+    """
+    if requested is not None:
+        if requested > now + max_ahead:
+            return None
+        if requested <= now:
+            return requested
+    return max(now, earliest)
+
+
+def refresh_outcome(
+    generation: int, current: int, *, issued_ms_ago: int, grace_ms: int, unconfirmed: bool
+) -> Literal["ahead", "reused", "repeated", "completed", "rotated"]:
+    """What the use of a refresh token's generation does to its session.
+
+    Args:
+        generation: Of the token.
+        current: The generation that the session expects.
+        issued_ms_ago: How long ago the current generation was first issued (ms).
+        grace_ms: For so long the previous generation gets the same answer again.
+        unconfirmed: Whether the use of this generation is stored, but not confirmed to be stored for good.
+    """
+    if generation > current:
+        return "ahead"
+    if generation == current:
+        return "rotated"
+    if generation == current - 1:
+        if unconfirmed:
+            return "completed"
+        if issued_ms_ago < grace_ms:
+            return "repeated"
+    return "reused"
 
 
 def cutoff_kept_for(issuer: Issuer) -> int:

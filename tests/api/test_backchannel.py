@@ -537,7 +537,7 @@ async def test_the_sessions_kept_here_are_not_ended_by_a_logout_token(begin, tmp
         }
     )
     token = (await revoker.post("/sessions", {"sub": "alice"})).json["access_token"]
-    signer = revoker.service._parts.sessions.signing_keys.signer(time.time(), ())
+    signer = revoker.service._services.sessions.signing_keys.signer(time.time(), ())
 
     assert (await send(revoker, signer.sign(logout_claims(iss=iss)))).status == 400
 

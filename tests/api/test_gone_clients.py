@@ -61,7 +61,7 @@ def lookups(revoker):
 
 @pytest.mark.parametrize("leave", ["close", "abort"])
 async def test_who_has_gone_takes_nobodys_place_while_the_store_is_stalled(revoker, own_valkey, leave):
-    admission, token = revoker.service._parts.admission, revoker.token()
+    admission, token = revoker.service._services.admission, revoker.token()
     assert await revoker.active(token)
     before = len(asyncio.all_tasks())
     own_valkey.hang()
@@ -79,7 +79,7 @@ async def test_who_has_gone_takes_nobodys_place_while_the_store_is_stalled(revok
     own_valkey.resume()
     assert await staying, "nobody's going has ended another's lookup"
     store = revoker.service.store.lookups
-    await until(lambda: not store._under_way and not store._waiting)
+    await until(lambda: not store.in_flight and not store.waiting)
     assert await revoker.active(token)
 
 
@@ -88,7 +88,7 @@ async def test_a_batch_of_a_thousand_is_given_up_whole_and_another_like_it_is_no
     tokens = [forge.claims(jti=str(n)) for n in range(1000)]
 
     def waiting():
-        pending = [*lookups._waiting, *(each for batch in lookups._under_way for each in batch.requests)]
+        pending = [*lookups.waiting, *(each for batch in lookups.in_flight for each in batch.requests)]
         return sum(not answer.done() for _, answer, place in pending if place is not None)
 
     own_valkey.hang()

@@ -209,7 +209,7 @@ async def test_health_and_metrics_may_have_a_port_of_their_own(start, valkey):
 
     for path in ("/livez", "/readyz", "/metrics"):
         assert (await revoker.ask("GET", path)).error == (404, "invalid_request")
-    assert revoker.service.ops_application is not None
+    assert revoker.service.ops is not None
     while not revoker.service.store.reached:
         await asyncio.sleep(0.01)
 

@@ -85,7 +85,7 @@ async def test_the_document_is_sound_openapi(document):
 async def test_every_route_is_in_the_document_and_every_path_in_it_is_a_route(whole, document):
     routes = {
         (route.method.lower(), route.resource.canonical)
-        for route in whole.service.application.router.routes()
+        for route in whole.service.main.application.router.routes()
         if route.method != "HEAD"
     }
     routes.add(("get", "/forward-auth"))  # served past the router
@@ -94,8 +94,8 @@ async def test_every_route_is_in_the_document_and_every_path_in_it_is_a_route(wh
 
 def test_where_ops_port_is_set_document_and_page_stand_there(tmp_path):
     service = app.build(settings_for("redis://127.0.0.1:1", tmp_path, server={"ops_port": 9}))
-    paths = {route.resource.canonical for route in service.application.router.routes()}
-    ops = {route.resource.canonical for route in service.ops_application.router.routes()}
+    paths = {route.resource.canonical for route in service.main.application.router.routes()}
+    ops = {route.resource.canonical for route in service.ops.application.router.routes()}
     assert ops == {"/livez", "/readyz", "/metrics", "/openapi.json", "/docs"}
     assert not paths & ops
 

@@ -145,7 +145,7 @@ WAYS_TO_ASK = {
 
 @pytest.mark.parametrize("ask", WAYS_TO_ASK.values(), ids=WAYS_TO_ASK)
 async def test_who_waits_for_an_issuers_keys_takes_nobodys_place(near, idp, ask):
-    admission = near.service._parts.admission
+    admission = near.service._services.admission
     other = forge.token(forge.rsa_key("other-1"), iss="https://other.example.com", jti="other")
     assert await near.active(near.token())
     idp.gate.clear()
@@ -172,20 +172,38 @@ async def test_who_waits_for_an_issuers_keys_takes_nobodys_place(near, idp, ask)
     assert (idp.fetches, admission.under_way) == (fetches, 0)
 
 
-async def test_who_went_away_while_waiting_for_keys_is_counted_once(near, idp):
-    admission = near.service._parts.admission
-    idp.gate.clear()
-    idp.fetched.clear()
+@pytest.mark.parametrize("at_once", [LIMIT, 1])
+async def test_who_went_away_while_waiting_for_keys_is_counted_once(near, idp, at_once):
+    """Counted twice, it would let in more than the limit; not uncounted, it would shut others out."""
+    admission = near.service._services.admission
+    assert await near.active(near.token())
     unknown = forge.rsa_key("main-2")
-    for number in range(LIMIT):
-        asked = asyncio.create_task(forward_auth(near, forge.token(unknown, jti=str(number))))
-        await idp.fetched.wait()
-        asked.cancel()
-    await asyncio.gather(asked, return_exceptions=True)
+    idp.gate.clear()
+    for first in range(0, LIMIT, at_once):
+        waiting = [await _waiting_for_keys(near, unknown, first + number) for number in range(at_once)]
+        for reading, writer in waiting:
+            assert not reading.done(), "it does not wait for keys"
+            writer.transport.abort()
+            await asyncio.gather(reading, return_exceptions=True)
+        assert await near.active(near.token())
+        assert admission.under_way == 0
+    assert idp.fetches > 1
     idp.gate.set()
 
     assert await near.active(near.token())
+    assert (await forward_auth(near, forge.token(unknown, jti="later"))).status == 401
     assert admission.under_way == 0
+
+
+async def _waiting_for_keys(revoker, key, number):
+    """A request that waits for the key of its token; one that was sent after it has been answered."""
+    token = forge.token(key, jti=str(number))
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(revoker.url.rpartition(":")[2]))
+    lines = ("GET /forward-auth HTTP/1.1", "Host: x", "X-Revoker-Key: gateway-secret")
+    writer.write("\r\n".join([*lines, f"Authorization: Bearer {token}", "", ""]).encode())
+    reading = asyncio.ensure_future(reader.read(1))
+    assert await revoker.active(revoker.token())
+    return reading, writer
 
 
 class Door:

@@ -217,7 +217,7 @@ async def test_the_key_set_holds_public_halves_alone(keeper, keys):
 @pytest.mark.row("JWKS-02", "JWKS-03")
 async def test_while_keys_change_tokens_of_both_verify_and_no_private_half_shows(keeper, keys):
     running = await keeper()
-    source = running.service._parts.sessions.signing_keys
+    source = running.service._services.sessions.signing_keys
     old = (await running.post("/sessions", {"sub": "alice"})).json["access_token"]
     old_kid = jwt.get_unverified_header(old)["kid"]
 
@@ -246,7 +246,7 @@ def test_a_new_key_is_published_for_longer_than_caches_keep_the_set():
 async def test_a_revoked_key_leaves_the_set_and_signs_nothing_more(keeper, keys):
     running = await keeper()
     generate(keys, "ES256", NOW)
-    await running.service._parts.sessions.signing_keys.look_again()
+    await running.service._services.sessions.signing_keys.look_again()
     before = await published(running)
     token = (await running.post("/sessions", {"sub": "alice"})).json["access_token"]
     stolen = jwt.get_unverified_header(token)["kid"]

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from tests.cli.test_transferring import Revoker, prefix, valkey  # noqa: F401  # fixtures
+from tests.cli.test_export_and_import import Revoker, prefix, valkey  # noqa: F401  # fixtures
 from tests.rig import forge
 from tests.rig.reply_proxy import ReplyProxy, encode
 

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 
 from revoker import __main__ as command
-from revoker.store import coalescing, lookups
+from revoker.store import lookups
 from revoker.store.consistency import epoch
 from revoker.store.wire.addresses import address_of
 
@@ -19,14 +19,14 @@ REPLICA = "FAULTS_REPLICA"
 
 
 def reads_replica() -> None:
-    """Lookups coalesce as ever, and leave for a replica."""
-    init = lookups.Lookups.__init__
+    """Lookups are batched as ever, and sent to a replica."""
+    init = lookups.BatchedLookups.__init__
 
-    def elsewhere(self, address, **parts):
-        init(self, address_of(os.environ[REPLICA], timeout=address.timeout), **parts)
+    def elsewhere(self, server, reader, **parts):
+        init(self, address_of(os.environ[REPLICA], timeout=server.timeout), reader, **parts)
 
-    lookups.Lookups.__init__ = elsewhere
-    coalescing.Coalescing._distrust = lambda *_: None
+    lookups.BatchedLookups.__init__ = elsewhere
+    lookups.BatchedLookups._check_server = lambda *_: None
 
 
 def ignores_epoch() -> None:

@@ -201,7 +201,7 @@ async def test_a_loss_while_it_is_put_back_is_no_loss_of_it(start, own_valkey, m
     keys = [f"{store.keys.epoch}:{number}" for number in range(count)]
     for key in keys:
         store.revocations.acknowledged.note(Written("revoke_token", (key,), 1, until))
-    execute, left = store.scripts._execute, [after]
+    execute, left = store.scripts.execute, [after]
 
     async def flushing(*call):
         left[0] -= 1
@@ -211,7 +211,7 @@ async def test_a_loss_while_it_is_put_back_is_no_loss_of_it(start, own_valkey, m
         return reply
 
     flush(own_valkey)
-    monkeypatch.setattr(store.scripts, "_execute", flushing)
+    monkeypatch.setattr(store.scripts, "execute", flushing)
     await eventually(lambda: answers(revoker))
     assert left[0] <= 0
     with own_valkey.client() as client:

@@ -31,7 +31,7 @@ LATE = """
 import time
 real = time.time
 time.time = lambda: real() + 9
-from revoker.__main__ import main
+from revoker.cli.commands import main
 main()
 """
 """The service on a machine whose clock is 9 s ahead."""
@@ -39,7 +39,7 @@ main()
 FORGETFUL = """
 from revoker.store.consistency.acknowledged import Acknowledged
 Acknowledged.__init__.__kwdefaults__["limit"] = 3
-from revoker.__main__ import main
+from revoker.cli.commands import main
 main()
 """
 """The service with room for three revocations."""
@@ -47,7 +47,7 @@ main()
 FAULTY = """
 import revoker.api.verdicts
 revoker.api.verdicts.judge = None
-from revoker.__main__ import main
+from revoker.cli.commands import main
 main()
 """
 """The service with a fault of its own: whatever it has to judge fails."""

@@ -161,10 +161,8 @@ def settings_for(url: str, folder: Path, **changes: Any) -> Settings:
 
 async def serve(service: app.Service, tls: ssl.SSLContext | None = None) -> Running:
     """Answer on a free port of 127.0.0.1."""
-    runner = Runner(service.application, shutdown_timeout=1, **CONNECTION)
+    runner = Runner(service.main, shutdown_timeout=1, **CONNECTION)
     await runner.setup()
-    assert runner.server is not None
-    runner.server.request_handler = service.entry(runner.server.request_handler)  # type: ignore[assignment]  # aiohttp hands over Request
     await service.start()
     port = free_port()
     await TCPSite(runner, "127.0.0.1", port, ssl_context=tls).start()

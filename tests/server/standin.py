@@ -15,6 +15,25 @@ from revoker.errors import RevokerError, StoreUnavailable
 from revoker.server import workers as processes
 
 
+class Site:
+    def __init__(self):
+        self.application = web.Application()
+
+    def entry(self, route):
+        async def enter(request):
+            response = await route(request)
+            response.headers["X-Entry"] = "yes"
+            return response
+
+        return enter
+
+    def is_read_only(self, _):
+        return False
+
+    def malformed(self, _, status):
+        return web.Response(status=status)
+
+
 class StandIn:
     def __init__(self, settings):
         from prometheus_client import CollectorRegistry, Counter
@@ -29,8 +48,8 @@ class StandIn:
         self.under_way = 0
         self.answered = 0
         self.requests = Counter("requests", "Requests.", registry=CollectorRegistry())
-        self.application = web.Application()
-        self.application.add_routes(
+        self.main = Site()
+        self.main.application.add_routes(
             [
                 web.get("/pid", self.pid),
                 web.get("/slow", self.slow),
@@ -39,10 +58,10 @@ class StandIn:
                 web.get("/metrics", self.metrics),
             ]
         )
-        self.ops_application = None
+        self.ops = None
         if settings.server.ops_port:
-            self.ops_application = web.Application()
-            self.ops_application.add_routes([web.get("/ops", self.pid)])
+            self.ops = Site()
+            self.ops.application.add_routes([web.get("/ops", self.pid)])
 
     async def start(self):
         if os.environ.get("STANDIN") == "fails":
@@ -61,14 +80,6 @@ class StandIn:
     async def close(self):
         sys.stdout.write('{"event": "closed"}\n')
         sys.stdout.flush()
-
-    def entry(self, handler):
-        async def enter(request):
-            response = await handler(request)
-            response.headers["X-Entry"] = "yes"
-            return response
-
-        return enter
 
     def drain(self):
         self.draining = True

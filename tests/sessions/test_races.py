@@ -28,7 +28,7 @@ class Desk:
 
     def __init__(self, running):
         self.store = running.service.store
-        self.issuer = running.service._parts.sessions.issuer
+        self.issuer = running.service._services.sessions.issuer
         self.graceful = self._sessions(grace=600)
         self.strict = self._sessions(grace=0)
 

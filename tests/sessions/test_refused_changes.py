@@ -11,12 +11,13 @@ import redis
 from revoker.auth import digest
 from revoker.errors import StoreUnavailable
 from revoker.store import scripts
-from revoker.store.keys import new_sid, tag_and_start, user_tag
+from revoker.store.keys import tag_and_start, user_tag
 from revoker.store.sessions import Lifetimes
 from tests.rig import forge
 from tests.rig.fault_proxy import FAULTS, FaultProxy
 from tests.rig.servers import Valkey
 from tests.rig.service import HANGS_S
+from tests.rig.sids import new_sid
 from tests.rig.virtual_time import Clockwork
 from tests.sessions.conftest import SESSIONS_ISSUER, deleted, log_in, revoke_user, sids, without_signing_key
 

@@ -32,7 +32,7 @@ MANY = 10_000
 
 
 async def many_sessions(running, sub="crowd", count=MANY):
-    kept = running.service._parts.sessions.store
+    kept = running.service._services.sessions.store
     for _ in range(0, count, 200):
         await _together([kept.start(sub, "web", device="phone") for _ in range(200)])
 
@@ -300,7 +300,7 @@ async def test_settings_that_shorten_sessions_hold_for_those_begun_before(start,
     """Their cutoffs are kept for the shorter time: they must not outlive these."""
     running = await start(valkey, sessions=sessions_section())
     browser = await log_in(running)
-    kept = running.service._parts.sessions
+    kept = running.service._services.sessions
     short = running.service.store.sessions(kept.issuer, Lifetimes(idle=1, absolute=1, grace=10, most=0))
     tag, start_ms = tag_and_start(browser.sid)
     key = running.service.store.keys.session(tag, browser.sid)
@@ -485,7 +485,7 @@ async def test_anything_a_person_is_called_survives(keeper):
 
 async def test_a_session_costs_at_most_700_bytes(start, own_valkey, sessions_section):
     running = await start(own_valkey, sessions=sessions_section(), redis={"timeout": 10})
-    kept = running.service._parts.sessions.store
+    kept = running.service._services.sessions.store
     with own_valkey.client() as client:
         before = client.info("memory")["used_memory"]
         for _ in range(100):

@@ -305,7 +305,7 @@ async def test_answers_are_not_kept_and_errors_speak_plain_ascii(keeper):
 
 @row("6749-14")
 async def test_refresh_tokens_cannot_be_guessed(keeper):
-    make = keeper.service._parts.sessions.refresh_tokens.make
+    make = keeper.service._services.sessions.refresh_tokens.make
     browser = await log_in(keeper, client_id="web")
     made = [make(browser.sid, generation, "web") for generation in range(1, 10_001)]
     assert made[0] == browser.refresh_token
@@ -373,7 +373,7 @@ async def test_reuse_is_told_by_kind_to_those_who_run_the_service(keeper, events
             await browser.go_on()
         if uses == 2:  # the window of the second closes with the use of the third
             store = keeper.service.store
-            sessions = store.sessions(keeper.service._parts.sessions.issuer, _without_grace(keeper))
+            sessions = store.sessions(keeper.service._services.sessions.issuer, _without_grace(keeper))
             assert (await sessions.refresh(browser.sid, 2, ())).value == kind
             continue
         assert (await browser.refresh(first)).error == INVALID_GRANT
@@ -387,7 +387,7 @@ async def test_reuse_is_told_by_kind_to_those_who_run_the_service(keeper, events
 
 
 def _without_grace(running):
-    return dataclasses.replace(running.service._parts.sessions.store._lives, grace=0)
+    return dataclasses.replace(running.service._services.sessions.store._lives, grace=0)
 
 
 @row("9700-03")
@@ -441,7 +441,7 @@ async def test_a_failure_after_the_use_leaves_one_line_or_none(
         def fail(*_):
             raise KeysUnavailable("there is no key to sign with")
 
-        broken.setattr(running.service._parts.sessions.signing_keys, "signer", fail)
+        broken.setattr(running.service._services.sessions.signing_keys, "signer", fail)
         assert (await browser.refresh()).error == (503, "temporarily_unavailable")
     assert (await browser.refresh()).status == 200
     assert await sids(running) == [browser.sid]

@@ -6,7 +6,8 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from revoker.models import Claims, Issuer
-from revoker.store.keys import Keys, new_sid, segment, tag_and_start, user_tag
+from revoker.store.keys import Keys, segment, tag_and_start, user_tag
+from tests.rig.sids import new_sid
 
 KEYS = Keys("rv")
 MAIN = Issuer(name="main", iss="https://idp.example.com")

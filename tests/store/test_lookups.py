@@ -1,4 +1,4 @@
-"""Lookups that coalesce, watched from the server's side and disturbed in every way."""
+"""Batched lookups, watched from the side of the server and disturbed in every way."""
 
 import asyncio
 import contextlib
@@ -8,7 +8,7 @@ import pytest
 
 from revoker.errors import StoreRefused, StoreUnavailable
 from revoker.models import Claims, Mark
-from revoker.store.coalescing import BATCH, UNDER_WAY
+from revoker.store.lookups import BATCH, MAX_IN_FLIGHT
 from tests.rig.servers import Valkey
 from tests.rig.service import HANGS_S
 from tests.store.conftest import MAIN, opened, store_on
@@ -103,7 +103,7 @@ async def test_several_batches_are_under_way_at_once(alone, own_valkey):
         asked.append(alone.lookups.find(keys_of(alone, str(n))))
         await asyncio.sleep(0)
         await asyncio.sleep(0)
-    assert len(alone.lookups._under_way) == 5
+    assert len(alone.lookups.in_flight) == 5
     own_valkey.resume()
     assert len(await asyncio.gather(*asked)) == 5
 
@@ -111,13 +111,13 @@ async def test_several_batches_are_under_way_at_once(alone, own_valkey):
 async def test_beyond_what_may_be_under_way_lookups_wait_and_are_answered(alone, own_valkey):
     lookups, keys = alone.lookups, [keys_of(alone, "1")] * BATCH
     own_valkey.hang()
-    asked = asyncio.gather(*(lookups.find_all(keys) for _ in range(UNDER_WAY + 8)))
+    asked = asyncio.gather(*(lookups.find_all(keys) for _ in range(MAX_IN_FLIGHT + 8)))
     await asyncio.sleep(0)
-    assert len(lookups._under_way) == UNDER_WAY
-    assert len(lookups._waiting) == 8 * BATCH
+    assert len(lookups.in_flight) == MAX_IN_FLIGHT
+    assert len(lookups.waiting) == 8 * BATCH
     own_valkey.resume()
     found = await asked
-    assert list(map(len, found)) == [BATCH] * (UNDER_WAY + 8)
+    assert list(map(len, found)) == [BATCH] * (MAX_IN_FLIGHT + 8)
 
 
 async def test_a_cancelled_lookup_harms_no_other(alone):

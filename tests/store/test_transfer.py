@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from revoker.errors import InvalidRequest, StoreRefused, StoreUnavailable
 from revoker.models import Claims, Issuer
 from revoker.rules import cut_off, jti_kept_until
-from revoker.store.coalescing import NO_KEYS
-from revoker.store.keys import new_sid, user_tag
+from revoker.store.keys import user_tag
+from revoker.store.lookups import NO_KEYS
 from revoker.store.transfer import importing as imports
 from revoker.store.transfer import records
 from revoker.store.transfer.exporting import Exporting
@@ -22,6 +22,7 @@ from revoker.store.transfer.importing import Importing
 from tests.conftest import SLOW_MACHINE
 from tests.rig.network import Network
 from tests.rig.service import PATIENT_S
+from tests.rig.sids import new_sid
 from tests.rig.topologies import NO_FAILOVER, Cluster
 from tests.store.conftest import MAIN, OTHER, opened, store_on
 

@@ -645,7 +645,7 @@ async def test_a_refused_token_is_not_remembered(verifier_of):
         with pytest.raises(InvalidToken):
             await verifier.verify(forged)
 
-    assert verifier.remembered(forged) is None
+    assert verifier.cached(forged) is None
 
 
 @pytest.mark.parametrize("alg", ["HS256", "HS384"])

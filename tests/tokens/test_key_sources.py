@@ -84,7 +84,7 @@ async def test_a_rotation_is_noticed_by_the_refresh(verifier, naps, idp):
     idp.keys = jwks(NEXT)
     await naps.end()
 
-    assert verifier.remembered(old) is None
+    assert verifier.cached(old) is None
     assert await verifier.verify(new)
     with pytest.raises(InvalidToken, match="signature"):
         await verifier.verify(old)
@@ -97,7 +97,7 @@ async def test_keys_that_stay_keep_what_they_verified(verifier, naps, idp):
     idp.keys = jwks(NEXT, KEY)
     await naps.end()
 
-    assert verifier.remembered(text) is verified
+    assert verifier.cached(text) is verified
 
 
 async def test_an_unknown_name_is_fetched_for_at_once(verifier, idp):
@@ -379,12 +379,12 @@ async def test_jwks_05_a_set_that_was_not_refreshed_for_a_day_is_believed_no_lon
     idp.answer = _answering(b"", 500)
     clock.now += KEEP_S
     await naps.end()
-    assert verifier.remembered(text)
+    assert verifier.cached(text)
 
     clock.now += 1
     await naps.end()
 
-    assert verifier.remembered(text) is None
+    assert verifier.cached(text) is None
     assert (source.ready, source.stale) == (False, False)
     with pytest.raises(KeysUnavailable):
         await verifier.verify(text)
@@ -567,7 +567,7 @@ async def test_a_file_is_read_at_start_and_again_when_it_was_replaced(
     old = token(KEY)
     await verifier.verify(old)
     await naps.end()
-    assert verifier.remembered(old)
+    assert verifier.cached(old)
     assert refreshes(metrics, "ok") == 1
 
     new = file_of_keys.with_suffix(".new")
@@ -575,7 +575,7 @@ async def test_a_file_is_read_at_start_and_again_when_it_was_replaced(
     new.replace(file_of_keys)
     await naps.end()
 
-    assert verifier.remembered(old) is None
+    assert verifier.cached(old) is None
     assert await verifier.verify(token(NEXT))
     assert set(naps.asked) == {1.0}
 
@@ -654,7 +654,7 @@ async def test_a_new_secret_takes_the_place_of_the_old(tmp_path, metrics):
     path.write_bytes(b"b" * 32)
 
     assert await verifier.verify(new)
-    assert verifier.remembered(old) is None
+    assert verifier.cached(old) is None
 
 
 WRONG = {

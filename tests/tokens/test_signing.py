@@ -377,7 +377,7 @@ async def test_tokens_of_a_key_die_with_its_end(folder, signing_keys, metrics, c
     clock.now = 1500.0
     await source.look_again()
 
-    assert verifier.remembered(token) is None
+    assert verifier.cached(token) is None
     with pytest.raises(InvalidToken):
         await verifier.verify(token)
 

@@ -68,22 +68,22 @@ def test_an_entry_whose_key_is_dead_is_gone():
 async def test_a_verified_token_is_remembered_by_its_text_alone(verifier_of):
     verifier = await verifier_of(KEY)
     text = token(KEY)
-    assert verifier.remembered(text) is None
+    assert verifier.cached(text) is None
 
     verified = await verifier.verify(text)
 
-    assert verifier.remembered(text) is verified
+    assert verifier.cached(text) is verified
     assert await verifier.verify(text) is verified
-    assert verifier.remembered(text + "=") is None
-    assert verifier.remembered(token(KEY, sub="another")) is None
+    assert verifier.cached(text + "=") is None
+    assert verifier.cached(token(KEY, sub="another")) is None
 
 
 async def test_each_token_is_counted_once_as_a_hit_or_a_miss(verifier_of, metrics):
     verifier = await verifier_of(KEY)
     text = token(KEY)
-    assert verifier.remembered(text) or await verifier.verify(text)
+    assert verifier.cached(text) or await verifier.verify(text)
     await verifier.verify(text)
-    verifier.remembered(text)
+    verifier.cached(text)
     with pytest.raises(InvalidToken):
         await verifier.verify("x")
 
@@ -100,7 +100,7 @@ async def test_the_cache_holds_no_more_than_it_is_told_to(key_file, metrics):
     for text in texts:
         await verifier.verify(text)
 
-    assert [verifier.remembered(text) is not None for text in texts] == [False, False, True, True, True]
+    assert [verifier.cached(text) is not None for text in texts] == [False, False, True, True, True]
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ async def test_a_key_that_leaves_its_set_takes_its_tokens_along(verifier_of, tmp
         await verifier.verify(token(KEY, {"kid": "unknown, so that the file is read again"}))
 
     assert not verified.key.live
-    assert verifier.remembered(text) is None
+    assert verifier.cached(text) is None
     with pytest.raises(InvalidToken, match="signature"):
         await verifier.verify(text)
 
@@ -142,7 +142,7 @@ async def test_a_key_whose_algorithm_is_changed_takes_its_tokens_along(verifier_
     with pytest.raises(InvalidToken):
         await verifier.verify(token(KEY, {"kid": "unknown, so that the file is read again"}))
 
-    assert verifier.remembered(text) is None
+    assert verifier.cached(text) is None
 
 
 async def test_a_key_keeps_its_tokens_as_long_as_it_stays_in_its_set(verifier_of, tmp_path):
@@ -152,12 +152,12 @@ async def test_a_key_keeps_its_tokens_as_long_as_it_stays_in_its_set(verifier_of
     replace(tmp_path / "main.json", forge.jwks(rsa_key("rsa-2"), KEY.jwk(x5c=["anything"])))
 
     assert await verifier.verify(token(rsa_key("rsa-2")))
-    assert verifier.remembered(text) is verified
+    assert verifier.cached(text) is verified
 
     replace(tmp_path / "main.json", forge.jwks(rsa_key("rsa-2")))
     with pytest.raises(InvalidToken):
         await verifier.verify(token(KEY, {"kid": "unknown, so that the file is read again"}))
-    assert verifier.remembered(text) is None
+    assert verifier.cached(text) is None
 
 
 def replace(path, key_set):

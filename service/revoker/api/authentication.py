@@ -42,14 +42,14 @@ class Authentication:
             return self.authenticate(request, fields)
         if not self._client_certificates:
             return NOBODY
-        caller = self._callers().named_in(certificate(request))
+        caller = self._callers().find_by_certificate(certificate(request))
         if caller is not None and caller.rate_limit is not None:
             caller.rate_limit.spend()
         return caller or NOBODY
 
     def has_caller_for(self, client_id: str) -> bool:
         """Whether a caller is bound to a client, so that the client must authenticate."""
-        return self._callers().bound_to(client_id)
+        return self._callers().has_client(client_id)
 
 
 def certificate(request: web.Request) -> frozenset[str]:

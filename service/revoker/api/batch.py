@@ -8,8 +8,10 @@ from typing import Annotated, Final, cast
 import msgspec
 from aiohttp import web
 
-from revoker.api import endpoint, refresh_tokens
-from revoker.api.errors import NO_STORE
+from revoker.api import bodies, refresh_tokens
+from revoker.api.admission import Admission
+from revoker.api.authentication import Authentication
+from revoker.api.envelope import COUNTED
 from revoker.api.introspection import (
     ACTIVE,
     INACTIVE,
@@ -19,18 +21,19 @@ from revoker.api.introspection import (
     issuer_of_claims,
     token_of,
 )
-from revoker.api.observing import COUNTED
-from revoker.api.parts import Parts
+from revoker.api.prebuilt import PrebuiltResponse
+from revoker.api.session_services import SessionServices
+from revoker.api.verdicts import Verdicts
 from revoker.auth import Caller
 from revoker.errors import InvalidRequest, KeysUnavailable
 from revoker.models import Issuer, Payload, Verdict
 from revoker.tokens.refresh_tokens import looks_like
-from revoker.tokens.verifying import TOGETHER, VerifiedToken, Waiting
+from revoker.tokens.verifying import VERIFY_BATCH, VerifiedToken, Verifier, Waiting
 
 MALFORMED: Final = b'{"error":"invalid_request"}'
 NO_KEYS: Final = b'{"error":"temporarily_unavailable"}'
 
-_BYTES_AT_ONCE: Final = endpoint.BODY_LIMIT
+_BYTES_AT_ONCE: Final = bodies.BODY_LIMIT
 """Of items read one by one before other requests get their turn of the event loop; one may be as long."""
 
 _READ_WHOLE: Final = 1024 * 1024
@@ -79,26 +82,32 @@ Checked = tuple[Payload, Issuer, VerifiedToken | None]
 class BatchIntrospection:
     """Answers batches."""
 
-    def __init__(self, parts: Parts) -> None:
-        self._parts = parts
+    def __init__(
+        self,
+        *,
+        authentication: Authentication,
+        sessions: SessionServices | None,
+        verifier: Verifier,
+        verdicts: Verdicts,
+        admission: Admission,
+    ) -> None:
+        self._authentication = authentication
+        self._verifier = verifier
+        self._verdicts = verdicts
+        self._admission = admission
+        self._sessions = sessions
 
-    async def respond(self, request: web.Request) -> web.Response:
-        """Answer one batch."""
-        body = await self.answer(request)
-        return web.Response(body=body, content_type="application/json", headers=NO_STORE)
-
-    async def answer(self, request: web.Request) -> bytes:
-        """The answer to one batch; raises for all of it only where the store gave no verdict."""
-        endpoint.refuse_query(request)
-        parts = self._parts
-        caller = parts.authentication.authenticate(request, None)
+    async def respond(self, request: web.Request) -> PrebuiltResponse:
+        """Respond to one batch; raises for all of it only where the store gave no verdict."""
+        bodies.refuse_query(request)
+        caller = self._authentication.authenticate(request, None)
         caller.require(SCOPE)
-        fields, raw = await endpoint.read(request, endpoint.BATCH_LIMIT)
+        fields, raw = await bodies.read(request, bodies.BATCH_LIMIT)
         if fields is not None:
             raise InvalidRequest("a batch is JSON")
         items = await _items_in_turns(raw)
         if caller.rate_limit is not None:
-            caller.rate_limit.owe(len(items) - 1)
+            caller.rate_limit.charge(len(items) - 1)
         answers: list[bytes] = [b""] * len(items)
         checked: dict[int, Checked] = {}
         unknown: list[tuple[int, str]] = []
@@ -116,9 +125,9 @@ class BatchIntrospection:
                 answers[place] = known
             else:
                 unknown.append((place, cast("str", known)))
-        waiting = parts.admission.aside if request.get(COUNTED) else contextlib.nullcontext
-        for start in range(0, len(unknown), TOGETHER):
-            together = unknown[start : start + TOGETHER]
+        waiting = self._admission.aside if request.get(COUNTED) else contextlib.nullcontext
+        for start in range(0, len(unknown), VERIFY_BATCH):
+            together = unknown[start : start + VERIFY_BATCH]
             told = await self._check_tokens([text for _, text in together], caller, waiting)
             for (place, _), known in zip(together, told, strict=True):
                 if isinstance(known, bytes):
@@ -128,13 +137,13 @@ class BatchIntrospection:
         for place, (_, _, token) in list(checked.items()):
             if token is not None and not token.key.live:  # its key has left its set meanwhile
                 del checked[place]
-                parts.verdicts.invalid()
+                self._verdicts.invalid()
                 answers[place] = INACTIVE
-        verdicts = await parts.verdicts.of_many(list(checked.values()))
+        verdicts = await self._verdicts.of_many(list(checked.values()))
         for (place, (_, _, token)), verdict in zip(checked.items(), verdicts, strict=True):
             active = ACTIVE if token is None else token.answer
             answers[place] = active if verdict is Verdict.ACTIVE else INACTIVE
-        return b'{"results":[' + b",".join(answers) + b"]}"
+        return PrebuiltResponse(b'{"results":[' + b",".join(answers) + b"]}")
 
     def _check(self, item: Introspect | bytes, caller: Caller) -> Checked | bytes | str:
         """What is to be looked up for one item, or its answer where nothing is, or an unknown token."""
@@ -142,14 +151,14 @@ class BatchIntrospection:
             asked = _read(item) if isinstance(item, bytes) else item
             text = token_of(asked)
             if text is not None:
-                token = self._parts.verifier.remembered(text)
+                token = self._verifier.cached(text)
                 return text if token is None else self._believed(token, caller)
             claims = claims_of(asked)
             issuer = issuer_of_claims(claims, caller)
         except InvalidRequest:
             return MALFORMED
         if issuer is None or (caller.audiences and not caller.may_see(claims.aud)):
-            self._parts.verdicts.foreign()
+            self._verdicts.foreign()
             return INACTIVE
         return claims, issuer, None
 
@@ -157,26 +166,25 @@ class BatchIntrospection:
         self, texts: Sequence[str], caller: Caller, waiting: Waiting
     ) -> list[Checked | bytes]:
         """As :meth:`_check`, for tokens that were not seen before."""
-        parts = self._parts
         found: dict[str, Checked | bytes] = {}
-        if parts.sessions is not None:
+        if self._sessions is not None:
             for text in filter(looks_like, texts):
-                found[text] = await refresh_tokens.introspect(parts.sessions, text, caller) or INACTIVE
+                found[text] = await refresh_tokens.introspect(self._sessions, text, caller) or INACTIVE
         asked = [text for text in texts if text not in found]
-        for text, token in zip(asked, await parts.verifier.verify_all(asked, waiting), strict=True):
+        for text, token in zip(asked, await self._verifier.verify_all(asked, waiting), strict=True):
             if isinstance(token, VerifiedToken):
                 found[text] = self._believed(token, caller)
             elif isinstance(token, KeysUnavailable):
                 found[text] = NO_KEYS
             else:
-                parts.verdicts.invalid()
+                self._verdicts.invalid()
                 found[text] = INACTIVE
         return [found[text] for text in texts]
 
     def _believed(self, token: VerifiedToken, caller: Caller) -> Checked | bytes:
         claims = token.claims
         if claims.iss not in caller.issuers or not caller.may_see(claims.aud):
-            self._parts.verdicts.foreign()
+            self._verdicts.foreign()
             return INACTIVE
         return claims, token.issuer, token
 
@@ -196,23 +204,23 @@ def _items(raw: bytes) -> Sequence[Introspect | bytes]:
         batch = _decode_batch(raw)
     except (msgspec.MsgspecError, RecursionError, UnicodeError):
         batch = None
-    if batch is not None and endpoint.is_unambiguous(raw, batch):
+    if batch is not None and bodies.is_unambiguous(raw, batch):
         return batch.tokens
     _refuse_odd_surroundings(raw)
     return _unread_items(raw)
 
 
 def _unread_items(raw: bytes) -> Sequence[bytes]:
-    return [bytes(item) for item in endpoint.decoded(raw, _decode_unread).tokens]
+    return [bytes(item) for item in bodies.decoded(raw, _decode_unread).tokens]
 
 
 def _refuse_odd_surroundings(raw: bytes) -> None:
     """Read what is beside the list of tokens as strictly as any body."""
-    written = bytes(endpoint.decoded(raw, _decode_list).tokens)
-    if len(raw) - len(written) + len(b"[]") > endpoint.BODY_LIMIT:
+    written = bytes(bodies.decoded(raw, _decode_list).tokens)
+    if len(raw) - len(written) + len(b"[]") > bodies.BODY_LIMIT:
         raise InvalidRequest("there is too much beside the list of tokens")
     start = _place_of(written, raw)
-    endpoint.refuse_duplicates(raw[:start] + b"[]" + raw[start + len(written) :])
+    bodies.refuse_duplicates(raw[:start] + b"[]" + raw[start + len(written) :])
 
 
 def _place_of(part: bytes, whole: bytes) -> int:
@@ -225,8 +233,8 @@ def _place_of(part: bytes, whole: bytes) -> int:
 
 
 def _read(item: bytes) -> Introspect:
-    if len(item) > endpoint.BODY_LIMIT:
+    if len(item) > bodies.BODY_LIMIT:
         raise InvalidRequest("longer than a body may be that asks for one token")
-    asked = endpoint.decoded(item, _decode_item)
-    endpoint.refuse_ambiguous(item, asked)
+    asked = bodies.decoded(item, _decode_item)
+    bodies.refuse_ambiguous(item, asked)
     return asked

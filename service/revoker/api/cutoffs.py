@@ -128,7 +128,7 @@ async def revoke_client(call: Call[RevokeClient], *, revocations: Revocations) -
     body = call.body
     if call.caller.client_id not in {"", body.client_id}:
         raise AccessDenied("this caller may revoke its own client only")
-    issuer = call.caller.known_issuer(body.iss)
+    issuer = call.caller.require_issuer(body.iss)
     cutoff = await revocations.revoke_client(
         issuer, body.client_id, before=numeric_date_ms(body.before, "before"), reason=body.reason or ""
     )
@@ -152,7 +152,7 @@ def _refuse_ambiguous_session(
 ) -> None:
     """Refuse a ``sid`` of this service where ``iss`` is left out and the default is another issuer.
 
-    Otherwise the cutoff would be stored for the other issuer, and the session would go on.
+    Otherwise the cutoff would be stored for the other issuer, and the session would continue.
     """
     if call.body.iss is not None or sid is None or issuer.own or sessions is None:
         return

@@ -1,18 +1,18 @@
-"""Which path leads where."""
+"""The table of every path that is served: its handler, its port, and how it is reached."""
 
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from aiohttp import HttpVersion11, web
+import msgspec
+from aiohttp import web
 
 from revoker.api import (
     backchannel,
-    batch,
     blocks,
     cutoffs,
     explain,
-    introspection,
+    forward_auth,
     openapi,
-    paths,
     probes,
     revocation,
     revoked_keys,
@@ -21,9 +21,11 @@ from revoker.api import (
     token,
     well_known,
 )
-from revoker.api.endpoint import BATCH_LIMIT, Endpoint
-from revoker.api.observing import observed
-from revoker.api.parts import Parts
+from revoker.api.endpoint import BoundEndpoint, Endpoint
+from revoker.api.envelope import ANY, Logged, Path, Port
+from revoker.api.paths import BATCH, FORWARD_AUTH, INTROSPECT
+from revoker.api.prebuilt import Handler, PrebuiltResponse
+from revoker.api.services import Services
 
 ENDPOINTS: tuple[Endpoint[Any], ...] = (
     *revocation.ENDPOINTS,
@@ -33,77 +35,98 @@ ENDPOINTS: tuple[Endpoint[Any], ...] = (
     *explain.ENDPOINTS,
 )
 
-SESSION_ENDPOINTS: tuple[Endpoint[Any], ...] = (
-    *sessions.ENDPOINTS,
-    *session_list.ENDPOINTS,
-    *token.ENDPOINTS,
-)
-"""There where sessions are kept here."""
 
-
-def application(
-    parts: Parts, health: probes.Health | None, introspect: introspection.Introspection
-) -> web.Application:
-    """All endpoints; health, metrics and documentation too where ``health`` is given."""
-    return _application(
-        parts,
-        [
-            web.post(paths.INTROSPECT, introspect.respond),
-            web.post(paths.BATCH, batch.BatchIntrospection(parts).respond),
-            *(endpoint.bind(parts).route() for endpoint in _endpoints(parts)),
-            *_well_known_routes(parts),
-            *([] if health is None else _ops_routes(parts, health)),
-        ],
+def paths(
+    services: Services,
+    health: probes.Health,
+    *,
+    introspect: Handler,
+    introspect_batch: Handler,
+    authorize_forward: Handler,
+    introspection_seconds: Callable[[float], None],
+) -> Iterator[Path]:
+    """Every path. Fast are those on which gateways and clients ask all the time."""
+    yield Path(
+        path=INTROSPECT,
+        handle=introspect,
+        fast=True,
+        sheds_load=True,
+        read_only=True,
+        traced=False,
+        seconds=introspection_seconds,
     )
+    yield Path(
+        path=BATCH,
+        handle=introspect_batch,
+        fast=True,
+        sheds_load=True,
+        read_only=True,
+        logged=Logged.FAILURES,
+    )
+    yield Path(
+        path=FORWARD_AUTH,
+        method=ANY,
+        handle=authorize_forward,
+        subtree=True,
+        fast=True,
+        sheds_load=True,
+        ignores_body=True,
+        read_only=True,
+        logged=Logged.NOTHING,
+        traced=False,
+        render_error=forward_auth.unavailable,
+        malformed=forward_auth.malformed_request,
+    )
+    if services.sessions is not None:
+        for endpoint in token.ENDPOINTS:
+            yield Path(
+                path=endpoint.path,
+                handle=_prebuilt(endpoint.bind(services)),
+                fast=True,
+                sheds_load=True,
+                logged=Logged.FAILURES,
+            )
+    for endpoint in _ordinary_endpoints(services):
+        yield Path(method=endpoint.method, path=endpoint.path, handle=endpoint.bind(services).respond)
+    for route in _well_known_routes(services):
+        yield _routed(route)
+    for route in probes.routes(health, services.metrics.registry):
+        yield _routed(route, port=Port.OPS, logged=Logged.NOTHING)
 
 
-def ops_application(parts: Parts, health: probes.Health) -> web.Application:
-    """Health, metrics and documentation alone."""
-    return _application(parts, _ops_routes(parts, health))
+def documentation(served: Iterable[Path]) -> Iterator[Path]:
+    """The paths that describe the others."""
+    for route in openapi.routes({path.path for path in served}):
+        yield _routed(route, port=Port.OPS)
 
 
-def _endpoints(parts: Parts) -> tuple[Endpoint[Any], ...]:
+def _ordinary_endpoints(services: Services) -> tuple[Endpoint[Any], ...]:
     return (
         *ENDPOINTS,
-        *(backchannel.ENDPOINTS if parts.logout_audiences else ()),
-        *(() if parts.sessions is None else SESSION_ENDPOINTS),
+        *(backchannel.ENDPOINTS if services.logout_audiences else ()),
+        *(() if services.sessions is None else (*sessions.ENDPOINTS, *session_list.ENDPOINTS)),
     )
 
 
-def _well_known_routes(parts: Parts) -> list[web.RouteDef]:
-    if (own := parts.sessions) is None:
+def _prebuilt(endpoint: BoundEndpoint[Any]) -> Handler:
+    async def respond(request: web.Request) -> PrebuiltResponse:
+        return PrebuiltResponse(msgspec.json.encode(await endpoint.answer(request)))
+
+    return respond
+
+
+def _routed(route: web.RouteDef, *, port: Port = Port.MAIN, logged: Logged = Logged.ALL) -> Path:
+    return Path(method=route.method, path=route.path, handle=route.handler, port=port, logged=logged)
+
+
+def _well_known_routes(services: Services) -> list[web.RouteDef]:
+    if (own := services.sessions) is None:
         return []
-    revoked_key_ids = parts.revoked_key_ids
+    revoked_key_ids = services.revoked_key_ids
     return well_known.routes(
         own.issuer.iss,
         own.signing_keys,
         revoked=lambda: revoked_key_ids(own.issuer),
-        clock=parts.store.clocks.now,
-        client_certificates=parts.client_certificates,
+        clock=services.clocks.now,
+        client_certificates=services.client_certificates,
     )
-
-
-def _ops_routes(parts: Parts, health: probes.Health) -> list[web.RouteDef]:
-    probe_routes = probes.routes(health, parts.metrics.registry)
-    served = {paths.INTROSPECT, paths.BATCH, paths.FORWARD_AUTH}
-    served |= {endpoint.path for endpoint in _endpoints(parts)}
-    served |= {route.path for route in (*_well_known_routes(parts), *probe_routes)}
-    return [*probe_routes, *openapi.routes(served)]
-
-
-def _application(parts: Parts, routes: list[web.RouteDef]) -> web.Application:
-    paths = frozenset(route.path for route in routes)
-    made = web.Application(client_max_size=BATCH_LIMIT, middlewares=[observed(parts, paths)])
-    made.add_routes(
-        web.RouteDef(each.method, each.path, each.handler, {**each.kwargs, "expect_handler": _send_continue})
-        for each in routes
-    )
-    return made
-
-
-async def _send_continue(request: web.Request) -> web.StreamResponse | None:
-    """Ask for the body where a client waits for that (RFC 9110 §10.1.1)."""
-    if request.version >= HttpVersion11:
-        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        request.writer.output_size = 0  # the response itself has not begun
-    return None

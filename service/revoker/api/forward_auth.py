@@ -6,20 +6,18 @@ looked at, nor is the path below ``/forward-auth``.
 """
 
 import re
-import time
 import urllib.parse
+from collections.abc import Callable
 from typing import Final
 
 from aiohttp import web
 
+from revoker.api.admission import Admission
 from revoker.api.authentication import certificate
 from revoker.api.demands import Demands, understood
-from revoker.api.errors import NO_STORE, error_response
-from revoker.api.observing import answered, failed
-from revoker.api.parts import Parts
-from revoker.api.paths import FORWARD_AUTH
-from revoker.api.verdicts import Judged
-from revoker.auth import Caller
+from revoker.api.errors import NO_STORE, error_response, response_to
+from revoker.api.verdicts import Judged, Verdicts
+from revoker.auth import Caller, Callers
 from revoker.errors import InvalidClient, RevokerError
 from revoker.models import Verdict
 from revoker.tokens.claims import scope_words
@@ -36,33 +34,16 @@ _REALM: Final = 'Bearer realm="revoker"'
 
 
 class ForwardAuth:
-    """Answers gateways about their users."""
+    """Responds to gateways about their users."""
 
-    def __init__(self, parts: Parts) -> None:
-        self._parts = parts
-        parts.metrics.requests.labels(FORWARD_AUTH, "500")
-        self._seconds = parts.metrics.notes.observing(parts.metrics.request_seconds.labels(FORWARD_AUTH))
+    def __init__(self, *, callers: Callable[[], Callers], verdicts: Verdicts, admission: Admission) -> None:
+        """``callers`` gives the present ones."""
+        self._callers = callers
+        self._verdicts = verdicts
+        self._admission = admission
 
     async def respond(self, request: web.Request) -> web.Response:
-        """Answer one request: 200 with who it is, 401, 403, or 503 where there is no verdict."""
-        began = time.perf_counter()
-        self._parts.admission.under_way += 1
-        try:
-            response = await self._answer(request)
-        except RevokerError as error:
-            response = answered(self._parts, error)
-            if response.status != 503:  # about the gateway, which its user can't mend
-                told = f"of the gateway itself: {error}"
-                response = error_response(503, "temporarily_unavailable", told, {"Retry-After": "1"})
-        except Exception:  # noqa: BLE001  # the boundary of the service
-            response = failed()
-        finally:
-            self._parts.admission.under_way -= 1
-        self._parts.metrics.requests.labels(FORWARD_AUTH, str(response.status)).inc()
-        self._seconds(time.perf_counter() - began)
-        return response
-
-    async def _answer(self, request: web.Request) -> web.Response:
+        """Respond 200 with who the user is, 401 or 403; raises where there is no verdict."""
         caller = self._gateway(request)
         caller.require(SCOPE)
         shown = request.headers.getall("Authorization", ())
@@ -72,7 +53,7 @@ class ForwardAuth:
         if bearer is None:
             return _unauthorized(f'{_REALM}, error="invalid_request"')
         demands = understood(tuple(request.headers.getall(DEMANDS_HEADER, ())))
-        judged = await self._parts.verdicts.of_token(bearer[1], caller, waiting=self._parts.admission.aside)
+        judged = await self._verdicts.of_token(bearer[1], caller, waiting=self._admission.aside)
         token = judged.token
         if judged.verdict is not Verdict.ACTIVE or token is None or token.cnf:
             return _unauthorized(
@@ -84,12 +65,26 @@ class ForwardAuth:
 
     def _gateway(self, request: web.Request) -> Caller:
         keys = request.headers.getall(KEY_HEADER, ())
-        callers = self._parts.callers
+        callers = self._callers()
         if len(keys) == 1:
             return callers.by_secret(keys[0], request.remote or "")
         if keys:
             raise InvalidClient("more than one X-Revoker-Key")
         return callers.by_certificate(certificate(request))
+
+
+def unavailable(error: RevokerError) -> web.Response:
+    """The response to an error: always 503, since the user can't mend what is wrong with the gateway."""
+    response = response_to(error)
+    if response.status == 503:
+        return response
+    told = f"of the gateway itself: {error}"
+    return error_response(503, "temporarily_unavailable", told, {"Retry-After": "1"})
+
+
+def malformed_request(_: int) -> web.Response:
+    """401: gateways take other 4xx for a failure of theirs, but the user's token or head is wrong."""
+    return _unauthorized(f'{_REALM}, error="invalid_request"')
 
 
 def _unmet(demands: Demands, token: VerifiedToken, judged: Judged) -> web.Response | None:

@@ -1,24 +1,24 @@
 """``POST /introspect`` (RFC 7662): may this token be used now?
 
-This is the path on every request of every gateway. It goes straight from the connection to
-:meth:`Introspection.respond`, past router and middleware; everything else on it is in ``callers``,
-``verdicts`` and ``store.lookups``.
+Gateways ask this on every request of theirs. The caller is known from ``auth``, ``verdicts`` does the rest.
 """
 
-import time
+from collections.abc import Callable
 from typing import Annotated, Final
 
 import msgspec
 from aiohttp import web
 
-from revoker.api import endpoint, refresh_tokens
-from revoker.api.errors import NO_STORE
-from revoker.api.observing import answered, failed
-from revoker.api.parts import Parts
+from revoker.api import bodies, refresh_tokens
+from revoker.api.admission import Admission
+from revoker.api.authentication import Authentication
+from revoker.api.envelope import COUNTED
 from revoker.api.paths import INTROSPECT
 from revoker.api.prebuilt import PrebuiltResponse
-from revoker.auth import Caller
-from revoker.errors import InvalidRequest, RevokerError
+from revoker.api.session_services import SessionServices
+from revoker.api.verdicts import Verdicts
+from revoker.auth import Caller, Callers
+from revoker.errors import InvalidRequest
 from revoker.models import Claims, Issuer, Payload, Verdict
 from revoker.tokens.refresh_tokens import looks_like
 
@@ -26,6 +26,8 @@ SCOPE: Final = "introspect"
 
 INACTIVE: Final = b'{"active":false}'
 ACTIVE: Final = b'{"active":true}'
+_RESPONSE_INACTIVE: Final = PrebuiltResponse(INACTIVE)
+_RESPONSE_ACTIVE: Final = PrebuiltResponse(ACTIVE)
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -45,27 +47,6 @@ class Introspect(Payload, frozen=True, kw_only=True, gc=False, omit_defaults=Tru
     token: Annotated[str, msgspec.Meta(min_length=1)] | None = None
     claims: Payload | None = None
     header: Header | None = None
-
-
-class Active(msgspec.Struct, frozen=True, kw_only=True):
-    """Not active: nothing but ``active``. The claims form answers ``active`` alone (RFC 7662 §2.2)."""
-
-    active: bool
-    scope: str | None = None
-    client_id: str | None = None
-    username: str | None = None
-    token_type: str | None = None
-    exp: int | None = None
-    iat: int | None = None
-    nbf: int | None = None
-    sub: str | None = None
-    aud: str | list[str] | None = None
-    iss: str | None = None
-    jti: str | None = None
-    sid: str | None = None
-    auth_time: int | None = None
-    acr: str | None = None
-    amr: list[str] | None = None
 
 
 decode: Final = msgspec.json.Decoder(Introspect)
@@ -149,96 +130,82 @@ def issuer_of_claims(claims: Payload, caller: Caller) -> Issuer | None:
 
 
 class Introspection:
-    """Answers introspection requests."""
+    """Responds to introspection requests."""
 
-    def __init__(self, parts: Parts) -> None:
-        self._parts = parts
-        self._admission = parts.admission
-        self._aside = parts.admission.aside
-        self._seconds = parts.metrics.notes.observing(parts.metrics.introspection_seconds)
-        self._failed = parts.metrics.requests.labels(INTROSPECT, "500").inc
+    def __init__(
+        self,
+        *,
+        callers: Callable[[], Callers],
+        authentication: Authentication,
+        sessions: SessionServices | None,
+        verdicts: Verdicts,
+        admission: Admission,
+    ) -> None:
+        """``callers`` gives the present ones."""
+        self._callers = callers
+        self._authentication = authentication
+        self._verdicts = verdicts
+        self._admission = admission
+        self._sessions = sessions
 
-    async def respond(self, request: web.Request) -> web.Response:
-        """Answer one request that comes by way of router and middleware, which see to errors."""
-        began = time.perf_counter()
-        try:
-            body = await self._answer(request)
-        finally:
-            self._seconds(time.perf_counter() - began)
-        return web.Response(body=body, content_type="application/json", headers=NO_STORE)
-
-    async def respond_at_once(self, request: web.Request) -> web.Response | PrebuiltResponse:
-        """Answer one that comes past them; every error but a broken connection becomes a response."""
-        began = time.perf_counter()
-        try:
-            return PrebuiltResponse(await self._answer(request))
-        except RevokerError as error:
-            return answered(self._parts, error)
-        except Exception:  # noqa: BLE001  # the boundary of the service
-            self._failed()
-            return failed()
-        finally:
-            self._seconds(time.perf_counter() - began)
-
-    async def _answer(self, request: web.Request) -> bytes:
-        parts = self._parts
+    async def respond(self, request: web.Request) -> PrebuiltResponse:
+        """Respond to one request, by the shortest way where a known caller sends JSON."""
         headers = request.headers
         shown = headers.getall("Authorization", ())
-        caller = parts.callers.remembered(shown[0]) if len(shown) == 1 else None
+        caller = self._callers().cached(shown[0]) if len(shown) == 1 else None
+        fields = None
         if (
             caller is None
             or headers.get("Content-Type") != "application/json"
             or "Content-Encoding" in headers
             or request.raw_path != INTROSPECT
         ):
-            fields, raw, caller = await self._read_anyones(request)
+            fields, raw, caller = await self._read(request)
         else:
             if caller.rate_limit is not None:
                 caller.rate_limit.spend()
             if SCOPE not in caller.scopes:
                 caller.require(SCOPE)
-            fields, raw = None, await endpoint.read_bytes(request, endpoint.BODY_LIMIT)
-        admission = self._admission
-        admission.under_way += 1
+            raw = await bodies.read_bytes(request, bodies.BODY_LIMIT)
+        uncounted = not request.get(COUNTED)
+        self._admission.under_way += uncounted
         try:
-            if fields is None:
-                return await self._judge(raw, caller)
-            return await self._judge_form(fields, caller)
+            if fields is not None:
+                return await self._respond_to_token(_token_of_form(fields), caller)
+            asked = bodies.decoded(raw, decode)
+            bodies.refuse_ambiguous(raw, asked)
+            token = token_of(asked)
+            if token is not None:
+                return await self._respond_to_token(token, caller)
+            claims = claims_of(asked)
+            judged = await self._verdicts.of_claims(claims, issuer_of_claims(claims, caller), caller)
         finally:
-            admission.under_way -= 1
+            self._admission.under_way -= uncounted
+        return _RESPONSE_ACTIVE if judged.verdict is Verdict.ACTIVE else _RESPONSE_INACTIVE
 
-    async def _read_anyones(self, request: web.Request) -> tuple[endpoint.Fields | None, bytes, Caller]:
-        """The long way: a caller that was not seen before, a form, or something that is refused."""
-        endpoint.refuse_query(request)
-        fields, raw = await endpoint.read(request, endpoint.BODY_LIMIT)
-        caller = self._parts.authentication.authenticate(request, fields)
+    async def _read(self, request: web.Request) -> tuple[bodies.Fields | None, bytes, Caller]:
+        """Read a request whose caller was not seen before, or that is a form, or is refused."""
+        bodies.refuse_query(request)
+        fields, raw = await bodies.read(request, bodies.BODY_LIMIT)
+        caller = self._authentication.authenticate(request, fields)
         caller.require(SCOPE)
         return fields, raw, caller
 
-    async def _judge_form(self, fields: endpoint.Fields, caller: Caller) -> bytes:
-        token = fields.get("token")
-        if token is None:
-            raise InvalidRequest("token is missing")
-        if not CLAIMS_IN_FORMS.isdisjoint(fields):
-            raise InvalidRequest("claims are beside the token: one of the two is wanted")
-        return await self._judge_token(token, caller)
-
-    async def _judge(self, raw: bytes, caller: Caller) -> bytes:
-        asked = endpoint.decoded(raw, decode)
-        endpoint.refuse_ambiguous(raw, asked)
-        token = token_of(asked)
-        if token is not None:
-            return await self._judge_token(token, caller)
-        claims = claims_of(asked)
-        issuer = issuer_of_claims(claims, caller)
-        judged = await self._parts.verdicts.of_claims(claims, issuer, caller)
-        return ACTIVE if judged.verdict is Verdict.ACTIVE else INACTIVE
-
-    async def _judge_token(self, token: str, caller: Caller) -> bytes:
-        sessions = self._parts.sessions
-        if sessions is not None and looks_like(token):
-            return await refresh_tokens.introspect(sessions, token, caller) or INACTIVE
-        judged = await self._parts.verdicts.of_token(token, caller, waiting=self._aside)
+    async def _respond_to_token(self, token: str, caller: Caller) -> PrebuiltResponse:
+        if self._sessions is not None and looks_like(token):
+            return PrebuiltResponse(
+                await refresh_tokens.introspect(self._sessions, token, caller) or INACTIVE
+            )
+        judged = await self._verdicts.of_token(token, caller, waiting=self._admission.aside)
         if judged.verdict is Verdict.ACTIVE and judged.token is not None:
-            return judged.token.answer
-        return INACTIVE
+            return PrebuiltResponse(judged.token.answer)
+        return _RESPONSE_INACTIVE
+
+
+def _token_of_form(fields: bodies.Fields) -> str:
+    token = fields.get("token")
+    if token is None:
+        raise InvalidRequest("token is missing")
+    if not CLAIMS_IN_FORMS.isdisjoint(fields):
+        raise InvalidRequest("claims are beside the token: one of the two is wanted")
+    return token

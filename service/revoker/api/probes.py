@@ -12,9 +12,11 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 from revoker.api.errors import NO_STORE
 
+_MULTIPROCESS: Final = "PROMETHEUS_MULTIPROC_DIR"
+
 
 class Problem(msgspec.Struct, frozen=True):
-    """One thing that is wrong, by the name that the metric ``revoker_problem`` has for it."""
+    """One problem, by its name in the metric ``revoker_problem``."""
 
     problem: str
     detail: str
@@ -28,7 +30,7 @@ class Readiness(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Health:
-    """What a process says of itself; ``started`` and ``draining`` are set by it as it goes."""
+    """The state of one process; it sets ``draining`` before it stops."""
 
     def __init__(self, problems: Callable[[], dict[str, str]], started: Callable[[], bool]) -> None:
         self._problems = problems
@@ -36,9 +38,9 @@ class Health:
         self.draining = False
 
     def readiness(self) -> Readiness:
-        """Say how things are: once started, a broken store is ``degraded`` and still ready.
+        """The present state: once started, a process without its store is ``degraded`` and still ready.
 
-        Taking every pod out of service at a blip of Redis would make it worse.
+        If a short failure of Redis made every pod unready, nothing would answer at all.
         """
         problems = [Problem(name, detail) for name, detail in self._problems().items()]
         if self.draining:
@@ -49,7 +51,7 @@ class Health:
 
 
 def routes(health: Health, registry: CollectorRegistry) -> list[web.RouteDef]:
-    """The three routes; they stand on ``ops_port`` where that is set."""
+    """The three routes; they are on ``ops_port`` where that is set."""
 
     async def livez(_: web.Request) -> web.Response:
         return web.json_response({"status": "ok"}, headers=NO_STORE)
@@ -81,9 +83,6 @@ def _collected(registry: CollectorRegistry) -> CollectorRegistry:
     """This process's metrics, or those of all workers where there are several."""
     if _MULTIPROCESS not in os.environ:
         return registry
-    together = CollectorRegistry()
-    MultiProcessCollector(together)  # type: ignore[no-untyped-call]
-    return together
-
-
-_MULTIPROCESS: Final = "PROMETHEUS_MULTIPROC_DIR"
+    merged = CollectorRegistry()
+    MultiProcessCollector(merged)  # type: ignore[no-untyped-call]
+    return merged

@@ -1,6 +1,6 @@
 """What ``/introspect`` and ``/revoke`` do with a refresh token of a session held by this service."""
 
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
@@ -12,26 +12,16 @@ from revoker.metrics import Metrics
 from revoker.models import Claims, Session, Verdict
 from revoker.rules import cut_off
 from revoker.store.keys import tag_and_start
+from revoker.tokens.claims import IntrospectionResponse
 from revoker.tokens.refresh_tokens import RefreshToken
-
-
-class ActiveRefreshToken(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """RFC 7662 §2.2, without ``token_type``: it is no access token. ``exp`` is the idle timeout."""
-
-    active: Literal[True]
-    client_id: str
-    exp: int
-    sub: str
-    iss: str
-    sid: str
-    scope: str | None = None
 
 
 async def introspect(sessions: SessionServices, text: str, caller: Caller) -> bytes | None:
     """The answer for a refresh token that can be used now, read without using it; None for any other.
 
     Only its own client, or a back end that begins sessions, gets it: a gateway that took a refresh token for
-    an access token would let it through (RFC 7662 §2.1).
+    an access token would let it through (RFC 7662 §2.1). ``token_type`` is left out for the same reason, and
+    ``exp`` is when the session ends if it is not used.
     """
     token = sessions.refresh_tokens.read(text)
     if token is None or sessions.issuer.iss not in caller.issuers:
@@ -47,7 +37,7 @@ async def introspect(sessions: SessionServices, text: str, caller: Caller) -> by
     if not await _is_active(sessions, session):
         return None
     return msgspec.json.encode(
-        ActiveRefreshToken(
+        IntrospectionResponse(
             active=True,
             client_id=session.client_id,
             exp=sessions.expiry(session) // 1000,

@@ -69,7 +69,7 @@ async def revoke(
     elif body.jti is not None:
         if call.caller.client_id:
             raise AccessDenied("this caller may revoke its own client's tokens only, by token")
-        issuer = call.caller.known_issuer(body.iss)
+        issuer = call.caller.require_issuer(body.iss)
         await _store(call, revocations, issuer, Claims(jti=body.jti, exp=body.exp), check_exp=True)
     else:
         raise InvalidRequest("token is missing, or jti")
@@ -85,10 +85,10 @@ def _check_token(claims: Claims, caller: Caller) -> None:
 
 
 def _is_forgotten(token: str, issuers: Mapping[str, Issuer], store_now: int | None) -> bool:
-    """Whether a token expired so long ago that its revocation would not be stored any more.
+    """Whether a token has expired, and by long enough that its revocation would not be stored any more.
 
-    It is inactive for good, whoever signed it. Its key may have left the key set since: a late logout must
-    not be told to try again, for ever.
+    It is inactive for good, whoever signed it. Its key may have left the key set since: without this, a late
+    logout would be answered 503 for ever.
     """
     payload = parse_token(token).payload
     exp: Any = payload.get("exp")

@@ -36,7 +36,7 @@ async def revoke_key(call: Call[RevokeKey], *, revocations: Revocations) -> Revo
     call.refuse_bound_caller()
     if body.before is not None:
         raise InvalidRequest("a key is revoked for good: before is not allowed")
-    issuer = call.caller.known_issuer(body.iss)
+    issuer = call.caller.require_issuer(body.iss)
     revoked_at = await revocations.revoke_key(issuer, body.kid, reason=body.reason or "")
     call.audit("key_revoked", iss=issuer.iss, kid=body.kid, reason=body.reason)
     return RevokedKey(issuer.iss, body.kid, revoked_at / 1000)

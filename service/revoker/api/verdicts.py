@@ -13,8 +13,8 @@ from revoker.errors import InvalidToken, StoreUnavailable
 from revoker.metrics import Metrics
 from revoker.models import Issuer, OldLimits, Payload, Standing, UserStanding, Verdict
 from revoker.rules import begins_too_far_ahead, judge
-from revoker.store.coalescing import Found
 from revoker.store.keys import TokenKeys, tag_and_start, user_tag
+from revoker.store.lookups import Found
 from revoker.store.store import Store
 from revoker.tokens.verifying import VerifiedToken, Verifier, Waiting
 
@@ -55,7 +55,7 @@ class Verdicts:
         self._metrics = metrics
         self._allow_outage: Final = allow_outage
         counters = {verdict: metrics.verdicts.labels(verdict.value) for verdict in Verdict}
-        self._count: Final = {verdict: metrics.notes.counting(each) for verdict, each in counters.items()}
+        self._count: Final = {verdict: metrics.deferred.counting(each) for verdict, each in counters.items()}
         self._count_many: Final = {verdict: each.inc for verdict, each in counters.items()}
 
     async def of_claims(
@@ -88,7 +88,7 @@ class Verdicts:
     ) -> Judged:
         """Judge a token from its text; ``checked`` as in :meth:`of_claims`, ``waiting`` as in verifying."""
         try:
-            verified = self._verifier.remembered(token) or await self._verifier.verify(token, waiting)
+            verified = self._verifier.cached(token) or await self._verifier.verify(token, waiting)
         except InvalidToken:
             return self._counted(Judged(Verdict.INVALID))
         claims = verified.claims

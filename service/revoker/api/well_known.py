@@ -1,6 +1,6 @@
-"""``/.well-known/``: the keys of the sessions kept here (RFC 7517), and where what is asked (RFC 8414).
+"""``/.well-known/``: the keys that sign access tokens (RFC 7517), and the server's metadata (RFC 8414).
 
-Every URL is made from the configured issuer: what a request says of its host is never believed.
+Every URL begins with the configured issuer, never with the ``Host`` of a request.
 """
 
 from collections.abc import Callable, Collection
@@ -25,7 +25,7 @@ _HEADERS: Final = {
 
 
 class Metadata(msgspec.Struct, frozen=True, kw_only=True):
-    """What RFC 8414 §2 asks for; there is no authorization endpoint, so there are no response types."""
+    """RFC 8414 §2; without an authorization endpoint there are no response types."""
 
     issuer: str
     token_endpoint: str
@@ -40,7 +40,7 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def metadata(issuer: str, *, client_certificates: bool) -> Metadata:
-    """What is told of ``issuer``; a path in it is one that leads to the root of this service."""
+    """The metadata of ``issuer``; where it has a path, that must lead to the root of this service."""
     base = issuer.rstrip("/")
     by_secret = ["client_secret_basic", "client_secret_post"]
     by_certificate = ["tls_client_auth"] if client_certificates else []
@@ -65,23 +65,23 @@ def routes(
     clock: Callable[[], float],
     client_certificates: bool = False,
 ) -> list[web.RouteDef]:
-    """The routes; ``revoked`` names the own keys that were revoked, and are published no longer."""
-    told = msgspec.json.encode(metadata(issuer, client_certificates=client_certificates))
+    """The routes; ``revoked`` gives the ids of own keys that were revoked: they are not published."""
+    described = msgspec.json.encode(metadata(issuer, client_certificates=client_certificates))
 
     async def jwks(request: web.Request) -> web.Response:
         return unless_known(request, keys.jwks(clock(), revoked()), _JSON, _HEADERS)
 
     async def describe(request: web.Request) -> web.Response:
-        return unless_known(request, told, _JSON, _HEADERS)
+        return unless_known(request, described, _JSON, _HEADERS)
 
     return [web.get(JWKS, jwks), *(web.get(path, describe) for path in metadata_paths(issuer))]
 
 
 def metadata_paths(issuer: str) -> list[str]:
-    """Where the metadata of ``issuer`` are looked for: at the root, and below it if it has a path."""
+    """Where clients look for the metadata of ``issuer``: at the root, and below it if it has a path."""
     return list(dict.fromkeys((METADATA, METADATA + _path_of(issuer))))
 
 
 def _path_of(issuer: str) -> str:
-    """The path that RFC 8414 §3.1 puts behind the well-known one; braces would be a pattern."""
+    """The path that RFC 8414 §3.1 appends to the well-known one; braces would be a pattern."""
     return urlsplit(issuer).path.rstrip("/").replace("{", "%7B").replace("}", "%7D")

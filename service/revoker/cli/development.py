@@ -1,10 +1,11 @@
-"""The set-up of `revoker serve` without a configuration: to try it, to build against it, never to trust it.
+"""The set-up of `revoker serve` without a configuration, for trials and development only.
 
-Everything is under ``.revoker/`` of the working directory, made at the first start and used again:
+Everything is in ``.revoker/`` of the working directory, made at the first start and used again:
 the embedded store's data, an issuer's key pair, the secrets of two callers.
 """
 
 import json
+import os
 import secrets
 import shlex
 import shutil
@@ -13,8 +14,9 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
+import typer
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
@@ -37,7 +39,7 @@ ADMIN_SCOPES: Final = ("introspect", "revoke", "revoke-all", "sessions")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Development:
-    """What the set-up is made of; everything but the settings stands in ``dev.env``."""
+    """The set-up; everything but the settings is written to ``dev.env``."""
 
     folder: Path
     settings: Settings
@@ -50,17 +52,17 @@ class Development:
 
 
 def prepare(environ: Mapping[str, str], folder: Path = FOLDER) -> Development:
-    """Make what is missing under ``folder``, and the settings that use it.
+    """Make the files that are missing in ``folder``, and the settings that use them.
 
     Raises:
-        ConfigError: the folder can't be used, or the environment sets what is wrong.
+        ConfigError: the folder can't be used, or the environment has a wrong setting.
     """
     folder = folder.absolute()
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        known = _read_env(folder / "dev.env")
-        gateway = known.get("REVOKER_GATEWAY_SECRET") or new_secret()[0]
-        admin = known.get("REVOKER_ADMIN_SECRET") or new_secret()[0]
+        saved = _read_env(folder / "dev.env")
+        gateway = saved.get("REVOKER_GATEWAY_SECRET") or new_secret()[0]
+        admin = saved.get("REVOKER_ADMIN_SECRET") or new_secret()[0]
         key = _key(folder / "dev-key.pem")
         write_private(folder / "dev-jwks.json", json.dumps({"keys": [key.public]}, indent=1).encode())
         _make_session_keys(folder)
@@ -102,7 +104,7 @@ def _make_session_keys(folder: Path) -> None:
 
 
 def welcome(development: Development, url: str) -> str:
-    """Write ``dev.env`` for the service at ``url``, and tell how to call it: three lines to paste."""
+    """Write ``dev.env`` for the service at ``url``; returns a text with three commands to paste."""
     lines = {
         "REVOKER_URL": url,
         "REVOKER_GATEWAY_SECRET": development.gateway_secret,
@@ -127,7 +129,7 @@ def welcome(development: Development, url: str) -> str:
 
 
 def _this_program() -> str:
-    """How a shell in this folder runs this program again; `revoker` only where it is found by that name."""
+    """The shell command of this program: `revoker` only if the PATH finds this very script by that name."""
     script = Path(sys.argv[0])
     if script.name != "revoker":
         return f"{shlex.quote(sys.executable)} -m revoker"
@@ -138,25 +140,50 @@ def _this_program() -> str:
 
 
 def key_file(environ: Mapping[str, str]) -> Path:
-    """The key that `revoker dev-token` signs with: that of ``dev.env`` where it was read in."""
+    """The key that `revoker dev-token` signs with; ``dev.env`` sets the variable that names it."""
     return Path(environ.get(KEY_VARIABLE) or FOLDER / "dev-key.pem")
+
+
+def dev_token(
+    sub: Annotated[str, typer.Option(help="The user.")],
+    ttl: Annotated[int, typer.Option(help="Seconds until it expires.")] = 3600,
+    client_id: Annotated[str, typer.Option(help="The client it was issued to.")] = CLIENT,
+    sid: Annotated[str | None, typer.Option(help="The session it belongs to.")] = None,
+    claim: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="Any claim; the value as JSON or text, null leaves it out."),
+    ] = None,
+) -> None:
+    """Mint a token that `revoker serve` without a configuration accepts."""
+    claims = {"sub": sub, "client_id": client_id, "sid": sid, **dict(map(_claim, claim or []))}
+    typer.echo(mint(claims, ttl=ttl, key_file=key_file(os.environ)))
+
+
+def _claim(text: str) -> tuple[str, object]:
+    name, separator, value = text.partition("=")
+    if not name or not separator:
+        raise typer.BadParameter("write it as name=value", param_hint="--claim")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
 
 
 def mint(claims: Mapping[str, Any], *, key_file: Path, ttl: int = 3600) -> str:
     """A token that the development set-up accepts; a claim that is None is left out.
 
     Raises:
-        ConfigError: there is no key, or it is none.
+        ConfigError: the file is missing, or holds no key.
     """
     try:
         key = key_in(key_file).key
     except OSError:
-        problem = f"{key_file}: there is no development key; revoker serve without a configuration makes it"
+        problem = f"{key_file}: no such file; `revoker serve` without a configuration makes it"
         raise ConfigError([problem]) from None
     except ValueError as error:
         raise ConfigError([f"{key_file}: {error}"]) from None
     now = int(time.time())
-    usual = {
+    defaults = {
         "iss": ISSUER,
         "aud": AUDIENCE,
         "client_id": CLIENT,
@@ -164,7 +191,7 @@ def mint(claims: Mapping[str, Any], *, key_file: Path, ttl: int = 3600) -> str:
         "iat": now,
         "exp": now + ttl,
     }
-    merged = {**usual, **claims}
+    merged = {**defaults, **claims}
     return key.sign({name: value for name, value in merged.items() if value is not None})
 
 

@@ -1,28 +1,26 @@
-"""`revoker export` and `revoker import`: all revocations as lines of JSON, out of one store and into another.
-
-What counts metrics is imported only where it is used, as `revoker.server.workers.Plan` wants it.
-"""
+"""`revoker export` and `revoker import`: all revocations of a store as lines of JSON."""
 
 import asyncio
 import collections
 import contextlib
-import dataclasses
 import functools
 import getpass
 import os
 import signal
 import stat
 import sys
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated, Final
+from typing import IO, TYPE_CHECKING, Annotated, Final, Self
 
 import structlog
 import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress
 
-from revoker.cli.operations import ConfigOption, with_store
-from revoker.cli.progress import Progress
+from revoker.cli.configuration import ConfigOption, with_store
 from revoker.errors import InvalidRequest
 from revoker.store.transfer import records
 
@@ -32,37 +30,30 @@ if TYPE_CHECKING:
 
 _audit = structlog.get_logger("audit")
 
-_CHUNK: Final = 1 << 16
-_LONGEST: Final = 1 << 17
-"""Bytes of a line: a ``sub`` of 16,384 characters, all of them escaped, and the rest."""
+_READ_BYTES: Final = 1 << 16
+_MAX_LINE_BYTES: Final = 1 << 17
+"""A ``sub`` of 16,384 characters, all of them escaped, and the other members."""
 
-_AT_ONCE: Final = 64
-"""Lines that are read without giving way to what else there is to do."""
+_YIELD_EVERY: Final = 64
+"""Lines that are parsed before other tasks get their turn of the event loop."""
 
-_PATIENCE_S: Final = 5.0
+_MIN_TIMEOUT_S: Final = 5.0
 """For one round trip, which carries hundreds of lines."""
 
-_PLACE_EVERY: Final = 100
-"""Steps of an export between two lines that say how far it has come."""
+_REPORT_EVERY_S: Final = 10.0
 
 
 def export(
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="PATH", help="Where to; else standard output.")
+        Path | None,
+        typer.Option("--output", "-o", metavar="PATH", help="The file to create. Default: standard output."),
     ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with an output that an earlier export has begun.")
-    ] = False,
     config: ConfigOption = None,
 ) -> None:
-    """Write out all that is revoked, one JSON object a line (docs/export-import.md). Sessions are not."""
-    if resume and output is None:
-        raise typer.BadParameter("needs --output", param_hint="--resume")
+    """Write all revocations, one JSON object per line (docs/export-import.md). Sessions are not exported."""
     try:
-        with _opened(output, resume=resume) as file:
-            unreadable = with_store(
-                config, lambda store: _export(store, file, resume=resume), patience=_PATIENCE_S
-            )
+        with _create(output) as file:
+            unreadable = with_store(config, lambda store: _export(store, file), min_timeout=_MIN_TIMEOUT_S)
     except OSError as error:
         sys.stderr.write(f"{output or 'standard output'}: {error.strerror}\n")
         raise typer.Exit(1) from None
@@ -71,114 +62,93 @@ def export(
 
 
 @contextlib.contextmanager
-def _opened(output: Path | None, *, resume: bool) -> Iterator[IO[bytes]]:
+def _create(output: Path | None) -> Iterator[IO[bytes]]:
     if output is None:
         yield sys.stdout.buffer
         return
-    descriptor = os.open(output, os.O_RDWR | (0 if resume else os.O_CREAT | os.O_EXCL), 0o600)
-    with os.fdopen(descriptor, "r+b") as file:
+    descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
         yield file
 
 
-async def _export(store: "Store", file: IO[bytes], *, resume: bool) -> int:
-    from revoker.store.transfer.exporting import SCANNED, Exporting, Place  # noqa: PLC0415
+async def _export(store: "Store", file: IO[bytes]) -> int:
+    """Returns how many keys could not be read."""
+    from revoker.store.transfer.exporting import KEYS_PER_STEP, Exporting  # noqa: PLC0415
 
-    since, count, unreadable = None, 0, 0
-    if resume:
-        place = _last_place(file)
-        since, count = Place(place.servers, place.at, place.cursor), place.lines
-    else:
-        at = min(reading.now for reading in (await store.readings()).values())
-        file.write(records.write(records.Begin(format=records.FORMAT, at=at / 1000)))
-        count = 1
+    started_at = min(reading.now for reading in (await store.readings()).values())
+    file.write(records.write(records.Begin(format=records.FORMAT, at=started_at / 1000)))
+    count, unreadable, steps = 1, 0, 0
     exporting = Exporting(store)
-    progress = Progress("exported", await exporting.size())
-    steps = 0
-    async for step in exporting.steps(since):
-        steps += 1
-        file.write(b"".join(step.lines))
-        count += len(step.lines)
-        for key in step.unreadable:
-            progress.clear()
-            sys.stderr.write(f"{key}: holds nothing that this version can read\n")
-        unreadable += len(step.unreadable)
-        if steps % _PLACE_EVERY == 0:
-            count += 1
-            file.write(records.write(records.Place(**dataclasses.asdict(step.place), lines=count)))
-            file.flush()
-        progress.tell(count, steps * SCANNED)
-    file.write(records.write(records.End(lines=count)))
-    file.flush()
-    progress.tell(count, progress.total, last=True)
+    with _LineProgress("exported", await exporting.size()) as progress:
+        async for step in exporting.steps():
+            steps += 1
+            file.write(b"".join(step.lines))
+            count += len(step.lines)
+            for key in step.unreadable:
+                sys.stderr.write(f"{key}: this version cannot read its value\n")
+            unreadable += len(step.unreadable)
+            progress.update(count, steps * KEYS_PER_STEP)
+        file.write(records.write(records.End(lines=count)))
+        file.flush()
     epoch = await store.epoch()
     if epoch is not None and epoch.finding == "refused":
         sys.stderr.write(
-            "the store has lost data, and nobody has accepted that: what it lost is missing here\n"
+            "the store has lost data and `revoker store accept` was not run: the export lacks what was lost\n"
         )
     _audit.info("exported", operator=getpass.getuser(), lines=count, unreadable=unreadable)
     return unreadable
 
 
-def _last_place(file: IO[bytes]) -> records.Place:
-    """How far an export had come; what it wrote after that is cut off."""
-    last, end, offset = None, 0, 0
-    for line in file:
-        offset += len(line)
-        if line.startswith(b'{"kind":"place",') and line.endswith(b"\n"):
-            last, end = records.read(line), offset
-    if not isinstance(last, records.Place):
-        raise InvalidRequest("the output does not say how far it had come: export again from the start")
-    file.seek(end)
-    file.truncate()
-    return last
-
-
 def import_(
     source: Annotated[
         str,
-        typer.Argument(metavar="FILE", help="What `revoker export` or a person wrote; -: standard input."),
+        typer.Argument(
+            metavar="FILE", help="What `revoker export` or a person has written; -: standard input."
+        ),
     ],
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be hit, and write nothing.")
+        bool, typer.Option("--dry-run", help="Report what would change, and write nothing.")
     ] = False,
     keep_going: Annotated[
         bool,
-        typer.Option("--keep-going", help="Tell of each bad line and go on; the status is 1 all the same."),
+        typer.Option("--keep-going", help="Report every bad line and continue; the exit status is still 1."),
     ] = False,
     from_line: Annotated[
-        int, typer.Option("--from-line", min=1, metavar="N", help="Pass over the lines before it.")
+        int, typer.Option("--from-line", min=1, metavar="N", help="Skip the lines before line N.")
     ] = 1,
     config: ConfigOption = None,
 ) -> None:
-    """Revoke all that a file says, one JSON object a line (docs/export-import.md); repeating it is safe."""
+    """Store all revocations of a file, one JSON object per line (docs/export-import.md); idempotent."""
     try:
         with sys.stdin.buffer if source == "-" else Path(source).open("rb") as file:
             run = functools.partial(
                 _Import, file.fileno(), dry_run=dry_run, keep_going=keep_going, first=from_line
             )
-            done = with_store(config, lambda store: _import(run(store), source), patience=_PATIENCE_S)
+            finished = with_store(
+                config, lambda store: _import(run(store), source), min_timeout=_MIN_TIMEOUT_S
+            )
     except OSError as error:
         sys.stderr.write(f"{source}: {error.strerror}\n")
         raise typer.Exit(1) from None
-    for line in done.told():
+    for line in finished.summary():
         typer.echo(line)
-    if done.problems:
+    if finished.problems:
         raise typer.Exit(1)
 
 
 async def _import(work: "_Import", source: str) -> "_Import":
-    this, loop = asyncio.current_task(), asyncio.get_running_loop()
-    assert this is not None  # noqa: S101  # this is a coroutine
-    for each in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(each, this.cancel)
-    whole = False
+    task, loop = asyncio.current_task(), asyncio.get_running_loop()
+    assert task is not None  # noqa: S101  # this is a coroutine
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, task.cancel)
+    complete = False
     try:
-        whole = await work.run()
+        complete = await work.run()
     except asyncio.CancelledError:
         raise typer.Exit(130) from None
     finally:
         if not work.dry_run:
-            if not whole:
+            if not complete:
                 sys.stderr.write(
                     f"lines up to {work.stored} are stored; the rest: --from-line {work.stored + 1}\n"
                 )
@@ -187,19 +157,19 @@ async def _import(work: "_Import", source: str) -> "_Import":
                 operator=getpass.getuser(),
                 source=source,
                 lines=work.stored,
-                whole=whole and not work.problems,
+                whole=complete and not work.problems,
                 **{f"of_{kind}": count for kind, count in work.counts.items()},
             )
     return work
 
 
 class _Import:
-    """One run over the lines of a file; while the store writes some of them the next are read.
+    """One run over the lines of a file; while the store writes one batch of lines, the next is read.
 
     Attributes:
         counts: Lines by kind.
-        stored: All lines up to this one are stored and acknowledged, or passed over.
-        problems: Lines that were not understood, and what is missing at the end.
+        stored: All lines up to this one are stored and acknowledged, or skipped.
+        problems: Lines that could not be parsed, and an export that has no end.
     """
 
     def __init__(
@@ -211,158 +181,194 @@ class _Import:
         self.counts: Counter[str] = Counter()
         self.stored = first - 1
         self.problems = 0
-        self._standing: Counter[str] = Counter()
-        self._over: Counter[str] = Counter()
+        self._already_stored: Counter[str] = Counter()
+        self._expired: Counter[str] = Counter()
+        self._positions = 0
         self._descriptor = descriptor
         self._keep_going = keep_going
         self._first = first
         self._importing = Importing(store)
-        self._begun = 0
-        self._under_way: collections.deque[tuple[asyncio.Task[None], int]] = collections.deque()
-        size = os.fstat(descriptor).st_size
-        self._progress = Progress("read" if dry_run else "stored", size)
+        self._export_begins_at = 0
+        self._batches: collections.deque[tuple[asyncio.Task[None], int]] = collections.deque()
 
     async def run(self) -> bool:
         """Read to the end, or to the first bad line; returns whether it was the end.
 
         Raises:
             StoreUnavailable: not all could be stored.
-            StoreRefused: the store may not be written to, or has lost what was.
+            StoreRefused: the store accepts no writes, or has lost data.
         """
         await self._importing.begin()
-        whole = False
-        try:
-            async for number, lines, done in _numbered(self._descriptor):
-                changes, last = await self._changes(number, lines)
-                await self._settled(1)
-                self._under_way.append((asyncio.create_task(self._put(changes)), last))
-                self._progress.tell(last, done)
-                if self.problems and not self._keep_going:
-                    break
-            else:
-                whole = True
-                if self._begun:
-                    self._tell("the export is cut off: its last line is missing")
-            await self._settled(0)
-            await self._importing.end()
-            return whole
-        finally:
-            self._count_stored()
-            for each, _ in self._under_way:
-                each.cancel()
-            self._progress.tell(self.stored, self._progress.total, last=True)
+        complete = False
+        size = os.fstat(self._descriptor).st_size
+        with _LineProgress("read" if self.dry_run else "stored", size) as progress:
+            try:
+                async for number, lines, bytes_read in _numbered_lines(self._descriptor):
+                    changes, last = await self._changes(number, lines)
+                    await self._wait_until_at_most(1)
+                    self._batches.append((asyncio.create_task(self._store(changes)), last))
+                    progress.update(last, bytes_read)
+                    if self.problems and not self._keep_going:
+                        break
+                else:
+                    complete = True
+                    if self._export_begins_at:
+                        self._report("the export is cut off: its last line is missing")
+                await self._wait_until_at_most(0)
+                await self._importing.end()
+            finally:
+                self._count_stored()
+                for task, _ in self._batches:
+                    task.cancel()
+        return complete
 
-    async def _settled(self, most: int) -> None:
-        """Wait until no more than so many batches are under way."""
-        while len(self._under_way) > most:
-            await asyncio.shield(self._under_way[0][0])
+    async def _wait_until_at_most(self, count: int) -> None:
+        """Wait until no more than ``count`` batches are in progress."""
+        while len(self._batches) > count:
+            await asyncio.shield(self._batches[0][0])
             self._count_stored()
 
     def _count_stored(self) -> None:
-        """Batches are stored in any order; counted are those before which none is missing."""
-        while self._under_way:
-            task, last = self._under_way[0]
+        """Batches finish in any order; only those before the first unfinished or failed one count."""
+        while self._batches:
+            task, last = self._batches[0]
             if not task.done() or task.cancelled() or task.exception() is not None:
                 return
-            self._under_way.popleft()
+            self._batches.popleft()
             self.stored = max(self.stored, last)
 
-    async def _put(self, changes: "Sequence[Change]") -> None:
+    async def _store(self, changes: "Sequence[Change]") -> None:
         if self.dry_run:
             standing = await self._importing.standing(changes)
             for change, stands in zip(changes, standing, strict=True):
                 if change.till is not None and change.till <= self._importing.now:
-                    self._over[change.kind] += 1
+                    self._expired[change.kind] += 1
                 elif stands:
-                    self._standing[change.kind] += 1
+                    self._already_stored[change.kind] += 1
         else:
             await self._importing.store(changes)
         self.counts.update(change.kind for change in changes)
 
     async def _changes(self, number: int, lines: Sequence[bytes]) -> "tuple[list[Change], int]":
-        """What lines ask for, and the last of them before which none is bad.
+        """The changes that lines ask for, and the number of the last line before the first bad one.
 
-        Gives way as it goes, so that what was read before leaves for the store, which writes meanwhile.
+        It yields to the event loop now and then, so that the batch before is sent while this one is parsed.
         """
         changes = []
-        for place, line in enumerate(lines, number):
-            if place % _AT_ONCE == 0:
+        for line_number, line in enumerate(lines, number):
+            if line_number % _YIELD_EVERY == 0:
                 await asyncio.sleep(0)
             try:
-                record = self._read(place, line)
+                record = self._parse(line_number, line)
                 if record is not None:
                     changes.append(self._importing.change(record))
             except InvalidRequest as error:
-                self._tell(f"line {place}: {error}")
+                self._report(f"line {line_number}: {error}")
                 if not self._keep_going:
-                    return changes, place - 1
+                    return changes, line_number - 1
         return changes, number + len(lines) - 1
 
-    def _read(self, place: int, line: bytes) -> records.Record | None:
-        """A revocation; None for a line that says something else or nothing, or was stored before."""
+    def _parse(self, number: int, line: bytes) -> records.Record | None:
+        """A revocation; None for a line that holds none, or that is skipped."""
         if not line.strip():
             return None
-        if len(line) > _LONGEST:
+        if len(line) > _MAX_LINE_BYTES:
             raise InvalidRequest("too long")
-        if place < self._first and not line.startswith((b'{"kind":"export",', b'{"kind":"end",')):
+        if number < self._first and not line.startswith((b'{"kind":"export",', b'{"kind":"end",')):
             return None
         match records.read(line):
             case records.Begin():
-                self._begun = place
+                self._export_begins_at = number
             case records.End(lines=count):
-                if not self._begun or place - self._begun != count:
-                    raise InvalidRequest("the export is not whole: lines before this one are missing")
-                self._begun = 0
+                if not self._export_begins_at or number - self._export_begins_at != count:
+                    raise InvalidRequest("the export is incomplete: lines before this one are missing")
+                self._export_begins_at = 0
             case records.Place():
-                pass
+                self._positions += 1
             case record:
                 return record
         return None
 
-    def _tell(self, problem: str) -> None:
+    def _report(self, problem: str) -> None:
         self.problems += 1
-        self._progress.clear()
         sys.stderr.write(f"{problem}\n")
 
-    def told(self) -> Iterator[str]:
+    def summary(self) -> Iterator[str]:
         """What was done, or would be, by kind."""
         for kind in records.KINDS:
             count = self.counts[kind]
             if not count:
                 continue
             if self.dry_run:
-                standing, over = self._standing[kind], self._over[kind]
-                new = count - standing - over
-                yield f"{kind:8}{count:>12,}: {new:,} new, {standing:,} stand already, {over:,} have expired"
+                stored, expired = self._already_stored[kind], self._expired[kind]
+                new = count - stored - expired
+                yield f"{kind:8}{count:>12,}: {new:,} new, {stored:,} stored already, {expired:,} expired"
             else:
                 yield f"{kind:8}{count:>12,}"
+        if self._positions:
+            yield f"place   {self._positions:>12,}: skipped; older versions wrote them to resume an export"
 
 
-async def _numbered(descriptor: int) -> AsyncIterator[tuple[int, list[bytes], int]]:
-    """Lines as they come, with the number of the first of them, and how much was read.
+async def _numbered_lines(descriptor: int) -> AsyncIterator[tuple[int, list[bytes], int]]:
+    """Lines as they arrive, with the number of the first of them, and the bytes read so far.
 
-    Of one that is too long only as much is kept as shows it.
+    A line that is too long is cut off just beyond the limit, so that memory stays bounded.
     """
-    rest, number, done = b"", 1, 0
+    rest, number, bytes_read = b"", 1, 0
     while chunk := await _read(descriptor):
-        done += len(chunk)
-        *whole, rest = (rest + chunk).split(b"\n")
-        rest = rest[: _LONGEST + 1]
-        if whole:
-            yield number, whole, done
-            number += len(whole)
+        bytes_read += len(chunk)
+        *lines, rest = (rest + chunk).split(b"\n")
+        rest = rest[: _MAX_LINE_BYTES + 1]
+        if lines:
+            yield number, lines, bytes_read
+            number += len(lines)
     if rest:
-        yield number, [rest], done
+        yield number, [rest], bytes_read
 
 
 async def _read(descriptor: int) -> bytes:
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         loop = asyncio.get_running_loop()
         readable = asyncio.Event()
-        with contextlib.suppress(PermissionError):  # what is always readable can't be watched
+        with contextlib.suppress(PermissionError):  # epoll refuses what is always readable
             loop.add_reader(descriptor, readable.set)
             try:
                 await readable.wait()
             finally:
                 loop.remove_reader(descriptor)
-    return os.read(descriptor, _CHUNK)
+    return os.read(descriptor, _READ_BYTES)
+
+
+class _LineProgress:
+    """Progress on standard error: a bar on a terminal, otherwise a line every ten seconds."""
+
+    def __init__(self, action: str, total: int) -> None:
+        """``total`` is 0 where the size is unknown."""
+        console = Console(stderr=True)
+        self._bar = Progress(
+            BarColumn(),
+            "{task.description}",
+            console=console,
+            disable=not console.is_terminal,
+            refresh_per_second=5,
+        )
+        self._task = self._bar.add_task(action, total=total or None)
+        self._action = action
+        self._total = total
+        self._started_at = self._reported_at = time.monotonic()
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def update(self, lines: int, completed: int) -> None:
+        now = time.monotonic()
+        share = f", {min(1.0, completed / self._total):.0%}" if self._total else ""
+        text = f"{self._action} {lines:,} lines, {lines / (now - self._started_at):,.0f} a second{share}"
+        self._bar.update(self._task, description=text, completed=completed)
+        if self._bar.disable and now - self._reported_at >= _REPORT_EVERY_S:
+            self._reported_at = now
+            sys.stderr.write(f"{text}\n")

@@ -9,15 +9,14 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from email.utils import formatdate
-from typing import Any, Final, cast
+from typing import Any, Final, Protocol, cast
 
 import structlog
 from aiohttp import EMPTY_PAYLOAD, HttpVersion11, web
 from aiohttp.web_protocol import _ErrInfo
 
-from revoker.api.errors import NO_STORE, error_response
-from revoker.api.paths import asks_for_verdicts, is_forward_auth
-from revoker.api.prebuilt import PrebuiltResponse
+from revoker.api.envelope import server_error
+from revoker.api.prebuilt import Handler, PrebuiltResponse
 
 _log = structlog.get_logger("service")
 
@@ -46,6 +45,22 @@ _HEAD: Final = (
     "Date: {}\r\n"
     "Content-Length: "
 )
+
+
+class Site(Protocol):
+    """What is served on one port."""
+
+    @property
+    def application(self) -> web.Application: ...
+
+    def entry(self, route: Callable[[Any], Awaitable[web.StreamResponse]]) -> Handler:
+        """The handler of all requests, around that of the application."""
+
+    def is_read_only(self, target: str) -> bool:
+        """Whether a request for this target may be cancelled once its client has gone."""
+
+    def malformed(self, target: str, status: int) -> web.Response:
+        """The response to bytes that are no request."""
 
 
 class _PrebuiltHead:
@@ -211,7 +226,7 @@ class Connection(web.RequestHandler):
         super().connection_lost(exc)
         self._cancel_abort()
         self._end_input()
-        if request is not None and task is not None and asks_for_verdicts(request.raw_path):
+        if request is not None and task is not None and self._server.site.is_read_only(request.raw_path):
             task.cancel()
 
     def finish_response(
@@ -238,30 +253,23 @@ class Connection(web.RequestHandler):
             raise ConnectionError("a response has begun already")
         if status < 500:
             _log.debug("bad_request", peer=request.remote, problem=type(exc).__name__)
-            return _LastResponse(self, self._refusal(status))
-        _log.error("request_failed", exc_info=exc)
-        response = error_response(status, "server_error", "the service failed")
+            _, _, rest = self._request_start.partition(b" ")
+            target = rest.split(b" ")[0].decode("latin-1")
+            return _LastResponse(self, self._server.site.malformed(target, status))
+        response = server_error(exc, status)
         response.force_close()
         return response
-
-    def _refusal(self, status: int) -> web.Response:
-        _, _, rest = self._request_start.partition(b" ")
-        if is_forward_auth(rest.split(b" ")[0].decode("latin-1")):
-            # Gateways take other 4xx for a failure of theirs; the user's token or head is what is wrong.
-            challenge = 'Bearer realm="revoker", error="invalid_request"'
-            return web.Response(status=401, headers={**NO_STORE, "WWW-Authenticate": challenge})
-        if status == 431:
-            return error_response(status, "invalid_request", "the head of the request is too long")
-        return error_response(status, "invalid_request", "this is not HTTP/1.1 as it should be")
 
 
 class _Server(web.Server):
     """Makes the connections.
 
     Attributes:
+        site: What is served.
         closing: Whether every response closes its connection.
     """
 
+    site: Site
     closing = False
 
     def __call__(self) -> Connection:
@@ -269,40 +277,20 @@ class _Server(web.Server):
 
 
 class Runner(web.AppRunner):
-    """Runs an application on such connections; compressed bodies are not unpacked."""
+    """Serves on such connections; compressed bodies are not unpacked."""
 
-    def __init__(self, application: web.Application, **options: Any) -> None:
-        super().__init__(application, auto_decompress=False, **options)
+    def __init__(self, site: Site, **options: Any) -> None:
+        super().__init__(site.application, auto_decompress=False, **options)
+        self._site = site
 
     async def _make_server(self) -> web.Server:
         server = await super()._make_server()
+        server.request_handler = cast("Any", self._site.entry(server.request_handler))
         server.__class__ = _Server
-        server.request_handler = _refusing_expectations(server.request_handler)
+        cast("_Server", server).site = self._site
         return server
 
     def close_connections_after_response(self) -> None:
         """Say ``Connection: close`` from now on, so that no client is cut off between two requests."""
         if self.server is not None:
             cast("_Server", self.server).closing = True
-
-
-Handler = Callable[[Any], Awaitable[web.StreamResponse]]
-
-
-def _refusing_expectations(handler: Handler) -> Handler:
-    """Answer 417 to what nobody can meet, before the router: it would repeat what the client sent."""
-
-    def handle(request: web.Request) -> Awaitable[web.StreamResponse]:
-        if "Expect" in request.headers and not _can_be_met(request):
-            return _expectation_failed()
-        return handler(request)
-
-    return handle
-
-
-def _can_be_met(request: web.Request) -> bool:
-    return all(value.lower() in {"", "100-continue"} for value in request.headers.getall("Expect"))
-
-
-async def _expectation_failed() -> web.StreamResponse:
-    return error_response(417, "invalid_request", "only 100-continue can be expected")

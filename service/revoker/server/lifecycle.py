@@ -23,7 +23,7 @@ from revoker import logs
 from revoker.config.schema import ServerSettings, Settings
 from revoker.errors import ConfigError
 from revoker.server import start_signals
-from revoker.server.connections import Runner
+from revoker.server.connections import Runner, Site
 
 BACKLOG: Final = 1024
 ACCEPTED_AT_ONCE: Final = 8
@@ -57,21 +57,18 @@ CONNECTION: Final[Mapping[str, Any]] = {
 
 log = structlog.get_logger("service")
 
-Handler = Callable[[Any], Awaitable[web.StreamResponse]]
-
 
 class Service(Protocol):
     """What is served."""
 
     @property
-    def application(self) -> web.Application: ...
+    def main(self) -> Site: ...
     @property
-    def ops_application(self) -> web.Application | None: ...
+    def ops(self) -> Site | None: ...
     async def start(self) -> None: ...
     def started(self) -> bool: ...
     def conflicts(self) -> list[str]: ...
     async def close(self) -> None: ...
-    def entry(self, handler: Handler) -> Handler: ...
     def drain(self) -> None: ...
     def reload(self, settings: Settings) -> None: ...
 
@@ -184,11 +181,9 @@ async def serve(
         stack.push_async_callback(service.close)
         if not await _unless(told, service.start()):
             return
-        if service.ops_application is not None:
-            await _open(stack, service.ops_application, listeners.ops, tls=None)
-        runner = await _open(
-            stack, service.application, listeners.main, tls=tls_context(server), service=service
-        )
+        if service.ops is not None:
+            await _open(stack, service.ops, listeners.ops, tls=None)
+        runner = await _open(stack, service.main, listeners.main, tls=tls_context(server))
         listening()
         if await _unless(told, _until_started(service)):
             gc.collect()
@@ -245,17 +240,14 @@ def _reload(service: Service, read_again: Callable[[], Settings]) -> None:
 
 async def _open(
     stack: contextlib.AsyncExitStack,
-    application: web.Application,
+    site: Site,
     sockets: Sequence[socket.socket],
     *,
     tls: ssl.SSLContext | None,
-    service: Service | None = None,
 ) -> Runner:
-    runner = Runner(application, handle_signals=False, shutdown_timeout=SHUTDOWN_SECONDS, **CONNECTION)
+    runner = Runner(site, handle_signals=False, shutdown_timeout=SHUTDOWN_SECONDS, **CONNECTION)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
-    if service and runner.server:
-        runner.server.request_handler = service.entry(runner.server.request_handler)
     for each in sockets:
         for listening in (each, *(each.dup() for _ in range(ACCEPTED_AT_ONCE - 1))):
             await web.SockSite(runner, listening, ssl_context=tls, backlog=BACKLOG).start()

@@ -1,43 +1,47 @@
-"""Every Redis key, as DESIGN §4 lists them: bounded in length, and no two things share one.
+"""Every Redis key: bounded in length, and no two things share one. ``rv`` is the configured prefix.
 
 ``rv:jti:<issuer>:<jti>``
-    ms of revocation; until 60 s after the token can last be active.
+    Time of the revocation (ms). Expires 60 s after the token can last be active.
 ``rv:session-cutoff:<issuer>:<sid>``, ``rv:client-cutoff:<issuer>:<client>``, ``rv:issuer-cutoff:<issuer>``
-    ms, then a space and the reason where one was given; until cutoff + horizon + skew + leeway + 60 s.
+    Time of the cutoff (ms), then a space and the reason if there is one. Expires after the cutoff, by
+    horizon + skew + leeway + 60 s.
 ``rv:{<u>}:user``
-    JSON of :class:`revoker.models.UserStanding`; with the last of its cutoffs, or its block.
+    JSON of the user's cutoffs and block. Expires as the last of the cutoffs and the block.
 ``rv:{<u>}:session-cutoff:<sid>``
-    As above, for sessions kept here.
+    As above, for sessions held by this service.
 ``rv:{<u>}:session:<sid>``
-    One session kept here (:mod:`revoker.store.sessions`); until it ends or has been idle too long.
+    One session held by this service (:mod:`revoker.store.sessions`). Expires at its end or idle time-out.
 ``rv:{<u>}:session:<sid>:<generation>``
-    Empty: that refresh token was used, and the use is not confirmed; gone once it is, or with the session.
+    Empty: the refresh token of this generation was used, and the use is not confirmed. Deleted when it is;
+    expires as the session.
 ``rv:{<u>}:sessions``
-    Sorted set of the user's ``sid`` by their latest end, ms; until the last of them has ended.
+    Sorted set of the user's ``sid``, by the end of each session (ms). Expires when the last has ended.
 ``rv:keys:<issuer>``
-    JSON, ``{kid: [ms, reason]}``; never expires.
+    JSON of the revoked signing keys, ``{kid: [ms, reason]}``. Never expires.
 ``rv:blocks``
-    Hash, ``u`` to the ms until which the user is blocked; never expires, but blocks that have ended leave.
+    Hash of the blocked users, ``u`` to the end of the block (ms). Never expires; ended blocks are removed.
 ``rv:epoch``
-    Id, when data was last found missing (ms), cutoff (ms), finding; never expires.
+    Id of the data set, when data was last found missing (ms), cutoff (ms), finding. Never expires.
 ``rv:settings``
-    JSON of :class:`revoker.store.issuer_records.Record` by issuer name; never expires.
+    JSON of :class:`revoker.store.issuer_records.IssuerRecord` by issuer name. Never expires.
 ``rv:lifted``
-    Sorted set by ms of the cutoffs that were lifted of late, each ``rv:seq`` and key; an hour.
+    Sorted set of the recently lifted cutoffs, ``rv:seq`` and key, by when they were lifted (ms); for an hour.
 ``rv:lifted:<request>``
-    The result of a request that took something back; a minute.
+    Result of a request that undid a revocation, so that repeating it is idempotent; for a minute.
 ``rv:refills``
-    Hash, a process that puts back what it knows to the id of that and ms; a day after the last.
+    Hash of the processes that write their revocations again after a loss, to an id and the time (ms); for a
+    day after the last.
 ``rv:seq``, ``rv:seq:<instance>``
-    Revocations stored in all, and by one process; the second for a day after its last write.
+    Number of revocations stored in all, and by one process; the second for a day after its last write.
 ``rv:beat:<instance>``
-    Written again and again where replicas confirm changes, so that they show themselves; for 10 s.
+    Written repeatedly where replicas confirm changes, so that they are seen to do so; for 10 s.
 ``rv:latest``
-    The latest time (ms) that any server of the store has shown, where sessions are kept here; for 5 minutes
-    after that. A server that takes over with a slower clock does not know it.
+    The latest time (ms) that any server of the store has reported, where this service holds sessions; for
+    5 minutes after that. A server that takes over with a slower clock does not know it.
 
-In a cluster every slot is a data set of its own: ``rv:epoch``, the last five, and ``rv:blocks`` with the
-users of the slot, stand in each, as ``rv:{<tag>}:epoch`` with the slot's tag of :func:`slot_tags`.
+In a cluster every slot is a data set of its own. Each has its own ``rv:epoch``, ``rv:seq``, ``rv:lifted``,
+``rv:refills`` and ``rv:beat``, and ``rv:blocks`` with the users of the slot, as ``rv:{<tag>}:epoch`` with the
+slot's tag of :func:`slot_tags`.
 """
 
 import base64
@@ -45,7 +49,6 @@ import binascii
 import functools
 import hashlib
 import re
-import struct
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -55,21 +58,21 @@ from revoker.models import Issuer, Payload
 _PLAIN: Final = re.compile(r"[A-Za-z0-9\-._~:@/|+][A-Za-z0-9\-._~:@/|+=]{0,127}").fullmatch
 
 _SID: Final = re.compile(r"[A-Za-z0-9_-]{37}[AQgw]").fullmatch
-"""28 bytes in base64url; the last character has four bits that stand for nothing, and are zero."""
+"""28 bytes in base64url; the last four bits of the last character are unused, and zero."""
 
 SLOTS: Final = 16384
 """Hash slots of a cluster, each kept by one primary at a time."""
 
 _UNDER_ISSUERS: Final = {"jti", "session-cutoff", "client-cutoff", "issuer-cutoff", "keys"}
-_NO_REVOCATIONS: Final = {"epoch", "seq", "beat", "lifted", "refills", "settings", "blocks", "latest"}
-"""A block stands in the user's record, too."""
+_OTHER_KINDS: Final = {"epoch", "seq", "beat", "lifted", "refills", "settings", "blocks", "latest"}
+"""Keys that an export does not need; a block is part of the user's record, too."""
 
 SID_BYTES: Final = 28
 TAG_BYTES: Final = 12
 
 
 def segment(value: str) -> str:
-    """The form in which a value stands in a key: itself where that is short and safe, else a digest."""
+    """The form of a value in a key: itself if it is short and safe, else a digest."""
     if _PLAIN(value):
         return value
     return "=" + _base64url(hashlib.sha256(value.encode()).digest())
@@ -93,7 +96,7 @@ _cached_tag: Final = functools.lru_cache(maxsize=16384)(_tag)
 
 @cached_where_short(16384, 64, len)
 def tag_and_start(sid: str) -> tuple[str, int] | None:
-    """The user's tag and the start in ms that a ``sid`` minted here carries; None for any other."""
+    """The user's tag and the start in ms in a ``sid`` of this service; None for any other."""
     if not _SID(sid):
         return None
     return sid[8:24], int.from_bytes(base64.urlsafe_b64decode(sid[:8]), "big")
@@ -118,24 +121,17 @@ def slot_tags() -> tuple[str, ...]:
     return tuple(tags[slot] for slot in range(SLOTS))
 
 
-def new_sid(start_ms: int, tag: str, random: bytes) -> str:
-    """A ``sid`` of 48 bits of time, the user's tag and 80 random bits."""
-    return _base64url(
-        struct.pack(">HI", start_ms >> 32, start_ms & 0xFFFFFFFF) + base64.urlsafe_b64decode(tag) + random
-    )
-
-
 def _base64url(raw: bytes) -> str:
     return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What one key holds: the first part of its name, whose it is, and the value of free length.
+    """The parts of a key that holds a revocation.
 
     Attributes:
-        issuer: Its name; of what belongs to one user it is not known.
-        value: The ``u`` of a user; else as it stands in the key, ``=`` and a digest where it was replaced.
+        issuer: Its name; empty for keys of one user.
+        value: The ``u`` of a user; else the last part of the key, which may be a digest of :func:`segment`.
     """
 
     kind: str
@@ -144,7 +140,7 @@ class Held:
 
 
 class Tail(NamedTuple):
-    """What every reading of a data set brings, and every change of it reads or raises."""
+    """The keys at the end of every reading and every script of a data set."""
 
     epoch: str
     seq: str
@@ -152,7 +148,7 @@ class Tail(NamedTuple):
 
 
 class DataKeys:
-    """The keys that every data set has once: in a cluster in every slot."""
+    """The keys that every data set has once; in a cluster every slot is one."""
 
     def __init__(self, place: str) -> None:
         self._place = place
@@ -173,7 +169,7 @@ class DataKeys:
 
 
 class Keys(DataKeys):
-    """Builds keys under one prefix, and takes them apart."""
+    """Builds and parses keys under one prefix."""
 
     def __init__(self, prefix: str, *, clustered: bool = False) -> None:
         super().__init__(prefix)
@@ -184,26 +180,26 @@ class Keys(DataKeys):
         self._shared = functools.lru_cache(maxsize=1024)(self._make_shared)
 
     def all(self) -> str:
-        """A pattern that every key fits."""
+        """A pattern that matches every key."""
         return f"{self._prefix}:*"
 
     def part(self, key: str) -> int:
-        """Of which data set a key is part: in a cluster of that of its slot, else of the one."""
+        """The number of a key's data set: in a cluster its slot, else 0."""
         return slot_of(key) if self.clustered else 0
 
     def in_part(self, part: int) -> DataKeys:
-        """Of one data set."""
+        """The keys of one data set."""
         return DataKeys(f"{self._prefix}:{{{slot_tags()[part]}}}") if self.clustered else self
 
     def beside(self, key: str) -> DataKeys:
-        """Of the data set of which a key is part."""
+        """The keys of the data set of a key."""
         return self.in_part(slot_of(key)) if self.clustered else self
 
     def jti(self, issuer: Issuer, jti: str) -> str:
         return f"{self._prefix}:jti:{issuer.name}:{segment(jti)}"
 
     def of_user(self, tag: str) -> str:
-        """What all keys of one user begin with."""
+        """The prefix of all keys of one user."""
         return f"{self._prefix}:{{{tag}}}"
 
     def user(self, tag: str) -> str:
@@ -216,11 +212,11 @@ class Keys(DataKeys):
         return f"{self._prefix}:{{{tag}}}:session:{sid}"
 
     def of_refresh(self, tag: str, sid: str, generation: int) -> tuple[str, str, str, str, str]:
-        """What a refresh reads and writes.
+        """The keys of a refresh.
 
         Returns:
-            The session, its cutoff, the user, the user's sessions, and the mark of a use of this generation
-            that is not confirmed.
+            The session, its cutoff, the user, the user's sessions, and the mark of an unconfirmed use of this
+            generation.
         """
         user = f"{self._prefix}:{{{tag}}}:"
         session = f"{user}session:{sid}"
@@ -236,7 +232,7 @@ class Keys(DataKeys):
         return self.user(user_tag(issuer.iss, sub))
 
     def session_cutoff(self, issuer: Issuer, sid: str) -> str:
-        """Of a session kept here with the user's keys, of any other by itself."""
+        """The cutoff of a session; of one held by this service beside the user's other keys."""
         own = tag_and_start(sid) if issuer.own else None
         if own is None:
             return f"{self._prefix}:session-cutoff:{issuer.name}:{segment(sid)}"
@@ -256,22 +252,22 @@ class Keys(DataKeys):
         return f"{self._prefix}:keys:{issuer.name}"
 
     def of_segment(self, kind: str, issuer: Issuer, segment: str) -> str:
-        """What stands under an issuer's name, by the value as it stands in the key."""
+        """A key under an issuer's name, by its last part."""
         return f"{self._prefix}:{kind}:{issuer.name}:{segment}"
 
     def held(self, key: str) -> Held | None:
-        """What a key holds; None where that is no revocation.
+        """The parts of a key; None if it holds no revocation.
 
         Raises:
-            ValueError: it is none of ours.
+            ValueError: it is no key of this service.
         """
         kind, _, rest = key.removeprefix(f"{self._prefix}:").partition(":")
-        if kind in _NO_REVOCATIONS:
+        if kind in _OTHER_KINDS:
             return None
         if kind in _UNDER_ISSUERS:
             issuer, _, value = rest.partition(":")
             return Held(kind, issuer, value)
-        if kind[:1] == "{" and len(kind) != 2 + 16 and rest.partition(":")[0] in _NO_REVOCATIONS:
+        if kind[:1] == "{" and len(kind) != 2 + 16 and rest.partition(":")[0] in _OTHER_KINDS:
             return None  # of the data set in a slot
         if len(kind) == 2 + 16 and kind[0] == "{":
             tag = kind[1:-1]
@@ -284,34 +280,20 @@ class Keys(DataKeys):
                 return None
         raise ValueError(key)
 
-    def named(self, name: str) -> list[str]:
-        """Patterns of all keys that an issuer's name is part of; those of jtis first."""
-        kinds = ("jti", "session-cutoff", "client-cutoff")
-        return [
-            *(f"{self._prefix}:{kind}:{name}:*" for kind in kinds),
-            f"{self._prefix}:issuer-cutoff:{name}",
-            f"{self._prefix}:keys:{name}",
-        ]
-
-    def renamed(self, key: str, old: str, new: str) -> str:
-        """One of those keys under another name."""
-        kind, _, value = key.removeprefix(f"{self._prefix}:").partition(":")
-        return f"{self._prefix}:{kind}:{new}{value.removeprefix(old)}"
-
     def of_token(self, claims: Payload, issuer: Issuer) -> "TokenKeys":
-        """What must be read to judge a token, in the order of :class:`revoker.models.Standing`."""
+        """The keys to read to judge a token, in the order of :class:`revoker.models.Standing`."""
         jti, sub, sid = claims.jti, claims.sub, claims.sid
         client = claims.client_id or claims.azp
         shared_of = self._shared if not client or len(client) <= CACHED_CHARACTERS else self._make_shared
-        listed, session, shared = shared_of(issuer.name, client)
+        jti_prefix, session_prefix, shared = shared_of(issuer.name, client)
         if not sid:
             cutoff = None
         elif issuer.own:
             cutoff = self.session_cutoff(issuer, sid)
         else:
-            cutoff = session + segment(sid)
+            cutoff = session_prefix + segment(sid)
         return (
-            listed + segment(jti) if jti else None,
+            jti_prefix + segment(jti) if jti else None,
             (self._user_of if len(sub) <= CACHED_CHARACTERS else self._make_user_of)(issuer.iss, sub)
             if sub
             else None,
@@ -320,12 +302,12 @@ class Keys(DataKeys):
         )
 
     def of_client(self, issuer: Issuer, client: str, tag: str) -> "TokenKeys":
-        """What must be read to judge a client of an issuer and the data set of a user, as :meth:`of_token`.
+        """The keys to read to judge what sessions share, as :meth:`of_token`.
 
         Args:
-            issuer: Of the client.
-            client: Empty: none.
-            tag: The user's. Where there is but one data set all users share what is read.
+            issuer: Of the sessions.
+            client: Of the sessions; empty: none.
+            tag: The user's, whose data set is judged in a cluster. Elsewhere all users share one.
         """
         shared_of = self._shared if len(client) <= CACHED_CHARACTERS else self._make_shared
         user = self.user(tag) if self.clustered else None
@@ -335,11 +317,11 @@ class Keys(DataKeys):
         return self.user(user_tag(iss, sub))
 
     def _make_shared(self, name: str, client: str | None) -> tuple[str, str, tuple[str | None, str, str]]:
-        """What many tokens share.
+        """The parts of keys that many tokens share.
 
         Returns:
-            What a jti's and a session cutoff's key begin with; the cutoff of the client, that of the
-            issuer, and its revoked keys.
+            The prefixes of the keys of a jti and of a session cutoff; the keys of the client's cutoff, the
+            issuer's, and its revoked signing keys.
         """
         return (
             f"{self._prefix}:jti:{name}:",

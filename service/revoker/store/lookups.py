@@ -1,148 +1,563 @@
-"""What stands against tokens, as one primary says after each was asked for.
+"""Finds what applies to tokens, in batches: lookups of one turn of the event loop leave as one command.
 
-Every batch reads, in one write to the socket, its keys (equal ones once), the epoch, the two numbers,
-``TIME`` and ``ROLE``; so no verdict rests on anything older than its request.
+A single lookup waits for nobody: its batch leaves at the end of the turn in which it was made. Several
+batches may be in flight, so that none waits for the round trip of another. What happens to a batch:
 
-``TIME`` is read first: a cutoff made now, which this reading does not show, is then never dated before it.
+    find → waiting → _send → in flight → _answered → every future gets its result
+                        ↑                    |  connection lost: sent once more, if there is time
+                        └── settled ←────────┘  reading below the watermark: settled, then sent once more
+
+Every batch reads, in one write, its keys, the epoch and the two numbers of their data sets, ``TIME`` and
+``ROLE``; so no verdict rests on anything older than its request. ``TIME`` is read first: a cutoff made
+meanwhile, which this reading does not show, is then never dated before it.
 """
 
 import asyncio
+import collections
 import functools
 import itertools
 import operator
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
 
 import msgspec
 import structlog
 
 from revoker.bounded_cache import cached_where_short
-from revoker.errors import NotPrimary, ReplyNotUnderstood, StoreRefused, StoreUnavailable
+from revoker.errors import (
+    NotPrimary,
+    NoVerdict,
+    PrimaryStale,
+    ReplyNotUnderstood,
+    StoreRefused,
+    StoreUnavailable,
+)
 from revoker.metrics import Metrics
 from revoker.models import Mark, Standing, UserStanding
-from revoker.store.coalescing import NO_KEYS, Batch, Coalescing, Found, LastRead, hand_over, redis_time_ms
 from revoker.store.consistency.clocks import Clocks
 from revoker.store.consistency.epoch import DataSet
 from revoker.store.keys import TokenKeys
-from revoker.store.wire.addresses import PrimaryLocator
+from revoker.store.wire.addresses import Connectable
 from revoker.store.wire.command_channel import Confirmation
-from revoker.store.wire.connection import Connection, Replies, pack
+from revoker.store.wire.connection import Connection, ReconnectingConnection, Replies, pack
 
 _log = structlog.get_logger("store")
+
+BATCH: Final = 512
+"""Most lookups in one command: a longer one would delay the server's other clients."""
+
+MAX_IN_FLIGHT: Final = 32
+MAX_WAITING: Final = 65536
+
+NO_KEYS: Final[TokenKeys] = (None, None, None, None, None, None)
 
 TIME: Final = pack([("TIME",)])
 ROLE: Final = pack([("ROLE",)])
 
-_AGAIN_S: Final = 1.0
-"""A connection made anew may lead to what has lost data, and is read at once; but for so long not after one
-that led to a replica, or to replies that are not understood: such a one is ended at once, and made again."""
+_PROBE_PAUSE_S: Final = 1.0
+"""A new connection may lead to a server that has lost data, so it is probed at once. Not for so long after
+one that led to a replica or to malformed replies: the probe ends such a connection, and another follows."""
 
-_KEYS: Final = operator.itemgetter(0)
-"""Of a request."""
+_KEYS_OF_REQUEST: Final = operator.itemgetter(0)
 
 
-class Lookups(Coalescing):
-    """Lookups at the one primary that keeps everything."""
+class Found:
+    """What applies to one token, and the store's ``TIME`` (ms) when it was read."""
+
+    __slots__ = ("now", "standing")
+
+    def __init__(self, standing: Standing, now: int) -> None:
+        self.standing = standing
+        self.now = now
+
+
+@dataclass(frozen=True, slots=True)
+class LastRead:
+    """What is known of the store during an outage.
+
+    Attributes:
+        now: Its time (ms) by the last reading and what has passed since; None if it was never read.
+        loss: As :attr:`revoker.models.Standing.loss`.
+    """
+
+    now: int | None
+    loss: int
+
+
+class Group:
+    """Collects the results of several lookups into one future."""
+
+    __slots__ = ("_future", "_missing", "_results")
+
+    def __init__(self, size: int, future: "asyncio.Future[list[Found]]") -> None:
+        self._results: list[Any] = [None] * size
+        self._missing = size
+        self._future = future
+
+    def done(self) -> bool:
+        return self._future.done()
+
+    def put(self, index: int, found: Found) -> None:
+        self._results[index] = found
+        self._missing -= 1
+        if not self._missing and not self._future.done():
+            self._future.set_result(self._results)
+
+    def set_exception(self, error: Exception) -> None:
+        self._future.set_exception(error)
+
+
+Request = tuple[TokenKeys, asyncio.Future[Found], None] | tuple[TokenKeys, Group, int]
+"""Keys, and where the result goes: a future, or an index of a group."""
+
+
+class Batch:
+    """Requests that are sent together.
+
+    Attributes:
+        deadline: By the loop's clock.
+        keys: Of all requests, for a reader that asks for them in one command.
+        connection: On which it was sent last.
+        before: What the reader noted of the data sets when it was sent, such as their watermarks.
+        sent: When it was sent last, by the service's clock.
+        tries: How often it was sent.
+    """
+
+    __slots__ = ("before", "connection", "deadline", "keys", "requests", "sent", "tries")
+
+    def __init__(self, requests: list[Request], deadline: float) -> None:
+        self.requests = requests
+        self.deadline = deadline
+        self.keys: dict[str | None, None] = {}
+        self.connection: Connection | None = None
+        self.before: Any = None
+        self.sent = 0.0
+        self.tries = 0
+
+
+CheckServer = Callable[[Batch, int, list[Any]], None]
+"""Given a batch, ``TIME`` (ms) and ``ROLE``; raises ``NoVerdict`` if the server must not be trusted."""
+
+
+class BatchReader(Protocol):
+    """How the keys of a batch are read, and what the replies mean for its requests."""
+
+    def pack(self, batch: Batch) -> tuple[bytes, int]:
+        """The commands that read a batch, encoded, and their number of replies."""
+
+    def answer(self, batch: Batch, replies: Replies, check_server: CheckServer) -> Batch | None:
+        """Give every request its result.
+
+        Returns:
+            The requests whose data sets have lost data and must be settled first, if any.
+
+        Raises:
+            NoVerdict: all requests fail.
+        """
+
+    async def settle(self, batches: Sequence[Batch]) -> None:
+        """Settle the losses for which :meth:`answer` returned these; raises ``NoVerdict``."""
+
+    def last_loss(self, keys: TokenKeys) -> int:
+        """As :attr:`LastRead.loss`; raises ``StoreRefused`` if a data set allows no verdict."""
+
+
+class BatchedLookups:
+    """Lookups at one server.
+
+    Attributes:
+        waiting: Requests that have not been sent.
+        in_flight: Batches that were sent and are not answered.
+    """
 
     def __init__(
         self,
-        address: PrimaryLocator,
+        server: Connectable,
+        reader: BatchReader,
         *,
-        data: DataSet,
         metrics: Metrics,
         clocks: Clocks,
         confirmation: Confirmation | None = None,
+        probe: bool = False,
     ) -> None:
-        """As :class:`Coalescing`, with what is known of the store."""
-        super().__init__(address, metrics=metrics, clocks=clocks, confirmation=confirmation)
+        """Nothing connects before :meth:`open`.
+
+        Args:
+            server: To connect to.
+            reader: Reads the batches.
+            metrics: Where to count.
+            clocks: Compared with ``TIME`` of every batch; may forbid verdicts.
+            confirmation: Where replicas confirm writes: forbids verdicts of a primary that lacks them.
+            probe: Whether every new connection is read from at once, to detect lost data.
+        """
+        self._timeout = server.timeout
+        self._reader: Final = reader
+        self._connection = ReconnectingConnection(server.connect, self._connection_changed)
+        self._confirmation = confirmation
+        self._metrics = metrics
+        self._observe_seconds = metrics.deferred.observing(metrics.lookup_seconds)
+        self._observe_batch = metrics.deferred.observing(metrics.lookup_batch)
+        self._clocks = clocks
+        self._probes: Final = probe
+        self._probe_failed_at = -_PROBE_PAUSE_S
+        self._logged_down = False
+        self._loop: asyncio.AbstractEventLoop
+        self._shared: dict[TokenKeys, asyncio.Future[Found]] = {}
+        self._taken = 0
+        self._turns: collections.deque[tuple[int, float]] = collections.deque()
+        self._again: list[Batch] = []
+        self._unsettled: list[Batch] = []
+        self._scheduled = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closed = False
+        self.waiting: list[Request] = []
+        self.in_flight: dict[Batch, None] = {}
+
+    def open(self) -> None:
+        """Start connecting; lookups wait for the connection up to the time-out."""
+        self._loop = asyncio.get_running_loop()
+        self._connection.open()
+
+    async def close(self) -> None:
+        """Close the connection; lookups in flight fail."""
+        self._closed = True
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._timer is not None:
+            self._timer.cancel()
+        await self._connection.close()
+        self._fail_all(StoreUnavailable("the service is stopping"))
+
+    @property
+    def ahead(self) -> float:
+        """As :attr:`revoker.store.consistency.clocks.Clocks.ahead`."""
+        return self._clocks.ahead
+
+    def last_read(self, keys: TokenKeys) -> LastRead:
+        """What was last read of the store, for a token that cannot be looked up.
+
+        Raises:
+            StoreRefused: what was read allows no verdict.
+        """
+        if self._clocks.apart is not None:
+            raise StoreRefused(self._clocks.apart)
+        return LastRead(self._clocks.store_ms, self._reader.last_loss(keys))
+
+    def reconnect(self) -> None:
+        """Replace the connection, which may lead to the wrong server; what is in flight is sent once more."""
+        self._connection.reconnect()
+
+    def find(self, keys: TokenKeys) -> "asyncio.Future[Found]":
+        """Look one token up.
+
+        The future fails with ``StoreUnavailable`` if the store cannot be reached or is late, and with
+        ``StoreRefused`` if it must not be trusted. Cancelling it affects no other lookup.
+        """
+        future: asyncio.Future[Found] = self._loop.create_future()
+        if self._admits(1, future):
+            self.waiting.append((keys, future, None))
+        return future
+
+    def find_shared(self, keys: TokenKeys) -> "asyncio.Future[Found]":
+        """As :meth:`find`, for keys that many ask for: all who ask in one turn get the same future.
+
+        It is read after the last of them asked, as every batch is. Cancelling it cancels it for all.
+        """
+        future = self._shared.get(keys)
+        if future is None or future.done():
+            future = self._shared[keys] = self.find(keys)
+        return future
+
+    def find_all(self, keys: Sequence[TokenKeys]) -> Awaitable[list[Found]]:
+        """Look several tokens up; the results are in the same order, and fail together."""
+        future: asyncio.Future[list[Found]] = self._loop.create_future()
+        if not keys:
+            future.set_result([])
+            return future
+        if self._admits(len(keys), future):
+            group = Group(len(keys), future)
+            self.waiting += [(token_keys, group, index) for index, token_keys in enumerate(keys)]
+        return future
+
+    async def touch(self) -> None:
+        """Read what every batch reads, and no keys; raises as :meth:`find` fails."""
+        await self.find(NO_KEYS)
+
+    def _admits(self, count: int, result: "asyncio.Future[Any]") -> bool:
+        """Whether so many more may wait, to leave at the end of this turn; if not, the result fails."""
+        if self._connection.failure is not None or len(self.waiting) + count > MAX_WAITING:
+            error = self._connection.failure or "too many lookups are waiting"
+            result.set_exception(StoreUnavailable(error))
+            return False
+        if not self._scheduled:
+            self._scheduled = True
+            self._turns.append((self._taken + len(self.waiting), self._loop.time()))
+            self._loop.call_soon(self._send)
+        return True
+
+    def _waiting_since(self) -> float:
+        """When the turn began in which the first waiting request was made."""
+        turns = self._turns
+        while len(turns) > 1 and turns[1][0] <= self._taken:
+            turns.popleft()
+        return turns[0][1]
+
+    def _take(self, count: int) -> list[Request]:
+        taken, self.waiting = self.waiting[:count], self.waiting[count:]
+        self._taken += len(taken)
+        return taken
+
+    def _send(self) -> None:
+        self._scheduled = False
+        self._shared.clear()
+        if self._timer is None and (self.waiting or self._again):
+            self._timer = self._loop.call_later(self._timeout, self._expire)
+        while (connection := self._connection.connection) is not None and len(self.in_flight) < MAX_IN_FLIGHT:
+            if self._again:
+                batch = self._again.pop(0)
+            elif self.waiting:
+                deadline = self._waiting_since() + self._timeout
+                batch = Batch(self._take(BATCH), deadline)
+            else:
+                return
+            packed, replies = self._reader.pack(batch)
+            batch.connection = connection
+            batch.sent = self._clocks.now()
+            batch.tries += 1
+            self.in_flight[batch] = None
+            connection.send(packed, replies, functools.partial(self._answered, batch))
+
+    def _answered(self, batch: Batch, replies: Replies | None) -> None:
+        if batch not in self.in_flight:
+            return
+        del self.in_flight[batch]
+        if self.waiting or self._again:
+            self._send()
+        if replies is None:
+            self._send_again(batch)
+            return
+        try:
+            unsettled = self._reader.answer(batch, replies, self._check_server)
+            if unsettled is not None:
+                self._settle(unsettled)
+        except NoVerdict as error:
+            self._fail(batch, error)
+        except ValueError as error:
+            _log.error("store_unreadable", error=str(error))
+            self._fail(batch, StoreRefused("the store holds what can't be read"))
+        except Exception as error:  # noqa: BLE001  # the batch is not in flight any more: it would never fail
+            _log.error("store_unreadable", error=repr(error))
+            self._fail(batch, ReplyNotUnderstood())
+            if batch.connection is not None:
+                batch.connection.abort()
+
+    def _check_server(self, batch: Batch, now: int, role: list[Any]) -> None:
+        """As :data:`CheckServer`."""
+        received = self._clocks.now()
+        self._observe_seconds(received - batch.sent)
+        self._observe_batch(len(batch.requests))
+        if role[0] != b"master":
+            self._connection.reconnect()
+            raise NotPrimary("the store's server is not a primary")
+        if (apart := self._clocks.compare(now, batch.sent, received)) is not None:
+            raise StoreRefused(apart)
+        if self._confirmation is not None:
+            server = "" if batch.connection is None else batch.connection.server
+            too_few = len(role[2]) < self._confirmation.replicas
+            if too_few or self._confirmation.stale(server, self._loop.time()):
+                raise PrimaryStale
+
+    def _send_again(self, batch: Batch) -> None:
+        if batch.tries < 2 and self._connection.failure is None and not self._closed:
+            self._again.append(batch)
+            self._send()
+        else:
+            error = self._connection.failure or "the connection to the store broke"
+            self._fail(batch, StoreUnavailable(error))
+
+    def _settle(self, batch: Batch) -> None:
+        self._unsettled.append(batch)
+        if len(self._unsettled) == 1:
+            task: asyncio.Task[None] = self._loop.create_task(self._settle_all())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _settle_all(self) -> None:
+        failure: NoVerdict | None = StoreUnavailable("the loss of data could not be settled")
+        try:
+            await self._reader.settle(self._unsettled)
+            failure = None
+        except NoVerdict as error:
+            failure = error
+        except Exception:  # noqa: BLE001  # the waiting requests fail below
+            _log.exception("settlement_failed")
+        finally:
+            batches, self._unsettled = self._unsettled, []
+            for batch in batches:
+                if failure is not None:
+                    self._fail(batch, failure)
+                elif batch.tries > 2:
+                    self._fail(batch, StoreUnavailable("the store does not show what was settled"))
+                    self._connection.reconnect()  # it may lead to another server than that of the settlement
+                else:
+                    self._again.append(batch)
+        self._send()
+
+    def _fail(self, batch: Batch, error: NoVerdict) -> None:
+        self._metrics.lookup_errors.inc()
+        for _, result, _ in batch.requests:
+            if not result.done():
+                result.set_exception(error)
+
+    def _fail_all(self, error: NoVerdict) -> None:
+        waiting = self._take(len(self.waiting))
+        again, self._again = self._again, []
+        for batch in [*self.in_flight, *again, Batch(waiting, 0)]:
+            if batch.requests:
+                self._fail(batch, error)
+
+    def _expire(self) -> None:
+        """Fail what has waited longer than the time-out; a connection that is late is replaced."""
+        self._timer = None
+        now = self._loop.time()
+        late = StoreUnavailable("the store did not answer in time")
+        stuck = [batch for batch in self.in_flight if batch.deadline <= now]
+        for batch in stuck:
+            del self.in_flight[batch]
+            self._fail(batch, late)
+        unsettled = StoreRefused("the store has lost data, and that is being settled")
+        for batches, error in ((self._again, late), (self._unsettled, unsettled)):
+            for batch in [batch for batch in batches if batch.deadline <= now]:
+                batches.remove(batch)
+                self._fail(batch, error)
+        in_time = [first for first, made in self._turns if made + self._timeout > now]
+        count = max(0, in_time[0] - self._taken) if in_time else len(self.waiting)
+        if count and self.waiting:
+            self._fail(Batch(self._take(count), 0), late)
+        if stuck:
+            self._connection.reconnect()
+        deadlines = [batch.deadline for batch in (*self.in_flight, *self._again, *self._unsettled)]
+        if self.waiting:
+            deadlines.append(self._waiting_since() + self._timeout)
+        if deadlines:
+            self._timer = self._loop.call_at(max(min(deadlines), now + 0.001), self._expire)
+
+    def _connection_changed(self, error: StoreUnavailable | None) -> None:
+        self._metrics.store_up.set(error is None)
+        if error is None:
+            if self._probes and self._loop.time() - self._probe_failed_at >= _PROBE_PAUSE_S:
+                self.find(NO_KEYS).add_done_callback(self._probed)
+            if self._logged_down:
+                _log.info("store_up")
+            self._send()
+        else:
+            if not self._logged_down:
+                _log.error("store_down", error=str(error), cause=repr(error.__cause__))
+            self._fail_all(error)
+        self._logged_down = error is not None
+
+    def _probed(self, probe: "asyncio.Future[Found]") -> None:
+        if not probe.cancelled() and isinstance(probe.exception(), (NotPrimary, ReplyNotUnderstood)):
+            self._probe_failed_at = self._loop.time()
+
+
+class DataSetReader:
+    """Reads batches whose keys are all in one data set: every key once."""
+
+    def __init__(self, data: DataSet) -> None:
         self._data = data
-        self._met_replica = -_AGAIN_S
 
-    def last_read(self, keys: TokenKeys) -> LastRead:  # noqa: ARG002  # all are of one data set
-        if (why := self._clocks.apart or self._data.refusal) is not None:
-            raise StoreRefused(why)
-        return LastRead(self._clocks.store_ms, self._data.baseline.loss)
-
-    def _changed(self, error: StoreUnavailable | None) -> None:
-        if error is None and self._loop.time() - self._met_replica >= _AGAIN_S:
-            self.find(NO_KEYS).add_done_callback(self._saw)
-        super()._changed(error)
-
-    def _saw(self, read: "asyncio.Future[Found]") -> None:
-        if not read.cancelled() and isinstance(read.exception(), (NotPrimary, ReplyNotUnderstood)):
-            self._met_replica = self._loop.time()
-
-    def _packed(self, batch: Batch) -> tuple[bytes, int]:
+    def pack(self, batch: Batch) -> tuple[bytes, int]:
         keys = batch.keys
         if not keys:
-            keys |= dict.fromkeys(itertools.chain.from_iterable(map(_KEYS, batch.requests)))
+            keys |= dict.fromkeys(itertools.chain.from_iterable(map(_KEYS_OF_REQUEST, batch.requests)))
             keys.pop(None, None)
-        batch.known = self._data.watermark
+        batch.before = self._data.watermark
         return TIME + pack([("MGET", *keys, *self._data.tail)]) + ROLE, 3
 
-    def _judge(self, batch: Batch, connection: Connection, replies: Replies) -> None:
+    def answer(self, batch: Batch, replies: Replies, check_server: CheckServer) -> Batch | None:
         for reply in replies:
             if isinstance(reply, Exception):
-                self._fail(batch, StoreUnavailable(f"the store answered {str(reply).split(' ')[0]}"))
-                return
+                raise StoreUnavailable(f"the store answered {str(reply).split(' ')[0]}")
         stamp, values, role = replies
         now = redis_time_ms(stamp)
-        if len(values) != len(batch.keys) + 3:  # what is missing would pass for what is not revoked
-            raise ReplyNotUnderstood
-        if (distrust := self._distrust(connection, now, role, batch)) is not None:
-            self._fail(batch, distrust)
-        elif not self._data.confirms(batch.known, values[-3], values[-2], values[-1], now):
-            self._settle(batch)
-        elif (why := self._data.refusal) is not None:
-            self._fail(batch, StoreRefused(why))
-        else:
-            self._deliver(batch, values, now)
-
-    async def _settle_data(self, batches: Sequence[Batch]) -> None:  # noqa: ARG002  # all are of one data set
-        await self._data.settle()
-
-    def _deliver(self, batch: Batch, values: list[bytes | None], now: int) -> None:
-        nothing = Found(self._data.baseline, now)
+        if len(values) != len(batch.keys) + 3:  # a missing value would pass for a token that is not revoked
+            raise LookupError("the reply to MGET has another number of values")
+        check_server(batch, now, role)
+        data = self._data
+        if not data.confirms(batch.before, values[-3], values[-2], values[-1], now):
+            return batch
+        if data.refusal is not None:
+            raise StoreRefused(data.refusal)
         del values[-3:]
         if values.count(None) == len(values):
+            nothing = Found(data.baseline, now)
             for request in batch.requests:
-                hand_over(request, nothing)
-            return
-        stands: dict[str | None, bytes | None] = dict(zip(batch.keys, values, strict=True))
-        stands[None] = None
-        loss = self._data.baseline.loss
+                deliver(request, nothing)
+            return None
+        value_of: dict[str | None, bytes | None] = dict(zip(batch.keys, values, strict=True))
+        value_of[None] = None
         for request in batch.requests:
-            keys, answer, _ = request
-            if not answer.done():
-                said = [stands[key] for key in keys]
+            keys, result, _ = request
+            if not result.done():
                 try:
-                    found = Found(standing_of(said, loss), now)
-                except (ValueError, msgspec.MsgspecError) as error:
-                    _log.error("store_unreadable", error=str(error))
-                    answer.set_exception(StoreRefused("the store holds what can't be read"))
+                    found = Found(standing_of([value_of[key] for key in keys], data.baseline.loss), now)
+                except StoreRefused as error:
+                    result.set_exception(error)
                 else:
-                    hand_over(request, found)
+                    deliver(request, found)
+        return None
+
+    async def settle(self, batches: Sequence[Batch]) -> None:  # noqa: ARG002  # all are of one data set
+        await self._data.settle()
+
+    def last_loss(self, keys: TokenKeys) -> int:  # noqa: ARG002  # likewise
+        if self._data.refusal is not None:
+            raise StoreRefused(self._data.refusal)
+        return self._data.baseline.loss
 
 
-def standing_of(said: list[bytes | None], loss: int) -> Standing:
-    jti, user, session, client, issuer, revoked = said
-    return Standing(
-        jti=None if jti is None else mark(jti),
-        user=None if user is None else user_standing(user),
-        session=None if session is None else mark(session),
-        client=None if client is None else mark(client),
-        issuer=None if issuer is None else mark(issuer),
-        keys={} if revoked is None else revoked_keys(revoked),
-        loss=loss,
-    )
+def deliver(request: Request, found: Found) -> None:
+    """Give a request its result."""
+    _, result, index = request
+    if isinstance(result, Group):
+        result.put(index, found)  # type: ignore[arg-type]  # requests of a group have an index
+    elif not result.done():
+        result.set_result(found)
+
+
+def standing_of(values: list[bytes | None], loss: int) -> Standing:
+    """What applies to a token, by the values of its keys; raises ``StoreRefused`` if one is malformed."""
+    jti, user, session, client, issuer, keys = values
+    try:
+        return Standing(
+            jti=None if jti is None else mark(jti),
+            user=None if user is None else user_standing(user),
+            session=None if session is None else mark(session),
+            client=None if client is None else mark(client),
+            issuer=None if issuer is None else mark(issuer),
+            keys={} if keys is None else revoked_keys(keys),
+            loss=loss,
+        )
+    except (ValueError, msgspec.MsgspecError) as error:
+        _log.error("store_unreadable", error=str(error))
+        raise StoreRefused("the store holds what can't be read") from error
 
 
 @cached_where_short(4096, 128, len)
 def mark(value: bytes) -> Mark:
-    """A time in ms, then a space and a reason where one was given."""
+    """Decode a time in ms, followed by a space and a reason where one was given."""
     at, _, reason = value.decode().partition(" ")
     return Mark(int(at), reason)
 
 
 user_standing: Final = msgspec.json.Decoder(UserStanding).decode
 revoked_keys: Final = functools.lru_cache(maxsize=64)(msgspec.json.Decoder(dict[str, Mark]).decode)
+
+
+def redis_time_ms(reply: list[bytes]) -> int:
+    """Decode a reply to ``TIME``."""
+    return int(reply[0]) * 1000 + int(reply[1]) // 1000

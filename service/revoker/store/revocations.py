@@ -21,7 +21,7 @@ from revoker.store.consistency.acknowledged import Acknowledged, Written
 from revoker.store.consistency.epoch import VerifyWrittenBack, Watermark, new_id
 from revoker.store.issuer_records import IssuerRecords
 from revoker.store.keys import Keys, tag_and_start, user_tag
-from revoker.store.scripts import PUT_BACK, Scripts
+from revoker.store.scripts import RESTORE, Scripts
 from revoker.store.wire.connection import understood
 
 AHEAD_MS: Final = 5000
@@ -301,7 +301,7 @@ class Revocations:
     async def _put_back(self, part: int, calls: list[_Call], refill: str, done: int) -> bool:
         """Run scripts in one write, then mark that; says whether the mark of the earlier was there."""
         await asyncio.gather(
-            *(self._scripts.execute(PUT_BACK[script], keys, args) for script, keys, args in calls)
+            *(self._scripts.execute(RESTORE[script], keys, args) for script, keys, args in calls)
         )
         self._metrics.refilled_revocations.inc(len(calls))
         return await self._mark(part, "renew", refill, done, done + 1) is not None

@@ -1,14 +1,14 @@
-"""Runs the Lua scripts: one round trip each, counted in the store, confirmed by replicas where asked."""
+"""Runs the Lua scripts: one round trip each, counted in the store, confirmed by replicas where configured."""
 
 import hashlib
 import importlib.resources
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from revoker.errors import ReplyNotUnderstood, StoreUnavailable, Unconfirmed
 from revoker.metrics import Metrics
-from revoker.store.consistency.epoch import DataSet, Watermark, new_id
+from revoker.store.consistency.epoch import DataSet, new_id
 from revoker.store.keys import Tail
 from revoker.store.servers import Servers
 from revoker.store.wire.connection import (
@@ -24,126 +24,119 @@ from revoker.store.wire.connection import (
 _LUA: Final = importlib.resources.files("revoker.store") / "lua"
 
 
+_SHARED_PARTS: Final[dict[str, tuple[str, ...]]] = {
+    "revoke_token": (),
+    "revoke_tokens": (),
+    "move_cutoff": (),
+    "revoke_user": ("user",),
+    "block_user": ("user",),
+    "unblock_user": ("undo", "user"),
+    "trim_blocks": (),
+    "revoke_key": (),
+    "forget_key": ("undo",),
+    "lift_cutoff": ("undo", "user"),
+    "set_epoch": (),
+    "set_settings": (),
+    "refill": (),
+    "start_session": ("user", "session"),
+    "refresh_session": ("user", "session"),
+    "elevate_session": ("user", "session"),
+    "end_session": ("user", "session"),
+    "trim_sessions": ("user", "session"),
+}
+"""Each script, and the files that it needs before its own."""
+
+UNDO: Final = frozenset(name for name, parts in _SHARED_PARTS.items() if "undo" in parts)
+"""Scripts that undo a revocation. Run twice, they would undo what was revoked in between. So each request
+adds a key, ``lifted`` and an id, by which the script finds that the request was carried out before."""
+
+RESTORE: Final = {
+    name: f"restore:{name}"
+    for name in ("revoke_token", "move_cutoff", "revoke_user", "block_user", "revoke_key")
+}
+"""Scripts, and the variants that write the same again after a loss of data, without counting it."""
+
+
 def _load(*names: str) -> bytes:
     return b"\n".join((_LUA / f"{name}.lua").read_bytes() for name in ("prelude", *names))
 
 
-TEXTS: Final = {
-    "revoke_token": _load("revoke_token"),
-    "revoke_tokens": _load("revoke_tokens"),
-    "move_cutoff": _load("move_cutoff"),
-    "revoke_user": _load("user", "revoke_user"),
-    "block_user": _load("user", "block_user"),
-    "unblock_user": _load("taking_back", "user", "unblock_user"),
-    "trim_blocks": _load("trim_blocks"),
-    "revoke_key": _load("revoke_key"),
-    "forget_key": _load("taking_back", "forget_key"),
-    "lift_cutoff": _load("taking_back", "user", "lift_cutoff"),
-    "set_epoch": _load("set_epoch"),
-    "set_settings": _load("set_settings"),
-    "refill": _load("refill"),
-    "start_session": _load("user", "session", "start_session"),
-    "refresh_session": _load("user", "session", "refresh_session"),
-    "elevate_session": _load("user", "session", "elevate_session"),
-    "end_session": _load("user", "session", "end_session"),
-    "trim_sessions": _load("user", "session", "trim_sessions"),
+TEXTS: Final = {name: _load(*parts, name) for name, parts in _SHARED_PARTS.items()} | {
+    variant: _load("restore", *_SHARED_PARTS[name], name) for name, variant in RESTORE.items()
 }
-TAKING_BACK: Final = frozenset({"unblock_user", "forget_key", "lift_cutoff"})
-"""Scripts that undo a revocation. Run twice, one of them would undo what was revoked in between; so each
-request has a key, ``lifted`` and an id, by which the script finds that it was carried out before."""
-
-PUT_BACK: Final = {
-    "revoke_token": "put_back_token",
-    "move_cutoff": "put_back_cutoff",
-    "revoke_user": "put_back_user",
-    "block_user": "put_back_block",
-    "revoke_key": "put_back_key",
-}
-"""Scripts, and the variants of them by which what they wrote is written again."""
-
-TEXTS.update(
-    put_back_token=_load("uncounted", "revoke_token"),
-    put_back_cutoff=_load("uncounted", "move_cutoff"),
-    put_back_user=_load("uncounted", "user", "revoke_user"),
-    put_back_block=_load("uncounted", "user", "block_user"),
-    put_back_key=_load("uncounted", "revoke_key"),
-)
 _DIGESTS: Final = {name: hashlib.sha1(text).hexdigest() for name, text in TEXTS.items()}  # noqa: S324
 
 
 class Scripts:
-    """Changes to the store, each atomic and each a write even where it changes nothing."""
+    """Changes to the store, each atomic, and each a write even where it changes nothing."""
 
     def __init__(self, servers: Servers, metrics: Metrics, data_of: Callable[[str], DataSet]) -> None:
         """Run them on these servers.
 
         Args:
-            servers: Which confirm what is changed.
+            servers: Which confirm changes.
             metrics: Where to count.
-            data_of: The data set of which a key is part; told of each acknowledged change. Its tail is what
-                every script ends with.
+            data_of: The data set of a key, which records each acknowledged change. The KEYS of every script
+                end with its tail.
         """
         self._servers = servers
-        self._succeeded = metrics.notes.observing(metrics.write_seconds.labels("ok"))
-        self._failed = metrics.notes.observing(metrics.write_seconds.labels("error"))
+        self._succeeded = metrics.deferred.observing(metrics.write_seconds.labels("ok"))
+        self._failed = metrics.deferred.observing(metrics.write_seconds.labels("error"))
         self._data_of = data_of
 
     def seq(self, key: str) -> int:
-        """``rv:seq`` beside a key, as last seen."""
+        """``rv:seq`` of the data set of a key, as last read; 0: never."""
         watermark = self._data_of(key).watermark
         return 0 if watermark is None else watermark.seq
 
     async def run(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> list[Any]:
-        """Run a script that may be repeated: one that revokes or takes back.
+        """Run a script that revokes or undoes a revocation; it may be repeated.
 
-        A change that met another data set than the known one may be among what was lost, or have come
-        before what is written back: once that is settled, it is made again.
+        A change that met another data set than expected may be among what was lost, or have come before what
+        is restored. It is made again once that is settled.
 
         Returns:
-            What the script returns, less the numbers at its end.
+            The reply of the script, without the numbers at its end.
 
         Raises:
-            Unconfirmed: it may or may not have been stored; repeating it is safe.
-            StoreUnavailable: it was not stored.
+            Unconfirmed: the change may or may not be stored; repeating it is safe.
+            StoreUnavailable: it is not stored.
         """
         for _ in range(2):
-            all_keys = [*keys, f"{keys[-1]}:{new_id()}"] if name in TAKING_BACK else keys
+            all_keys = [*keys, f"{keys[-1]}:{new_id()}"] if name in UNDO else keys
             try:
-                said, whole = await self.call(name, all_keys, args, counted=True)
+                reply, intact = await self.call(name, all_keys, args, counted=True)
             except StoreUnavailable as error:
                 if not isinstance(error.__cause__, ConnectionLost):
                     raise
-                said, whole = await self._call_again(name, all_keys, args)
-            if whole:
-                return said
+                try:
+                    reply, intact = await self.call(name, all_keys, args, counted=True)
+                except Unconfirmed:
+                    raise
+                except StoreUnavailable as again:  # but the first attempt may have been carried out
+                    raise Unconfirmed(str(again)) from again
+            if intact:
+                return reply
             await self._data_of(keys[0]).settle()
         raise Unconfirmed("the store lost data while it was written to")
-
-    async def _call_again(
-        self, name: str, keys: Sequence[str], args: Sequence[Any]
-    ) -> tuple[list[Any], bool]:
-        """Run a counted script that may have been carried out already, whatever becomes of this attempt."""
-        try:
-            return await self.call(name, keys, args, counted=True)
-        except Unconfirmed:
-            raise
-        except StoreUnavailable as error:
-            raise Unconfirmed(str(error)) from error
 
     async def call(
         self, name: str, keys: Sequence[str], args: Sequence[Any], *, counted: bool = False
     ) -> tuple[list[Any], bool]:
-        """Run a script that must not be repeated.
+        """Run a script once.
 
         Args:
             name: Of the script.
-            keys: Of the script.
+            keys: Of the script, without the tail.
             args: Likewise.
-            counted: Whether it counts what it stores, unless it answers with one word: a refusal.
+            counted: Whether the script counts what it stores, unless it answers with one word: a refusal.
 
         Returns:
-            What :meth:`run` returns, and whether it met the known data set with all that was known of it; if
-            not, what it changed may be among what was lost, or is not counted. Raises as that.
+            As :meth:`run`, and whether the script met the expected data set, with no data missing; if not,
+            the change may be among what was lost, or is not counted.
+
+        Raises:
+            Unconfirmed: as :meth:`run`, and :class:`StoreUnavailable` likewise.
         """
         data = self._data_of(keys[0])
         before = data.watermark
@@ -151,74 +144,88 @@ class Scripts:
             reply = await self.execute(name, keys, args)
         except ReplyNotUnderstood as error:  # the script was carried out all the same
             raise Unconfirmed(str(error)) from error
+        if isinstance(reply[-1], list):
+            with understood():
+                *values, (seq, share, epoch) = reply
+                return values, data.record_write(before, epoch, int(seq), int(share))
         refused = len(reply) == 1 and isinstance(reply[0], bytes) and reply[0].isalpha()
-        if counted and not refused and not isinstance(reply[-1], list):
+        if counted and not refused:
             raise Unconfirmed(str(ReplyNotUnderstood()))
-        return _noted(data, before, reply)
+        return reply, True
 
-    async def set_epoch(  # noqa: PLR0917  # what the script takes, in its order
-        self, tail: Tail, stood: bytes, new_id: str, latest: int, finding: str, cutoff: int | None
+    async def set_epoch(  # noqa: PLR0917  # the arguments of the script, in its order
+        self, tail: Tail, expected: bytes, new_id: str, latest: int, finding: str, cutoff: int | None
     ) -> tuple[bool, bytes, int, int]:
-        """Set the epoch where it still is ``stood`` (empty: none).
+        """Set the epoch if it is still ``expected`` (empty: none).
 
         Returns:
-            Whether it was set, the epoch that stands, seq and share.
+            Whether it was set, the epoch in the store, seq and share.
         """
-        args = (stood, new_id, latest, finding, "now" if cutoff is None else cutoff)
+        args = (expected, new_id, latest, finding, "now" if cutoff is None else cutoff)
         with understood():
-            done, text, seq, share = await self._execute("set_epoch", (), tail, args, 0)
+            done, text, seq, share = await self.execute("set_epoch", (), args, tail)
             return bool(done), text, int(seq), int(share)
 
-    def execute(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> Awaitable[list[Any]]:
-        """Run a script, whatever data set it meets; what it returns, whole."""
-        return self._execute(name, keys, self._data_of(keys[0]).tail, args, self.seq(keys[0]))
-
-    async def call_unconfirmed(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> list[Any]:
-        """Run a script that may be repeated, without the replicas: for a change that may be lost again.
-
-        Returns:
-            What it returns, whole.
-
-        Raises:
-            StoreUnavailable: it may or may not have been carried out.
-        """
-        tail, known = self._data_of(keys[0]).tail, self.seq(keys[0])
-        call = (len(keys) + len(tail), *keys, tail.seq, tail.share, tail.epoch, *args, known)
-        async with unavailable_on_failure():
-            [reply] = await self._servers.change_unconfirmed(keys[0], "EVALSHA", _DIGESTS[name], *call)
-            if isinstance(reply, Exception) and Refused(str(reply)).code == "NOSCRIPT":
-                [reply] = await self._servers.change_unconfirmed(keys[0], "EVAL", TEXTS[name], *call)
-            if isinstance(reply, Exception):
-                raise Refused(str(reply))
-        return list(reply)
-
-    async def _execute(
-        self, name: str, keys: Sequence[str], tail: Tail, args: Sequence[Any], known: int
+    async def execute(
+        self, name: str, keys: Sequence[str], args: Sequence[Any], tail: Tail | None = None
     ) -> list[Any]:
-        began = time.perf_counter()
+        """Run a script once, whatever data set it meets; its whole reply, which is not empty.
+
+        Args:
+            name: Of the script.
+            keys: Of the script, without the tail; empty with ``tail``.
+            args: Of the script, without the writer's seq.
+            tail: Of the data set; None: of that of the first key.
+        """
+        command = self._command(keys, args, tail)
+        start = time.perf_counter()
         observe = self._failed
-        call = (len(keys) + len(tail), *keys, tail.seq, tail.share, tail.epoch, *args, known)
         try:
             try:
-                reply: Any = await self._servers.change(call[1], "EVALSHA", _DIGESTS[name], *call)
+                reply: Any = await self._servers.change(command[1], "EVALSHA", _DIGESTS[name], *command)
             except Refused as error:
                 if error.code != "NOSCRIPT":
                     raise
-                reply = await self._servers.change(call[1], "EVAL", TEXTS[name], *call)
+                reply = await self._servers.change(command[1], "EVAL", TEXTS[name], *command)
             observe = self._succeeded
         except FAILURES as error:
             if isinstance(error, Refused) and error.code == "READONLY":
                 self._servers.reconnect()
             raise _failure(error) from error
         finally:
-            observe(time.perf_counter() - began)
+            observe(time.perf_counter() - start)
         if not isinstance(reply, list) or not reply:
             raise ReplyNotUnderstood
         return reply
 
+    async def call_unconfirmed(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> list[Any]:
+        """Run a script that may be repeated, without the replicas: for a change that may be lost again.
+
+        Returns:
+            Its whole reply.
+
+        Raises:
+            StoreUnavailable: it may or may not have been carried out.
+        """
+        command = self._command(keys, args)
+        async with unavailable_on_failure():
+            [reply] = await self._servers.change_unconfirmed(keys[0], "EVALSHA", _DIGESTS[name], *command)
+            if isinstance(reply, Exception) and Refused(str(reply)).code == "NOSCRIPT":
+                [reply] = await self._servers.change_unconfirmed(keys[0], "EVAL", TEXTS[name], *command)
+            if isinstance(reply, Exception):
+                raise Refused(str(reply))
+        return list(reply)
+
+    def _command(self, keys: Sequence[str], args: Sequence[Any], tail: Tail | None = None) -> tuple[Any, ...]:
+        """What follows the script itself: the number of keys, all KEYS and all ARGV."""
+        writer_seq = 0 if tail is not None else self.seq(keys[0])
+        if tail is None:
+            tail = self._data_of(keys[0]).tail
+        return (len(keys) + len(tail), *keys, tail.seq, tail.share, tail.epoch, *args, writer_seq)
+
 
 def _failure(error: Exception) -> StoreUnavailable:
-    """What a failed change is to those who asked for it."""
+    """The error that a caller gets for a failed change."""
     if isinstance(error, TooFewReplicas):
         [reply] = error.replies
         counted = bool(reply) and isinstance(reply[-1], list)
@@ -226,12 +233,3 @@ def _failure(error: Exception) -> StoreUnavailable:
     if isinstance(error, Refused):
         return StoreUnavailable(public_message(error))
     return Unconfirmed(public_message(error))
-
-
-def _noted(data: DataSet, before: Watermark | None, reply: list[Any]) -> tuple[list[Any], bool]:
-    """What a script said, and whether it met the known data set with all that was known ``before``."""
-    if not reply or not isinstance(reply[-1], list):
-        return reply, True
-    with understood():
-        *said, (seq, share, epoch) = reply
-        return said, data.record_write(before, epoch, int(seq), int(share))

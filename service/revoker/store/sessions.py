@@ -22,7 +22,7 @@ import structlog
 
 from revoker.errors import NoVerdict, StoreRefused, StoreUnavailable, Unconfirmed
 from revoker.models import Issuer, Session, UserStanding
-from revoker.rules import START_AHEAD_MS
+from revoker.rules import START_AHEAD_MS, session_end, session_is_revoked
 from revoker.store.keys import Keys, tag_and_start, user_tag
 from revoker.store.lookups import mark, user_standing
 from revoker.store.revocations import Revocations
@@ -502,10 +502,11 @@ class Sessions:
             if text is None or place is None or sid[_RANDOM_AT:] in unconfirmed:
                 continue
             session = self._shortened(read(sid, place[1], text))
-            covering = standing.hard if standing.sid == sid else max(standing.hard, standing.soft)
-            if cutoff is not None:
-                covering = max(covering, mark(cutoff).at)
-            if session.start > covering and min(session.ends, session.used + self._idle_ms) > now:
+            own_cutoff = None if cutoff is None else mark(cutoff)
+            if (
+                not session_is_revoked(session.start, sid, standing, own_cutoff)
+                and session_end(session, idle_ms=self._idle_ms, life_ms=self._life_ms) > now
+            ):
                 found[sid] = session
         return found
 

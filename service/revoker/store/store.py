@@ -8,7 +8,7 @@ from typing import Any, Final, TypeVar
 from revoker.errors import StoreRefused
 from revoker.metrics import Metrics
 from revoker.models import Issuer
-from revoker.store.cluster.fan_out import FanOut
+from revoker.store.cluster.lookups import ClusterLookups
 from revoker.store.cluster.slots import ROUND, LossesOfSlots, Slots
 from revoker.store.cluster.topology import Cluster
 from revoker.store.consistency import epoch as epochs
@@ -18,7 +18,7 @@ from revoker.store.consistency.data_sets import DataSets, Whole
 from revoker.store.consistency.epoch import DataLoss, DataSet, Epoch, Losses, Reading
 from revoker.store.issuer_records import IssuerRecords
 from revoker.store.keys import Keys, Tail, tag_and_start
-from revoker.store.lookups import Lookups
+from revoker.store.lookups import BatchedLookups, DataSetReader
 from revoker.store.revocations import Revocations
 from revoker.store.scripts import Scripts
 from revoker.store.servers import Primary
@@ -108,7 +108,7 @@ class Store:
             metrics,
             latest=lambda: self.clocks.latest,
         )
-        self.lookups: Lookups | FanOut
+        self.lookups: BatchedLookups | ClusterLookups
         self.watch: Watch
 
     def _data(self, tail: Tail, part: int, losses: Losses) -> DataSet:
@@ -125,15 +125,16 @@ class Store:
         """Begin to connect and to watch; what is asked meanwhile waits up to the time-out."""
         if isinstance(self._servers, Cluster):
             assert isinstance(self._sets, Slots)  # noqa: S101  # made together
-            self.lookups = FanOut(self._servers, self._sets, self._metrics, self.clocks)
+            self.lookups = ClusterLookups(self._servers, self._sets, self._metrics, self.clocks)
         else:
             assert self._address is not None and isinstance(self._sets, Whole)  # noqa: S101, PT018  # likewise
-            self.lookups = Lookups(
+            self.lookups = BatchedLookups(
                 self._address,
-                data=self._sets.data,
+                DataSetReader(self._sets.data),
                 metrics=self._metrics,
                 clocks=self.clocks,
                 confirmation=self._servers.confirmation,
+                probe=True,
             )
         self.watch = Watch(
             self._servers,

@@ -14,15 +14,14 @@ import structlog
 from revoker.errors import NotPrimary, NoVerdict, PrimaryStale, ReplyNotUnderstood, StoreRefused
 from revoker.metrics import PROBLEMS, Metrics
 from revoker.models import Issuer, Mark
-from revoker.store.cluster.fan_out import FanOut
-from revoker.store.coalescing import redis_time_ms
+from revoker.store.cluster.lookups import ClusterLookups
 from revoker.store.consistency.clocks import DEGRADED_S, LATEST_MS, Clocks
 from revoker.store.consistency.dangers import dangers, number_in
 from revoker.store.consistency.data_sets import BlocksPage, DataSets
 from revoker.store.consistency.epoch import DataSet
 from revoker.store.issuer_records import IssuerRecords
 from revoker.store.keys import Keys
-from revoker.store.lookups import Lookups, revoked_keys
+from revoker.store.lookups import BatchedLookups, redis_time_ms, revoked_keys
 from revoker.store.revocations import Revocations
 from revoker.store.servers import Servers
 from revoker.store.wire.addresses import parse_info
@@ -59,7 +58,7 @@ class Watch:
         issuers: Sequence[Issuer],
         *,
         moved: Callable[[], Awaitable[bool]],
-        lookups: Lookups | FanOut,
+        lookups: BatchedLookups | ClusterLookups,
         clocks: Clocks,
         revocations: Revocations,
         records: IssuerRecords,

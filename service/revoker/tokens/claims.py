@@ -1,6 +1,6 @@
-"""What a payload must say to be an access token of an issuer, and what is answered about it.
+"""The claims of access tokens: which tokens are access tokens, and what introspection answers about them.
 
-Times are read here and judged elsewhere, by ``revoker.rules``.
+Times are only read here; :mod:`revoker.rules` judges them.
 """
 
 import math
@@ -14,7 +14,7 @@ from revoker.models import Claims, Number
 from revoker.tokens.parsing import UnverifiedToken
 
 LATEST_DATE: Final = 253_402_300_799
-"""The end of the year 9999: a NumericDate further from 1970 than this is none."""
+"""The end of the year 9999, in seconds since 1970; dates beyond it are refused."""
 
 REQUIRED_BY_RFC_9068: Final = frozenset(("iss", "exp", "aud", "sub", "client_id", "iat", "jti"))
 
@@ -26,14 +26,14 @@ _encode: Final = msgspec.json.Encoder().encode
 
 
 def refuse_other_kinds(token: UnverifiedToken, require_typ: str) -> None:
-    """Tell access tokens from everything else that an issuer signs with the same key.
+    """Refuse tokens that are not access tokens, but signed with the same key (RFC 8725 §3.11).
 
     Args:
-        token: Whose signature was checked.
-        require_typ: The only ``typ`` that will do; empty where there may be ``JWT``, ``at+jwt`` or none.
+        token: Its signature has been verified.
+        require_typ: The only ``typ`` accepted; empty: ``JWT``, ``at+jwt`` or none.
 
     Raises:
-        InvalidToken: it is of another kind (RFC 8725 §3.11), or lacks what RFC 9068 demands.
+        InvalidToken: it is of another kind, or lacks a claim that RFC 9068 requires.
     """
     payload = token.payload
     typ = None if token.typ is None else _media_type(token.typ)
@@ -46,20 +46,20 @@ def refuse_other_kinds(token: UnverifiedToken, require_typ: str) -> None:
         raise InvalidToken("typ of another kind of token")
     if not _CLAIMS_OF_OTHER_KINDS.isdisjoint(payload):
         raise InvalidToken("claims of another kind of token")
-    said, use = _lower(payload.get("typ")), _lower(payload.get("token_use"))
-    if said in ("id", "refresh", "offline", "logout") or use in ("id", "refresh"):
-        raise InvalidToken("says that it is no access token")
+    typ_claim, use = _lower(payload.get("typ")), _lower(payload.get("token_use"))
+    if typ_claim in ("id", "refresh", "offline", "logout") or use in ("id", "refresh"):
+        raise InvalidToken("declares another kind of token")
     if (
         not _CLAIMS_OF_ID_TOKENS.isdisjoint(payload)
         and typ != "at+jwt"
-        and said not in ("bearer", "dpop")
+        and typ_claim not in ("bearer", "dpop")
         and use != "access"
     ):
         raise InvalidToken("claims of an ID token")
 
 
 def _media_type(typ: str) -> str:
-    """Media types have no case, and ``application/`` may be left out (RFC 7515 §4.1.9)."""
+    """In lower case and without ``application/``, which may be left out (RFC 7515 §4.1.9)."""
     return typ.lower().removeprefix("application/")
 
 
@@ -68,10 +68,10 @@ def _lower(value: Any) -> str | None:
 
 
 def access_token_claims(payload: Mapping[str, Any], kid: str, *, require_jti: bool) -> Claims:
-    """The claims that bear on a verdict, each of the type that its standard gives it.
+    """The claims that a verdict depends on.
 
     Raises:
-        InvalidToken: one has another type, or ``sub`` or a required ``jti`` is missing or empty.
+        InvalidToken: one has the wrong type, or ``sub`` or a required ``jti`` is missing or empty.
     """
     claims = Claims(
         kid=kid, **{name: read(name, payload[name]) for name, read in _READERS if name in payload}
@@ -84,7 +84,7 @@ def access_token_claims(payload: Mapping[str, Any], kid: str, *, require_jti: bo
 
 
 def origin_claims(payload: Mapping[str, Any], kid: str) -> Claims:
-    """The claims of a genuine token of any kind: one that has a wrong type, or is empty, says nothing."""
+    """The claims of a genuine token of any kind; one that is empty or has the wrong type is ignored."""
     readable = {}
     for name, read in _READERS:
         try:
@@ -95,24 +95,24 @@ def origin_claims(payload: Mapping[str, Any], kid: str) -> Claims:
 
 
 def is_meant_for(claims: Claims, audiences: frozenset[str]) -> bool:
-    """Whether one of the audiences is named, to the letter (RFC 7519 §4.1.3)."""
+    """Whether ``aud`` is or contains one of the audiences, compared exactly (RFC 7519 §4.1.3)."""
     if isinstance(claims.aud, str):
         return claims.aud in audiences
     return not audiences.isdisjoint(claims.aud or ())
 
 
 def scope_of(payload: Mapping[str, Any]) -> str:
-    """The scope as RFC 6749 §3.3 writes it, wherever an issuer puts it; empty where there is none."""
+    """The scope in the form of RFC 6749 §3.3, from ``scope`` or ``scp``; empty if there is none."""
     if "scope" in payload:
         return _text("scope", payload["scope"])
     scope = payload.get("scp", "")
-    if type(scope) is list and all(type(each) is str and " " not in each for each in scope):
+    if type(scope) is list and all(type(value) is str and " " not in value for value in scope):
         return " ".join(scope)
     return _text("scp", scope)
 
 
 def scope_words(scope: str) -> list[str]:
-    """The values of a scope; a space alone separates them (RFC 6749 §3.3), and no other white space."""
+    """The values of a scope, separated by spaces only (RFC 6749 §3.3), not by other white space."""
     return [word for word in scope.split(" ") if word]
 
 
@@ -131,8 +131,11 @@ def confirmation_of(payload: Mapping[str, Any]) -> dict[str, Any] | None:
     return cnf
 
 
-class _Answer(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """RFC 7662 §2.2, and what its registry has since been given; None is left out."""
+class IntrospectionResponse(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """RFC 7662 §2.2 with members registered since; a member that is None is left out.
+
+    The claims form, and a token that is not active, get ``active`` alone.
+    """
 
     active: bool
     scope: str | None = None
@@ -148,17 +151,19 @@ class _Answer(msgspec.Struct, kw_only=True, omit_defaults=True):
     jti: str | None = None
     sid: str | None = None
     auth_time: int | None = None
-    acr: Any = None
-    amr: Any = None
-    cnf: Any = None
-    act: Any = None
-    authorization_details: Any = None
+    acr: str | None = None
+    amr: list[str] | None = None
+    cnf: dict[str, Any] | None = None
+    act: dict[str, Any] | None = None
+    authorization_details: list[dict[str, Any]] | None = None
 
 
-def active_answer(claims: Claims, payload: Mapping[str, Any], scope: str) -> bytes:
-    """The JSON to answer for the token while it is active; other claims stay private."""
-    username, cnf = payload.get("preferred_username"), confirmation_of(payload)
-    answer = _Answer(
+def active_answer(
+    claims: Claims, payload: Mapping[str, Any], *, scope: str, acr: str | None, cnf: dict[str, Any] | None
+) -> bytes:
+    """The JSON response for the token while it is active; other claims stay private."""
+    username = payload.get("preferred_username")
+    answer = IntrospectionResponse(
         active=True,
         scope=scope or None,
         client_id=claims.azp if claims.client_id is None else claims.client_id,
@@ -173,7 +178,7 @@ def active_answer(claims: Claims, payload: Mapping[str, Any], scope: str) -> byt
         jti=claims.jti,
         sid=claims.sid,
         auth_time=_whole(claims.auth_time),
-        acr=acr_of(payload),
+        acr=acr,
         amr=payload.get("amr"),
         cnf=cnf,
         act=payload.get("act"),
@@ -200,7 +205,7 @@ def _date(name: str, value: Any) -> Number:
 
 
 def _audience(name: str, value: Any) -> str | list[str]:
-    if type(value) is list and all(type(each) is str for each in value):
+    if type(value) is list and all(type(item) is str for item in value):
         return value
     return _text(name, value)
 

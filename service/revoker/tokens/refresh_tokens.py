@@ -1,7 +1,7 @@
-"""Refresh tokens: they say which session and which generation of it, under a MAC.
+"""Refresh tokens: a session id and its generation, under a MAC.
 
-The store keeps the generation alone, so nothing in it lets its reader make a token; and the same
-generation gives the same text again for as long as the key that signs is the same.
+The store holds the generation alone, so whoever reads the store can't make a token. The same generation
+gives the same token for as long as the signing key is the same.
 """
 
 import contextlib
@@ -31,17 +31,17 @@ _SID_BYTES: Final = 28
 _MAC_BYTES: Final = 32
 _FIXED: Final = struct.Struct(f">{_SID_BYTES}sI")
 _LABEL: Final = b"revoker refresh token 1\0"
-"""Keeps these MACs apart from whatever else the same key might ever be used for."""
+"""Domain separation: no other use of the same key gives the same MAC."""
 
 _MAX_CHARS: Final = len(PREFIX) + -(-(_FIXED.size + _MAC_BYTES + MAX_CLIENT_BYTES) * 4 // 3)
 _MAX_KEY_FILE_BYTES: Final = 4096
-LOOK_S: Final = 1.0
+CHECK_INTERVAL_S: Final = 1.0
 
 _log = structlog.get_logger(__name__)
 
 
 class RefreshToken(msgspec.Struct, frozen=True, gc=False):
-    """What a genuine refresh token says; whether it may still be used, the store knows.
+    """The contents of a genuine refresh token; the store decides whether it may still be used.
 
     Attributes:
         client_id: Empty where the session has none.
@@ -54,14 +54,14 @@ class RefreshToken(msgspec.Struct, frozen=True, gc=False):
 
 @dataclass(frozen=True, slots=True)
 class RefreshKey:
-    """A secret, and from when on (seconds since 1970) it signs; before, it only verifies."""
+    """A secret. It signs from ``signs_from`` (seconds since 1970) on; before, it only verifies."""
 
     secret: bytes
     signs_from: float = 0
 
 
 class RefreshKeyFile:
-    """The keys of a file, which is read again when it has changed; while it can't be, the last stand."""
+    """The keys of a file that is read again when it changes; if that fails, the last keys stay in use."""
 
     def __init__(self, path: Path, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         """Read the file.
@@ -73,12 +73,12 @@ class RefreshKeyFile:
         self._monotonic = monotonic
         self._stamp = _stamp(path)
         self._keys = load_refresh_keys(path)
-        self._look_at = monotonic() + LOOK_S
+        self._check_at = monotonic() + CHECK_INTERVAL_S
 
     def keys(self) -> Sequence[RefreshKey]:
-        """The keys; the file is looked at once a second at most."""
-        if self._monotonic() >= self._look_at:
-            self._look_at = self._monotonic() + LOOK_S
+        """The keys; the file is checked at most once a second."""
+        if self._monotonic() >= self._check_at:
+            self._check_at = self._monotonic() + CHECK_INTERVAL_S
             self._read_if_changed()
         return self._keys
 
@@ -96,32 +96,32 @@ class RefreshKeyFile:
 
 
 class RefreshTokens:
-    """Makes and reads refresh tokens; the first key whose time has come signs, all of them verify."""
+    """Makes and reads refresh tokens. All keys verify; the first whose ``signs_from`` has passed signs."""
 
     def __init__(
         self, keys: Callable[[], Sequence[RefreshKey]], *, clock: Callable[[], float] = time.time
     ) -> None:
-        """``keys`` gives those that count now, newest first; ``clock`` is in seconds since 1970."""
+        """``keys`` returns the present keys, newest first; ``clock`` is in seconds since 1970."""
         self._keys = keys
         self._clock = clock
 
     def make(self, sid: str, generation: int, client_id: str) -> str:
-        """The one token of a generation of a session.
+        """The token of one generation of a session.
 
         Raises:
-            ValueError: ``sid`` was not minted here, or ``client_id`` is longer than 1,024 bytes.
+            ValueError: ``sid`` was not made here, or ``client_id`` is longer than 1,024 bytes.
         """
         client = client_id.encode()
         if len(client) > MAX_CLIENT_BYTES:
             raise ValueError("client_id is too long")
         raw = base64url_decoded(sid)
         if len(raw) != _SID_BYTES:
-            raise ValueError("not a sid that was minted here")
+            raise ValueError("not a sid that was made here")
         fixed = _FIXED.pack(raw, generation)
         return PREFIX + base64url(fixed + _mac(self._signing_secret(), fixed, client) + client)
 
     def read(self, token: str) -> RefreshToken | None:
-        """What a token says, if it was made with one of the keys."""
+        """The contents of a token; None unless it was made with one of the keys."""
         if not looks_like(token) or len(token) > _MAX_CHARS:
             return None
         try:
@@ -147,26 +147,20 @@ class RefreshTokens:
 
 
 def looks_like(token: str) -> bool:
-    """Whether a text means to be a refresh token of ours; no JWT does."""
+    """Whether a text has the prefix of our refresh tokens, which no JWT has."""
     return token.startswith(PREFIX)
 
 
 def _mac(secret: bytes, fixed: bytes, client: bytes) -> bytes:
-    """HMAC-SHA-256 (RFC 2104) of the label, then these."""
-    begun, outer = _begun(secret)
-    inner, whole = begun.copy(), outer.copy()
-    inner.update(fixed + client)
-    whole.update(inner.digest())
-    return whole.digest()
+    mac = _labelled_mac(secret).copy()
+    mac.update(fixed + client)
+    return mac.digest()
 
 
 @functools.lru_cache(16)
-def _begun(secret: bytes) -> tuple["hashlib._Hash", "hashlib._Hash"]:
-    """The two hashes of a MAC as they stand before the message: to begin one takes longer than to copy it."""
-    key = secret.ljust(hashlib.sha256().block_size, b"\0")
-    inner, outer = (hashlib.sha256(bytes(byte ^ pad for byte in key)) for pad in (0x36, 0x5C))
-    inner.update(_LABEL)
-    return inner, outer
+def _labelled_mac(secret: bytes) -> hmac.HMAC:
+    """HMAC-SHA-256 of the label alone; copying it is faster than starting anew."""
+    return hmac.new(secret, _LABEL, hashlib.sha256)
 
 
 def _stamp(path: Path) -> tuple[int, ...] | None:
@@ -178,10 +172,10 @@ def _stamp(path: Path) -> tuple[int, ...] | None:
 
 
 def load_refresh_keys(path: Path) -> list[RefreshKey]:
-    """The keys of a file: one a line, newest first, each maybe followed by the date it signs from.
+    """The keys of a file: one per line, newest first, with an optional date from which it signs.
 
     Raises:
-        ConfigError: it can't be read, or a line of it is no key of 32 bytes.
+        ConfigError: it can't be read, or a line is not a key of 32 bytes.
     """
     try:
         with path.open("rb") as file:
@@ -189,29 +183,29 @@ def load_refresh_keys(path: Path) -> list[RefreshKey]:
     except OSError as fault:
         raise _wrong(f"can't be read ({fault.strerror}); revoker keys generate makes it") from None
     if len(contents) > _MAX_KEY_FILE_BYTES:
-        raise _wrong("is too long")
+        raise _wrong("is too large")
     keys = []
     for number, line in enumerate(contents.decode("utf-8", "replace").splitlines(), 1):
         if line.strip():
             try:
                 keys.append(_key_of(line))
             except ValueError:
-                raise _wrong(f"line {number} is no key of {KEY_BYTES} bytes in base64url") from None
+                raise _wrong(f"line {number} is not a key of {KEY_BYTES} bytes in base64url") from None
     if not keys:
         raise _wrong("holds no key")
     return keys
 
 
 def new_refresh_key_file(path: Path) -> None:
-    """Make the file, with a fresh key; one that is there already stays as it is."""
+    """Make the file with a new key, unless it exists."""
     with contextlib.suppress(FileExistsError):
         write_private(path, f"{_new_secret()}\n".encode(), replace=False)
 
 
 def rotate_refresh_keys(path: Path, *, signs_from: float, keep: int = 2) -> None:
-    """Add a key that signs from a date on, and drop all but the ``keep`` newest of the others.
+    """Add a key that signs from a date on, and remove all but the ``keep`` newest of the others.
 
-    By that date every instance must have read it: what it signs is foreign to one that has not.
+    Every instance must have read the file by that date: an instance without the key rejects its tokens.
 
     Raises:
         ConfigError: as :func:`load_refresh_keys`.

@@ -1,7 +1,4 @@
-"""From the text of a token to claims that can be believed: its signature, its issuer, its kind.
-
-Whether it may be used now, ``revoker.rules`` says: no time is judged here.
-"""
+"""Verifies tokens: signature, issuer, kind and audience, never times (see :mod:`revoker.rules`)."""
 
 import asyncio
 import contextlib
@@ -33,11 +30,11 @@ from revoker.tokens.parsing import UnverifiedToken, parse_token
 
 CACHE_SIZE: Final = 16_384
 
-TOGETHER: Final = 16
-"""Tokens verified before others get their turn of the event loop: about a ms."""
+VERIFY_BATCH: Final = 16
+"""Tokens verified in one turn of the event loop: about 1 ms."""
 
-KEYS_TRIED_TOGETHER: Final = 16
-"""Keys tried with one token before others get their turn of the event loop."""
+KEYS_PER_TURN: Final = 16
+"""Keys tried with one token in one turn of the event loop."""
 
 Waiting = Callable[[], AbstractContextManager[None]]
 """Entered while a token waits for keys to be fetched."""
@@ -45,10 +42,10 @@ Waiting = Callable[[], AbstractContextManager[None]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrustedIssuer:
-    """An issuer whose tokens are accepted, and on what terms.
+    """What verification needs of an issuer.
 
     Attributes:
-        audiences: A token must be meant for one of them.
+        audiences: The ``aud`` of a token must contain one of them.
         require_typ: The only ``typ`` of its access tokens; empty: ``JWT``, ``at+jwt`` or none.
     """
 
@@ -59,14 +56,14 @@ class TrustedIssuer:
 
 
 class VerifiedToken(msgspec.Struct, frozen=True, kw_only=True):
-    """An access token that its issuer made for us; nothing is said about now.
+    """A verified access token; its times are not judged.
 
     Attributes:
-        claims: Its ``kid`` is that of ``key``, whatever the token's header says.
-        answer: The JSON to answer while the token is active.
-        key: The one that verified it; once that is not live, the token counts for nothing.
-        scope: Empty where there is none.
-        cnf: What the token is bound to; not to be changed.
+        claims: ``kid`` is that of ``key``, whatever the token's header says.
+        answer: The JSON response while the token is active.
+        key: The key that verified it; once the key is not live, the token is invalid.
+        scope: Empty if there is none.
+        cnf: What the token is bound to; must not be changed.
     """
 
     claims: Claims
@@ -79,13 +76,13 @@ class VerifiedToken(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _ENTRY_BYTES: Final = 1024
-"""Of a token in the cache beside its text and what it says."""
+"""Of a cached token, besides its text and claims."""
 
 
 def _bytes_of(token: str, verified: VerifiedToken) -> int:
-    """How much room a token takes in the cache: its text, the answer, and the claims, which both repeat.
+    """Memory of a cached token: its text, the answer, and the claims, which are about as large together.
 
-    Small objects take a multiple of their text, and there may be many only in ``aud`` and ``cnf``.
+    ``aud`` and ``cnf`` may consist of many small objects, which take a multiple of their text.
     """
     size = _ENTRY_BYTES + 2 * (len(token) + len(verified.answer))
     if verified.cnf:
@@ -96,12 +93,12 @@ def _bytes_of(token: str, verified: VerifiedToken) -> int:
 
 
 class GenuineToken(msgspec.Struct, frozen=True, kw_only=True):
-    """A JWT of whatever kind that one of the issuers signed.
+    """A JWT of any kind that one of the issuers signed.
 
     Attributes:
-        claims: Those that can be made out; ``kid`` is that of the key which verified it.
-        typ: The header's, as it was sent.
-        payload: All claims, none of them checked; not to be changed.
+        claims: Those that are well-formed; ``kid`` is that of the key which verified it.
+        typ: The header's, as sent.
+        payload: All claims, unchecked; must not be changed.
     """
 
     claims: Claims
@@ -110,10 +107,10 @@ class GenuineToken(msgspec.Struct, frozen=True, kw_only=True):
     payload: Mapping[str, Any]
 
 
-class _Cold:
-    """A token to be verified, as far as that has come, and who waits for it."""
+class _PendingVerification:
+    """A token that is being verified, and the futures of those who wait for it."""
 
-    __slots__ = ("answers", "key", "text", "trusted", "unverified")
+    __slots__ = ("futures", "key", "text", "trusted", "unverified")
 
     unverified: UnverifiedToken
     trusted: TrustedIssuer
@@ -121,15 +118,15 @@ class _Cold:
 
     def __init__(self, text: str) -> None:
         self.text = text
-        self.answers: list[asyncio.Future[VerifiedToken]] = []
+        self.futures: list[asyncio.Future[VerifiedToken]] = []
 
-    def waiting(self) -> Iterable[asyncio.Future[VerifiedToken]]:
-        """Those who have not been cancelled."""
-        return [each for each in self.answers if not each.done()]
+    def open_futures(self) -> Iterable[asyncio.Future[VerifiedToken]]:
+        """Those that have not been cancelled."""
+        return [future for future in self.futures if not future.done()]
 
 
 class _KeyNotFound(Exception):
-    """No key that was tried has made a token's signature, but another may have: it is no error yet."""
+    """No key in hand has made a token's signature, but a newer set may hold one that has."""
 
     def __init__(self, unverified: UnverifiedToken, trusted: TrustedIssuer) -> None:
         super().__init__()
@@ -150,23 +147,23 @@ class _Search:
 
     def first(self) -> VerifyingKey | None:
         """Try as many keys as may be tried in one turn of the event loop."""
-        return self._matching(self._candidates[:KEYS_TRIED_TOGETHER])
+        return self._matching(self._candidates[:KEYS_PER_TURN])
 
     def is_over(self) -> bool:
         """Whether a key that was not found is none of the issuer's, whatever would be read now."""
         unverified, keys = self.unverified, self.keys
         return unverified.alg not in keys.algorithms or (
-            keys.knows(unverified.kid) and len(self._candidates) <= KEYS_TRIED_TOGETHER
+            keys.knows(unverified.kid) and len(self._candidates) <= KEYS_PER_TURN
         )
 
     async def rest(self) -> VerifyingKey | None:
         """Try the keys in hand that were not tried yet, a few in each turn of the event loop."""
         self._candidates = self.keys.candidates(self.unverified.kid, self.unverified.alg)
         untried = [key for key in self._candidates if key not in self._tried]
-        for start in range(0, len(untried), KEYS_TRIED_TOGETHER):
+        for start in range(0, len(untried), KEYS_PER_TURN):
             if start:
                 await asyncio.sleep(0)
-            key = self._matching(untried[start : start + KEYS_TRIED_TOGETHER])
+            key = self._matching(untried[start : start + KEYS_PER_TURN])
             if key is not None:
                 return key
         return None
@@ -182,7 +179,7 @@ class _Search:
             with waiting():
                 await self.keys.look_again()
             if not self.keys.ready:
-                raise KeysUnavailable(f"the keys of issuer {self.keys.name} could not be had")
+                raise KeysUnavailable(f"the keys of issuer {self.keys.name} are unavailable")
             key = await self.rest()
         return key
 
@@ -196,49 +193,41 @@ class _Search:
 
 
 class Verifier:
-    """Verifies tokens of the issuers that are trusted; of the others nothing is looked up.
+    """Verifies tokens of trusted issuers; for others no key is looked up.
 
-    What comes in one turn of the event loop is verified together, step by step: one token after the other
-    through all of them takes a fifth to a third longer under load, as each step drives the others out of the
-    caches.
+    Tokens that arrive in one turn of the event loop are verified together, each step for all of them. Token
+    by token takes a fifth to a third longer under load, as each step evicts the others from the CPU's caches.
     """
 
     def __init__(
         self, trusted: Iterable[TrustedIssuer], metrics: Metrics, *, cache_size: int = CACHE_SIZE
     ) -> None:
-        self._trusted = {each.issuer.iss: each for each in trusted}
+        self._trusted = {entry.issuer.iss: entry for entry in trusted}
         self._cache: TokenCache[VerifiedToken] = TokenCache(cache_size, bytes_of=_bytes_of)
-        self._cold: dict[str, _Cold] = {}
-        self._count_hit = metrics.notes.counting(metrics.token_cache.labels("hit"))
-        self._count_miss = metrics.notes.counting(metrics.token_cache.labels("miss"))
+        self._pending: dict[str, _PendingVerification] = {}
+        self._count_hit = metrics.deferred.counting(metrics.token_cache.labels("hit"))
+        self._count_miss = metrics.deferred.counting(metrics.token_cache.labels("miss"))
 
-    def remembered(self, token: str) -> VerifiedToken | None:
-        """What this very text was verified to be, if the key that verified it is still live.
-
-        Cheap: to be asked before ``verify`` where a coroutine is too much.
-        """
+    def cached(self, token: str) -> VerifiedToken | None:
+        """The token, if it was verified before and its key is still live; no coroutine, for hot paths."""
         found = self._cache.get(token)
         if found is not None:
             self._count_hit()
         return found
 
     def ids_of_unnamed_keys(self, issuer: Issuer) -> list[str]:
-        """As :meth:`KeySource.ids_of_unnamed`, of an issuer's keys."""
+        """As :meth:`KeySource.ids_of_unnamed`, for an issuer."""
         trusted = self._trusted.get(issuer.iss)
         return [] if trusted is None else trusted.keys.ids_of_unnamed()
 
     async def verify(self, token: str, waiting: Waiting = contextlib.nullcontext) -> VerifiedToken:
-        """Verify an access token; a key that can't be found is taken for a forger's.
-
-        Args:
-            token: Its text.
-            waiting: What to be in while keys are waited for.
+        """Verify an access token; with a key that can't be found it counts as forged.
 
         Raises:
-            InvalidToken: It is not one of a trusted issuer, for us.
-            KeysUnavailable: Its issuer's keys were never loaded.
+            InvalidToken: it is not an access token of a trusted issuer for one of its audiences.
+            KeysUnavailable: its issuer's keys were never loaded.
         """
-        found = self.remembered(token)
+        found = self.cached(token)
         if found is not None:
             return found
         self._count_miss()
@@ -246,12 +235,12 @@ class Verifier:
         try:
             return await self._settled(token, answer, waiting)
         finally:
-            del answer  # an error would lead back to it
+            del answer  # a reference cycle with the error
 
     async def verify_all(
         self, tokens: Sequence[str], waiting: Waiting = contextlib.nullcontext
     ) -> list[VerifiedToken | InvalidToken | KeysUnavailable]:
-        """As :meth:`verify`, several that are not remembered; what it would raise stands in their places."""
+        """As :meth:`verify` for several tokens that are not cached; errors are returned in their places."""
         answers = []
         for token in tokens:
             self._count_miss()
@@ -279,23 +268,23 @@ class Verifier:
         finally:
             del answer
         key = await _Search(unverified, trusted.keys).newer(waiting)
-        return self._accepted(token, unverified, trusted, _believed(key))
+        return self._accepted(token, unverified, trusted, _require_key(key))
 
     def _verified_soon(self, token: str) -> asyncio.Future[VerifiedToken]:
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[VerifiedToken] = loop.create_future()
-        if not self._cold:
+        if not self._pending:
             loop.call_soon(self._verify_together)
-        self._cold.setdefault(token, _Cold(token)).answers.append(answer)
+        self._pending.setdefault(token, _PendingVerification(token)).futures.append(answer)
         return answer
 
     async def verify_origin(self, token: str) -> GenuineToken:
-        """Verify who made a token, and nothing else of it: not its kind, times or audience.
+        """Verify the issuer of a token, but not its kind, times or audience.
 
         Raises:
-            InvalidToken: No trusted issuer made it.
-            KeysUnavailable: It can't be told: no set that was read since has a key of the name that it
-                bears, or it bears none and the last set could not be read.
+            InvalidToken: no trusted issuer made it.
+            KeysUnavailable: unknown, since no key set read meanwhile has a key with its ``kid``, or it has
+                no ``kid`` and the last key set could not be read.
         """
         unverified = parse_token(token)
         trusted = self._issuer_of(unverified)
@@ -306,10 +295,10 @@ class Verifier:
             key = await search.newer(contextlib.nullcontext)
             if key is None and not keys.knows(unverified.kid):
                 if unverified.kid is not None and keys.names_keys():
-                    raise KeysUnavailable(f"issuer {trusted.issuer.name} has no key of that name yet")
+                    raise KeysUnavailable(f"issuer {trusted.issuer.name} has no key with that kid yet")
                 if keys.stale:
-                    raise KeysUnavailable(f"the keys of issuer {trusted.issuer.name} could not be had")
-        key = _believed(key)
+                    raise KeysUnavailable(f"the keys of issuer {trusted.issuer.name} are unavailable")
+        key = _require_key(key)
         return GenuineToken(
             claims=origin_claims(unverified.payload, key.id),
             issuer=trusted.issuer,
@@ -318,27 +307,27 @@ class Verifier:
         )
 
     def _verify_together(self) -> None:
-        turn = [self._cold.pop(text) for text in list(itertools.islice(self._cold, TOGETHER))]
-        if self._cold:
+        batch = [self._pending.pop(text) for text in list(itertools.islice(self._pending, VERIFY_BATCH))]
+        if self._pending:
             asyncio.get_running_loop().call_soon(self._verify_together)
         for step in (self._parse, self._find_key, self._accept):
-            turn = [each for each in turn if _carried_out(step, each)]
+            batch = [pending for pending in batch if _succeeded(step, pending)]
 
-    def _parse(self, cold: _Cold) -> None:
-        cold.unverified = parse_token(cold.text)
-        cold.trusted = self._issuer_of(cold.unverified)
+    def _parse(self, pending: _PendingVerification) -> None:
+        pending.unverified = parse_token(pending.text)
+        pending.trusted = self._issuer_of(pending.unverified)
 
-    def _find_key(self, cold: _Cold) -> None:
-        search = _Search(cold.unverified, cold.trusted.keys)
+    def _find_key(self, pending: _PendingVerification) -> None:
+        search = _Search(pending.unverified, pending.trusted.keys)
         key = search.first()
         if key is None and not search.is_over():
-            raise _KeyNotFound(cold.unverified, cold.trusted)
-        cold.key = _believed(key)
+            raise _KeyNotFound(pending.unverified, pending.trusted)
+        pending.key = _require_key(key)
 
-    def _accept(self, cold: _Cold) -> None:
-        verified = self._accepted(cold.text, cold.unverified, cold.trusted, cold.key)
-        for each in cold.waiting():
-            each.set_result(verified)
+    def _accept(self, pending: _PendingVerification) -> None:
+        verified = self._accepted(pending.text, pending.unverified, pending.trusted, pending.key)
+        for future in pending.open_futures():
+            future.set_result(verified)
 
     def _accepted(
         self, token: str, unverified: UnverifiedToken, trusted: TrustedIssuer, key: VerifyingKey
@@ -348,7 +337,7 @@ class Verifier:
         return verified
 
     def _issuer_of(self, unverified: UnverifiedToken) -> TrustedIssuer:
-        """Choose the issuer whose keys must prove that it said so."""
+        """The issuer that the unverified token names; only its keys may verify the token."""
         iss = unverified.payload.get("iss")
         trusted = self._trusted.get(iss) if type(iss) is str else None
         if trusted is None:
@@ -356,20 +345,20 @@ class Verifier:
         return trusted
 
 
-def _carried_out(step: Callable[[_Cold], None], cold: _Cold) -> bool:
-    """Whether a step did not fail; if it did, those who wait are told."""
+def _succeeded(step: Callable[[_PendingVerification], None], pending: _PendingVerification) -> bool:
+    """Whether a step raised nothing; an error is passed to those who wait for the token."""
     try:
-        step(cold)
-    except Exception as error:  # noqa: BLE001  # for those who wait for it
+        step(pending)
+    except Exception as error:  # noqa: BLE001  # passed on
         if isinstance(error, RevokerError | _KeyNotFound):
-            error.__traceback__ = None  # it would lead back to those who wait
-        for each in cold.waiting():
-            each.set_exception(error)
+            error.__traceback__ = None  # a reference cycle with the futures
+        for future in pending.open_futures():
+            future.set_exception(error)
         return False
     return True
 
 
-def _believed(key: VerifyingKey | None) -> VerifyingKey:
+def _require_key(key: VerifyingKey | None) -> VerifyingKey:
     if key is None:
         raise InvalidToken("signature of none of the issuer's keys")
     return key
@@ -381,13 +370,13 @@ def _access_token(unverified: UnverifiedToken, trusted: TrustedIssuer, key: Veri
     claims = access_token_claims(payload, key.id, require_jti=trusted.issuer.require_jti)
     if not is_meant_for(claims, trusted.audiences):
         raise InvalidToken("meant for another audience")
-    scope = scope_of(payload)
+    scope, acr, cnf = scope_of(payload), acr_of(payload), confirmation_of(payload)
     return VerifiedToken(
         claims=claims,
         issuer=trusted.issuer,
-        answer=active_answer(claims, payload, scope),
+        answer=active_answer(claims, payload, scope=scope, acr=acr, cnf=cnf),
         key=key,
         scope=scope,
-        acr=acr_of(payload),
-        cnf=confirmation_of(payload),
+        acr=acr,
+        cnf=cnf,
     )

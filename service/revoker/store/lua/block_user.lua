@@ -1,7 +1,12 @@
--- Blocks a user until a time; a block never gets shorter.
+-- Blocks a user until a time. A block never gets shorter.
 -- KEYS: user, blocks, seq, share, epoch.
--- ARGV: ms of the end, ms for which the record is kept after that, reason, u, '1' where a past end is refused.
--- Returns: ms of the end that stands ('past' where it was refused), seq, share, epoch.
+-- ARGV:
+--   1 end of the block (ms).
+--   2 how long the record is stored after that (ms).
+--   3 reason.
+--   4 u, the user's tag.
+--   5 '1' to refuse an end that is past.
+-- Returns: the end of the block (ms); or 'past'.
 if ARGV[5] == '1' and tonumber(ARGV[1]) <= now_ms() then return {'past'} end
 local user = read_user(KEYS[1])
 local till = math.max(user.blocked, tonumber(ARGV[1]))

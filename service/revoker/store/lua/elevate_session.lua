@@ -1,14 +1,14 @@
--- A second factor was passed: new amr and acr, auth_time now; the start of the session stays.
+-- Records that a second factor was passed: new amr and acr, auth_time is now. The start of the session does not change.
 -- KEYS: session, its cutoff, user, seq, share, epoch.
--- ARGV: sid, start (ms), ms of idleness, ms of life, auth.
--- Returns: 'elevated' with the present (ms) and the record; 'blocked', 'revoked', 'ended'.
+-- ARGV: sid, start (ms), idle time-out (ms), lifetime (ms), auth.
+-- Returns: 'elevated', the present (ms), the record; or 'blocked', 'revoked', 'ended'.
 local sid, start, idle, life = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
-local record, stood, kept = unpack(redis.call('MGET', KEYS[1], KEYS[2], KEYS[3]))
-local user = user_of(kept)
+local record, cutoff, user_text = unpack(redis.call('MGET', KEYS[1], KEYS[2], KEYS[3]))
+local user = user_of(user_text)
 local s = session_of(record, start)
 local present = now_ms()
 local now = math.max(present, s and s.used or 0)
-local why = unusable(s, user, stood, sid, start, idle, life, now)
+local why = refusal(s, user, cutoff, sid, start, idle, life, now)
 if why then return {why} end
 local _, _, profile = rest_of(s)
 s.rest = rest_text(math.floor(now / 1000) - math.floor(start / 1000), ARGV[5], profile)

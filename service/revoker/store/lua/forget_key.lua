@@ -1,17 +1,17 @@
--- Takes back the revocation of a signing key.
+-- Undoes the revocation of a signing key.
 -- KEYS: the issuer's revoked keys, lifted, result of the request, seq, share, epoch.
 -- ARGV: kid.
--- Returns: 1 where it was revoked, else 0; seq, share, epoch.
+-- Returns: 1 if it was revoked, else 0.
 local before = result_before()
 if before then return answer(tonumber(before)) end
 local text = redis.call('GET', KEYS[1])
 local keys = text and cjson.decode(text) or {}
-local stood = keys[ARGV[1]] and 1 or 0
+local revoked = keys[ARGV[1]] and 1 or 0
 keys[ARGV[1]] = nil
 if next(keys) then
   redis.call('SET', KEYS[1], cjson.encode(keys))
 else
   redis.call('DEL', KEYS[1])
 end
-note_result(stood)
-return answer(stood)
+store_result(revoked)
+return answer(revoked)

@@ -1,11 +1,15 @@
--- Moves the cutoff of a session, client or issuer forward, never back.
+-- Moves the cutoff of a session, client or issuer forward, never back. Its time is that of rules.cutoff_time.
 -- KEYS: cutoff, seq, share, epoch.
--- ARGV: ms of the cutoff ('' for now), ms for which it is kept after that, reason, ms by which it may be ahead (beyond now it
---       is taken as now; '' where it is put back, and stays as it is),
---       ms before which a cutoff made now is not dated (the start of a session kept here, or the latest time of the store that
---       the service has seen), ms by which that may be ahead,
---       ms of the present from which on it is refused: the request has expired ('' or none: never).
--- Returns: ms of the standing cutoff ('ahead' where it was too far ahead, 'expired'), ms of this one, seq, share, epoch.
+-- ARGV:
+--   1 time of the cutoff (ms; '' for now).
+--   2 how long it is stored after that (ms).
+--   3 reason.
+--   4 by how much the time may be ahead (ms); a time ahead is replaced by now. '' to restore a cutoff with the time it had.
+--   5 a cutoff made now is not dated before this time (ms): the start of a session held by this service, or the latest time of
+--     the store that the process has read.
+--   6 by how much that may be ahead (ms).
+--   7 the request expires at this time (ms; '' or none: never).
+-- Returns: the time of the cutoff in the store, the time of this one (ms); or 'ahead', 'expired'.
 local now = now_ms()
 local at, ahead, expires = tonumber(ARGV[1]), tonumber(ARGV[4]), tonumber(ARGV[7])
 if expires and now >= expires then return {'expired'} end
@@ -13,10 +17,10 @@ if ahead then
   if at and at > now + ahead then return {'ahead'} end
   if not at or at > now then at = math.max(now, math.min(tonumber(ARGV[5]), now + (tonumber(ARGV[6]) or 0))) end
 end
-local stood = redis.call('GET', KEYS[1])
-local before = stood and tonumber(string.match(stood, '^%d+'))
+local stored = redis.call('GET', KEYS[1])
+local before = stored and tonumber(string.match(stored, '^%d+'))
 if before and before >= at then
-  put(KEYS[1], stood, before + tonumber(ARGV[2]), now)
+  put(KEYS[1], stored, before + tonumber(ARGV[2]), now)
   return answer(digits(before), digits(at))
 end
 local value = digits(at)

@@ -1,8 +1,8 @@
--- Stands before every script: time, counting and lifetimes.
--- The last three KEYS of every script: seq, this process's share of it, epoch.
--- The last of ARGV, taken off here: seq as the writer knows it; 0 where it knows of none.
+-- Common start of every script: time, counting and lifetimes.
+-- The last three KEYS of every script are seq, the share of this process in it, and the epoch.
+-- The last ARGV, removed here, is the writer's seq: the value that it last read; 0 for none.
 
-local known = tonumber(table.remove(ARGV))
+local writer_seq = tonumber(table.remove(ARGV))
 
 local function now_ms()
   local t = redis.call('TIME')
@@ -10,24 +10,23 @@ local function now_ms()
 end
 
 -- How many revocations the script stores.
-local stored = 1
+local revocations = 1
 
--- Counts what was stored; the share outlives its last write by a day.
--- Nothing is counted where fewer are there than the writer knows of: the number would rise to what others know, and hide from
--- them that some are lost. The writer sees that it did not rise, and makes the change again once that is settled.
+-- Counts the stored revocations. The share expires a day after its last write.
+-- If seq is below the writer's seq, undo the increment: the writer detects the loss and retries. Otherwise seq would rise to
+-- the values that other processes have read, and hide the loss from them.
 local function count()
   local n = #KEYS
-  local seq = redis.call('INCRBY', KEYS[n - 2], stored)
-  if seq - stored < known then
-    return redis.call('DECRBY', KEYS[n - 2], stored), tonumber(redis.call('GET', KEYS[n - 1]) or 0)
+  local seq = redis.call('INCRBY', KEYS[n - 2], revocations)
+  if seq - revocations < writer_seq then
+    return redis.call('DECRBY', KEYS[n - 2], revocations), tonumber(redis.call('GET', KEYS[n - 1]) or 0)
   end
-  local share = redis.call('INCRBY', KEYS[n - 1], stored)
+  local share = redis.call('INCRBY', KEYS[n - 1], revocations)
   redis.call('PEXPIRE', KEYS[n - 1], 86400000)
   return seq, share
 end
 
--- Every script that revokes ends its answer with what the writer must know of the data set it wrote to: one more
--- element {seq, share, epoch}.
+-- The reply of a script that revokes: its values, and at the end {seq, share, epoch} of the data set that it wrote to.
 local function answer(...)
   local seq, share = count()
   local reply = {...}
@@ -35,18 +34,18 @@ local function answer(...)
   return reply
 end
 
+-- All digits of a whole number; tostring rounds those with more than 14.
 local function digits(n)
   return string.format('%.0f', n)
 end
 
--- Writes a value whose key must live until a time (ms), or longer where it already does.
--- A key that would be gone at once is not written.
-local function put(key, value, till, now)
+-- Writes a value with an expiry time (ms). A later expiry of the key is kept; a value that would expire at once is not written.
+local function put(key, value, expiry, now)
   local left = redis.call('PTTL', key)
   if left == -1 then
     redis.call('SET', key, value)
     return
   end
-  if left > 0 and now + left > till then till = now + left end
-  if till > now then redis.call('SET', key, value, 'PXAT', digits(till)) end
+  if left > 0 and now + left > expiry then expiry = now + left end
+  if expiry > now then redis.call('SET', key, value, 'PXAT', digits(expiry)) end
 end

@@ -1,7 +1,7 @@
 -- Revokes a signing key for good.
 -- KEYS: the issuer's revoked keys, seq, share, epoch.
--- ARGV: kid, reason, ms of revocation where it is written back ('' for now).
--- Returns: ms of revocation, seq, share, epoch.
+-- ARGV: kid, reason, time of the revocation where it is restored (ms; '' for now).
+-- Returns: the time of the first revocation (ms).
 local text = redis.call('GET', KEYS[1])
 local keys = text and cjson.decode(text) or {}
 if not keys[ARGV[1]] then

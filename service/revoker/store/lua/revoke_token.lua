@@ -1,12 +1,15 @@
--- Lists a jti. Repeating it keeps the first time and only ever lengthens the life.
+-- Adds a jti to the denylist. A repetition keeps the time of the first revocation, and an expiry that is later.
 -- KEYS: jti entry, seq, share, epoch.
--- ARGV: ms until which it is kept ('' where exp is unknown), ms for which it is kept then, ms of revocation where it is put
---       back ('' for now), ms of the present before which it is refused: its exp would be too far ahead ('' or none: never).
--- Returns: ms of revocation ('ahead' where it was refused), ms until which it is kept, seq, share, epoch.
+-- ARGV:
+--   1 expiry of the entry (ms; '' where exp is unknown).
+--   2 how long it is stored where exp is unknown (ms).
+--   3 time of the revocation where it is restored (ms; '' for now).
+--   4 refused before this time (ms; '' or none: never), because the token's exp would be too far ahead.
+-- Returns: the time of the revocation, the expiry of the entry (ms); or 'ahead'.
 local now, earliest = now_ms(), tonumber(ARGV[4])
 if earliest and now < earliest then return {'ahead'} end
-local till = tonumber(ARGV[1]) or now + tonumber(ARGV[2])
-local stood = redis.call('GET', KEYS[1])
-local value = stood or digits(tonumber(ARGV[3]) or now)
-put(KEYS[1], value, till, now)
-return answer(value, digits(till))
+local expiry = tonumber(ARGV[1]) or now + tonumber(ARGV[2])
+local stored = redis.call('GET', KEYS[1])
+local value = stored or digits(tonumber(ARGV[3]) or now)
+put(KEYS[1], value, expiry, now)
+return answer(value, digits(expiry))

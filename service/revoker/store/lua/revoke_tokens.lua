@@ -1,17 +1,17 @@
--- Lists many jtis at once, each as revoke_token would.
+-- Adds many jtis to the denylist, each as revoke_token would.
 -- KEYS: jti entries, seq, share, epoch.
--- ARGV: for each entry the ms until which it is kept (negated where exp is unknown: the ms for which it is, from now), and the
---       ms of its revocation ('' for now).
--- Returns: how many, seq, share, epoch.
+-- ARGV, two for each entry: its expiry (ms; where exp is unknown, how long it is stored, negated), and the time of the
+--   revocation (ms; '' for now).
+-- Returns: the number of entries.
 local now = now_ms()
 local present = digits(now)
-stored = #KEYS - 3
-for i = 1, stored do
-  local key, till, at = KEYS[i], tonumber(ARGV[2 * i - 1]), tonumber(ARGV[2 * i])
-  if till < 0 then till = now - till end
+revocations = #KEYS - 3
+for i = 1, revocations do
+  local key, expiry, at = KEYS[i], tonumber(ARGV[2 * i - 1]), tonumber(ARGV[2 * i])
+  if expiry < 0 then expiry = now - expiry end
   local value = at and at < now and ARGV[2 * i] or present
-  if till <= now or not redis.call('SET', key, value, 'NX', 'PXAT', digits(till)) then
-    put(key, redis.call('GET', key) or value, till, now)
+  if expiry <= now or not redis.call('SET', key, value, 'NX', 'PXAT', digits(expiry)) then
+    put(key, redis.call('GET', key) or value, expiry, now)
   end
 end
-return answer(stored)
+return answer(revocations)

@@ -1,9 +1,14 @@
--- Moves a user's cutoff forward, with or without an excepted session: the sum of all calls ever made (DESIGN §1).
+-- Moves a user's cutoff forward, with or without an excepted session. The record covers what all calls together cover. Its time
+-- is that of rules.cutoff_time.
 -- KEYS: user, index of sessions, seq, share, epoch.
--- ARGV: ms of the cutoff ('' for now), ms for which it is kept after that, reason, ms by which it may be ahead (beyond now it
---       is taken as now; '' where it is put back, and stays as it is), excepted sid or '',
---       ms of the present from which on it is refused: the request has expired ('' or none: never).
--- Returns: ms of the standing cutoff ('ahead' where it was too far ahead, 'expired'), ms of this one, seq, share, epoch.
+-- ARGV:
+--   1 time of the cutoff (ms; '' for now).
+--   2 how long it is stored after that (ms).
+--   3 reason.
+--   4 by how much the time may be ahead (ms); a time ahead is replaced by now. '' to restore a cutoff with the time it had.
+--   5 excepted sid, or ''.
+--   6 the request expires at this time (ms; '' or none: never).
+-- Returns: the time of the user's latest cutoff, the time of this one (ms); or 'ahead', 'expired'.
 local user = read_user(KEYS[1])
 local now = now_ms()
 local at, ahead, expires = tonumber(ARGV[1]), tonumber(ARGV[4]), tonumber(ARGV[6])
@@ -13,7 +18,7 @@ if ahead then
   if not at or at > now then at = math.max(user_now(user, KEYS[2]), user.hard, user.soft) end
 end
 local sid = ARGV[5]
-local standing = math.max(user.hard, user.soft)
+local latest = math.max(user.hard, user.soft)
 if sid == '' then
   user.hard = math.max(user.hard, at)
 elseif sid == user.sid then
@@ -25,7 +30,7 @@ elseif at >= user.soft then
 else
   user.hard = math.max(user.hard, at)
 end
-if at >= standing then user.reason = ARGV[3] ~= '' and ARGV[3] or nil end
+if at >= latest then user.reason = ARGV[3] ~= '' and ARGV[3] or nil end
 user.last = math.max(user.last, user.hard, user.soft)
 write_user(KEYS[1], user, tonumber(ARGV[2]))
 return answer(digits(math.max(user.hard, user.soft)), digits(at))

@@ -1,15 +1,24 @@
--- Begins a session, later than all that is dated for the user. Older ones beyond the limit end only when this one is confirmed.
--- The key of the session carries its start, so it is made here; it lies in the slot of the declared ones.
+-- Starts a session, later than anything else dated for the user: rules.session_start_time. Older sessions beyond the limit end
+-- only once the new one is confirmed.
+-- The key of the session contains its start, so the script makes it; it lies in the slot of the declared keys.
 -- KEYS: user, index, seq, share, epoch.
--- ARGV: prefix of the user's keys, u, random end of the sid, auth, profile, ms of idleness, ms of life, limit (0: none),
---       ms after which nothing begins any more, since nobody waits for it ('' for never).
--- Returns: 'blocked', 'late', or sid, 1 where there are more sessions than the limit (else 0), start (ms), the present (ms).
+-- ARGV:
+--   1 prefix of the user's keys.
+--   2 u, the user's tag.
+--   3 random end of the sid.
+--   4 auth.
+--   5 profile.
+--   6 idle time-out (ms).
+--   7 lifetime (ms).
+--   8 limit on the number of sessions (0: none).
+--   9 nothing starts after this time, because nobody waits for it any more (ms; '' for never).
+-- Returns: sid, 1 if there are more sessions than the limit (else 0), start (ms), the present (ms); or 'blocked', 'late'.
 local prefix, idle, life, limit = ARGV[1], tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
 local user = read_user(KEYS[1])
 local now = now_ms()
 if user.blocked > now then return {'blocked'} end
 if now > (tonumber(ARGV[9]) or now) then return {'late'} end
-local start = math.max(now, user.last + 1, last_start(KEYS[2]) + 1)
+local start = math.max(now, user.last + 1, latest_start(KEYS[2]) + 1)
 
 local function time_of(ms)
   local text = ''
@@ -23,7 +32,7 @@ end
 
 local sid = time_of(start) .. ARGV[2] .. ARGV[3]
 local session = {
-  gen = 1, start = start, given = start, used = start, ends = start + life, rest = rest_text(0, ARGV[4], ARGV[5]),
+  gen = 1, start = start, issued = start, used = start, ends = start + life, rest = rest_text(0, ARGV[4], ARGV[5]),
 }
 write_session(prefix .. ':session:' .. sid, session, idle)
 redis.call('ZREMRANGEBYSCORE', KEYS[2], 0, now)

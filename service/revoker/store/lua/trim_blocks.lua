@@ -1,6 +1,6 @@
--- Removes blocks that have ended from the hash of all blocks; one that was renewed meanwhile stays.
+-- Removes blocks that have ended from the hash of all blocks. A block that was renewed meanwhile stays.
 -- KEYS: blocks, seq, share, epoch.
--- ARGV: u, each.
+-- ARGV: tags of users.
 -- Returns: how many were removed.
 local now, removed = now_ms(), 0
 for _, tag in ipairs(ARGV) do

@@ -1,9 +1,9 @@
--- Removes sessions of a user whose beginning was never confirmed, and ends the oldest beyond the limit.
--- The keys of sessions carry their start, so they are made here; they lie in the slot of the declared ones.
+-- Removes sessions of a user whose start was never confirmed, and ends the oldest sessions beyond the limit.
+-- The keys of sessions contain their start, so the script makes them; they lie in the slot of the declared keys.
 -- KEYS: user, index, seq, share, epoch.
--- ARGV: prefix of the user's keys, limit (0: none), ms for which a cutoff is kept, random ends of the sids to be removed.
--- Returns: how many were removed, for each session ended its sid and the ms of its end, the present (ms); seq, share, epoch.
-local prefix, limit, keep = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+-- ARGV: prefix of the user's keys, limit (0: none), how long a cutoff is stored (ms), random ends of the sids to be removed.
+-- Returns: how many were removed; for each ended session its sid and the time of its cutoff (ms); the present (ms).
+local prefix, limit, lifetime = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local now = now_ms()
 local unconfirmed, removed, ended = {}, 0, {}
 for i = 4, #ARGV do unconfirmed[ARGV[i]] = true end
@@ -20,9 +20,9 @@ end
 if limit > 0 and redis.call('ZCARD', KEYS[2]) - 1 > limit then
   local user, live = read_user(KEYS[1]), {}
   for _, sid in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], 0, '+inf')) do
-    local record, began = prefix .. ':session:' .. sid, start_of(sid)
-    local stood = redis.call('GET', prefix .. ':session-cutoff:' .. sid)
-    if covered(user, sid, began) or cut(stood, began) then redis.call('DEL', record) end
+    local record, start = prefix .. ':session:' .. sid, start_of(sid)
+    local cutoff = redis.call('GET', prefix .. ':session-cutoff:' .. sid)
+    if user_cutoff_covers(user, sid, start) or cutoff_covers(cutoff, start) then redis.call('DEL', record) end
     if redis.call('EXISTS', record) == 1 then
       live[#live + 1] = sid
     else
@@ -31,10 +31,10 @@ if limit > 0 and redis.call('ZCARD', KEYS[2]) - 1 > limit then
   end
   table.sort(live, function(a, b) return start_of(a) < start_of(b) end)
   for i = 1, #live - limit do
-    local oldest = live[i]
-    local began = start_of(oldest)
-    local at = end_session(prefix .. ':session:' .. oldest, prefix .. ':session-cutoff:' .. oldest, KEYS[2], oldest, began, keep)
-    ended[#ended + 1], ended[#ended + 2] = oldest, digits(at)
+    local sid = live[i]
+    local record, cutoff = prefix .. ':session:' .. sid, prefix .. ':session-cutoff:' .. sid
+    local at = end_session(record, cutoff, KEYS[2], sid, start_of(sid), lifetime)
+    ended[#ended + 1], ended[#ended + 2] = sid, digits(at)
   end
 end
 if #ended == 0 then return {removed, ended, digits(now)} end

@@ -1,20 +1,20 @@
--- Ends a user's block; cutoffs stay. A record that lived only for the block is forgotten.
+-- Ends a user's block; cutoffs stay. A record that was stored only for the block is deleted.
 -- KEYS: user, blocks, lifted, result of the request, seq, share, epoch.
--- ARGV: ms for which the record is kept after its last cutoff, u.
--- Returns: ms of the end that stood (0: none), seq, share, epoch.
+-- ARGV: how long the record is stored after its last cutoff (ms), u, the user's tag.
+-- Returns: the end of the block (ms; 0: there was none).
 local before = result_before()
 if before then return answer(before) end
 local user = read_user(KEYS[1])
-local stood = user.blocked
+local ended = user.blocked
 user.blocked = 0
 user.block_reason = nil
 if user.last == 0 then
   redis.call('DEL', KEYS[1])
 else
-  -- within a second of it: TIME may go on in a script, where the lives of keys stand still
-  if redis.call('PTTL', KEYS[1]) + now_ms() <= stood + tonumber(ARGV[1]) + 1000 then redis.call('DEL', KEYS[1]) end
+  -- TIME may advance in a script while the expiry of keys does not: they are compared to the second.
+  if redis.call('PTTL', KEYS[1]) + now_ms() <= ended + tonumber(ARGV[1]) + 1000 then redis.call('DEL', KEYS[1]) end
   write_user(KEYS[1], user, tonumber(ARGV[1]))
 end
 redis.call('HDEL', KEYS[2], ARGV[2])
-note_result(digits(stood))
-return answer(digits(stood))
+store_result(digits(ended))
+return answer(digits(ended))

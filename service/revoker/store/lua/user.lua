@@ -1,6 +1,7 @@
--- Stands before the scripts that change what is kept for one user.
--- The record is a JSON object of hard, soft, sid, blocked, last (ms) and the reasons; what is 0 or '' is left out.
--- The index of the user's sessions holds, beside each sid by its end, '' with the start of the latest one, negated.
+-- Before the scripts that change what is stored for one user.
+-- The record is a JSON object of hard, soft, sid, blocked, last (ms) and the reasons; members that are 0 or '' are left out.
+-- The index of the user's sessions is a sorted set: each sid by the end of its session, and '' by the negated start of the
+-- latest session.
 
 local function user_of(text)
   local user = text and cjson.decode(text) or {}
@@ -16,28 +17,28 @@ local function read_user(key)
   return user_of(redis.call('GET', key))
 end
 
-local function last_start(index)
+local function latest_start(index)
   return -tonumber(redis.call('ZSCORE', index, '') or 0)
 end
 
--- The present, never before what was dated last for this user.
+-- The present (ms), but not before the latest date of this user.
 local function user_now(user, index)
-  return math.max(now_ms(), user.last, last_start(index))
+  return math.max(now_ms(), user.last, latest_start(index))
 end
 
-local function write_user(key, user, keep)
+local function write_user(key, user, lifetime)
   local now = now_ms()
-  local till = math.max(user.hard, user.soft, user.last) + keep
-  if user.blocked > now then till = math.max(till, user.blocked + keep) end
-  local kept = {}
+  local expiry = math.max(user.hard, user.soft, user.last) + lifetime
+  if user.blocked > now then expiry = math.max(expiry, user.blocked + lifetime) end
+  local members = {}
   for name, value in pairs(user) do
-    if value ~= 0 and value ~= '' then kept[name] = value end
+    if value ~= 0 and value ~= '' then members[name] = value end
   end
-  put(key, cjson.encode(kept), till, now)
+  put(key, cjson.encode(members), expiry, now)
 end
 
--- Whether a user's cutoffs cover a session kept here, which began at a time (ms).
-local function covered(user, sid, start)
+-- Whether a cutoff of the user covers a session: rules.user_cutoff.
+local function user_cutoff_covers(user, sid, start)
   local cutoff = user.sid == sid and user.hard or math.max(user.hard, user.soft)
   return start <= cutoff
 end

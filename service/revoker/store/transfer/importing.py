@@ -13,7 +13,7 @@ import msgspec
 
 from revoker.errors import InvalidRequest, StoreRefused, StoreUnavailable
 from revoker.models import Issuer, Number
-from revoker.rules import FOREVER_MS, START_AHEAD_MS, jti_kept_for, jti_kept_until
+from revoker.rules import FOREVER_MS, START_AHEAD_MS, includes_user_cutoff, jti_kept_for, jti_kept_until
 from revoker.store.keys import segment, tag_and_start, user_tag
 from revoker.store.lookups import mark, revoked_keys, user_standing
 from revoker.store.revocations import AHEAD_MS
@@ -177,9 +177,7 @@ class Importing:
         sid = record.except_sid or ""
 
         def stands(value: bytes) -> bool:
-            user = user_standing(value)
-            covers = max(user.hard, user.soft) if sid and sid == user.sid else user.hard
-            return at is not None and covers >= at
+            return at is not None and includes_user_cutoff(user_standing(value), at, sid)
 
         return Change(
             "user",

@@ -1,0 +1,312 @@
+"""What surrounds every handler: time, count, catch and log; fast paths past aiohttp's router included."""
+
+import contextlib
+import enum
+import functools
+import re
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Final, cast
+
+import structlog
+from aiohttp import HttpVersion11, web
+
+from revoker import errors
+from revoker.api.admission import Admission, Connection
+from revoker.api.bodies import BATCH_LIMIT
+from revoker.api.errors import NO_STORE, error_response, of_kind, response_to
+from revoker.api.prebuilt import OVERLOADED, Handler, PrebuiltResponse, Response
+from revoker.metrics import Metrics
+
+_log = structlog.get_logger("service")
+
+COUNTED: Final = web.RequestKey("counted", bool)
+"""Whether load shedding counts a request while its handler runs; False: its body had not come yet."""
+
+ANY: Final = "*"
+_OTHER: Final = "other"
+
+_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}").fullmatch
+_AUTHORITY: Final = re.compile(r"(?i)https?://[^/?#]*").match
+
+_REFUSALS: Final[dict[type[errors.RevokerError], str]] = {
+    errors.InvalidClient: "wrong_credentials",
+    errors.TooManyFailures: "throttled",
+    errors.TooManyRequests: "rate_limited",
+    errors.InsufficientScope: "insufficient_scope",
+    errors.AccessDenied: "access_denied",
+}
+_CAUSES: Final[dict[type[errors.RevokerError], str]] = {
+    errors.StoreUnavailable: "store_unavailable",
+    errors.StoreRefused: "store_refused",
+    errors.KeysUnavailable: "keys_unavailable",
+}
+
+
+class Port(enum.Enum):
+    """Where a path is served; where no ``ops_port`` is set, all are served on the main port."""
+
+    MAIN = enum.auto()
+    OPS = enum.auto()
+
+
+class Logged(enum.Enum):
+    """Which responses leave a line in the log."""
+
+    ALL = enum.auto()
+    FAILURES = enum.auto()
+    NOTHING = enum.auto()
+
+
+def malformed_request(status: int) -> web.Response:
+    """The response to bytes that are no request; it does not repeat them."""
+    told = "the head of the request is too long" if status == 431 else "this is not HTTP/1.1 as it should be"
+    return error_response(status, "invalid_request", told)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Path:
+    """One path that is served.
+
+    Attributes:
+        path: As aiohttp writes it, with variable parts in braces.
+        subtree: Whether everything below the path is served too, whatever the query.
+        fast: Whether it is reached past aiohttp's router; with a query or ``Expect`` by the router still.
+        sheds_load: Whether fast requests are counted while in progress, and refused where they are too many.
+        ignores_body: Whether load shedding counts a request whose body has not come yet.
+        read_only: Whether a request is cancelled once its client has gone.
+        logged: Which responses are logged; of what succeeds all the time only failures are.
+        traced: Whether fast requests have a request id, as all others do.
+        seconds: Takes the duration of each request; of fast ones this is all, but for a count of 500s.
+        render_error: The response to an error.
+        malformed: The response to bytes that name the path and are no request.
+    """
+
+    path: str
+    method: str = "POST"
+    handle: Handler
+    port: Port = Port.MAIN
+    subtree: bool = False
+    fast: bool = False
+    sheds_load: bool = False
+    ignores_body: bool = False
+    read_only: bool = False
+    logged: Logged = Logged.ALL
+    traced: bool = True
+    seconds: Callable[[float], None] | None = None
+    render_error: Callable[[errors.RevokerError], web.Response] = response_to
+    malformed: Callable[[int], web.Response] = malformed_request
+
+    def contains(self, target: str) -> bool:
+        """Whether a request target, a path or a whole URL (RFC 9112 §3.2.2), is this path or below it."""
+        if not target.startswith("/") and (authority := _AUTHORITY(target)):
+            target = target[authority.end() :]
+        return target == self.path or target.startswith((f"{self.path}/", f"{self.path}?"))
+
+
+class Dispatcher:
+    """Responds to the requests of one port."""
+
+    def __init__(self, paths: Iterable[Path], *, admission: Admission, metrics: Metrics) -> None:
+        served = list(paths)
+        self._admission = admission
+        self._metrics = metrics
+        self._fast: Final = {path.path: path for path in served if path.fast and not path.subtree}
+        self._subtrees: Final = [path for path in served if path.subtree]
+        self._by_path: Final = {path.path: path for path in served}
+        self._measures: Final = {path: _Measures(path, metrics) for path in (*self._by_path, _OTHER)}
+        for path in self._by_path:
+            metrics.requests.labels(path, "500")  # an alert sees the first failure only from 0
+        self.application: Final = web.Application(client_max_size=BATCH_LIMIT)
+        self.application.add_routes(
+            web.route(path.method, path.path, cast("Any", path.handle), expect_handler=_send_continue)
+            for path in served
+            if not path.subtree
+        )
+
+    def entry(self, route: Callable[[Any], Awaitable[web.StreamResponse]]) -> Handler:
+        """The handler of all requests; ``route`` is aiohttp's, for those that are not fast."""
+        return functools.partial(self.respond, route)
+
+    async def respond(self, route: Handler, request: web.Request) -> Response:
+        """Respond to one request; every error but a broken connection becomes a response."""
+        began = time.perf_counter()
+        path = self._fast_path(request)
+        admission = self._admission
+        counted = False
+        if path is None:
+            if "Expect" in request.headers and not _can_be_met(request):
+                return error_response(417, "invalid_request", "only 100-continue can be expected")
+            self._metrics.requests_in_progress.inc()
+        elif path.sheds_load:
+            if (admission.crowded or admission.under_way >= admission.limit) and admission.refuses(
+                cast("Connection", request.protocol)
+            ):
+                return self._overloaded(path)
+            counted = request[COUNTED] = path.ignores_body or request.content.is_eof()
+        request_id = _bind_request_id(request) if path is None or path.traced else None
+        response: Response | None = None
+        admission.under_way += counted
+        try:
+            response = await (route if path is None else path.handle)(request)
+        except Exception as error:  # noqa: BLE001  # the boundary of the service
+            response = self._response_to(error, path)
+        finally:
+            admission.under_way -= counted
+            self._record(request, path, response, time.perf_counter() - began)
+        if request_id is None or (path is not None and isinstance(response, PrebuiltResponse)):
+            return response
+        return _with_request_id(response, str(request_id))
+
+    def is_read_only(self, target: str) -> bool:
+        """Whether a request for this target changes nothing, so that it may be cancelled."""
+        path = self._find(target)
+        return path is not None and path.read_only
+
+    def malformed(self, target: str, status: int) -> web.Response:
+        """The response to bytes that are no request, as far as a target could be read of them."""
+        path = self._find(target)
+        return malformed_request(status) if path is None else path.malformed(status)
+
+    def _find(self, target: str) -> Path | None:
+        below = (path for path in self._subtrees if path.contains(target))
+        return self._fast.get(target) or next(below, None)
+
+    def _fast_path(self, request: web.Request) -> Path | None:
+        path = self._fast.get(request.raw_path)
+        if path is not None and request.method == path.method and "Expect" not in request.headers:
+            return path
+        for path in self._subtrees:
+            if path.contains(request.raw_path):
+                return path
+        return None
+
+    def _overloaded(self, path: Path) -> PrebuiltResponse:
+        self._metrics.no_verdicts.labels("overload").inc()
+        self._measures[path.path].count(OVERLOADED.status)
+        return OVERLOADED
+
+    def _response_to(self, error: Exception, path: Path | None) -> web.Response:
+        if isinstance(error, errors.RevokerError):
+            if (cause := of_kind(_CAUSES, error)) is not None:
+                self._metrics.no_verdicts.labels(cause).inc()
+            elif (refusal := of_kind(_REFUSALS, error)) is not None:
+                self._metrics.refused_callers.labels(refusal).inc()
+            return response_to(error) if path is None else path.render_error(error)
+        if isinstance(error, web.HTTPMethodNotAllowed):
+            allowed = {"Allow": error.headers["Allow"]}
+            return error_response(405, "invalid_request", "method not allowed", allowed)
+        if isinstance(error, web.HTTPNotFound):
+            return error_response(404, "invalid_request", "there is nothing at this path")
+        if isinstance(error, web.HTTPException):
+            return error_response(error.status, "invalid_request", error.reason)
+        return server_error(error)
+
+    def _record(
+        self, request: web.Request, fast: Path | None, response: Response | None, seconds: float
+    ) -> None:
+        """Count and log a request; ``response`` is None where the request was cancelled."""
+        path = fast or self._routed_path(request)
+        if fast is None:
+            self._metrics.requests_in_progress.dec()
+        if path is not None and path.seconds is not None:
+            path.seconds(seconds)
+        if response is None:
+            return
+        status = response.status
+        if fast is not None and fast.seconds is not None:
+            if status == 500:
+                self._measures[fast.path].count(status)
+            return
+        name = _OTHER if path is None else path.path
+        measures = self._measures[name]
+        measures.count(status)
+        measures.observe(seconds)
+        logged = Logged.ALL if path is None else path.logged
+        if logged is Logged.ALL or (logged is Logged.FAILURES and status >= 400):
+            _log.info(
+                "request",
+                method="" if path is None else request.method,
+                path=name,
+                status=status,
+                seconds=round(seconds, 6),
+                peer=request.remote,
+            )
+
+    def _routed_path(self, request: web.Request) -> Path | None:
+        resource = request.match_info.route.resource
+        return None if resource is None else self._by_path.get(resource.canonical)
+
+
+class _Measures:
+    """Counts the responses at one path, and observes how long they took."""
+
+    def __init__(self, path: str, metrics: Metrics) -> None:
+        self._path = path
+        self._metrics = metrics
+        self._count_of_status: dict[int, Callable[[], object]] = {}
+        self._observe: Callable[[float], None] | None = None
+
+    def count(self, status: int) -> None:
+        count = self._count_of_status.get(status)
+        if count is None:
+            counter = self._metrics.requests.labels(self._path, str(status))
+            count = self._count_of_status[status] = self._metrics.deferred.counting(counter)
+        count()
+
+    def observe(self, seconds: float) -> None:
+        if self._observe is None:
+            histogram = self._metrics.request_seconds.labels(self._path)
+            self._observe = self._metrics.deferred.observing(histogram)
+        self._observe(seconds)
+
+
+class _RequestId:
+    """The id of a request whose client gave none, made when it is first written: few are."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self) -> None:
+        self._text = ""
+
+    def __str__(self) -> str:
+        self._text = self._text or secrets.token_hex(16)
+        return self._text
+
+
+def _bind_request_id(request: web.Request) -> str | _RequestId:
+    """Put the id of a request into every line that is logged by its task, which ends with it."""
+    sent = request.headers.get("X-Request-Id")
+    request_id = sent if sent and _REQUEST_ID(sent) else _RequestId()
+    structlog.contextvars.bind_contextvars(request_id=request_id)
+    return request_id
+
+
+def _with_request_id(response: Response, request_id: str) -> web.StreamResponse:
+    if isinstance(response, PrebuiltResponse):
+        response = web.Response(
+            status=response.status, body=response.body, content_type="application/json", headers=NO_STORE
+        )
+    with contextlib.suppress(RuntimeError):  # the headers of a response that has begun are sent
+        response.headers["X-Request-Id"] = request_id
+    return response
+
+
+def server_error(error: BaseException | None, status: int = 500) -> web.Response:
+    """Log what nobody foresaw, and respond without details."""
+    _log.error("request_failed", exc_info=error)
+    return error_response(status, "server_error", "the service failed")
+
+
+def _can_be_met(request: web.Request) -> bool:
+    return all(value.lower() in {"", "100-continue"} for value in request.headers.getall("Expect"))
+
+
+async def _send_continue(request: web.Request) -> web.StreamResponse | None:
+    """Ask for the body where a client waits for that (RFC 9110 §10.1.1)."""
+    if request.version >= HttpVersion11:
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0  # the response itself has not begun
+    return None

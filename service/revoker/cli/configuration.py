@@ -1,0 +1,131 @@
+"""What commands share: the option ``--config``, and the settings, issuers and store that it leads to.
+
+Modules that import prometheus_client are imported inside functions: see :class:`revoker.server.workers.Plan`.
+"""
+
+import asyncio
+import contextlib
+import os
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn, TypeVar
+
+import typer
+
+from revoker import logs
+from revoker.cli import development
+from revoker.config import schema
+from revoker.config.schema import Settings
+from revoker.errors import ConfigError
+from revoker.models import Issuer
+from revoker.store import embedded
+
+if TYPE_CHECKING:
+    from revoker.store.store import Store
+
+Result = TypeVar("Result")
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", envvar="REVOKER_CONFIG", metavar="PATH", help="The configuration, a TOML file."),
+]
+IssOption = Annotated[str, typer.Option("--iss", help="The issuer: its name or its `iss`.")]
+ReasonOption = Annotated[str, typer.Option(help="The reason, for the audit log.")]
+
+
+def is_development(config: Path | None) -> bool:
+    """Whether neither a file nor the environment configures a service."""
+    return config is None and not schema.describes_service(os.environ)
+
+
+def load_settings(config: Path | None) -> Settings:
+    """Raises ``ConfigError`` with all that is wrong with the settings."""
+    if is_development(config):
+        return development.prepare(os.environ).settings
+    return schema.load(config, os.environ)
+
+
+def find_issuer(settings: Settings, named: str) -> Issuer:
+    """The issuer that ``--iss`` names; without it the only one.
+
+    Raises:
+        ConfigError: there is no such issuer, or it must be named.
+    """
+    from revoker import app  # noqa: PLC0415
+
+    issuers = app.issuers_of(settings).values()
+    found = [issuer for issuer in issuers if named in {"", issuer.name, issuer.iss}]
+    if len(found) != 1:
+        raise ConfigError([f"--iss: one of {', '.join(issuer.name for issuer in issuers)}"])
+    return found[0]
+
+
+def new_store(settings: Settings) -> "Store":
+    """The store of the settings, not connected yet."""
+    from prometheus_client import CollectorRegistry  # noqa: PLC0415
+
+    from revoker import app  # noqa: PLC0415
+    from revoker.metrics import Metrics  # noqa: PLC0415
+
+    return app.store_of(settings, app.issuers_of(settings), Metrics(CollectorRegistry()))
+
+
+def with_store(
+    config: Path | None,
+    work: "Callable[[Store], Awaitable[Result]]",
+    *,
+    min_timeout: float = 0.0,
+    refuse_conflicts: bool = True,
+) -> Result:
+    """Run ``work`` with the store of a configuration, under the limits that the store remembers.
+
+    Args:
+        config: The file.
+        work: Run in an event loop of its own.
+        min_timeout: The least timeout of a round trip, in seconds.
+        refuse_conflicts: Refuse settings that call an issuer otherwise than the store does, as the service
+            does when it starts.
+
+    Raises:
+        ConfigError: such a conflict.
+    """
+    logs.configure(stream=sys.stderr)
+    settings = load_settings(config)
+    redis = settings.redis.model_copy(update={"timeout": max(settings.redis.timeout, min_timeout)})
+    settings = settings.model_copy(update={"redis": redis})
+
+    async def run() -> Result:
+        store = new_store(settings)
+        try:
+            await store.issuer_records.adopt()
+            if refuse_conflicts:
+                store.issuer_records.refuse_conflicts()
+            return await work(store)
+        finally:
+            await store.close()
+
+    with _running(settings.redis.url):
+        return asyncio.run(run())
+
+
+@contextlib.contextmanager
+def _running(url: str) -> Iterator[None]:
+    """Start an embedded store that is not running, and stop it afterwards."""
+    if url.startswith("embedded:"):
+        with embedded.reached(embedded.folder_of(url)):
+            yield
+    else:
+        yield
+
+
+def format_time(ms: float) -> str:
+    """ISO 8601 in UTC, of milliseconds since 1970."""
+    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds")
+
+
+def fail(problem: str) -> NoReturn:
+    """Print the problem and exit with status 1."""
+    sys.stderr.write(f"{problem}\n")
+    raise typer.Exit(1)

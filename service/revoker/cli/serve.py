@@ -1,0 +1,38 @@
+"""`revoker serve`."""
+
+import os
+from typing import TYPE_CHECKING
+
+from revoker import logs
+from revoker.cli import development
+from revoker.cli.configuration import ConfigOption, is_development, load_settings
+from revoker.config.schema import Settings
+from revoker.server import workers
+
+if TYPE_CHECKING:
+    from revoker.app import Service
+
+
+def serve(config: ConfigOption = None) -> None:
+    """Run the service; without any configuration a development set-up, kept under .revoker/."""
+    logs.configure(background=True)
+    setup = development.prepare(os.environ) if is_development(config) else None
+
+    def ready(url: str) -> None:
+        if setup is not None:
+            logs.write_text(development.welcome(setup, url))
+
+    workers.run(
+        workers.Plan(
+            settings=load_settings(config) if setup is None else setup.settings,
+            read_again=lambda: load_settings(config),
+            build=_build,
+            ready=ready,
+        )
+    )
+
+
+def _build(settings: Settings) -> "Service":
+    from revoker import app  # noqa: PLC0415  # imports prometheus_client; see workers.Plan
+
+    return app.build(settings)

@@ -1,0 +1,315 @@
+"""Lookups in a cluster: the keys of each request are looked up where they lie, and the results joined.
+
+Lookups are batched per primary, as at a single one. A batch reads the keys of each slot together with
+the epoch and numbers of that slot, since every slot is a data set of its own. Only those requests of a batch
+are affected that touch a slot which has moved, is being moved, or has lost data.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Mapping, Sequence
+from typing import Final
+
+import structlog
+
+from revoker.errors import NoVerdict, ReplyNotUnderstood, StoreRefused, StoreUnavailable
+from revoker.metrics import Metrics
+from revoker.models import NOTHING, Standing
+from revoker.store.cluster.slots import Slots
+from revoker.store.cluster.topology import Cluster, Node
+from revoker.store.consistency.clocks import Clocks
+from revoker.store.keys import TokenKeys, slot_of
+from revoker.store.lookups import (
+    NO_KEYS,
+    ROLE,
+    TIME,
+    Batch,
+    BatchedLookups,
+    CheckServer,
+    Found,
+    LastRead,
+    Request,
+    deliver,
+    redis_time_ms,
+    standing_of,
+)
+from revoker.store.wire.connection import Replies, pack
+
+_log = structlog.get_logger("store")
+
+_USER: Final = 1
+"""Index of the user's key among the keys of a token."""
+
+_REDIRECTIONS: Final = ("MOVED", "ASK", "TRYAGAIN")
+
+
+class _SlotMoved(StoreUnavailable):
+    """A key is in a slot that has moved or is being moved."""
+
+
+class _SlotsReader:
+    """Reads batches at one primary: the keys of each slot with the numbers of that slot."""
+
+    def __init__(self, slots: Slots) -> None:
+        self._slots = slots
+
+    def pack(self, batch: Batch) -> tuple[bytes, int]:
+        by_slot: dict[int, dict[str, int]] = {}
+        for keys, _, _ in batch.requests:
+            for key in keys:
+                if key is not None:
+                    by_slot.setdefault(slot_of(key), {})[key] = 0
+        sets = [(self._slots.numbered(slot), list(keys)) for slot, keys in by_slot.items()]
+        batch.before = [(data, keys, data.watermark) for data, keys in sets]
+        packed = pack([("MGET", *keys, *data.tail) for data, keys in sets])
+        return TIME + packed + ROLE, len(sets) + 2
+
+    def answer(self, batch: Batch, replies: Replies, check_server: CheckServer) -> Batch | None:
+        stamp, *slot_replies, role = replies
+        for reply in (stamp, role):
+            if isinstance(reply, Exception):
+                raise StoreUnavailable(f"the store answered {str(reply).split(' ')[0]}")
+        now = redis_time_ms(stamp)
+        check_server(batch, now, role)
+        values: dict[str, bytes | None] = {}
+        failures: dict[str, NoVerdict | None] = {}  # None: the slot must be settled first
+        losses: dict[str, int] = {}
+        missing = []
+        for (data, keys, before), reply in zip(batch.before, slot_replies, strict=True):
+            if isinstance(reply, Exception):
+                failures |= dict.fromkeys(keys, _failure(str(reply).split(" ")[0]))
+            elif not data.confirms(before, *reply[-3:], now):
+                failures |= dict.fromkeys(keys)
+                missing.append((data, keys, before))
+            elif data.refusal is not None:
+                failures |= dict.fromkeys(keys, StoreRefused(data.refusal))
+            elif len(reply) != len(keys) + 3:
+                raise LookupError("the reply to MGET has another number of values")
+            else:
+                values |= zip(keys, reply, strict=False)
+                if data.baseline.loss:
+                    losses |= dict.fromkeys(keys, data.baseline.loss)
+        unsettled: list[Request] = []
+        for request in batch.requests:
+            token_keys, result, _ = request
+            if result.done():
+                continue
+            present = [key for key in token_keys if key is not None]
+            errors = [failures[key] for key in present if key in failures]
+            if None in errors:
+                unsettled.append(request)
+            elif errors:
+                result.set_exception(errors[0])  # type: ignore[arg-type]  # none is None
+            else:
+                loss = max((losses.get(key, 0) for key in present), default=0)
+                try:
+                    deliver(request, _found(token_keys, values, loss, now))
+                except StoreRefused as error:
+                    result.set_exception(error)
+        if not unsettled:
+            return None
+        again = Batch(unsettled, batch.deadline)
+        again.tries, again.before = batch.tries, missing
+        return again
+
+    async def settle(self, batches: Sequence[Batch]) -> None:
+        await self._slots.settle(data for batch in batches for data, _, _ in batch.before)
+
+    def last_loss(self, keys: TokenKeys) -> int:
+        loss = 0
+        for key in keys:
+            if key is not None:
+                data = self._slots.numbered(slot_of(key))
+                if data.refusal is not None:
+                    raise StoreRefused(data.refusal)
+                loss = max(loss, data.baseline.loss)
+        return loss
+
+
+class _Join:
+    """Joins the results of several primaries for one token."""
+
+    __slots__ = ("_found", "_keys", "_lookups", "_missing", "_moved", "_now", "_result")
+
+    def __init__(
+        self, lookups: "ClusterLookups", keys: TokenKeys, result: "asyncio.Future[Found]", primaries: int
+    ) -> None:
+        self._lookups = lookups
+        self._keys = keys
+        self._result = result
+        self._missing = primaries
+        self._moved = False
+        self._found: list[Standing] = []
+        self._now = 0
+
+    def add_of_user(self, part: "asyncio.Future[Found]") -> None:
+        """As :meth:`add`, from the primary of the user's keys: its clock dates the revocations of a user."""
+        if not part.cancelled() and part.exception() is None:
+            self._now = part.result().now
+        self.add(part)
+
+    def add(self, part: "asyncio.Future[Found]") -> None:
+        """Take the result of one primary."""
+        self._missing -= 1
+        if self._result.done():
+            part.cancelled() or part.exception()
+            return
+        error = StoreUnavailable("the lookup was cancelled") if part.cancelled() else part.exception()
+        if isinstance(error, _SlotMoved):
+            self._moved = True
+        elif error is not None:
+            if isinstance(error, StoreUnavailable):
+                self._lookups.learn_soon()  # the primary may have been replaced
+            self._result.set_exception(error)
+            return
+        else:
+            found = part.result()
+            self._found.append(found.standing)
+            self._now = self._now or found.now
+        if not self._missing:
+            if self._moved:
+                self._lookups.read_singly(self._keys, self._result)
+            else:
+                self._result.set_result(Found(_joined(self._found), self._now))
+
+
+class ClusterLookups:
+    """Lookups at all primaries of a cluster."""
+
+    def __init__(self, cluster: Cluster, slots: Slots, metrics: Metrics, clocks: Clocks) -> None:
+        self._cluster = cluster
+        self._slots = slots
+        self._metrics = metrics
+        self._clocks = clocks
+        self._reader: Final = _SlotsReader(slots)
+        self._at: dict[Node, BatchedLookups] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def open(self) -> None:
+        """Start to learn where the primaries are."""
+        self.learn_soon()
+
+    def learn_soon(self) -> None:
+        """As :meth:`revoker.store.cluster.topology.Cluster.learn_soon`."""
+        self._cluster.learn_soon()
+
+    async def close(self) -> None:
+        """Close every connection; lookups in flight fail."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*(lookups.close() for lookups in self._at.values()))
+
+    @property
+    def ahead(self) -> float:
+        """As :attr:`revoker.store.consistency.clocks.Clocks.ahead`, where it is largest."""
+        return max((lookups.ahead for lookups in self._at.values()), key=abs, default=0.0)
+
+    def find(self, keys: TokenKeys) -> "asyncio.Future[Found]":
+        """As :meth:`revoker.store.lookups.BatchedLookups.find`."""
+        result: asyncio.Future[Found] = asyncio.get_running_loop().create_future()
+        parts: dict[Node, list[str | None]] = {}
+        for index, key in enumerate(keys):
+            if key is not None:
+                node = self._cluster.node_of(slot_of(key))
+                if node is None:
+                    self.read_singly(keys, result)
+                    return result
+                parts.setdefault(node, list(NO_KEYS))[index] = key
+        if not parts:
+            result.set_exception(StoreUnavailable("nothing was asked"))
+            return result
+        join = _Join(self, keys, result, len(parts))
+        for node, part in parts.items():
+            found = self._lookups_at(node).find(tuple(part))  # type: ignore[arg-type]  # as long as keys
+            of_user = part[_USER] is not None and len(parts) > 1
+            found.add_done_callback(join.add_of_user if of_user else join.add)
+        return result
+
+    def last_read(self, keys: TokenKeys) -> LastRead:
+        """As :meth:`revoker.store.lookups.BatchedLookups.last_read`, by the clock of the user's primary."""
+        user = keys[_USER]
+        node = None if user is None else self._cluster.node_of(slot_of(user))
+        lookups = None if node is None else self._at.get(node)
+        if lookups is None:
+            lookups = next(iter(self._at.values()), None)
+        return LastRead(None, 0) if lookups is None else lookups.last_read(keys)
+
+    def find_shared(self, keys: TokenKeys) -> "asyncio.Future[Found]":
+        """As :meth:`find`: its parts share their batches with other lookups."""
+        return self.find(keys)
+
+    def find_all(self, keys: Sequence[TokenKeys]) -> Awaitable[list[Found]]:
+        """As :meth:`revoker.store.lookups.BatchedLookups.find_all`."""
+        return asyncio.gather(*map(self.find, keys))
+
+    async def touch(self) -> None:
+        """Read ``TIME`` and ``ROLE`` of every primary; raises as :meth:`find` fails."""
+        if not self._cluster.nodes:
+            await self._cluster.learn()
+        for node in self._at.keys() - set(self._cluster.nodes):
+            await self._at.pop(node).close()
+        await asyncio.gather(*(self._lookups_at(node).touch() for node in self._cluster.nodes))
+
+    def reconnect(self) -> None:
+        """Replace the connections; what is in flight is sent once more."""
+        for lookups in self._at.values():
+            lookups.reconnect()
+
+    def read_singly(self, keys: TokenKeys, result: "asyncio.Future[Found]") -> None:
+        """Read key by key in the background, following each to its slot."""
+        task = asyncio.get_running_loop().create_task(self._read_singly(keys, result))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _lookups_at(self, node: Node) -> BatchedLookups:
+        lookups = self._at.get(node)
+        if lookups is None:
+            clocks = Clocks(self._clocks.now, self._clocks)
+            lookups = self._at[node] = BatchedLookups(
+                node, self._reader, metrics=self._metrics, clocks=clocks, confirmation=node.confirmation
+            )
+            lookups.open()
+        return lookups
+
+    async def _read_singly(self, keys: TokenKeys, result: "asyncio.Future[Found]") -> None:
+        try:
+            values = await self._slots.values([key for key in keys if key is not None])
+            now = values.now.get(keys[_USER] or "", 0) or min(values.now.values())
+            found = _found(keys, values.of, values.loss, now)
+        except NoVerdict as error:
+            failure = error
+        except Exception:  # noqa: BLE001  # otherwise the result would never be set
+            _log.exception("lookup_failed")
+            failure = ReplyNotUnderstood()
+        else:
+            if not result.done():
+                result.set_result(found)
+            return
+        if not result.done():
+            result.set_exception(failure)
+
+
+def _joined(standings: Sequence[Standing]) -> Standing:
+    """What applies by all of them; no two of them have read the same key."""
+    if all(standing is NOTHING for standing in standings):
+        return NOTHING
+    return Standing(
+        jti=next((standing.jti for standing in standings if standing.jti), None),
+        user=next((standing.user for standing in standings if standing.user), None),
+        session=next((standing.session for standing in standings if standing.session), None),
+        client=next((standing.client for standing in standings if standing.client), None),
+        issuer=next((standing.issuer for standing in standings if standing.issuer), None),
+        keys=next((standing.keys for standing in standings if standing.keys), NOTHING.keys),
+        loss=max(standing.loss for standing in standings),
+    )
+
+
+def _found(keys: TokenKeys, values: Mapping[str, bytes | None], loss: int, now: int) -> Found:
+    found = [None if key is None else values[key] for key in keys]
+    if not loss and found.count(None) == len(found):
+        return Found(NOTHING, now)
+    return Found(standing_of(found, loss), now)
+
+
+def _failure(code: str) -> StoreUnavailable:
+    return (_SlotMoved if code in _REDIRECTIONS else StoreUnavailable)(f"the store answered {code}")

@@ -1,0 +1,308 @@
+"""The Lua scripts decide as :mod:`revoker.rules` says, for generated states and to the millisecond.
+
+Each script runs on the stand-in's Lua and on a real server, with a fixed time in place of the server's.
+"""
+
+import time
+
+import fakeredis
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from redis import Redis
+
+from revoker import rules
+from revoker.models import Mark, UserStanding
+from revoker.store.keys import Keys, tag_and_start
+from revoker.store.lookups import mark, user_standing
+from revoker.store.scripts import TEXTS
+from revoker.store.sessions import read
+from tests.rig.sids import new_sid
+
+NOW = (int(time.time()) + 3600) * 1000 + 500
+"""Later than the servers' clocks, so that no key expires while a test runs."""
+IDLE, LIFE, GRACE, KEEP = 20_000, 60_000, 5_000, 100_000
+TAG = "a" * 16
+KEYS = Keys("scripts")
+USER, INDEX, CUTOFF = KEYS.user(TAG), KEYS.sessions(TAG), "scripts:client-cutoff:main:web"
+TAIL = (KEYS.seq, KEYS.share("me"), KEYS.epoch)
+RECORD_REST = b'0 8 [[],"1"]["alice","web","read write",[],"","",""]'
+
+offsets = st.sampled_from([-1, 0, 1, -2000, 2000]) | st.integers(-80_000, 80_000)
+instants = offsets.map(lambda offset: NOW + offset)
+past = st.integers(0, 80_000).map(lambda ago: NOW - ago)
+
+
+@pytest.fixture(scope="module", params=["fakeredis", "valkey"])
+def server(request, valkey):
+    client = fakeredis.FakeRedis() if request.param == "fakeredis" else Redis.from_url(valkey.url)
+    yield client
+    client.close()
+
+
+def run(server, name, keys, *args):
+    """Run a script at :data:`NOW`; what it returns, less what every writer must know of the data set."""
+    text = TEXTS[name]
+    assert text.count(b"redis.call('TIME')") == 1
+    text = text.replace(b"redis.call('TIME')", b"{%d, %d}" % (NOW // 1000, NOW % 1000 * 1000))
+    reply = server.eval(text, len(keys) + len(TAIL), *keys, *TAIL, *args, 0)
+    return reply[:-1] if isinstance(reply[-1], list) else reply
+
+
+def clear(server):
+    for key in server.scan_iter("scripts:*"):
+        server.delete(key)
+
+
+def put_user(server, user):
+    server.set(USER, msgspec.json.encode(user), px=10_000_000)
+
+
+def stored_user(server):
+    text = server.get(USER)
+    return UserStanding() if text is None else user_standing(text)
+
+
+def stored_cutoff(server, key):
+    text = server.get(key)
+    return None if text is None else mark(text)
+
+
+@st.composite
+def users(draw, sids):
+    hard, soft = (draw(st.just(0) | instants) for _ in range(2))
+    return UserStanding(
+        hard=hard,
+        soft=soft,
+        sid=draw(sids) if soft else "",
+        blocked=draw(st.sampled_from([0, 0, NOW - 1, NOW, NOW + 1, NOW + 2000])),
+        last=max(hard, soft, draw(st.just(0) | instants)),
+    )
+
+
+@st.composite
+def sessions(draw, start, generation):
+    """A record as the scripts have written it, in text and as it is read; None where there is none."""
+    if draw(st.integers(0, 4)) == 0:
+        return None
+    given = draw(st.sampled_from([NOW - GRACE, NOW - GRACE + 1]) | instants)
+    used = draw(st.sampled_from([NOW - IDLE, NOW - IDLE + 1]) | instants)
+    given, used = max(given, start), max(used, start)
+    ends = max(draw(st.sampled_from([NOW, NOW + 1, start + LIFE]) | instants), start + 1)
+    text = b"%d %d %d %d %s" % (generation, given - start, used - start, ends - start, RECORD_REST)
+    return text, given
+
+
+def expected_now(session):
+    return NOW if session is None else max(NOW, session.used)
+
+
+starts = st.sampled_from([NOW - LIFE, NOW - LIFE + 1, NOW - 1000]) | past
+
+
+@given(st.data(), starts, st.tuples(st.integers(1, 4), st.integers(1, 4)), st.booleans())
+def test_a_refresh_decides_as_the_rules_do(server, data, start, generations, unconfirmed):
+    clear(server)
+    current, generation = generations
+    sid = new_sid(start, TAG, bytes(10))
+    user = data.draw(users(st.sampled_from([sid, "another"])))
+    cutoff = data.draw(st.none() | st.sampled_from([start - 1, start, start + 1]) | instants)
+    record = data.draw(sessions(start, current))
+    keys = KEYS.of_refresh(TAG, sid, generation)
+    session = None
+    put_user(server, user)
+    if record is not None:
+        server.set(keys[0], record[0], px=10_000_000)
+        session = read(sid, start, record[0])
+    if cutoff is not None:
+        server.set(keys[1], f"{cutoff} why", px=10_000_000)
+    if unconfirmed:
+        server.set(keys[4], "", px=10_000_000)
+    server.zadd(INDEX, {sid: start + LIFE})
+
+    reply = run(server, "refresh_session", keys, sid, start, generation, IDLE, LIFE, GRACE, KEEP)
+
+    own = None if cutoff is None else Mark(cutoff)
+    limits = {"now": NOW, "idle_ms": IDLE, "life_ms": LIFE}
+    expected = rules.session_refusal(sid, start, session, user, own, **limits)
+    now = expected_now(session)
+    if expected is None:
+        expected = rules.refresh_outcome(
+            generation, current, issued_ms_ago=now - record[1], grace_ms=GRACE, unconfirmed=unconfirmed
+        )
+    assert reply[0].decode() == expected
+    if expected in {"rotated", "completed"}:
+        after = read(sid, start, server.get(keys[0]))
+        assert reply[1:] == [b"%d" % NOW, server.get(keys[0])]
+        assert (after.generation, after.used) == (generation + 1, now)
+        assert after.ends == min(session.ends, start + LIFE)
+        assert server.pexpiretime(keys[0]) == rules.session_end(after, idle_ms=IDLE, life_ms=LIFE)
+        assert server.exists(keys[4])
+    elif expected == "reused":
+        assert reply[1] == current - generation
+        assert int(reply[2]) == mark(server.get(keys[1])).at == max(NOW, start)
+        assert not server.exists(keys[0])
+        assert server.zscore(INDEX, sid) is None
+    else:
+        assert server.get(keys[0]) == (None if record is None else record[0])
+        assert stored_cutoff(server, keys[1]) == (None if cutoff is None else Mark(cutoff, "why"))
+
+
+@given(st.data(), starts)
+def test_a_session_is_elevated_where_the_rules_allow_its_use(server, data, start):
+    clear(server)
+    sid = new_sid(start, TAG, bytes(10))
+    user = data.draw(users(st.sampled_from([sid, "another"])))
+    record = data.draw(sessions(start, 1))
+    keys = (*KEYS.of_refresh(TAG, sid, 1)[:2], USER)
+    put_user(server, user)
+    session = None
+    if record is not None:
+        server.set(keys[0], record[0], px=10_000_000)
+        session = read(sid, start, record[0])
+    reply = run(server, "elevate_session", keys, sid, start, IDLE, LIFE, '[["otp"],"2"]')
+    limits = {"now": NOW, "idle_ms": IDLE, "life_ms": LIFE}
+    expected = rules.session_refusal(sid, start, session, user, None, **limits)
+    assert reply[0].decode() == (expected or "elevated")
+    if expected is None:
+        after = read(sid, start, server.get(keys[0]))
+        assert (after.acr, after.auth_time) == ("2", expected_now(session) // 1000)
+        assert after.sub == session.sub
+
+
+@given(
+    users(st.just("another")),
+    st.just(0) | instants,
+    st.sampled_from([None, NOW - 1, NOW, NOW + 1]),
+)
+def test_a_session_starts_when_the_rules_say(server, user, latest_start, until):
+    clear(server)
+    put_user(server, user)
+    if latest_start:
+        server.zadd(INDEX, {"": -latest_start, "earlier": NOW + LIFE})
+    args = (KEYS.of_user(TAG), TAG, "r" * 13 + "A", '[[],"1"]', '["alice"]', IDLE, LIFE, 0)
+    reply = run(server, "start_session", (USER, INDEX), *args, "" if until is None else until)
+    if user.blocked > NOW:
+        assert reply == [b"blocked"]
+    elif until is not None and until < NOW:
+        assert reply == [b"late"]
+    else:
+        sid, _, start, present = reply
+        assert int(start) == rules.session_start_time(NOW, user, latest_start)
+        assert int(present) == NOW
+        assert tag_and_start(sid.decode()) == (TAG, int(start))
+        assert not rules.session_is_revoked(int(start), sid.decode(), user, None)
+        assert server.zscore(INDEX, "") == -int(start)
+
+
+requests = st.none() | st.sampled_from([NOW + 5000, NOW + 5001, NOW + 1, NOW]) | instants
+
+
+@given(st.data(), users(st.sampled_from(["a", "b"])), st.sampled_from(["", "a", "b"]), requests)
+def test_a_users_cutoff_is_dated_and_merged_as_the_rules_say(server, data, user, excepted, requested):
+    clear(server)
+    put_user(server, user)
+    latest_start = data.draw(st.just(0) | instants)
+    expires = data.draw(st.sampled_from(["", NOW, NOW + 1]))
+    if latest_start:
+        server.zadd(INDEX, {"": -latest_start})
+    args = ("" if requested is None else requested, KEEP, "why", 5000, excepted, expires)
+    reply = run(server, "revoke_user", (USER, INDEX), *args)
+    earliest = max(user.last, latest_start, user.hard, user.soft)
+    expected = rules.cutoff_time(requested, NOW, max_ahead=5000, earliest=earliest)
+    if expires == NOW or expected is None:
+        assert reply == [b"expired" if expires == NOW else b"ahead"]
+        assert stored_user(server) == user
+        return
+    after = stored_user(server)
+    assert [int(value) for value in reply] == [max(after.hard, after.soft), expected]
+    assert rules.includes_user_cutoff(after, expected, excepted)
+    assert after.last == max(user.last, after.hard, after.soft)
+    for sid in ("a", "b", "c"):
+        for start in {at + ms for at in (user.hard, user.soft, expected) for ms in (0, 1)}:
+            before = rules.session_is_revoked(start, sid, user, None)
+            revoked = rules.session_is_revoked(start, sid, after, None)
+            covered = start <= expected and sid != excepted
+            assert revoked or not (before or covered)
+            if rules.includes_user_cutoff(user, expected, excepted):
+                assert revoked == before
+            if revoked and not (before or covered):  # spared by the earlier cutoff, which spares no more
+                assert sid == user.sid != excepted
+                assert start <= user.soft
+
+
+@given(
+    st.none() | instants,
+    requests,
+    st.tuples(st.just(0) | instants, st.sampled_from([0, 1, 120_000])),
+    st.sampled_from(["", NOW, NOW + 1]),
+)
+def test_a_cutoff_is_dated_as_the_rules_say_and_never_moves_back(server, stored, requested, later, expires):
+    clear(server)
+    earliest, ahead = later
+    if stored is not None:
+        server.set(CUTOFF, f"{stored} first", px=100_000)
+    args = ("" if requested is None else requested, KEEP, "second", 5000, earliest, ahead, expires)
+    reply = run(server, "move_cutoff", (CUTOFF,), *args)
+    date = rules.cutoff_time(requested, NOW, max_ahead=5000, earliest=min(earliest, NOW + ahead))
+    kept = None if stored is None else Mark(stored, "first")
+    if expires == NOW or date is None:
+        assert reply == [b"expired" if expires == NOW else b"ahead"]
+        assert stored_cutoff(server, CUTOFF) == kept
+        return
+    standing = kept if rules.covers(kept, date * 1000) else Mark(date, "second")
+    assert [int(value) for value in reply] == [standing.at, date]
+    if standing.at + KEEP > NOW:
+        assert stored_cutoff(server, CUTOFF) == standing
+        assert server.pexpiretime(CUTOFF) >= standing.at + KEEP
+
+
+@given(st.sampled_from([0, 1, -1]) | offsets, st.none() | st.sampled_from([-1, 0, 1]) | offsets)
+def test_a_session_ends_at_the_present_unless_it_was_never_begun(server, from_limit, cutoff_after):
+    clear(server)
+    start = NOW + rules.START_AHEAD_MS + from_limit
+    sid = new_sid(start, TAG, bytes(10))
+    record, cutoff = KEYS.of_refresh(TAG, sid, 1)[:2]
+    server.set(record, b"1 0 0 1 " + RECORD_REST, px=10_000_000)
+    stored = None
+    if cutoff_after is not None:
+        stored = Mark(start + cutoff_after, "first")
+        server.set(cutoff, f"{stored.at} first", px=10_000_000)
+    reply = run(server, "end_session", (record, cutoff, INDEX), sid, start, KEEP, rules.START_AHEAD_MS)
+    if rules.begins_too_far_ahead(start, NOW):
+        assert reply == [b"ahead"]
+        assert server.exists(record)
+        return
+    expected = stored if rules.covers(stored, start * 1000) else Mark(max(NOW, start))
+    assert int(reply[0]) == expected.at
+    assert stored_cutoff(server, cutoff) == expected
+    assert not server.exists(record)
+    assert server.pexpiretime(cutoff) >= max(NOW, expected.at) + KEEP
+
+
+@given(st.data(), st.lists(past, min_size=1, max_size=5, unique=True), st.integers(1, 4))
+def test_the_oldest_sessions_beyond_the_limit_end_and_revoked_ones_do_not_count(server, data, starts, limit):
+    clear(server)
+    sids = {new_sid(start, TAG, bytes(10)): start for start in starts}
+    user = data.draw(users(st.sampled_from([*sids])))
+    put_user(server, user)
+    live = []
+    for sid, start in sids.items():
+        record, cutoff_key = KEYS.of_refresh(TAG, sid, 1)[:2]
+        server.zadd(INDEX, {sid: start + LIFE, "": -max(starts)})
+        cutoff = data.draw(st.none() | st.sampled_from([start - 1, start]))
+        if cutoff is not None:
+            server.set(cutoff_key, cutoff, px=10_000_000)
+        if data.draw(st.integers(0, 3)):
+            server.set(record, b"1 0 0 1 " + RECORD_REST, px=10_000_000)
+            if not rules.session_is_revoked(start, sid, user, None if cutoff is None else Mark(cutoff)):
+                live.append(sid)
+    _, ended, present = run(server, "trim_sessions", (USER, INDEX), KEYS.of_user(TAG), limit, KEEP)
+    assert int(present) == NOW
+    live.sort(key=sids.get)
+    expected = live[: max(0, len(live) - limit)] if len(sids) > limit else []
+    assert [sid.decode() for sid in ended[::2]] == expected
+    assert set(map(int, ended[1::2])) <= {NOW}
+    for sid in expected:
+        assert rules.covers(stored_cutoff(server, KEYS.of_refresh(TAG, sid, 1)[1]), sids[sid] * 1000)
