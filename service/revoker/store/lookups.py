@@ -164,7 +164,7 @@ class BatchReader(Protocol):
 
 
 class BatchedLookups:
-    """Lookups at one server.
+    """As :class:`revoker.store.source.Lookups`, at one server.
 
     Attributes:
         waiting: Requests that have not been sent.
@@ -233,29 +233,18 @@ class BatchedLookups:
 
     @property
     def ahead(self) -> float:
-        """As :attr:`revoker.store.consistency.clocks.Clocks.ahead`."""
         return self._clocks.ahead
 
     def last_read(self, keys: TokenKeys) -> LastRead:
-        """What was last read of the store, for a token that cannot be looked up.
-
-        Raises:
-            StoreRefused: what was read allows no verdict.
-        """
         if self._clocks.apart is not None:
             raise StoreRefused(self._clocks.apart)
         return LastRead(self._clocks.store_ms, self._reader.last_loss(keys))
 
     def reconnect(self) -> None:
-        """Replace the connection, which may lead to the wrong server; what is in flight is sent once more."""
         self._connection.reconnect()
 
     def find(self, keys: TokenKeys) -> "asyncio.Future[Found]":
-        """Look one token up.
-
-        The future fails with ``StoreUnavailable`` if the store cannot be reached or is late, and with
-        ``StoreRefused`` if it must not be trusted. Cancelling it affects no other lookup.
-        """
+        """As :meth:`revoker.store.source.Lookups.find`; cancelling it affects no other lookup."""
         future: asyncio.Future[Found] = self._loop.create_future()
         if self._admits(1, future):
             self.waiting.append((keys, future, None))
@@ -272,7 +261,6 @@ class BatchedLookups:
         return future
 
     def find_all(self, keys: Sequence[TokenKeys]) -> Awaitable[list[Found]]:
-        """Look several tokens up; the results are in the same order, and fail together."""
         future: asyncio.Future[list[Found]] = self._loop.create_future()
         if not keys:
             future.set_result([])
@@ -283,7 +271,6 @@ class BatchedLookups:
         return future
 
     async def touch(self) -> None:
-        """Read what every batch reads, and no keys; raises as :meth:`find` fails."""
         await self.find(NO_KEYS)
 
     def _admits(self, count: int, result: "asyncio.Future[Any]") -> bool:

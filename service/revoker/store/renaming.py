@@ -18,7 +18,7 @@ from revoker.store.issuer_records import IssuerRecords
 from revoker.store.keys import Keys
 from revoker.store.lookups import mark, revoked_keys
 from revoker.store.scripts import Scripts
-from revoker.store.servers import Servers
+from revoker.store.source import Source
 from revoker.store.wire.connection import unavailable_on_failure
 
 _NOTICED_S: Final = 3.0
@@ -34,7 +34,7 @@ class Renaming:
     """Renames one issuer."""
 
     def __init__(
-        self, servers: Servers, scripts: Scripts, keys: Keys, records: IssuerRecords, *, old: str, new: str
+        self, servers: Source, scripts: Scripts, keys: Keys, records: IssuerRecords, *, old: str, new: str
     ) -> None:
         self._servers = servers
         self._scripts = scripts

@@ -93,20 +93,48 @@ WriteBack = Callable[[], Awaitable[VerifyWrittenBack | None]]
 class Losses:
     """Reports losses of data in the log and the metrics."""
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics, *, grouped: bool = False) -> None:
+        """``grouped``: one report for all data sets of a cluster, at the next :meth:`report`."""
         self._metrics = metrics
+        self._grouped = grouped
+        self._lost: list[Epoch] = []
+        self._details: dict[str, Any] = {}
+        self._adopted: dict[bool, list[Epoch]] = {True: [], False: []}
 
     def lost(self, epoch: Epoch, **details: Any) -> None:
         """Data was found missing, and this epoch was set."""
-        _log.error("data_lost", **details, epoch=epoch.id, finding=epoch.finding, cutoff_ms=epoch.cutoff)
+        self._lost.append(epoch)
+        self._details = details
+        if not self._grouped:
+            self.report()
 
     def adopted(self, epoch: Epoch, *, first: bool) -> None:
         """This epoch is used from now on; ``first``: it is the first one of this process."""
-        if not first:
-            _log.warning("epoch_adopted", epoch=epoch.id, finding=epoch.finding, cutoff_ms=epoch.cutoff)
-        if not first or epoch.finding != "new":
-            self._metrics.data_losses.inc()
-        self._metrics.store_epoch.set(epoch.noticed / 1000)
+        self._adopted[first].append(epoch)
+        if not self._grouped:
+            self.report()
+
+    def report(self) -> None:
+        """Report what has happened since the last time."""
+        if self._lost:
+            epoch = max(self._lost, key=_noticed)
+            details = self._details | ({"slots": len(self._lost)} if self._grouped else {})
+            _log.error("data_lost", **details, epoch=epoch.id, finding=epoch.finding, cutoff_ms=epoch.cutoff)
+            self._lost.clear()
+        for first, adopted in self._adopted.items():
+            if not adopted:
+                continue
+            epoch = max(adopted, key=_noticed)
+            adopted.clear()
+            if not first:
+                _log.warning("epoch_adopted", epoch=epoch.id, finding=epoch.finding, cutoff_ms=epoch.cutoff)
+            if not first or epoch.finding != "new":
+                self._metrics.data_losses.inc()
+            self._metrics.store_epoch.set(epoch.noticed / 1000)
+
+
+def _noticed(epoch: Epoch) -> int:
+    return epoch.noticed
 
 
 class DataSet:
