@@ -117,8 +117,6 @@ class Batch:
 
     Attributes:
         deadline: By the loop's clock.
-        keys: Of all requests, for a reader that asks for them in one command.
-        connection: On which it was sent last.
         before: What the reader noted of the data sets when it was sent, such as their watermarks.
         sent: When it was sent last, by the service's clock.
         tries: How often it was sent.
@@ -187,8 +185,8 @@ class BatchedLookups:
             server: To connect to.
             reader: Reads the batches.
             metrics: Where to count.
-            clocks: Compared with ``TIME`` of every batch; may forbid verdicts.
-            confirmation: Where replicas confirm writes: forbids verdicts of a primary that lacks them.
+            clocks: Compared with ``TIME`` of every batch.
+            confirmation: Of writes at the server, whose primary is trusted only while it has its replicas.
             probe: Whether every new connection is read from at once, to detect lost data.
         """
         self._timeout = server.timeout

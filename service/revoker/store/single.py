@@ -146,7 +146,7 @@ class SinglePrimary:
             if self._blocks.refused(error.__cause__ if isinstance(error.__cause__, Exception) else None):
                 return await self.look(beat, on_data_set)
             raise
-        if not self.data_set.confirms(before, reading.epoch, reading.seq, reading.share, reading.now):
+        if not self.data_set.confirms_reading(before, reading):
             return [self.data_set]
         if refresh_share:
             self.data_set.share_refreshed()
@@ -156,7 +156,7 @@ class SinglePrimary:
     async def blocks_after(self, part: int, cursor: bytes) -> tuple[BlocksPage, int] | None:  # noqa: ARG002
         before = self.data_set.watermark
         [reply], reading = await self._read_with_numbers([self._blocks.command(self._keys.blocks, cursor)])
-        if not self.data_set.confirms(before, reading.epoch, reading.seq, reading.share, reading.now):
+        if not self.data_set.confirms_reading(before, reading):
             return None
         page = self._blocks.page(reply)
         if page.last:
@@ -172,7 +172,7 @@ class SinglePrimary:
     async def trusted_value(self, key: str) -> bytes | None:
         before = self.data_set.watermark
         [value], reading = await self._read_with_numbers([("GET", key)])
-        if not self.data_set.confirms(before, reading.epoch, reading.seq, reading.share, reading.now):
+        if not self.data_set.confirms_reading(before, reading):
             raise StoreUnavailable("the store has lost data")
         return value  # type: ignore[no-any-return]
 

@@ -63,19 +63,7 @@ class Watch:
         wait_replicas: int,
         wait_fsync: bool,
     ) -> None:
-        """Nothing is read before :meth:`beat`.
-
-        Args:
-            source: Of the store.
-            keys: Of the store.
-            issuers: All.
-            clocks: Their latest time is shared with other processes if this service keeps sessions.
-            revocations: Their blocks and revoked keys are kept up to date.
-            records: Reconciled with what the store remembers of the issuers.
-            metrics: Where problems are reported.
-            wait_replicas: How many replicas must confirm a write.
-            wait_fsync: Whether they and the primary must have it on disk.
-        """
+        """Nothing is read before :meth:`beat`."""
         self._source = source
         self._keys = keys
         self._issuers = issuers

@@ -178,9 +178,7 @@ class ClusterSource:
         suspects = []
         for found in await self._read_slots(slots, blocks_and_lifted):
             data, reading = self.data_set_numbered(found.slot), found.reading
-            if data.adopt_first(reading) or data.confirms(
-                found.before, reading.epoch, reading.seq, reading.share, reading.now
-            ):
+            if data.adopt_first(reading) or data.confirms_reading(found.before, reading):
                 blocks, lifted = found.replies
                 on_data_set(found.slot, self._blocks.page(blocks), lifted, reading.now)
             else:
@@ -201,7 +199,7 @@ class ClusterSource:
                 return None
         stamp, reply, values = replies
         reading = decode([stamp, values, _PRIMARY])
-        if not data.confirms(before, reading.epoch, reading.seq, reading.share, reading.now):
+        if not data.confirms_reading(before, reading):
             return None
         return self._blocks.page(reply), reading.now
 
@@ -238,7 +236,7 @@ class ClusterSource:
     @reads_replies()
     async def readings(self) -> list[tuple[int, DataSet, Reading]]:
         found = await self._read_slots(range(SLOTS), lambda _: [])
-        readings = {each.slot: each.reading for each in found}
+        readings = {slot.slot: slot.reading for slot in found}
         for slot in set(range(SLOTS)) - readings.keys():  # being moved meanwhile
             readings[slot] = await self.reading(self.data_set_numbered(slot).tail)
         return [(slot, self.data_set_numbered(slot), reading) for slot, reading in readings.items()]
@@ -261,7 +259,7 @@ class ClusterSource:
             before = data.watermark
             stamp, found = await self._time_and_values(slot_keys)
             reading = await self.reading(data.tail)  # after the values that it vouches for
-            if not data.confirms(before, reading.epoch, reading.seq, reading.share, reading.now):
+            if not data.confirms_reading(before, reading):
                 return data
             if data.refusal is not None:
                 raise StoreRefused(data.refusal)
