@@ -78,8 +78,10 @@ async def settled(*revokers):
 
 async def _has(store):
     await store.watch.beat()
-    reading = await store._sets.read(store._sets.data.tail)
-    return store._sets.data.watermark is not None and reading.epoch == store._sets.data.watermark.epoch
+    reading = await store.source.reading(store.source.data_set.tail)
+    return (
+        store.source.data_set.watermark is not None and reading.epoch == store.source.data_set.watermark.epoch
+    )
 
 
 @pytest.fixture(params=["flushed", "empty disk", "empty replica promoted"])
@@ -251,7 +253,7 @@ async def test_accepting_waits_for_those_that_put_back_and_makes_nobody_do_it_ag
     epoch = await accepting
     assert epoch.finding == "accepted"
     assert not await revoker.active(lost)
-    assert epoch_in(own_valkey, revoker) == store._sets.data.epoch == epoch
+    assert epoch_in(own_valkey, revoker) == store.source.data_set.epoch == epoch
     assert await metric(revoker, "revoker_refilled_revocations_total") == 1
 
 
@@ -265,7 +267,7 @@ async def test_accepting_waits_until_every_instance_must_have_noticed(start, own
 
 
 async def test_an_instance_that_is_at_it_for_too_long_is_told_of(start, own_valkey, monkeypatch):
-    monkeypatch.setattr(stores, "_PATIENCE_BEATS", 2)
+    monkeypatch.setattr(stores, "_ACCEPT_TRIES", 2)
     revoker = await start(own_valkey, revocation={"data_loss": "refuse"})
     with own_valkey.client() as client:
         client.hset(revoker.service.store.keys.refills, "another", f"id {int(time.time() * 1000) + 9999}")
@@ -287,7 +289,7 @@ async def test_what_one_instance_puts_back_does_not_hide_the_loss_from_another(s
     await third.close()
     await eventually(lambda: answers(first))
     await eventually(lambda: answers(second))
-    data = first.service.store._sets.data
+    data = first.service.store.source.data_set
     set_epoch, begun, may_end = data._set_epoch, asyncio.Event(), asyncio.Event()
 
     async def held(*args):

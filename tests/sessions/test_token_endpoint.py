@@ -334,7 +334,7 @@ async def test_unknown_revoked_spent_and_ended_are_told_alike(strict):
     place = tag_and_start(gone.sid)
     keys = strict.service.store.keys
     record = keys.session(place[0], gone.sid)
-    await strict.service.store._servers.change(record, "DEL", record)
+    await strict.service.store.source.change(record, "DEL", record)
     flipped = unknown.refresh_token[:-1] + ("A" if unknown.refresh_token[-1] != "A" else "B")
     answers = [
         await unknown.refresh(flipped),
