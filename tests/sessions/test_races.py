@@ -6,7 +6,7 @@ import itertools
 import pytest
 
 from revoker.models import Claims, Verdict
-from revoker.rules import cut_off
+from revoker.rules import check_cutoffs
 from revoker.store.keys import tag_and_start
 from revoker.store.sessions import Lifetimes, Refreshed
 from tests.sessions.conftest import SESSIONS_ISSUER, log_in
@@ -46,7 +46,7 @@ class Desk:
         claims = Claims(sub=session.sub, sid=session.sid, client_id=session.client_id)
         found = await self.store.lookups.find(self.store.keys.of_token(claims, self.issuer))
         start = tag_and_start(session.sid)[1]
-        return cut_off(claims, self.issuer, found.standing, found.now, start) is Verdict.ACTIVE
+        return check_cutoffs(claims, self.issuer, found.state, found.now, start) is Verdict.ACTIVE
 
     async def continuing(self, session, generations=range(1, 5)):
         """The generations of a session that are still heard; asking for one too old would end it."""

@@ -172,7 +172,7 @@ async def test_a_block_whose_answer_came_after_the_loss_is_made_again(unwatched,
     monkeypatch.setattr(store.source, "change", losing)
     assert await store.revocations.block_user(MAIN, "alice", until=None, reason="") == FOREVER_MS
     found = await store.lookups.find(store.keys.of_token(Claims(sub="alice", jti="1"), MAIN))
-    assert found.standing.user.blocked == FOREVER_MS
+    assert found.state.user.blocked == FOREVER_MS
     assert len(answered) == 1
 
 

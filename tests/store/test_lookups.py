@@ -7,7 +7,7 @@ import time
 import pytest
 
 from revoker.errors import StoreRefused, StoreUnavailable
-from revoker.models import Claims, Mark
+from revoker.models import Claims, Revocation
 from revoker.store.lookups import BATCH, MAX_IN_FLIGHT
 from tests.rig.servers import Valkey
 from tests.rig.service import HANGS_S
@@ -79,9 +79,9 @@ async def test_each_gets_its_own_answer(alone):
     for jti in ("1", "3"):
         await alone.revocations.revoke_token(MAIN, jti, None)
     found = await asyncio.gather(*(alone.lookups.find(keys_of(alone, str(n))) for n in range(5)))
-    assert [each.standing.jti is not None for each in found] == [False, True, False, True, False]
+    assert [each.state.jti is not None for each in found] == [False, True, False, True, False]
     together = await alone.lookups.find_all([keys_of(alone, str(n)) for n in range(5)])
-    assert [each.standing.jti is not None for each in together] == [False, True, False, True, False]
+    assert [each.state.jti is not None for each in together] == [False, True, False, True, False]
     assert await alone.lookups.find_all([]) == []
 
 
@@ -124,7 +124,7 @@ async def test_a_cancelled_lookup_harms_no_other(alone):
     asked[0].cancel()
     groups[0].cancel()
     found = await asyncio.gather(*asked[1:])
-    assert [each.standing.jti is not None for each in found] == [True, False]
+    assert [each.state.jti is not None for each in found] == [True, False]
     assert len(await groups[1]) == 2
     await asyncio.sleep(0)
     assert asked[0].cancelled()
@@ -137,7 +137,7 @@ async def test_what_cannot_be_read_fails_those_that_asked_for_it_alone(alone, ow
     asked = [keys_of(alone, "1"), keys_of(alone, "bad"), keys_of(alone, "2", sub="bad"), keys_of(alone, "3")]
     found = await asyncio.gather(*map(alone.lookups.find, asked), return_exceptions=True)
     assert [isinstance(each, StoreRefused) for each in found] == [False, True, True, False]
-    assert all(each.standing.jti is None for each in (found[0], found[3]))
+    assert all(each.state.jti is None for each in (found[0], found[3]))
 
 
 @pytest.mark.parametrize("name", ["seq", "share"])
@@ -148,7 +148,7 @@ async def test_numbers_that_cannot_be_read_give_no_verdict(alone, own_valkey, na
         with pytest.raises(StoreRefused):
             await asyncio.wait_for(alone.lookups.find(keys_of(alone, "1")), HANGS_S)
         client.delete(key)
-    assert (await asyncio.wait_for(alone.lookups.find(keys_of(alone, "1")), HANGS_S)).standing.jti is None
+    assert (await asyncio.wait_for(alone.lookups.find(keys_of(alone, "1")), HANGS_S)).state.jti is None
 
 
 async def test_a_lookup_fails_at_its_deadline_and_the_next_one_after_the_hang_succeeds(impatient, own_valkey):
@@ -190,7 +190,7 @@ async def test_a_lookup_whose_loss_cannot_be_settled_in_time_fails_at_its_deadli
             watch(asked)
             with pytest.raises(StoreRefused):
                 await asked
-    assert (await eventually(impatient)).standing.loss > 0
+    assert (await eventually(impatient)).state.loss > 0
 
 
 async def test_a_store_that_is_reached_again_is_read_before_anybody_asks(alone, own_valkey):
@@ -206,7 +206,7 @@ async def test_a_broken_connection_is_made_again_and_the_lookup_sent_once_more(a
     for _ in range(5):
         with own_valkey.client() as client:
             client.client_kill_filter(_type="normal", skipme=True)
-        assert (await alone.lookups.find(keys_of(alone, "1"))).standing.jti is None
+        assert (await alone.lookups.find(keys_of(alone, "1"))).state.jti is None
 
 
 async def test_a_server_that_is_down_fails_at_once_and_is_found_again(alone, own_valkey):
@@ -214,7 +214,7 @@ async def test_a_server_that_is_down_fails_at_once_and_is_found_again(alone, own
     with pytest.raises(StoreUnavailable):
         await alone.lookups.find(keys_of(alone, "1"))
     own_valkey.start()
-    assert (await eventually(alone)).standing.jti is None
+    assert (await eventually(alone)).state.jti is None
 
 
 @contextlib.contextmanager
@@ -276,7 +276,7 @@ async def test_a_server_that_still_loads_gives_no_verdict(alone, own_valkey):
     with own_valkey.client() as client:
         client.config_set("key-load-delay", 0)
     await starting
-    assert (await eventually(alone)).standing.jti is not None
+    assert (await eventually(alone)).state.jti is not None
 
 
 async def test_a_revocation_answered_by_one_instance_is_seen_by_the_next_lookup_of_another(
@@ -288,7 +288,7 @@ async def test_a_revocation_answered_by_one_instance_is_seen_by_the_next_lookup_
 
         async def seen(n):
             at = await store.revocations.revoke_token(MAIN, f"{n}", None)
-            return (await other.lookups.find(keys_of(other, f"{n}"))).standing.jti == Mark(at)
+            return (await other.lookups.find(keys_of(other, f"{n}"))).state.jti == Revocation(at)
 
         missed = 0
         for start in range(0, 10_000, 50):
@@ -321,8 +321,8 @@ async def test_who_asks_the_same_in_one_turn_shares_the_answer_and_none_asks_wha
     third = alone.lookups.find_shared(asked)
     assert third is not first, "it was read before this one asked"
     await alone.revocations.revoke_token(MAIN, "1", None)
-    assert (await first).standing.jti is None
-    assert (await alone.lookups.find_shared(asked)).standing.jti is not None
+    assert (await first).state.jti is None
+    assert (await alone.lookups.find_shared(asked)).state.jti is not None
     await third
     assert calls(own_valkey) == before + 3
 
@@ -334,7 +334,7 @@ async def test_a_failure_is_not_shared_with_who_asks_after_it(alone, own_valkey)
         await alone.lookups.find_shared(asked)
     failed = alone.lookups.find_shared(asked)
     own_valkey.start()
-    assert (await eventually(alone)).standing.jti is None
-    assert (await alone.lookups.find_shared(asked)).standing.jti is None
+    assert (await eventually(alone)).state.jti is None
+    assert (await alone.lookups.find_shared(asked)).state.jti is None
     with pytest.raises(StoreUnavailable):
         await failed

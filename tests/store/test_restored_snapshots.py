@@ -64,7 +64,7 @@ class Instance:
         """Whether a token may be used."""
         key = self.store.keys.jti(MAIN, jti)
         found = await self.store.lookups.find((key, None, None, None, None, None))
-        return found.standing.jti is None and not found.standing.loss
+        return found.state.jti is None and not found.state.loss
 
 
 MARK = {"before": None, "reason": ""}

@@ -79,7 +79,7 @@ async def _without_revoked_clients(live: list[Session], services: SessionService
 
 
 def _is_cut_off(session: Session, found: Found) -> bool:
-    return session_is_cut_off(session.start, found.standing, store_now=found.now)
+    return session_is_cut_off(session.start, found.state, store_now=found.now)
 
 
 def _listed(session: Session, services: SessionServices, current: str | None) -> ListedSession:

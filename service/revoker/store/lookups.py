@@ -34,7 +34,7 @@ from revoker.errors import (
     StoreUnavailable,
 )
 from revoker.metrics import Metrics
-from revoker.models import Mark, Standing, UserStanding
+from revoker.models import Revocation, RevocationState, UserState
 from revoker.store.consistency.clocks import Clocks
 from revoker.store.consistency.epoch import DataSet
 from revoker.store.keys import TokenKeys
@@ -65,10 +65,10 @@ _KEYS_OF_REQUEST: Final = operator.itemgetter(0)
 class Found:
     """What applies to one token, and the store's ``TIME`` (ms) when it was read."""
 
-    __slots__ = ("now", "standing")
+    __slots__ = ("now", "state")
 
-    def __init__(self, standing: Standing, now: int) -> None:
-        self.standing = standing
+    def __init__(self, state: RevocationState, now: int) -> None:
+        self.state = state
         self.now = now
 
 
@@ -78,7 +78,7 @@ class LastRead:
 
     Attributes:
         now: Its time (ms) by the last reading and what has passed since; None if it was never read.
-        loss: As :attr:`revoker.models.Standing.loss`.
+        loss: As :attr:`revoker.models.RevocationState.loss`.
     """
 
     now: int | None
@@ -489,7 +489,9 @@ class DataSetReader:
             keys, result, _ = request
             if not result.done():
                 try:
-                    found = Found(standing_of([value_of[key] for key in keys], data.baseline.loss), now)
+                    found = Found(
+                        parse_revocation_state([value_of[key] for key in keys], data.baseline.loss), now
+                    )
                 except StoreRefused as error:
                     result.set_exception(error)
                 else:
@@ -514,16 +516,16 @@ def deliver(request: Request, found: Found) -> None:
         result.set_result(found)
 
 
-def standing_of(values: list[bytes | None], loss: int) -> Standing:
+def parse_revocation_state(values: list[bytes | None], loss: int) -> RevocationState:
     """What applies to a token, by the values of its keys; raises ``StoreRefused`` if one is malformed."""
     jti, user, session, client, issuer, keys = values
     try:
-        return Standing(
-            jti=None if jti is None else mark(jti),
-            user=None if user is None else user_standing(user),
-            session=None if session is None else mark(session),
-            client=None if client is None else mark(client),
-            issuer=None if issuer is None else mark(issuer),
+        return RevocationState(
+            jti=None if jti is None else parse_revocation(jti),
+            user=None if user is None else parse_user_state(user),
+            session=None if session is None else parse_revocation(session),
+            client=None if client is None else parse_revocation(client),
+            issuer=None if issuer is None else parse_revocation(issuer),
             keys={} if keys is None else revoked_keys(keys),
             loss=loss,
         )
@@ -533,14 +535,14 @@ def standing_of(values: list[bytes | None], loss: int) -> Standing:
 
 
 @cached_where_short(4096, 128, len)
-def mark(value: bytes) -> Mark:
+def parse_revocation(value: bytes) -> Revocation:
     """Decode a time in ms, followed by a space and a reason where one was given."""
     at, _, reason = value.decode().partition(" ")
-    return Mark(int(at), reason)
+    return Revocation(int(at), reason)
 
 
-user_standing: Final = msgspec.json.Decoder(UserStanding).decode
-revoked_keys: Final = functools.lru_cache(maxsize=64)(msgspec.json.Decoder(dict[str, Mark]).decode)
+parse_user_state: Final = msgspec.json.Decoder(UserState).decode
+revoked_keys: Final = functools.lru_cache(maxsize=64)(msgspec.json.Decoder(dict[str, Revocation]).decode)
 
 
 def redis_time_ms(reply: list[bytes]) -> int:

@@ -14,7 +14,7 @@ import structlog
 
 from revoker.errors import NotPrimary, NoVerdict, PrimaryStale, ReplyNotUnderstood, StoreRefused
 from revoker.metrics import PROBLEMS, Metrics
-from revoker.models import Issuer, Mark
+from revoker.models import Issuer, Revocation
 from revoker.store.consistency.blocks import BlocksPage
 from revoker.store.consistency.clocks import DEGRADED_S, LATEST_MS, Clocks
 from revoker.store.consistency.dangers import dangers, number_in
@@ -276,7 +276,7 @@ def _lifted(text: bytes) -> tuple[int, str]:
     return int(seq), key
 
 
-def _keys_of(text: bytes | None) -> dict[str, Mark]:
+def _keys_of(text: bytes | None) -> dict[str, Revocation]:
     try:
         return {} if text is None else dict(revoked_keys(text))
     except (msgspec.MsgspecError, TypeError) as error:

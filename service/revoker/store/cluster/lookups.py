@@ -14,7 +14,7 @@ import structlog
 
 from revoker.errors import NoVerdict, ReplyNotUnderstood, StoreRefused, StoreUnavailable
 from revoker.metrics import Metrics
-from revoker.models import NOTHING, Standing
+from revoker.models import NO_REVOCATIONS, RevocationState
 from revoker.store.cluster.topology import Node, Topology
 from revoker.store.consistency.clocks import Clocks
 from revoker.store.consistency.epoch import DataSet
@@ -30,8 +30,8 @@ from revoker.store.lookups import (
     LastRead,
     Request,
     deliver,
+    parse_revocation_state,
     redis_time_ms,
-    standing_of,
 )
 from revoker.store.wire.connection import Replies, pack
 
@@ -158,7 +158,7 @@ class _Join:
         self._result = result
         self._missing = primaries
         self._moved = False
-        self._found: list[Standing] = []
+        self._found: list[RevocationState] = []
         self._now = 0
 
     def add_of_user(self, part: "asyncio.Future[Found]") -> None:
@@ -183,7 +183,7 @@ class _Join:
             return
         else:
             found = part.result()
-            self._found.append(found.standing)
+            self._found.append(found.state)
             self._now = self._now or found.now
         if not self._missing:
             if self._moved:
@@ -294,26 +294,26 @@ class ClusterLookups:
             result.set_exception(failure)
 
 
-def _joined(standings: Sequence[Standing]) -> Standing:
+def _joined(states: Sequence[RevocationState]) -> RevocationState:
     """What applies by all of them; no two of them have read the same key."""
-    if all(standing is NOTHING for standing in standings):
-        return NOTHING
-    return Standing(
-        jti=next((standing.jti for standing in standings if standing.jti), None),
-        user=next((standing.user for standing in standings if standing.user), None),
-        session=next((standing.session for standing in standings if standing.session), None),
-        client=next((standing.client for standing in standings if standing.client), None),
-        issuer=next((standing.issuer for standing in standings if standing.issuer), None),
-        keys=next((standing.keys for standing in standings if standing.keys), NOTHING.keys),
-        loss=max(standing.loss for standing in standings),
+    if all(state is NO_REVOCATIONS for state in states):
+        return NO_REVOCATIONS
+    return RevocationState(
+        jti=next((state.jti for state in states if state.jti), None),
+        user=next((state.user for state in states if state.user), None),
+        session=next((state.session for state in states if state.session), None),
+        client=next((state.client for state in states if state.client), None),
+        issuer=next((state.issuer for state in states if state.issuer), None),
+        keys=next((state.keys for state in states if state.keys), NO_REVOCATIONS.keys),
+        loss=max(state.loss for state in states),
     )
 
 
 def _found(keys: TokenKeys, values: Mapping[str, bytes | None], loss: int, now: int) -> Found:
     found = [None if key is None else values[key] for key in keys]
     if not loss and found.count(None) == len(found):
-        return Found(NOTHING, now)
-    return Found(standing_of(found, loss), now)
+        return Found(NO_REVOCATIONS, now)
+    return Found(parse_revocation_state(found, loss), now)
 
 
 def _failure(code: str) -> StoreUnavailable:

@@ -16,7 +16,7 @@ import structlog
 
 from revoker.errors import NotPrimary, StoreRefused, StoreUnavailable
 from revoker.metrics import Metrics
-from revoker.models import NOTHING, Standing
+from revoker.models import NO_REVOCATIONS, RevocationState
 from revoker.store.keys import Tail
 from revoker.store.wire.connection import reads_replies, understood
 
@@ -169,7 +169,7 @@ class DataSet:
         self._tasks: set[asyncio.Task[None]] = set()
         self.watermark: Watermark | None = None
         self.epoch: Epoch | None = None
-        self.baseline: Standing = NOTHING
+        self.baseline: RevocationState = NO_REVOCATIONS
         self._wrote_blindly = False
         self._read_at = 0
         self._wrote_at = 0
@@ -400,7 +400,7 @@ class DataSet:
         self.watermark = numbers
         self._read_at = max(self._read_at, now)
         self._wrote_at = self._read_at - _DAY_MS // 2  # the expiry of the share is unknown: extend it soon
-        self.baseline = Standing(loss=epoch.cutoff) if epoch.cutoff else NOTHING
+        self.baseline = RevocationState(loss=epoch.cutoff) if epoch.cutoff else NO_REVOCATIONS
 
 
 def _numbers(reading: Reading) -> Watermark:
