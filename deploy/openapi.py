@@ -161,7 +161,9 @@ INTROSPECTION: Final = (
         summary="Say whether a gateway may let a user's request pass; by any method, on any path below",
         scope=forward_auth.SCOPE,
         security=({"gateway": [], "user": []},),
-        headers={forward_auth.DEMANDS_HEADER: 'what the route requires: `scope="a b"; acr=mfa; max_age=300`'},
+        headers={
+            forward_auth.REQUIREMENTS_HEADER: 'what the route requires: `scope="a b"; acr=mfa; max_age=300`'
+        },
         answers={200: None, 401: None, 403: None},
         answer_headers={
             200: {
