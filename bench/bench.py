@@ -35,10 +35,10 @@ class Bench:
             RuntimeError: some are not; refusing is quicker than answering.
         """
         with workload.bodies.open() as bodies:
-            told = self._post(server, workload.path, next(bodies).strip())
-        results = told.get("results", [told])
-        if len(results) != workload.units or not all(each.get("active") is True for each in results):
-            raise RuntimeError(f"{workload.name}: {json.dumps(told)[:500]}")
+            answer = self._post(server, workload.path, next(bodies).strip())
+        results = answer.get("results", [answer])
+        if len(results) != workload.units or not all(result.get("active") is True for result in results):
+            raise RuntimeError(f"{workload.name}: {json.dumps(answer)[:500]}")
 
     def revoke_one(self, server: Server) -> None:
         """Revoke a token that nobody asks for."""

@@ -23,7 +23,8 @@ from aiohttp.http_parser import HttpRequestParser
 from bench import quiet  # noqa: F401  # nothing by the clock
 from bench.material import BATCH
 from revoker import app
-from revoker.api import batch, bodies
+from revoker.api import batch
+from revoker.api.bodies import decoded, form_fields, refuse_ambiguous
 from revoker.api.introspection import ACTIVE, SCOPE, decode, issuer_of_claims
 from revoker.api.prebuilt import PrebuiltResponse
 from revoker.api.token import ENDPOINTS
@@ -90,7 +91,7 @@ async def steps(service: app.Service, bodies: list[bytes], authorization: str) -
     headers = message.headers
     raw = cycle(bodies)
     otherwise = cycle([json.dumps(dict(reversed(json.loads(body).items()))).encode() for body in bodies])
-    claims = [bodies.decoded(body, decode) for body in bodies]
+    claims = [decoded(body, decode) for body in bodies]
     issuer = issuer_of_claims(claims[0], caller)
     assert issuer is not None
     store = services.store
@@ -111,8 +112,8 @@ async def steps(service: app.Service, bodies: list[bytes], authorization: str) -
 
     def read(of: Iterator[bytes]) -> None:
         body = next(of)
-        asked = bodies.decoded(body, decode)
-        bodies.refuse_ambiguous(body, asked)
+        asked = decoded(body, decode)
+        refuse_ambiguous(body, asked)
         issuer_of_claims(asked, caller)
 
     def judge() -> None:
@@ -243,7 +244,7 @@ async def refresh_steps(service: app.Service) -> dict[str, Step]:
         return (time.process_time() - began) / max(times, 1) * 1e6
 
     return {
-        "form": _looped(lambda: asked_of.read_body(bodies.form_fields(body), body)),
+        "form": _looped(lambda: asked_of.read_body(form_fields(body), body)),
         "refresh token": _looped(lambda: sessions.refresh_tokens.read(shown)),
         "refresh": refreshes,
         "mint": mints,

@@ -94,7 +94,7 @@ def once(pairs):
 
 
 def strictly(text):
-    """The document, None where a member stands twice anywhere in it."""
+    """The document, None if it has a duplicate member anywhere."""
     try:
         return json.loads(text, object_pairs_hook=once)
     except TwiceError:
@@ -164,8 +164,8 @@ secrets = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size
 
 @given(secrets)
 def test_a_secret_is_right_however_a_client_writes_it(secret):
-    for shown in (basic("edge", secret), basic("edge", quote_plus(secret))):
-        assert callers(secret).authenticate(Credentials(shown)).name == "edge"
+    for header in (basic("edge", secret), basic("edge", quote_plus(secret))):
+        assert callers(secret).authenticate(Credentials(header)).name == "edge"
     form = Credentials(client_id="edge", client_secret=secret)
     assert callers(secret).authenticate(form).name == "edge"
 
@@ -174,17 +174,17 @@ schemes = st.sampled_from(["", "Basic", "basic ", "Basic ", "Bearer ", "Basic  "
 
 
 @given(st.builds("{}{}".format, schemes, st.text(max_size=40) | st.binary(max_size=30).map(base64.b64encode)))
-def test_any_header_is_a_wrong_credential(shown):
+def test_any_header_is_a_wrong_credential(header):
     with pytest.raises(InvalidClient):
-        callers("right").authenticate(Credentials(shown, peer="192.0.2.1"))
+        callers("right").authenticate(Credentials(header, peer="192.0.2.1"))
 
 
 # What a route demands
 
 words = st.text(st.characters(exclude_characters='"\\ ', min_codepoint=0x21, max_codepoint=0x7E), min_size=1)
 demands = st.one_of(
-    st.lists(words, min_size=1, max_size=3).map(lambda each: ("scope", " ".join(each))),
-    st.lists(words, min_size=1, max_size=3).map(lambda each: ("acr", " ".join(each))),
+    st.lists(words, min_size=1, max_size=3).map(lambda values: ("scope", " ".join(values))),
+    st.lists(words, min_size=1, max_size=3).map(lambda values: ("acr", " ".join(values))),
     st.integers(0, 10**9 - 1).map(lambda age: ("max_age", str(age))),
 )
 

@@ -1,46 +1,46 @@
-"""What can go wrong, in the words of the domain; knows no HTTP."""
+"""Errors, independent of HTTP."""
 
 from typing import Any
 
 
 class RevokerError(Exception):
-    """Every error below; the message is fit for the caller's eyes and holds no secret."""
+    """Base of all errors here; the message may be shown to the caller and contains no secret."""
 
 
 class InvalidRequest(RevokerError):
-    """A request that is malformed, incomplete or contradicts itself."""
+    """A request that is malformed, incomplete or contradictory."""
 
 
 class UnsupportedMediaType(RevokerError):
-    """A body in a format that the endpoint does not read."""
+    """A body in a format that the endpoint does not support."""
 
 
 class RequestTooLarge(RevokerError):
-    """A body beyond the limit of the endpoint."""
+    """A body larger than the limit of the endpoint."""
 
 
 class RequestTooSlow(RevokerError):
-    """A body that did not come in time."""
+    """A body that did not arrive in time."""
 
 
 class InvalidClient(RevokerError):
-    """A caller without a credential, or with a wrong one."""
+    """A caller without a valid credential."""
 
 
 class TooManyFailures(RevokerError):
-    """A peer that has shown too many wrong credentials lately."""
+    """A peer that recently sent too many wrong credentials."""
 
 
 class TooManyRequests(RevokerError):
-    """A caller that asks more often than it may."""
+    """A caller over its rate limit."""
 
 
 class InsufficientScope(RevokerError):
-    """A caller that is known, but not allowed this."""
+    """A caller without the scope for this request."""
 
 
 class AccessDenied(RevokerError):
-    """A caller or user that is barred from this very object."""
+    """A caller or user that may not use this object."""
 
 
 class UnsupportedTokenType(RevokerError):
@@ -48,36 +48,36 @@ class UnsupportedTokenType(RevokerError):
 
 
 class InvalidGrant(RevokerError):
-    """A refresh token that gives nothing: wrong, spent, ended, or somebody else's."""
+    """A refresh token that is invalid, used, expired, or another client's (RFC 6749 §5.2)."""
 
 
 class InvalidScope(RevokerError):
-    """More scope than was granted."""
+    """A request for more scope than was granted."""
 
 
 class UnsupportedGrantType(RevokerError):
-    """A grant that this service does not know."""
+    """A grant type that this service does not support."""
 
 
 class InvalidToken(RevokerError):
-    """A token that is not genuine, or not of a kind that counts here; never says more to callers."""
+    """A token that is not genuine or not supported; callers learn no more than that."""
 
 
 class NoVerdict(RevokerError):
-    """It can't be told now; the answer is 503, neither yes nor no."""
+    """There is no verdict at present; the response is 503."""
 
 
 class StoreUnavailable(NoVerdict):
-    """The store did not answer in time, or refused; a write may or may not have happened."""
+    """The store did not answer in time, or refused; a write may or may not have been made."""
 
 
 class Unconfirmed(StoreUnavailable):
     """A change was sent to the store and is not confirmed; repeating the request completes it.
 
     Attributes:
-        reply: What the store answered: the change is made, but too few replicas have said that they have
-            it. None where no answer came: it may or may not be made.
-        about: What was to be changed, for the audit log, where the request does not say it.
+        reply: Of the store: the change is made, but too few replicas have confirmed it. None where no reply
+            came: the change may or may not be made.
+        about: What was to be changed, for the audit log, where the request does not contain it.
     """
 
     def __init__(self, text: str, reply: list[Any] | None = None) -> None:
@@ -87,36 +87,36 @@ class Unconfirmed(StoreUnavailable):
 
 
 class StoreRefused(NoVerdict):
-    """The store answers but may not be believed: data lost and not accepted, clocks apart, no primary."""
+    """The store answers, but its data cannot be used: a loss not yet accepted, clocks apart, no primary."""
 
 
 class NotPrimary(StoreRefused):
-    """The store's server is a replica, or is about to be one."""
+    """The store's server is a replica, or is about to become one."""
 
 
 class ReplyNotUnderstood(StoreRefused):
-    """The store's server, or a proxy before it, gave a reply of another form than its protocol has."""
+    """The store's server, or a proxy before it, gave a reply that its protocol does not allow."""
 
     def __init__(self, text: str = "the store gave a reply that is not understood") -> None:
         super().__init__(text)
 
 
 class PrimaryStale(StoreRefused):
-    """The store's primary has not shown enough replicas of late: another may have taken its place."""
+    """The store's primary has not had enough replicas recently: another may have taken its place."""
 
     def __init__(self) -> None:
         super().__init__("the primary has not shown enough replicas of late")
 
 
 class KeysUnavailable(NoVerdict):
-    """An issuer's keys could not be had, so a signature can't be judged."""
+    """An issuer's keys are unavailable, so no signature can be verified."""
 
 
 class ConfigError(RevokerError):
     """Settings that are wrong, unknown or unsafe.
 
     Attributes:
-        problems: One line for each fault; all of them at once.
+        problems: One line for each; all of them at once.
     """
 
     def __init__(self, problems: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""Frozen values that cross modules."""
+"""Frozen values that several modules use."""
 
 import enum
 from collections.abc import Mapping
@@ -12,10 +12,10 @@ Number = int | float
 
 
 class Payload(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
-    """The claims of a token that bear on a verdict; None where there is none.
+    """The claims of a token that a verdict depends on; None where there is none.
 
     Attributes:
-        kid: The key that signed the token is not known: a payload's own ``kid`` is a claim like any other.
+        kid: Always None, because the signing key is unknown; a ``kid`` in the payload says nothing about it.
     """
 
     kid: ClassVar[str | None] = None
@@ -34,12 +34,13 @@ class Payload(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults
 
 
 class Claims(Payload, frozen=True, kw_only=True, gc=False):
-    """As :class:`Payload`, with the key.
+    """As :class:`Payload`, with the signing key.
 
-    ``kid`` is that of the key which verified the token, or in the claims form the header's.
+    Attributes:
+        kid: Of the key that verified the token, or in the claims form that of the header.
     """
 
-    kid: str | None = None  # type: ignore[misc]  # a field here, and for a mere payload always None
+    kid: str | None = None  # type: ignore[misc]  # a field here, always None in a payload
 
 
 class LimitIncrease(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -75,9 +76,9 @@ class Issuer:
     Attributes:
         name: Short and stable: part of Redis keys.
         iss: The ``iss`` claim, compared by code point.
-        own: Whether its sessions are kept here.
-        horizon: Longest time in seconds between what a cutoff is compared with and the end of a token.
-        revoked_kids: Keys revoked by configuration, whatever the store knows.
+        own: Whether this service holds its sessions.
+        horizon: Longest time in seconds from the time compared with a cutoff to the end of a token.
+        revoked_kids: Signing keys revoked by configuration.
     """
 
     name: str
@@ -94,12 +95,13 @@ class Issuer:
 
 
 class UserState(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """What is kept for one user; times in ms by Redis, 0 where there is none (DESIGN §1).
+    """The cutoffs and the block of one user; times in ms by Redis, 0 where there is none.
 
     Attributes:
-        sid: The session excepted from ``soft``.
-        blocked: Nothing of the user's is active before it.
-        last: The latest time that anything of the user's was dated, so that none is dated before it.
+        hard: A cutoff for all sessions.
+        soft: A cutoff for all sessions but ``sid``.
+        blocked: End of the block: until then no token of the user is active.
+        last: The latest date of any of these, so that nothing later is dated before it.
     """
 
     hard: int = 0
@@ -112,7 +114,7 @@ class UserState(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Revocation(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """One revocation that stands: when it was made or is dated (ms), and why, where that was said."""
+    """One revocation: its time (ms), and the reason if one was given."""
 
     at: int
     reason: str = ""
@@ -120,11 +122,11 @@ class Revocation(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RevocationState:
-    """All that the store says about one token.
+    """All that the store holds about one token.
 
     Attributes:
-        keys: The issuer's keys that were revoked through the API, by ``kid``.
-        loss: Everything issued before it is not active, since revocations were lost then (ms; 0: none).
+        keys: The issuer's signing keys that were revoked through the API, by ``kid``.
+        loss: When revocations were lost (ms; 0: never): no token issued before is active.
     """
 
     jti: Revocation | None = None
@@ -140,7 +142,7 @@ NO_REVOCATIONS: Final = RevocationState()
 
 
 class Verdict(enum.StrEnum):
-    """Why a token is or is not active; the values are metric labels and stand in ``/explain``."""
+    """Why a token is or is not active; the values are metric labels and part of ``/explain``."""
 
     ACTIVE = "active"
     INVALID = "invalid"
@@ -162,14 +164,14 @@ class Verdict(enum.StrEnum):
 
 
 class Session(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """One session kept here.
+    """One session held by this service.
 
     Attributes:
-        start: When it began (ms); its ``sid`` says the same.
-        used: When it was last used to get a token (ms).
-        ends: Its end in any case (ms).
-        auth_time: When the user last proved who they are (s).
-        generation: Of the refresh token that counts now.
+        start: In ms; part of the ``sid``.
+        used: When it last gave a token (ms).
+        ends: Its end, however often it is used (ms).
+        auth_time: When the user last authenticated (s).
+        generation: Of the current refresh token.
     """
 
     sid: str

@@ -1,6 +1,7 @@
-"""Pure: may this token be used now, and for how long must a revocation be kept?
+"""Decides whether a token or session is active now, and how long a revocation is stored.
 
-Every function takes what it needs, its time included; none reads a clock or does I/O.
+All decisions of this kind are made here: whether a limit, block, cutoff or loss of data covers a token or a
+session. Every function is pure: it takes what it needs, its time included.
 """
 
 from typing import Final, Literal
@@ -20,40 +21,41 @@ from revoker.models import (
 )
 
 SAFETY_S: Final = 60
-"""Added to every lifetime in the store, against clocks that differ a little."""
+"""Added to every lifetime in the store, because clocks differ a little."""
 
 OWN_MARGIN_MS: Final = 2000
-"""For sessions kept here, against cutoffs whose time may come from another node."""
+"""For sessions held by this service: the time of a cutoff may come from another node."""
 
 START_AHEAD_MS: Final = 120_000
-"""A session kept here begins at most so far ahead: twice as far as the clocks of two primaries can be apart,
-of which each is at most 30 s from the service's."""
+"""A session held by this service starts no further ahead of the store's time: twice as far as the clocks of
+two primaries can be apart, of which each is at most 30 s from the service's."""
 
 FOREVER_MS: Final = 99_999_999_999_000
-"""In the year 5138: a block without an end, and the longest that anything is kept.
+"""In the year 5138: the end of a block without an end, and the latest expiry.
 
 Lua's JSON prints no more digits.
 """
 
 _FAR_S: Final = 1e12
-"""Beyond any date; what lies further off is taken as this."""
+"""Beyond any date; a later one is taken as this."""
 
 
 def microseconds(at: Number) -> int:
-    """A NumericDate as whole µs: exact for whole seconds, and for what has at most six decimals."""
+    """A NumericDate as whole µs: exact for whole seconds, and for at most six decimals."""
     if type(at) is int:
         return at * 1_000_000
     return round(min(max(at, -_FAR_S), _FAR_S) * 1_000_000)
 
 
 def check_limits(claims: Payload, issuer: Issuer, *, store_now: int, own_now: int) -> Verdict:
-    """Say whether a token keeps the bounds without which nothing is active (DESIGN §1).
+    """Check a token's claims, dates and lifetimes.
 
     Args:
         claims: Of a token whose signature was checked.
-        issuer: The one that made it.
-        store_now: Redis ``TIME`` in ms; ``iat`` is judged by it alone.
-        own_now: This service's clock in ms; ``exp`` is judged by the later, ``nbf`` by the earlier.
+        issuer: Of the token.
+        store_now: Redis ``TIME`` in ms; it alone is compared with ``iat``.
+        own_now: This service's clock in ms; the later of the two is compared with ``exp``, the earlier with
+            ``nbf``.
     """
     iat, exp = claims.iat, claims.exp
     if iat is None or exp is None or not claims.sub or (issuer.require_jti and not claims.jti):
@@ -91,23 +93,23 @@ def judge(
     own_now: int,
     session_start: int | None = None,
 ) -> Verdict:
-    """Say whether a token may be used now: it must pass every test (DESIGN §1).
+    """Decide whether a token is active now.
 
     Args:
         claims: Of a token whose signature was checked.
-        issuer: The one that made it.
-        state: What the store said after the request came.
+        issuer: Of the token.
+        state: What the store holds, read after the request came.
         old_limits: What the store remembers of the issuer; None where no limit was increased and there is
             no conflict.
-        store_now: Redis ``TIME`` in ms, read together with the standing.
+        store_now: Redis ``TIME`` in ms, read together with ``state``.
         own_now: This service's clock in ms.
-        session_start: For sessions kept here, when the session began (ms), as its ``sid`` says.
+        session_start: For sessions held by this service, the start (ms) in the ``sid``.
 
     Returns:
-        The first test that failed, those about the token itself first; else ``ACTIVE``.
+        The first check that failed, those of the token itself first; else ``ACTIVE``.
 
     Raises:
-        StoreRefused: what the store holds of the issuer is not to be found under its present name.
+        StoreRefused: the settings and the store are in conflict about the issuer.
     """
     verdict = check_limits(claims, issuer, store_now=store_now, own_now=own_now)
     if verdict is Verdict.ACTIVE and old_limits is not None:
@@ -177,7 +179,7 @@ def check_old_limits(
 def check_cutoffs(
     claims: Payload, issuer: Issuer, state: RevocationState, store_now: int, session_start: int | None
 ) -> Verdict:
-    """Say what blocks and cutoffs make of a token or a session; the arguments are those of :func:`judge`."""
+    """Check the block and the cutoffs that cover a token or a session; arguments as for :func:`judge`."""
     login, made = comparison_times(claims, issuer, session_start)
     if issuer.own:
         made = session_comparison_time(session_start or 0, store_now) * 1000
@@ -200,13 +202,13 @@ def check_cutoffs(
 
 
 def comparison_times(claims: Payload, issuer: Issuer, session_start: int | None) -> tuple[int, int]:
-    """The points in time (µs) that cutoffs are compared with; a cutoff at or after one covers it.
+    """The times of a token (µs) that are compared with cutoffs; a cutoff at or after them covers it.
 
     Returns:
-        The first for user, session and client cutoffs, the second for issuer and loss cutoffs.
-        For sessions kept here both are the session's start, the second with a margin. For other
-        issuers they are ``iat`` less ``clock_skew``, or ``auth_time`` likewise where
-        ``cutoff_claim`` says so; a token without it is before every standing cutoff of the first kind.
+        The first for user, session and client cutoffs, the second for issuer and loss cutoffs. For sessions
+        held by this service both are the start of the session, the second less a margin. For other issuers
+        they are ``iat`` less ``clock_skew``; with ``cutoff_claim = "auth_time"``, ``auth_time`` less that. A
+        token without ``auth_time`` is then covered by every cutoff of the first kind.
     """
     if issuer.own:
         start = (session_start or 0) * 1000
@@ -223,8 +225,7 @@ def comparison_times(claims: Payload, issuer: Issuer, session_start: int | None)
 def session_is_cut_off(session_start: int, state: RevocationState, *, store_now: int) -> bool:
     """Whether a client, issuer or loss cutoff covers a session held by this service.
 
-    The cutoffs of its user and its own are not considered: a script compares them where it changes the
-    session.
+    The cutoffs of its user and its own are not considered: the scripts that change the session check them.
 
     Args:
         session_start: When the session began (ms).
@@ -237,22 +238,22 @@ def session_is_cut_off(session_start: int, state: RevocationState, *, store_now:
 
 
 def session_comparison_time(session_start: int, store_now: int) -> int:
-    """The time (ms) of a session kept here that client, issuer and loss cutoffs are compared with.
+    """The time (ms) of a session held by this service that is compared with client, issuer and loss cutoffs.
 
-    A session that was dated by a faster server lies ahead of the present: it counts as begun now, so that a
-    cutoff made now covers it.
+    A session that a faster server dated may start in the future. Its start counts as now, so that a cutoff
+    made now covers it.
     """
     return min(session_start, store_now) - OWN_MARGIN_MS
 
 
 def begins_too_far_ahead(session_start: int, store_now: int) -> bool:
-    """Whether a ``sid`` carries a start (ms) that no server can have dated: it was never begun."""
+    """Whether no server can have dated a session so far ahead (ms), so that its ``sid`` was not made here."""
     return session_start > store_now + START_AHEAD_MS
 
 
-def covers(mark: Revocation | None, at_us: int) -> bool:
+def covers(cutoff: Revocation | None, at_us: int) -> bool:
     """Whether a cutoff covers what is dated ``at_us`` (µs)."""
-    return mark is not None and at_us <= mark.at * 1000
+    return cutoff is not None and at_us <= cutoff.at * 1000
 
 
 def user_cutoff(user: UserState, sid: str | None) -> int:
@@ -299,8 +300,8 @@ def session_refusal(  # the state of one session
         user: What is stored for its user.
         cutoff: Its own.
         now: Redis ``TIME`` in ms. The last use of the session counts where that is later.
-        idle_ms: Ends a session that is not used for so long.
-        life_ms: Ends it in any case.
+        idle_ms: Idle time-out of a session.
+        life_ms: Longest lifetime of a session.
     """
     if session is not None:
         now = max(now, session.used)
@@ -350,7 +351,7 @@ def refresh_outcome(
         generation: Of the token.
         current: The generation that the session expects.
         issued_ms_ago: How long ago the current generation was first issued (ms).
-        grace_ms: For so long the previous generation gets the same answer again.
+        grace_ms: How long the previous generation gets the same answer again.
         unconfirmed: Whether the use of this generation is stored, but not confirmed to be stored for good.
     """
     if generation > current:
@@ -366,7 +367,7 @@ def refresh_outcome(
 
 
 def cutoff_lifetime_ms(issuer: Issuer) -> int:
-    """How long after its time a cutoff is stored, in ms.
+    """How long a cutoff is stored after its time, in ms.
 
     For this function and the two below, ``issuer`` must have the widest limits by which any process judges.
     """

@@ -40,7 +40,7 @@ async def test_nobody_gets_in_without_a_credential(revoker, path):
 
 @row("7662-04", "7662-07", "ATK-10")
 @pytest.mark.parametrize(
-    "shown",
+    "authorization",
     [
         "",
         "Basic",

@@ -293,7 +293,9 @@ async def test_a_cache_is_told_whether_what_it_has_is_still_so(revoker, path):
 
 
 async def test_schemathesis_finds_nothing(whole, tmp_path, events, monkeypatch):
-    monkeypatch.setattr("revoker.auth._BURST", 1_000_000)  # else hundreds of wrong secrets are throttled
+    monkeypatch.setattr(
+        "revoker.auth._FAILURES_AT_ONCE", 1_000_000
+    )  # else hundreds of wrong secrets are throttled
     config = tmp_path / "schemathesis.toml"
     config.write_text(SCHEMATHESIS)
     run = await asyncio.create_subprocess_exec(

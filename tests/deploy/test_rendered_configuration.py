@@ -26,10 +26,10 @@ class Pod:
     def __init__(self, rendered, root, others):
         self.root = root
         self.spec = rendered.server["spec"]["template"]["spec"]
-        known = {each["metadata"]["name"]: each for each in rendered.objects if "data" in each}
+        known = {obj["metadata"]["name"]: obj for obj in rendered.objects if "data" in obj}
         known.pop("revoker-store", None)  # not there yet when the first pods start
         known |= others
-        volumes = {each["name"]: each for each in self.spec["volumes"]}
+        volumes = {volume["name"]: volume for volume in self.spec["volumes"]}
         for container in self.containers:
             for mount in container["volumeMounts"]:
                 self.mount(volumes[mount["name"]], self.path(mount["mountPath"]), known)
@@ -62,8 +62,8 @@ class Pod:
 
     def command(self, name, **environ):
         """Arguments and environment of a container."""
-        container = next(each for each in self.containers if each["name"] == name)
-        env = {each["name"]: each["value"] for each in container["env"]}
+        container = next(item for item in self.containers if item["name"] == name)
+        env = {variable["name"]: variable["value"] for variable in container["env"]}
         env["REVOKER_CONFIG"] = str(self.path(env["REVOKER_CONFIG"]))
         arguments = [
             str(self.path(argument)) if argument.startswith("/etc/") else argument
@@ -138,8 +138,8 @@ def test_the_rendered_configuration_starts_the_service_and_the_check_passes(rend
             assert json.load(response) == {"status": "ok", "problems": []}
 
         check = rendered.one("Pod", "-check")["spec"]["containers"][0]
-        told = {each["name"]: each.get("value") for each in check["env"]}
-        reference = next(each for each in check["env"] if each["name"] == "CHECK_SECRET")
+        told = {variable["name"]: variable.get("value") for variable in check["env"]}
+        reference = next(variable for variable in check["env"] if variable["name"] == "CHECK_SECRET")
         secret = reference["valueFrom"]["secretKeyRef"]
         callers = rendered.one("Secret", secret["name"])["data"]
         told["CHECK_SECRET"] = base64.b64decode(callers[secret["key"]]).decode()

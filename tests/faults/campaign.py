@@ -124,14 +124,14 @@ class Instance:
     def lines(self) -> list[dict[str, Any]]:
         """All that it has logged in all its lives; a line that a SIGKILL broke off is left out."""
         found = []
-        for each in self._lives:
-            for line in each.out.read_text().splitlines():
+        for life in self._lives:
+            for line in life.out.read_text().splitlines():
                 with contextlib.suppress(ValueError):
                     found.append(json.loads(line))
         return [line for line in found if isinstance(line, dict)]
 
     def errors(self) -> str:
-        return "".join(each.err.read_text() for each in self._lives)
+        return "".join(life.err.read_text() for life in self._lives)
 
 
 class Campaign:
@@ -146,7 +146,7 @@ class Campaign:
         self.topology = _topology(plan, network, folder)
         self.instances = [self._instance(name) for name in "abcdefgh"[: plan.instances]]
         self.clients = Clients(
-            {each.name: each.url for each in self.instances},
+            {instance.name: instance.url for instance in self.instances},
             rng=random.Random(f"{plan.seed} clients"),
             history=self.history,
         )
@@ -174,14 +174,14 @@ class Campaign:
     def start(self) -> None:
         self.topology.start()
         self.instances[0].init()
-        for each in self.instances:
-            each.start()
+        for instance in self.instances:
+            instance.start()
 
     def stop(self) -> None:
-        for each in self.instances:
+        for instance in self.instances:
             with contextlib.suppress(Exception):
-                each.send_signal(signal.SIGCONT)
-            each.kill()
+                instance.send_signal(signal.SIGCONT)
+            instance.kill()
         self.topology.stop()
 
     @contextlib.asynccontextmanager
@@ -191,7 +191,7 @@ class Campaign:
         yield deed
         healed = time.monotonic()
         try:
-            names = {each.name for each in self.instances if each.running}
+            names = {instance.name for instance in self.instances if instance.running}
             recovered = await self.clients.recovered(names, healed, RECOVERY_S)
         except TimeoutError:
             recovered = float("inf")
@@ -211,7 +211,7 @@ class Campaign:
         """In this block these instances may acknowledge nothing."""
         start = time.monotonic()
         yield
-        self.history.extend(Isolated(each.name, start, time.monotonic()) for each in instances)
+        self.history.extend(Isolated(instance.name, start, time.monotonic()) for instance in instances)
 
     def note_cutoffs(self) -> None:
         """Add to the history what instances logged about data that they found missing."""

@@ -54,7 +54,7 @@ class Revoked:
         self.gone.append(issued(sub=f"blocked by {name}"))
         await post("/revoke-key", kid=f"key of {name}")
         self.gone.append(envelope(issued(), f"key of {name}"))
-        self.spared = [each if "claims" in each else envelope(each, "sound") for each in self.spared]
+        self.spared = [claims if "claims" in claims else envelope(claims, "sound") for claims in self.spared]
         await post("/revoke-issuer", iss=OTHER_ISSUER, before=old)
         self.gone.append(issued(old, iss=OTHER_ISSUER))
         self.spared.append(envelope(issued(since, iss=OTHER_ISSUER), "sound"))
@@ -144,7 +144,7 @@ async def test_every_acknowledged_revocation_holds(start, own_valkey, lose, poli
         lose()
         await settled(own_valkey, *revokers)
         if policy == "refuse":
-            assert [await status_of(each, revoked.gone[0]) for each in revokers] == [503, 503]
+            assert [await status_of(revoker, revoked.gone[0]) for revoker in revokers] == [503, 503]
             assert await revokers[0].service.store.accept()
         await revoked.hold(*revokers, spared=policy != "cutoff")
 
@@ -178,7 +178,7 @@ async def test_what_was_revoked_while_a_loss_is_settled_is_kept_as_well(start, o
             flush(own_valkey)
         over.set()
 
-    await asyncio.gather(lose_again_and_again(), *(go_on(each) for each in revokers for _ in range(2)))
+    await asyncio.gather(lose_again_and_again(), *(go_on(revoker) for revoker in revokers for _ in range(2)))
     await settled(own_valkey, *revokers)
     assert len(acknowledged) > 100
     for revoker in revokers:
@@ -208,7 +208,7 @@ async def test_much_is_put_back_in_the_background_once_while_requests_get_no_ver
     with own_valkey.client() as client:
         assert client.exists(*keys) == count
     assert await metric(revoker, "revoker_refilled_revocations_total") == count + 1
-    assert [each["event"] for each in events].count("data_lost") == 1
+    assert [event["event"] for event in events].count("data_lost") == 1
 
 
 @pytest.mark.parametrize("after", [1, 2, 40, 300, 401, 402, 403])

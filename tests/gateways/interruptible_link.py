@@ -41,8 +41,8 @@ class InterruptibleLink:
         except (OSError, asyncio.CancelledError):
             pass
         finally:
-            for each in writers:
-                each.transport.abort()
+            for opened in writers:
+                opened.transport.abort()
             self._tasks.discard(task)
 
     async def _pump(self, reader, writer, *, answers: bool) -> None:

@@ -173,7 +173,7 @@ async def test_another_instance_finds_it_and_knows_blocks_and_keys(shared, nodes
         assert other.revocations.remembered.blocks[bob] == FOREVER_MS
         assert "k9" in other.revocations.remembered.keys["main"]
         await shared.revocations.unblock_user(MAIN, "bob")
-        await other.watch._look(0)
+        await other.watch.look(0)
         assert bob not in other.revocations.remembered.blocks
 
 

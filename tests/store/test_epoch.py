@@ -187,7 +187,7 @@ async def test_what_was_read_before_a_block_does_not_make_this_process_forget_it
         return confirms(*reading)
 
     monkeypatch.setattr(store.source.data_set, "confirms", late)
-    assert not await store.watch._look(0)
+    assert not await store.watch.look(0)
     assert store.revocations.remembered.blocks == {"tag": FOREVER_MS}
-    assert not await store.watch._look(0)
+    assert not await store.watch.look(0)
     assert store.revocations.remembered.blocks == {}

@@ -14,7 +14,7 @@ KEY = rsa_key()
 
 
 class Kept:
-    """An entry whose key lives until it is told otherwise."""
+    """An entry whose key is live until a test changes that."""
 
     def __init__(self):
         self.key = self

@@ -1,4 +1,4 @@
-"""What can be revoked, blocked and taken back; one script and one round trip each."""
+"""Revokes, blocks and undoes; one script and one round trip each."""
 
 import asyncio
 import functools
@@ -25,19 +25,18 @@ from revoker.store.scripts import RESTORE, Scripts
 from revoker.store.wire.connection import understood
 
 AHEAD_MS: Final = 5000
-"""A cutoff dated so far ahead is taken as now; the caller's clock may be a little fast."""
-
+"""A cutoff dated up to this far ahead is taken as now, because the caller's clock may be a little fast."""
 
 _CHUNK: Final = 256
-"""Scripts in one write when much is put back: more would keep the server from everybody else."""
+"""Scripts in one write when revocations are restored: more would block the server for other clients."""
 
 _NUMBERS: Final = {"revoke_token": 2, "revoke_user": 2, "move_cutoff": 2}
-"""How many numbers a script returns, where that is not one."""
+"""How many numbers a script returns, if not one."""
 
 _NO_REFUSALS: Final[Mapping[bytes, str]] = {}
 _BEFORE_AHEAD: Final[Mapping[bytes, str]] = {b"ahead": "before is further ahead than 5 seconds"}
 _SIGNED_REFUSALS: Final[Mapping[bytes, str]] = {b"ahead": "iat is ahead", b"expired": "expired"}
-"""What a script says where it refuses, and what that means."""
+"""The words by which a script refuses, and the messages for them."""
 
 _Call = tuple[str, tuple[str, ...], tuple[object, ...]]
 """A script, its keys and its arguments."""
@@ -45,11 +44,11 @@ _Call = tuple[str, tuple[str, ...], tuple[object, ...]]
 
 @dataclass(frozen=True, slots=True)
 class Signed:
-    """The dates of a signed request to revoke, which the store's clock judges.
+    """The dates of a signed request to revoke, which are compared with the store's clock.
 
     Attributes:
-        ahead: How far ahead the cutoff that it asks for may be dated (ms); it is taken as now then.
-        expires: The request is refused from then on (ms).
+        ahead: How far ahead the requested cutoff may be dated (ms); it is taken as now then.
+        expires: From then on the request is refused (ms).
     """
 
     ahead: int
@@ -58,13 +57,13 @@ class Signed:
 
 @dataclass(slots=True)
 class Remembered:
-    """Blocks and revoked keys, which no cutoff brings back: every process keeps all of them.
+    """All blocks and revoked signing keys: after a loss of data no cutoff covers what they cover.
 
     Attributes:
-        blocks: Until when (ms), by the user's tag.
-        keys: When (ms) and why, by issuer name and ``kid``.
-        changes: How often this process has changed them; what was read of the store before is older.
-        changed_blocks: Which change was the last of a block, by the user's tag, as far back as it matters.
+        blocks: End of each block (ms), by the user's tag.
+        keys: By issuer name and ``kid``.
+        changes: How many changes this process has made; a reading of the store that began before is older.
+        changed_blocks: The number of the latest change of a block, by the user's tag, while it matters.
     """
 
     blocks: dict[str, int]
@@ -88,7 +87,7 @@ class Remembered:
 
 
 class Revocations:
-    """Writes; each raises ``StoreUnavailable`` where it may not have been stored. Repeating is safe."""
+    """Every write raises ``StoreUnavailable`` where it may not be stored; repeating it is safe."""
 
     def __init__(
         self,
@@ -100,7 +99,7 @@ class Revocations:
         *,
         latest: Callable[[], int] = int,
     ) -> None:
-        """``latest`` gives the latest time (ms) that any server of the store has shown."""
+        """``latest`` gives the latest time (ms) that any server of the store has reported."""
         self._scripts = scripts
         self._keys = keys
         self._issuers = {issuer.name: issuer for issuer in issuers.values()}
@@ -164,7 +163,7 @@ class Revocations:
         tag = user_tag(issuer.iss, sub)
         keys = (self._keys.user(tag), self._keys.sessions(tag))
         return await self._cut_off(
-            "user", issuer, keys, before, reason, spared=except_sid or "", signed=signed
+            "user", issuer, keys, before, reason, except_sid=except_sid or "", signed=signed
         )
 
     async def revoke_session(
@@ -188,7 +187,7 @@ class Revocations:
         return await self._cut_off("issuer", issuer, keys, before, reason, start=self._latest_start(issuer))
 
     def _latest_start(self, issuer: Issuer) -> int:
-        """The latest start (ms) that a session kept here may have, as far as this process can tell.
+        """The latest start (ms) that a session held by this service may have, as this process knows.
 
         A session begun on a server whose clock was ahead must not escape a cutoff dated by the one that has
         taken its place.
@@ -196,7 +195,7 @@ class Revocations:
         return self._latest() if issuer.own else 0
 
     def session_ended(self, issuer: Issuer, sid: str, at: int) -> None:
-        """Remember the end (ms) of a session kept here, which other scripts bring about."""
+        """Remember the end (ms) of a session held by this service, which other scripts bring about."""
         key, until = self._keys.session_cutoff(issuer, sid), at + self.cutoff_lifetime(issuer)
         self.acknowledged.note(Written("move_cutoff", (key,), at, until, seq=self._scripts.seq(key)))
 
@@ -213,22 +212,22 @@ class Revocations:
         """Take back the revocation of a key; False where there was none."""
         self._records.refuse_in_conflict(issuer)
         key = self._keys.revoked_keys(issuer)
-        [stood] = await self._run("forget", "forget_key", [key, self._keys.beside(key).lifted], (kid,))
+        [undone] = await self._run("forget", "forget_key", [key, self._keys.beside(key).lifted], (kid,))
         self.remembered.changes += 1
         self.remembered.keys[issuer.name].pop(kid, None)
-        return bool(stood)
+        return bool(undone)
 
     async def block_user(self, issuer: Issuer, sub: str, *, until: int | None, reason: str) -> int:
         """Let nothing of a user's be active before ``until`` (ms; None: for good).
 
         Returns:
-            The end that stands: a block never gets shorter.
+            The end of the block, which never gets shorter.
 
         Raises:
             InvalidRequest: ``until`` is past.
         """
         tag = user_tag(issuer.iss, sub)
-        [stands] = await self._run(
+        [end] = await self._run(
             "block",
             "block_user",
             self._block_keys(tag),
@@ -241,23 +240,23 @@ class Revocations:
             ),
             {b"past": "until is past"},
         )
-        self.remembered.block(tag, stands)
-        return stands
+        self.remembered.block(tag, end)
+        return end
 
     async def unblock_user(self, issuer: Issuer, sub: str) -> int:
-        """End a block; returns the end that stood (ms; 0: none)."""
+        """End a block; returns its end (ms; 0: there was none)."""
         tag = user_tag(issuer.iss, sub)
-        [stood] = await self._run(
+        [undone] = await self._run(
             "unblock",
             "unblock_user",
             (*self._block_keys(tag), self._keys.beside(self._keys.user(tag)).lifted),
             (self.cutoff_lifetime(issuer), tag),
         )
         self.remembered.unblock(tag)
-        return stood
+        return undone
 
     async def lift_user(self, issuer: Issuer, sub: str) -> int:
-        """Take back a user's cutoff; returns what stood (ms; 0: none). An operator's act only."""
+        """Undo a user's cutoff; returns its time (ms; 0: there was none). For operators only."""
         return await self._lift(self._keys.user_of(issuer, sub), "user", self.cutoff_lifetime(issuer))
 
     async def lift(self, key: str) -> int:
@@ -265,22 +264,22 @@ class Revocations:
         return await self._lift(key, "", 0)
 
     async def write_back(self, part: int) -> VerifyWrittenBack | None:
-        """Put what this process knows to be revoked into its part of the store, whatever data set it holds.
+        """Write the revocations that this process remembers to a data set again, whichever that is now.
 
-        By the scripts that revoked it, dated as it was acknowledged and to expire when it was to: what
-        stands already is never weakened, and repeating changes nothing.
+        The scripts that revoked write the same times and expiries again. They never weaken what is
+        stored, and are idempotent.
 
         Args:
-            part: Which data set: 0, or a slot of a cluster.
+            part: Number of the data set: 0, or a slot of a cluster.
 
         Returns:
-            A call that says whether it all stands in one data set, to be made once that has its epoch;
-            None where there was nothing to put back.
+            A call that checks that all of it went to one data set, to be made once that has its epoch; None
+            where there was nothing to restore.
 
         Raises:
-            StoreUnavailable: the store did not answer; part of it may be there.
+            StoreUnavailable: the store did not answer; some of it may be stored.
         """
-        calls = self._known(part)
+        calls = self._restore_calls(part)
         if not calls:
             return None
         refill, done = new_id(), 0
@@ -288,18 +287,18 @@ class Revocations:
         for start in range(0, len(calls), _CHUNK):
             chunk = calls[start : start + _CHUNK]
             try:
-                there = await self._put_back(part, chunk, refill, done)
-            except StoreUnavailable:  # what took long, or broke off, goes on where the mark is still there
+                marked = await self._restore(part, chunk, refill, done)
+            except StoreUnavailable:  # continue a write that failed, if the mark is still there
                 if await self._mark(part, "renew", refill, done, done) is None:
                     break
-                there = await self._put_back(part, chunk, refill, done)
-            if not there:
+                marked = await self._restore(part, chunk, refill, done)
+            if not marked:
                 break
             done += 1
         return functools.partial(self._mark, part, "end", refill, done, done)
 
-    async def _put_back(self, part: int, calls: list[_Call], refill: str, done: int) -> bool:
-        """Run scripts in one write, then mark that; says whether the mark of the earlier was there."""
+    async def _restore(self, part: int, calls: list[_Call], refill: str, done: int) -> bool:
+        """Run scripts in one write, then mark them as done; False if the mark of earlier ones is gone."""
         await asyncio.gather(
             *(self._scripts.execute(RESTORE[script], keys, args) for script, keys, args in calls)
         )
@@ -335,20 +334,20 @@ class Revocations:
         await self._scripts.execute("trim_blocks", [self._keys.in_part(part).blocks], tuple(tags))
 
     async def refilling(self, part: int) -> int:
-        """How many processes are putting back what they know of one data set."""
+        """How many processes are restoring revocations in one data set."""
         key = self._keys.in_part(part).refills
         with understood():
             return int((await self._scripts.execute("refill", [key], ("count",)))[0])
 
-    async def _mark(self, part: int, step: str, refill: str, known: int, done: int) -> Watermark | None:
-        """Mark the data set with how many writes are done; None where fewer than ``known`` were marked."""
-        args = (step, self._process, refill, known, done)
+    async def _mark(self, part: int, step: str, refill: str, marked: int, done: int) -> Watermark | None:
+        """Mark the writes that are done in the data set; None if fewer than ``marked`` were marked before."""
+        args = (step, self._process, refill, marked, done)
         key = self._keys.in_part(part).refills
         with understood():
-            there, seq, share, epoch = await self._scripts.execute("refill", [key], args)
-            return Watermark(epoch, int(seq), int(share)) if there else None
+            found, seq, share, epoch = await self._scripts.execute("refill", [key], args)
+            return Watermark(epoch, int(seq), int(share)) if found else None
 
-    def _known(self, part: int) -> list[_Call]:
+    def _restore_calls(self, part: int) -> list[_Call]:
         keep_ms = max(map(self.cutoff_lifetime, self._issuers.values()))
         calls: list[_Call] = [
             ("block_user", self._block_keys(tag), (until, keep_ms, "", tag))
@@ -358,8 +357,10 @@ class Revocations:
         for name, keys in self.remembered.keys.items():
             key = self._keys.revoked_keys(self._issuers[name])
             if self._keys.part(key) == part:
-                calls += [("revoke_key", (key,), (kid, mark.reason, mark.at)) for kid, mark in keys.items()]
-        calls += [(each.script, each.keys, each.args) for each in self.acknowledged.entries(part)]
+                calls += [
+                    ("revoke_key", (key,), (kid, revoked.reason, revoked.at)) for kid, revoked in keys.items()
+                ]
+        calls += [(entry.script, entry.keys, entry.args) for entry in self.acknowledged.entries(part)]
         return calls
 
     def _block_keys(self, tag: str) -> tuple[str, str]:
@@ -375,7 +376,7 @@ class Revocations:
         reason: str,
         *,
         start: int = 0,
-        spared: str = "",
+        except_sid: str = "",
         signed: Signed | None = None,
     ) -> int:
         self._records.refuse_in_conflict(issuer)
@@ -383,21 +384,21 @@ class Revocations:
         script: str
         last: tuple[object, ...]
         script, last = (
-            ("revoke_user", (spared,)) if kind == "user" else ("move_cutoff", (start, START_AHEAD_MS))
+            ("revoke_user", (except_sid,)) if kind == "user" else ("move_cutoff", (start, START_AHEAD_MS))
         )
         ahead, expires, refusals = AHEAD_MS, "", _BEFORE_AHEAD
         if signed is not None:
             ahead, expires, refusals = signed.ahead, str(signed.expires), _SIGNED_REFUSALS
         args = ("" if before is None else before, keep, reason, ahead, *last, expires)
-        stands, at = await self._run(kind, script, keys, args, refusals)
+        cutoff, at = await self._run(kind, script, keys, args, refusals)
         seq = self._scripts.seq(keys[0])
-        self.acknowledged.note(Written(script, keys, at, at + keep, reason, spared, seq))
-        return stands
+        self.acknowledged.note(Written(script, keys, at, at + keep, reason, except_sid, seq))
+        return cutoff
 
     async def _lift(self, key: str, what: str, keep: int) -> int:
-        [stood] = await self._run("lift", "lift_cutoff", [key, self._keys.beside(key).lifted], (what, keep))
+        [undone] = await self._run("lift", "lift_cutoff", [key, self._keys.beside(key).lifted], (what, keep))
         self.acknowledged.forget([(self._scripts.seq(key) + 1, key)])
-        return stood
+        return undone
 
     async def _run(
         self,
@@ -407,12 +408,12 @@ class Revocations:
         args: tuple[object, ...],
         refusals: Mapping[bytes, str] = _NO_REFUSALS,
     ) -> tuple[int, ...]:
-        """Run a script; ``refusals`` are the words by which it refuses, and what each means."""
-        said = await self._scripts.run(script, keys, args)
-        if len(said) == 1 and (refusal := refusals.get(said[0])) is not None:
+        """Run a script; ``refusals`` has the messages for the words by which it refuses."""
+        reply = await self._scripts.run(script, keys, args)
+        if len(reply) == 1 and (refusal := refusals.get(reply[0])) is not None:
             raise InvalidRequest(refusal)
         with understood():
-            numbers = tuple(map(int, said))
+            numbers = tuple(map(int, reply))
             if len(numbers) != _NUMBERS.get(script, 1):
                 raise ValueError("a script returned another count of numbers")
         self._metrics.revocations.labels(kind).inc()

@@ -72,12 +72,10 @@ class Store:
         self._policy: Final = policy
         self._session_patience: Final = 2 * timeout
         self._sessions: list[Sessions] = []
-        self._wait_replicas = wait_replicas
-        self._wait_fsync = wait_fsync
         self._tasks: set[asyncio.Task[None]] = set()
-        servers = ServerSettings(url, timeout, wait_replicas, wait_fsync)
+        self._servers: Final = ServerSettings(url, timeout, wait_replicas, wait_fsync)
         context = SourceContext(self.keys, self.instance, self.clocks, metrics, self._new_data_set)
-        self.source: Final = (make_source or source_of(url))(servers, context)
+        self.source: Final = (make_source or source_of(url))(self._servers, context)
         self.lookups: Final = self.source.lookups
         self.scripts: Final = Scripts(self.source, metrics, self.source.data_set_of)
         self.issuer_records: Final = IssuerRecords(self.source, self.scripts, self.keys, issuers.values())
@@ -97,8 +95,7 @@ class Store:
             revocations=self.revocations,
             records=self.issuer_records,
             metrics=metrics,
-            wait_replicas=wait_replicas,
-            wait_fsync=wait_fsync,
+            servers=self._servers,
         )
 
     def _new_data_set(self, tail: Tail, part: int, losses: Losses) -> DataSet:
@@ -116,7 +113,7 @@ class Store:
         self.issuer_records.await_reading()
         self.source.open()
         self._start(self.watch.run())
-        if self._wait_replicas:
+        if self._servers.wait_replicas:
             self._start(self.source.keep_confirming())
 
     async def close(self) -> None:
@@ -186,7 +183,7 @@ class Store:
 
     async def dangers(self) -> dict[str, str]:
         """As :func:`revoker.store.consistency.dangers.dangers`."""
-        return await dangers(self.source, self._wait_replicas, wait_fsync=self._wait_fsync)
+        return await dangers(self.source, self._servers)
 
     async def init(self) -> bool:
         """Declare the store new; False if it has an epoch already.

@@ -23,7 +23,7 @@ from revoker.store.issuer_records import IssuerRecords
 from revoker.store.keys import Keys
 from revoker.store.lookups import redis_time_ms, revoked_keys
 from revoker.store.revocations import Revocations
-from revoker.store.source import Source
+from revoker.store.source import ServerSettings, Source
 from revoker.store.wire.addresses import parse_info
 from revoker.store.wire.connection import unavailable_on_failure, understood
 
@@ -60,8 +60,7 @@ class Watch:
         revocations: Revocations,
         records: IssuerRecords,
         metrics: Metrics,
-        wait_replicas: int,
-        wait_fsync: bool,
+        servers: ServerSettings,
     ) -> None:
         """Nothing is read before :meth:`beat`."""
         self._source = source
@@ -73,8 +72,7 @@ class Watch:
         self._acknowledged: Final = revocations.acknowledged
         self._records = records
         self._metrics = metrics
-        self._wait_replicas = wait_replicas
-        self._wait_fsync = wait_fsync
+        self._servers = servers
         self._evicted: dict[str, int] = {}
         self._looked_at = 0.0
         self._beats = 0
@@ -125,9 +123,9 @@ class Watch:
         self._checked = self._checked and self._beats % _BEATS_PER_CHECK != 0
         if not self._checked:  # first: it may be the reason for other failures
             await self._check_configuration()
-        if suspects := await self._look(self._beats):
+        if suspects := await self.look(self._beats):
             await self._source.settle(suspects)
-            await self._source.settle(await self._look(0))
+            await self._source.settle(await self.look(0))
         await self._remember_keys()
         await self._records.reconcile()
         await self._look_for_evictions()
@@ -137,7 +135,7 @@ class Watch:
             await self._share_latest_time()
         self.reached = self.reached or not self._records.conflicts
 
-    async def _look(self, beat: int) -> list[DataSet]:
+    async def look(self, beat: int) -> list[DataSet]:
         """Read data sets, and take over the blocks of all processes and what they have lifted."""
         changes = self._remembered.changes
         first_pages: dict[int, tuple[BlocksPage, int]] = {}
@@ -237,7 +235,7 @@ class Watch:
     async def _check_configuration(self) -> None:
         """Report dangerous configuration of the servers; if one does not answer, the beat goes on."""
         try:
-            found = await dangers(self._source, self._wait_replicas, wait_fsync=self._wait_fsync)
+            found = await dangers(self._source, self._servers)
         except NoVerdict:
             return
         self._checked = True

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any, Final
 
-from revoker.store.source import Source
+from revoker.store.source import ServerSettings, Source
 from revoker.store.wire.addresses import parse_info
 from revoker.store.wire.connection import Command, unavailable_on_failure
 
@@ -81,14 +81,14 @@ class _Facts:
         return missing
 
 
-async def dangers(source: Source, wait_replicas: int, *, wait_fsync: bool) -> dict[str, str]:
+async def dangers(source: Source, servers: ServerSettings) -> dict[str, str]:
     """Problems of the servers: a sentence for each name of :data:`revoker.metrics.PROBLEMS`.
 
     ``unchecked`` says which checks could not be made, and why.
     """
     commands: list[Command] = [*_INFO, *_CONFIG, _ROLE]
     read = len(commands)
-    if wait_fsync:
+    if servers.wait_fsync:
         commands.append(("WAITAOF", 1, 0, 1))  # answers at once as every confirmation would be answered
     async with unavailable_on_failure():
         answers = await source.on_every_primary(commands)
@@ -97,8 +97,8 @@ async def dangers(source: Source, wait_replicas: int, *, wait_fsync: bool) -> di
     refusals: dict[str, str] = {}
     for _, replies in answers:
         facts = _Facts(commands[:read], replies[:read])
-        found |= _dangers_of(facts, wait_replicas)
-        if wait_fsync and isinstance(replies[-1], Exception):
+        found |= _dangers_of(facts, servers.wait_replicas)
+        if servers.wait_fsync and isinstance(replies[-1], Exception):
             found["no_fsync"] = (
                 f"redis.wait_fsync can't be kept, nothing can be acknowledged:"
                 f" {str(replies[-1]).partition(',')[0]}"
