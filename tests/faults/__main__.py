@@ -34,7 +34,7 @@ HEAD = (
 async def carry_out(
     run: Campaign, deeds: list[str], *, seconds: float = 0.0, count: int = 0, quiet: bool = False
 ) -> list[Violation]:
-    """Cause faults under load, ``count`` of each kind or at random for ``seconds``; returns the violations."""
+    """Cause faults under load, ``count`` of each kind or random ones for ``seconds``; returns violations."""
     began = time.monotonic()
     async with run.clients as clients:
         await clients.recovered({instance.name for instance in run.instances}, began, RECOVERY_S)

@@ -61,7 +61,7 @@ class Introspected(msgspec.Struct, frozen=True, tag=True):
 
 
 class Cutoff(msgspec.Struct, frozen=True, tag=True):
-    """The service found a loss of data at ``found``: no token issued up to ``at`` (UTC) is active after it."""
+    """The service found a loss of data at ``found``: no token issued up to ``at`` (UTC) is active since."""
 
     found: float
     at: float
