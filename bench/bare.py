@@ -8,8 +8,8 @@ from typing import Any
 import uvloop
 from aiohttp import web
 
-from revoker.api.endpoint import read_bytes
-from revoker.api.envelope import malformed_request
+from revoker.api.bodies import read_bytes
+from revoker.api.errors import malformed_request
 from revoker.api.prebuilt import Handler, PrebuiltResponse, Response
 from revoker.server.connections import Runner
 

@@ -49,7 +49,7 @@ class Counted:
             time.sleep(0.1)
 
     def say(self, line: str) -> str:
-        """Tell it something over its standard input; returns what it answers."""
+        """Write a line to its standard input, unless it is empty; returns the next line of its output."""
         assert self._child.stdin is not None
         assert self._child.stdout is not None
         if line:
@@ -72,9 +72,9 @@ class Counted:
         self._control("--dump")
         self._dumps += 1
         text = Path(f"{self._out}.{self._dumps}").read_text()
-        told = re.search(r"^(?:totals|summary): (\d+)", text, re.MULTILINE)
-        assert told is not None
-        return int(told[1])
+        total = re.search(r"^(?:totals|summary): (\d+)", text, re.MULTILINE)
+        assert total is not None
+        return int(total[1])
 
     def _control(self, what: str) -> None:
         subprocess.run(["callgrind_control", what, str(self._child.pid)], check=True, capture_output=True)
@@ -85,7 +85,7 @@ class Counted:
 
 
 class Abreast:
-    """Connections that all send a request, then all read their answer."""
+    """Connections that all send a request before the first of them reads an answer."""
 
     def __init__(self, stack: ExitStack, port: int, bodies: list[Iterator[bytes]], head: bytes) -> None:
         self._bodies = bodies
@@ -119,7 +119,7 @@ def _answer(connection: socket.socket) -> bytes:
 
 def head(path: str, content_type: str, authorization: str = "") -> bytes:
     """The head of a request, up to the length of its body."""
-    shown = f"Authorization: {authorization}\r\n" if authorization else ""
+    header = f"Authorization: {authorization}\r\n" if authorization else ""
     return (
-        f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: {content_type}\r\n{shown}Content-Length: "
+        f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: {content_type}\r\n{header}Content-Length: "
     ).encode()

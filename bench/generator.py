@@ -34,7 +34,7 @@ class Asked:
 
 def flooding(asked: Asked) -> tuple[list[float], int]:
     """Send on each connection as soon as the answer is there; latencies of 2xx, and how many failed."""
-    connections = {each.fileno(): each for each in _connected(asked)}
+    connections = {connection.fileno(): connection for connection in _connected(asked)}
     received = dict.fromkeys(connections, b"")
     began: dict[int, float] = {}
     latencies, failed = [], 0
@@ -75,8 +75,8 @@ def flooding(asked: Asked) -> tuple[list[float], int]:
 
 def _connected(asked: Asked) -> list[socket.socket]:
     made = [socket.create_connection((asked.host, asked.port), 10) for _ in range(asked.connections)]
-    for each in made:
-        each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    for connection in made:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return made
 
 
@@ -148,14 +148,14 @@ def main() -> None:
     latencies, failed = paced(asked, float(rate)) if float(rate) else flooding(asked)
     took = time.perf_counter() - began
     latencies.sort()
-    told = {
+    report = {
         "requests": len(latencies),
         "microseconds": int(took * 1e6),
         "p50": int(latencies[len(latencies) // 2] * 1e6),
         "p99": int(latencies[len(latencies) * 99 // 100] * 1e6),
         "failed": failed,
     }
-    print(json.dumps(told))
+    print(json.dumps(report))
 
 
 if __name__ == "__main__":

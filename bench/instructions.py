@@ -39,9 +39,9 @@ def main() -> None:
     if asked.record:
         RECORDED.write_text(json.dumps(found, indent=2) + "\n")
     recorded = json.loads(RECORDED.read_text())
-    told = list(_compared(found, recorded))
-    if any(told):
-        sys.exit("\n".join(filter(None, told)))
+    regressions = list(_compared(found, recorded))
+    if any(regressions):
+        sys.exit("\n".join(filter(None, regressions)))
 
 
 def _compared(found: dict[str, int], recorded: dict[str, int]) -> Iterator[str | None]:
@@ -89,16 +89,16 @@ def measured(stack: ExitStack, folder: Path) -> dict[str, int]:
 def _refreshes(stack: ExitStack, server: Counted, port: int, authorization: str) -> float:
     """Every answer's refresh token is what the next request of its connection shows."""
     login = json.dumps({"sub": "alice", "client_id": "web"}).encode()
-    begun = Abreast(
+    logins = Abreast(
         stack, port, [cycle([login])] * ABREAST, head("/sessions", "application/json", authorization)
     )
-    begun.rounds(1)
-    latest = begun.answers
+    logins.rounds(1)
+    latest = logins.answers
 
     def bodies(index: int) -> Iterator[bytes]:
         while True:
-            shown = json.loads(latest[index])["refresh_token"]
-            yield urlencode({"grant_type": "refresh_token", "refresh_token": shown}).encode()
+            refresh_token = json.loads(latest[index])["refresh_token"]
+            yield urlencode({"grant_type": "refresh_token", "refresh_token": refresh_token}).encode()
 
     begin = head("/token", "application/x-www-form-urlencoded")
     refreshing = Abreast(stack, port, [bodies(index) for index in range(ABREAST)], begin)

@@ -130,8 +130,8 @@ def _sign(pem: bytes, claims: list[dict[str, Any]]) -> list[str]:
     key = serialization.load_pem_private_key(pem, None)
     header = {"kid": KEY_ID, "typ": "at+jwt"}
     return [
-        jwt.encode({**each, "aud": AUDIENCE, "scope": "orders:read"}, key, "RS256", header)  # type: ignore[arg-type]
-        for each in claims
+        jwt.encode({**payload, "aud": AUDIENCE, "scope": "orders:read"}, key, "RS256", header)  # type: ignore[arg-type]
+        for payload in claims
     ]
 
 

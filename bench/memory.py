@@ -30,7 +30,7 @@ def used(client: redis.Redis) -> int:
         time.sleep(0.1)
 
 
-def bytes_each(client: redis.Redis, count: int) -> float:
+def bytes_a_revocation(client: redis.Redis, count: int) -> float:
     """Revoke so many tokens by the service's own script and say what one of them costs."""
     keys = Keys("rv")
     tail = (keys.seq, keys.share("bench"), keys.epoch)
@@ -52,8 +52,8 @@ def main() -> None:
         try:
             with server.client() as client:
                 version = client.info("server").get("valkey_version", "?")
-                each = bytes_each(client, count)
-                print(f"Valkey {version}: {each:.1f} bytes for one of {count:,} revoked jtis")
+                cost = bytes_a_revocation(client, count)
+                print(f"Valkey {version}: {cost:.1f} bytes for one of {count:,} revoked jtis")
         finally:
             server.kill()
 

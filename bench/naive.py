@@ -35,8 +35,8 @@ async def introspect(request: web.Request) -> web.Response:
         f"cutoff:session:{claims['sid']}",
         f"cutoff:client:{claims['client_id']}",
     )
-    cutoffs = [int(each) for each in (user, session, client) if each is not None]
-    active = revoked is None and not any(claims["iat"] <= each for each in cutoffs)
+    cutoffs = [int(value) for value in (user, session, client) if value is not None]
+    active = revoked is None and not any(claims["iat"] <= cutoff for cutoff in cutoffs)
     return web.json_response({"active": active})
 
 

@@ -32,10 +32,10 @@ def run(bench: Bench) -> Section:
     rows = [
         (
             f"{runs[0]} connections",
-            figure(Spread.of([each.rate for each in runs[1]]), "{:,.0f}"),
-            figure(Spread.of([each.failed / each.seconds for each in runs[1]]), "{:,.0f}"),
-            figure(Spread.of([each.p50 for each in runs[1]]), "{:.2f}", 1e-3),
-            figure(Spread.of([each.p99 for each in runs[1]]), "{:.2f}", 1e-3),
+            figure(Spread.of([sample.rate for sample in runs[1]]), "{:,.0f}"),
+            figure(Spread.of([sample.failed / sample.seconds for sample in runs[1]]), "{:,.0f}"),
+            figure(Spread.of([sample.p50 for sample in runs[1]]), "{:.2f}", 1e-3),
+            figure(Spread.of([sample.p99 for sample in runs[1]]), "{:.2f}", 1e-3),
         )
         for runs in ((least, [at for at, _ in rounds]), (most, [beyond for _, beyond in rounds]))
     ]

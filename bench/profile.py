@@ -85,7 +85,7 @@ def run(bench: Bench) -> Section:
         "bare": bench.servers.bare(),
         "claims": bench.servers.revoker(store),
     }
-    subjects = [Subject(name, each.url, each.process, workload) for name, each in servers.items()]
+    subjects = [Subject(name, server.url, server.process, workload) for name, server in servers.items()]
     load = {"rounds": bench.rounds, "seconds": bench.seconds, "connections": bench.connections}
     results = measure(subjects, bench.load, **load)  # type: ignore[arg-type]
     whole = {name: results.cpu(name).median for name in servers}
@@ -118,7 +118,7 @@ def run(bench: Bench) -> Section:
             ("floor", "the floor"),
         )
     ]
-    told = [f"{_TEXT}\n\n{table(_HEADS, rows)}\n\n{_ORDER_TEXT.format(steps[_OTHERWISE] - steps['decode'])}"]
+    texts = [f"{_TEXT}\n\n{table(_HEADS, rows)}\n\n{_ORDER_TEXT.format(steps[_OTHERWISE] - steps['decode'])}"]
     for name in _BATCH_STEPS:
         for of in (steps, counts):
             if name in of:
@@ -130,8 +130,8 @@ def run(bench: Bench) -> Section:
     ):
         rows = [(words, *_figures(steps[name], counts.get(name))) for name, words in names.items()]
         sums = (sum(of[name] for name in names) if of else None for of in (steps, counts))
-        told.append(f"{text}\n\n{table(_HEADS, [*rows, ('**together**', *_figures(*sums))])}")
-    return Section("Where the time goes", "\n\n".join(told))
+        texts.append(f"{text}\n\n{table(_HEADS, [*rows, ('**together**', *_figures(*sums))])}")
+    return Section("Where the time goes", "\n\n".join(texts))
 
 
 def _figures(micros: float | None, instructions: float | None) -> tuple[str, str]:
@@ -157,13 +157,13 @@ def _times(bench: Bench, arguments: tuple[str, ...]) -> dict[str, float]:
             raise RuntimeError("bench.steps has ended")
     found: dict[str, list[float]] = {name: [] for name in _EVERY}
     for _ in range(max(3, bench.rounds)):
-        for name, each in found.items():
+        for name, micros in found.items():
             child.stdin.write(f"{name} {_TIMES.get(name, 5_000)}\n")
             child.stdin.flush()
-            each.append(float(child.stdout.readline()))
+            micros.append(float(child.stdout.readline()))
     child.stdin.close()
     child.wait(30)
-    return {name: min(each) for name, each in found.items()}
+    return {name: min(micros) for name, micros in found.items()}
 
 
 def _counts(bench: Bench, arguments: tuple[str, ...]) -> tuple[dict[str, float], dict[str, float]]:

@@ -54,9 +54,14 @@ def document(sections: Sequence[Section], *, command: str, generator: str) -> st
         _machine(command, generator),
     ]
     if targets:
-        rows = [(each.what, each.wanted, each.reached, "yes" if each.met else "**no**") for each in targets]
+        rows = [
+            (target.what, target.wanted, target.reached, "yes" if target.met else "**no**")
+            for target in targets
+        ]
         parts += ["## Targets", table(("what", "wanted", "reached", "met"), rows)]
-        if missed := [f"- **{each.what}**: {each.why}" for each in targets if each.why and not each.met]:
+        if missed := [
+            f"- **{target.what}**: {target.why}" for target in targets if target.why and not target.met
+        ]:
             parts += ["What stands in the way:", "\n".join(missed)]
     for section in sections:
         parts += [f"## {section.title}", section.text]
@@ -97,5 +102,5 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def figure(spread: Spread, form: str, scale: float = 1.0) -> str:
     """A median and its range, each written as ``form`` says."""
-    least, median, most = (form.format(each * scale) for each in (spread.least, spread.median, spread.most))
+    least, median, most = (form.format(value * scale) for value in (spread.least, spread.median, spread.most))
     return median if least == most else f"{median} ({least} to {most})"

@@ -78,33 +78,33 @@ class Results:
         return list(self._samples)
 
     def rate(self, name: str) -> Spread:
-        return Spread.of([each.rate for each in self._samples[name]])
+        return Spread.of([sample.rate for sample in self._samples[name]])
 
     def p50(self, name: str) -> Spread:
-        return Spread.of([each.run.p50 for each in self._samples[name]])
+        return Spread.of([sample.run.p50 for sample in self._samples[name]])
 
     def p99(self, name: str) -> Spread:
-        return Spread.of([each.run.p99 for each in self._samples[name]])
+        return Spread.of([sample.run.p99 for sample in self._samples[name]])
 
     def failed(self, name: str) -> int:
-        return sum(each.run.failed for each in self._samples[name])
+        return sum(sample.run.failed for sample in self._samples[name])
 
     def cpu(self, name: str) -> Spread:
-        return Spread.of([each.cpu for each in self._samples[name]])
+        return Spread.of([sample.cpu for sample in self._samples[name]])
 
     def ratio(self, name: str, base: str) -> Spread:
         """Of the rates, round by round."""
         pairs = zip(self._samples[name], self._samples[base], strict=True)
-        return Spread.of([each.rate / against.rate for each, against in pairs])
+        return Spread.of([sample.rate / against.rate for sample, against in pairs])
 
     def cpu_ratio(self, name: str, base: str) -> Spread:
         """Of the CPU for each request, round by round."""
         pairs = zip(self._samples[name], self._samples[base], strict=True)
-        return Spread.of([each.cpu / against.cpu for each, against in pairs])
+        return Spread.of([sample.cpu / against.cpu for sample, against in pairs])
 
     def p99_ratio(self, name: str, base: str) -> Spread:
         pairs = zip(self._samples[name], self._samples[base], strict=True)
-        return Spread.of([each.run.p99 / against.run.p99 for each, against in pairs])
+        return Spread.of([sample.run.p99 / against.run.p99 for sample, against in pairs])
 
 
 def measure(

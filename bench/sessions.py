@@ -137,18 +137,18 @@ async def _bytes_a_session(valkey: Valkey) -> float:
         metrics=Metrics(CollectorRegistry(), [issuer.name]),
         now=time.time,
     )
-    kept = store.sessions(issuer, Lifetimes(idle=1_209_600, absolute=7_776_000, grace=10, most=0))
+    sessions = store.sessions(issuer, Lifetimes(idle=1_209_600, absolute=7_776_000, grace=10, most=0))
     with valkey.client() as client:
         before = client.info("memory")["used_memory"]
-        await asyncio.gather(*(_begin(kept, MEASURED // 50) for _ in range(50)))
+        await asyncio.gather(*(_begin(sessions, MEASURED // 50) for _ in range(50)))
         after = client.info("memory")["used_memory"]
     await store.close()
     return float(after - before) / MEASURED
 
 
-async def _begin(kept: Sessions, count: int) -> None:
+async def _begin(sessions: Sessions, count: int) -> None:
     for _ in range(count):
-        await kept.start(
+        await sessions.start(
             str(uuid.uuid4()),
             "web",
             scope="orders:read",

@@ -23,7 +23,8 @@ from aiohttp.http_parser import HttpRequestParser
 from bench import quiet  # noqa: F401  # nothing by the clock
 from bench.material import BATCH
 from revoker import app
-from revoker.api import batch, endpoint
+from revoker.api import batch
+from revoker.api.bodies import decoded, form_fields, refuse_ambiguous
 from revoker.api.introspection import ACTIVE, SCOPE, decode, issuer_of_claims
 from revoker.api.prebuilt import PrebuiltResponse
 from revoker.api.token import ENDPOINTS
@@ -77,8 +78,8 @@ def _looped(work: Callable[[], Any]) -> Step:
 
 
 async def steps(service: app.Service, bodies: list[bytes], authorization: str) -> dict[str, Step]:
-    parts = service._parts  # noqa: SLF001
-    caller = parts.callers.authenticate(Credentials(authorization=authorization))
+    services = service._services  # noqa: SLF001
+    caller = services.callers().authenticate(Credentials(authorization=authorization))
     head = (
         "POST /introspect HTTP/1.1\r\nHost: 127.0.0.1:8080\r\nContent-Type: application/json\r\n"
         f"Authorization: {authorization}\r\nContent-Length: "
@@ -90,20 +91,20 @@ async def steps(service: app.Service, bodies: list[bytes], authorization: str) -
     headers = message.headers
     raw = cycle(bodies)
     otherwise = cycle([json.dumps(dict(reversed(json.loads(body).items()))).encode() for body in bodies])
-    claims = [endpoint.decoded(body, decode) for body in bodies]
+    claims = [decoded(body, decode) for body in bodies]
     issuer = issuer_of_claims(claims[0], caller)
     assert issuer is not None
-    store = parts.store
+    store = services.store
     of_token = store.keys.of_token
     keys = [of_token(each, issuer) for each in claims]
     found = await store.lookups.find(keys[0])
     each_claims, each_keys = cycle(claims), cycle(keys)
     observe = service._metrics.deferred.observing(service._metrics.introspection_seconds)  # noqa: SLF001
-    verdicts = parts.verdicts
+    verdicts = services.verdicts
 
     def know_caller() -> None:
         shown = headers.getall("Authorization", ())
-        known = parts.callers.cached(shown[0]) if len(shown) == 1 else None
+        known = services.callers().cached(shown[0]) if len(shown) == 1 else None
         assert known is not None
         assert headers.get("Content-Type") == "application/json"
         assert "Content-Encoding" not in headers
@@ -111,8 +112,8 @@ async def steps(service: app.Service, bodies: list[bytes], authorization: str) -
 
     def read(of: Iterator[bytes]) -> None:
         body = next(of)
-        asked = endpoint.decoded(body, decode)
-        endpoint.refuse_ambiguous(body, asked)
+        asked = decoded(body, decode)
+        refuse_ambiguous(body, asked)
         issuer_of_claims(asked, caller)
 
     def judge() -> None:
@@ -150,20 +151,20 @@ async def steps(service: app.Service, bodies: list[bytes], authorization: str) -
 
 async def batch_steps(service: app.Service, bodies: list[bytes], authorization: str) -> dict[str, Step]:
     """What a batch of claims takes beyond connection, request and answer; a hundred tokens each time."""
-    parts = service._parts  # noqa: SLF001
-    caller = parts.callers.authenticate(Credentials(authorization=authorization))
+    services = service._services  # noqa: SLF001
+    caller = services.callers().authenticate(Credentials(authorization=authorization))
     introspection = batch.BatchIntrospection(
-        authentication=parts.authentication,
+        authentication=services.authentication,
         sessions=None,
-        verifier=parts.verifier,
-        verdicts=parts.verdicts,
-        admission=parts.admission,
+        verifier=services.verifier,
+        verdicts=services.verdicts,
+        admission=services.admission,
     )
     body = b'{"tokens":[%b]}' % b",".join(bodies[:BATCH])
     items = batch._items(body)  # noqa: SLF001
     issuer = issuer_of_claims(decode.decode(bodies[0]), caller)
     assert issuer is not None
-    of_token, lookups = parts.store.keys.of_token, parts.store.lookups
+    of_token, lookups = services.store.keys.of_token, services.store.lookups
     claims = [decode.decode(each) for each in bodies[:BATCH]]
     keys = [of_token(each, issuer) for each in claims]
     found = await lookups.find_all(keys)
@@ -192,7 +193,7 @@ async def batch_steps(service: app.Service, bodies: list[bytes], authorization: 
 
 def token_steps(service: app.Service, token: str) -> dict[str, Step]:
     """What a token takes that was not seen before, beyond what the claims form takes."""
-    verifier = service._parts.verifier  # noqa: SLF001
+    verifier = service._services.verifier  # noqa: SLF001
     unverified = parse_token(token)
     trusted = verifier._issuer_of(unverified)  # noqa: SLF001
     key = verifying._matching(unverified, trusted.keys)  # noqa: SLF001
@@ -209,25 +210,24 @@ def token_steps(service: app.Service, token: str) -> dict[str, Step]:
 
 async def refresh_steps(service: app.Service) -> dict[str, Step]:
     """What ``/token`` takes, beyond connection, request and answer."""
-    parts = service._parts  # noqa: SLF001
-    services = parts.sessions
-    assert services is not None
+    sessions = service._services.sessions  # noqa: SLF001
+    assert sessions is not None
     [asked_of] = ENDPOINTS
     begun = [
         started.session
         for number in range(TOGETHER)
-        if (started := await services.store.start(f"user-{number}", "web", scope="orders:read", amr=("pwd",)))
+        if (started := await sessions.store.start(f"user-{number}", "web", scope="orders:read", amr=("pwd",)))
     ]
     generations = dict.fromkeys((each.sid for each in begun), 1)
     session = begun[0]
-    shown = services.refresh_tokens.make(session.sid, 1, session.client_id)
+    shown = sessions.refresh_tokens.make(session.sid, 1, session.client_id)
     body = f"grant_type=refresh_token&refresh_token={shown}".encode()
-    tag = user_tag(services.issuer.iss, session.sub)
+    tag = user_tag(sessions.issuer.iss, session.sub)
     now = int(time.time() * 1000)
 
     async def refresh(sid: str) -> None:
-        asked = services.cutoffs.shared_by_requests(session.client_id, tag)
-        await services.store.refresh(sid, generations[sid], ())
+        asked = sessions.cutoffs.shared_by_requests(session.client_id, tag)
+        await sessions.store.refresh(sid, generations[sid], ())
         generations[sid] += 1
         await asked
 
@@ -240,15 +240,15 @@ async def refresh_steps(service: app.Service) -> dict[str, Step]:
     async def mints(times: int) -> float:
         began = time.process_time()
         for _ in range(0, times, TOGETHER):
-            await asyncio.gather(*(services.minter.mint(each, now, each.scope) for each in begun))
+            await asyncio.gather(*(sessions.minter.mint(each, now, each.scope) for each in begun))
         return (time.process_time() - began) / max(times, 1) * 1e6
 
     return {
-        "form": _looped(lambda: asked_of.read_body(endpoint.form_fields(body), body)),
-        "refresh token": _looped(lambda: services.refresh_tokens.read(shown)),
+        "form": _looped(lambda: asked_of.read_body(form_fields(body), body)),
+        "refresh token": _looped(lambda: sessions.refresh_tokens.read(shown)),
         "refresh": refreshes,
         "mint": mints,
-        "successor": _looped(lambda: services.refresh_tokens.make(session.sid, 2, session.client_id)),
+        "successor": _looped(lambda: sessions.refresh_tokens.make(session.sid, 2, session.client_id)),
     }
 
 

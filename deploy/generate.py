@@ -35,14 +35,15 @@ CHART_SETS: Final = {
 METRICS_HEAD: Final = """\
 # Metrics
 
-The metrics of `/metrics`, in the format of Prometheus or, on request, OpenMetrics. `/metrics` answers while
+`/metrics` has these metrics, in the format of Prometheus or, if requested, OpenMetrics. It answers while
 the store is down. No label takes a value that a client controls, so the number of series is bounded. Every
-fixed value of a label is present from the start, at 0: a rate needs no `or vector(0)`.
+value of a label that is listed here exists from the start at 0, so a rate needs no `or vector(0)`.
 
-Prometheus adds `instance` and `job`. With `workers` above 1, the metrics are those of all workers, up to a
-second old. [runbook.md](runbook.md) has the alerts on these metrics.
+`instance` and `job` are Prometheus's own labels. With `workers` above 1, the metrics cover all processes of
+a machine, and the counts of the other processes are up to a second old. [runbook.md](runbook.md) has the
+alerts that use these metrics.
 
-*Made from `service/revoker/metrics.py` by `make docs`.*
+*Generated from `service/revoker/metrics.py` by `make docs`.*
 
 | Metric | Type | Labels | Meaning |
 | --- | --- | --- | --- |
@@ -52,13 +53,13 @@ second old. [runbook.md](runbook.md) has the alerts on these metrics.
 CONFIGURATION_HEAD: Final = """\
 # Configuration
 
-The configuration is one TOML file, named by `revoker serve --config PATH` or `REVOKER_CONFIG`. Environment
-variables override it: `REVOKER_<SECTION>__<KEY>`, with the number of an entry in a list of tables
-(`REVOKER_CALLERS__0__NAME`), and lists as JSON. Only names with `__` are settings. An invalid, unknown or
-unsafe setting stops the start: all of them are listed, one per line, and the exit status is 2. SIGHUP reloads
-the callers; every other setting needs a restart.
+Revoker reads one TOML file: `revoker serve --config PATH`, or `REVOKER_CONFIG`. The environment can set
+every value as `REVOKER_<SECTION>__<KEY>`: an entry of a list of tables by its number
+(`REVOKER_CALLERS__0__NAME`), a list as JSON. Only names with `__` are settings. A setting that is wrong,
+unknown or unsafe stops the start: all errors are listed at once, one line each, and the exit status is 2.
+SIGHUP reads the callers again; everything else needs a restart.
 
-*Made from `service/revoker/config/schema.py` by `make docs`.*
+*Generated from `service/revoker/config/schema.py` by `make docs`.*
 """
 
 

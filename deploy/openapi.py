@@ -14,37 +14,31 @@ from revoker import __version__
 from revoker.api import (
     backchannel,
     batch,
-    blocks,
-    cutoffs,
-    explain,
+    dispatch,
     forward_auth,
     introspection,
     paths,
     probes,
     revocation,
-    revoked_keys,
     session_list,
     sessions,
     token,
     well_known,
 )
-from revoker.api.endpoint import LARGEST, Endpoint
+from revoker.api.bodies import LARGEST
+from revoker.api.endpoint import Endpoint
 from revoker.api.errors import REPLIES, ErrorBody
 from revoker.api.openapi import DOCS_PATH, JSON_PATH, operation_id
 from revoker.models import Payload
 from revoker.tokens.claims import IntrospectionResponse
 
-ENDPOINTS: Final[tuple[Endpoint[Any], ...]] = (
-    *revocation.ENDPOINTS,
-    *cutoffs.ENDPOINTS,
-    *revoked_keys.ENDPOINTS,
-    *blocks.ENDPOINTS,
-    *explain.ENDPOINTS,
+OPTIONAL: Final[tuple[Endpoint[Any], ...]] = (
     *backchannel.ENDPOINTS,
     *sessions.ENDPOINTS,
     *session_list.ENDPOINTS,
     *token.ENDPOINTS,
 )
+"""Endpoints that only some settings bring; the service leaves out what it does not serve."""
 
 Json = dict[str, Any]
 
@@ -167,7 +161,9 @@ INTROSPECTION: Final = (
         summary="Say whether a gateway may let a user's request pass; by any method, on any path below",
         scope=forward_auth.SCOPE,
         security=({"gateway": [], "user": []},),
-        headers={forward_auth.DEMANDS_HEADER: 'what the route requires: `scope="a b"; acr=mfa; max_age=300`'},
+        headers={
+            forward_auth.REQUIREMENTS_HEADER: 'what the route requires: `scope="a b"; acr=mfa; max_age=300`'
+        },
         answers={200: None, 401: None, 403: None},
         answer_headers={
             200: {
@@ -265,7 +261,7 @@ def document() -> Json:
     """The OpenAPI 3.1 document of every endpoint that a service can have."""
     operations = (
         *INTROSPECTION,
-        *(Operation.of(endpoint) for endpoint in ENDPOINTS),
+        *(Operation.of(endpoint) for endpoint in (*dispatch.ENDPOINTS, *OPTIONAL)),
         *WELL_KNOWN,
         *OPERATIONS,
     )
@@ -440,7 +436,8 @@ def _tidied(schema: Any) -> Any:
         if len(choices) == 1:
             tidied = {**tidied.pop("anyOf")[0], **tidied}
     if isinstance(tidied.get("description"), str):
-        tidied["description"] = _markdown(inspect.cleandoc(tidied["description"]))
+        text, _, _ = inspect.cleandoc(tidied["description"]).partition("\n\nAttributes:")
+        tidied["description"] = _markdown(text)
     return tidied
 
 

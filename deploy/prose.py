@@ -5,6 +5,7 @@
 
 import argparse
 import ast
+import functools
 import inspect
 import io
 import os
@@ -41,6 +42,7 @@ class Rules(NamedTuple):
 
     longest_sentence: int
     names: frozenset[str]
+    terms: tuple[str, ...]
     whole_names: frozenset[str]
     vocabulary: dict[re.Pattern[str], str]
 
@@ -59,7 +61,11 @@ def rules(settings: dict[str, Any]) -> Rules:
         for words, better in settings["vocabulary"].items()
     }
     return Rules(
-        settings["longest_sentence"], frozenset(settings["names"]), frozenset(settings["whole_names"]), words
+        settings["longest_sentence"],
+        frozenset(settings["names"]),
+        tuple(settings["terms"]),
+        frozenset(settings["whole_names"]),
+        words,
     )
 
 
@@ -112,7 +118,8 @@ def identifiers(source: str, rules: Rules) -> Iterator[Finding]:
 
 
 def _checked(name: str, line: int, rules: Rules) -> Iterator[Finding]:
-    parts = {part.lower() for part in _PART.findall(name)}
+    stripped = functools.reduce(lambda rest, term: rest.replace(term, ""), rules.terms, name)
+    parts = {part.lower() for part in _PART.findall(stripped)}
     for word in sorted(parts & rules.names) or ([name] if name in rules.whole_names else []):
         yield Finding(line, f"the name {name}: {word} says nothing")
 

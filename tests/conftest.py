@@ -30,7 +30,7 @@ hypothesis_settings.register_profile(
 )
 hypothesis_settings.load_profile("fuzz")
 
-epoch.PATIENCE_S = PATIENT_S
+epoch.SETTLE_WAIT_S = PATIENT_S
 
 
 @pytest.fixture(scope="session")

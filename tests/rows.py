@@ -31,5 +31,5 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     for item in session.items:
         for row in rows_of(item):
             found.setdefault(row, set()).add(item.nodeid.partition("[")[0])
-    told = {row: sorted(tests) for row, tests in sorted(found.items())}
-    Path(os.environ["ROWS_FILE"]).write_text(json.dumps(told, indent=1))
+    rows = {row: sorted(tests) for row, tests in sorted(found.items())}
+    Path(os.environ["ROWS_FILE"]).write_text(json.dumps(rows, indent=1))

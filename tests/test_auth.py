@@ -157,13 +157,13 @@ def test_a_caller_without_a_secret_authenticates_by_certificate_alone(monotonic)
 
 def test_an_empty_secret_is_nobody_s_whatever_the_digests_are(monotonic):
     callers = Callers([caller("edge", "")], monotonic=monotonic)
-    shown = [
+    attempts = [
         basic("edge:"),
         *(Credentials(authorization=text) for text in ("Bearer", "Bearer ", "bearer  \t", "Basic ZWRnZTo=")),
         Credentials(client_id="edge", client_secret=""),
     ]
 
-    for credentials in shown:
+    for credentials in attempts:
         with pytest.raises(InvalidClient):
             callers.authenticate(credentials)
     with pytest.raises(InvalidClient):

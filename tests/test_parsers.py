@@ -9,10 +9,10 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from revoker.api import endpoint, introspection
+from revoker.api import bodies, introspection
 from revoker.api.batch import _items
-from revoker.api.demands import understood
-from revoker.api.endpoint import decoded, form_fields, refuse_ambiguous
+from revoker.api.bodies import decoded, form_fields, refuse_ambiguous
+from revoker.api.requirements import parse_requirements
 from revoker.auth import Caller, Callers, Credentials, digest
 from revoker.config.schema import (
     CallerSettings,
@@ -94,7 +94,7 @@ def once(pairs):
 
 
 def strictly(text):
-    """The document, None where a member stands twice anywhere in it."""
+    """The document, None if it has a duplicate member anywhere."""
     try:
         return json.loads(text, object_pairs_hook=once)
     except TwiceError:
@@ -141,7 +141,7 @@ def test_no_item_of_a_batch_is_read_otherwise_than_alone(texts):
 def test_any_bytes_are_json_or_refused(raw):
     try:
         decoded(raw, introspection.decode)
-        endpoint.refuse_duplicates(raw)
+        bodies.refuse_duplicates(raw)
     except InvalidRequest:
         return
     assert isinstance(strictly(raw), dict)
@@ -164,8 +164,8 @@ secrets = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size
 
 @given(secrets)
 def test_a_secret_is_right_however_a_client_writes_it(secret):
-    for shown in (basic("edge", secret), basic("edge", quote_plus(secret))):
-        assert callers(secret).authenticate(Credentials(shown)).name == "edge"
+    for header in (basic("edge", secret), basic("edge", quote_plus(secret))):
+        assert callers(secret).authenticate(Credentials(header)).name == "edge"
     form = Credentials(client_id="edge", client_secret=secret)
     assert callers(secret).authenticate(form).name == "edge"
 
@@ -174,17 +174,17 @@ schemes = st.sampled_from(["", "Basic", "basic ", "Basic ", "Bearer ", "Basic  "
 
 
 @given(st.builds("{}{}".format, schemes, st.text(max_size=40) | st.binary(max_size=30).map(base64.b64encode)))
-def test_any_header_is_a_wrong_credential(shown):
+def test_any_header_is_a_wrong_credential(header):
     with pytest.raises(InvalidClient):
-        callers("right").authenticate(Credentials(shown, peer="192.0.2.1"))
+        callers("right").authenticate(Credentials(header, peer="192.0.2.1"))
 
 
 # What a route demands
 
 words = st.text(st.characters(exclude_characters='"\\ ', min_codepoint=0x21, max_codepoint=0x7E), min_size=1)
 demands = st.one_of(
-    st.lists(words, min_size=1, max_size=3).map(lambda each: ("scope", " ".join(each))),
-    st.lists(words, min_size=1, max_size=3).map(lambda each: ("acr", " ".join(each))),
+    st.lists(words, min_size=1, max_size=3).map(lambda values: ("scope", " ".join(values))),
+    st.lists(words, min_size=1, max_size=3).map(lambda values: ("acr", " ".join(values))),
     st.integers(0, 10**9 - 1).map(lambda age: ("max_age", str(age))),
 )
 
@@ -192,7 +192,7 @@ demands = st.one_of(
 @given(st.lists(demands, min_size=1, max_size=5), st.sampled_from([";", ",", "; ", " , "]))
 def test_demands_are_understood_together_or_one_by_one(pairs, separator):
     written = [f'{name}="{value}"' for name, value in pairs]
-    together, apart = understood((separator.join(written),)), understood(tuple(written))
+    together, apart = parse_requirements((separator.join(written),)), parse_requirements(tuple(written))
     assert together == apart
     assert together is not None
     assert set(together.scopes) == {
@@ -204,7 +204,7 @@ def test_demands_are_understood_together_or_one_by_one(pairs, separator):
 
 @given(st.lists(st.text(max_size=30) | st.text('scope=acr"max_ag; ,1', max_size=30), max_size=3))
 def test_any_demand_is_understood_or_not(headers):
-    understood(tuple(headers))
+    parse_requirements(tuple(headers))
 
 
 # Logout tokens

@@ -55,10 +55,10 @@ class Server:
         found = shutil.which(_FOLDER / self.program) or shutil.which(self.program)
         if found is None:
             sys.exit(f"{self.name}: {self.program} is missing; it comes from {self.source}")
-        told = subprocess.run([found, "--version"], capture_output=True, text=True, check=False).stdout
+        banner = subprocess.run([found, "--version"], capture_output=True, text=True, check=False).stdout
         [name, version] = self.name.split()
-        if not re.search(rf"{name} server v={re.escape(version)}\.", told):
-            sys.exit(f"{self.name}: {found} is {told.strip() or 'none that starts'}")
+        if not re.search(rf"{name} server v={re.escape(version)}\.", banner):
+            sys.exit(f"{self.name}: {found} is {banner.strip() or 'none that starts'}")
         return found
 
 
@@ -78,7 +78,7 @@ SERVERS = (
 
 def main(names: list[str]) -> int:
     """Run the tests on each server, or on those that are named; 1 where one failed."""
-    chosen = [(each, each.find()) for each in SERVERS if not names or each.name in names]
+    chosen = [(server, server.find()) for server in SERVERS if not names or server.name in names]
     failed = []
     for server, program in chosen:
         began = time.monotonic()

@@ -5,7 +5,7 @@ import sys
 from revoker.server import start_signals
 
 if sys.argv[1:2] == ["serve"]:
-    start_signals.hold()  # before the other imports, which take long enough for a signal to come
+    start_signals.install_handlers()  # before the other imports, which take long enough for a signal to come
 
 from revoker.cli.commands import main
 

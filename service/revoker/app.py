@@ -1,4 +1,4 @@
-"""Composition root: settings → parts → application; nothing else wires."""
+"""Composition root: settings → services → dispatchers; nothing else wires them."""
 
 import asyncio
 import functools
@@ -13,16 +13,17 @@ from prometheus_client import CollectorRegistry
 from revoker import __version__, logs
 from revoker.api import dispatch
 from revoker.api.admission import Admission
+from revoker.api.authentication import Authentication
 from revoker.api.batch import BatchIntrospection
 from revoker.api.envelope import Dispatcher, Port
 from revoker.api.forward_auth import ForwardAuth
 from revoker.api.introspection import Introspection
-from revoker.api.parts import Parts
 from revoker.api.probes import Health
+from revoker.api.services import Services
 from revoker.api.session_services import SessionCutoffs, SessionServices
 from revoker.api.verdicts import Verdicts
 from revoker.auth import Caller, Callers, RateLimit
-from revoker.config.schema import SESSIONS_NAME, CallerSettings, IssuerSettings, SessionSettings, Settings
+from revoker.config.schema import CallerSettings, IssuerSettings, SessionSettings, Settings
 from revoker.errors import ConfigError, StoreUnavailable
 from revoker.log_writer import Dropped
 from revoker.metrics import LOG_LINES, Metrics
@@ -38,18 +39,18 @@ from revoker.tokens.verifying import TrustedIssuer, Verifier
 
 _log = structlog.get_logger("service")
 
-ADDED_UP_S: Final = 0.25
-"""So old may be what one of several workers tells of another; few enough values to be sorted in half a ms."""
+FLUSH_INTERVAL_S: Final = 0.25
+"""How old the shared metrics of a worker may be; so few values are sorted in half a millisecond."""
 
 Clock = Callable[[], float]
 
 
 class Service:
-    """One process's worth of Revoker; does no I/O before :meth:`start`.
+    """The service of one process; it does no I/O before :meth:`start`.
 
     Attributes:
-        main: What serves the main port: all paths, but those of ``ops`` where that has a port of its own.
-        ops: What serves health, metrics and documentation, where ``ops_port`` is set.
+        main: Serves the main port: all paths, but for those of ``ops``.
+        ops: Serves health, metrics and documentation on ``ops_port``; None where that is not set.
     """
 
     def __init__(self, settings: Settings, *, clock: Clock = time.time) -> None:
@@ -59,36 +60,49 @@ class Service:
         metrics = Metrics(registry, [issuer.name for issuer in self._issuers.values()])
         metrics.info.labels(__version__).set(1)
         self._sources: dict[str, KeySource] = {
-            each.name: key_source(each, metrics) for each in settings.issuers
+            issuer.name: key_source(issuer, metrics) for issuer in settings.issuers
         }
         self._metrics = metrics
         self.store: Final = store_of(settings, self._issuers, metrics, clock)
         trusted = [
             TrustedIssuer(
-                issuer=self._issuers[each.issuer],
-                keys=self._sources[each.name],
-                audiences=frozenset(each.audiences),
-                require_typ=each.require_typ,
+                issuer=self._issuers[issuer.issuer],
+                keys=self._sources[issuer.name],
+                audiences=frozenset(issuer.audiences),
+                require_typ=issuer.require_typ,
             )
-            for each in settings.issuers
+            for issuer in settings.issuers
         ]
-        kept = None
+        sessions = None
         if settings.sessions is not None:
-            kept = self._keep_sessions(settings.sessions, clock)
+            sessions = self._session_services(settings.sessions, clock)
             trusted.append(
                 TrustedIssuer(
-                    issuer=kept.issuer,
-                    keys=kept.signing_keys,
-                    audiences=kept.audiences,
+                    issuer=sessions.issuer,
+                    keys=sessions.signing_keys,
+                    audiences=sessions.audiences,
                     require_typ="at+jwt",
                 )
             )
         verifier = Verifier(trusted, metrics)
-        self._parts = Parts(
-            admission=Admission(settings.server.max_in_progress, metrics),
-            callers=callers_of(settings, self._issuers),
+        certificates = bool(settings.server.tls_client_ca_file)
+        self._callers = callers_of(settings, self._issuers)
+        self._services = Services(
+            admission=Admission(settings.server.max_in_progress),
+            authentication=Authentication(lambda: self._callers, client_certificates=certificates),
+            callers=lambda: self._callers,
+            client_certificates=certificates,
+            clocks=self.store.clocks,
             issuers=self._issuers,
-            verifier=verifier,
+            logout_audiences={
+                issuer.issuer: issuer.backchannel_audience
+                for issuer in settings.issuers
+                if issuer.backchannel_audience
+            },
+            metrics=metrics,
+            revocations=self.store.revocations,
+            revoked_key_ids=self._revoked_key_ids,
+            sessions=sessions,
             store=self.store,
             verdicts=Verdicts(
                 verifier=verifier,
@@ -97,45 +111,34 @@ class Service:
                 metrics=metrics,
                 allow_outage=settings.revocation.store_outage == "allow",
             ),
-            metrics=metrics,
-            logout_audiences={
-                each.issuer: each.backchannel_audience
-                for each in settings.issuers
-                if each.backchannel_audience
-            },
-            client_certificates=bool(settings.server.tls_client_ca_file),
-            sessions=kept,
+            verifier=verifier,
         )
         self.health: Final = Health(self._problems, self.started)
         self._was_started = False
-        self.main, self.ops = self._dispatchers(self._parts, separate_ops=settings.server.ops_port != 0)
-        self._adding_up: asyncio.TimerHandle | None = None
+        self.main, self.ops = self._dispatchers(self._services, separate_ops=settings.server.ops_port != 0)
+        self._flush_timer: asyncio.TimerHandle | None = None
         self._dropped_log_lines = Dropped()
 
-    def _dispatchers(self, parts: Parts, *, separate_ops: bool) -> tuple[Dispatcher, Dispatcher | None]:
-        admission, metrics, verdicts = parts.admission, parts.metrics, parts.verdicts
-
-        def callers() -> Callers:
-            return parts.callers
-
+    def _dispatchers(self, services: Services, *, separate_ops: bool) -> tuple[Dispatcher, Dispatcher | None]:
+        admission, metrics, verdicts = services.admission, services.metrics, services.verdicts
         introspection = Introspection(
-            callers=callers,
-            authentication=parts.authentication,
-            sessions=parts.sessions,
+            callers=services.callers,
+            authentication=services.authentication,
+            sessions=services.sessions,
             verdicts=verdicts,
             admission=admission,
         )
         introspect_batch = BatchIntrospection(
-            authentication=parts.authentication,
-            sessions=parts.sessions,
-            verifier=parts.verifier,
+            authentication=services.authentication,
+            sessions=services.sessions,
+            verifier=services.verifier,
             verdicts=verdicts,
             admission=admission,
         )
-        forward_auth = ForwardAuth(callers=callers, verdicts=verdicts, admission=admission)
+        forward_auth = ForwardAuth(callers=services.callers, verdicts=verdicts, admission=admission)
         paths = list(
             dispatch.paths(
-                parts,
+                services,
                 self.health,
                 introspect=introspection.respond,
                 introspect_batch=introspect_batch.respond,
@@ -150,26 +153,26 @@ class Service:
         return serve(main), serve(ops) if separate_ops else None
 
     async def start(self) -> None:
-        """Begin to connect and to load keys; answers 503 until both have come."""
-        self._add_up()
+        """Begin to connect and to load keys; until both are done, requests are answered 503."""
+        self._flush_metrics()
         await self._declare_new_store()
         self.store.open()
         await asyncio.gather(*(source.start() for source in self._sources.values()))
 
     async def close(self) -> None:
-        """End every connection and task."""
+        """Close every connection, and end every task."""
         await self.store.close()
         await asyncio.gather(*(source.close() for source in self._sources.values()))
-        if self._adding_up is not None:
-            self._adding_up.cancel()
+        if self._flush_timer is not None:
+            self._flush_timer.cancel()
         self._metrics.deferred.flush()
 
-    def _add_up(self) -> None:
+    def _flush_metrics(self) -> None:
         try:
             self._metrics.deferred.flush()
             self._count_dropped_log_lines()
         finally:
-            self._adding_up = asyncio.get_running_loop().call_later(ADDED_UP_S, self._add_up)
+            self._flush_timer = asyncio.get_running_loop().call_later(FLUSH_INTERVAL_S, self._flush_metrics)
 
     def _count_dropped_log_lines(self) -> None:
         dropped = logs.dropped()
@@ -179,23 +182,23 @@ class Service:
             self._dropped_log_lines = dropped
 
     def drain(self) -> None:
-        """Say that no more requests should come here; those that do are answered."""
+        """Report not ready; requests that still come are answered."""
         self.health.draining = True
 
     def reload(self, settings: Settings) -> None:
-        """Take over the callers of new settings; everything else needs a restart."""
-        self._parts.callers = callers_of(settings, self._issuers)
+        """Use the callers of new settings; everything else needs a restart."""
+        self._callers = callers_of(settings, self._issuers)
         _log.info("callers_reloaded", callers=len(settings.callers))
 
     def started(self) -> bool:
-        """Whether store and keys were ever reached; from then on that is so for good."""
+        """Whether store and keys have been reached; this never becomes False again."""
         self._was_started = self._was_started or (
             self.store.reached and all(source.ready for source in self._sources.values())
         )
         return self._was_started
 
     def conflicts(self) -> list[str]:
-        """Why these settings can't be served with this store, as far as it was read; one line each."""
+        """Why the settings contradict the data in the store, as far as it was read; one line each."""
         try:
             self.store.issuer_records.refuse_conflicts()
         except ConfigError as error:
@@ -213,7 +216,7 @@ class Service:
             self._metrics.problems.labels(problem).set(bool(names))
         return problems
 
-    def _keep_sessions(self, settings: SessionSettings, clock: Clock) -> SessionServices:
+    def _session_services(self, settings: SessionSettings, clock: Clock) -> SessionServices:
         issuer = self._issuers[settings.issuer]
         keys = SigningKeys(issuer.name, Path(settings.signing_keys_dir), self._metrics, clock=clock)
         self._sources[issuer.name] = keys
@@ -228,14 +231,14 @@ class Service:
                 audiences=settings.audiences,
                 lifetime=settings.access_token_lifetime,
                 keys=keys,
-                revoked=self._revoked_own_keys,
+                revoked=functools.partial(self._revoked_key_ids, issuer),
             ),
             refresh_tokens=RefreshTokens(RefreshKeyFile(Path(settings.refresh_key_file)).keys, clock=clock),
             signing_keys=keys,
         )
 
-    def _revoked_own_keys(self) -> Collection[str]:
-        return self.store.revocations.remembered.keys[SESSIONS_NAME]
+    def _revoked_key_ids(self, issuer: Issuer) -> Collection[str]:
+        return self.store.revocations.remembered.keys[issuer.name]
 
     async def _declare_new_store(self) -> None:
         """An embedded store whose folder was just made is new, and not one that has lost its data."""
@@ -262,34 +265,36 @@ def build(settings: Settings, *, clock: Clock = time.time) -> Service:
 
 
 def issuers_of(settings: Settings) -> dict[str, Issuer]:
-    """The issuers by ``iss``, with the bounds that hold for each."""
-    issuers = {each.issuer: _issuer(each, settings) for each in settings.issuers}
-    if (kept := settings.sessions) is not None:
+    """The issuers by ``iss``."""
+    issuers = {issuer.issuer: _issuer(issuer, settings) for issuer in settings.issuers}
+    if (sessions := settings.sessions) is not None:
         longest = settings.revocation.max_token_lifetime
-        issuers[kept.issuer] = Issuer(
-            name=kept.name,
-            iss=kept.issuer,
+        issuers[sessions.issuer] = Issuer(
+            name=sessions.name,
+            iss=sessions.issuer,
             own=True,
             leeway=settings.revocation.leeway,
             max_token_lifetime=longest,
-            horizon=max(longest, kept.absolute_timeout),
+            horizon=max(longest, sessions.absolute_timeout),
         )
     return issuers
 
 
-def _issuer(each: IssuerSettings, settings: Settings) -> Issuer:
-    longest = settings.revocation.max_token_lifetime
+def _issuer(configured: IssuerSettings, settings: Settings) -> Issuer:
+    longest = horizon = settings.revocation.max_token_lifetime
+    if configured.cutoff_claim == "auth_time":
+        horizon = max(longest, configured.max_session_lifetime)
     return Issuer(
-        name=each.name,
-        iss=each.issuer,
-        clock_skew=each.clock_skew,
+        name=configured.name,
+        iss=configured.issuer,
+        clock_skew=configured.clock_skew,
         leeway=settings.revocation.leeway,
         max_token_lifetime=longest,
-        cutoff_claim=each.cutoff_claim,
-        max_session_lifetime=each.max_session_lifetime,
-        horizon=max(longest, each.max_session_lifetime) if each.cutoff_claim == "auth_time" else longest,
-        require_jti=each.require_jti,
-        revoked_kids=frozenset(each.revoked_kids),
+        cutoff_claim=configured.cutoff_claim,
+        max_session_lifetime=configured.max_session_lifetime,
+        horizon=horizon,
+        require_jti=configured.require_jti,
+        revoked_kids=frozenset(configured.revoked_kids),
     )
 
 
@@ -325,24 +330,28 @@ def store_of(
 
 def callers_of(settings: Settings, issuers: Mapping[str, Issuer]) -> Callers:
     """The callers of these settings."""
-    return Callers((_caller(each, settings, issuers) for each in settings.callers), monotonic=time.monotonic)
+    return Callers(
+        (_caller(caller, settings, issuers) for caller in settings.callers), monotonic=time.monotonic
+    )
 
 
-def _caller(each: CallerSettings, settings: Settings, issuers: Mapping[str, Issuer]) -> Caller:
+def _caller(configured: CallerSettings, settings: Settings, issuers: Mapping[str, Issuer]) -> Caller:
     allowed = {
         iss: issuer
         for iss, issuer in issuers.items()
-        if not each.issuers or iss in each.issuers or issuer.name in each.issuers
+        if not configured.issuers or iss in configured.issuers or issuer.name in configured.issuers
     }
-    configured = {issuer.issuer for issuer in settings.issuers}
-    usable = [issuer for iss, issuer in allowed.items() if iss in configured or not configured]
+    with_keys = {issuer.issuer for issuer in settings.issuers}
+    usable = [issuer for iss, issuer in allowed.items() if iss in with_keys or not with_keys]
     return Caller(
-        name=each.name,
-        digests=tuple(each.secret_sha256),
-        scopes=frozenset(each.scopes),
-        audiences=frozenset(each.audiences),
+        name=configured.name,
+        digests=tuple(configured.secret_sha256),
+        scopes=frozenset(configured.scopes),
+        audiences=frozenset(configured.audiences),
         issuers=allowed,
         default_issuer=usable[0] if len(usable) == 1 else None,
-        client_id=each.client_id,
-        rate_limit=RateLimit(each.rate_limit, monotonic=time.monotonic) if each.rate_limit else None,
+        client_id=configured.client_id,
+        rate_limit=RateLimit(configured.rate_limit, monotonic=time.monotonic)
+        if configured.rate_limit
+        else None,
     )

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from revoker.api.endpoint import form_fields
+from revoker.api.bodies import form_fields
 from revoker.errors import InvalidRequest
 
 texts = st.text("ab=&;/-_.~!", max_size=40)

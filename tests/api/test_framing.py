@@ -12,7 +12,7 @@ import re
 
 import pytest
 
-from revoker.api import endpoint
+from revoker.api import bodies
 from revoker.server import connections
 from tests.rig import forge
 from tests.rig.service import SECRETS
@@ -244,7 +244,7 @@ async def test_a_client_that_goes_away_before_its_answer_harms_nobody(revoker, w
 
 
 async def test_a_body_that_does_not_come_is_not_waited_for(wire, monkeypatch):
-    monkeypatch.setattr(endpoint, "BODY_SECONDS", 0.05)
+    monkeypatch.setattr(bodies, "BODY_SECONDS", 0.05)
     await wire.send(request(LENGTH, body=BODY[:-1]))
     received = await wire.to_end()
     assert statuses(received) == [408]

@@ -61,18 +61,18 @@ def lookups(revoker):
 
 @pytest.mark.parametrize("leave", ["close", "abort"])
 async def test_who_has_gone_takes_nobodys_place_while_the_store_is_stalled(revoker, own_valkey, leave):
-    admission, token = revoker.service._parts.admission, revoker.token()
+    admission, token = revoker.service._services.admission, revoker.token()
     assert await revoker.active(token)
     before = len(asyncio.all_tasks())
     own_valkey.hang()
     kinds = lookups(revoker)
     staying = asyncio.create_task(revoker.active(token))
     gone = [await asked(revoker, kinds[n % len(kinds)]) for n in range(CLIENTS)]
-    await until(lambda: admission.under_way == CLIENTS + 1)
+    await until(lambda: admission.in_progress == CLIENTS + 1)
 
     for each in gone:
         getattr(each.transport, leave)()
-    await until(lambda: admission.under_way == 1)
+    await until(lambda: admission.in_progress == 1)
     await until(lambda: len(asyncio.all_tasks()) <= before + 4)  # that of the one who stays, and its own
 
     assert not staying.done()

@@ -6,11 +6,9 @@ import json
 import types
 
 import pytest
-from prometheus_client import CollectorRegistry
 
-from revoker.api.admission import AGAIN_SECONDS, BURST_SECONDS, CROWD_SECONDS, PAUSE_SECONDS, Admission
+from revoker.api.admission import BURST_SECONDS, EPISODE_SECONDS, PAUSE_SECONDS, RECOVERY_SECONDS, Admission
 from revoker.api.prebuilt import OVERLOADED
-from revoker.metrics import Metrics
 from tests.rig import forge
 from tests.rig.network import Network
 
@@ -145,7 +143,7 @@ WAYS_TO_ASK = {
 
 @pytest.mark.parametrize("ask", WAYS_TO_ASK.values(), ids=WAYS_TO_ASK)
 async def test_who_waits_for_an_issuers_keys_takes_nobodys_place(near, idp, ask):
-    admission = near.service._parts.admission
+    admission = near.service._services.admission
     other = forge.token(forge.rsa_key("other-1"), iss="https://other.example.com", jti="other")
     assert await near.active(near.token())
     idp.gate.clear()
@@ -162,20 +160,20 @@ async def test_who_waits_for_an_issuers_keys_takes_nobodys_place(near, idp, ask)
         assert await near.active(other)
         assert (await forward_auth(near, near.token())).status == 200
     assert not any(each.done() for each in waiting)
-    assert admission.under_way == 0
+    assert admission.in_progress == 0
 
     idp.keys = forge.jwks(near.key, unknown)
     idp.gate.set()
     answers = await asyncio.gather(*waiting)
     assert {answer.status for answer in answers} == {200}
     assert not any(b'"active":false' in answer.body for answer in answers)
-    assert (idp.fetches, admission.under_way) == (fetches, 0)
+    assert (idp.fetches, admission.in_progress) == (fetches, 0)
 
 
 @pytest.mark.parametrize("at_once", [LIMIT, 1])
 async def test_who_went_away_while_waiting_for_keys_is_counted_once(near, idp, at_once):
     """Counted twice, it would let in more than the limit; not uncounted, it would shut others out."""
-    admission = near.service._parts.admission
+    admission = near.service._services.admission
     assert await near.active(near.token())
     unknown = forge.rsa_key("main-2")
     idp.gate.clear()
@@ -186,13 +184,13 @@ async def test_who_went_away_while_waiting_for_keys_is_counted_once(near, idp, a
             writer.transport.abort()
             await asyncio.gather(reading, return_exceptions=True)
         assert await near.active(near.token())
-        assert admission.under_way == 0
+        assert admission.in_progress == 0
     assert idp.fetches > 1
     idp.gate.set()
 
     assert await near.active(near.token())
     assert (await forward_auth(near, forge.token(unknown, jti="later"))).status == 401
-    assert admission.under_way == 0
+    assert admission.in_progress == 0
 
 
 async def _waiting_for_keys(revoker, key, number):
@@ -211,19 +209,19 @@ class Door:
 
     def __init__(self):
         self.now = 100.0
-        self.admission = Admission(LIMIT, Metrics(CollectorRegistry()), monotonic=lambda: self.now)
+        self.admission = Admission(LIMIT, monotonic=lambda: self.now)
 
     def knock(self, connection=None):
         """Whether a request on this connection is let in."""
         admission = self.admission
-        full = admission.under_way >= admission.limit
-        if (admission.crowded or full) and admission.refuses(connection or Knocking()):
+        full = admission.in_progress >= admission.limit
+        if (admission.overloaded or full) and admission.refuses(connection or Knocking()):
             return False
-        admission.under_way += 1
+        admission.in_progress += 1
         return True
 
     def all_leave(self):
-        self.admission.under_way = 0
+        self.admission.in_progress = 0
 
 
 class Knocking:
@@ -236,7 +234,7 @@ class Knocking:
         self.paused.append(seconds)
 
 
-def crowded(door):
+def overloaded(door):
     """The door after a crowd that has lasted."""
     for _ in range(LIMIT + 1):
         assert door.knock()
@@ -251,14 +249,14 @@ def test_a_burst_is_taken_in():
 
 def test_what_is_more_than_a_burst_is_refused_and_not_read_for_a_while():
     door, connection = Door(), Knocking()
-    crowded(door)
+    overloaded(door)
     assert not door.knock(connection)
     assert connection.paused == [PAUSE_SECONDS]
 
 
 def test_there_is_room_again_as_soon_as_some_have_left():
     door = Door()
-    crowded(door)
+    overloaded(door)
     assert not door.knock()
     door.all_leave()
     assert door.knock()
@@ -266,7 +264,7 @@ def test_there_is_room_again_as_soon_as_some_have_left():
 
 def test_who_was_refused_and_did_not_wait_is_refused_again():
     door, hasty, patient = Door(), Knocking(), Knocking()
-    crowded(door)
+    overloaded(door)
     assert not door.knock(hasty)
     assert not door.knock(patient)
     door.all_leave()
@@ -279,10 +277,10 @@ def test_who_was_refused_and_did_not_wait_is_refused_again():
 
 def test_who_did_not_wait_is_let_in_once_there_was_no_crowd_for_a_while():
     door, hasty = Door(), Knocking()
-    crowded(door)
+    overloaded(door)
     assert not door.knock(hasty)
     door.all_leave()
-    door.now += AGAIN_SECONDS
+    door.now += RECOVERY_SECONDS
     hasty.refused_at = door.now
     assert not door.knock(hasty)
     door.now += 0.01
@@ -291,9 +289,9 @@ def test_who_did_not_wait_is_let_in_once_there_was_no_crowd_for_a_while():
 
 def test_a_crowd_that_comes_back_is_no_burst_and_a_later_one_is():
     door = Door()
-    crowded(door)
+    overloaded(door)
     assert not door.knock()
-    for pause, let_in in ((CROWD_SECONDS, False), (CROWD_SECONDS + 0.01, True)):
+    for pause, let_in in ((EPISODE_SECONDS, False), (EPISODE_SECONDS + 0.01, True)):
         door.all_leave()
         door.now += pause
         for _ in range(LIMIT):

@@ -53,17 +53,17 @@ def test_dev_token_says_what_it_is_told(tmp_path, key):
     status, out, _ = run(tmp_path, "dev-token", *options, *more)
 
     assert status == 0
-    said = claims(out.strip())
-    assert (said["sub"], said["client_id"], said["sid"], said["iss"]) == (
+    payload = claims(out.strip())
+    assert (payload["sub"], payload["client_id"], payload["sid"], payload["iss"]) == (
         "alice",
         "app",
         "s1",
         development.ISSUER,
     )
-    assert (said["scope"], said["aud"], said["acr"]) == ("a b", ["x", "y"], 1)
-    assert "jti" not in said
-    assert said["exp"] - said["iat"] == 60
-    assert abs(said["iat"] - time.time()) < 30
+    assert (payload["scope"], payload["aud"], payload["acr"]) == ("a b", ["x", "y"], 1)
+    assert "jti" not in payload
+    assert payload["exp"] - payload["iat"] == 60
+    assert abs(payload["iat"] - time.time()) < 30
 
 
 def test_dev_token_finds_the_key_that_dev_env_names(tmp_path, key):
@@ -100,7 +100,7 @@ def test_wrong_settings_are_told_one_line_each_with_status_2(tmp_path, given):
     assert err.splitlines() == [
         "issuers: at least one [[issuers]] or [sessions] is needed",
         "server.port: must be a whole number",
-        "server.prot: is no setting (did you mean port?); remove or correct it",
+        "server.prot: is not a setting (did you mean port?); remove or correct it",
     ]
     assert not (tmp_path / ".revoker").exists()
 

@@ -155,9 +155,9 @@ def test_the_printed_command_mints_a_token_in_that_folder_as_it_is(tmp_path, pro
     service.arguments = [sys.executable, *map(str, program), "serve"]
     with service as process:
         printed(process)
-        said = next(line for line in process.out.read_text().splitlines() if line.startswith("More tokens"))
+        hint = next(line for line in process.out.read_text().splitlines() if line.startswith("More tokens"))
         minted = subprocess.run(
-            ["sh", "-c", said.partition(": ")[2]],
+            ["sh", "-c", hint.partition(": ")[2]],
             cwd=tmp_path,
             env={"PATH": "/usr/bin:/bin", "PYTHONPATH": service.environ["PYTHONPATH"]},
             capture_output=True,
@@ -254,7 +254,7 @@ def test_a_store_that_died_comes_back_with_what_was_revoked(tmp_path, workers):
 
 
 def test_one_worker_tells_within_a_moment_what_the_others_have_counted(tmp_path):
-    def told(url):
+    def counts_of(url):
         text = urllib.request.urlopen(f"{url}/metrics", timeout=120).read().decode()
         series = dict(line.rsplit(" ", 1) for line in text.splitlines() if line[:1] != "#")
         return [
@@ -267,7 +267,7 @@ def test_one_worker_tells_within_a_moment_what_the_others_have_counted(tmp_path)
         every_process_is_ready(process.url())
         for _ in range(24):
             pasted(introspect)
-        until(lambda: told(process.url()) == [24, 24])
+        until(lambda: counts_of(process.url()) == [24, 24])
 
 
 def verdict(line):

@@ -111,9 +111,9 @@ def test_what_was_exported_is_imported_into_another_store(tmp_path, revoker, val
     status, out, _ = revoker.run("import", write(tmp_path / "in.ndjson", lines))
     assert (status, out.split()) == (0, ["jti", "300", "user", "1", "key", "1"])
     assert revoker.run("export", "--output", "out.ndjson")[0] == 0
-    [first, *told, last] = map(json.loads, (tmp_path / "out.ndjson").read_text().splitlines())
+    [first, *middle, last] = map(json.loads, (tmp_path / "out.ndjson").read_text().splitlines())
     assert (first["kind"], last) == ("export", {"kind": "end", "lines": 303})
-    assert {line["jti"] for line in told if line["kind"] == "jti"} == names(lines[:300])
+    assert {line["jti"] for line in middle if line["kind"] == "jti"} == names(lines[:300])
     assert (tmp_path / "out.ndjson").stat().st_mode & 0o077 == 0
 
     (tmp_path / "b").mkdir()
@@ -129,7 +129,7 @@ async def test_a_running_service_sees_what_is_imported_at_once(tmp_path, revoker
          "exp": int(time.time()) + 600}
         for sub in ("alice", "bob", "carol", "dave")
     ]  # fmt: skip
-    assert [await running.active(each) for each in claims] == [True] * 4
+    assert [await running.active(token) for token in claims] == [True] * 4
     lines = [
         {"kind": "jti", "iss": forge.ISSUER, "jti": claims[0]["jti"]},
         {"kind": "user", "iss": forge.ISSUER, "sub": "bob", "before": time.time() - 5},
@@ -138,7 +138,7 @@ async def test_a_running_service_sees_what_is_imported_at_once(tmp_path, revoker
     file = write(tmp_path / "in.ndjson", lines)
     status, _, err = await asyncio.to_thread(revoker.run, "import", file)
     assert status == 0, err
-    assert [await running.active(each) for each in claims] == [False, False, False, True]
+    assert [await running.active(token) for token in claims] == [False, False, False, True]
     async with running.http.get(running.url + "/readyz") as response:
         assert (await response.json())["status"] == "ok"
 
@@ -205,11 +205,11 @@ def test_exports_one_after_the_other_can_be_imported_as_one(tmp_path, revoker):
 
 def test_a_dry_run_says_what_would_be_hit_and_writes_nothing(tmp_path, revoker):
     old = {"kind": "jti", "iss": forge.ISSUER, "jti": "old", "exp": 1000}
-    known = jtis(2)
-    revoker.run("import", write(tmp_path / "known.ndjson", known))
+    stored = jtis(2)
+    revoker.run("import", write(tmp_path / "stored.ndjson", stored))
     before = revoker.listed(), revoker.counted()
     users = [{"kind": "user", "iss": "main", "sub": f"u{n}"} for n in range(4)]
-    file = write(tmp_path / "in.ndjson", [*known, *jtis(3), old, *users])
+    file = write(tmp_path / "in.ndjson", [*stored, *jtis(3), old, *users])
     status, out, _ = revoker.run("import", "--dry-run", file)
 
     assert (status, [line.split(maxsplit=2) for line in out.splitlines()]) == (
@@ -223,7 +223,7 @@ def test_a_dry_run_says_what_would_be_hit_and_writes_nothing(tmp_path, revoker):
 
 
 def test_an_import_that_was_interrupted_goes_on_where_it_stopped(tmp_path, revoker):
-    """Nothing but what is said to be stored is passed over, whatever was under way."""
+    """Only lines reported as stored are skipped, whatever was in progress."""
     lines = jtis(2000)
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
@@ -250,10 +250,10 @@ def test_no_line_is_said_to_be_stored_before_which_one_is_not(tmp_path, revoker)
     sessions = [{"kind": "session", "iss": "main", "sid": f"s{number}"} for number in range(6000)]
     with revoker.valkey.client() as client:
         client.rpush(f"{revoker.prefix}:session-cutoff:main:s4", "not what a cutoff looks like")
-    status, _, told = revoker.run("import", write(tmp_path / "in.ndjson", sessions))
+    status, _, err = revoker.run("import", write(tmp_path / "in.ndjson", sessions))
 
     assert status == 1
-    assert "lines up to 0 are stored; the rest: --from-line 1" in told
+    assert "lines up to 0 are stored; the rest: --from-line 1" in err
     with revoker.valkey.client() as client:
         assert client.exists(f"{revoker.prefix}:session-cutoff:main:s5")
 

@@ -5,10 +5,10 @@ import sys
 
 
 def test_the_command_line_counts_nothing_before_it_knows_where_processes_share_their_counts():
-    told = "import sys, revoker.__main__; print('prometheus_client' in sys.modules)"
+    program = "import sys, revoker.__main__; print('prometheus_client' in sys.modules)"
 
     done = subprocess.run(
-        [sys.executable, "-c", told], capture_output=True, text=True, check=True, timeout=120
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120
     )
 
     assert done.stdout == "False\n"

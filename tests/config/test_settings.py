@@ -116,7 +116,7 @@ def test_all_problems_are_told_at_once_each_by_the_name_in_the_file():
 
 def test_an_unknown_setting_is_told_with_the_one_it_resembles():
     assert problems({**SOUND, "server": {"prot": 1}}) == [
-        "server.prot: is no setting (did you mean port?); remove or correct it"
+        "server.prot: is not a setting (did you mean port?); remove or correct it"
     ]
 
 
@@ -222,7 +222,7 @@ def test_a_sound_value_is_taken(section, values):
     for name, value in values.items():
         read = getattr(table, name)
         given = (
-            [each.lower() if name == "secret_sha256" else each for each in value]
+            [item.lower() if name == "secret_sha256" else item for item in value]
             if isinstance(value, list)
             else value
         )
@@ -432,13 +432,13 @@ def test_the_given_values_are_left_alone():
 
 
 @pytest.mark.parametrize(
-    ("most", "lives", "told"),
+    ("maximum", "lifetime", "refused"),
     [(899, None, True), (900, None, False), (3600, 3601, True), (3600, 3600, False)],
 )
-def test_tokens_minted_here_must_not_live_longer_than_any_token_may(most, lives, told):
-    sessions = SESSIONS if lives is None else {**SESSIONS, "access_token_lifetime": lives}
-    values = {**deepcopy(SOUND), "sessions": sessions, "revocation": {"max_token_lifetime": most}}
-    if told:
+def test_tokens_minted_here_must_not_live_longer_than_any_token_may(maximum, lifetime, refused):
+    sessions = SESSIONS if lifetime is None else {**SESSIONS, "access_token_lifetime": lifetime}
+    values = {**deepcopy(SOUND), "sessions": sessions, "revocation": {"max_token_lifetime": maximum}}
+    if refused:
         assert places(values) == {"sessions.access_token_lifetime"}
     else:
         settle(values, {})

@@ -67,43 +67,43 @@ class Rendered:
     """What helm makes of the chart, by kind and name."""
 
     def __init__(self, text):
-        self.objects = [each for each in yaml.safe_load_all(text) if each]
+        self.objects = [obj for obj in yaml.safe_load_all(text) if obj]
 
     def all(self, kind):
-        return [each for each in self.objects if each["kind"] == kind]
+        return [obj for obj in self.objects if obj["kind"] == kind]
 
     def one(self, kind, ending=""):
-        found = [each for each in self.all(kind) if each["metadata"]["name"].endswith(ending)]
-        assert len(found) == 1, (kind, ending, [each["metadata"]["name"] for each in found])
+        found = [obj for obj in self.all(kind) if obj["metadata"]["name"].endswith(ending)]
+        assert len(found) == 1, (kind, ending, [obj["metadata"]["name"] for obj in found])
         return found[0]
 
     @property
     def server(self):
         return next(
-            each
-            for each in self.all("Deployment")
-            if each["metadata"]["labels"]["app.kubernetes.io/component"] == "server"
+            deployment
+            for deployment in self.all("Deployment")
+            if deployment["metadata"]["labels"]["app.kubernetes.io/component"] == "server"
         )
 
     @property
     def pods(self):
         """Every pod template, and the name of what it is part of."""
-        for each in self.objects:
-            if each["kind"] == "Pod":
-                yield each["metadata"]["name"], each["metadata"], each["spec"]
-            elif "template" in each.get("spec", {}):
-                template = each["spec"]["template"]
-                yield each["metadata"]["name"], template["metadata"], template["spec"]
+        for obj in self.objects:
+            if obj["kind"] == "Pod":
+                yield obj["metadata"]["name"], obj["metadata"], obj["spec"]
+            elif "template" in obj.get("spec", {}):
+                template = obj["spec"]["template"]
+                yield obj["metadata"]["name"], template["metadata"], template["spec"]
 
 
 @pytest.fixture(scope="session")
 def render(helm):
     """Render the chart with values (a dict, or the path of a file); cached by the file."""
-    known = {}
+    rendered_before = {}
 
     def rendered(values, *arguments, release="revoker"):
-        if isinstance(values, Path) and not arguments and (values, release) in known:
-            return known[values, release]
+        if isinstance(values, Path) and not arguments and (values, release) in rendered_before:
+            return rendered_before[values, release]
         if isinstance(values, Path):
             given = ["--values", values]
         else:
@@ -112,7 +112,7 @@ def render(helm):
         assert result.returncode == 0, result.stderr
         made = Rendered(result.stdout)
         if isinstance(values, Path) and not arguments:
-            known[values, release] = made
+            rendered_before[values, release] = made
         return made
 
     return rendered

@@ -66,11 +66,11 @@ def test_helm_lint_is_strict_enough_to_find_something(helm):
 @pytest.mark.parametrize("version", [OLDEST, NEWEST])
 def test_every_object_is_valid_in_the_oldest_and_the_newest_kubernetes(chart, version):
     unknown = set()
-    for each in chart.objects:
+    for obj in chart.objects:
         try:
-            validate(each, version, strict=True)
+            validate(obj, version, strict=True)
         except SchemaNotFoundError:
-            unknown.add(kind_of(each))
+            unknown.add(kind_of(obj))
     assert unknown <= MODELS.keys() | BY_HAND
 
 
@@ -82,26 +82,26 @@ def test_the_validation_would_find_a_misspelt_field(chart):
 
 
 def custom(rendered):
-    return [each for each in rendered.objects if kind_of(each) in MODELS]
+    return [obj for obj in rendered.objects if kind_of(obj) in MODELS]
 
 
-def kept_of(custom):
+def pruned(custom):
     """What is left of an object when it is read by its schema: unknown fields are not."""
     read = MODELS[kind_of(custom)].model_validate(custom)
     return read.model_dump(mode="json", by_alias=True, exclude_unset=True)
 
 
 def test_every_custom_resource_is_what_its_operator_takes(chart):
-    for each in custom(chart):
-        assert kept_of(each) == each
+    for item in custom(chart):
+        assert pruned(item) == item
 
 
 @pytest.mark.parametrize("kind", MODELS)
 def test_a_misspelt_field_of_a_custom_resource_would_be_found(render, kind):
     rendered = render(CHART / "ci/production-values.yaml")
-    broken = json.loads(json.dumps(next(each for each in custom(rendered) if kind_of(each) == kind)))
+    broken = json.loads(json.dumps(next(item for item in custom(rendered) if kind_of(item) == kind)))
     broken["spec"]["selectr"] = {}
-    assert kept_of(broken) != broken
+    assert pruned(broken) != broken
 
 
 def test_the_chart_says_which_kubernetes_it_is_for():
@@ -138,19 +138,19 @@ def test_the_prometheus_rule_holds_the_rules(render):
     assert rule["spec"] == rules
     for group in rule["spec"]["groups"]:
         assert group["rules"]
-        for each in group["rules"]:
-            assert isinstance(each["expr"], str)
-            assert ("alert" in each) != ("record" in each)
+        for item in group["rules"]:
+            assert isinstance(item["expr"], str)
+            assert ("alert" in item) != ("record" in item)
 
 
 def test_alerts_link_to_the_runbook_wherever_it_is_kept(render):
     rule = render(
         {**LEAST, "prometheusRule.enabled": True, "prometheusRule.runbook": "https://wiki.example/revoker"}
     ).one("PrometheusRule")
-    alerts = [each for group in rule["spec"]["groups"] for each in group["rules"] if "alert" in each]
-    for each in alerts:
-        url = f"https://wiki.example/revoker#{each['alert'].lower()}"
-        assert each["annotations"]["runbook_url"] == url
+    alerts = [item for group in rule["spec"]["groups"] for item in group["rules"] if "alert" in item]
+    for alert in alerts:
+        url = f"https://wiki.example/revoker#{alert['alert'].lower()}"
+        assert alert["annotations"]["runbook_url"] == url
 
 
 def test_the_route_leads_to_the_service(render):
@@ -173,7 +173,7 @@ def test_the_certificate_covers_the_names_of_the_service_and_is_what_is_mounted(
         "kind": "ClusterIssuer",
         "group": "cert-manager.io",
     }
-    volumes = {each["name"]: each for each in rendered.server["spec"]["template"]["spec"]["volumes"]}
+    volumes = {volume["name"]: volume for volume in rendered.server["spec"]["template"]["spec"]["volumes"]}
     assert volumes["tls"]["secret"]["secretName"] == certificate["secretName"]
 
 
@@ -213,10 +213,10 @@ def test_no_pod_may_do_more_than_the_restricted_standard_lets_it(chart):
 def test_no_secret_is_in_a_config_map_or_a_manifest_that_is_no_secret(chart):
     secrets = {
         base64.b64decode(value).decode()
-        for each in chart.all("Secret")
-        for value in (each.get("data") or {}).values()
+        for item in chart.all("Secret")
+        for value in (item.get("data") or {}).values()
     }
-    others = json.dumps([each for each in chart.objects if each["kind"] != "Secret"])
+    others = json.dumps([obj for obj in chart.objects if obj["kind"] != "Secret"])
     for secret in secrets:
         assert json.dumps(secret.strip())[1:-1] not in others
 
@@ -225,7 +225,7 @@ def test_generated_secrets_have_256_bits_and_are_kept_when_the_release_goes(rend
     for values in (LEAST, {**LEAST, "config.sessions": {"issuer": "https://s.example", "audiences": ["a"]}}):
         rendered = render(values)
         generated = rendered.all("Secret")
-        assert {each["metadata"]["annotations"]["helm.sh/resource-policy"] for each in generated} == {"keep"}
+        assert {item["metadata"]["annotations"]["helm.sh/resource-policy"] for item in generated} == {"keep"}
         callers = rendered.one("Secret", "-callers")["data"]
         plain = {name: base64.b64decode(value).decode() for name, value in callers.items()}
         assert set(plain) == {"gateway", "admin"}
@@ -244,7 +244,7 @@ def test_the_configuration_has_the_digests_of_the_generated_secrets(render):
 def test_callers_with_digests_of_their_own_get_no_secret(render):
     rendered = render(CHART / "ci/production-values.yaml")
     assert rendered.all("Secret") == []
-    assert [len(each["secret_sha256"]) for each in toml_of(rendered)["callers"]] == [1, 2]
+    assert [len(caller["secret_sha256"]) for caller in toml_of(rendered)["callers"]] == [1, 2]
 
 
 # Inner agreement
@@ -259,31 +259,31 @@ def test_selectors_match_the_pods_they_mean_and_no_others(chart):
         return {name for name, labels in pods if wanted.items() <= labels.items()}
 
     for kind in ("Deployment", "StatefulSet"):
-        for each in chart.all(kind):
-            assert chosen(each["spec"]["selector"]) == {each["metadata"]["name"]}
-    for each in chart.all("Service"):
-        assert chosen({"matchLabels": each["spec"]["selector"]}) == {each["metadata"]["name"]}
-    for each in chart.all("PodDisruptionBudget"):
-        assert chosen(each["spec"]["selector"]) == {server}
+        for item in chart.all(kind):
+            assert chosen(item["spec"]["selector"]) == {item["metadata"]["name"]}
+    for service in chart.all("Service"):
+        assert chosen({"matchLabels": service["spec"]["selector"]}) == {service["metadata"]["name"]}
+    for pod_disruption_budget in chart.all("PodDisruptionBudget"):
+        assert chosen(pod_disruption_budget["spec"]["selector"]) == {server}
     for spread in chart.server["spec"]["template"]["spec"].get("topologySpreadConstraints", []):
         assert chosen(spread["labelSelector"]) == {server}
-    for each in chart.all("HorizontalPodAutoscaler"):
-        assert each["spec"]["scaleTargetRef"]["name"] == server
+    for horizontal_pod_autoscaler in chart.all("HorizontalPodAutoscaler"):
+        assert horizontal_pod_autoscaler["spec"]["scaleTargetRef"]["name"] == server
         assert "replicas" not in chart.server["spec"]
 
 
 def test_every_volume_is_mounted_and_every_mount_is_a_volume(chart):
     for name, _, spec in chart.pods:
         containers = [*spec["containers"], *spec.get("initContainers", [])]
-        mounted = {mount["name"] for each in containers for mount in each.get("volumeMounts", [])}
-        volumes = {each["name"] for each in spec.get("volumes", [])}
+        mounted = {mount["name"] for container in containers for mount in container.get("volumeMounts", [])}
+        volumes = {volume["name"] for volume in spec.get("volumes", [])}
         volumes |= {"data"} if name.endswith("-valkey") else set()
         assert mounted == volumes, name
 
 
 def test_every_file_that_the_configuration_names_is_mounted(chart):
     spec = chart.server["spec"]["template"]["spec"]
-    volumes = {each["name"]: each for each in spec["volumes"]}
+    volumes = {entry["name"]: entry for entry in spec["volumes"]}
     mounts = {mount["mountPath"]: volumes[mount["name"]] for mount in spec["containers"][0]["volumeMounts"]}
     for config in chart.all("ConfigMap"):
         for path in re.findall(r"/etc/revoker/[^\"&?]+", config["data"].get("revoker.toml", "")):
@@ -338,14 +338,14 @@ def test_pods_and_job_declare_the_store_new_unless_the_config_map_is_there(rende
     job, note = rendered.one("Job"), rendered.one("ConfigMap", name)
     for spec in (rendered.server["spec"]["template"]["spec"], job["spec"]["template"]["spec"]):
         (container,) = [
-            each
-            for each in [*spec.get("initContainers", []), *spec["containers"]]
-            if each["name"] == "store-init"
+            item
+            for item in [*spec.get("initContainers", []), *spec["containers"]]
+            if item["name"] == "store-init"
         ]
         guard = container["args"][container["args"].index("--unless") + 1]
         mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
         folder, _, file = guard.rpartition("/")
-        volume = next(each for each in spec["volumes"] if each["name"] == mounts[folder])
+        volume = next(item for item in spec["volumes"] if item["name"] == mounts[folder])
         assert volume["configMap"] == {"name": name, "optional": True}
         assert file in note["data"]
 
@@ -366,7 +366,11 @@ def test_where_it_is_not_wanted_nothing_declares_the_store_new(render):
     rendered = render({**LEAST, "store.init": False})
     assert rendered.all("Job") == []
     assert "initContainers" not in rendered.server["spec"]["template"]["spec"]
-    assert [each for each in rendered.all("ConfigMap") if each["metadata"]["name"].endswith("-store")] == []
+    assert [
+        config_map
+        for config_map in rendered.all("ConfigMap")
+        if config_map["metadata"]["name"].endswith("-store")
+    ] == []
 
 
 # Network
@@ -377,9 +381,9 @@ def test_the_network_policy_lets_in_gateways_and_prometheus_alone(render):
     assert set(spec["policyTypes"]) == {"Ingress", "Egress"}
     peers = {
         rule["ports"][0]["port"]: [
-            next(iter(each.values()))["matchLabels"]
-            for each in rule["from"]
-            if each.keys() == {"namespaceSelector"}
+            next(iter(item.values()))["matchLabels"]
+            for item in rule["from"]
+            if item.keys() == {"namespaceSelector"}
         ]
         for rule in spec["ingress"]
     }
@@ -414,7 +418,7 @@ def test_a_network_policy_without_peers_lets_nobody_in(render):
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"replicacount": 3}, "replicacount"),
         ({"config.redis.url": 7}, "/config/redis/url"),
@@ -431,11 +435,11 @@ def test_a_network_policy_without_peers_lets_nobody_in(render):
         ({"image.digest": "latest"}, "/image/digest"),
     ],
 )
-def test_values_that_are_wrong_are_refused_with_their_name(helm, change, told):
+def test_values_that_are_wrong_are_refused_with_their_name(helm, change, message):
     given = [f"--set-json={name}={json.dumps(value)}" for name, value in {**LEAST, **change}.items()]
     result = helm("template", "revoker", CHART, *given)
     assert result.returncode != 0
-    assert told in result.stderr
+    assert message in result.stderr
 
 
 def test_every_value_has_a_line_that_says_what_it_is_for():
@@ -445,7 +449,7 @@ def test_every_value_has_a_line_that_says_what_it_is_for():
         assert "#" in block[0], name
 
 
-# What a person is told
+# What a person is message
 
 
 def test_the_notes_give_three_commands(helm):

@@ -6,8 +6,8 @@ import json
 import pytest
 
 from revoker.auth import digest
-from tests.deploy.cluster import Cluster
 from tests.deploy.conftest import CHART, Rendered
+from tests.deploy.kubernetes_api import KubernetesApi
 from tests.deploy.test_chart import LEAST, toml_of
 
 VALUES = {**LEAST, "config.sessions": {"issuer": "https://s.example.com", "audiences": ["a"]}}
@@ -15,7 +15,7 @@ VALUES = {**LEAST, "config.sessions": {"issuer": "https://s.example.com", "audie
 
 @pytest.fixture
 def cluster(tmp_path):
-    with Cluster(tmp_path) as running:
+    with KubernetesApi(tmp_path) as running:
         yield running
 
 
@@ -38,17 +38,17 @@ def deploy(helm, cluster):
 
 def test_an_upgrade_keeps_every_generated_secret(deploy, cluster):
     first = deploy(VALUES)
-    for each in first.all("Secret"):
-        cluster.add(each)
+    for secret in first.all("Secret"):
+        cluster.add(secret)
 
     again = deploy({**VALUES, "replicaCount": 5})
 
-    names = {each["metadata"]["name"] for each in first.all("Secret")}
+    names = {secret["metadata"]["name"] for secret in first.all("Secret")}
     assert names == {"revoker-callers", "revoker-valkey", "revoker-signing-keys", "revoker-refresh-key"}
     for name in names:
         assert again.one("Secret", name)["data"] == first.one("Secret", name)["data"]
     assert toml_of(again) == toml_of(first)
-    annotations = [each.server["spec"]["template"]["metadata"]["annotations"] for each in (first, again)]
+    annotations = [item.server["spec"]["template"]["metadata"]["annotations"] for item in (first, again)]
     assert annotations[0] == annotations[1], "the same configuration must not roll the pods"
 
 
@@ -84,8 +84,12 @@ def test_once_the_config_map_stands_neither_it_nor_the_job_is_rendered(deploy, c
 
     assert first.all("Job")
     assert again.all("Job") == []
-    assert [each for each in again.all("ConfigMap") if each["metadata"]["name"] == "revoker-store"] == []
-    specs = [each.server["spec"] for each in (first, again)]
+    assert [
+        config_map
+        for config_map in again.all("ConfigMap")
+        if config_map["metadata"]["name"] == "revoker-store"
+    ] == []
+    specs = [item.server["spec"] for item in (first, again)]
     for spec in specs:  # the two differ in the secrets' digests, since no Secret was kept here
         spec["template"]["metadata"]["annotations"].pop("checksum/config")
     assert specs[0] == specs[1], "that the job is gone must not roll the pods"
@@ -99,8 +103,8 @@ def test_callers_secrets_of_ones_own_are_read_and_not_made(deploy, cluster):
 
     rendered = deploy(values)
 
-    assert [each["secret_sha256"] for each in toml_of(rendered)["callers"]] == [
+    assert [caller["secret_sha256"] for caller in toml_of(rendered)["callers"]] == [
         [digest("secret of gateway")],
         [digest("secret of admin")],
     ]
-    assert [each["metadata"]["name"] for each in rendered.all("Secret")] == ["revoker-valkey"]
+    assert [secret["metadata"]["name"] for secret in rendered.all("Secret")] == ["revoker-valkey"]

@@ -58,6 +58,7 @@ def test_a_banned_name_is_found_wherever_it_is_given(source):
         "class Outline: ...",
         "class Pipeline: ...",
         "unknown = 1",
+        "well_known_routes = 1",
         "print(each)",
         "other.told()",
         "add(kept=1)",

@@ -3,8 +3,8 @@
     python -m tests.faults --topology sentinel --nemesis failover --count 20
     python -m tests.faults --topology replicated --seconds 600 --seed 7
 
-Ends with status 1 where a rule was broken; the history, the logs of all servers and those of the instances
-are kept then. A row for the table of docs/reliability.md stands at the end of each kind of fault.
+Ends with status 1 where a rule was broken; then the history and all logs stay in the folder that is printed.
+Prints a row for the table of docs/reliability.md for every kind of fault.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from tests.faults.history import Fault, Introspected, Record, Revoked, Violation
 from tests.rig.network import Network
 
 PUT_BACK_S = 2.0
-"""An instance notices a loss within a second, and puts back what it knows within another here."""
+"""An instance notices a loss within a second, and writes back what it remembers within another."""
 
 HEAD = (
     "| topology | fault | `wait_replicas` | `data_loss` | times | acknowledged | violations "
@@ -34,10 +34,10 @@ HEAD = (
 async def carry_out(
     run: Campaign, deeds: list[str], *, seconds: float = 0.0, count: int = 0, quiet: bool = False
 ) -> list[Violation]:
-    """Commit deeds under load, so many of each or at random for some time; returns what was violated."""
+    """Cause faults under load, ``count`` of each kind or random ones for ``seconds``; returns violations."""
     began = time.monotonic()
     async with run.clients as clients:
-        await clients.recovered({each.name for each in run.instances}, began, RECOVERY_S)
+        await clients.recovered({instance.name for instance in run.instances}, began, RECOVERY_S)
         await asyncio.sleep(0.3)
         chosen = iter([name for _ in range(count) for name in deeds])
         while name := next(chosen, None) if count else run.rng.choice(deeds):
@@ -56,52 +56,59 @@ async def carry_out(
 
 def _never_recovered(records: list[Record]) -> list[Violation]:
     return [
-        Violation("did not recover", (each,))
-        for each in records
-        if isinstance(each, Fault) and each.recovered == float("inf")
+        Violation("did not recover", (record,))
+        for record in records
+        if isinstance(record, Fault) and record.recovered == float("inf")
     ]
 
 
 def _failed(run: Campaign) -> list[Violation]:
-    """What instances wrote where nothing should be written, or logged as unforeseen."""
-    told = [each.errors() for each in run.instances]
-    told += [
-        str(line) for each in run.instances for line in each.lines() if "failed" in str(line.get("event"))
+    """Output on the standard error, and events of failures in the log."""
+    texts = [instance.errors() for instance in run.instances]
+    texts += [
+        str(line)
+        for instance in run.instances
+        for line in instance.lines()
+        if "failed" in str(line.get("event"))
     ]
-    return [Violation(f"an instance failed: {each[-2000:]}", ()) for each in told if each]
+    return [Violation(f"an instance failed: {output[-2000:]}", ()) for output in texts if output]
 
 
 def rows(run: Campaign, violations: list[Violation]) -> list[str]:
-    """A row of the table for each kind of fault; what was violated counts in every one."""
+    """A row of the table for each kind of fault; every row has the number of all violations."""
     plan, records = run.plan, run.history
-    acknowledged = sum(isinstance(each, Revoked) and each.status == 200 for each in records)
-    cutoffs = [each for each in records if isinstance(each, history.Cutoff) and each.finding == "cutoff"]
-    told = []
-    faults = [each for each in records if isinstance(each, Fault)]
-    for name in dict.fromkeys(each.name for each in faults):
-        these = [each for each in faults if each.name == name]
-        silent = [outage(records, Introspected, each.start, each.recovered) for each in these]
-        deaf = [outage(records, Revoked, each.start, each.recovered) for each in these]
-        late = [after_promotion(records, each) for each in these if each.promoted is not None]
-        cut = sum(any(each.start <= cutoff.found <= each.recovered for cutoff in cutoffs) for each in these)
-        told.append(
+    acknowledged = sum(isinstance(record, Revoked) and record.status == 200 for record in records)
+    cutoffs = [
+        record for record in records if isinstance(record, history.Cutoff) and record.finding == "cutoff"
+    ]
+    texts = []
+    faults = [record for record in records if isinstance(record, Fault)]
+    for name in dict.fromkeys(fault.name for fault in faults):
+        these = [fault for fault in faults if fault.name == name]
+        silent = [outage(records, Introspected, fault.start, fault.recovered) for fault in these]
+        deaf = [outage(records, Revoked, fault.start, fault.recovered) for fault in these]
+        late = [after_promotion(records, fault) for fault in these if fault.promoted is not None]
+        cut = sum(
+            any(fault.start <= cutoff.found <= fault.recovered for cutoff in cutoffs) for fault in these
+        )
+        texts.append(
             f"| {plan.topology} | {name} | {plan.wait_replicas} of {plan.replicas} | {plan.data_loss} "
             f"| {len(these)} | {acknowledged} | {len(violations)} | {_spread(silent)} "
             f"| {_spread(late) if late else '–'} | {_spread(deaf)} | {cut} |"
         )
-    return told
+    return texts
 
 
 def after_promotion(records: list[Record], fault: Fault) -> float:
     """How long after the promotion an instance still gave no verdict."""
     assert fault.promoted is not None
     last = [
-        each.end
-        for each in records
-        if isinstance(each, Introspected)
-        and each.status != 200
-        and fault.start <= each.end
-        and each.start <= fault.recovered
+        record.end
+        for record in records
+        if isinstance(record, Introspected)
+        and record.status != 200
+        and fault.start <= record.end
+        and record.start <= fault.recovered
     ]
     return max(0.0, max(last, default=0.0) - fault.promoted)
 
@@ -117,8 +124,8 @@ def main() -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="faults:\n"
         + "\n".join(
-            f"  {name:17} {each.says}\n{'':20}({', '.join(sorted(each.topologies))})"
-            for name, each in nemesis.DEEDS.items()
+            f"  {name:17} {deed.says}\n{'':20}({', '.join(sorted(deed.topologies))})"
+            for name, deed in nemesis.DEEDS.items()
         ),
     )
     parser.add_argument("--topology", choices=nemesis.ALL, default="single")
@@ -157,11 +164,11 @@ def main() -> int:
         finally:
             run.stop()
     print(HEAD, *rows(run, violations), sep="\n")
-    for each in violations[:10]:
-        print(each)
+    for violation in violations[:10]:
+        print(violation)
     if violations:
         history.write(run.history, folder / "history.ndjson")
-        print(f"{len(violations)} violations; seed {plan.seed}; all is kept in {folder}")
+        print(f"{len(violations)} violations; seed {plan.seed}; all files are in {folder}")
         return 1
     shutil.rmtree(folder)
     return 0

@@ -1,4 +1,4 @@
-"""Servers, instances of the service and clients on a network, and the history of what they went through."""
+"""Servers, instances of the service and clients on a network, and the history of requests and faults."""
 
 import contextlib
 import json
@@ -124,18 +124,18 @@ class Instance:
     def lines(self) -> list[dict[str, Any]]:
         """All that it has logged in all its lives; a line that a SIGKILL broke off is left out."""
         found = []
-        for each in self._lives:
-            for line in each.out.read_text().splitlines():
+        for life in self._lives:
+            for line in life.out.read_text().splitlines():
                 with contextlib.suppress(ValueError):
                     found.append(json.loads(line))
         return [line for line in found if isinstance(line, dict)]
 
     def errors(self) -> str:
-        return "".join(each.err.read_text() for each in self._lives)
+        return "".join(life.err.read_text() for life in self._lives)
 
 
 class Campaign:
-    """What the nemesis has in its hands."""
+    """Everything that faults act on: servers, network, instances; and the clients that record the history."""
 
     def __init__(self, plan: Plan, network: Network, folder: Path) -> None:
         self.plan = plan
@@ -146,7 +146,7 @@ class Campaign:
         self.topology = _topology(plan, network, folder)
         self.instances = [self._instance(name) for name in "abcdefgh"[: plan.instances]]
         self.clients = Clients(
-            {each.name: each.url for each in self.instances},
+            {instance.name: instance.url for instance in self.instances},
             rng=random.Random(f"{plan.seed} clients"),
             history=self.history,
         )
@@ -174,24 +174,24 @@ class Campaign:
     def start(self) -> None:
         self.topology.start()
         self.instances[0].init()
-        for each in self.instances:
-            each.start()
+        for instance in self.instances:
+            instance.start()
 
     def stop(self) -> None:
-        for each in self.instances:
+        for instance in self.instances:
             with contextlib.suppress(Exception):
-                each.send_signal(signal.SIGCONT)
-            each.kill()
+                instance.send_signal(signal.SIGCONT)
+            instance.kill()
         self.topology.stop()
 
     @contextlib.asynccontextmanager
     async def fault(self, name: str, *, loses: bool) -> AsyncIterator["Deed"]:
-        """Note a fault: the block breaks something and puts it right; then the service must recover."""
+        """Record a fault: the block breaks something and repairs it; then the service must recover."""
         deed = Deed(start=time.monotonic())
         yield deed
         healed = time.monotonic()
         try:
-            names = {each.name for each in self.instances if each.running}
+            names = {instance.name for instance in self.instances if instance.running}
             recovered = await self.clients.recovered(names, healed, RECOVERY_S)
         except TimeoutError:
             recovered = float("inf")
@@ -211,10 +211,10 @@ class Campaign:
         """In this block these instances may acknowledge nothing."""
         start = time.monotonic()
         yield
-        self.history.extend(Isolated(each.name, start, time.monotonic()) for each in instances)
+        self.history.extend(Isolated(instance.name, start, time.monotonic()) for instance in instances)
 
     def note_cutoffs(self) -> None:
-        """Add to the history what instances logged about data that they found missing."""
+        """Add to the history what instances logged about lost data."""
         ahead = time.time() - time.monotonic()
         for instance in self.instances:
             for line in instance.lines():
@@ -225,7 +225,7 @@ class Campaign:
 
 
 RECOVERY_S = 120.0
-"""For the service to work again after all was put right."""
+"""Within which the service must work again after a fault was repaired."""
 
 
 @dataclass

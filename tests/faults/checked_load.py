@@ -1,4 +1,4 @@
-"""Introspections and revocations that go on and on, and what must hold of every one of their answers."""
+"""Continuous introspections and revocations, every answer of which is checked."""
 
 import asyncio
 import collections
@@ -64,9 +64,9 @@ class CheckedLoad:
 
     async def _introspect(self):
         while True:
-            known = len(self.revoked)
-            gone = known > 0 and random.random() < 0.5
-            claims = random.choice(self.revoked[:known] if gone else self.untouched)
+            count = len(self.revoked)
+            gone = count > 0 and random.random() < 0.5
+            claims = random.choice(self.revoked[:count] if gone else self.untouched)
             status, answer = await self._post("/introspect", claims, "gateway")
             self.introspected[status] += 1
             if status == 200 and gone and answer["active"]:

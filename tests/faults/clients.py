@@ -1,4 +1,4 @@
-"""Clients of several instances that revoke and introspect at random, and write down what they hear."""
+"""Clients of several instances that revoke and introspect at random, and record every answer."""
 
 import asyncio
 import collections
@@ -63,7 +63,7 @@ class Clients:
     """Keeps instances busy; ``urls`` are theirs by name.
 
     Attributes:
-        history: What was heard.
+        history: All answers.
         acknowledged: One token for each revocation that was answered 200.
     """
 
@@ -73,13 +73,13 @@ class Clients:
         *,
         rng: random.Random,
         history: list[Record],
-        each: int = 3,
+        per_instance: int = 3,
         pause: float = 0.02,
     ) -> None:
         self._urls = urls
         self._rng = rng
         self._tokens = Tokens(rng)
-        self._each = each
+        self._per_instance = per_instance
         self._pause = pause
         self._tasks: list[asyncio.Task[None]] = []
         self._untouched: collections.deque[Token] = collections.deque(maxlen=200)
@@ -93,7 +93,7 @@ class Clients:
         )
         self._untouched.extend(self._tokens.fresh() for _ in range(20))
         self._tasks = [
-            asyncio.create_task(self._client(name)) for name in self._urls for _ in range(self._each)
+            asyncio.create_task(self._client(name)) for name in self._urls for _ in range(self._per_instance)
         ]
         return self
 

@@ -1,7 +1,7 @@
-"""What clients asked and heard while faults happened, and what must hold of it.
+"""The history of requests and faults of a campaign, and the rules that it must satisfy.
 
-Pure: a history can be written down and judged again. Times are seconds by one monotonic clock, except those
-inside of tokens and cutoffs, which are seconds UTC.
+No I/O but :func:`write` and :func:`read`, so a history can be stored and checked again. Times are seconds by
+one monotonic clock, except those in tokens and cutoffs, which are seconds UTC.
 """
 
 import bisect
@@ -13,7 +13,7 @@ from typing import Literal
 import msgspec
 
 FINDING_S = 1.0
-"""A finding takes effect a little before it is logged."""
+"""A loss takes effect up to so long before it is logged."""
 
 SKEW_S = 2.0
 """The issuer's ``clock_skew``: how far before its ``iat`` a cutoff already covers a token."""
@@ -23,7 +23,7 @@ KINDS: tuple[Kind, ...] = ("jti", "sub", "sid", "client_id")
 
 
 class Token(msgspec.Struct, frozen=True):
-    """What a token's claims say that bears on the verdict."""
+    """The claims of a token that a verdict depends on."""
 
     jti: str
     sub: str
@@ -61,7 +61,7 @@ class Introspected(msgspec.Struct, frozen=True, tag=True):
 
 
 class Cutoff(msgspec.Struct, frozen=True, tag=True):
-    """The service found data missing at ``found``: nothing issued up to ``at`` (UTC) is active any more."""
+    """The service found a loss of data at ``found``: no token issued up to ``at`` (UTC) is active since."""
 
     found: float
     at: float
@@ -89,7 +89,7 @@ class Isolated(msgspec.Struct, frozen=True, tag=True):
 
 
 class Fault(msgspec.Struct, frozen=True, tag=True):
-    """One deed of the nemesis.
+    """One fault, from its cause to the recovery.
 
     Attributes:
         healed: When what was broken had been put right.
@@ -120,7 +120,7 @@ class Violation(msgspec.Struct, frozen=True):
 
 
 class _Claim:
-    """All that was asked against one jti, user, session or client."""
+    """All attempts to revoke one jti, user, session or client."""
 
     def __init__(self) -> None:
         self.attempted = float("inf")
@@ -128,7 +128,7 @@ class _Claim:
 
 
 class _Standing:
-    """What must and what may stand against tokens."""
+    """Which revocations must cover a token, and which may."""
 
     def __init__(self, history: Iterable[Record]) -> None:
         self._claims: dict[tuple[Kind, str], _Claim] = collections.defaultdict(_Claim)
@@ -140,16 +140,18 @@ class _Standing:
                 else:
                     claim.attempted = min(claim.attempted, record.start)
         for claim in self._claims.values():
-            claim.acknowledged.sort(key=lambda each: each.end)
+            claim.acknowledged.sort(key=lambda revocation: revocation.end)
 
     def acknowledged(self, token: Token, before: float) -> Revoked | None:
         """A revocation of the token that was answered 200 before a time."""
         return next(
             (
-                each
+                revocation
                 for claim in self._against(token)
-                for each in claim.acknowledged[: bisect.bisect_left(claim.acknowledged, before, key=_end)]
-                if covers(each, token)
+                for revocation in claim.acknowledged[
+                    : bisect.bisect_left(claim.acknowledged, before, key=_end)
+                ]
+                if covers(revocation, token)
             ),
             None,
         )
@@ -158,7 +160,9 @@ class _Standing:
         """Whether a revocation that may have been stored before a time may cover the token."""
         return any(
             claim.attempted < before
-            or any(each.start < before and covers(each, token) for each in claim.acknowledged)
+            or any(
+                revocation.start < before and covers(revocation, token) for revocation in claim.acknowledged
+            )
             for claim in self._against(token)
         )
 
@@ -196,25 +200,28 @@ def check(history: list[Record], *, put_back_s: float | None = None) -> list[Vio
     - no data is found missing before any was lost.
     """
     standing = _Standing(history)
-    cutoffs = [each for each in history if isinstance(each, Cutoff)]
-    absences = [each for each in history if isinstance(each, Absent)]
-    isolations = [each for each in history if isinstance(each, Isolated)]
-    faults = [each for each in history if isinstance(each, Fault)]
-    lost = min((each.start for each in faults if each.loses), default=float("inf"))
-    found = [Violation("a loss where nothing was lost", (each,)) for each in cutoffs if each.found < lost]
+    cutoffs = [record for record in history if isinstance(record, Cutoff)]
+    absences = [record for record in history if isinstance(record, Absent)]
+    isolations = [record for record in history if isinstance(record, Isolated)]
+    faults = [record for record in history if isinstance(record, Fault)]
+    lost = min((fault.start for fault in faults if fault.loses), default=float("inf"))
+    found = [
+        Violation("a loss where nothing was lost", (cutoff,)) for cutoff in cutoffs if cutoff.found < lost
+    ]
     for record in history:
         if not isinstance(record, Revoked | Introspected):
             continue
-        if record.status is None and not any(_during(record, each) for each in absences):
+        if record.status is None and not any(_during(record, absence) for absence in absences):
             found.append(Violation("no answer", (record,)))
         if record.status not in {200, 503, None}:
             found.append(Violation("an answer that is neither 200 nor 503", (record,)))
         if isinstance(record, Revoked):
             if record.status == 200:
                 found += [
-                    Violation("acknowledged while isolated", (record, each))
-                    for each in isolations
-                    if each.instance == record.instance and each.start < record.start < record.end < each.end
+                    Violation("acknowledged while isolated", (record, isolation))
+                    for isolation in isolations
+                    if isolation.instance == record.instance
+                    and isolation.start < record.start < record.end < isolation.end
                 ]
             continue
         if (record.active is not None) != (record.status == 200):
@@ -226,10 +233,10 @@ def check(history: list[Record], *, put_back_s: float | None = None) -> list[Vio
         elif record.active is False and not (
             standing.attempted(record.token, record.end)
             or any(
-                each.found - FINDING_S < record.end and record.token.iat - SKEW_S <= each.at
-                for each in cutoffs
+                cutoff.found - FINDING_S < record.end and record.token.iat - SKEW_S <= cutoff.at
+                for cutoff in cutoffs
             )
-            or any(_ended_unheard(record, each) for each in absences)
+            or any(_ended_unheard(record, absence) for absence in absences)
         ):
             found.append(Violation("never revoked and not active", (record,)))
     return found
@@ -241,7 +248,7 @@ def _being_put_back(
     return (
         put_back_s is not None
         and revoked.instance != record.instance
-        and any(each.start <= record.end and record.start <= each.healed + put_back_s for each in faults)
+        and any(fault.start <= record.end and record.start <= fault.healed + put_back_s for fault in faults)
     )
 
 
@@ -261,9 +268,9 @@ def outage(history: list[Record], kind: type[Revoked | Introspected], start: flo
     """
     spans: dict[str, tuple[float, float]] = {}
     absent = {
-        each.instance
-        for each in history
-        if isinstance(each, Absent) and each.end > start and each.start < end
+        absence.instance
+        for absence in history
+        if isinstance(absence, Absent) and absence.end > start and absence.start < end
     }
     for record in history:
         if (

@@ -1,4 +1,4 @@
-"""What is done to servers, instances and the network between them; each deed is put right again."""
+"""Faults of servers, instances and the network between them; every one is repaired again."""
 
 import asyncio
 import contextlib
@@ -39,7 +39,7 @@ def deed(name: str, *topologies: str, loses: bool = False) -> Callable[[Act], Ac
 
 
 def possible(topology: str) -> list[str]:
-    return [name for name, each in DEEDS.items() if topology in each.topologies]
+    return [name for name, deed_kind in DEEDS.items() if topology in deed_kind.topologies]
 
 
 async def commit(run: Campaign, name: str) -> None:
@@ -123,13 +123,13 @@ async def snapshot(run: Campaign, _: Deed) -> None:
     more has read the restored slot, it may say active (docs/reliability.md, "What can't be noticed at once").
     """
     node = _one_primary(run)
-    kept = run.folder / "snapshot"
-    shutil.rmtree(kept, ignore_errors=True)
-    await asyncio.to_thread(shutil.copytree, node.folder / "appendonlydir", kept)
+    copy = run.folder / "snapshot"
+    shutil.rmtree(copy, ignore_errors=True)
+    await asyncio.to_thread(shutil.copytree, node.folder / "appendonlydir", copy)
     await _pause(run, 0.5, 1.5)
     node.kill()
     _lose(run, node)
-    shutil.copytree(kept, node.folder / "appendonlydir")
+    shutil.copytree(copy, node.folder / "appendonlydir")
     await asyncio.to_thread(run.topology.revive, node)
     await _healthy(run)
 
@@ -137,7 +137,7 @@ async def snapshot(run: Campaign, _: Deed) -> None:
 @deed("cut-off", *ALL)
 async def cut_off(run: Campaign, _: Deed) -> None:
     """Nothing passes between a primary and the instances for a while."""
-    names = [each.name for each in run.instances]
+    names = [instance.name for instance in run.instances]
     _between(run, names, [_one_primary(run).name], "hold")
     await _pause(run, 0.3, 1.2)
     run.network.heal()
@@ -167,9 +167,9 @@ async def reset(run: Campaign, _: Deed) -> None:
 async def slow(run: Campaign, _: Deed) -> None:
     """All that instances and a primary send each other is late, up to beyond the time-out."""
     late, node = run.rng.uniform(0.02, 0.3), _one_primary(run).name
-    for each in run.instances:
-        run.network.between(each.name, node, delay=late)
-        run.network.between(node, each.name, delay=late)
+    for instance in run.instances:
+        run.network.between(instance.name, node, delay=late)
+        run.network.between(node, instance.name, delay=late)
     await _pause(run, 0.5, 1.5)
     run.network.heal()
 
@@ -198,7 +198,7 @@ async def hang_instance(run: Campaign, _: Deed) -> None:
 async def cut_replicas(run: Campaign, _: Deed) -> None:
     """Nothing passes between a primary and its replicas: with ``wait_replicas`` nothing is acknowledged."""
     node = _one_primary(run)
-    _between(run, [node.name], [each.name for each in _replicas(run, node)], "hold")
+    _between(run, [node.name], [replica.name for replica in _replicas(run, node)], "hold")
     whole = run.plan.wait_replicas > 0 and run.plan.topology != "cluster"
     if whole:
         with run.isolated(*run.instances):
@@ -213,8 +213,8 @@ async def cut_replicas(run: Campaign, _: Deed) -> None:
 async def lag(run: Campaign, _: Deed) -> None:
     """What a primary sends to its replicas is late."""
     node = _one_primary(run)
-    for each in _replicas(run, node):
-        run.network.between(node.name, each.name, delay=run.rng.uniform(0.02, 0.1))
+    for replica in _replicas(run, node):
+        run.network.between(node.name, replica.name, delay=run.rng.uniform(0.02, 0.1))
     await _pause(run, 1.0, 2.0)
     run.network.heal()
 
@@ -235,26 +235,26 @@ async def blackout(run: Campaign, done: Deed) -> None:
     """SIGKILL of a primary while its replicas lag, or are in step, and of every instance; all come back."""
     first = _one_primary(run)
     with contextlib.ExitStack() as stack:
-        for each in run.instances:
-            stack.enter_context(run.absent(each))
+        for instance in run.instances:
+            stack.enter_context(run.absent(instance))
         await _strike(run, first, also=run.instances)
         await asyncio.to_thread(run.topology.replace, first)
         done.promoted = time.monotonic()
-        for each in run.instances:
-            await asyncio.to_thread(each.start)
+        for instance in run.instances:
+            await asyncio.to_thread(instance.start)
     await asyncio.to_thread(run.topology.revive, first)
     await _healthy(run)
 
 
 async def _strike(run: Campaign, primary: Node, *, also: Sequence[Instance] = ()) -> None:
     """Kill a primary, so that what was on its way to the replicas is lost, and instances with it."""
-    names = [each.name for each in _replicas(run, primary)]
+    names = [replica.name for replica in _replicas(run, primary)]
     if run.rng.random() < 0.8:
         _between(run, [primary.name], names, "hold")
         await _pause(run, 0.05, 0.3)
     primary.kill()
-    for each in also:
-        each.kill()
+    for server in also:
+        server.kill()
     _between(run, [primary.name], names, "reset")
     run.network.heal()
 
@@ -307,12 +307,12 @@ async def _divided(run: Campaign, done: Deed, *, replicas_too: bool) -> None:
     here = [
         first.name,
         alone.name,
-        *[each.name for each in run.rng.sample(sentinels, min(1, len(sentinels)))],
+        *[server.name for server in run.rng.sample(sentinels, min(1, len(sentinels)))],
     ]
-    parties = [each.name for each in (*topology.nodes, *sentinels, *run.instances)]
+    parties = [server.name for server in (*topology.nodes, *sentinels, *run.instances)]
     _between(run, here, [name for name in parties if name not in here], "hold")
     if not replicas_too:
-        _between(run, [first.name], [each.name for each in _replicas(run, first)], "pass")
+        _between(run, [first.name], [replica.name for replica in _replicas(run, first)], "pass")
     await asyncio.sleep(0.3)  # what was under way before may still be acknowledged
     with run.isolated(*([alone] if replicas_too and run.plan.wait_replicas else [])):
         await asyncio.to_thread(topology.replace, first)
@@ -358,7 +358,7 @@ async def grow(run: Campaign, _: Deed) -> None:
     replicas = [await asyncio.to_thread(topology.join, fresh) for _ in range(run.plan.replicas)]
     for giver in givers:
         ranges = topology.slots_of(giver)
-        first, last = max(ranges, key=lambda each: each[1] - each[0])
+        first, last = max(ranges, key=lambda limits: limits[1] - limits[0])
         await asyncio.to_thread(topology.migrate_slots, giver, fresh, [(first, (first + last) // 2)])
     await _pause(run, 0.2, 1.0)
     await asyncio.to_thread(topology.migrate_slots, fresh, givers[0], topology.slots_of(fresh))

@@ -86,7 +86,7 @@ async def test_a_refusing_service_gives_no_verdict_until_the_loss_is_accepted(st
     for _ in range(3):
         assert await status_of(revoker, lost) == 503
         assert await status_of(revoker, fresh) == 503
-    kept = await revoked(revoker)
+    later = await revoked(revoker)
     await eventually(lambda: has_problem(revoker, "data_loss_refused"))
     assert (await readiness(revoker))[0] == 200
     assert epoch_in(own_valkey, revoker).finding == "refused"
@@ -99,7 +99,7 @@ async def test_a_refusing_service_gives_no_verdict_until_the_loss_is_accepted(st
 
     assert await revoker.active(fresh)
     assert await restarted.active(fresh)
-    assert not await revoker.active(kept)
+    assert not await revoker.active(later)
     assert not await revoker.active(lost), "the instance that revoked it has put it back"
 
 
@@ -125,7 +125,7 @@ async def test_an_ignoring_service_goes_on_and_says_what_it_has_lost(start, own_
     assert not await revoker.active(await revoked(revoker))
     await eventually(lambda: has_problem(revoker, "data_lost"))
     assert await metric(revoker, "revoker_data_losses_total") == 1
-    assert [each["policy"] for each in events if each["event"] == "data_lost"] == ["ignore"]
+    assert [event["policy"] for event in events if event["event"] == "data_lost"] == ["ignore"]
 
 
 async def test_a_second_loss_is_noticed_like_the_first(start, own_valkey):
@@ -191,7 +191,9 @@ async def test_two_instances_that_notice_at_different_times_settle_on_one_epoch(
             await first.service.store.watch.beat()
             await second.service.store.watch.beat()
         assert epoch_in(own_valkey, first) == found
-        assert first.service.store._sets.data.epoch == second.service.store._sets.data.epoch == found
+        for revoker in (first, second):
+            used = await metric(revoker, "revoker_store_epoch_timestamp_seconds")
+            assert used == pytest.approx(found.noticed / 1000, abs=5e-4)
 
 
 async def test_many_requests_at_two_instances_at_once_find_one_loss(start, own_valkey, events):
@@ -200,9 +202,11 @@ async def test_many_requests_at_two_instances_at_once_find_one_loss(start, own_v
     second = await start(own_valkey, prefix=prefix, new=False)
     claims = await revoked(first)
     flush(own_valkey)
-    verdicts = await asyncio.gather(*(each.active(claims) for each in (first, second) for _ in range(50)))
+    verdicts = await asyncio.gather(
+        *(revoker.active(claims) for revoker in (first, second) for _ in range(50))
+    )
     assert not any(verdicts)
-    assert len([each for each in events if each["event"] == "data_lost"]) == 1
+    assert len([event for event in events if event["event"] == "data_lost"]) == 1
 
 
 async def test_blocks_and_revoked_keys_are_back_before_the_first_verdict(start, own_valkey):
@@ -240,8 +244,8 @@ async def test_an_empty_store_at_start_counts_as_lost(start, own_valkey, events)
     assert not await revoker.active(issued(time.time() - 10))
     cutoff = epoch_in(own_valkey, revoker).cutoff
     await eventually(lambda: revoker.active(issued_after(cutoff)))
-    told = next(each for each in events if each["event"] == "data_lost")
-    assert "revoker store init" in told["hint"]
+    event = next(event for event in events if event["event"] == "data_lost")
+    assert "revoker store init" in event["hint"]
 
 
 async def test_a_store_declared_new_has_lost_nothing_and_is_declared_so_once(start, own_valkey):

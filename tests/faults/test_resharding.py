@@ -110,7 +110,7 @@ async def verdict(revoker, claims):
 
 
 async def epochs_of(revoker):
-    return {part: each.epoch for part, each in (await revoker.service.store.readings()).items()}
+    return {part: reading.epoch for part, reading in (await revoker.service.store.readings()).items()}
 
 
 async def test_a_primary_joins_and_leaves_again_with_slots_moved_key_by_key(start, begin):

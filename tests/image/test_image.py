@@ -68,14 +68,14 @@ def test_only_what_is_copied_reaches_the_builder():
 
 def test_compose_mounts_what_is_there_and_holds_no_secret():
     compose = yaml.safe_load(COMPOSE.read_text())
-    for name, each in compose["services"].items():
-        for volume in each.get("volumes", []):
+    for name, service in compose["services"].items():
+        for volume in service.get("volumes", []):
             source = volume.split(":")[0]
             if source.startswith("."):
                 assert (COMPOSE.parent / source).exists(), (name, source)
             else:
                 assert source in compose["volumes"], (name, source)
-        for port in each.get("ports", []):
+        for port in service.get("ports", []):
             assert port.startswith("127.0.0.1:"), "a development set-up is for this machine only"
     assert not re.search(r"(?i)(password|secret|token)\S*\s*[:=]\s*[A-Za-z0-9+/_-]{16,}", COMPOSE.read_text())
 

@@ -132,7 +132,7 @@ class Prometheus:
     def firing(self):
         """Names of the alerts that fire now."""
         alerts = self.ask("alerts")["alerts"]
-        return {each["labels"]["alertname"] for each in alerts if each["state"] == "firing"}
+        return {alert["labels"]["alertname"] for alert in alerts if alert["state"] == "firing"}
 
 
 class Instance(Process):

@@ -134,7 +134,7 @@ def main():
 
     logs.configure()
     try:
-        processes.run(processes.Plan(settings=read(), read_again=read, build=StandIn, ready=ready))
+        processes.run(processes.Plan(settings=read(), reload_settings=read, build=StandIn, ready=ready))
     except RevokerError as error:
         sys.exit(str(error))
 

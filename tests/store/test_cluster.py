@@ -173,7 +173,7 @@ async def test_another_instance_finds_it_and_knows_blocks_and_keys(shared, nodes
         assert other.revocations.remembered.blocks[bob] == FOREVER_MS
         assert "k9" in other.revocations.remembered.keys["main"]
         await shared.revocations.unblock_user(MAIN, "bob")
-        await other.watch._look(0)
+        await other.watch.look(0)
         assert bob not in other.revocations.remembered.blocks
 
 
@@ -285,7 +285,7 @@ async def test_in_a_slot_writes_that_are_as_many_as_were_lost_hide_nothing(store
     user = store.keys.user_of(MAIN, "alice")
     numbers = store.keys.beside(user).tail(store.instance)
     long_ago = int(time.time() * 1000) - 60_000
-    data, released = store._sets.of(user), asyncio.Event()
+    data, released = store.source.data_set_of(user), asyncio.Event()
     settle, call, answered = data.settle, store.scripts.call, asyncio.Semaphore(0)
 
     def write():
@@ -346,12 +346,12 @@ async def test_a_declaration_that_broke_off_is_completed_and_none_is_repeated(sp
         assert first.finding == "new"
         assert not await store.init()
         tail = store.keys.in_part(5).tail("nobody")
-        await store._servers.change(tail.epoch, "DEL", tail.epoch)
+        await store.source.change(tail.epoch, "DEL", tail.epoch)
         assert await store.epoch() is None
         assert await store.init()
-        await store._servers.change(tail.epoch, "DEL", tail.epoch)
+        await store.source.change(tail.epoch, "DEL", tail.epoch)
         other = store.keys.in_part(9).tail("nobody")
-        await store._servers.change(other.seq, "INCR", other.seq)
+        await store.source.change(other.seq, "INCR", other.seq)
         assert not await store.init()  # it is in use: that is a loss
     finally:
         await store.close()

@@ -56,11 +56,8 @@ async def impatient(own_valkey, prefix):
 @contextlib.asynccontextmanager
 async def still(made):
     await made.init()
-    async with opened(made):
+    async with opened(made, watched=False):
         await made.lookups.touch()
-        for task in made._tasks:
-            task.cancel()
-        await asyncio.gather(*made._tasks, return_exceptions=True)
         yield made
 
 
@@ -145,7 +142,7 @@ async def test_what_cannot_be_read_fails_those_that_asked_for_it_alone(alone, ow
 
 @pytest.mark.parametrize("name", ["seq", "share"])
 async def test_numbers_that_cannot_be_read_give_no_verdict(alone, own_valkey, name):
-    key = {"seq": alone.keys.seq, "share": alone._sets.data.tail.share}[name]
+    key = {"seq": alone.keys.seq, "share": alone.source.data_set.tail.share}[name]
     with own_valkey.client() as client:
         client.set(key, "many")
         with pytest.raises(StoreRefused):
@@ -178,25 +175,31 @@ async def eventually(store):
             await asyncio.sleep(0.01)
 
 
-async def test_a_lookup_whose_loss_cannot_be_settled_in_time_fails_at_its_deadline(impatient, own_valkey):
+async def test_a_lookup_whose_loss_cannot_be_settled_in_time_fails_at_its_deadline(
+    impatient, own_valkey, monkeypatch
+):
+    async def never_ends():
+        await asyncio.Event().wait()
+
     with own_valkey.client() as client:
         client.flushall()
-    async with impatient._sets.data._lock, done_by(2 * IMPATIENT_S) as watch:
-        # somebody settles, and does not come to an end
-        asked = impatient.lookups.find(keys_of(impatient, "1"))
-        watch(asked)
-        with pytest.raises(StoreRefused):
-            await asked
+    with monkeypatch.context() as patch:
+        patch.setattr(impatient.source.data_set, "settle", never_ends)
+        async with done_by(2 * IMPATIENT_S) as watch:
+            asked = impatient.lookups.find(keys_of(impatient, "1"))
+            watch(asked)
+            with pytest.raises(StoreRefused):
+                await asked
     assert (await eventually(impatient)).state.loss > 0
 
 
-async def test_a_store_that_is_reached_again_is_read_before_anybody_asks(alone, own_valkey, monkeypatch):
-    data, noticed = alone._sets.data, asyncio.Event()
-    monkeypatch.setattr(data._losses, "lost", lambda *_, **__: noticed.set())
+async def test_a_store_that_is_reached_again_is_read_before_anybody_asks(alone, own_valkey):
     own_valkey.kill()
     own_valkey.lose_disk()
     own_valkey.start()
-    await asyncio.wait_for(noticed.wait(), HANGS_S)
+    async with asyncio.timeout(HANGS_S):
+        while alone.source.data_set.epoch.finding != "cutoff":
+            await asyncio.sleep(0.01)
 
 
 async def test_a_broken_connection_is_made_again_and_the_lookup_sent_once_more(alone, own_valkey):

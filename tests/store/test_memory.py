@@ -1,4 +1,4 @@
-from bench.memory import bytes_each
+from bench.memory import bytes_a_revocation
 from tests.rig.servers import Valkey
 
 
@@ -6,6 +6,6 @@ def test_a_revoked_jti_costs_at_most_125_bytes(tmp_path):
     server = Valkey(tmp_path / "valkey", "--appendonly", "no").start()
     try:
         with server.client() as client:
-            assert bytes_each(client, 50_000) <= 125
+            assert bytes_a_revocation(client, 50_000) <= 125
     finally:
         server.kill()

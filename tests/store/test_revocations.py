@@ -278,7 +278,7 @@ async def test_a_hundred_calls_at_once_equal_their_sum(store):
         for login, expected in ((covering, Verdict.USER_CUTOFF), (covering + 1, Verdict.ACTIVE)):
             claims = Claims(sub="alice", sid=sid, iat=login / 1000 + MAIN.clock_skew)
             assert check_cutoffs(claims, MAIN, found.state, base, None) is expected
-    assert store._sets.data.watermark.share == 100
+    assert store.source.data_set.watermark.share == 100
 
 
 async def test_requests_that_take_something_back_are_noted_apart_from_each_other_for_a_minute(changes):

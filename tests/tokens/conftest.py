@@ -1,13 +1,14 @@
 import asyncio
 import dataclasses
 import json
-from types import SimpleNamespace
+from pathlib import Path
 
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 from prometheus_client import CollectorRegistry
 
+from revoker.config.schema import IssuerSettings
 from revoker.metrics import Metrics
 from revoker.models import Issuer
 from revoker.tokens.key_sources import key_source
@@ -21,9 +22,10 @@ def metrics():
 
 
 def issuer_settings(name="main", algorithms=("RS256",), **places):
-    """What key_source reads of an issuer's settings."""
-    unset = {"jwks_uri": "", "jwks_file": None, "hmac_secret_file": None, "jwks_insecure": False}
-    return SimpleNamespace(name=name, algorithms=list(algorithms), **(unset | places))
+    places = {place: str(value) if isinstance(value, Path) else value for place, value in places.items()}
+    return IssuerSettings(
+        name=name, issuer=forge.ISSUER, audiences=[forge.AUDIENCE], algorithms=list(algorithms), **places
+    )
 
 
 @pytest.fixture
@@ -91,7 +93,7 @@ def hmac_verifier(tmp_path, metrics):
 
 
 class Clock:
-    """A clock that stands still until it is moved."""
+    """A clock that is moved by hand."""
 
     def __init__(self):
         self.now = 1000.0
@@ -101,29 +103,29 @@ class Clock:
 
 
 class Naps:
-    """Stands for asyncio.sleep: notes how long it was asked for, and ends when it is told to."""
+    """Replaces asyncio.sleep: records the seconds, and returns when a test ends the nap."""
 
     def __init__(self):
-        self.asked = []
-        self._begun = asyncio.Condition()
+        self.durations = []
+        self._changed = asyncio.Condition()
         self._ends = asyncio.Semaphore(0)
 
     async def __call__(self, seconds):
-        async with self._begun:
-            self.asked.append(seconds)
-            self._begun.notify_all()
+        async with self._changed:
+            self.durations.append(seconds)
+            self._changed.notify_all()
         await self._ends.acquire()
 
-    async def begun(self, count):
-        """Wait until so many naps were begun."""
-        async with self._begun:
-            await asyncio.wait_for(self._begun.wait_for(lambda: len(self.asked) >= count), 120)
+    async def wait_for(self, count):
+        """Wait until this many naps have started."""
+        async with self._changed:
+            await asyncio.wait_for(self._changed.wait_for(lambda: len(self.durations) >= count), 120)
 
     async def end(self):
-        """End the present nap and wait until the next has begun."""
-        count = len(self.asked)
+        """End the present nap and wait until the next has started."""
+        count = len(self.durations)
         self._ends.release()
-        await self.begun(count + 1)
+        await self.wait_for(count + 1)
 
 
 class IdentityProvider:

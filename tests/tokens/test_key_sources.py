@@ -8,10 +8,12 @@ import time
 import pytest
 from aiohttp import web
 
+from revoker.config.schema import settle
 from revoker.errors import ConfigError, InvalidToken, KeysUnavailable
 from revoker.tokens.key_fetching import COOL_DOWN_S, KEEP_S, JwksByUrl
 from revoker.tokens.key_sets import MAX_SET_BYTES
 from revoker.tokens.key_sources import key_source
+from tests.rig import forge
 from tests.rig.forge import ABSENT, hmac_key, jwks, rsa_key, token
 from tests.rig.servers import free_port
 from tests.tokens.conftest import Clock, Naps, issuer_settings, trusting
@@ -34,7 +36,7 @@ def naps():
 
 @pytest.fixture
 async def source(idp, metrics, clock, naps):
-    """A source of the provider's keys that has begun to fetch them."""
+    """A source of the provider's keys that has started to fetch them."""
     made = JwksByUrl("main", idp.url, ["RS256"], metrics, clock=clock, sleep=naps, timeout_s=TIMEOUT_S)
     await made.start()
     yield made
@@ -44,7 +46,7 @@ async def source(idp, metrics, clock, naps):
 @pytest.fixture
 async def verifier(source, naps, metrics):
     """A verifier whose keys were fetched once."""
-    await naps.begun(1)
+    await naps.wait_for(1)
     return trusting(source, metrics)
 
 
@@ -54,7 +56,7 @@ def refreshes(metrics, outcome):
 
 
 async def test_keys_are_fetched_before_any_token_asks_for_them(source, naps, idp, metrics):
-    await naps.begun(1)
+    await naps.wait_for(1)
 
     assert (source.ready, source.stale, idp.fetches) == (True, False, 1)
     assert refreshes(metrics, "ok") == 1
@@ -74,8 +76,8 @@ async def test_keys_are_refreshed_every_five_minutes(verifier, source, naps, idp
     await naps.end()
 
     assert idp.fetches == 3
-    assert all(270 <= nap <= 300 for nap in naps.asked)
-    assert len(set(naps.asked)) == 3
+    assert all(270 <= nap <= 300 for nap in naps.durations)
+    assert len(set(naps.durations)) == 3
 
 
 async def test_a_rotation_is_noticed_by_the_refresh(verifier, naps, idp):
@@ -133,7 +135,7 @@ async def test_jwt_13_a_token_of_an_unknown_issuer_makes_no_fetch(verifier, idp)
         token(KEY, {"alg": "none", "kid": "x"}),
         token(KEY, {"kid": 1}),
     ],
-    ids=["known name", "algorithm not allowed", "malformed"],
+    ids=["loaded kid", "algorithm not allowed", "malformed"],
 )
 async def test_jwt_13_a_token_that_no_fetch_can_help_makes_none(verifier, idp, hostile):
     for verify in (verifier.verify, verifier.verify_origin):
@@ -165,7 +167,7 @@ async def test_all_who_wait_share_one_fetch(verifier, idp):
     waiting.pop().cancel()
     release.set()
 
-    assert all([await each for each in waiting])
+    assert all([await task for task in waiting])
     assert idp.fetches == 2
 
 
@@ -290,7 +292,7 @@ async def test_jwks_05_no_verdict_until_the_keys_were_fetched_from_a_provider_th
         for verify in (verifier.verify, verifier.verify_origin):
             with pytest.raises(KeysUnavailable):
                 await verify(token(KEY))
-        await naps.begun(1)
+        await naps.wait_for(1)
         assert (source.ready, source.stale) == (False, False)
 
         idp.answer = idp.serve_keys
@@ -305,14 +307,14 @@ async def test_a_failing_provider_is_asked_less_and_less_often(verifier, naps, i
     idp.answer = _answering(b"", 500)
     for _ in range(9):
         await naps.end()
-    assert naps.asked[1:] == [0.5, 1, 2, 4, 8, 16, 30, 30, 30]
+    assert naps.durations[1:] == [0.5, 1, 2, 4, 8, 16, 30, 30, 30]
 
     idp.answer = idp.serve_keys
     await naps.end()
-    assert naps.asked[-1] > 200
+    assert naps.durations[-1] > 200
     idp.answer = _answering(b"", 500)
     await naps.end()
-    assert naps.asked[-1] == 0.5
+    assert naps.durations[-1] == 0.5
 
 
 async def test_a_fetch_that_a_token_gave_rise_to_and_that_failed_is_repeated_soon(
@@ -322,8 +324,8 @@ async def test_a_fetch_that_a_token_gave_rise_to_and_that_failed_is_repeated_soo
     with pytest.raises(InvalidToken):
         await verifier.verify(token(NEXT))
     assert source.stale
-    await naps.begun(2)
-    assert naps.asked[1] == 0.5
+    await naps.wait_for(2)
+    assert naps.durations[1] == 0.5
 
     idp.answer, idp.keys = idp.serve_keys, jwks(KEY, NEXT)
     await naps.end()
@@ -341,7 +343,7 @@ async def test_beyond_those_who_may_wait_for_keys_others_are_answered_at_once(id
 
     source = JwksByUrl("main", idp.url, ["RS256"], metrics, sleep=naps, max_waiting=2)
     await source.start()
-    await naps.begun(1)
+    await naps.wait_for(1)
     verifier = trusting(source, metrics)
     idp.keys, idp.answer = jwks(KEY, NEXT), slowly
     waiting = [asyncio.create_task(verifier.verify(token(NEXT, jti=str(number)))) for number in range(2)]
@@ -354,7 +356,7 @@ async def test_beyond_those_who_may_wait_for_keys_others_are_answered_at_once(id
     assert await verifier.verify(token(KEY))
 
     release.set()
-    assert all([await each for each in waiting])
+    assert all([await task for task in waiting])
     assert idp.fetches == 2
     await source.close()
 
@@ -362,7 +364,7 @@ async def test_beyond_those_who_may_wait_for_keys_others_are_answered_at_once(id
 async def test_nobody_answers_at_all(metrics, naps):
     source = JwksByUrl("main", f"http://127.0.0.1:{free_port()}/", ["RS256"], metrics, sleep=naps)
     await source.start()
-    await naps.begun(1)
+    await naps.wait_for(1)
 
     with pytest.raises(KeysUnavailable):
         await trusting(source, metrics).verify(token(KEY))
@@ -433,7 +435,7 @@ async def test_where_no_key_has_a_name_that_of_a_token_says_nothing(idp, metrics
     idp.keys = jwks(rsa_key(None))
     source = JwksByUrl("main", idp.url, ["RS256"], metrics, sleep=naps)
     await source.start()
-    await naps.begun(1)
+    await naps.wait_for(1)
     verifier = trusting(source, metrics)
 
     assert await verifier.verify_origin(token(rsa_key(None), {"kid": "any"}))
@@ -512,7 +514,7 @@ async def test_connections_are_closed_and_nothing_is_sent_but_the_request(naps, 
     named = idp.url.replace("127.0.0.1", "localhost")  # an address is given no cookies
     source = JwksByUrl("main", named, ["RS256"], metrics, sleep=naps)
     await source.start()
-    await naps.begun(1)
+    await naps.wait_for(1)
     await naps.end()
     await source.close()
 
@@ -577,7 +579,7 @@ async def test_a_file_is_read_at_start_and_again_when_it_was_replaced(
 
     assert verifier.cached(old) is None
     assert await verifier.verify(token(NEXT))
-    assert set(naps.asked) == {1.0}
+    assert set(naps.durations) == {1.0}
 
 
 @pytest.mark.parametrize(
@@ -657,6 +659,11 @@ async def test_a_new_secret_takes_the_place_of_the_old(tmp_path, metrics):
     assert verifier.cached(old) is None
 
 
+def settled(**settings):
+    issuer = {"name": "main", "issuer": forge.ISSUER, "audiences": [forge.AUDIENCE], **settings}
+    return settle({"issuers": [issuer]}, {})
+
+
 WRONG = {
     "no place": ({}, "exactly one"),
     "two places": ({"jwks_uri": "https://a/", "jwks_file": "b"}, "exactly one"),
@@ -672,18 +679,26 @@ WRONG = {
 
 
 @pytest.mark.parametrize(("settings", "problem"), WRONG.values(), ids=WRONG.keys())
-def test_unsafe_settings_are_refused(metrics, settings, problem):
+def test_unsafe_settings_are_refused(settings, problem):
     with pytest.raises(ConfigError, match=problem) as refused:
-        key_source(issuer_settings(**settings), metrics)
+        settled(**settings)
     assert refused.value.problems == [str(refused.value)]
 
 
 @pytest.mark.parametrize("secret", [b"", b"s" * 31, b"s" * 31 + b"\n", b"s" * 31 + b"\r\n"], ids=repr)
-def test_jwt_08_a_weak_secret_stops_the_start(tmp_path, metrics, secret):
+def test_jwt_08_a_weak_secret_stops_the_start(tmp_path, secret):
     path = tmp_path / "secret"
     path.write_bytes(secret)
 
-    with pytest.raises(ConfigError, match="HS256 needs 32"):
+    with pytest.raises(ConfigError, match="at least 256 random bits"):
+        settled(algorithms=["HS256"], hmac_secret_file=str(path))
+
+
+def test_a_shared_secret_that_is_the_text_of_another_kind_of_key_stops_the_start(tmp_path, metrics):
+    path = tmp_path / "secret"
+    path.write_bytes(b"-----BEGIN PUBLIC KEY-----\n" + b"A" * 64 + b"\n-----END PUBLIC KEY-----\n")
+
+    with pytest.raises(ConfigError, match="another kind of key"):
         key_source(issuer_settings(algorithms=["HS256"], hmac_secret_file=path), metrics)
 
 

@@ -27,7 +27,7 @@ def folder(tmp_path):
 
 
 def states(folder, now):
-    return [(each.dated.key.kid, each.state) for each in listed(folder, now)[0]]
+    return [(entry.dated.key.kid, entry.state) for entry in listed(folder, now)[0]]
 
 
 def put_pem(folder, name="own.pem", written=NOW - 5000):

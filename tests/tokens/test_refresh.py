@@ -77,9 +77,9 @@ def test_bytes_without_the_key_are_not_read(raw):
 @given(sids, generations, clients)
 def test_the_mac_is_hmac_sha_256_of_a_label_and_all_that_is_said(sid, generation, client_id):
     raw = payload_of(TOKENS.make(sid, generation, client_id))
-    said = b"revoker refresh token 1\0" + raw[:32] + raw[64:]
+    message = b"revoker refresh token 1\0" + raw[:32] + raw[64:]
 
-    assert raw[32:64] == hmac.digest(KEY.secret, said, "sha256")
+    assert raw[32:64] == hmac.digest(KEY.secret, message, "sha256")
 
 
 @pytest.mark.parametrize("extra", ["=", "==", " ", "\n", "A", "AA", "."])
@@ -159,7 +159,7 @@ def test_while_the_key_file_is_broken_the_last_keys_stand_and_that_is_told_once(
     for _ in range(2):
         clock.now += 1
         assert tokens.make(SID, 1, "web") == before
-    assert [each["event"] for each in events] == ["refresh keys not read"]
+    assert [event["event"] for event in events] == ["refresh keys not read"]
 
     path.write_text(f"{forge.base64url(KEY.secret)}\n{good}")
     clock.now += 1
@@ -173,7 +173,7 @@ def test_a_new_key_file_is_for_its_owner_alone_and_holds_a_key(tmp_path):
     (key,) = load_refresh_keys(path)
     assert len(key.secret) == 32
     assert path.stat().st_mode & 0o777 == 0o600
-    assert [each.name for each in tmp_path.iterdir()] == ["refresh.key"]
+    assert [path.name for path in tmp_path.iterdir()] == ["refresh.key"]
 
 
 def test_a_key_file_that_is_there_is_not_replaced(tmp_path):
@@ -184,7 +184,7 @@ def test_a_key_file_that_is_there_is_not_replaced(tmp_path):
     new_refresh_key_file(path)
 
     assert path.read_bytes() == before
-    assert [each.name for each in tmp_path.iterdir()] == ["refresh.key"]
+    assert [path.name for path in tmp_path.iterdir()] == ["refresh.key"]
 
 
 def test_after_a_rotation_old_tokens_are_read_and_the_new_key_signs_from_its_date(tmp_path):

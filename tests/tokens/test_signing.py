@@ -53,7 +53,7 @@ def clock():
 
 @pytest.fixture
 def signing_keys(folder, metrics, clock):
-    """Make the source of the folder; its clock stands at 1000 and is not polled by itself."""
+    """Make the source of the folder; its clock is at 1000, and it is not polled."""
     return lambda: SigningKeys("sessions", folder, metrics, clock=clock)
 
 
@@ -227,9 +227,9 @@ async def test_a_pem_file_signs_from_the_date_in_its_name(folder, signing_keys, 
     await source.look_again()
 
     assert len(kids(source)) == 2
-    for each in (source, signing_keys()):
-        assert each.signer(1799.9, ()).kid == "jwk"
-        assert each.signer(1800, ()).alg == "EdDSA"
+    for keys in (source, signing_keys()):
+        assert keys.signer(1799.9, ()).kid == "jwk"
+        assert keys.signer(1800, ()).alg == "EdDSA"
 
 
 async def test_a_pem_file_that_is_put_there_is_published_before_it_signs_whatever_its_times(
@@ -432,7 +432,7 @@ async def test_a_file_that_is_no_key_is_skipped_and_told_once(folder, signing_ke
     await source.look_again()
     await source.look_again()
 
-    assert [each["file"] for each in events if each["event"] == "signing key skipped"] == ["README"]
+    assert [event["file"] for event in events if event["event"] == "signing key skipped"] == ["README"]
     assert source.ready and not source.stale
     assert source.signer(1000, ()).kid == "first"
 
@@ -473,7 +473,7 @@ async def test_two_files_of_one_name_never_take_turns(folder, signing_keys, even
 
     assert kids(source) == ["shared"]
     assert source.signer(1000, ()).alg == old.alg
-    assert [each["kid"] for each in events if each["event"] == "signing key skipped"] == ["shared"]
+    assert [event["kid"] for event in events if event["event"] == "signing key skipped"] == ["shared"]
 
 
 def test_of_a_key_and_its_retired_copy_the_retired_one_counts(folder, signing_keys):
@@ -491,13 +491,13 @@ async def test_the_folder_is_polled(folder, metrics, clock):
     naps = Naps()
     source = SigningKeys("sessions", folder, metrics, clock=clock, sleep=naps)
     await source.start()
-    await naps.begun(1)
+    await naps.wait_for(1)
 
     put(folder, "second", nbf=200)
     await naps.end()
 
     assert source.signer(1000, ()).kid == "second"
-    assert naps.asked[0] <= 1.0
+    assert naps.durations[0] <= 1.0
     await source.close()
 
 

@@ -112,14 +112,14 @@ def test_whatever_the_issuer_signs_is_verified_or_refused(verifier, header, payl
     verified = judged(verifier, signed)
 
     if verified is not None:
-        said = verified.claims
-        assert said.sub and said.jti and isinstance(said.sub, str) and isinstance(said.jti, str)
-        assert AUDIENCE in ([said.aud] if isinstance(said.aud, str) else said.aud)
-        for date in (said.iat, said.exp, said.nbf, said.auth_time):
+        read = verified.claims
+        assert read.sub and read.jti and isinstance(read.sub, str) and isinstance(read.jti, str)
+        assert AUDIENCE in ([read.aud] if isinstance(read.aud, str) else read.aud)
+        for date in (read.iat, read.exp, read.nbf, read.auth_time):
             assert date is None or (type(date) in {int, float} and math.isfinite(date))
         answer = json.loads(verified.answer)
         for name in ("sub", "jti", "aud", "iss", "sid"):
-            assert answer.get(name) == getattr(said, name)
+            assert answer.get(name) == getattr(read, name)
 
 
 @given(data=st.data(), good=st.sampled_from(GOOD))

@@ -47,13 +47,13 @@ async def test_a_verified_token_says_what_its_payload_says(verifier_of):
 
 async def test_the_answer_has_the_members_of_rfc_7662_and_no_other_claims(verifier_of):
     verifier = await verifier_of(KEY)
-    said = {
+    claims = {
         "now": 1000, "jti": "j", "auth_time": 900.5, "nbf": 990.9, "acr": "mfa", "amr": ["pwd"],
         "cnf": {"jkt": "t"}, "act": {"sub": "a"}, "authorization_details": [{"type": "x"}],
     }  # fmt: skip
     private = {"preferred_username": "jane", "email": "jane@example.com", "roles": ["r"], "active": False}
 
-    verified = await verifier.verify(token(KEY, **said, **private))
+    verified = await verifier.verify(token(KEY, **claims, **private))
 
     assert json.loads(verified.answer) == {
         "active": True, "scope": "orders:read orders:write", "client_id": "web", "username": "jane",
@@ -65,8 +65,8 @@ async def test_the_answer_has_the_members_of_rfc_7662_and_no_other_claims(verifi
 
 async def test_the_answer_leaves_out_what_the_token_does_not_say_in_earnest(verifier_of):
     verifier = await verifier_of(KEY, require_jti=False)
-    said = {"iss": ISSUER, "sub": "u", "aud": [AUDIENCE, "x"], "azp": "spa", "preferred_username": 7}
-    bare = forge(KEY, header_of(KEY), said)
+    claims = {"iss": ISSUER, "sub": "u", "aud": [AUDIENCE, "x"], "azp": "spa", "preferred_username": 7}
+    bare = forge(KEY, header_of(KEY), claims)
 
     assert json.loads((await verifier.verify(bare)).answer) == {
         "active": True, "iss": ISSUER, "sub": "u", "aud": [AUDIENCE, "x"], "client_id": "spa",
@@ -178,7 +178,7 @@ async def test_a_token_needs_no_jti_where_the_issuer_writes_none(verifier_of):
 
 
 @pytest.mark.parametrize(
-    ("said", "scope"),
+    ("claims", "scope"),
     [
         ({"scope": "a b"}, "a b"),
         ({"scope": ""}, ""),
@@ -190,9 +190,9 @@ async def test_a_token_needs_no_jti_where_the_issuer_writes_none(verifier_of):
     ],
     ids=repr,
 )
-async def test_the_scope_is_found_wherever_issuers_put_it(verifier_of, said, scope):
+async def test_the_scope_is_found_wherever_issuers_put_it(verifier_of, claims, scope):
     verifier = await verifier_of(KEY)
-    verified = await verifier.verify(token(KEY, **said))
+    verified = await verifier.verify(token(KEY, **claims))
 
     assert verified.scope == scope
     assert json.loads(verified.answer).get("scope", "") == scope
@@ -275,7 +275,7 @@ async def test_all_who_ask_about_one_nameless_token_get_the_same_answer(verifier
 
     verified = await asyncio.gather(*(verifier.verify(text) for _ in range(5)))
 
-    assert {each.claims.kid for each in verified} == {"crowd-39"}
+    assert {result.claims.kid for result in verified} == {"crowd-39"}
 
 
 async def test_keys_for_another_algorithm_do_not_count_among_those_that_are_tried(verifier_of):
@@ -362,7 +362,7 @@ async def test_who_is_gone_takes_no_verdict_from_others_who_ask_for_the_same_tok
     found = await asyncio.gather(*others)
 
     assert gone.cancelled()
-    assert found[0].claims.jti and all(each is found[0] for each in found)
+    assert found[0].claims.jti and all(result is found[0] for result in found)
 
 
 async def test_a_fault_reaches_only_who_asked_for_the_token_that_shows_it(verifier_of, monkeypatch):

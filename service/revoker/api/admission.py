@@ -1,7 +1,7 @@
-"""How many requests for a verdict may be under way: what is too many is refused at once, not answered late.
+"""Load shedding: too many requests for verdicts are refused at once, instead of answered late.
 
-Only what gateways ask all the time is counted and refused. Revocations, blocks, sessions, health and
-metrics always get through: an administrator must be able to act while gateways ask too much.
+Only the fast paths are counted and refused. Revocations, blocks, sessions, health and metrics always get
+through: an administrator must be able to act while gateways ask too much.
 """
 
 import contextlib
@@ -9,22 +9,20 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Final, Protocol
 
-from revoker.api.prebuilt import OVERLOADED, PrebuiltResponse
-from revoker.metrics import Metrics
-
 BURST_SECONDS: Final = 1.0
-"""More than may be under way are taken in for so long: a burst is worked off, a crowd is not."""
+"""For so long more requests than the limit are admitted: a burst is worked off, an overload is not."""
 
-CROWD_SECONDS: Final = 10.0
-"""A crowd that comes back earlier is the same crowd."""
+EPISODE_SECONDS: Final = 10.0
+"""Overload that resumes within this continues the same episode, without another burst."""
 
-AGAIN_SECONDS: Final = 2.0
-"""So long after more came than may be under way, who was refused and did not wait is refused again."""
+RECOVERY_SECONDS: Final = 2.0
+"""For so long after the limit was last reached, clients that did not wait after a refusal are refused."""
 
 PAUSE_SECONDS: Final = 0.25
-"""Nothing is read from a connection for so long after a refusal, which costs nearly what an answer does.
+"""A connection is not read for so long after a refusal, which costs nearly as much as a response.
 
-Shorter than gateways wait, so that they get their answer; who waits as ``Retry-After`` says notices nothing.
+Shorter than the time-outs of gateways, so that they get their response; a client that heeds ``Retry-After``
+notices nothing.
 """
 
 
@@ -42,53 +40,47 @@ class Connection(Protocol):
 
 
 class Admission:
-    """Counts what is under way in one process, and refuses what is beyond the limit.
+    """Counts the requests in progress in one process, and refuses those beyond the limit.
 
-    Handlers count themselves, in ``under_way``, while they work on a request that has come whole: who sends
-    slowly must not take another's place. Nor must who waits for the keys of an issuer, which another machine
-    may hold back: that is bounded for each issuer by itself.
+    A request is counted once all of it has come: who sends slowly must not take another's place. Nor is it
+    counted while it waits for the keys of an issuer, on which another machine decides; that is limited for
+    every issuer by itself.
 
     Attributes:
-        crowded: Whether requests have been refused lately.
+        overloaded: Whether requests have been refused lately.
     """
 
-    def __init__(
-        self, limit: int, metrics: Metrics, *, monotonic: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, limit: int, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         self.limit: Final = limit
-        self.under_way = 0
-        self.crowded = False
-        self._metrics = metrics
+        self.in_progress = 0
+        self.overloaded = False
         self._monotonic = monotonic
-        self._last_crowd = self._crowd_began = -CROWD_SECONDS
+        self._last_full = self._episode_began = -EPISODE_SECONDS
 
     @contextlib.contextmanager
-    def aside(self) -> Iterator[None]:
-        """For a request that has counted itself: not to count while it waits for another machine's answer."""
-        self.under_way -= 1
+    def not_counted(self) -> Iterator[None]:
+        """Do not count a counted request while it waits for another machine."""
+        self.in_progress -= 1
         try:
             yield
         finally:
-            self.under_way += 1
-
-    async def refused(self, path: str) -> PrebuiltResponse:
-        """What is answered to one too many."""
-        self._metrics.no_verdicts.labels("overload").inc()
-        self._metrics.requests.labels(path, str(OVERLOADED.status)).inc()
-        return OVERLOADED
+            self.in_progress += 1
 
     def refuses(self, connection: Connection) -> bool:
-        """Whether a request is one too many; asked where ``crowded``, or ``limit`` are under way."""
+        """Whether a request on this connection is refused.
+
+        Only asked where ``overloaded``, or where as many as ``limit`` are in progress.
+        """
         now = self._monotonic()
-        if self.under_way >= self.limit:
-            if now - self._last_crowd > CROWD_SECONDS:
-                self._crowd_began = now
-            self._last_crowd = now
-            self.crowded = now - self._crowd_began > BURST_SECONDS
-        elif now - self._last_crowd > AGAIN_SECONDS:
-            self.crowded = False
+        if self.in_progress >= self.limit:
+            if now - self._last_full > EPISODE_SECONDS:
+                self._episode_began = now
+            self._last_full = now
+            self.overloaded = now - self._episode_began > BURST_SECONDS
+        elif now - self._last_full > RECOVERY_SECONDS:
+            self.overloaded = False
         did_not_wait = now - connection.refused_at < 1.5 * PAUSE_SECONDS
-        if self.crowded and (did_not_wait or self.under_way >= self.limit):
+        if self.overloaded and (did_not_wait or self.in_progress >= self.limit):
             connection.refused_at = now
             connection.pause(PAUSE_SECONDS)
             return True

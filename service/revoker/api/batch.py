@@ -8,7 +8,7 @@ from typing import Annotated, Final, cast
 import msgspec
 from aiohttp import web
 
-from revoker.api import endpoint, refresh_tokens
+from revoker.api import bodies, refresh_tokens
 from revoker.api.admission import Admission
 from revoker.api.authentication import Authentication
 from revoker.api.envelope import COUNTED
@@ -33,27 +33,27 @@ from revoker.tokens.verifying import VERIFY_BATCH, VerifiedToken, Verifier, Wait
 MALFORMED: Final = b'{"error":"invalid_request"}'
 NO_KEYS: Final = b'{"error":"temporarily_unavailable"}'
 
-_BYTES_AT_ONCE: Final = endpoint.BODY_LIMIT
-"""Of items read one by one before other requests get their turn of the event loop; one may be as long."""
+_BYTES_PER_TURN: Final = bodies.BODY_LIMIT
+"""Of items that are read one by one before other requests get a turn of the event loop."""
 
-_READ_WHOLE: Final = 1024 * 1024
-"""Bytes of a batch that is read in one turn of the event loop where all its items are sound."""
+_BYTES_READ_AT_ONCE: Final = 1024 * 1024
+"""Bytes of a batch that is read in one turn of the event loop, if all its items are well-formed."""
 
 
 class Batch(msgspec.Struct, frozen=True):
-    """Up to 1,000 tokens, each in either form of ``/introspect``."""
+    """Up to 1,000 tokens, in either form of ``/introspect``."""
 
     tokens: Annotated[list[Introspect], msgspec.Meta(max_length=1000)]
 
 
-class Unread(msgspec.Struct, frozen=True):
-    """As ``Batch``, its items not looked at yet: a malformed one spoils its own result only."""
+class RawItems(msgspec.Struct, frozen=True):
+    """As ``Batch``, its items not parsed: a malformed one affects its own result only."""
 
     tokens: Annotated[list[msgspec.Raw], msgspec.Meta(max_length=1000)]
 
 
-class AsWritten(msgspec.Struct, frozen=True):
-    """As ``Batch``, its list not looked into."""
+class RawList(msgspec.Struct, frozen=True):
+    """As ``Batch``, its list not parsed."""
 
     tokens: msgspec.Raw
 
@@ -72,15 +72,15 @@ class Results(msgspec.Struct, frozen=True):
 
 
 _decode_batch: Final = msgspec.json.Decoder(Batch).decode
-_decode_unread: Final = msgspec.json.Decoder(Unread)
-_decode_list: Final = msgspec.json.Decoder(AsWritten)
+_decode_raw_items: Final = msgspec.json.Decoder(RawItems)
+_decode_list: Final = msgspec.json.Decoder(RawList)
 _decode_item: Final = msgspec.json.Decoder(Introspect)
 
 Checked = tuple[Payload, Issuer, VerifiedToken | None]
 
 
 class BatchIntrospection:
-    """Answers batches."""
+    """Responds to batches."""
 
     def __init__(
         self,
@@ -99,10 +99,10 @@ class BatchIntrospection:
 
     async def respond(self, request: web.Request) -> PrebuiltResponse:
         """Respond to one batch; raises for all of it only where the store gave no verdict."""
-        endpoint.refuse_query(request)
+        bodies.refuse_query(request)
         caller = self._authentication.authenticate(request, None)
         caller.require(SCOPE)
-        fields, raw = await endpoint.read(request, endpoint.BATCH_LIMIT)
+        fields, raw = await bodies.read(request, bodies.BATCH_LIMIT)
         if fields is not None:
             raise InvalidRequest("a batch is JSON")
         items = await _items_in_turns(raw)
@@ -110,49 +110,49 @@ class BatchIntrospection:
             caller.rate_limit.charge(len(items) - 1)
         answers: list[bytes] = [b""] * len(items)
         checked: dict[int, Checked] = {}
-        unknown: list[tuple[int, str]] = []
-        unyielded = 0
-        for place, item in enumerate(items):
+        unverified: list[tuple[int, str]] = []
+        read_in_this_turn = 0
+        for index, item in enumerate(items):
             if isinstance(item, bytes):
-                unyielded += len(item) + 1024  # a short one takes its time, too
-                if unyielded > _BYTES_AT_ONCE:
+                read_in_this_turn += len(item) + 1024  # a short one takes its time, too
+                if read_in_this_turn > _BYTES_PER_TURN:
                     await asyncio.sleep(0)
-                    unyielded = len(item)
-            known = self._check(item, caller)
-            if type(known) is tuple:
-                checked[place] = known
-            elif isinstance(known, bytes):
-                answers[place] = known
+                    read_in_this_turn = len(item)
+            outcome = self._check(item, caller)
+            if type(outcome) is tuple:
+                checked[index] = outcome
+            elif isinstance(outcome, bytes):
+                answers[index] = outcome
             else:
-                unknown.append((place, cast("str", known)))
-        waiting = self._admission.aside if request.get(COUNTED) else contextlib.nullcontext
-        for start in range(0, len(unknown), VERIFY_BATCH):
-            together = unknown[start : start + VERIFY_BATCH]
-            told = await self._check_tokens([text for _, text in together], caller, waiting)
-            for (place, _), known in zip(together, told, strict=True):
-                if isinstance(known, bytes):
-                    answers[place] = known
+                unverified.append((index, cast("str", outcome)))
+        waiting = self._admission.not_counted if request.get(COUNTED) else contextlib.nullcontext
+        for start in range(0, len(unverified), VERIFY_BATCH):
+            together = unverified[start : start + VERIFY_BATCH]
+            outcomes = await self._check_tokens([text for _, text in together], caller, waiting)
+            for (index, _), outcome in zip(together, outcomes, strict=True):
+                if isinstance(outcome, bytes):
+                    answers[index] = outcome
                 else:
-                    checked[place] = known
-        for place, (_, _, token) in list(checked.items()):
+                    checked[index] = outcome
+        for index, (_, _, token) in list(checked.items()):
             if token is not None and not token.key.live:  # its key has left its set meanwhile
-                del checked[place]
+                del checked[index]
                 self._verdicts.invalid()
-                answers[place] = INACTIVE
+                answers[index] = INACTIVE
         verdicts = await self._verdicts.of_many(list(checked.values()))
-        for (place, (_, _, token)), verdict in zip(checked.items(), verdicts, strict=True):
+        for (index, (_, _, token)), verdict in zip(checked.items(), verdicts, strict=True):
             active = ACTIVE if token is None else token.answer
-            answers[place] = active if verdict is Verdict.ACTIVE else INACTIVE
+            answers[index] = active if verdict is Verdict.ACTIVE else INACTIVE
         return PrebuiltResponse(b'{"results":[' + b",".join(answers) + b"]}")
 
     def _check(self, item: Introspect | bytes, caller: Caller) -> Checked | bytes | str:
-        """What is to be looked up for one item, or its answer where nothing is, or an unknown token."""
+        """What to look up for one item; or its answer, where that is certain; or a token to verify."""
         try:
             asked = _read(item) if isinstance(item, bytes) else item
             text = token_of(asked)
             if text is not None:
                 token = self._verifier.cached(text)
-                return text if token is None else self._believed(token, caller)
+                return text if token is None else self._checked(token, caller)
             claims = claims_of(asked)
             issuer = issuer_of_claims(claims, caller)
         except InvalidRequest:
@@ -165,7 +165,7 @@ class BatchIntrospection:
     async def _check_tokens(
         self, texts: Sequence[str], caller: Caller, waiting: Waiting
     ) -> list[Checked | bytes]:
-        """As :meth:`_check`, for tokens that were not seen before."""
+        """As :meth:`_check`, for tokens that were not verified before."""
         found: dict[str, Checked | bytes] = {}
         if self._sessions is not None:
             for text in filter(looks_like, texts):
@@ -173,7 +173,7 @@ class BatchIntrospection:
         asked = [text for text in texts if text not in found]
         for text, token in zip(asked, await self._verifier.verify_all(asked, waiting), strict=True):
             if isinstance(token, VerifiedToken):
-                found[text] = self._believed(token, caller)
+                found[text] = self._checked(token, caller)
             elif isinstance(token, KeysUnavailable):
                 found[text] = NO_KEYS
             else:
@@ -181,7 +181,7 @@ class BatchIntrospection:
                 found[text] = INACTIVE
         return [found[text] for text in texts]
 
-    def _believed(self, token: VerifiedToken, caller: Caller) -> Checked | bytes:
+    def _checked(self, token: VerifiedToken, caller: Caller) -> Checked | bytes:
         claims = token.claims
         if claims.iss not in caller.issuers or not caller.may_see(claims.aud):
             self._verdicts.foreign()
@@ -190,41 +190,41 @@ class BatchIntrospection:
 
 
 async def _items_in_turns(raw: bytes) -> Sequence[Introspect | bytes]:
-    """As :func:`_items`; of a long batch the steps are apart, so that other requests get their turn."""
-    if len(raw) <= _READ_WHOLE:
+    """As :func:`_items`; a long batch is read in several turns of the event loop."""
+    if len(raw) <= _BYTES_READ_AT_ONCE:
         return _items(raw)
-    _refuse_odd_surroundings(raw)
+    _validate_around_list(raw)
     await asyncio.sleep(0)
-    return _unread_items(raw)
+    return _raw_items(raw)
 
 
 def _items(raw: bytes) -> Sequence[Introspect | bytes]:
-    """The items of a batch, read where all are sound; else as they came, to be read one by one."""
+    """The items of a batch, parsed if all are well-formed; otherwise raw, to be parsed one by one."""
     try:
         batch = _decode_batch(raw)
     except (msgspec.MsgspecError, RecursionError, UnicodeError):
         batch = None
-    if batch is not None and endpoint.is_unambiguous(raw, batch):
+    if batch is not None and bodies.is_unambiguous(raw, batch):
         return batch.tokens
-    _refuse_odd_surroundings(raw)
-    return _unread_items(raw)
+    _validate_around_list(raw)
+    return _raw_items(raw)
 
 
-def _unread_items(raw: bytes) -> Sequence[bytes]:
-    return [bytes(item) for item in endpoint.decoded(raw, _decode_unread).tokens]
+def _raw_items(raw: bytes) -> Sequence[bytes]:
+    return [bytes(item) for item in bodies.decoded(raw, _decode_raw_items).tokens]
 
 
-def _refuse_odd_surroundings(raw: bytes) -> None:
-    """Read what is beside the list of tokens as strictly as any body."""
-    written = bytes(endpoint.decoded(raw, _decode_list).tokens)
-    if len(raw) - len(written) + len(b"[]") > endpoint.BODY_LIMIT:
+def _validate_around_list(raw: bytes) -> None:
+    """Apply the rules for any body to what surrounds the list of tokens."""
+    items = bytes(bodies.decoded(raw, _decode_list).tokens)
+    if len(raw) - len(items) + len(b"[]") > bodies.BODY_LIMIT:
         raise InvalidRequest("there is too much beside the list of tokens")
-    start = _place_of(written, raw)
-    endpoint.refuse_duplicates(raw[:start] + b"[]" + raw[start + len(written) :])
+    start = _find(items, raw)
+    bodies.refuse_duplicates(raw[:start] + b"[]" + raw[start + len(items) :])
 
 
-def _place_of(part: bytes, whole: bytes) -> int:
-    """As ``whole.index(part)``, which takes long to prepare where the part is long."""
+def _find(part: bytes, whole: bytes) -> int:
+    """As ``whole.index(part)``, which is slow to prepare for a long part."""
     beginning = part[:64]
     start = whole.index(beginning)
     while not whole.startswith(part, start):
@@ -233,8 +233,8 @@ def _place_of(part: bytes, whole: bytes) -> int:
 
 
 def _read(item: bytes) -> Introspect:
-    if len(item) > endpoint.BODY_LIMIT:
+    if len(item) > bodies.BODY_LIMIT:
         raise InvalidRequest("longer than a body may be that asks for one token")
-    asked = endpoint.decoded(item, _decode_item)
-    endpoint.refuse_ambiguous(item, asked)
+    asked = bodies.decoded(item, _decode_item)
+    bodies.refuse_ambiguous(item, asked)
     return asked

@@ -1,4 +1,4 @@
-"""Answers that caches may keep, and ask about again (RFC 9110 §8.8.3, §13.1.2)."""
+"""Responses that caches may store and revalidate (RFC 9110 §8.8.3, §13.1.2)."""
 
 import hashlib
 from collections.abc import Mapping
@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from aiohttp import web
 
 
-def unless_known(
+def cacheable_response(
     request: web.Request, body: bytes, content_type: str, headers: Mapping[str, str]
 ) -> web.Response:
-    """The body, or 304 to one who has it already."""
+    """The body with its ``ETag``, or 304 for a client that has it."""
     tag = hashlib.sha256(body).hexdigest()[:32]
-    told = {**headers, "ETag": f'"{tag}"'}
-    if any(known.value in {tag, "*"} for known in request.if_none_match or ()):
-        return web.Response(status=304, headers=told)
-    return web.Response(body=body, content_type=content_type, headers=told)
+    all_headers = {**headers, "ETag": f'"{tag}"'}
+    if any(sent.value in {tag, "*"} for sent in request.if_none_match or ()):
+        return web.Response(status=304, headers=all_headers)
+    return web.Response(body=body, content_type=content_type, headers=all_headers)

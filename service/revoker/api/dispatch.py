@@ -22,10 +22,10 @@ from revoker.api import (
     well_known,
 )
 from revoker.api.endpoint import BoundEndpoint, Endpoint
-from revoker.api.envelope import ANY, Logged, Path, Port
-from revoker.api.parts import Parts
+from revoker.api.envelope import ANY, Counted, Logged, Path, Port
 from revoker.api.paths import BATCH, FORWARD_AUTH, INTROSPECT
 from revoker.api.prebuilt import Handler, PrebuiltResponse
+from revoker.api.services import Services
 
 ENDPOINTS: tuple[Endpoint[Any], ...] = (
     *revocation.ENDPOINTS,
@@ -37,7 +37,7 @@ ENDPOINTS: tuple[Endpoint[Any], ...] = (
 
 
 def paths(
-    parts: Parts,
+    services: Services,
     health: probes.Health,
     *,
     introspect: Handler,
@@ -50,7 +50,7 @@ def paths(
         path=INTROSPECT,
         handle=introspect,
         fast=True,
-        sheds_load=True,
+        load_shedding=Counted.BY_HANDLER,
         read_only=True,
         traced=False,
         seconds=introspection_seconds,
@@ -59,7 +59,7 @@ def paths(
         path=BATCH,
         handle=introspect_batch,
         fast=True,
-        sheds_load=True,
+        load_shedding=Counted.WITH_BODY,
         read_only=True,
         logged=Logged.FAILURES,
     )
@@ -69,28 +69,27 @@ def paths(
         handle=authorize_forward,
         subtree=True,
         fast=True,
-        sheds_load=True,
-        ignores_body=True,
+        load_shedding=Counted.AT_ONCE,
         read_only=True,
         logged=Logged.NOTHING,
         traced=False,
         render_error=forward_auth.unavailable,
         malformed=forward_auth.malformed_request,
     )
-    if parts.sessions is not None:
+    if services.sessions is not None:
         for endpoint in token.ENDPOINTS:
             yield Path(
                 path=endpoint.path,
-                handle=_prebuilt(endpoint.bind(parts)),
+                handle=_prebuilt(endpoint.bind(services)),
                 fast=True,
-                sheds_load=True,
+                load_shedding=Counted.WITH_BODY,
                 logged=Logged.FAILURES,
             )
-    for endpoint in _ordinary_endpoints(parts):
-        yield Path(method=endpoint.method, path=endpoint.path, handle=endpoint.bind(parts).respond)
-    for route in _well_known_routes(parts):
+    for endpoint in _ordinary_endpoints(services):
+        yield Path(method=endpoint.method, path=endpoint.path, handle=endpoint.bind(services).respond)
+    for route in _well_known_routes(services):
         yield _routed(route)
-    for route in probes.routes(health, parts.metrics.registry):
+    for route in probes.routes(health, services.metrics.registry):
         yield _routed(route, port=Port.OPS, logged=Logged.NOTHING)
 
 
@@ -100,11 +99,11 @@ def documentation(served: Iterable[Path]) -> Iterator[Path]:
         yield _routed(route, port=Port.OPS)
 
 
-def _ordinary_endpoints(parts: Parts) -> tuple[Endpoint[Any], ...]:
+def _ordinary_endpoints(services: Services) -> tuple[Endpoint[Any], ...]:
     return (
         *ENDPOINTS,
-        *(backchannel.ENDPOINTS if parts.logout_audiences else ()),
-        *(() if parts.sessions is None else (*sessions.ENDPOINTS, *session_list.ENDPOINTS)),
+        *(backchannel.ENDPOINTS if services.logout_audiences else ()),
+        *(() if services.sessions is None else (*sessions.ENDPOINTS, *session_list.ENDPOINTS)),
     )
 
 
@@ -119,14 +118,14 @@ def _routed(route: web.RouteDef, *, port: Port = Port.MAIN, logged: Logged = Log
     return Path(method=route.method, path=route.path, handle=route.handler, port=port, logged=logged)
 
 
-def _well_known_routes(parts: Parts) -> list[web.RouteDef]:
-    if (own := parts.sessions) is None:
+def _well_known_routes(services: Services) -> list[web.RouteDef]:
+    if (own := services.sessions) is None:
         return []
-    revoked_key_ids = parts.revoked_key_ids
+    revoked_key_ids = services.revoked_key_ids
     return well_known.routes(
         own.issuer.iss,
         own.signing_keys,
         revoked=lambda: revoked_key_ids(own.issuer),
-        clock=parts.store.clocks.now,
-        client_certificates=parts.client_certificates,
+        clock=services.clocks.now,
+        client_certificates=services.client_certificates,
     )

@@ -1,49 +1,35 @@
-"""What every endpoint declares, and how its request is read and its response written."""
+"""What an ordinary endpoint declares, and how it is served."""
 
-import asyncio
 import functools
 import inspect
-import json
-import re
-import urllib.parse
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType, NoneType
-from typing import Any, Concatenate, Final, Generic, TypeVar, get_args
+from typing import Any, Concatenate, Final, Generic, get_args
 
 import msgspec
 import structlog
-from aiohttp import ClientError, web
-from aiohttp.http import HttpProcessingError
+from aiohttp import web
 
 from revoker import logs
 from revoker.api.authentication import Authentication
+from revoker.api.bodies import (
+    BODY_LIMIT,
+    Body,
+    Fields,
+    converted,
+    decoded,
+    name_values,
+    read,
+    refuse_duplicates,
+    refuse_query,
+)
 from revoker.api.errors import NO_STORE
 from revoker.auth import Caller
-from revoker.errors import (
-    AccessDenied,
-    InvalidRequest,
-    RequestTooLarge,
-    RequestTooSlow,
-    Unconfirmed,
-    UnsupportedMediaType,
-)
+from revoker.errors import AccessDenied, Unconfirmed
 from revoker.models import Issuer
 
-BODY_LIMIT: Final = 65536
-BATCH_LIMIT: Final = 17 * 1024 * 1024
-BODY_SECONDS: Final = 10.0
-
 _audit = structlog.get_logger("audit")
-
-_FORM: Final = "application/x-www-form-urlencoded"
-_JSON: Final = "application/json"
-_MEDIA_TYPES: Final = frozenset({_FORM, _JSON})
-_MAX_FIELDS: Final = 64
-LARGEST: Final = 2**63
-"""Larger numbers in forms are refused, as are those further below 0."""
-_WHITE_SPACE: Final = b" \t\n\r"
-_BROKEN_PERCENT: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 
 _AUDITED_MEMBERS: Final = (
     "iss", "sub", "sid", "client_id", "jti", "kid", "exp", "before", "until", "except_sid", "reason",
@@ -51,9 +37,6 @@ _AUDITED_MEMBERS: Final = (
 """Members of bodies that say what is changed; none is a secret."""
 
 _encode: Final = msgspec.json.Encoder().encode
-
-Body = TypeVar("Body", bound=msgspec.Struct)
-Fields = dict[str, str]
 
 
 class Call(msgspec.Struct, Generic[Body], frozen=True):
@@ -175,7 +158,9 @@ class BoundEndpoint(Generic[Body]):
         status = self.endpoint.status
         if answer is None:
             return web.Response(status=status, headers=NO_STORE)
-        return web.Response(status=status, body=_encode(answer), content_type=_JSON, headers=NO_STORE)
+        return web.Response(
+            status=status, body=_encode(answer), content_type="application/json", headers=NO_STORE
+        )
 
     async def answer(self, request: web.Request, path: Mapping[str, str] = _NO_PATH) -> msgspec.Struct | None:
         """Authenticate the caller, read the request and handle it; ``path`` as in :class:`Call`."""
@@ -219,175 +204,3 @@ def _audit_unconfirmed(endpoint: str, call: Call[Any], error: Unconfirmed) -> No
         made="unknown" if error.reply is None else "not confirmed",
         **{**members, **call.path, **error.about},
     )
-
-
-def refuse_query(request: web.Request) -> None:
-    """A token or secret in a URL ends up in logs (RFC 7662 §4, RFC 6749 §2.3.1)."""
-    if "?" in request.raw_path and request.query_string:
-        raise InvalidRequest("parameters belong in the body, not in the query")
-
-
-async def read(request: web.Request, limit: int) -> tuple[Fields | None, bytes]:
-    """Read the body.
-
-    Returns:
-        The fields where it is a form, else None; and the bytes.
-
-    Raises:
-        UnsupportedMediaType: neither a form nor JSON, or compressed.
-        RequestTooLarge: longer than ``limit`` bytes.
-        RequestTooSlow: it takes longer than ``BODY_SECONDS``.
-        InvalidRequest: it breaks off, or is a form that can't be read.
-    """
-    media_type = request.headers.get("Content-Type", "")
-    if media_type not in _MEDIA_TYPES:
-        media_type = request.content_type if media_type else ""
-        if media_type not in _MEDIA_TYPES:
-            raise UnsupportedMediaType("the body must be a form or application/json")
-    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
-        raise UnsupportedMediaType("the body must not be compressed")
-    raw = await read_bytes(request, limit)
-    return (form_fields(raw) if media_type == _FORM else None), raw
-
-
-async def read_bytes(request: web.Request, limit: int) -> bytes:
-    """Read a body of at most ``limit`` bytes; raises as :func:`read`."""
-    content = request.content
-    try:
-        if content.is_eof():  # it arrived together with the head
-            raw = content.read_nowait()
-        else:
-            if (request.content_length or 0) > limit:
-                raise RequestTooLarge(f"the body is longer than {limit} bytes")
-            chunks = bytearray()
-            async with asyncio.timeout(BODY_SECONDS):
-                async for chunk in content.iter_any():
-                    chunks += chunk
-                    if len(chunks) > limit:
-                        break
-            raw = bytes(chunks)
-    except TimeoutError:
-        raise RequestTooSlow(f"the body did not come within {BODY_SECONDS:g} seconds") from None
-    except (ConnectionError, ClientError, HttpProcessingError) as error:
-        raise InvalidRequest("the body breaks off, or its encoding is broken") from error
-    if len(raw) > limit:
-        raise RequestTooLarge(f"the body is longer than {limit} bytes")
-    return raw
-
-
-def form_fields(raw: bytes) -> Fields:
-    """Read a form strictly: empty values count as absent (RFC 6749 §3.2); raises as :func:`name_values`."""
-    fields = name_values(raw)
-    return {name: value for name, value in fields.items() if value} if "" in fields.values() else fields
-
-
-def name_values(raw: bytes) -> Fields:
-    """Read a query or a form strictly.
-
-    Raises:
-        InvalidRequest: broken percent-encoding or UTF-8, a name that is there twice, too many fields.
-    """
-    if b"%" in raw and _BROKEN_PERCENT.search(raw):
-        raise InvalidRequest("the form has a broken percent-encoding")
-    pairs: list[Any]
-    try:
-        text = raw.decode("ascii")
-        if "%" in text or "+" in text or text.count("&") >= _MAX_FIELDS:
-            pairs = urllib.parse.parse_qsl(
-                text, keep_blank_values=True, errors="strict", max_num_fields=_MAX_FIELDS
-            )
-        else:
-            pairs = [pair.split("=", 1) if "=" in pair else (pair, "") for pair in text.split("&") if pair]
-    except ValueError as error:
-        raise InvalidRequest("the form can't be read") from error
-    fields: Fields = dict(pairs)
-    if len(fields) != len(pairs):
-        raise InvalidRequest("a parameter is in the form twice")
-    return fields
-
-
-def converted(fields: Fields, body: type[Body]) -> Body:
-    """Read the fields of a form as a type; unlike JSON, a form can contain NaN and infinity."""
-    try:
-        read = msgspec.convert(fields, body, strict=False)
-    except msgspec.ValidationError as error:
-        raise InvalidRequest(_message(error)) from error
-    for name in _numbers_of(body):
-        number = getattr(read, name)
-        if number is not None and not -LARGEST <= number <= LARGEST:
-            raise InvalidRequest(f"{name} is not a number, or too large")
-    return read
-
-
-@functools.cache
-def _numbers_of(body: type[msgspec.Struct]) -> tuple[str, ...]:
-    """The members of a type that can be numbers."""
-    members = msgspec.structs.fields(body)
-    return tuple(member.name for member in members if _is_number(msgspec.inspect.type_info(member.type)))
-
-
-def _is_number(kind: msgspec.inspect.Type) -> bool:
-    match kind:
-        case msgspec.inspect.Metadata():
-            return _is_number(kind.type)
-        case msgspec.inspect.UnionType():
-            return any(map(_is_number, kind.types))
-        case _:
-            return isinstance(kind, msgspec.inspect.IntType | msgspec.inspect.FloatType)
-
-
-def decoded(raw: bytes, decoder: msgspec.json.Decoder[Body]) -> Body:
-    """Read JSON as a type."""
-    try:
-        return decoder.decode(raw)
-    except msgspec.ValidationError as error:
-        raise InvalidRequest(_message(error)) from error
-    except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
-        raise InvalidRequest("the body is not valid JSON") from error
-
-
-def refuse_duplicates(raw: bytes) -> None:
-    """Refuse an object with a duplicate member, of which parsers read one or the other; and invalid UTF-8."""
-
-    def object_of(pairs: list[tuple[str, Any]]) -> None:
-        if len({name for name, _ in pairs}) != len(pairs):
-            raise InvalidRequest("an object of the body has a member twice")
-
-    try:
-        json.loads(raw.decode(), object_pairs_hook=object_of)
-    except (ValueError, RecursionError) as error:
-        raise InvalidRequest("the body is not valid JSON") from error
-
-
-def is_unambiguous(raw: bytes, read: msgspec.Struct) -> bool:
-    """Whether a document certainly has no duplicate member: a cheap test that most documents pass.
-
-    A document that is equal to its re-encoding has none. Nor has one without escapes that contains, white
-    space aside, no more ``":`` than the re-encoding: each member name ends with one.
-
-    Args:
-        raw: A JSON document.
-        read: The value read from it, of a type that omits absent members.
-    """
-    encoded = _encode(read)
-    if encoded == raw:
-        return True
-    if b"\\" in raw or not raw.isascii():
-        return False
-    return raw.translate(None, _WHITE_SPACE).count(b'":') == encoded.count(b'":')
-
-
-def refuse_ambiguous(raw: bytes, read: msgspec.Struct) -> None:
-    """As :func:`refuse_duplicates`, without parsing most documents a second time."""
-    if is_unambiguous(raw, read):
-        return
-    if b"\\" not in raw and raw.isascii():
-        strings = raw.split(b'"')[1::2]
-        if len(set(strings)) == len(strings):
-            return
-    refuse_duplicates(raw)
-
-
-def _message(error: msgspec.ValidationError) -> str:
-    """Msgspec's message names the member and what is wrong with it, not its value."""
-    return str(error).replace("`", "'")

@@ -15,15 +15,22 @@ from aiohttp import HttpVersion11, web
 
 from revoker import errors
 from revoker.api.admission import Admission, Connection
-from revoker.api.endpoint import BATCH_LIMIT
-from revoker.api.errors import NO_STORE, error_response, of_kind, response_to
+from revoker.api.bodies import BATCH_LIMIT
+from revoker.api.errors import (
+    NO_STORE,
+    error_response,
+    malformed_request,
+    of_kind,
+    response_to,
+    server_error,
+)
 from revoker.api.prebuilt import OVERLOADED, Handler, PrebuiltResponse, Response
 from revoker.metrics import Metrics
 
 _log = structlog.get_logger("service")
 
 COUNTED: Final = web.RequestKey("counted", bool)
-"""Whether load shedding counts a request while its handler runs; False: its body had not come yet."""
+"""Whether a request of a path with ``Counted.WITH_BODY`` is counted; absent: it came by aiohttp's router."""
 
 ANY: Final = "*"
 _OTHER: Final = "other"
@@ -52,18 +59,23 @@ class Port(enum.Enum):
     OPS = enum.auto()
 
 
+class Counted(enum.Enum):
+    """When load shedding begins to count a request as in progress: who sends slowly takes nobody's place."""
+
+    AT_ONCE = enum.auto()
+    WITH_BODY = enum.auto()  # if its body has come with its head
+    BY_HANDLER = enum.auto()  # the handler counts it once its body has come
+
+
+_BY_HANDLER: Final = Counted.BY_HANDLER
+
+
 class Logged(enum.Enum):
     """Which responses leave a line in the log."""
 
     ALL = enum.auto()
     FAILURES = enum.auto()
     NOTHING = enum.auto()
-
-
-def malformed_request(status: int) -> web.Response:
-    """The response to bytes that are no request; it does not repeat them."""
-    told = "the head of the request is too long" if status == 431 else "this is not HTTP/1.1 as it should be"
-    return error_response(status, "invalid_request", told)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,12 +86,11 @@ class Path:
         path: As aiohttp writes it, with variable parts in braces.
         subtree: Whether everything below the path is served too, whatever the query.
         fast: Whether it is reached past aiohttp's router; with a query or ``Expect`` by the router still.
-        sheds_load: Whether fast requests are counted while in progress, and refused where they are too many.
-        ignores_body: Whether load shedding counts a request whose body has not come yet.
+        load_shedding: How fast requests are counted, of which too many are refused; None: neither.
         read_only: Whether a request is cancelled once its client has gone.
         logged: Which responses are logged; of what succeeds all the time only failures are.
         traced: Whether fast requests have a request id, as all others do.
-        seconds: Takes the duration of each request; of fast ones this is all, but for a count of 500s.
+        seconds: Takes the duration of every request; fast ones are not counted then, but for the status 500.
         render_error: The response to an error.
         malformed: The response to bytes that name the path and are no request.
     """
@@ -90,8 +101,7 @@ class Path:
     port: Port = Port.MAIN
     subtree: bool = False
     fast: bool = False
-    sheds_load: bool = False
-    ignores_body: bool = False
+    load_shedding: Counted | None = None
     read_only: bool = False
     logged: Logged = Logged.ALL
     traced: bool = True
@@ -133,28 +143,32 @@ class Dispatcher:
     async def respond(self, route: Handler, request: web.Request) -> Response:
         """Respond to one request; every error but a broken connection becomes a response."""
         began = time.perf_counter()
-        path = self._fast_path(request)
+        path = self._fast.get(request.raw_path)
+        if path is None or request.method != path.method or "Expect" in request.headers:
+            path = self._subtree(request.raw_path)
         admission = self._admission
         counted = False
         if path is None:
             if "Expect" in request.headers and not _can_be_met(request):
                 return error_response(417, "invalid_request", "only 100-continue can be expected")
             self._metrics.requests_in_progress.inc()
-        elif path.sheds_load:
-            if (admission.crowded or admission.under_way >= admission.limit) and admission.refuses(
+        elif path.load_shedding is not None:
+            if (admission.overloaded or admission.in_progress >= admission.limit) and admission.refuses(
                 cast("Connection", request.protocol)
             ):
                 return self._overloaded(path)
-            counted = request[COUNTED] = path.ignores_body or request.content.is_eof()
+            if path.load_shedding is not _BY_HANDLER:
+                counted = path.load_shedding is Counted.AT_ONCE or request.content.is_eof()
+                request[COUNTED] = counted
         request_id = _bind_request_id(request) if path is None or path.traced else None
         response: Response | None = None
-        admission.under_way += counted
+        admission.in_progress += counted
         try:
             response = await (route if path is None else path.handle)(request)
         except Exception as error:  # noqa: BLE001  # the boundary of the service
             response = self._response_to(error, path)
         finally:
-            admission.under_way -= counted
+            admission.in_progress -= counted
             self._record(request, path, response, time.perf_counter() - began)
         if request_id is None or (path is not None and isinstance(response, PrebuiltResponse)):
             return response
@@ -171,15 +185,11 @@ class Dispatcher:
         return malformed_request(status) if path is None else path.malformed(status)
 
     def _find(self, target: str) -> Path | None:
-        below = (path for path in self._subtrees if path.contains(target))
-        return self._fast.get(target) or next(below, None)
+        return self._fast.get(target) or self._subtree(target)
 
-    def _fast_path(self, request: web.Request) -> Path | None:
-        path = self._fast.get(request.raw_path)
-        if path is not None and request.method == path.method and "Expect" not in request.headers:
-            return path
+    def _subtree(self, target: str) -> Path | None:
         for path in self._subtrees:
-            if path.contains(request.raw_path):
+            if path.contains(target):
                 return path
         return None
 
@@ -294,12 +304,6 @@ def _with_request_id(response: Response, request_id: str) -> web.StreamResponse:
     return response
 
 
-def server_error(error: BaseException | None, status: int = 500) -> web.Response:
-    """Log what nobody foresaw, and respond without details."""
-    _log.error("request_failed", exc_info=error)
-    return error_response(status, "server_error", "the service failed")
-
-
 def _can_be_met(request: web.Request) -> bool:
     return all(value.lower() in {"", "100-continue"} for value in request.headers.getall("Expect"))
 
@@ -307,6 +311,7 @@ def _can_be_met(request: web.Request) -> bool:
 async def _send_continue(request: web.Request) -> web.StreamResponse | None:
     """Ask for the body where a client waits for that (RFC 9110 §10.1.1)."""
     if request.version >= HttpVersion11:
-        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        request.writer.output_size = 0  # the response itself has not begun
+        with contextlib.suppress(ConnectionError):  # of a client that has gone, whose body will not come
+            await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            request.writer.output_size = 0  # the response itself is not sent yet
     return None

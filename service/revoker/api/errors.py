@@ -6,9 +6,12 @@ from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 import msgspec
+import structlog
 from aiohttp import web
 
 from revoker import errors
+
+_log = structlog.get_logger("service")
 
 NO_STORE: Final = {"Cache-Control": "no-store", "Pragma": "no-cache"}
 
@@ -76,3 +79,16 @@ def of_kind(table: Mapping[type[errors.RevokerError], Entry], error: errors.Revo
 def response_to(error: errors.RevokerError) -> web.Response:
     reply = of_kind(REPLIES, error) or Reply(500, "server_error")
     return error_response(reply.status, reply.error, str(error), reply.headers)
+
+
+def malformed_request(status: int) -> web.Response:
+    """The response to bytes that are no request; it does not repeat them."""
+    if status == 431:
+        return error_response(status, "invalid_request", "the head of the request is too long")
+    return error_response(status, "invalid_request", "this is not HTTP/1.1 as it should be")
+
+
+def server_error(error: BaseException | None, status: int = 500) -> web.Response:
+    """Log an unexpected error, and respond without details."""
+    _log.error("request_failed", exc_info=error)
+    return error_response(status, "server_error", "the service failed")

@@ -1,8 +1,8 @@
-"""``/forward-auth``: a gateway asks, before it lets a request through, about the user's own headers.
+"""``/forward-auth``: a gateway forwards the headers of a request and asks whether to let it pass.
 
 Serves Envoy's ext_authz, nginx's auth_request, Traefik's ForwardAuth, Caddy's forward_auth and HAProxy.
-The gateway shows its own secret in ``X-Revoker-Key``. Method, query and body are the user's and are not
-looked at, nor is the path below ``/forward-auth``.
+The gateway authenticates by ``X-Revoker-Key``. Method, query, body, and the path below ``/forward-auth`` are
+the user's and are ignored.
 """
 
 import re
@@ -14,8 +14,8 @@ from aiohttp import web
 
 from revoker.api.admission import Admission
 from revoker.api.authentication import certificate
-from revoker.api.demands import Demands, understood
 from revoker.api.errors import NO_STORE, error_response, response_to
+from revoker.api.requirements import Requirements, parse_requirements
 from revoker.api.verdicts import Judged, Verdicts
 from revoker.auth import Caller, Callers
 from revoker.errors import InvalidClient, RevokerError
@@ -25,7 +25,7 @@ from revoker.tokens.verifying import VerifiedToken
 
 SCOPE: Final = "introspect"
 KEY_HEADER: Final = "X-Revoker-Key"
-DEMANDS_HEADER: Final = "X-Revoker-Require"
+REQUIREMENTS_HEADER: Final = "X-Revoker-Require"
 
 _BEARER: Final = re.compile(r"[Bb][Ee][Aa][Rr][Ee][Rr] ([A-Za-z0-9\-._~+/]+=*)").fullmatch
 _SCHEME: Final = re.compile(r"[Bb][Ee][Aa][Rr][Ee][Rr](?![!#$%&'*+\-.^_`|~0-9A-Za-z])").match
@@ -46,22 +46,22 @@ class ForwardAuth:
         """Respond 200 with who the user is, 401 or 403; raises where there is no verdict."""
         caller = self._gateway(request)
         caller.require(SCOPE)
-        shown = request.headers.getall("Authorization", ())
-        if not shown or (len(shown) == 1 and not _SCHEME(shown[0])):
+        credentials = request.headers.getall("Authorization", ())
+        if not credentials or (len(credentials) == 1 and not _SCHEME(credentials[0])):
             return _unauthorized(_REALM)
-        bearer = _BEARER(shown[0]) if len(shown) == 1 else None
+        bearer = _BEARER(credentials[0]) if len(credentials) == 1 else None
         if bearer is None:
             return _unauthorized(f'{_REALM}, error="invalid_request"')
-        demands = understood(tuple(request.headers.getall(DEMANDS_HEADER, ())))
-        judged = await self._verdicts.of_token(bearer[1], caller, waiting=self._admission.aside)
+        requirements = parse_requirements(tuple(request.headers.getall(REQUIREMENTS_HEADER, ())))
+        judged = await self._verdicts.of_token(bearer[1], caller, waiting=self._admission.not_counted)
         token = judged.token
         if judged.verdict is not Verdict.ACTIVE or token is None or token.cnf:
             return _unauthorized(
                 f'{_REALM}, error="invalid_token", error_description="the token is not active"'
             )
-        if demands is None:
+        if requirements is None:
             return _forbidden("")
-        return _unmet(demands, token, judged) or _welcome(token)
+        return _unmet(requirements, token, judged) or _authorized(token)
 
     def _gateway(self, request: web.Request) -> Caller:
         keys = request.headers.getall(KEY_HEADER, ())
@@ -74,39 +74,39 @@ class ForwardAuth:
 
 
 def unavailable(error: RevokerError) -> web.Response:
-    """The response to an error: always 503, since the user can't mend what is wrong with the gateway."""
+    """The response to an error: always 503, since the user can't correct the gateway."""
     response = response_to(error)
     if response.status == 503:
         return response
-    told = f"of the gateway itself: {error}"
-    return error_response(503, "temporarily_unavailable", told, {"Retry-After": "1"})
+    description = f"of the gateway itself: {error}"
+    return error_response(503, "temporarily_unavailable", description, {"Retry-After": "1"})
 
 
 def malformed_request(_: int) -> web.Response:
-    """401: gateways take other 4xx for a failure of theirs, but the user's token or head is wrong."""
+    """401: gateways take other 4xx for a failure of theirs, but the user's request is wrong."""
     return _unauthorized(f'{_REALM}, error="invalid_request"')
 
 
-def _unmet(demands: Demands, token: VerifiedToken, judged: Judged) -> web.Response | None:
-    """The refusal of a token that does not meet the demands; None where it does."""
-    if not set(demands.scopes) <= set(scope_words(token.scope)):
-        return _forbidden(" ".join(demands.scopes))
+def _unmet(requirements: Requirements, token: VerifiedToken, judged: Judged) -> web.Response | None:
+    """The refusal of a token that does not meet the requirements; None: it does."""
+    if not set(requirements.scopes) <= set(scope_words(token.scope)):
+        return _forbidden(" ".join(requirements.scopes))
     auth_time = token.claims.auth_time
     age = None if auth_time is None else judged.store_now / 1000 - auth_time
-    stale = demands.max_age is not None and (age is None or age > demands.max_age)
-    if stale or not all(token.acr in each for each in demands.acrs):
-        told = f'{_REALM}, error="insufficient_user_authentication"'
-        told += ', error_description="a stronger or fresher login is needed"'
-        if demands.acrs:
-            told += f', acr_values="{" ".join(demands.acrs[0])}"'
-        if demands.max_age is not None:
-            told += f", max_age={demands.max_age}"
-        return _unauthorized(told)
+    stale = requirements.max_age is not None and (age is None or age > requirements.max_age)
+    if stale or not all(token.acr in acrs for acrs in requirements.acrs):
+        challenge = f'{_REALM}, error="insufficient_user_authentication"'
+        challenge += ', error_description="a stronger or fresher login is needed"'
+        if requirements.acrs:
+            challenge += f', acr_values="{" ".join(requirements.acrs[0])}"'
+        if requirements.max_age is not None:
+            challenge += f", max_age={requirements.max_age}"
+        return _unauthorized(challenge)
     return None
 
 
-def _welcome(token: VerifiedToken) -> web.Response:
-    """All four headers always, so that a client's own are always replaced."""
+def _authorized(token: VerifiedToken) -> web.Response:
+    """200 with all four headers, so that those of the client are always replaced."""
     claims = token.claims
     return web.Response(
         headers={
@@ -120,7 +120,7 @@ def _welcome(token: VerifiedToken) -> web.Response:
 
 
 def _header(value: str | None) -> str:
-    """A value as a header: what is not visible ASCII is percent-encoded, and ``%`` itself."""
+    """A value with everything percent-encoded that is not visible ASCII, and ``%`` itself."""
     return urllib.parse.quote(value or "", safe=_UNRESERVED)
 
 
@@ -129,7 +129,7 @@ def _unauthorized(challenge: str) -> web.Response:
 
 
 def _forbidden(scope: str) -> web.Response:
-    """RFC 6750 §3.1; without a scope where the demand itself can't be understood."""
+    """RFC 6750 §3.1; without a scope where the requirements are malformed."""
     needed = f', scope="{scope}"' if scope else ""
     return web.Response(
         status=403,

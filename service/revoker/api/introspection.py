@@ -1,6 +1,7 @@
 """``POST /introspect`` (RFC 7662): may this token be used now?
 
-Gateways ask this on every request of theirs. The caller is known from ``auth``, ``verdicts`` does the rest.
+Gateways ask this for every request that they serve: this is the hot path, with ``verdicts`` and
+``store.lookups``.
 """
 
 from collections.abc import Callable
@@ -9,10 +10,9 @@ from typing import Annotated, Final
 import msgspec
 from aiohttp import web
 
-from revoker.api import endpoint, refresh_tokens
+from revoker.api import bodies, refresh_tokens
 from revoker.api.admission import Admission
 from revoker.api.authentication import Authentication
-from revoker.api.envelope import COUNTED
 from revoker.api.paths import INTROSPECT
 from revoker.api.prebuilt import PrebuiltResponse
 from revoker.api.session_services import SessionServices
@@ -53,7 +53,7 @@ decode: Final = msgspec.json.Decoder(Introspect)
 
 
 def _has_claims(asked: Payload) -> bool:
-    """Whether any claim is given; written out, since it is asked for every token."""
+    """Whether any claim is given; written out, because it runs for every token."""
     return (
         asked.jti is not None
         or asked.sub is not None
@@ -74,7 +74,7 @@ CLAIMS_IN_FORMS: Final = frozenset(Introspect.__struct_fields__) - {"token", "cl
 
 
 def token_of(asked: Introspect) -> str | None:
-    """The token that is asked about; None where it is claims.
+    """The token to judge; None where claims are given.
 
     Raises:
         InvalidRequest: claims are beside it, and it is not clear whose verdict is wanted.
@@ -87,7 +87,7 @@ def token_of(asked: Introspect) -> str | None:
 
 
 def claims_of(asked: Introspect) -> Payload:
-    """The claims that are asked about, with the header's ``kid`` where the header is given.
+    """The claims to judge, with the ``kid`` of the header where that is given.
 
     Raises:
         InvalidRequest: only half of ``claims`` and ``header`` is there, or claims are beside them.
@@ -116,10 +116,10 @@ def claims_of(asked: Introspect) -> Payload:
 
 
 def issuer_of_claims(claims: Payload, caller: Caller) -> Issuer | None:
-    """The issuer that claims name; None where they are not the caller's business.
+    """The issuer that claims name; None: the caller may not ask about it.
 
     Raises:
-        InvalidRequest: what the claims form needs is missing.
+        InvalidRequest: a claim is missing that the claims form needs.
     """
     issuer = caller.issuer(claims.iss)
     if not claims.sub or claims.iat is None or claims.exp is None:
@@ -151,8 +151,8 @@ class Introspection:
     async def respond(self, request: web.Request) -> PrebuiltResponse:
         """Respond to one request, by the shortest way where a known caller sends JSON."""
         headers = request.headers
-        shown = headers.getall("Authorization", ())
-        caller = self._callers().cached(shown[0]) if len(shown) == 1 else None
+        credentials = headers.getall("Authorization", ())
+        caller = self._callers().cached(credentials[0]) if len(credentials) == 1 else None
         fields = None
         if (
             caller is None
@@ -166,27 +166,26 @@ class Introspection:
                 caller.rate_limit.spend()
             if SCOPE not in caller.scopes:
                 caller.require(SCOPE)
-            raw = await endpoint.read_bytes(request, endpoint.BODY_LIMIT)
-        uncounted = not request.get(COUNTED)
-        self._admission.under_way += uncounted
+            raw = await bodies.read_bytes(request, bodies.BODY_LIMIT)
+        self._admission.in_progress += 1
         try:
             if fields is not None:
                 return await self._respond_to_token(_token_of_form(fields), caller)
-            asked = endpoint.decoded(raw, decode)
-            endpoint.refuse_ambiguous(raw, asked)
+            asked = bodies.decoded(raw, decode)
+            bodies.refuse_ambiguous(raw, asked)
             token = token_of(asked)
             if token is not None:
                 return await self._respond_to_token(token, caller)
             claims = claims_of(asked)
             judged = await self._verdicts.of_claims(claims, issuer_of_claims(claims, caller), caller)
         finally:
-            self._admission.under_way -= uncounted
+            self._admission.in_progress -= 1
         return _RESPONSE_ACTIVE if judged.verdict is Verdict.ACTIVE else _RESPONSE_INACTIVE
 
-    async def _read(self, request: web.Request) -> tuple[endpoint.Fields | None, bytes, Caller]:
+    async def _read(self, request: web.Request) -> tuple[bodies.Fields | None, bytes, Caller]:
         """Read a request whose caller was not seen before, or that is a form, or is refused."""
-        endpoint.refuse_query(request)
-        fields, raw = await endpoint.read(request, endpoint.BODY_LIMIT)
+        bodies.refuse_query(request)
+        fields, raw = await bodies.read(request, bodies.BODY_LIMIT)
         caller = self._authentication.authenticate(request, fields)
         caller.require(SCOPE)
         return fields, raw, caller
@@ -196,13 +195,13 @@ class Introspection:
             return PrebuiltResponse(
                 await refresh_tokens.introspect(self._sessions, token, caller) or INACTIVE
             )
-        judged = await self._verdicts.of_token(token, caller, waiting=self._admission.aside)
+        judged = await self._verdicts.of_token(token, caller, waiting=self._admission.not_counted)
         if judged.verdict is Verdict.ACTIVE and judged.token is not None:
             return PrebuiltResponse(judged.token.answer)
         return _RESPONSE_INACTIVE
 
 
-def _token_of_form(fields: endpoint.Fields) -> str:
+def _token_of_form(fields: bodies.Fields) -> str:
     token = fields.get("token")
     if token is None:
         raise InvalidRequest("token is missing")

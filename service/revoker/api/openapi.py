@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from revoker.api.caching import unless_known
+from revoker.api.caching import cacheable_response
 from revoker.api.well_known import METADATA
 
 JSON_PATH: Final = "/openapi.json"
@@ -46,7 +46,7 @@ def _fixed(make: Callable[[], tuple[str, Mapping[str, str]]], media_type: str) -
     async def respond(request: web.Request) -> web.Response:
         body, headers = make()
         headers = {"Cache-Control": "no-cache", "X-Content-Type-Options": "nosniff", **headers}
-        return unless_known(request, body.encode(), media_type, headers)
+        return cacheable_response(request, body.encode(), media_type, headers)
 
     return respond
 

@@ -42,7 +42,7 @@ class Login(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class End(msgspec.Struct, frozen=True):
-    """The path says everything."""
+    """No parameters; the path names the session."""
 
 
 class Elevation(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,4 +1,4 @@
-"""From a token to a verdict: what every endpoint that judges tokens has in common."""
+"""From a token to a verdict, for every endpoint that judges tokens."""
 
 import collections
 import contextlib
@@ -55,15 +55,17 @@ class Verdicts:
         self._metrics = metrics
         self._allow_outage: Final = allow_outage
         counters = {verdict: metrics.verdicts.labels(verdict.value) for verdict in Verdict}
-        self._count: Final = {verdict: metrics.deferred.counting(each) for verdict, each in counters.items()}
-        self._count_many: Final = {verdict: each.inc for verdict, each in counters.items()}
+        self._count: Final = {
+            verdict: metrics.deferred.counting(counter) for verdict, counter in counters.items()
+        }
+        self._count_many: Final = {verdict: counter.inc for verdict, counter in counters.items()}
 
     async def of_claims(
         self, claims: Payload, issuer: Issuer | None, caller: Caller, *, checked: bool = False
     ) -> Judged:
-        """Judge claims whose signature the caller has checked; ``issuer`` None: not the caller's.
+        """Judge claims whose signature the caller has checked; ``issuer`` None: the caller may not ask.
 
-        ``checked``: the store must be asked, whatever ``store_outage`` says.
+        ``checked``: fail where the store is unavailable, whatever ``store_outage`` says.
         """
         if issuer is None or not caller.may_see(claims.aud):
             return self._counted(Judged(Verdict.FOREIGN, claims))
@@ -75,7 +77,7 @@ class Verdicts:
                 raise
             return self._counted(self._unchecked(claims, issuer, None, keys))
         if claims.kid is not None:
-            claims = self._attributed(claims, issuer, found.state)
+            claims = self._without_unproven_kid(claims, issuer, found.state)
         return self._counted(self.judged(claims, issuer, found))
 
     async def of_token(
@@ -119,19 +121,19 @@ class Verdicts:
             own_now = int(self._clock() * 1000)
             old = self._records.old_limits
             verdicts = [
-                self._verdict(claims, issuer, each.state, old.get(issuer.name), each.now, own_now)
+                self._verdict(claims, issuer, answer.state, old.get(issuer.name), answer.now, own_now)
                 if issuer.own
                 else judge(
                     claims
                     if token is not None or claims.kid is None
-                    else self._attributed(claims, issuer, each.state),
+                    else self._without_unproven_kid(claims, issuer, answer.state),
                     issuer,
-                    each.state,
+                    answer.state,
                     old.get(issuer.name),
-                    store_now=each.now,
+                    store_now=answer.now,
                     own_now=own_now,
                 )
-                for (claims, issuer, token), each in zip(tokens, found, strict=True)
+                for (claims, issuer, token), answer in zip(tokens, found, strict=True)
             ]
         for verdict, times in collections.Counter(verdicts).items():
             self._count_many[verdict](times)
@@ -147,7 +149,7 @@ class Verdicts:
         verdict = self._verdict(claims, issuer, found.state, old_limits, found.now, own_now)
         return Judged(verdict, claims, token, issuer, found.state, found.now)
 
-    def _attributed(self, claims: Payload, issuer: Issuer, state: RevocationState) -> Payload:
+    def _without_unproven_kid(self, claims: Payload, issuer: Issuer, state: RevocationState) -> Payload:
         """The claims that a caller has checked, without the header's ``kid`` where it proves nothing.
 
         A key without a name verifies tokens whatever their ``kid`` is. Once such a key is revoked, its thief
@@ -182,11 +184,11 @@ class Verdicts:
         )
 
     def foreign(self) -> Judged:
-        """The verdict on a token that is none of the caller's business."""
+        """Count a token about which the caller may not ask."""
         return self._counted(Judged(Verdict.FOREIGN))
 
     def invalid(self) -> Judged:
-        """The verdict on a text that is no token."""
+        """Count a text that is no valid token."""
         return self._counted(Judged(Verdict.INVALID))
 
     def _unchecked(
@@ -209,7 +211,7 @@ class Verdicts:
             loss=store.loss,
         )
         old_limits = self._records.old_limits.get(issuer.name) if self._records.read else None
-        judged = claims if token else self._attributed(claims, issuer, state)
+        judged = claims if token else self._without_unproven_kid(claims, issuer, state)
         verdict = self._verdict(judged, issuer, state, old_limits, store_now, own_now)
         if verdict is Verdict.ACTIVE:
             self._metrics.unchecked_verdicts.inc()

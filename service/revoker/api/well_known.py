@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import msgspec
 from aiohttp import web
 
-from revoker.api.caching import unless_known
+from revoker.api.caching import cacheable_response
 from revoker.tokens.signing import SigningKeys
 
 JWKS: Final = "/.well-known/jwks.json"
@@ -69,10 +69,10 @@ def routes(
     described = msgspec.json.encode(metadata(issuer, client_certificates=client_certificates))
 
     async def jwks(request: web.Request) -> web.Response:
-        return unless_known(request, keys.jwks(clock(), revoked()), _JSON, _HEADERS)
+        return cacheable_response(request, keys.jwks(clock(), revoked()), _JSON, _HEADERS)
 
     async def describe(request: web.Request) -> web.Response:
-        return unless_known(request, described, _JSON, _HEADERS)
+        return cacheable_response(request, described, _JSON, _HEADERS)
 
     return [web.get(JWKS, jwks), *(web.get(path, describe) for path in metadata_paths(issuer))]
 

@@ -25,7 +25,7 @@ def serve(config: ConfigOption = None) -> None:
     workers.run(
         workers.Plan(
             settings=load_settings(config) if setup is None else setup.settings,
-            read_again=lambda: load_settings(config),
+            reload_settings=lambda: load_settings(config),
             build=_build,
             ready=ready,
         )

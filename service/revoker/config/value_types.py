@@ -1,6 +1,6 @@
-"""Kinds of values that settings have: what a sound one looks like, and what is said of another.
+"""Types of values in the settings, and the error message for a value that is not valid.
 
-What is said never holds the value: it may be a secret.
+A message never contains the value: it may be a secret.
 """
 
 import hashlib
@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, Strict, StringConstraints
 from pydantic_core import PydanticCustomError
 
-SYMMETRIC: Final = {"HS256": 32, "HS384": 48, "HS512": 64}
-"""The least size of a key in bytes (RFC 7518 §3.2)."""
+HMAC_KEY_BYTES: Final = {"HS256": 32, "HS384": 48, "HS512": 64}
+"""The minimum size of each algorithm's secret (RFC 7518 §3.2)."""
 
 
 def reject(problem: str, *, at: str = "") -> PydanticCustomError:
@@ -46,7 +46,7 @@ def http_url(url: str, *, schemes: tuple[str, ...]) -> None:
 
 
 def _matching(pattern: str, advice: str) -> AfterValidator:
-    """A check by pattern whose problem says what to write instead."""
+    """A check by pattern; ``advice`` says what to write instead."""
 
     def check(text: str) -> str:
         if not re.fullmatch(pattern, text):
@@ -78,7 +78,7 @@ CallerName = Annotated[
 _DIGESTS_OF_NOTHING: Final = {hashlib.sha256(text).hexdigest() for text in (b"", b"\n", b"\r\n")}
 
 
-def _of_a_secret(sha256: str) -> str:
+def _not_of_empty_secret(sha256: str) -> str:
     if sha256 in _DIGESTS_OF_NOTHING:
         raise reject("is the digest of an empty secret; see revoker secret")
     return sha256
@@ -88,7 +88,7 @@ Digest = Annotated[
     str,
     _matching(r"[0-9A-Fa-f]{64}", "must be a SHA-256 in hex, 64 digits; see revoker secret"),
     AfterValidator(str.lower),
-    AfterValidator(_of_a_secret),
+    AfterValidator(_not_of_empty_secret),
 ]
 Host = Annotated[str, _matching(r"[^\s/]+", "must be an address or a host name")]
 ReadableFile = Annotated[str, AfterValidator(readable)]
@@ -100,7 +100,7 @@ REDIS_QUERY: Final = frozenset({"db", "ssl_ca_certs", "ssl_certfile", "ssl_keyfi
 
 
 def redis_url(url: str) -> str:
-    """Refuse what `store` can't connect to; says nothing of the URL, which may hold a password."""
+    """Refuse URLs that the store can't connect to; no message contains the URL, which may hold a password."""
     if url == "embedded:" or (url.startswith("embedded:") and not url.startswith("embedded://")):
         return url
     try:
@@ -112,7 +112,7 @@ def redis_url(url: str) -> str:
         else:
             addressed = bool(parts.hostname) and (parts.port is None or parts.port > 0)
     except ValueError:
-        raise reject("is no URL; write e.g. redis://host:6379/0") from None
+        raise reject("is not a URL; write e.g. redis://host:6379/0") from None
     match scheme:
         case "redis" | "rediss":
             if not addressed:
@@ -134,17 +134,17 @@ def redis_url(url: str) -> str:
             )
     unknown = {pair.partition("=")[0] for pair in parts.query.split("&") if pair} - REDIS_QUERY
     if unknown or parts.fragment:
-        raise reject(f"may hold after a ? only {', '.join(sorted(REDIS_QUERY))}, and nothing after a #")
+        raise reject(f"may have after a ? only {', '.join(sorted(REDIS_QUERY))}, and nothing after a #")
     return url
 
 
 RedisUrl = Annotated[str, AfterValidator(redis_url), Field(repr=False)]
 
 
-def secret_of_size(path: str, least: int) -> None:
+def secret_of_size(path: str, minimum: int) -> None:
     try:
         secret = Path(path).read_bytes().rstrip(b"\r\n")
     except OSError as error:
         raise reject(f"can't be read ({error.strerror}); give the path of a readable file") from None
-    if len(secret) < least:
-        raise reject(f"must hold at least {least * 8} random bits ({least} bytes)")
+    if len(secret) < minimum:
+        raise reject(f"must hold at least {minimum * 8} random bits ({minimum} bytes)")

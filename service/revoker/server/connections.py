@@ -15,7 +15,7 @@ import structlog
 from aiohttp import EMPTY_PAYLOAD, HttpVersion11, web
 from aiohttp.web_protocol import _ErrInfo
 
-from revoker.api.envelope import server_error
+from revoker.api.errors import server_error
 from revoker.api.prebuilt import Handler, PrebuiltResponse
 
 _log = structlog.get_logger("service")
@@ -239,7 +239,7 @@ class Connection(web.RequestHandler):
             resp = cast("web.StreamResponse", writer)
         elif self._server.closing:
             resp.force_close()
-        return super().finish_response(request, resp, start_time)
+        return _finish_response(self, request, resp, start_time)  # super() would cost more
 
     def handle_error(
         self,
@@ -259,6 +259,9 @@ class Connection(web.RequestHandler):
         response = server_error(exc, status)
         response.force_close()
         return response
+
+
+_finish_response: Final = web.RequestHandler.finish_response
 
 
 class _Server(web.Server):

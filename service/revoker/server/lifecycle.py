@@ -1,8 +1,8 @@
-"""One process that serves: its listeners, the signals it is told by, its orderly end.
+"""One process that serves: its listeners, its signals, its graceful shutdown.
 
-SIGTERM and SIGINT: not ready, but still answering for ``drain_seconds``, each answer asking the
-client to connect anew elsewhere; then no new requests, those under way finish, all is closed. A
-second one ends the process at once. SIGHUP: the callers are read again.
+SIGTERM and SIGINT: for ``drain_seconds`` not ready but still serving, and every response closes its
+connection; then no new requests are read, those in progress finish, and everything is closed. A second one
+ends the process at once. SIGHUP: the callers are read again.
 """
 
 import asyncio
@@ -26,25 +26,25 @@ from revoker.server import start_signals
 from revoker.server.connections import Runner, Site
 
 BACKLOG: Final = 1024
-ACCEPTED_AT_ONCE: Final = 8
-"""uvloop takes one new connection of each listening socket in each turn of the event loop; where turns are
-long and all clients connect anew, the last would wait for seconds. So each socket is listened on so often.
+LISTENERS_PER_SOCKET: Final = 8
+"""uvloop accepts one connection of a listener per iteration of the event loop. Where iterations are long and
+all clients reconnect, the last would wait for seconds; so every socket has several listeners.
 """
 
 KEEPALIVE_SECONDS: Final = 75.0
-"""Longer than the 60 s after which proxies usually drop an idle connection, so that they do it."""
+"""Longer than the 60 s after which proxies usually close an idle connection, so that they are the first."""
 
 LINGERING_SECONDS: Final = 2.0
-"""For the rest of a body that nobody waits for any more; then the connection ends."""
+"""How long the rest of an unread body is read and dropped before the connection is closed."""
 
 SHUTDOWN_SECONDS: Final = 8.0
-"""For requests under way; with the default drain well below the 30 s of Kubernetes."""
+"""For requests in progress; with the default ``drain_seconds`` well below the 30 s of Kubernetes."""
 
-GARBAGE: Final = 20_000
-"""Objects made and not yet freed before cycles are looked for: what requests in flight hold is no garbage."""
+GC_THRESHOLD: Final = 20_000
+"""Allocations before the garbage collector runs: most objects belong to requests in progress."""
 
 FIELD_BYTES: Final = 32 * 1024
-"""A header with a token of 16 KiB gets through, with room for others' ideas of a limit."""
+"""Enough for a header with a token of 16 KiB."""
 
 CONNECTION: Final[Mapping[str, Any]] = {
     "access_log": None,
@@ -53,7 +53,7 @@ CONNECTION: Final[Mapping[str, Any]] = {
     "max_field_size": FIELD_BYTES,
     "max_line_size": FIELD_BYTES,
 }
-"""What a client may do, in aiohttp's words."""
+"""Options of every connection."""
 
 log = structlog.get_logger("service")
 
@@ -75,7 +75,7 @@ class Service(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listeners:
-    """Bound sockets; the second ones where health and metrics have a port of their own."""
+    """Bound sockets; ``ops`` where health and metrics have a port of their own."""
 
     main: Sequence[socket.socket]
     ops: Sequence[socket.socket] = ()
@@ -89,47 +89,47 @@ class Listeners:
 
 
 def bind(server: ServerSettings, *, shared: bool = False) -> Listeners:
-    """Take the addresses; nobody can connect yet.
+    """Bind the addresses; nobody can connect yet.
 
     Args:
-        server: What to listen on.
-        shared: Whether other processes of this service bind the same addresses too.
+        server: The addresses.
+        shared: Whether other processes of this service bind them too.
 
     Raises:
-        ConfigError: an address is not there, or taken.
+        ConfigError: an address does not exist or is in use.
     """
-    main = _bound("server.port", server.host, server.port, shared=shared)
-    ops = _bound("server.ops_port", server.host, server.ops_port, shared=shared) if server.ops_port else ()
+    main = _bind("server.port", server.host, server.port, shared=shared)
+    ops = _bind("server.ops_port", server.host, server.ops_port, shared=shared) if server.ops_port else ()
     return Listeners(main=main, ops=ops)
 
 
-def _bound(setting: str, host: str, port: int, *, shared: bool) -> Sequence[socket.socket]:
+def _bind(setting: str, host: str, port: int, *, shared: bool) -> Sequence[socket.socket]:
     bound: list[socket.socket] = []
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         addresses = list(dict.fromkeys((family, address) for family, _, _, _, address in found))
         for family, address in addresses:
-            each = socket.socket(family, socket.SOCK_STREAM)
-            bound.append(each)
-            each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener = socket.socket(family, socket.SOCK_STREAM)
+            bound.append(listener)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if shared:
-                each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             if family == socket.AF_INET6:  # alone it serves IPv4 as well: "::" means every address
-                each.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, len(addresses) > 1)
-            each.bind((address[0], port or bound[0].getsockname()[1], *address[2:]))
+                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, len(addresses) > 1)
+            listener.bind((address[0], port or bound[0].getsockname()[1], *address[2:]))
     except OSError as error:
-        for each in bound:
-            each.close()
+        for listener in bound:
+            listener.close()
         problem = f"{setting}: can't listen on {host} port {port}: {error.strerror or error}"
         raise ConfigError([problem]) from None
     return bound
 
 
 def tls_context(server: ServerSettings) -> ssl.SSLContext | None:
-    """TLS 1.2 and later, asking for client certificates where their authorities are configured.
+    """TLS 1.2 and later; client certificates are requested where their authorities are configured.
 
     Raises:
-        ConfigError: a file holds something else than it should.
+        ConfigError: a file is malformed.
     """
     if not server.tls_cert_file:
         return None
@@ -155,42 +155,42 @@ async def serve(
     listeners: Listeners,
     server: ServerSettings,
     *,
-    read_again: Callable[[], Settings],
+    reload_settings: Callable[[], Settings],
     listening: Callable[[], None],
     ready: Callable[[], None],
-    ending_signals: Sequence[signal.Signals] = (signal.SIGTERM, signal.SIGINT),
+    shutdown_signals: Sequence[signal.Signals] = (signal.SIGTERM, signal.SIGINT),
 ) -> None:
-    """Serve until a signal tells to end, and end in order.
+    """Serve until a shutdown signal, and shut down gracefully.
 
     Args:
         service: What is served.
         listeners: Where; closed at the end.
         server: How.
-        read_again: The settings as they are now in file and environment; for SIGHUP.
+        reload_settings: Reads file and environment again, for SIGHUP.
         listening: Called once, when clients can connect.
         ready: Called once, when they get verdicts.
-        ending_signals: What tells to end.
+        shutdown_signals: Those that begin the shutdown.
     """
-    told = _told(ending_signals)
-    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _reload, service, read_again)
-    if start_signals.reload_was_asked():
-        _reload(service, read_again)
+    shutdown = _shutdown_event(shutdown_signals)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _reload, service, reload_settings)
+    if start_signals.reload_was_requested():
+        _reload(service, reload_settings)
     async with contextlib.AsyncExitStack() as stack:
-        # The loop takes its handlers along when it ends, and what ends after it takes time.
+        # The handlers go with the event loop, and the process runs on for a while after it.
         stack.callback(signal.pthread_sigmask, signal.SIG_BLOCK, {signal.SIGHUP})
         stack.push_async_callback(service.close)
-        if not await _unless(told, service.start()):
+        if not await _finishes_before(shutdown, service.start()):
             return
         if service.ops is not None:
             await _open(stack, service.ops, listeners.ops, tls=None)
         runner = await _open(stack, service.main, listeners.main, tls=tls_context(server))
         listening()
-        if await _unless(told, _until_started(service)):
+        if await _finishes_before(shutdown, _until_started(service)):
             gc.collect()
             gc.freeze()
-            gc.set_threshold(GARBAGE)
+            gc.set_threshold(GC_THRESHOLD)
             ready()
-        await told.wait()
+        await shutdown.wait()
         service.drain()
         log.info("draining", seconds=server.drain_seconds)
         runner.close_connections_after_response()
@@ -198,27 +198,28 @@ async def serve(
         log.info("closing")
 
 
-def _told(signals: Sequence[signal.Signals]) -> asyncio.Event:
-    told = asyncio.Event()
+def _shutdown_event(signals: Sequence[signal.Signals]) -> asyncio.Event:
+    """Set at the first signal; the second ends the process."""
+    shutdown = asyncio.Event()
 
-    def tell() -> None:
-        if told.is_set():
+    def handle() -> None:
+        if shutdown.is_set():
             log.warning("ending at once")
             logs.flush()
             os._exit(1)
-        told.set()
+        shutdown.set()
 
-    for each in signals:
-        asyncio.get_running_loop().add_signal_handler(each, tell)
-    return told
+    for number in signals:
+        asyncio.get_running_loop().add_signal_handler(number, handle)
+    return shutdown
 
 
-async def _unless(told: asyncio.Event, work: Awaitable[None]) -> bool:
-    """Whether the work was done before the end was told; it is cancelled otherwise."""
-    working, waiting = asyncio.ensure_future(work), asyncio.ensure_future(told.wait())
+async def _finishes_before(event: asyncio.Event, work: Awaitable[None]) -> bool:
+    """Whether the work was done before the event; it is cancelled otherwise."""
+    working, waiting = asyncio.ensure_future(work), asyncio.ensure_future(event.wait())
     done, _ = await asyncio.wait({working, waiting}, return_when=asyncio.FIRST_COMPLETED)
-    for each in (working, waiting):
-        each.cancel()
+    for future in (working, waiting):
+        future.cancel()
     if working in done:
         working.result()
     return working in done
@@ -231,9 +232,9 @@ async def _until_started(service: Service) -> None:
         await asyncio.sleep(0.05)
 
 
-def _reload(service: Service, read_again: Callable[[], Settings]) -> None:
+def _reload(service: Service, reload_settings: Callable[[], Settings]) -> None:
     try:
-        service.reload(read_again())
+        service.reload(reload_settings())
     except ConfigError as error:
         log.error("settings not taken over", problems=error.problems)  # noqa: TRY400 -- says all
 
@@ -248,7 +249,7 @@ async def _open(
     runner = Runner(site, handle_signals=False, shutdown_timeout=SHUTDOWN_SECONDS, **CONNECTION)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
-    for each in sockets:
-        for listening in (each, *(each.dup() for _ in range(ACCEPTED_AT_ONCE - 1))):
+    for first in sockets:
+        for listening in (first, *(first.dup() for _ in range(LISTENERS_PER_SOCKET - 1))):
             await web.SockSite(runner, listening, ssl_context=tls, backlog=BACKLOG).start()
     return runner

@@ -1,33 +1,33 @@
 """Signals that come while the service starts, before there is anything that could act on them.
 
-SIGTERM and SIGINT end the process in order. SIGHUP is remembered, since what was read of the settings by
-then may be out of date. Imported before all else: the imports alone take a good part of a second.
+SIGTERM and SIGINT end the process. SIGHUP is remembered, since the settings read by then may be out of date.
+Imported before everything else: the imports alone take a good part of a second.
 """
 
 import signal
 import sys
 from types import FrameType
 
-_reload_asked = False
+_reload_requested = False
 
 
-def hold() -> None:
-    """Act so on signals until other handlers are set."""
-    global _reload_asked  # noqa: PLW0603  # signals are the process's
-    _reload_asked = False
+def install_handlers() -> None:
+    """Handle signals so until others take over."""
+    global _reload_requested  # noqa: PLW0603  # signals are the process's
+    _reload_requested = False
     signal.signal(signal.SIGHUP, _remember)
     signal.signal(signal.SIGTERM, _end)
     signal.signal(signal.SIGINT, _end)
 
 
-def reload_was_asked() -> bool:
-    """Whether SIGHUP came since :func:`hold`."""
-    return _reload_asked
+def reload_was_requested() -> bool:
+    """Whether SIGHUP has come since :func:`install_handlers`."""
+    return _reload_requested
 
 
 def _remember(_: int, __: FrameType | None) -> None:
-    global _reload_asked  # noqa: PLW0603
-    _reload_asked = True
+    global _reload_requested  # noqa: PLW0603
+    _reload_requested = True
 
 
 def _end(_: int, __: FrameType | None) -> None:

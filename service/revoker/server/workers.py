@@ -1,7 +1,7 @@
-"""The service as processes: one, or several that share its port; beside them the embedded store.
+"""The processes of the service: one, or several workers that share its port; and the embedded store.
 
-Several are kept by gunicorn's arbiter, which replaces one that crashed or hangs. Each listens by
-itself (SO_REUSEPORT), so the kernel spreads connections evenly; their metrics meet in a folder.
+Gunicorn's arbiter runs the workers and replaces one that crashed or hangs. Every worker listens on its own
+sockets (SO_REUSEPORT), so that the kernel distributes connections evenly; they share a folder of metrics.
 """
 
 import asyncio
@@ -32,8 +32,8 @@ from revoker.server import start_signals
 from revoker.server.lifecycle import SHUTDOWN_SECONDS, Listeners, Service, bind, serve, tls_context
 from revoker.store.embedded import Embedded, folder_of
 
-HANG_SECONDS: Final = 30
-"""A process whose event loop stood still for so long is replaced."""
+WORKER_TIMEOUT_SECONDS: Final = 30
+"""A worker whose event loop was blocked for so long is replaced."""
 
 log = structlog.get_logger("service")
 
@@ -43,36 +43,36 @@ class Plan:
     """What is to run.
 
     Attributes:
-        settings: As they were at the start.
-        read_again: As they are now, for SIGHUP.
-        build: Makes the service of one process; the first to import what counts metrics, since that
-            decides then whether processes count together.
+        settings: Those of the start.
+        reload_settings: Reads them again, for SIGHUP.
+        build: Makes the service of one process. It imports ``prometheus_client``, and nothing before it may:
+            the import decides whether processes share their metrics.
         ready: Called with the URL, once, when clients get verdicts there.
     """
 
     settings: Settings
-    read_again: Callable[[], Settings]
+    reload_settings: Callable[[], Settings]
     build: Callable[[Settings], Service]
     ready: Callable[[str], None]
 
 
 def run(plan: Plan) -> None:
-    """Serve until a signal tells to end; the embedded store ends last.
+    """Serve until a shutdown signal; the embedded store stops last.
 
     Raises:
-        ConfigError: a port is taken, a file is not what it should be.
+        ConfigError: a port is in use, a file is malformed.
         StoreUnavailable: the embedded store does not start.
     """
     server, url = plan.settings.server, plan.settings.redis.url
     tls_context(server)
-    _allow_open_files()
+    _raise_open_file_limit()
     listeners = bind(server, shared=server.workers > 1)
     with contextlib.ExitStack() as stack:
         if url.startswith("embedded:"):
             stack.enter_context(Embedded(folder_of(url)))
         if server.workers > 1:
             stack.enter_context(_shared_metrics())
-            _Master(_Several(plan, listeners)).run()
+            _Arbiter(_GunicornApplication(plan, listeners)).run()
         else:
             service = plan.build(plan.settings)
             uvloop.run(
@@ -80,18 +80,18 @@ def run(plan: Plan) -> None:
                     service,
                     listeners,
                     server,
-                    read_again=plan.read_again,
+                    reload_settings=plan.reload_settings,
                     listening=lambda: _announce(plan, listeners),
                     ready=lambda: plan.ready(listeners.url(server)),
                 )
             )
 
 
-def _allow_open_files() -> None:
-    """As many as the system lets: the soft limit is 1,024 nearly everywhere, and a connection is one."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+def _raise_open_file_limit() -> None:
+    """Raise the soft limit, mostly 1,024, to the hard one: every connection is an open file."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _announce(plan: Plan, listeners: Listeners) -> None:
@@ -109,8 +109,8 @@ def _shared_metrics() -> Iterator[None]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-class _Several(BaseApplication):  # type: ignore[misc]
-    """The plan in gunicorn's terms."""
+class _GunicornApplication(BaseApplication):  # type: ignore[misc]
+    """The plan as gunicorn configures it."""
 
     def __init__(self, plan: Plan, listeners: Listeners) -> None:
         self.plan = plan
@@ -120,24 +120,26 @@ class _Several(BaseApplication):  # type: ignore[misc]
     def load_config(self) -> None:
         server = self.plan.settings.server
         options = {
-            "bind": [_address(each.getsockname()) for each in (*self.listeners.main, *self.listeners.ops)],
-            "child_exit": _forget,
+            "bind": [
+                _address(listener.getsockname()) for listener in (*self.listeners.main, *self.listeners.ops)
+            ],
+            "child_exit": _mark_dead,
             "control_socket_disable": True,
             "graceful_timeout": int(server.drain_seconds + 2 * SHUTDOWN_SECONDS) + 5,
-            "logger_class": _Log,
+            "logger_class": _GunicornLogger,
             "loglevel": "warning",
             "reuse_port": True,
-            "timeout": HANG_SECONDS,
+            "timeout": WORKER_TIMEOUT_SECONDS,
             "worker_class": _Worker,
             "workers": server.workers,
         }
         for name, value in options.items():
             self.cfg.set(name, value)
 
-    def read_again(self) -> bool:
-        """Take over the callers for processes started from now on; whether they are sound."""
+    def reload_callers(self) -> bool:
+        """Use the present callers for workers started from now on; False: the settings are invalid."""
         try:
-            callers = self.plan.read_again().callers
+            callers = self.plan.reload_settings().callers
         except ConfigError as error:
             log.error("settings not taken over", problems=error.problems)  # noqa: TRY400 -- says all
             return False
@@ -151,15 +153,15 @@ def _address(name: tuple[Any, ...]) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _forget(_: Arbiter, worker: Worker) -> None:
-    """Leave a dead process out of what the living ones add up to."""
+def _mark_dead(_: Arbiter, worker: Worker) -> None:
+    """Drop the gauges of a dead worker from the shared metrics."""
     from prometheus_client.multiprocess import mark_process_dead  # noqa: PLC0415 -- see Plan.build
 
     mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
 
 
-class _Log(Logger):  # type: ignore[misc]
-    """gunicorn's log among all others."""
+class _GunicornLogger(Logger):  # type: ignore[misc]
+    """Sends gunicorn's log where all others go."""
 
     def setup(self, cfg: Any) -> None:
         self.cfg = cfg
@@ -167,87 +169,87 @@ class _Log(Logger):  # type: ignore[misc]
         self.error_log.setLevel(cfg.loglevel.upper())
 
 
-class _Master(Arbiter):  # type: ignore[misc]
-    """Keeps the processes; is told by the same signals as a process that serves alone."""
+class _Arbiter(Arbiter):  # type: ignore[misc]
+    """Runs the workers; handles the signals that a single process handles."""
 
     SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
 
-    def __init__(self, app: _Several) -> None:
-        self._told = 0
-        self._ending = False
+    def __init__(self, app: _GunicornApplication) -> None:
+        self._shutdown_signals = 0
+        self._stopping = False
         super().__init__(app)
 
     def signal(self, sig: int, frame: FrameType | None) -> None:
         if sig in {signal.SIGTERM, signal.SIGINT}:
-            self._told += 1
-            sig = signal.SIGTERM if self._told == 1 else signal.SIGQUIT
+            self._shutdown_signals += 1
+            sig = signal.SIGTERM if self._shutdown_signals == 1 else signal.SIGQUIT
         super().signal(sig, frame)
 
     def init_signals(self) -> None:
         super().init_signals()
-        if start_signals.reload_was_asked():
-            self.app.read_again()
+        if start_signals.reload_was_requested():
+            self.app.reload_callers()
 
     def stop(self, graceful: bool = True) -> None:
-        self._ending = True
-        super().stop(graceful and self._told < 2)
+        self._stopping = True
+        super().stop(graceful and self._shutdown_signals < 2)
 
     def reap_workers(self) -> None:
         try:
             super().reap_workers()
         except HaltServer:  # one could not start
-            if not self._ending:
+            if not self._stopping:
                 raise
 
     def halt(self, reason: str | None = None, exit_status: int = 0) -> None:
         try:
             super().halt(reason, exit_status)
         finally:
-            if self._told > 1:  # perhaps only while it ended
+            if self._shutdown_signals > 1:  # the second may have come during the shutdown
                 sys.exit(1)
 
     def handle_hup(self) -> None:
-        if self.app.read_again():
+        if self.app.reload_callers():
             self.kill_workers(signal.SIGHUP)
 
     def spawn_worker(self) -> int:
-        """Start a process; in that process, end it here: what the master holds is not its to close."""
-        master = os.getpid()
-        # The new process has the master's handlers at first: a signal would be lost there.
+        """Start a worker, which exits here: it must not run the cleanup of the arbiter."""
+        arbiter = os.getpid()
+        # A worker has the arbiter's handlers at first, which would lose a signal.
         masked = signal.pthread_sigmask(signal.SIG_BLOCK, self.SIGNALS)
         try:
             return int(super().spawn_worker())
-        except SystemExit as end:
-            if os.getpid() == master:
+        except SystemExit as exited:
+            if os.getpid() == arbiter:
                 raise
             logs.flush()
-            os._exit(end.code if isinstance(end.code, int) else 0)
+            os._exit(exited.code if isinstance(exited.code, int) else 0)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, masked)
 
 
-def _end_at_once(*_: object) -> None:
+def _exit_at_once(*_: object) -> None:
     logs.flush()
     os._exit(1)
 
 
 class _Worker(Worker):  # type: ignore[misc]
-    """One of the processes."""
+    """One worker."""
 
     def init_signals(self) -> None:
-        """The master tells; Ctrl-C goes to every process of the terminal, and means the master."""
-        for each in self.SIGNALS:
-            signal.signal(each, signal.SIG_DFL)
-        start_signals.hold()
+        """Leave Ctrl-C, which goes to every process of the terminal, to the arbiter."""
+        for number in self.SIGNALS:
+            signal.signal(number, signal.SIG_DFL)
+        start_signals.install_handlers()
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGQUIT, _end_at_once)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _Master.SIGNALS)
+        signal.signal(signal.SIGQUIT, _exit_at_once)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _Arbiter.SIGNALS)
 
     def load_wsgi(self) -> None:
         self.service = self.app.plan.build(self.app.plan.settings)
 
     def run(self) -> None:
-        self.booted = False  # until clients can connect: one that can't come up ends the master
+        self.booted = False  # until clients can connect: a worker that fails before stops the arbiter
         try:
             uvloop.run(self._serve())
         except RevokerError as error:
@@ -255,19 +257,19 @@ class _Worker(Worker):  # type: ignore[misc]
             sys.exit(Arbiter.WORKER_BOOT_ERROR)
 
     async def _serve(self) -> None:
-        plan, sockets = self.app.plan, [each.sock for each in self.sockets]
+        plan, sockets = self.app.plan, [listener.sock for listener in self.sockets]
         split = len(self.app.listeners.main)
-        beating = asyncio.create_task(self._beat())
+        notifying = asyncio.create_task(self._notify_arbiter())
         await serve(
             self.service,
             Listeners(main=sockets[:split], ops=sockets[split:]),
             plan.settings.server,
-            read_again=plan.read_again,
+            reload_settings=plan.reload_settings,
             listening=self._is_listening,
             ready=self._is_ready,
-            ending_signals=[signal.SIGTERM],
+            shutdown_signals=[signal.SIGTERM],
         )
-        beating.cancel()
+        notifying.cancel()
 
     def _is_listening(self) -> None:
         self.booted = True
@@ -278,8 +280,8 @@ class _Worker(Worker):  # type: ignore[misc]
         if self.age == 1:
             self.app.plan.ready(self.app.listeners.url(self.app.plan.settings.server))
 
-    async def _beat(self) -> None:
-        """Tell the master that the event loop turns; end with a master that was killed."""
+    async def _notify_arbiter(self) -> None:
+        """Tell the arbiter that the event loop runs; shut down where the arbiter was killed."""
         while os.getppid() == self.ppid:
             self.notify()
             await asyncio.sleep(1)

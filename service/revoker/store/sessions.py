@@ -27,7 +27,7 @@ from revoker.store.keys import Keys, tag_and_start, user_tag
 from revoker.store.lookups import parse_revocation, parse_user_state
 from revoker.store.revocations import Revocations
 from revoker.store.scripts import Scripts
-from revoker.store.servers import Servers
+from revoker.store.source import Source
 from revoker.store.wire.connection import FAILURES, reads_replies, unavailable_on_failure
 
 _log = structlog.get_logger("store")
@@ -129,7 +129,7 @@ class Sessions:
     def __init__(
         self,
         scripts: Scripts,
-        servers: Servers,
+        servers: Source,
         keys: Keys,
         issuer: Issuer,
         lifetimes: Lifetimes,

@@ -1,7 +1,7 @@
-"""Verification keys, and how they are read from JWK Sets (RFC 7517) and shared secrets.
+"""Verification keys, from JWK Sets (RFC 7517) and shared secrets.
 
-PyJWT makes the keys and judges the signatures. What a key may be used for is fixed here, once,
-when it is read: a token's header chooses among a key's algorithms and never widens them.
+PyJWT prepares the keys and verifies the signatures. The algorithms of a key are fixed when it is read: a
+token's header chooses among them and can't add one.
 """
 
 import hashlib
@@ -14,24 +14,18 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from jwt.algorithms import Algorithm, get_default_algorithms
 from jwt.exceptions import PyJWTError
 
+from revoker.config.value_types import HMAC_KEY_BYTES
 from revoker.tokens.parsing import base64url, base64url_decoded
 
 RSA_BITS: Final = range(2048, 8192 + 1)
 """Smaller is weak (RFC 7518 §3.3), larger is slow to verify."""
-
-HMAC_BYTES: Final = {"HS256": 32, "HS384": 48, "HS512": 64}
-"""The least length of each algorithm's secret: that of its MAC (RFC 7518 §3.2)."""
 
 _RSA_ALGORITHMS: Final = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
 
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    """One kind of public key.
-
-    Attributes:
-        members: What makes up the key, in the order of RFC 7638.
-    """
+    """One kind of public key; ``members`` are those of its thumbprint, in the order of RFC 7638."""
 
     members: tuple[str, ...]
     algorithms: tuple[str, ...]
@@ -51,22 +45,22 @@ PUBLIC_KEY_ALGORITHMS: Final = frozenset(name for kind in _KINDS.values() for na
 _ALGORITHMS: Final[Mapping[str, Algorithm]] = {
     name: algorithm
     for name, algorithm in get_default_algorithms().items()
-    if name in PUBLIC_KEY_ALGORITHMS or name in HMAC_BYTES
+    if name in PUBLIC_KEY_ALGORITHMS or name in HMAC_KEY_BYTES
 }
 
 
 class UnusableKey(ValueError):
-    """A key that verifies nothing here; the message says why and holds nothing of the key."""
+    """A key that can't be used; the message says why and contains nothing of the key."""
 
 
 class VerifyingKey:
-    """One key, prepared, and bound to the algorithms that it may verify.
+    """One key, prepared, with the algorithms that it may verify.
 
     Attributes:
-        kid: As its set calls it.
-        id: The ``kid``, else the thumbprint: what a verified token is said to be signed by.
-        identity: Equal for keys that verify the same tokens under the same name.
-        live: False as soon as its set no longer holds it; nothing it verified counts from then on.
+        kid: As in its key set; None if it has none.
+        id: The ``kid``, or else the thumbprint: the ``kid`` of the tokens that it verifies.
+        identity: Equal for keys that verify the same tokens under the same ``kid``.
+        live: False once its key set no longer has it; tokens that it verified are then invalid.
     """
 
     __slots__ = ("_material", "algorithms", "id", "identity", "kid", "live")
@@ -80,15 +74,15 @@ class VerifyingKey:
         self.live = True
 
     def verifies(self, alg: str, signing_input: bytes, signature: bytes) -> bool:
-        """Whether this key made the signature with ``alg``, which must be one of its own."""
+        """Whether this key made the signature with ``alg``; False for an algorithm that is not the key's."""
         return alg in self.algorithms and _ALGORITHMS[alg].verify(signing_input, self._material, signature)
 
 
 def public_key(jwk: Any, allowed: Collection[str]) -> VerifyingKey:
-    """Prepare one entry of a JWK Set for those of the allowed algorithms that fit it.
+    """Prepare an entry of a JWK Set for those of the allowed algorithms that fit it.
 
     Raises:
-        UnusableKey: it is malformed, weak, secret, of an unknown kind, or not for this.
+        UnusableKey: it is malformed, weak, private, of an unknown kind, or not for verifying.
     """
     if type(jwk) is not dict:
         raise UnusableKey("not an object")
@@ -117,11 +111,7 @@ def public_key(jwk: Any, allowed: Collection[str]) -> VerifyingKey:
 
 
 def algorithms_of(jwk: dict[str, Any]) -> tuple[str, ...]:
-    """What a key may be used with, the usual one first.
-
-    Raises:
-        UnusableKey: it is of an unknown kind.
-    """
+    """The algorithms that fit a key, the default first; raises ``UnusableKey`` for an unknown kind."""
     return _kind(jwk).algorithms
 
 
@@ -143,7 +133,7 @@ def _public_members(jwk: dict[str, Any], kind: _Kind) -> dict[str, str]:
             base64url_decoded(value)
         except ValueError:
             raise UnusableKey(f"{name} is not base64url") from None
-    return members  # type: ignore[return-value]  # kty and crv are strings, or there were no kind
+    return members  # type: ignore[return-value]  # _kind has checked kty and crv
 
 
 def _material(members: dict[str, str], algorithm: str) -> Any:
@@ -157,17 +147,17 @@ def _material(members: dict[str, str], algorithm: str) -> Any:
 
 
 def shared_secret(secret: bytes, allowed: Collection[str]) -> VerifyingKey:
-    """Prepare the secret that an issuer signs with as well.
+    """Prepare a secret shared with the issuer.
 
     Raises:
-        UnusableKey: too short for an allowed algorithm, or it is the text of another kind of key.
+        UnusableKey: it is too short for an allowed algorithm, or the text of another kind of key.
     """
-    algorithms = [name for name in HMAC_BYTES if name in allowed]
+    algorithms = [name for name in HMAC_KEY_BYTES if name in allowed]
     if not algorithms:
         raise UnusableKey("a shared secret fits HS256, HS384 and HS512 only")
-    least = max(HMAC_BYTES[name] for name in algorithms)
-    if len(secret) < least:
-        raise UnusableKey(f"{len(secret)} bytes long; {algorithms[-1]} needs {least}")
+    minimum = max(HMAC_KEY_BYTES[name] for name in algorithms)
+    if len(secret) < minimum:
+        raise UnusableKey(f"{len(secret)} bytes long; {algorithms[-1]} needs {minimum}")
     try:
         material = _ALGORITHMS[algorithms[0]].prepare_key(secret)
     except PyJWTError:
@@ -181,6 +171,6 @@ def shared_secret(secret: bytes, allowed: Collection[str]) -> VerifyingKey:
 
 
 def thumbprint(members: Mapping[str, str]) -> str:
-    """The RFC 7638 thumbprint of a key, given exactly the members that make it up."""
+    """The RFC 7638 thumbprint of exactly these members."""
     canonical = json.dumps(members, sort_keys=True, separators=(",", ":"))
     return base64url(hashlib.sha256(canonical.encode()).digest())

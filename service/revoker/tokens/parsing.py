@@ -1,7 +1,7 @@
-"""Strict reading of compact JWTs and of the JSON in them; knows no keys.
+"""Strict parsing of compact JWTs and of the JSON in them; knows no keys.
 
-What two readers could understand differently is refused, not repaired: a lenient reader in front of
-us, or behind, would otherwise see another token than the one that was judged here.
+Input that two parsers could understand differently is refused, not repaired: otherwise a lenient parser
+elsewhere would see another token than the one that was verified here.
 """
 
 import binascii
@@ -13,6 +13,7 @@ from typing import Any, Final, NoReturn
 import msgspec
 
 from revoker.errors import InvalidToken
+from revoker.json_members import unique_members
 
 MAX_TOKEN_CHARS: Final = 16 * 1024
 MAX_DEPTH: Final = 32
@@ -32,10 +33,10 @@ _LAST_CHARACTERS: Final[tuple[frozenset[int], ...]] = (
 
 
 class UnverifiedToken(msgspec.Struct, frozen=True, kw_only=True):
-    """A well-formed JWS; nothing in it may be believed before its signature was checked.
+    """A well-formed JWS whose signature has not been verified.
 
     Attributes:
-        signing_input: ``header.payload`` as it was sent: what the signature covers.
+        signing_input: ``header.payload`` as sent: what the signature covers.
     """
 
     alg: str
@@ -47,10 +48,10 @@ class UnverifiedToken(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def parse_token(token: str) -> UnverifiedToken:
-    """Take a compact JWS apart (RFC 7515 §7.1); JWEs and every extension are refused.
+    """Parse a compact JWS (RFC 7515 §7.1); JWEs and all extensions are refused.
 
     Raises:
-        InvalidToken: whatever the text is; nothing else leaves.
+        InvalidToken: for any other text.
     """
     if len(token) > MAX_TOKEN_CHARS:
         raise InvalidToken("longer than any token")
@@ -78,13 +79,13 @@ def parse_token(token: str) -> UnverifiedToken:
 
 @functools.lru_cache(maxsize=64)
 def _header(part: bytes) -> tuple[str, str | None, str | None]:
-    """``alg``, ``kid`` and ``typ``; where a key could be found is never taken from a header.
+    """``alg``, ``kid`` and ``typ``; members that name a place of a key are ignored.
 
-    All tokens that one key signs have the same header, so the last few are remembered.
+    All tokens that one key signs have the same header, so the last few headers are cached.
     """
     header = strict_json_object(_decoded(part))
     if not header.keys().isdisjoint(("crit", "b64", "zip")):
-        raise ValueError("demands an extension")
+        raise ValueError("requires an extension")
     alg, kid, typ = header.get("alg"), header.get("kid"), header.get("typ")
     if type(alg) is not str:
         raise ValueError("alg is not a string")
@@ -101,10 +102,10 @@ def base64url(data: bytes) -> str:
 
 
 def base64url_decoded(text: str) -> bytes:
-    """Decode what is exactly base64url without padding (RFC 7515 §2).
+    """Decode base64url without padding (RFC 7515 §2).
 
     Raises:
-        ValueError: it has other characters, padding, or bits that decode to nothing.
+        ValueError: it has other characters, padding, or unused bits that are not zero.
     """
     raw = text.encode("ascii")
     if raw.translate(None, _ALPHABET):
@@ -113,7 +114,7 @@ def base64url_decoded(text: str) -> bytes:
 
 
 def _decoded(part: bytes) -> bytes:
-    """Decode a part that is known to have characters of the alphabet only."""
+    """Decode text that has only characters of the alphabet."""
     rest = len(part) % 4
     if part and part[-1] not in _LAST_CHARACTERS[rest]:
         raise ValueError("not canonical base64url")
@@ -121,10 +122,11 @@ def _decoded(part: bytes) -> bytes:
 
 
 def strict_json_object(data: bytes) -> dict[str, Any]:
-    """Read one JSON object: UTF-8, no name twice, no number or text that JSON can't hold.
+    """Parse one JSON object in UTF-8.
 
     Raises:
-        ValueError: it is anything else.
+        ValueError: another kind of value, a duplicate member, NaN or infinity, a lone surrogate, a number
+            longer than ``MAX_NUMBER_CHARS``, or more than ``MAX_DEPTH`` levels.
     """
     plain = _plain_json_object(data)
     if plain is not None:
@@ -144,10 +146,10 @@ def strict_json_object(data: bytes) -> dict[str, Any]:
 
 
 def _plain_json_object(data: bytes) -> dict[str, Any] | None:
-    """What most issuers write, in less than half the time; None for all else, good or bad.
+    """A faster path for the JSON that most issuers write; None if it can't decide.
 
-    What is written again as the very same bytes had no name twice, no second way to say anything and no
-    number that was rounded. Lengths and depth are judged by what can't be less.
+    An object that encodes to the same bytes has no duplicate member and no number that was rounded. The
+    tests for depth and long numbers refuse more than the exact ones.
     """
     try:
         value = _decode_quickly(data)
@@ -175,13 +177,6 @@ def _refuse_depth(value: Any) -> None:
     raise ValueError("nested too deeply")
 
 
-def _object(members: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(members)
-    if len(made) != len(members):
-        raise ValueError("a member appears twice")
-    return made
-
-
 def _integer(literal: str) -> int:
     if len(literal) > MAX_NUMBER_CHARS:
         raise ValueError("a number is too long")
@@ -203,9 +198,9 @@ def _not_json(literal: str) -> NoReturn:
 
 _decode_quickly: Final = msgspec.json.Decoder().decode
 _encode: Final = msgspec.json.Encoder().encode
-_DIGITS_AS_ZERO: Final = bytes(48 if 48 <= each <= 57 else 32 for each in range(256))
+_DIGITS_AS_ZERO: Final = bytes(48 if 48 <= byte <= 57 else 32 for byte in range(256))
 _LONG_NUMBER: Final = b"0" * MAX_NUMBER_CHARS
 
 _DECODER: Final = json.JSONDecoder(
-    object_pairs_hook=_object, parse_int=_integer, parse_float=_float, parse_constant=_not_json
+    object_pairs_hook=unique_members, parse_int=_integer, parse_float=_float, parse_constant=_not_json
 )

@@ -5,11 +5,12 @@ value, an export names its place there instead: ``segment`` for the last part of
 """
 
 import json
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import msgspec
 
 from revoker.errors import InvalidRequest
+from revoker.json_members import DuplicateMember, unique_members
 from revoker.models import Number
 
 FORMAT: Final = 1
@@ -209,10 +210,7 @@ def _quotes(found: FileLine) -> int:
 
 
 def _without_repetition(line: bytes) -> None:
-    """Refuse a member that stands there twice: which of the two was meant can't be told."""
-
-    def once(members: list[tuple[str, Any]]) -> None:
-        if len(members) != len(dict(members)):
-            raise InvalidRequest("a member stands there twice")
-
-    json.loads(line, object_pairs_hook=once)
+    try:
+        json.loads(line, object_pairs_hook=unique_members)
+    except DuplicateMember as error:
+        raise InvalidRequest(str(error)) from error

@@ -29,7 +29,7 @@ async def test_a_server_that_would_lose_revocations_is_named(start, tmp_path, op
 
 async def problems_of(revoker):
     async with revoker.http.get(revoker.url + "/readyz") as response:
-        return {each["problem"]: each["detail"] for each in (await response.json())["problems"]}
+        return {problem["problem"]: problem["detail"] for problem in (await response.json())["problems"]}
 
 
 async def test_checks_that_the_server_refuses_are_a_problem_and_count_as_no_check(start, tmp_path):

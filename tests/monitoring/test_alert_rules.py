@@ -9,7 +9,7 @@ import yaml
 from tests.monitoring.conftest import MONITORING, ROOT, hurried, tool
 
 RULES = yaml.safe_load((MONITORING / "rules.yaml").read_text())
-ALERTS = {each["alert"]: each for group in RULES["groups"] for each in group["rules"] if "alert" in each}
+ALERTS = {alert["alert"]: alert for group in RULES["groups"] for alert in group["rules"] if "alert" in alert}
 
 
 def test_promtool_takes_the_rules():

@@ -1,18 +1,18 @@
-"""The road between a gateway and Revoker, which can be closed or held up."""
+"""The link between a gateway and Revoker, which can be closed or held up."""
 
 import asyncio
 import contextlib
 
 
-class Road:
+class InterruptibleLink:
     """Forwards connections to one port, and answers only while ``passes`` is set."""
 
     def __init__(self, target: int) -> None:
         self._target = target
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task] = set()
-        self.passes = asyncio.Event()
-        self.passes.set()
+        self.answers_pass = asyncio.Event()
+        self.answers_pass.set()
         self.port = 0
 
     async def open(self) -> None:
@@ -41,15 +41,15 @@ class Road:
         except (OSError, asyncio.CancelledError):
             pass
         finally:
-            for each in writers:
-                each.transport.abort()
+            for opened in writers:
+                opened.transport.abort()
             self._tasks.discard(task)
 
     async def _pump(self, reader, writer, *, answers: bool) -> None:
         with contextlib.suppress(OSError):
             while data := await reader.read(65536):
                 if answers:
-                    await self.passes.wait()
+                    await self.answers_pass.wait()
                 writer.write(data)
                 await writer.drain()
         writer.transport.abort()

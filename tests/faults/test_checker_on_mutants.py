@@ -40,7 +40,9 @@ def test_what_lets_revoked_tokens_through_is_found(tmp_path, deeds, plan):
     for seed in itertools.count(SEED):
         folder = tmp_path / str(seed)
         folder.mkdir()
-        if "revoked and active" in {each.rule for each in violations(folder, deeds, seed=seed, **plan)}:
+        if "revoked and active" in {
+            violation.rule for violation in violations(folder, deeds, seed=seed, **plan)
+        }:
             return
 
 

@@ -1,4 +1,4 @@
-"""What a route demands of a token beyond being active: ``X-Revoker-Require`` (RFC 6750, RFC 9470)."""
+"""What a route requires of an active token: the header ``X-Revoker-Require`` (RFC 6750, RFC 9470)."""
 
 import re
 from collections.abc import Sequence
@@ -8,24 +8,24 @@ from typing import Final
 from revoker.bounded_cache import cached_where_short
 from revoker.tokens.claims import scope_words
 
-_DEMAND: Final = re.compile(
+_REQUIREMENT: Final = re.compile(
     r"""[ \t]*(?P<name>scope|acr|max_age)[ \t]*=[ \t]*
         (?:"(?P<quoted>[\x20\x21\x23-\x5b\x5d-\x7e]*)"|(?P<plain>[\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e]+))
         [ \t]*(?:[;,]|$)""",
     re.VERBOSE,
 )
-_LONGEST: Final = 4096
+_MAX_LENGTH: Final = 4096
 _CACHED_CHARACTERS: Final = 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Demands:
-    """All must be met.
+class Requirements:
+    """A token must meet all.
 
     Attributes:
-        scopes: Each of which the token must have.
-        acrs: Sets of which the token's ``acr`` must be in each.
-        max_age: Seconds that may have passed since the user proved who they are; None: any.
+        scopes: The token must have all of them.
+        acrs: The token's ``acr`` must be in every one of these sets.
+        max_age: Seconds since the user authenticated, at most; None: any.
     """
 
     scopes: tuple[str, ...] = ()
@@ -38,11 +38,11 @@ def _length(headers: tuple[str, ...]) -> int:
 
 
 @cached_where_short(1024, _CACHED_CHARACTERS, _length)
-def understood(headers: tuple[str, ...]) -> Demands | None:
-    """What the headers demand together; None where one of them can't be understood.
+def parse_requirements(headers: tuple[str, ...]) -> Requirements | None:
+    """The requirements of all headers together; None: one of them is malformed.
 
-    ``scope="a b"; acr=mfa; max_age=300``: quoted or not, in any order, repeated at will. Of several
-    values of one ``acr`` any will do.
+    ``scope="a b"; acr=mfa; max_age=300``: quoted or not, in any order, repeated or not. Of several values of
+    one ``acr`` the token needs one.
     """
     scopes: dict[str, None] = {}
     acrs: list[tuple[str, ...]] = []
@@ -63,19 +63,19 @@ def understood(headers: tuple[str, ...]) -> Demands | None:
                 ages.append(int(value))
             else:
                 return None
-    return Demands(tuple(scopes), tuple(acrs), min(ages, default=None))
+    return Requirements(tuple(scopes), tuple(acrs), min(ages, default=None))
 
 
 def _pairs(header: str) -> Sequence[tuple[str, str]] | None:
-    if len(header) > _LONGEST or not header.strip():
+    if len(header) > _MAX_LENGTH or not header.strip():
         return None
     pairs = []
-    place = 0
-    while place < len(header):
-        match = _DEMAND.match(header, place)
+    position = 0
+    while position < len(header):
+        match = _REQUIREMENT.match(header, position)
         if match is None:
             return None
         quoted = match["quoted"]
         pairs.append((match["name"], match["plain"] if quoted is None else quoted))
-        place = match.end()
+        position = match.end()
     return pairs

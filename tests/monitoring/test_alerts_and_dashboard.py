@@ -17,7 +17,7 @@ from tests.monitoring.conftest import (
     meanwhile,
     ordinary_traffic,
 )
-from tests.monitoring.test_rules import ALERTS
+from tests.monitoring.test_alert_rules import ALERTS
 from tests.rig import forge
 from tests.rig.processes import until
 from tests.rig.servers import Valkey
@@ -39,7 +39,7 @@ def watched(folder, *instances, ready=True):
             stack.enter_context(instance)
             if ready:
                 until(instance.ready)
-        prometheus = Prometheus(folder / "prometheus", [each.address for each in instances])
+        prometheus = Prometheus(folder / "prometheus", [instance.address for instance in instances])
         yield stack.enter_context(prometheus)
 
 
@@ -55,9 +55,9 @@ def fired(prometheus, *names):
 
 def use_sessions(instance, sub):
     """A login and two refreshes; the tokens that came of them."""
-    status, begun = instance.post("/sessions", {"sub": sub, "client_id": "web"})
-    assert status == 201, begun
-    tokens = [begun["refresh_token"]]
+    status, sessions = instance.post("/sessions", {"sub": sub, "client_id": "web"})
+    assert status == 201, sessions
+    tokens = [sessions["refresh_token"]]
     for _ in range(2):
         status, refreshed = instance.post(
             "/token",
@@ -140,18 +140,18 @@ def test_every_query_of_the_dashboard_returns_data(all_is_well, expression):
 def test_the_top_row_of_the_dashboard_shows_that_all_is_well(all_is_well):
     panels = json.loads((MONITORING / "dashboard.json").read_text())["panels"]
 
-    def shown(title):
-        (panel,) = [each for each in panels if each["title"] == title]
+    def panel_value(title):
+        (panel,) = [panel for panel in panels if panel["title"] == title]
         expression = panel["targets"][0]["expr"].replace("$__rate_interval", "6s").replace("$job", "revoker")
         (sample,) = all_is_well.query(expression)
         return float(sample["value"][1])
 
-    assert shown("Store") == 1
-    assert shown("No verdict") == 0
-    assert shown("Data lost") == 0
-    assert shown("Instances") == 2
-    assert shown("Introspections") > 1
-    assert shown("Slowest of a hundred") < 1
+    assert panel_value("Store") == 1
+    assert panel_value("No verdict") == 0
+    assert panel_value("Data lost") == 0
+    assert panel_value("Instances") == 2
+    assert panel_value("Introspections") > 1
+    assert panel_value("Slowest of a hundred") < 1
 
 
 # Faults

@@ -30,7 +30,7 @@ def revoked(start, end, kind="jti", *, status=200, iat_after=None, instance="a")
 
 
 def rules(*history):
-    return [each.rule for each in check(list(history))]
+    return [violation.rule for violation in check(list(history))]
 
 
 KINDS = [("jti", None), ("sub", 1001.0), ("sid", 1001.0), ("client_id", 1001.0)]
@@ -38,9 +38,9 @@ KINDS = [("jti", None), ("sub", 1001.0), ("sid", 1001.0), ("client_id", 1001.0)]
 
 @pytest.mark.parametrize(("kind", "iat_after"), KINDS)
 def test_what_was_revoked_is_never_active_afterwards_at_any_instance(kind, iat_after):
-    known = revoked(1, 2, kind, iat_after=iat_after)
-    assert rules(known, introspected(2.1, 3, active=True, instance="b")) == ["revoked and active"]
-    assert rules(introspected(2.1, 3, active=True, instance="b"), known) == ["revoked and active"]
+    revocation = revoked(1, 2, kind, iat_after=iat_after)
+    assert rules(revocation, introspected(2.1, 3, active=True, instance="b")) == ["revoked and active"]
+    assert rules(introspected(2.1, 3, active=True, instance="b"), revocation) == ["revoked and active"]
 
 
 @pytest.mark.parametrize(("kind", "iat_after"), KINDS)
@@ -137,7 +137,7 @@ def test_where_data_loss_is_ignored_others_may_have_to_wait_for_the_refill():
 
     def found(instance, start):
         history = [revoked(1, 2), lost, introspected(start, start + 0.1, active=True, instance=instance)]
-        return [each.rule for each in check(history, put_back_s=2.0)]
+        return [violation.rule for violation in check(history, put_back_s=2.0)]
 
     assert found("b", 4.5) == []
     assert found("a", 4.5) == ["revoked and active"]

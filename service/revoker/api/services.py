@@ -1,0 +1,44 @@
+"""What the endpoints use; made once, in ``app``."""
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+
+from revoker.api.admission import Admission
+from revoker.api.authentication import Authentication
+from revoker.api.session_services import SessionServices
+from revoker.api.verdicts import Verdicts
+from revoker.auth import Callers
+from revoker.metrics import Metrics
+from revoker.models import Issuer
+from revoker.store.consistency.clocks import Clocks
+from revoker.store.revocations import Revocations
+from revoker.store.store import Store
+from revoker.tokens.verifying import Verifier
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """What the endpoints of one process use, by the names under which their handlers declare it.
+
+    Attributes:
+        callers: Gives the callers of the present settings.
+        client_certificates: Whether callers may use one instead of a secret.
+        logout_audiences: By ``iss``, the audience of its logout tokens; other issuers can't send any.
+        revoked_key_ids: Gives the ids (``kid``) of an issuer's keys that were revoked through the API.
+        sessions: None where this service holds none.
+    """
+
+    admission: Admission
+    authentication: Authentication
+    callers: Callable[[], Callers]
+    client_certificates: bool
+    clocks: Clocks
+    issuers: Mapping[str, Issuer]
+    logout_audiences: Mapping[str, str]
+    metrics: Metrics
+    revocations: Revocations
+    revoked_key_ids: Callable[[Issuer], Collection[str]]
+    sessions: SessionServices | None
+    store: Store
+    verdicts: Verdicts
+    verifier: Verifier
