@@ -10,7 +10,7 @@ export PYTHONDONTWRITEBYTECODE :=
 COMPILE := $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 	--no-header --no-emit-index-url --no-emit-find-links
 
-.PHONY: help run test fuzz test-gateways test-servers test-deploy test-monitoring test-instructions lint types bench bench-peers docs ci lock clean
+.PHONY: help run test coverage fuzz test-gateways test-servers test-deploy test-monitoring test-instructions lint types bench bench-peers docs ci lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,6 +20,9 @@ run: .venv/.run ## Run the service; without REVOKER_CONFIG a development set-up 
 
 test: .venv/.dev ## Run all tests, or TESTS="tests/store -k epoch"; WORKERS=0 runs them in one process
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(TESTS)
+
+coverage: .venv/.dev ## Run all tests, or TESTS="…", and fail where branch coverage of the service is under 95 %
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --cov --cov-report=term --cov-fail-under=95 $(TESTS)
 
 fuzz: .venv/.dev ## Try the parsers for about a minute; FUZZ_EXAMPLES=15000 for about an hour
 	FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-300} $(BIN)/python -m pytest -m hypothesis --timeout 0 \

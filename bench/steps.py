@@ -179,7 +179,7 @@ async def batch_steps(service: app.Service, bodies: list[bytes], authorization: 
 
     def rules() -> None:
         for each, stands in zip(claims, found, strict=True):
-            judge(each, issuer, stands.standing, None, store_now=now, own_now=now)
+            judge(each, issuer, stands.state, None, store_now=now, own_now=now)
 
     return {
         "batch read": _looped(lambda: batch._items(body)),  # noqa: SLF001

@@ -14,15 +14,12 @@ from revoker import __version__
 from revoker.api import (
     backchannel,
     batch,
-    blocks,
-    cutoffs,
-    explain,
+    dispatch,
     forward_auth,
     introspection,
     paths,
     probes,
     revocation,
-    revoked_keys,
     session_list,
     sessions,
     token,
@@ -35,17 +32,13 @@ from revoker.api.openapi import DOCS_PATH, JSON_PATH, operation_id
 from revoker.models import Payload
 from revoker.tokens.claims import IntrospectionResponse
 
-ENDPOINTS: Final[tuple[Endpoint[Any], ...]] = (
-    *revocation.ENDPOINTS,
-    *cutoffs.ENDPOINTS,
-    *revoked_keys.ENDPOINTS,
-    *blocks.ENDPOINTS,
-    *explain.ENDPOINTS,
+OPTIONAL: Final[tuple[Endpoint[Any], ...]] = (
     *backchannel.ENDPOINTS,
     *sessions.ENDPOINTS,
     *session_list.ENDPOINTS,
     *token.ENDPOINTS,
 )
+"""Endpoints that only some settings bring; the service leaves out what it does not serve."""
 
 Json = dict[str, Any]
 
@@ -266,7 +259,7 @@ def document() -> Json:
     """The OpenAPI 3.1 document of every endpoint that a service can have."""
     operations = (
         *INTROSPECTION,
-        *(Operation.of(endpoint) for endpoint in ENDPOINTS),
+        *(Operation.of(endpoint) for endpoint in (*dispatch.ENDPOINTS, *OPTIONAL)),
         *WELL_KNOWN,
         *OPERATIONS,
     )
@@ -441,7 +434,8 @@ def _tidied(schema: Any) -> Any:
         if len(choices) == 1:
             tidied = {**tidied.pop("anyOf")[0], **tidied}
     if isinstance(tidied.get("description"), str):
-        tidied["description"] = _markdown(inspect.cleandoc(tidied["description"]))
+        text, _, _ = inspect.cleandoc(tidied["description"]).partition("\n\nAttributes:")
+        tidied["description"] = _markdown(text)
     return tidied
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from revoker import rules
 from revoker.errors import StoreRefused
-from revoker.models import NOTHING, Claims, Issuer, LimitIncrease, OldLimits, Verdict
+from revoker.models import NO_REVOCATIONS, Claims, Issuer, LimitIncrease, OldLimits, Verdict
 
 NOW = 1_763_769_600_000
 BOUNDS = ("max_token_lifetime", "horizon", "leeway", "clock_skew")
@@ -67,7 +67,7 @@ def tokens(draw, issuer):
 
 
 def verdict(claims, issuer, old, now, start):
-    return rules.judge(claims, issuer, NOTHING, old, store_now=now, own_now=now, session_start=start)
+    return rules.judge(claims, issuer, NO_REVOCATIONS, old, store_now=now, own_now=now, session_start=start)
 
 
 @st.composite
@@ -91,9 +91,9 @@ def test_what_a_cutoff_made_under_earlier_bounds_covered_is_not_active_once_that
     issuer, old, eras = issuer_and_eras
     until, era = data.draw(st.sampled_from(eras))
     cutoff = until - data.draw(steps) * data.draw(st.sampled_from([0, 1000]))
-    gone = cutoff + rules.cutoff_kept_for(era)
+    gone = cutoff + rules.cutoff_lifetime_ms(era)
     claims, start = data.draw(tokens_about_to_end(issuer, era, cutoff, gone))
-    assume(rules.compared(claims, issuer, start)[0] <= cutoff * 1000)
+    assume(rules.comparison_times(claims, issuer, start)[0] <= cutoff * 1000)
     assert verdict(claims, issuer, old, gone, start) is not Verdict.ACTIVE
 
 
@@ -102,10 +102,10 @@ def test_a_revoked_token_is_not_active_once_its_entry_is_gone(data, issuer_and_e
     issuer, old, eras = issuer_and_eras
     until, era = data.draw(st.sampled_from(eras))
     revoked = until - data.draw(steps) * data.draw(st.sampled_from([0, 1000]))
-    gone = revoked + rules.jti_kept_for(era)
+    gone = revoked + rules.jti_lifetime_ms(era)
     claims, start = data.draw(tokens_about_to_end(issuer, era, revoked, gone))
     assume((claims.iat - issuer.clock_skew) * 1000 <= revoked)
-    gone = rules.jti_kept_until(era, claims.exp) if exp_known else gone
+    gone = rules.jti_expiry_ms(era, claims.exp) if exp_known else gone
     assert verdict(claims, issuer, old, gone, start) is not Verdict.ACTIVE
 
 

@@ -7,7 +7,7 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from revoker import rules
-from revoker.models import NOTHING, Claims, Issuer, Mark, Standing, UserStanding, Verdict
+from revoker.models import NO_REVOCATIONS, Claims, Issuer, Revocation, RevocationState, UserState, Verdict
 
 NOW = 1_763_769_600_000
 KID = "kid-1"
@@ -34,7 +34,7 @@ times = st.one_of(offsets, st.integers(-200_000_000_000, 200_000_000_000)).map(
 cutoffs = st.one_of(offsets, st.integers(-200_000_000_000, 200_000_000_000)).map(
     lambda offset: NOW + offset // 1000
 )
-marks = st.none() | cutoffs.map(Mark)
+marks = st.none() | cutoffs.map(Revocation)
 clocks = st.integers(-30_000, 30_000).map(lambda offset: NOW + offset)
 moments = st.tuples(clocks, clocks, cutoffs)
 """The store's time, the service's own, and the start of the session, in ms."""
@@ -66,20 +66,20 @@ claims_of = st.builds(
     nbf=times | st.none(),
 )
 users = st.none() | st.builds(
-    UserStanding,
+    UserState,
     hard=st.just(0) | cutoffs,
     soft=st.just(0) | cutoffs,
     sid=st.sampled_from(["", "a", "b"]),
     blocked=st.just(0) | cutoffs,
 )
-standings = st.builds(
-    Standing,
+states = st.builds(
+    RevocationState,
     jti=marks,
     user=users,
     session=marks,
     client=marks,
     issuer=marks,
-    keys=st.sampled_from([{}, {KID: Mark(1)}, {"other": Mark(1)}]),
+    keys=st.sampled_from([{}, {KID: Revocation(1)}, {"other": Revocation(1)}]),
     loss=st.just(0) | cutoffs,
 )
 lively = st.builds(
@@ -99,7 +99,7 @@ lively = st.builds(
 """An issuer and a token of it that may well be active."""
 
 
-def objections(claims, issuer, standing, moments):
+def objections(claims, issuer, state, moments):
     """All that DESIGN §1 has against a token; nothing: it is active."""
     found = set()
     store_now, own_now, start = moments
@@ -119,10 +119,10 @@ def objections(claims, issuer, standing, moments):
     if by_login and auth_time is not None:
         found |= {Verdict.LIVES_TOO_LONG} if exp - auth_time > issuer.max_session_lifetime else set()
         found |= {Verdict.ISSUED_IN_FUTURE} if auth_time > store + issuer.clock_skew else set()
-    gone = issuer.revoked_kids | set(standing.keys)
+    gone = issuer.revoked_kids | set(state.keys)
     if gone and claims.kid not in {KID, "stolen"} - gone:
         found.add(Verdict.KEY_REVOKED)
-    found |= {Verdict.TOKEN_REVOKED} if standing.jti is not None else set()
+    found |= {Verdict.TOKEN_REVOKED} if state.jti is not None else set()
 
     def covered(cutoff_ms, margin):
         cutoff = Fraction(cutoff_ms, 1000)
@@ -134,58 +134,56 @@ def objections(claims, issuer, standing, moments):
         return any(date - issuer.clock_skew <= cutoff for date in dates)
 
     nameless = by_login and auth_time is None and not issuer.own
-    user = standing.user
+    user = state.user
     if user is not None:
         found |= {Verdict.USER_BLOCKED} if user.blocked > store_now else set()
         for cutoff, spared in ((user.hard, None), (user.soft, user.sid or None)):
             if cutoff and (spared is None or claims.sid != spared) and (nameless or covered(cutoff, 0)):
                 found.add(Verdict.USER_CUTOFF)
     for mark, verdict, margin in (
-        (standing.session, Verdict.SESSION_CUTOFF, 0),
-        (standing.client, Verdict.CLIENT_CUTOFF, 2),
+        (state.session, Verdict.SESSION_CUTOFF, 0),
+        (state.client, Verdict.CLIENT_CUTOFF, 2),
     ):
         if mark is not None and (nameless or covered(mark.at, margin)):
             found.add(verdict)
-    if standing.issuer is not None and covered(standing.issuer.at, 2):
+    if state.issuer is not None and covered(state.issuer.at, 2):
         found.add(Verdict.ISSUER_CUTOFF)
-    if standing.loss and covered(standing.loss, 2):
+    if state.loss and covered(state.loss, 2):
         found.add(Verdict.DATA_LOSS)
     return found
 
 
-def objected(claims, issuer, standing, moments):
-    return objections(claims, issuer, standing, moments) or {Verdict.ACTIVE}
+def objected(claims, issuer, state, moments):
+    return objections(claims, issuer, state, moments) or {Verdict.ACTIVE}
 
 
-def judged(claims, issuer, standing, moments):
+def judged(claims, issuer, state, moments):
     store_now, own_now, start = moments
-    return rules.judge(
-        claims, issuer, standing, None, store_now=store_now, own_now=own_now, session_start=start
-    )
+    return rules.judge(claims, issuer, state, None, store_now=store_now, own_now=own_now, session_start=start)
 
 
-def verdict(claims, issuer, standing=NOTHING, *, now=NOW, own_now=None, start=NOW - 60_000):
+def verdict(claims, issuer, state=NO_REVOCATIONS, *, now=NOW, own_now=None, start=NOW - 60_000):
     own_now = now if own_now is None else own_now
-    return rules.judge(claims, issuer, standing, None, store_now=now, own_now=own_now, session_start=start)
+    return rules.judge(claims, issuer, state, None, store_now=now, own_now=own_now, session_start=start)
 
 
-@given(claims_of, issuers, standings, moments)
-def test_a_verdict_is_one_of_the_objections_and_active_means_there_is_none(claims, issuer, standing, moments):
-    assert judged(claims, issuer, standing, moments) in objected(claims, issuer, standing, moments)
+@given(claims_of, issuers, states, moments)
+def test_a_verdict_is_one_of_the_objections_and_active_means_there_is_none(claims, issuer, state, moments):
+    assert judged(claims, issuer, state, moments) in objected(claims, issuer, state, moments)
 
 
-@given(lively, standings, moments)
-def test_tokens_that_keep_the_bounds_are_judged_by_all_that_stands(lively, standing, moments):
+@given(lively, states, moments)
+def test_tokens_that_keep_the_bounds_are_judged_by_all_that_stands(lively, state, moments):
     issuer, claims = lively
-    assert judged(claims, issuer, standing, moments) in objected(claims, issuer, standing, moments)
+    assert judged(claims, issuer, state, moments) in objected(claims, issuer, state, moments)
 
 
-@given(lively, standings, st.sampled_from(["jti", "user", "session", "client", "issuer", "keys", "loss"]))
-def test_nothing_that_stands_ever_makes_a_token_active(lively, standing, left_out):
+@given(lively, states, st.sampled_from(["jti", "user", "session", "client", "issuer", "keys", "loss"]))
+def test_nothing_that_stands_ever_makes_a_token_active(lively, state, left_out):
     issuer, claims = lively
-    without = {name: getattr(standing, name) for name in Standing.__slots__ if name != left_out}
-    if verdict(claims, issuer, standing) is Verdict.ACTIVE:
-        assert verdict(claims, issuer, Standing(**without)) is Verdict.ACTIVE
+    without = {name: getattr(state, name) for name in RevocationState.__slots__ if name != left_out}
+    if verdict(claims, issuer, state) is Verdict.ACTIVE:
+        assert verdict(claims, issuer, RevocationState(**without)) is Verdict.ACTIVE
 
 
 @given(lively, st.integers(0, 2_000), st.sampled_from(["user", "session", "client", "issuer"]))
@@ -198,24 +196,28 @@ def test_whatever_was_ever_active_is_covered_by_a_cutoff_made_from_then_on(livel
     issuer, claims = lively
     assume(verdict(claims, issuer, start=NOW) is Verdict.ACTIVE)
     cutoff = NOW + later_ms
-    standing = Standing(user=UserStanding(hard=cutoff)) if of == "user" else Standing(**{of: Mark(cutoff)})
-    assert verdict(claims, issuer, standing, now=cutoff, start=NOW) is not Verdict.ACTIVE
+    state = (
+        RevocationState(user=UserState(hard=cutoff))
+        if of == "user"
+        else RevocationState(**{of: Revocation(cutoff)})
+    )
+    assert verdict(claims, issuer, state, now=cutoff, start=NOW) is not Verdict.ACTIVE
 
 
 @given(lively, st.integers(0, 90_000_000))
 def test_a_revoked_jti_is_kept_as_long_as_its_token_could_be_active(lively, later_ms):
     issuer, claims = lively
-    for now in (NOW + later_ms, rules.jti_kept_until(issuer, claims.exp)):
-        if now >= rules.jti_kept_until(issuer, claims.exp):
+    for now in (NOW + later_ms, rules.jti_expiry_ms(issuer, claims.exp)):
+        if now >= rules.jti_expiry_ms(issuer, claims.exp):
             assert verdict(claims, issuer, now=now) is not Verdict.ACTIVE
-    assert rules.jti_kept_until(issuer, claims.exp) - exact(claims.exp) * 1000 >= (issuer.leeway + 60) * 1000
+    assert rules.jti_expiry_ms(issuer, claims.exp) - exact(claims.exp) * 1000 >= (issuer.leeway + 60) * 1000
 
 
 @given(lively)
 def test_a_jti_without_a_known_exp_is_kept_as_if_the_token_lived_longest(lively):
     issuer, claims = lively
     assume(verdict(claims, issuer) is Verdict.ACTIVE)
-    assert rules.earliest_for(issuer, claims.exp) <= NOW
+    assert rules.earliest_active_ms(issuer, claims.exp) <= NOW
 
 
 @given(lively, st.integers(0, 100_000_000))
@@ -231,8 +233,8 @@ def test_a_cutoff_is_kept_as_long_as_anything_that_it_covers_could_be_active(liv
         }
     )
     cutoff = NOW - age_ms
-    gone_at = cutoff + rules.cutoff_kept_for(issuer)
-    covering = Standing(user=UserStanding(hard=cutoff))
+    gone_at = cutoff + rules.cutoff_lifetime_ms(issuer)
+    covering = RevocationState(user=UserState(hard=cutoff))
     if verdict(claims, issuer, now=gone_at) is Verdict.ACTIVE:
         assert verdict(claims, issuer, covering, now=gone_at) is Verdict.ACTIVE
     assert gone_at - cutoff >= (issuer.horizon + issuer.clock_skew + issuer.leeway + 60) * 1000
@@ -291,13 +293,13 @@ def test_iat_is_judged_by_the_store_alone(offset):
 )
 def test_a_cutoff_covers_an_iat_to_the_millisecond(ms, expected):
     issued = NOW - 100_000
-    standing = Standing(user=UserStanding(hard=issued - 2000 + ms))
-    assert verdict(token(iat=issued / 1000), MAIN, standing) is expected
+    state = RevocationState(user=UserState(hard=issued - 2000 + ms))
+    assert verdict(token(iat=issued / 1000), MAIN, state) is expected
 
 
 def test_a_whole_second_iat_in_the_second_of_the_cutoff_counts_as_before():
-    standing = Standing(user=UserStanding(hard=NOW + 999))
-    assert verdict(token(iat=NOW // 1000), MAIN, standing, now=NOW + 999) is Verdict.USER_CUTOFF
+    state = RevocationState(user=UserState(hard=NOW + 999))
+    assert verdict(token(iat=NOW // 1000), MAIN, state, now=NOW + 999) is Verdict.USER_CUTOFF
 
 
 @pytest.mark.parametrize(
@@ -305,8 +307,8 @@ def test_a_whole_second_iat_in_the_second_of_the_cutoff_counts_as_before():
 )
 def test_sessions_kept_here_are_covered_by_their_start(of, margin):
     def under(cutoff):
-        made = {"user": UserStanding(hard=cutoff), "loss": cutoff}.get(of, Mark(cutoff))
-        return verdict(token(iat=NOW // 1000), OWN, Standing(**{of: made}), start=NOW - 50_000)
+        made = {"user": UserState(hard=cutoff), "loss": cutoff}.get(of, Revocation(cutoff))
+        return verdict(token(iat=NOW // 1000), OWN, RevocationState(**{of: made}), start=NOW - 50_000)
 
     assert under(NOW - 50_000 - margin) is not Verdict.ACTIVE
     assert under(NOW - 50_001 - margin) is Verdict.ACTIVE
@@ -315,25 +317,25 @@ def test_sessions_kept_here_are_covered_by_their_start(of, margin):
 def test_a_token_without_auth_time_is_before_every_cutoff_but_those_of_issuer_and_loss():
     issuer = Issuer(name="m", iss="i", cutoff_claim="auth_time", max_session_lifetime=86400)
     for of in ("session", "client"):
-        assert verdict(token(), issuer, Standing(**{of: Mark(1)})) is not Verdict.ACTIVE
-    assert verdict(token(), issuer, Standing(user=UserStanding(hard=1))) is Verdict.USER_CUTOFF
-    assert verdict(token(), issuer, Standing(user=UserStanding(soft=1, sid="b"))) is Verdict.USER_CUTOFF
-    assert verdict(token(), issuer, Standing(user=UserStanding(soft=1, sid="a"))) is Verdict.ACTIVE
-    assert verdict(token(), issuer, Standing(issuer=Mark(1), loss=1)) is Verdict.ACTIVE
-    assert verdict(token(), issuer, Standing(issuer=Mark(NOW))) is Verdict.ISSUER_CUTOFF
-    assert verdict(token(), issuer, Standing(loss=NOW)) is Verdict.DATA_LOSS
+        assert verdict(token(), issuer, RevocationState(**{of: Revocation(1)})) is not Verdict.ACTIVE
+    assert verdict(token(), issuer, RevocationState(user=UserState(hard=1))) is Verdict.USER_CUTOFF
+    assert verdict(token(), issuer, RevocationState(user=UserState(soft=1, sid="b"))) is Verdict.USER_CUTOFF
+    assert verdict(token(), issuer, RevocationState(user=UserState(soft=1, sid="a"))) is Verdict.ACTIVE
+    assert verdict(token(), issuer, RevocationState(issuer=Revocation(1), loss=1)) is Verdict.ACTIVE
+    assert verdict(token(), issuer, RevocationState(issuer=Revocation(NOW))) is Verdict.ISSUER_CUTOFF
+    assert verdict(token(), issuer, RevocationState(loss=NOW)) is Verdict.DATA_LOSS
 
 
 def test_a_block_ends_to_the_millisecond():
     for ms, expected in ((1, Verdict.USER_BLOCKED), (0, Verdict.ACTIVE)):
-        standing = Standing(user=UserStanding(blocked=NOW + ms))
-        assert verdict(token(iat=NOW // 1000 + 1), MAIN, standing) is expected
+        state = RevocationState(user=UserState(blocked=NOW + ms))
+        assert verdict(token(iat=NOW // 1000 + 1), MAIN, state) is expected
 
 
 @pytest.mark.parametrize("kid", [None, "stolen"])
 def test_a_revoked_key_takes_along_what_does_not_name_another(kid):
     configured = Issuer(name="m", iss="i", revoked_kids=frozenset({"stolen"}))
-    stored = Standing(keys={"stolen": Mark(1)})
+    stored = RevocationState(keys={"stolen": Revocation(1)})
     assert verdict(token(kid=kid), configured) is Verdict.KEY_REVOKED
     assert verdict(token(kid=kid), MAIN, stored) is Verdict.KEY_REVOKED
     assert verdict(token(kid="good"), configured, stored) is Verdict.ACTIVE
@@ -366,20 +368,20 @@ def test_a_login_is_neither_in_the_future_nor_longer_ago_than_a_session_lasts(au
 
 
 def test_an_excepted_session_is_spared_by_the_soft_cutoff_alone():
-    for standing, sid, expected in (
-        (UserStanding(soft=NOW, sid="a"), "a", Verdict.ACTIVE),
-        (UserStanding(soft=NOW, sid="a"), "b", Verdict.USER_CUTOFF),
-        (UserStanding(soft=NOW, sid="a"), None, Verdict.USER_CUTOFF),
-        (UserStanding(hard=NOW, soft=NOW, sid="a"), "a", Verdict.USER_CUTOFF),
-        (UserStanding(soft=NOW), "", Verdict.USER_CUTOFF),
+    for state, sid, expected in (
+        (UserState(soft=NOW, sid="a"), "a", Verdict.ACTIVE),
+        (UserState(soft=NOW, sid="a"), "b", Verdict.USER_CUTOFF),
+        (UserState(soft=NOW, sid="a"), None, Verdict.USER_CUTOFF),
+        (UserState(hard=NOW, soft=NOW, sid="a"), "a", Verdict.USER_CUTOFF),
+        (UserState(soft=NOW), "", Verdict.USER_CUTOFF),
     ):
-        assert verdict(token(sid=sid), MAIN, Standing(user=standing)) is expected
+        assert verdict(token(sid=sid), MAIN, RevocationState(user=state)) is expected
 
 
 def test_the_longest_token_of_the_fastest_clock_ends_no_later_than_a_jti_without_exp_is_kept():
     claims = token(iat=NOW // 1000 + MAIN.clock_skew, life=MAIN.max_token_lifetime)
     assert verdict(claims, MAIN) is Verdict.ACTIVE
-    assert rules.earliest_for(MAIN, claims.exp) <= NOW
+    assert rules.earliest_active_ms(MAIN, claims.exp) <= NOW
 
 
 @pytest.mark.parametrize("jti", [None, ""])
@@ -391,13 +393,16 @@ def test_a_token_without_jti_is_active_only_where_the_issuer_needs_none(jti):
 def test_the_login_counts_where_it_is_earlier_than_the_token():
     issuer = Issuer(name="m", iss="i", cutoff_claim="auth_time", max_session_lifetime=86400)
     claims = token(auth_time=NOW // 1000 - 1000)
-    for standing in (Standing(user=UserStanding(hard=NOW - 900_000)), Standing(issuer=Mark(NOW - 900_000))):
-        assert verdict(claims, issuer, standing) is not Verdict.ACTIVE
-        assert verdict(claims, MAIN, standing) is Verdict.ACTIVE
+    for state in (
+        RevocationState(user=UserState(hard=NOW - 900_000)),
+        RevocationState(issuer=Revocation(NOW - 900_000)),
+    ):
+        assert verdict(claims, issuer, state) is not Verdict.ACTIVE
+        assert verdict(claims, MAIN, state) is Verdict.ACTIVE
 
 
-@given(standings, st.integers(NOW - 10_000, NOW + 10_000))
-def test_a_session_is_cut_off_where_its_tokens_are_by_a_cutoff_that_sessions_share(standing, start):
-    shared = Standing(client=standing.client, issuer=standing.issuer, loss=standing.loss)
-    judged = rules.cut_off(token(), OWN, shared, NOW, start)
-    assert rules.session_is_cut_off(start, standing, store_now=NOW) == (judged is not Verdict.ACTIVE)
+@given(states, st.integers(NOW - 10_000, NOW + 10_000))
+def test_a_session_is_cut_off_where_its_tokens_are_by_a_cutoff_that_sessions_share(state, start):
+    shared = RevocationState(client=state.client, issuer=state.issuer, loss=state.loss)
+    judged = rules.check_cutoffs(token(), OWN, shared, NOW, start)
+    assert rules.session_is_cut_off(start, state, store_now=NOW) == (judged is not Verdict.ACTIVE)

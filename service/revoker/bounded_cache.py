@@ -1,11 +1,11 @@
-"""Caches that are bounded in bytes, since what they are asked for may be as long as a body."""
+"""Caches bounded in bytes: their arguments come from clients and may be as long as a request body."""
 
 import functools
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
 CACHED_CHARACTERS: Final = 256
-"""Of a claim in a cache; longer than the names that people use."""
+"""The longest claim that is cached; longer than real names."""
 
 Argument = TypeVar("Argument")
 Result = TypeVar("Result")
@@ -14,7 +14,7 @@ Result = TypeVar("Result")
 def cached_where_short(
     maxsize: int, longest: int, size: Callable[[Any], int]
 ) -> Callable[[Callable[[Argument], Result]], Callable[[Argument], Result]]:
-    """Remember the last ``maxsize`` results of a function, but of no argument longer than ``longest``."""
+    """An LRU cache of ``maxsize`` results that skips arguments longer than ``longest``."""
 
     def decorate(function: Callable[[Argument], Result]) -> Callable[[Argument], Result]:
         cached = functools.lru_cache(maxsize)(function)

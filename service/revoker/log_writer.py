@@ -1,7 +1,7 @@
-"""Writes lines to a file descriptor from a thread of its own: whoever logs never waits for whoever reads.
+"""Writes lines to a file descriptor from its own thread, so that logging never waits for the reader.
 
-Lines wait in a queue that is bounded in bytes. What finds no room in it is dropped and counted; lines of
-the audit log have a reserve that no other line may use. Lines keep their order.
+Lines are queued in order; the queue is bounded in bytes. Lines that do not fit are dropped and counted. Part
+of the queue is reserved for lines of the audit log.
 """
 
 import asyncio
@@ -15,17 +15,17 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 QUEUE_BYTES: Final = 1024 * 1024
-"""For lines that wait; some thousands."""
+"""Of queued lines; some thousands of lines."""
 
 AUDIT_BYTES: Final = 2 * 1024 * 1024
-"""The reserve for lines of the audit log; some ten thousand."""
+"""Reserved for audit lines; some ten thousand lines."""
 
 AUDIT_SECONDS: Final = 1.0
-"""The longest that a request waits for room for its audit line, and for the next write to succeed."""
+"""The longest that a request waits for room for its audit line, counted from now and from the last write."""
 
 _POLL_SECONDS: Final = 0.01
 _SPARE_BYTES: Final = 64 * 1024
-"""Of the reserve: for the lines of requests that found room at the same time."""
+"""Of the reserve, for the lines of requests that found room at the same time."""
 
 
 class Dropped(NamedTuple):
@@ -41,7 +41,7 @@ class _Entry(NamedTuple):
 
 
 class LineWriter:
-    """A queue and the thread that empties it; in a forked process both begin anew."""
+    """A queue and the thread that writes it; a forked process starts with both empty."""
 
     def __init__(
         self,
@@ -51,13 +51,13 @@ class LineWriter:
         limit: int = QUEUE_BYTES,
         reserve: int = AUDIT_BYTES,
     ) -> None:
-        """Write nothing yet.
+        """Start the thread with the first line.
 
         Args:
-            descriptor: To write to; it stays the caller's.
-            report: The line that says how many lines were dropped; written once writing works again.
-            limit: Bytes of lines that may wait.
-            reserve: Bytes of audit lines that may wait beyond ``limit``.
+            descriptor: To write to; the caller owns it.
+            report: Makes the line that reports dropped lines, written once writing works again.
+            limit: Bytes of queued lines.
+            reserve: Bytes of queued audit lines beyond ``limit``.
         """
         self._descriptor: Final = descriptor
         self._report: Final = report
@@ -80,11 +80,11 @@ class LineWriter:
 
     @property
     def dropped(self) -> Dropped:
-        """Lines of this process that were not written, since it began."""
+        """Lines that this process has dropped so far."""
         return self._dropped
 
     def put(self, line: bytes, *, audit: bool = False) -> None:
-        """Queue a line, newline included, or drop it where there is no room; never waits for a write."""
+        """Queue a line, newline included, or drop it if there is no room; never waits for a write."""
         with self._changed:
             room = self._limit + (self._reserve if audit else 0) - self._bytes
             if len(line) > room or not self._runs():
@@ -98,13 +98,12 @@ class LineWriter:
             self._changed.notify_all()
 
     def has_audit_room(self) -> bool:
-        """Whether an audit line would be queued and not dropped; cheap."""
         return self._bytes <= self._limit + self._reserve - _SPARE_BYTES
 
     async def wait_for_audit_room(self, seconds: float = AUDIT_SECONDS) -> None:
-        """Wait until there is room, but no longer than so many seconds after now and after the last write.
+        """Wait for room, but at most so many seconds from now, and from the last write.
 
-        A reader that is slower than the log would otherwise hold a request back for as long as others log.
+        Otherwise a reader slower than the log would delay a request for as long as others log.
         """
         end = time.monotonic() + seconds
         while (  # noqa: ASYNC110  # the thread that makes room knows no event loop
@@ -113,12 +112,12 @@ class LineWriter:
             await asyncio.sleep(_POLL_SECONDS)
 
     def flush(self, seconds: float) -> bool:
-        """Wait until all is written, but no longer than this; whether it is."""
+        """Wait up to ``seconds`` until all lines are written; returns whether they are."""
         with self._changed:
             return self._changed.wait_for(lambda: self._idle, seconds)
 
     def _runs(self) -> bool:
-        """Start the thread with the first line, so that a fork may come before it; whether there is one."""
+        """Start the thread if it is not running, after any fork; returns whether it runs."""
         if self._thread is None:
             thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
             try:
@@ -129,7 +128,7 @@ class LineWriter:
         return True
 
     def _run(self) -> None:
-        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # they are the main thread's
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # the main thread handles them
         while True:
             with self._changed:
                 self._idle = not self._entries
@@ -152,7 +151,7 @@ class LineWriter:
                     self._reported = dropped
 
     def _take(self) -> list[_Entry]:
-        """Whole lines that the kernel writes to a pipe in one piece, whoever else writes to it."""
+        """Take lines that the kernel writes to a pipe atomically, whoever else writes to it."""
         taken = [self._entries.popleft()]
         size = len(taken[0].line)
         while self._entries and size + len(self._entries[0].line) <= select.PIPE_BUF:
@@ -161,7 +160,7 @@ class LineWriter:
         return taken
 
     def _write(self, data: bytes) -> bool:
-        """Whether all of it was written; waits for as long as nobody reads."""
+        """Returns whether all was written; blocks while nobody reads."""
         rest = memoryview(b"\n" + data if self._line_is_torn else data)
         try:
             while rest:
@@ -173,7 +172,7 @@ class LineWriter:
                     writable.poll()
                 else:
                     self._line_is_torn = bool(rest)
-        except OSError:  # nobody will read it (EPIPE, EBADF), or the disk is full: the next may get through
+        except OSError:  # EPIPE, EBADF or a full disk; the next write may succeed
             return False
         return True
 

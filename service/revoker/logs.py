@@ -1,11 +1,11 @@
-"""Logs: JSON on standard output, one event a line, of this service and of its libraries alike.
+"""Logs: JSON on standard output, one event per line, of this service and of its libraries.
 
-Every line has ``timestamp``, ``level``, ``logger`` and ``event``, and ``request_id`` where one was
-bound (`structlog.contextvars`). The logger ``audit`` tells every change of state and ignores the
-level. No token, secret or password gets through, not even in a traceback.
+Every line has ``timestamp``, ``level``, ``logger`` and ``event``, and ``request_id`` if one is bound
+(`structlog.contextvars`). The logger ``audit`` logs every change of state and ignores the level. Tokens,
+secrets and passwords are redacted, even in tracebacks.
 
-The service logs in the background (:mod:`revoker.log_writer`), so that a standard output that nobody
-reads stops nothing but the log. Commands that end by themselves write at once.
+The service logs in the background (:mod:`revoker.log_writer`): if standard output is not read, only the log
+stops. Other commands write synchronously.
 """
 
 import functools
@@ -34,28 +34,28 @@ SECRETS: Final = (
 
 
 _SUSPECT: Final = re.compile(r"e[wy]|bearer|basic|dpop|://", re.IGNORECASE)
-"""Where it finds nothing, none of the patterns would: most values are cleared by one search."""
+"""Matches whenever one of ``SECRETS`` might, so that one search clears most values."""
 
 _CACHED_NAME: Final = 64
-"""Characters; a name of a log line is short, and a longer one is somebody else's."""
+"""Characters; names of our own log members are shorter, longer ones come from clients."""
 
 _is_secret: Final = functools.lru_cache(1024)(SECRET_NAMES.search)
 _json: Final = json.JSONEncoder(default=str).encode
 
 FLUSH_SECONDS: Final = 2.0
-"""At the end of a process, for lines that still wait to be written."""
+"""At the end of a process, for queued lines."""
 
 _background: LineWriter | None = None
-"""Set in a process that logs in the background, and in those that it forks."""
+"""Set in a process that logs in the background, and in its forks."""
 
 
 def configure(level: str = "info", stream: TextIO | None = None, *, background: bool = False) -> None:
     """Send every log of this process to ``stream``, by default standard output.
 
     Args:
-        level: Below it nothing is logged; the audit log always is.
-        stream: Written to at once by whoever logs.
-        background: Write to standard output from a thread, and never wait for it.
+        level: The lowest level that is logged; the audit log always is.
+        stream: Written to synchronously.
+        background: Write to standard output from a thread, without ever waiting for it.
     """
     shared: list[structlog.types.Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -77,7 +77,7 @@ def configure(level: str = "info", stream: TextIO | None = None, *, background: 
     global _background  # noqa: PLW0603  # the log is the process's, as logging's root logger is
     _background = LineWriter(_own_standard_output(), _dropped_line) if background else None
     handler: logging.Handler = (
-        logging.StreamHandler(stream or sys.stdout) if _background is None else _Queueing(_background)
+        logging.StreamHandler(stream or sys.stdout) if _background is None else _QueueHandler(_background)
     )
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
@@ -94,14 +94,14 @@ def configure(level: str = "info", stream: TextIO | None = None, *, background: 
     root.setLevel(level.upper())
     logging.getLogger("audit").setLevel(logging.INFO)
     logging.captureWarnings(True)
-    # Nothing that a line does not show is worth looking for: callers, threads, processes.
+    # Callers, threads and processes are not logged, so do not look them up.
     logging._srcfile = None  # noqa: SLF001  # as the standard library's documentation advises
     logging.logThreads = logging.logProcesses = False
     logging.logMultiprocessing = False
 
 
 def write_text(text: str) -> None:
-    """Write to standard output, in order with the log and as the log is written."""
+    """Write to standard output as the log is written, in order with it."""
     if _background is None:
         sys.stdout.write(f"{text}\n")
         sys.stdout.flush()
@@ -110,30 +110,28 @@ def write_text(text: str) -> None:
 
 
 def flush() -> None:
-    """Wait until the log is written, but no longer than ``FLUSH_SECONDS``; before a process ends at once."""
+    """Wait up to ``FLUSH_SECONDS`` until the log is written; to be called before ``os._exit``."""
     if _background is not None:
         _background.flush(FLUSH_SECONDS)
 
 
 def dropped() -> Dropped:
-    """How many lines of this process were not written, for lack of room or of a reader."""
+    """How many lines of this process were dropped: the queue was full, or writing failed."""
     return Dropped() if _background is None else _background.dropped
 
 
 def audit_lines_have_room() -> bool:
-    """Whether an audit line that is logged now will not be dropped."""
+    """Whether the queue has room for an audit line."""
     return _background is None or _background.has_audit_room()
 
 
 async def wait_for_audit_room() -> None:
-    """Wait a bounded time until an audit line would not be dropped."""
+    """Wait a bounded time until the queue has room for an audit line."""
     if _background is not None:
         await _background.wait_for_audit_room()
 
 
-class _Queueing(logging.Handler):
-    """Hands each line to a writer."""
-
+class _QueueHandler(logging.Handler):
     def __init__(self, writer: LineWriter) -> None:
         super().__init__()
         self._writer = writer
@@ -141,7 +139,7 @@ class _Queueing(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             line = self.format(record)
-        except Exception as error:  # noqa: BLE001  # logging must not break what is logged
+        except Exception as error:  # noqa: BLE001  # logging must not raise
             line = _line("error", record.name, "log_record_unreadable", error=type(error).__name__)
         self._writer.put(f"{line}\n".encode(errors="backslashreplace"), audit=record.name == "audit")
 
@@ -151,9 +149,10 @@ class _Queueing(logging.Handler):
 
 
 def _own_standard_output() -> int:
-    """A descriptor that nobody else closes; of what was closed at the start, one that leads nowhere.
+    """A duplicate of standard output.
 
-    The numbers 0 to 2 are taken then, lest a connection or file gets one of them and is written to.
+    If descriptors 0 to 2 are closed at the start, they are opened on ``/dev/null`` first: otherwise
+    a connection or file gets one of these numbers, and output is written to it.
     """
     for number in range(3):
         try:
@@ -168,10 +167,10 @@ def _dropped_line(lines: Dropped) -> bytes:
     return f"{line}\n".encode()
 
 
-def _line(level: str, logger: str, event: str, **of: Any) -> str:
+def _line(level: str, logger: str, event: str, **members: Any) -> str:
     now = time.time()
     at = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now % 1 * 1e6):06}Z"
-    return _json({"timestamp": at, "level": level, "logger": logger, "event": event, **of})
+    return _json({"timestamp": at, "level": level, "logger": logger, "event": event, **members})
 
 
 def _rendered(_: Any, __: str, event: Mapping[str, Any]) -> str:
@@ -179,7 +178,7 @@ def _rendered(_: Any, __: str, event: Mapping[str, Any]) -> str:
 
 
 def redact(_: Any, __: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
-    """Put a line in order, and what looks like a credential out of it."""
+    """Order the members of a line, and replace what looks like a credential."""
     first = {name: event.pop(name, None) for name in ("timestamp", "level", "logger", "event")}
     return {name: _redacted(name, value) for name, value in (first | dict(event)).items()}
 

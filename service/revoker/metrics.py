@@ -5,6 +5,7 @@ value that clients control: verdicts, endpoints, issuers and callers are closed 
 """
 
 import bisect
+import functools
 import itertools
 from collections.abc import Callable, Iterable
 from typing import Final
@@ -106,173 +107,123 @@ class Metrics:
         self.registry = registry
         self.deferred: Final = DeferredMetrics()
         registry.register(self.deferred)
-        self.verdicts = Counter(
-            "revoker_verdicts", "Tokens judged, by verdict.", ["verdict"], registry=registry
+        counter = functools.partial(Counter, registry=registry)
+        gauge = functools.partial(Gauge, registry=registry)
+        histogram = functools.partial(Histogram, buckets=LATENCY_BUCKETS, registry=registry)
+        self.verdicts = counter("revoker_verdicts", "Tokens judged, by verdict.", ["verdict"])
+        self.no_verdicts = counter(
+            "revoker_no_verdicts", "Requests answered 503 because there was no verdict, by cause.", ["cause"]
         )
-        self.no_verdicts = Counter(
-            "revoker_no_verdicts",
-            "Requests answered 503 because there was no verdict, by cause.",
-            ["cause"],
-            registry=registry,
-        )
-        self.unchecked_verdicts = Counter(
+        self.unchecked_verdicts = counter(
             "revoker_unchecked_verdicts",
             "Tokens let through unchecked while the store was down, with store_outage = allow.",
-            registry=registry,
         )
-        self.introspection_seconds = Histogram(
-            "revoker_introspection_seconds",
-            "Time from the request's headers to the answer of /introspect.",
-            buckets=LATENCY_BUCKETS,
-            registry=registry,
+        self.introspection_seconds = histogram(
+            "revoker_introspection_seconds", "Time from the request's headers to the answer of /introspect."
         )
-        self.requests = Counter(
+        self.requests = counter(
             "revoker_http_requests",
             "Requests answered, by endpoint (a route, or other) and status; for /introspect usually only"
             " overload (503) and failures (500).",
             ["endpoint", "status"],
-            registry=registry,
         )
-        self.request_seconds = Histogram(
+        self.request_seconds = histogram(
             "revoker_http_request_seconds",
             "Time to answer, by endpoint; /introspect has its own metric.",
             ["endpoint"],
-            buckets=LATENCY_BUCKETS,
-            registry=registry,
         )
-        self.requests_in_progress = Gauge(
+        self.requests_in_progress = gauge(
             "revoker_http_requests_in_progress",
             "Requests in progress, without those of /introspect.",
-            registry=registry,
             multiprocess_mode="livesum",
         )
-        self.lookup_seconds = Histogram(
-            "revoker_store_lookup_seconds",
-            "Round trip of one batch of lookups.",
-            buckets=LATENCY_BUCKETS,
-            registry=registry,
-        )
-        self.lookup_batch = Histogram(
+        self.lookup_seconds = histogram("revoker_store_lookup_seconds", "Round trip of one batch of lookups.")
+        self.lookup_batch = histogram(
             "revoker_store_lookup_batch_requests",
             "Lookups sent together in one batch.",
             buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024),
-            registry=registry,
         )
-        self.lookup_errors = Counter(
-            "revoker_store_lookup_errors", "Batches of lookups that failed.", registry=registry
-        )
-        self.write_seconds = Histogram(
+        self.lookup_errors = counter("revoker_store_lookup_errors", "Batches of lookups that failed.")
+        self.write_seconds = histogram(
             "revoker_store_write_seconds",
             "Round trip of one script that writes to the store, by outcome (ok, error).",
             ["outcome"],
-            buckets=LATENCY_BUCKETS,
-            registry=registry,
         )
-        self.token_cache = Counter(
+        self.token_cache = counter(
             "revoker_token_cache",
             "Lookups in the cache of verified tokens, by result (hit, miss).",
             ["result"],
-            registry=registry,
         )
-        self.jwks_refreshes = Counter(
+        self.jwks_refreshes = counter(
             "revoker_jwks_refreshes",
             "Attempts to fetch or read an issuer's keys, by issuer and outcome (ok, error).",
             ["issuer", "outcome"],
-            registry=registry,
         )
-        self.jwks_refreshed = Gauge(
+        self.jwks_refreshed = gauge(
             "revoker_jwks_refreshed_timestamp_seconds",
             "When an issuer's keys were last fetched or read successfully.",
             ["issuer"],
-            registry=registry,
             multiprocess_mode="mostrecent",
         )
-        self.revocations = Counter(
-            "revoker_revocations",
-            "Changes stored and acknowledged, by kind.",
-            ["kind"],
-            registry=registry,
+        self.revocations = counter(
+            "revoker_revocations", "Changes stored and acknowledged, by kind.", ["kind"]
         )
-        self.sessions = Counter(
-            "revoker_sessions",
-            "Sessions begun, ended, elevated, or displaced by newer ones.",
-            ["event"],
-            registry=registry,
+        self.sessions = counter(
+            "revoker_sessions", "Sessions begun, ended, elevated, or displaced by newer ones.", ["event"]
         )
-        self.refreshes = Counter(
+        self.refreshes = counter(
             "revoker_refreshes",
             "Refresh tokens presented, by outcome; reused_* ended the session.",
             ["outcome"],
-            registry=registry,
         )
         self.refreshed: Final = {
             outcome: self.deferred.counting(self.refreshes.labels(outcome)) for outcome in REFRESH_OUTCOMES
         }
-        self.refused_callers = Counter(
-            "revoker_refused_callers",
-            "Requests refused because of their caller, by reason.",
-            ["reason"],
-            registry=registry,
+        self.refused_callers = counter(
+            "revoker_refused_callers", "Requests refused because of their caller, by reason.", ["reason"]
         )
-        self.store_up = Gauge(
-            "revoker_store_up",
-            "1 while the store answers, 0 while it does not.",
-            registry=registry,
-            multiprocess_mode="livemin",
+        self.store_up = gauge(
+            "revoker_store_up", "1 while the store answers, 0 while it does not.", multiprocess_mode="livemin"
         )
-        self.data_losses = Counter(
-            "revoker_data_losses",
-            "Data losses that this process detected or learned of.",
-            registry=registry,
+        self.data_losses = counter(
+            "revoker_data_losses", "Data losses that this process detected or learned of."
         )
-        self.remembered_revocations = Gauge(
+        self.remembered_revocations = gauge(
             "revoker_remembered_revocations",
             "Revocations of this process that it can restore to a store that has lost data.",
-            registry=registry,
             multiprocess_mode="livesum",
         )
-        self.forgotten_revocations = Counter(
+        self.forgotten_revocations = counter(
             "revoker_forgotten_revocations",
             "Revocations of this process that it can no longer restore, since its memory for them is full.",
-            registry=registry,
         )
-        self.refilled_revocations = Counter(
-            "revoker_refilled_revocations",
-            "Revocations restored to a store that had lost data.",
-            registry=registry,
+        self.refilled_revocations = counter(
+            "revoker_refilled_revocations", "Revocations restored to a store that had lost data."
         )
-        self.store_epoch = Gauge(
+        self.store_epoch = gauge(
             "revoker_store_epoch_timestamp_seconds",
             "When the data set was declared new, or its last data loss was detected, by the store's clock;"
             " the same for all instances that share a store.",
-            registry=registry,
             multiprocess_mode="mostrecent",
         )
-        self.problems = Gauge(
+        self.problems = gauge(
             "revoker_problem",
             "1 while /readyz reports the problem.",
             ["problem"],
-            registry=registry,
             multiprocess_mode="livemax",
         )
-        self.clock_offset = Gauge(
+        self.clock_offset = gauge(
             "revoker_store_clock_offset_seconds",
             "How far this machine's clock is ahead of the store's.",
-            registry=registry,
             multiprocess_mode="mostrecent",
         )
-        self.dropped_log_lines = Counter(
+        self.dropped_log_lines = counter(
             "revoker_dropped_log_lines",
             "Log lines dropped because standard output was not read, by kind (audit, other).",
             ["kind"],
-            registry=registry,
         )
-        self.info = Gauge(
-            "revoker_build_info",
-            "1; the version is in the label.",
-            ["version"],
-            registry=registry,
-            multiprocess_mode="max",
+        self.info = gauge(
+            "revoker_build_info", "1; the version is in the label.", ["version"], multiprocess_mode="max"
         )
         self._start_at_zero(issuers)
 

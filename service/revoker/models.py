@@ -93,7 +93,7 @@ class Issuer:
     revoked_kids: frozenset[str] = frozenset()
 
 
-class UserStanding(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class UserState(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What is kept for one user; times in ms by Redis, 0 where there is none (DESIGN §1).
 
     Attributes:
@@ -111,7 +111,7 @@ class UserStanding(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     block_reason: str = ""
 
 
-class Mark(msgspec.Struct, frozen=True, array_like=True, gc=False):
+class Revocation(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One revocation that stands: when it was made or is dated (ms), and why, where that was said."""
 
     at: int
@@ -119,7 +119,7 @@ class Mark(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
+class RevocationState:
     """All that the store says about one token.
 
     Attributes:
@@ -127,16 +127,16 @@ class Standing:
         loss: Everything issued before it is not active, since revocations were lost then (ms; 0: none).
     """
 
-    jti: Mark | None = None
-    user: UserStanding | None = None
-    session: Mark | None = None
-    client: Mark | None = None
-    issuer: Mark | None = None
-    keys: Mapping[str, Mark] = field(default_factory=dict)
+    jti: Revocation | None = None
+    user: UserState | None = None
+    session: Revocation | None = None
+    client: Revocation | None = None
+    issuer: Revocation | None = None
+    keys: Mapping[str, Revocation] = field(default_factory=dict)
     loss: int = 0
 
 
-NOTHING: Final = Standing()
+NO_REVOCATIONS: Final = RevocationState()
 
 
 class Verdict(enum.StrEnum):

@@ -7,15 +7,15 @@ from typing import Final, Literal
 
 from revoker.errors import StoreRefused
 from revoker.models import (
-    NOTHING,
+    NO_REVOCATIONS,
     Issuer,
-    Mark,
     Number,
     OldLimits,
     Payload,
+    Revocation,
+    RevocationState,
     Session,
-    Standing,
-    UserStanding,
+    UserState,
     Verdict,
 )
 
@@ -46,7 +46,7 @@ def microseconds(at: Number) -> int:
     return round(min(max(at, -_FAR_S), _FAR_S) * 1_000_000)
 
 
-def bounds(claims: Payload, issuer: Issuer, *, store_now: int, own_now: int) -> Verdict:
+def check_limits(claims: Payload, issuer: Issuer, *, store_now: int, own_now: int) -> Verdict:
     """Say whether a token keeps the bounds without which nothing is active (DESIGN §1).
 
     Args:
@@ -84,7 +84,7 @@ def bounds(claims: Payload, issuer: Issuer, *, store_now: int, own_now: int) -> 
 def judge(
     claims: Payload,
     issuer: Issuer,
-    standing: Standing,
+    state: RevocationState,
     old_limits: OldLimits | None,
     *,
     store_now: int,
@@ -96,7 +96,7 @@ def judge(
     Args:
         claims: Of a token whose signature was checked.
         issuer: The one that made it.
-        standing: What the store said after the request came.
+        state: What the store said after the request came.
         old_limits: What the store remembers of the issuer; None where no limit was increased and there is
             no conflict.
         store_now: Redis ``TIME`` in ms, read together with the standing.
@@ -109,22 +109,22 @@ def judge(
     Raises:
         StoreRefused: what the store holds of the issuer is not to be found under its present name.
     """
-    verdict = bounds(claims, issuer, store_now=store_now, own_now=own_now)
+    verdict = check_limits(claims, issuer, store_now=store_now, own_now=own_now)
     if verdict is Verdict.ACTIVE and old_limits is not None:
         verdict = check_old_limits(
             claims, issuer, old_limits, now=max(store_now, own_now), session_start=session_start
         )
     if verdict is not Verdict.ACTIVE:
         return verdict
-    if standing is NOTHING and not issuer.revoked_kids:
+    if state is NO_REVOCATIONS and not issuer.revoked_kids:
         return verdict
-    if standing.keys or issuer.revoked_kids:
+    if state.keys or issuer.revoked_kids:
         kid = claims.kid
-        if kid is None or kid in issuer.revoked_kids or kid in standing.keys:
+        if kid is None or kid in issuer.revoked_kids or kid in state.keys:
             return Verdict.KEY_REVOKED
-    if standing.jti is not None:
+    if state.jti is not None:
         return Verdict.TOKEN_REVOKED
-    return cut_off(claims, issuer, standing, store_now, session_start)
+    return check_cutoffs(claims, issuer, state, store_now, session_start)
 
 
 def check_old_limits(
@@ -174,32 +174,32 @@ def check_old_limits(
     return Verdict.ACTIVE
 
 
-def cut_off(
-    claims: Payload, issuer: Issuer, standing: Standing, store_now: int, session_start: int | None
+def check_cutoffs(
+    claims: Payload, issuer: Issuer, state: RevocationState, store_now: int, session_start: int | None
 ) -> Verdict:
     """Say what blocks and cutoffs make of a token or a session; the arguments are those of :func:`judge`."""
-    login, made = compared(claims, issuer, session_start)
+    login, made = comparison_times(claims, issuer, session_start)
     if issuer.own:
-        made = compared_widely(session_start or 0, store_now) * 1000
-    user = standing.user
+        made = session_comparison_time(session_start or 0, store_now) * 1000
+    user = state.user
     if user is not None:
         if user.blocked > store_now:
             return Verdict.USER_BLOCKED
         cutoff = user_cutoff(user, claims.sid)
         if cutoff and login <= cutoff * 1000:
             return Verdict.USER_CUTOFF
-    if covers(standing.session, login):
+    if covers(state.session, login):
         return Verdict.SESSION_CUTOFF
-    if covers(standing.client, made if issuer.own else login):
+    if covers(state.client, made if issuer.own else login):
         return Verdict.CLIENT_CUTOFF
-    if covers(standing.issuer, made):
+    if covers(state.issuer, made):
         return Verdict.ISSUER_CUTOFF
-    if standing.loss and made <= standing.loss * 1000:
+    if state.loss and made <= state.loss * 1000:
         return Verdict.DATA_LOSS
     return Verdict.ACTIVE
 
 
-def compared(claims: Payload, issuer: Issuer, session_start: int | None) -> tuple[int, int]:
+def comparison_times(claims: Payload, issuer: Issuer, session_start: int | None) -> tuple[int, int]:
     """The points in time (µs) that cutoffs are compared with; a cutoff at or after one covers it.
 
     Returns:
@@ -220,7 +220,7 @@ def compared(claims: Payload, issuer: Issuer, session_start: int | None) -> tupl
     return made, made
 
 
-def session_is_cut_off(session_start: int, standing: Standing, *, store_now: int) -> bool:
+def session_is_cut_off(session_start: int, state: RevocationState, *, store_now: int) -> bool:
     """Whether a client, issuer or loss cutoff covers a session held by this service.
 
     The cutoffs of its user and its own are not considered: a script compares them where it changes the
@@ -228,19 +228,15 @@ def session_is_cut_off(session_start: int, standing: Standing, *, store_now: int
 
     Args:
         session_start: When the session began (ms).
-        standing: What the store holds for the session's client and issuer.
+        state: What the store holds for the session's client and issuer.
         store_now: Redis ``TIME`` in ms, read together with that.
     """
-    at_us = compared_widely(session_start, store_now) * 1000
-    loss = standing.loss
-    return (
-        covers(standing.client, at_us)
-        or covers(standing.issuer, at_us)
-        or (loss != 0 and at_us <= loss * 1000)
-    )
+    at_us = session_comparison_time(session_start, store_now) * 1000
+    loss = state.loss
+    return covers(state.client, at_us) or covers(state.issuer, at_us) or (loss != 0 and at_us <= loss * 1000)
 
 
-def compared_widely(session_start: int, store_now: int) -> int:
+def session_comparison_time(session_start: int, store_now: int) -> int:
     """The time (ms) of a session kept here that client, issuer and loss cutoffs are compared with.
 
     A session that was dated by a faster server lies ahead of the present: it counts as begun now, so that a
@@ -254,18 +250,18 @@ def begins_too_far_ahead(session_start: int, store_now: int) -> bool:
     return session_start > store_now + START_AHEAD_MS
 
 
-def covers(mark: Mark | None, at_us: int) -> bool:
+def covers(mark: Revocation | None, at_us: int) -> bool:
     """Whether a cutoff covers what is dated ``at_us`` (µs)."""
     return mark is not None and at_us <= mark.at * 1000
 
 
-def user_cutoff(user: UserStanding, sid: str | None) -> int:
+def user_cutoff(user: UserState, sid: str | None) -> int:
     """The cutoff (ms; 0: none) of a user that applies to a session, or without ``sid`` to no session."""
     excepted = user.sid != "" and sid == user.sid
     return user.hard if excepted else max(user.hard, user.soft)
 
 
-def includes_user_cutoff(user: UserStanding, cutoff: int, except_sid: str) -> bool:
+def includes_user_cutoff(user: UserState, cutoff: int, except_sid: str) -> bool:
     """Whether the cutoffs of a user cover all that another one (ms) would cover."""
     return (max(user.hard, user.soft) if except_sid and except_sid == user.sid else user.hard) >= cutoff
 
@@ -273,7 +269,7 @@ def includes_user_cutoff(user: UserStanding, cutoff: int, except_sid: str) -> bo
 # The scripts in store/lua decide by the rules below, and tests compare the two.
 
 
-def session_is_revoked(session_start: int, sid: str, user: UserStanding, cutoff: Mark | None) -> bool:
+def session_is_revoked(session_start: int, sid: str, user: UserState, cutoff: Revocation | None) -> bool:
     """Whether a cutoff of its user or its own covers a session held by this service (its start in ms)."""
     return session_start <= user_cutoff(user, sid) or covers(cutoff, session_start * 1000)
 
@@ -287,8 +283,8 @@ def session_refusal(  # the state of one session
     sid: str,
     session_start: int,
     session: Session | None,
-    user: UserStanding,
-    cutoff: Mark | None,
+    user: UserState,
+    cutoff: Revocation | None,
     *,
     now: int,
     idle_ms: int,
@@ -317,7 +313,7 @@ def session_refusal(  # the state of one session
     return None
 
 
-def session_start_time(now: int, user: UserStanding, latest_start: int) -> int:
+def session_start_time(now: int, user: UserState, latest_start: int) -> int:
     """The start (ms) of a session that begins ``now``: later than anything else dated for its user.
 
     Args:
@@ -369,7 +365,7 @@ def refresh_outcome(
     return "reused"
 
 
-def cutoff_kept_for(issuer: Issuer) -> int:
+def cutoff_lifetime_ms(issuer: Issuer) -> int:
     """How long after its time a cutoff is stored, in ms.
 
     For this function and the two below, ``issuer`` must have the widest limits by which any process judges.
@@ -377,16 +373,16 @@ def cutoff_kept_for(issuer: Issuer) -> int:
     return (issuer.horizon + issuer.clock_skew + issuer.leeway + SAFETY_S) * 1000
 
 
-def jti_kept_for(issuer: Issuer) -> int:
+def jti_lifetime_ms(issuer: Issuer) -> int:
     """How long the entry of a revoked token is stored whose ``exp`` is not known, in ms."""
     return (issuer.max_token_lifetime + issuer.clock_skew + issuer.leeway + SAFETY_S) * 1000
 
 
-def jti_kept_until(issuer: Issuer, exp: Number) -> int:
+def jti_expiry_ms(issuer: Issuer, exp: Number) -> int:
     """When the entry of a revoked token may expire (ms): the token has expired for every process by then."""
     return min(microseconds(exp) // 1000 + 1 + (issuer.leeway + SAFETY_S) * 1000, FOREVER_MS)
 
 
-def earliest_for(issuer: Issuer, exp: Number) -> int:
+def earliest_active_ms(issuer: Issuer, exp: Number) -> int:
     """The earliest time (ms) at which a token with this ``exp`` can be active, or will be soon."""
     return microseconds(exp) // 1000 - (issuer.max_token_lifetime + issuer.clock_skew) * 1000

@@ -134,10 +134,10 @@ async def test_the_same_session_and_user_of_another_issuer_are_untouched(revoker
 
 
 async def test_the_cutoff_is_at_the_time_that_the_token_says(revoker):
-    said = int(time.time()) - 100
+    issued_at = int(time.time()) - 100
     before, after = old(150), old(50)
 
-    assert (await send(revoker, logout_token(iat=said))).status == 200
+    assert (await send(revoker, logout_token(iat=issued_at))).status == 200
 
     assert [await revoker.active(token) for token in (before, after)] == [False, True]
 
@@ -149,9 +149,9 @@ async def test_a_time_ahead_within_the_issuers_skew_is_taken_as_now(begin):
     assert (await send(revoker, logout_token(iat=ahead, exp=ahead + 60))).status == 200
 
     explained = await revoker.post("/explain", {"token": old()})
-    (stands,) = explained.json["standing"]
-    assert (stands["kind"], stands["why"]) == ("user_cutoff", "backchannel logout")
-    assert stands["since"] <= time.time() + 0.01
+    (cutoff,) = explained.json["standing"]
+    assert (cutoff["kind"], cutoff["why"]) == ("user_cutoff", "backchannel logout")
+    assert cutoff["since"] <= time.time() + 0.01
 
 
 @row("BCL-11", "BCL-13")
@@ -549,13 +549,13 @@ async def test_what_was_done_and_what_was_refused_is_audited_without_the_token(r
     await send(revoker, good)
     await send(revoker, bad)
 
-    (done,) = [each for each in events if each["event"] == "logged_out_by_provider"]
+    (done,) = [event for event in events if event["event"] == "logged_out_by_provider"]
     assert {name: done[name] for name in ("iss", "sub", "sid", "jti")} == {
         "iss": forge.ISSUER,
         "sub": "alice",
         "sid": "s1",
         "jti": "logout-1",
     }
-    (refusal,) = [each for each in events if each["event"] == "logout_refused"]
+    (refusal,) = [event for event in events if event["event"] == "logout_refused"]
     assert "nonce" in refusal["why"]
     assert good not in repr(events) and bad not in repr(events)

@@ -65,10 +65,10 @@ async def test_nobody_gets_in_without_a_credential(revoker, path):
         "gateway-secret",
     ],
 )
-async def test_a_wrong_credential_is_refused_whatever_it_looks_like(start, valkey, shown):
+async def test_a_wrong_credential_is_refused_whatever_it_looks_like(start, valkey, authorization):
     revoker = await start(valkey)
 
-    assert await is_refused(revoker, {"Authorization": shown})
+    assert await is_refused(revoker, {"Authorization": authorization})
 
 
 @row("ATK-10")
@@ -83,16 +83,16 @@ async def test_bytes_that_are_no_text_are_a_wrong_credential(wire):
 
 async def test_every_way_of_showing_a_secret_works(revoker):
     token = revoker.token()
-    shown = SECRETS["gateway"]
+    secret = SECRETS["gateway"]
     for headers in (
-        basic("gateway", shown),
-        basic("gateway", shown, "bAsIc"),
-        {"Authorization": f"bEaReR {shown}"},
+        basic("gateway", secret),
+        basic("gateway", secret, "bAsIc"),
+        {"Authorization": f"bEaReR {secret}"},
     ):
         for body in ({"body": {"token": token}}, {"form": {"token": token}}):
             answer = await revoker.post("/introspect", **body, caller=None, headers=headers)
             assert answer.json["active"] is True
-    fields = {"token": token, "client_id": "gateway", "client_secret": shown}
+    fields = {"token": token, "client_id": "gateway", "client_secret": secret}
     assert (await revoker.post("/introspect", form=fields, caller=None)).json["active"] is True
 
 
@@ -200,7 +200,7 @@ async def test_guessing_is_throttled_and_a_right_secret_never_is(revoker):
 @row("K8S-07", "CA-03")
 async def test_two_secrets_live_side_by_side_while_one_is_replaced(start, valkey):
     def callers(*secrets, scope="introspect"):
-        return [{"name": "c", "secret_sha256": [digest(each) for each in secrets], "scopes": [scope]}]
+        return [{"name": "c", "secret_sha256": [digest(secret) for secret in secrets], "scopes": [scope]}]
 
     revoker = await start(valkey, callers=callers("old", "new"))
     later = (await start(valkey, callers=callers("new"))).service._settings
@@ -240,22 +240,22 @@ async def test_a_client_certificate_is_a_credential(start, valkey, tmp_path):
     while not revoker.service.store.reached:
         await asyncio.sleep(0.01)
 
-    async def shown(certificate, headers=None):
+    async def status_for(certificate, headers=None):
         body = {"json": {"token": "x"}, "headers": headers or {}}
         async with aiohttp.ClientSession() as fresh:  # a connection of its own for each certificate
             answer = await fresh.post(f"{revoker.url}/introspect", ssl=certificate, **body)
             return answer.status
 
-    assert await shown(authority.client("edge")) == 200
-    assert await shown(authority.client("other", dns="edge")) == 200
-    assert await shown(authority.client("other")) == 401
-    assert await shown(authority.client(None)) == 401
-    assert await shown(authority.client(None), basic("edge", "s")) == 200
-    assert await shown(authority.client("edge"), basic("edge", "wrong")) == 401
+    assert await status_for(authority.client("edge")) == 200
+    assert await status_for(authority.client("other", dns="edge")) == 200
+    assert await status_for(authority.client("other")) == 401
+    assert await status_for(authority.client(None)) == 401
+    assert await status_for(authority.client(None), basic("edge", "s")) == 200
+    assert await status_for(authority.client("edge"), basic("edge", "wrong")) == 401
     thief = Authority(tmp_path / "thief").client("edge")
     thief.load_verify_locations(authority.certificate)
     with pytest.raises((aiohttp.ClientError, OSError)):
-        await shown(thief)
+        await status_for(thief)
 
 
 @pytest.fixture

@@ -44,7 +44,7 @@ async def test_whoever_runs_on_with_the_old_settings_keeps_what_it_revokes_for_t
     await old.service.store.watch.beat()
     asked = {"iss": issued()["iss"], "sub": "alice"}
     assert (await old.post("/revoke-user", asked)).status == 200
-    issuer = next(each for each in new.service._issuers.values() if each.name == "main")
+    issuer = next(issuer for issuer in new.service._issuers.values() if issuer.name == "main")
     with own_valkey.client() as client:
         left = client.pttl(new.service.store.keys.user_of(issuer, "alice"))
     assert left == pytest.approx((7200 + 30 + 2 + 60) * 1000, abs=60_000)

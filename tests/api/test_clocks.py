@@ -82,7 +82,7 @@ shared = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 offsets = st.floats(-29, 29)
 
 
-def said(answer):
+def problem_of(answer):
     """A refusal and its words; of a success what it says beside the present."""
     if answer.status != 200:
         return answer.status, answer.json
@@ -124,7 +124,7 @@ def test_a_clock_that_is_wrong_by_29_seconds_changes_no_answer_to_a_date(pair, a
 
     right, wrong = pair.ask(*asked)
 
-    assert list(map(said, wrong)) == list(map(said, right))
+    assert list(map(problem_of, wrong)) == list(map(problem_of, right))
 
 
 @shared

@@ -39,11 +39,11 @@ async def test_it_needs_a_scope_of_its_own(revoker):
 @row("RU-02", "RU-05")
 async def test_whatever_the_user_held_is_inactive_and_what_is_issued_after_the_margin_is_active(revoker):
     now = time.time()
-    told = await cut(revoker, sub="alice")
+    answer = await cut(revoker, sub="alice")
 
-    assert told["iss"] == forge.ISSUER and told["sub"] == "alice"
-    assert now - 0.01 <= told["cutoff"] <= time.time() + 0.01
-    assert told["iat_after"] == pytest.approx(told["cutoff"] + 2)
+    assert answer["iss"] == forge.ISSUER and answer["sub"] == "alice"
+    assert now - 0.01 <= answer["cutoff"] <= time.time() + 0.01
+    assert answer["iat_after"] == pytest.approx(answer["cutoff"] + 2)
     for session in ("session-1", "session-2", ABSENT):
         assert not await revoker.active(claims(sid=session))
     assert not await revoker.active(claims(iat=int(now) - 3600))
@@ -53,8 +53,8 @@ async def test_whatever_the_user_held_is_inactive_and_what_is_issued_after_the_m
 
 @row("RU-02")
 async def test_the_margin_of_the_issuers_clock_is_to_the_millisecond(revoker):
-    told = await cut(revoker, sub="alice", before=time.time() - 100)
-    edge = told["iat_after"]
+    answer = await cut(revoker, sub="alice", before=time.time() - 100)
+    edge = answer["iat_after"]
 
     assert not await revoker.active(claims(iat=int(edge)))
     assert not await revoker.active(claims(iat=edge))
@@ -83,9 +83,9 @@ async def test_a_cutoff_never_moves_back(revoker):
 
 
 async def test_a_cutoff_a_little_ahead_is_taken_as_now_and_one_further_ahead_is_malformed(revoker):
-    told = await cut(revoker, sub="alice", before=time.time() + 4)
+    answer = await cut(revoker, sub="alice", before=time.time() + 4)
 
-    assert told["cutoff"] <= time.time() + 0.01
+    assert answer["cutoff"] <= time.time() + 0.01
     answer = await revoker.post("/revoke-user", {**ISS, "sub": "bob", "before": time.time() + 60})
     assert answer.error == (400, "invalid_request")
     assert await revoker.active(claims(sub="bob"))
@@ -200,16 +200,16 @@ async def test_an_empty_exception_is_malformed_and_not_taken_for_none(revoker):
 )
 async def test_a_cutoff_covers_what_it_names_and_nothing_else(revoker, path, named, hit, spared):
     before = time.time() - 50
-    told = await cut(revoker, path, **named, before=before)
+    answer = await cut(revoker, path, **named, before=before)
 
-    assert told["cutoff"] == pytest.approx(before, abs=0.001)
-    assert told["iat_after"] == pytest.approx(before + 2, abs=0.001)
-    assert {name: told[name] for name in named} == named
+    assert answer["cutoff"] == pytest.approx(before, abs=0.001)
+    assert answer["iat_after"] == pytest.approx(before + 2, abs=0.001)
+    assert {name: answer[name] for name in named} == named
     assert not await revoker.active(claims(**hit, iat=int(before)))
     assert await revoker.active(claims(**hit, iat=int(before) + 4))
     assert await revoker.active(claims(**spared, iat=int(before)))
     later = await cut(revoker, path, **named, before=before - 100)
-    assert later["cutoff"] == told["cutoff"]
+    assert later["cutoff"] == answer["cutoff"]
 
 
 async def test_what_logs_out_the_world_needs_the_issuer_named_and_a_scope_of_its_own(revoker):
@@ -253,7 +253,7 @@ async def test_the_issuer_may_be_left_out_only_where_one_is_meant(revoker, path,
 )
 async def test_what_is_to_be_revoked_is_named_by_a_string_of_sane_length(revoker, path, member, value):
     body = {**ISS, "kid": "k", "sub": "s", "sid": "s", "client_id": "c"} | {member: value}
-    body = {name: each for name, each in body.items() if each is not ABSENT}
+    body = {name: item for name, item in body.items() if item is not ABSENT}
 
     assert (await revoker.post(path, body)).error == (400, "invalid_request")
 
@@ -297,15 +297,15 @@ async def test_the_login_may_be_what_cutoffs_are_compared_with(start, valkey):
 
 
 async def test_nothing_of_a_blocked_user_is_active_whatever_is_issued_meanwhile(revoker):
-    told = (await revoker.post("/block-user", {**ISS, "sub": "alice", "reason": "fraud"})).json
-    assert told == {**ISS, "sub": "alice", "blocked": True, "until": None}
+    answer = (await revoker.post("/block-user", {**ISS, "sub": "alice", "reason": "fraud"})).json
+    assert answer == {**ISS, "sub": "alice", "blocked": True, "until": None}
     assert not await revoker.active(claims())
     assert not await revoker.active(claims(iat=int(time.time()) + 1))
     assert await revoker.active(claims(sub="bob"))
 
-    told = (await revoker.post("/unblock-user", {**ISS, "sub": "alice"})).json
+    answer = (await revoker.post("/unblock-user", {**ISS, "sub": "alice"})).json
 
-    assert told == {**ISS, "sub": "alice", "blocked": False, "until": None}
+    assert answer == {**ISS, "sub": "alice", "blocked": False, "until": None}
     assert await revoker.active(claims())
 
 
@@ -361,10 +361,10 @@ async def test_nothing_under_a_revoked_key_is_active_whatever_its_dates(revoker)
     old, new = revoker.token(), revoker.token(iat=int(time.time()) + 1)
     assert await revoker.active(old)
 
-    told = (await revoker.post("/revoke-key", {**ISS, "kid": "main-1", "reason": "stolen"})).json
+    answer = (await revoker.post("/revoke-key", {**ISS, "kid": "main-1", "reason": "stolen"})).json
     again = (await revoker.post("/revoke-key", {**ISS, "kid": "main-1"})).json
 
-    assert told == again == {**ISS, "kid": "main-1", "revoked_at": told["revoked_at"]}
+    assert answer == again == {**ISS, "kid": "main-1", "revoked_at": answer["revoked_at"]}
     for token in (old, new, revoker.token()):
         assert not await revoker.active(token)
     assert not await revoker.active(forge.envelope(claims(), "main-1"))
@@ -399,9 +399,9 @@ async def test_a_key_may_be_revoked_by_configuration(start, valkey):
     revoker = await start(valkey, main={"revoked_kids": ["main-1"]})
 
     assert not await revoker.active(revoker.token())
-    told = (await revoker.post("/explain", claims())).json
-    assert told["reason"] == "key_revoked"
-    assert [each["kind"] for each in told["standing"]] == ["key"]
+    answer = (await revoker.post("/explain", claims())).json
+    assert answer["reason"] == "key_revoked"
+    assert [item["kind"] for item in answer["standing"]] == ["key"]
 
 
 # What decides
@@ -430,10 +430,10 @@ async def test_support_staff_are_told_all_that_stands_and_what_decides(revoker, 
     await revoker.post("/block-user", {**ISS, "sub": "alice", "until": int(now) + 900, "reason": "fraud"})
     assert (await explained(revoker, token))["reason"] == "user_blocked"
     await revoker.post("/revoke", {"token": token})
-    told = await explained(revoker, token)
+    answer = await explained(revoker, token)
 
-    assert (told["active"], told["reason"]) == (False, "token_revoked")
-    standing = {(each["kind"], each.get("except_sid")): each for each in told["standing"]}
+    assert (answer["active"], answer["reason"]) == (False, "token_revoked")
+    standing = {(item["kind"], item.get("except_sid")): item for item in answer["standing"]}
     assert set(standing) == {
         ("user_block", None),
         ("user_cutoff", None),
@@ -471,17 +471,17 @@ async def test_support_staff_are_told_all_that_stands_and_what_decides(revoker, 
     ids=["garbage", "audience", "issuer", "exp", "life", "iat", "nbf"],
 )
 async def test_a_token_that_fails_by_itself_is_explained_by_that(revoker, make, reason):
-    told = await explained(revoker, make(revoker))
+    answer = await explained(revoker, make(revoker))
 
-    assert (told["active"], told["reason"]) == (False, reason)
+    assert (answer["active"], answer["reason"]) == (False, reason)
 
 
 async def test_nothing_is_told_of_a_token_that_is_none_of_the_callers_business(revoker):
     await cut(revoker, sub="alice", reason="private")
 
     for caller in ("billing", "one-issuer"):
-        told = await explained(revoker, claims(), caller=caller)
-        assert told == {"active": False, "reason": "foreign", "standing": []}
+        answer = await explained(revoker, claims(), caller=caller)
+        assert answer == {"active": False, "reason": "foreign", "standing": []}
     assert (await revoker.post("/explain", claims(), caller="gateway")).error == (403, "insufficient_scope")
 
 
@@ -501,8 +501,8 @@ async def test_every_change_leaves_one_line_for_the_auditor(revoker, events):
     await cut(revoker, "/unblock-user", sub="alice", **why)
 
     lines = [event for event in events if event["event"] != "request" and "caller" in event]
-    told = [event["event"] for event in lines]
-    assert told == [
+    logged = [event["event"] for event in lines]
+    assert logged == [
         *("token_revoked", "user_revoked", "session_revoked", "client_revoked", "issuer_revoked"),
         *("key_revoked", "user_blocked", "user_unblocked"),
     ]

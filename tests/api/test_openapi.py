@@ -52,8 +52,8 @@ async def whole(start, valkey, tmp_path, sessions_section):
     }
     scopes = {"admin": ["introspect", "revoke", "revoke-all", "sessions"], "gateway": ["introspect"]}
     callers = [
-        {"name": name, "secret_sha256": [digest(SECRETS[name])], "scopes": each}
-        for name, each in scopes.items()
+        {"name": name, "secret_sha256": [digest(SECRETS[name])], "scopes": scope}
+        for name, scope in scopes.items()
     ]
     section = sessions_section(issuer="https://sessions.example.com/a")
     return await start(valkey, issuers=[issuer], callers=callers, sessions=section)
@@ -138,12 +138,14 @@ async def test_every_request_and_answer_is_as_the_document_says(whole, document)
 
 
 def _check_answer(document, operation, answer):
-    told = operation["responses"][str(answer.status)]
-    if "content" in told:
-        assert _matches(document, told["content"]["application/json"]["schema"], answer.json), answer.body
+    described = operation["responses"][str(answer.status)]
+    if "content" in described:
+        assert _matches(document, described["content"]["application/json"]["schema"], answer.json), (
+            answer.body
+        )
     else:
         assert answer.body == b""
-    assert set(told.get("headers", ())) <= set(answer.headers)
+    assert set(described.get("headers", ())) <= set(answer.headers)
 
 
 async def _check_get(document, running, path, status, **headers):
@@ -158,11 +160,11 @@ async def _check_get(document, running, path, status, **headers):
 
 async def test_sessions_are_answered_as_the_document_says(whole, document):
     paths, admin = document["paths"], {"Authorization": f"Bearer {SECRETS['admin']}"}
-    begun = await whole.post("/sessions", {"sub": "alice", "device": "phone"})
-    sid, refresh = begun.json["sid"], begun.json["refresh_token"]
+    started = await whole.post("/sessions", {"sub": "alice", "device": "phone"})
+    sid, refresh = started.json["sid"], started.json["refresh_token"]
     grant = {"grant_type": "refresh_token", "refresh_token": refresh}
     answers = [
-        (201, paths["/sessions"]["post"], begun),
+        (201, paths["/sessions"]["post"], started),
         (200, paths["/sessions"]["get"], await whole.ask("GET", "/sessions?sub=alice", headers=admin)),
         (200, paths["/token"]["post"], await whole.post("/token", form=grant, caller=None)),
         (400, paths["/token"]["post"], await whole.post("/token", form={}, caller=None)),
@@ -181,7 +183,7 @@ async def test_sessions_are_answered_as_the_document_says(whole, document):
         assert answer.status == status
         if status < 400:
             _check_answer(document, operation, answer)
-    for path in (each for each in paths if each.startswith("/.well-known")):
+    for path in (path for path in paths if path.startswith("/.well-known")):
         await _check_get(document, whole, path, 200)
 
 
@@ -317,5 +319,5 @@ async def test_schemathesis_finds_nothing(whole, tmp_path, events, monkeypatch):
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
-    told, _ = await run.communicate()
-    assert run.returncode == 0, told.decode()
+    output, _ = await run.communicate()
+    assert run.returncode == 0, output.decode()

@@ -15,7 +15,7 @@ from tests.rig.service import HANGS_S, OTHER_ISSUER, SECRETS
 row = pytest.mark.row
 
 
-def kept(revoker, valkey):
+def stored_keys(revoker, valkey):
     """All that the store holds for this service, but for the heartbeats of its processes."""
     prefix = revoker.service._settings.redis.key_prefix
     with valkey.client() as client:
@@ -68,12 +68,12 @@ async def test_a_token_that_means_nothing_here_is_answered_as_if_revoked(revoker
 async def test_revoking_twice_is_the_same_as_once(revoker, valkey):
     token = revoker.token()
     first = await revoker.post("/revoke", form={"token": token})
-    before = kept(revoker, valkey)
+    before = stored_keys(revoker, valkey)
 
     second = await revoker.post("/revoke", form={"token": token})
 
     assert (second.status, second.body) == (first.status, first.body)
-    changed = {key for key, value in kept(revoker, valkey).items() if before.get(key) != value}
+    changed = {key for key, value in stored_keys(revoker, valkey).items() if before.get(key) != value}
     assert {key.rpartition(":")[2] for key in changed} == {"seq"}
 
 
@@ -112,7 +112,7 @@ async def test_a_caller_bound_to_a_client_revokes_that_clients_tokens_alone(revo
     own, azp = revoker.token(client_id="web"), revoker.token(client_id=ABSENT, azp="web")
     others = revoker.token(client_id="mobile")
     nobodys = revoker.token(client_id=ABSENT)
-    before = kept(revoker, valkey)
+    before = stored_keys(revoker, valkey)
 
     for token in (others, nobodys):
         assert (await revoker.post("/revoke", form={"token": token}, caller="bound")).error == (
@@ -120,7 +120,7 @@ async def test_a_caller_bound_to_a_client_revokes_that_clients_tokens_alone(revo
             "access_denied",
         )
         assert await revoker.active(token)
-    assert kept(revoker, valkey) == before
+    assert stored_keys(revoker, valkey) == before
 
     for token in (own, azp):
         assert (await revoker.post("/revoke", form={"token": token}, caller="bound")).status == 200
@@ -168,7 +168,7 @@ async def test_a_caller_bound_to_an_issuer_revokes_nothing_of_another(revoker):
 @row("7009-05", "ATK-12")
 async def test_the_caller_is_looked_at_before_the_token(revoker, valkey):
     token = revoker.token()
-    before = kept(revoker, valkey)
+    before = stored_keys(revoker, valkey)
     wrong = {"Authorization": aiohttp.encode_basic_auth("admin", "wrong")}
 
     answers = [
@@ -178,7 +178,7 @@ async def test_the_caller_is_looked_at_before_the_token(revoker, valkey):
 
     assert {answer.error for answer in answers} == {(401, "invalid_client")}
     assert len({answer.body for answer in answers}) == 1
-    assert kept(revoker, valkey) == before
+    assert stored_keys(revoker, valkey) == before
     assert await revoker.active(token)
 
 
@@ -201,7 +201,7 @@ async def test_only_signature_and_issuer_of_what_is_revoked_are_looked_at(revoke
 @row("7009-17", "JWT-09", "ATK-12")
 async def test_a_forged_token_revokes_nothing(revoker, valkey):
     token = revoker.token(jti="victim")
-    before = kept(revoker, valkey)
+    before = stored_keys(revoker, valkey)
     forged = [
         forge.token(forge.rsa_key("thief", bits=2048), {"kid": "main-1"}, jti="victim"),
         forge.compact({"alg": "none"}, forge.claims(jti="victim"), lambda _: b""),
@@ -211,7 +211,7 @@ async def test_a_forged_token_revokes_nothing(revoker, valkey):
     for text in forged:
         assert (await revoker.post("/revoke", form={"token": text})).status == 200
 
-    assert kept(revoker, valkey) == before
+    assert stored_keys(revoker, valkey) == before
     assert await revoker.active(token)
 
 
@@ -332,10 +332,10 @@ NEW_KEY = forge.rsa_key("main-2")
 async def test_a_token_whose_kid_is_in_no_key_set_yet_is_not_called_revoked(start, valkey, idp):
     revoker = await start(valkey, main=idp.terms)
     token = forge.token(NEW_KEY, jti="of the new key")
-    before = kept(revoker, valkey)
+    before = stored_keys(revoker, valkey)
 
     assert all([to_be_repeated(await revoker.post("/revoke", form={"token": token})) for _ in range(3)])
-    assert kept(revoker, valkey) == before
+    assert stored_keys(revoker, valkey) == before
 
     revoker = await start(valkey, main=idp.terms)
     idp.keys = forge.jwks(revoker.key, NEW_KEY)
@@ -374,7 +374,7 @@ async def test_an_answer_without_a_usable_key_is_not_a_key_set(start, valkey, id
 
     assert idp.fetches > fetches
     ready = await revoker.ask("GET", "/readyz")
-    assert (ready.status, [each["problem"] for each in ready.json["problems"]]) == (200, ["keys_stale"])
+    assert (ready.status, [problem["problem"] for problem in ready.json["problems"]]) == (200, ["keys_stale"])
     assert await revoker.active(old)
     assert (await revoker.post("/revoke", form={"token": old})).status == 200
     assert not await revoker.active(old)
@@ -389,13 +389,13 @@ async def test_an_issuer_that_never_had_a_usable_key_is_not_ready(start, valkey,
         assert to_be_repeated(await revoker.post(path, form={"token": revoker.token()}))
     ready = await revoker.ask("GET", "/readyz")
     assert ready.status == 503
-    assert [each["problem"] for each in ready.json["problems"]] == ["keys_never_loaded"]
+    assert [problem["problem"] for problem in ready.json["problems"]] == ["keys_never_loaded"]
 
 
 @row("7009-17")
 async def test_forged_tokens_are_answered_as_if_revoked_however_many_there_are(start, valkey, idp):
     revoker = await start(valkey, main=idp.terms)
-    before = kept(revoker, valkey)
+    before = stored_keys(revoker, valkey)
     thief = forge.rsa_key("thief")
 
     for kid in ("main-1", ABSENT):
@@ -403,7 +403,7 @@ async def test_forged_tokens_are_answered_as_if_revoked_however_many_there_are(s
             forged = forge.token(thief, {"kid": kid}, jti=f"victim-{number}")
             assert (await revoker.post("/revoke", form={"token": forged})).status == 200
 
-    assert kept(revoker, valkey) == before
+    assert stored_keys(revoker, valkey) == before
 
 
 @row("7009-03")

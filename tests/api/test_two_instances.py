@@ -69,8 +69,8 @@ async def test_the_other_instance_knows_of_a_revocation_as_soon_as_it_is_acknowl
                 if number % 100 < 4:
                     assert await asking.post("/introspect", claims) == (200, b'{"active":true}')
                 path, body = how_to_revoke(number, claims)
-                status, said = await revoking.post(path, body)
-                assert status == 200, said
+                status, answer = await revoking.post(path, body)
+                assert status == 200, answer
                 assert await asking.post("/introspect", claims) == (200, b'{"active":false}'), (number, path)
                 seen += 1
 

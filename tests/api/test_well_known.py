@@ -59,9 +59,11 @@ async def test_metadata_names_every_endpoint_under_the_issuer(keeper):
 
     assert status == 200
     assert headers["Content-Type"] == "application/json"
-    told = json.loads(body)
-    methods = {name: told.pop(name) for name in list(told) if name.endswith("_auth_methods_supported")}
-    assert told == {
+    metadata = json.loads(body)
+    methods = {
+        name: metadata.pop(name) for name in list(metadata) if name.endswith("_auth_methods_supported")
+    }
+    assert metadata == {
         "issuer": ISSUER,
         "token_endpoint": f"{ISSUER}/token",
         "jwks_uri": f"{ISSUER}/.well-known/jwks.json",
@@ -90,9 +92,9 @@ async def test_the_path_of_the_issuer_comes_behind_the_well_known_one(keeper, is
     status, _, body = await get(running, METADATA + path)
 
     assert status == 200
-    told = json.loads(body)
-    assert told["issuer"] == issuer
-    assert told["token_endpoint"] == f"{issuer.rstrip('/')}/token"
+    metadata = json.loads(body)
+    assert metadata["issuer"] == issuer
+    assert metadata["token_endpoint"] == f"{issuer.rstrip('/')}/token"
     assert (await get(running, f"{METADATA}/other"))[0] == 404
 
 
@@ -113,20 +115,20 @@ async def test_the_issuer_is_what_tokens_say_whatever_a_request_says_of_its_host
     running = await keeper()
     _, _, honest = await get(running, METADATA)
 
-    _, _, told = await get(
+    _, _, metadata = await get(
         running, METADATA, Host="evil.example", X_Forwarded_Host="evil.example", X_Forwarded_Proto="http"
     )
 
-    assert told == honest
+    assert metadata == honest
     login = await running.post("/sessions", {"sub": "alice"})
     token = login.json["access_token"]
-    assert jwt.decode(token, options={"verify_signature": False})["iss"] == json.loads(told)["issuer"]
+    assert jwt.decode(token, options={"verify_signature": False})["iss"] == json.loads(metadata)["issuer"]
 
 
 @pytest.mark.row("8414-05")
 async def test_the_ways_to_authenticate_that_are_told_are_the_ways_that_work(keeper):
     running = await keeper()
-    told = json.loads((await get(running, METADATA))[2])
+    metadata = json.loads((await get(running, METADATA))[2])
     token = running.token()
     forms = {
         "client_secret_basic": {"caller": "admin", "form": {"token": token}},
@@ -141,8 +143,8 @@ async def test_the_ways_to_authenticate_that_are_told_are_the_ways_that_work(kee
         },
     }
 
-    assert told["introspection_endpoint_auth_methods_supported"] == list(forms)
-    assert told["revocation_endpoint_auth_methods_supported"] == list(forms)
+    assert metadata["introspection_endpoint_auth_methods_supported"] == list(forms)
+    assert metadata["revocation_endpoint_auth_methods_supported"] == list(forms)
     for sent in forms.values():
         assert (await running.post("/introspect", **sent)).json["active"] is True
     assert (await running.post("/introspect", form={"token": token}, caller=None)).status == 401
@@ -153,7 +155,7 @@ async def test_the_ways_to_authenticate_that_are_told_are_the_ways_that_work(kee
 @pytest.mark.row("8414-05")
 async def test_refreshing_needs_no_authentication_and_says_so(keeper):
     running = await keeper()
-    told = json.loads((await get(running, METADATA))[2])
+    metadata = json.loads((await get(running, METADATA))[2])
     refresh_token = (await running.post("/sessions", {"sub": "alice"})).json["refresh_token"]
 
     answer = await running.post(
@@ -161,7 +163,7 @@ async def test_refreshing_needs_no_authentication_and_says_so(keeper):
     )
 
     assert answer.status == 200
-    assert told["token_endpoint_auth_methods_supported"] == [
+    assert metadata["token_endpoint_auth_methods_supported"] == [
         "none",
         "client_secret_basic",
         "client_secret_post",
@@ -170,9 +172,9 @@ async def test_refreshing_needs_no_authentication_and_says_so(keeper):
 
 @pytest.mark.row("8414-06")
 async def test_no_signing_algorithm_is_told_where_no_assertion_is_taken(keeper):
-    told = json.loads((await get(await keeper(), METADATA))[2])
+    metadata = json.loads((await get(await keeper(), METADATA))[2])
 
-    assert not [name for name in told if "signing_alg" in name]
+    assert not [name for name in metadata if "signing_alg" in name]
 
 
 @pytest.mark.row("8414-09")
@@ -191,8 +193,8 @@ async def test_a_cache_that_has_it_is_told_so_without_a_body(keeper, path):
     _, headers, _ = await get(running, path)
 
     assert headers["Cache-Control"] == "public, max-age=300"
-    for known in (headers["ETag"], f"W/{headers['ETag']}", f'"other", {headers["ETag"]}', "*"):
-        status, again, body = await get(running, path, If_None_Match=known)
+    for etags in (headers["ETag"], f"W/{headers['ETag']}", f'"other", {headers["ETag"]}', "*"):
+        status, again, body = await get(running, path, If_None_Match=etags)
         assert (status, body) == (304, b"")
         assert (again["ETag"], again["Cache-Control"]) == (headers["ETag"], headers["Cache-Control"])
     assert (await get(running, path, If_None_Match='"other"'))[0] == 200

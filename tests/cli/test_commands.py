@@ -100,7 +100,7 @@ def test_wrong_settings_are_told_one_line_each_with_status_2(tmp_path, given):
     assert err.splitlines() == [
         "issuers: at least one [[issuers]] or [sessions] is needed",
         "server.port: must be a whole number",
-        "server.prot: is no setting (did you mean port?); remove or correct it",
+        "server.prot: is not a setting (did you mean port?); remove or correct it",
     ]
     assert not (tmp_path / ".revoker").exists()
 

@@ -116,7 +116,7 @@ def test_all_problems_are_told_at_once_each_by_the_name_in_the_file():
 
 def test_an_unknown_setting_is_told_with_the_one_it_resembles():
     assert problems({**SOUND, "server": {"prot": 1}}) == [
-        "server.prot: is no setting (did you mean port?); remove or correct it"
+        "server.prot: is not a setting (did you mean port?); remove or correct it"
     ]
 
 

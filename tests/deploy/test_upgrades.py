@@ -6,8 +6,8 @@ import json
 import pytest
 
 from revoker.auth import digest
-from tests.deploy.cluster import Cluster
 from tests.deploy.conftest import CHART, Rendered
+from tests.deploy.kubernetes_api import KubernetesApi
 from tests.deploy.test_chart import LEAST, toml_of
 
 VALUES = {**LEAST, "config.sessions": {"issuer": "https://s.example.com", "audiences": ["a"]}}
@@ -15,7 +15,7 @@ VALUES = {**LEAST, "config.sessions": {"issuer": "https://s.example.com", "audie
 
 @pytest.fixture
 def cluster(tmp_path):
-    with Cluster(tmp_path) as running:
+    with KubernetesApi(tmp_path) as running:
         yield running
 
 

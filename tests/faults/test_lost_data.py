@@ -191,7 +191,9 @@ async def test_two_instances_that_notice_at_different_times_settle_on_one_epoch(
             await first.service.store.watch.beat()
             await second.service.store.watch.beat()
         assert epoch_in(own_valkey, first) == found
-        assert first.service.store._sets.data.epoch == second.service.store._sets.data.epoch == found
+        for revoker in (first, second):
+            used = await metric(revoker, "revoker_store_epoch_timestamp_seconds")
+            assert used == pytest.approx(found.noticed / 1000, abs=5e-4)
 
 
 async def test_many_requests_at_two_instances_at_once_find_one_loss(start, own_valkey, events):

@@ -19,7 +19,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from tests.gateways.road import Road
+from tests.gateways.interruptible_link import InterruptibleLink
 from tests.rig import forge
 from tests.rig.servers import Valkey, free_port
 from tests.rig.service import HANGS_S, SECRETS, Running, Start
@@ -105,7 +105,7 @@ class Front:
     http: aiohttp.ClientSession
     revoker: Running
     store: Valkey
-    road: Road
+    link: InterruptibleLink
 
     async def get(self, token: str | None = None, path: str = "/orders", **options):
         """What a user gets: status, headers, and for 200 the headers that the backend saw."""
@@ -139,18 +139,18 @@ async def fronted(kind: Kind, revoker: Running, store: Valkey, folder: Path) -> 
     async with contextlib.AsyncExitStack() as stack:
         backend = await _backend()
         stack.push_async_callback(backend.close)
-        road = Road(int(revoker.url.rsplit(":", 1)[1]))
-        await road.open()
-        stack.push_async_callback(road.close)
+        link = InterruptibleLink(int(revoker.url.rsplit(":", 1)[1]))
+        await link.open()
+        stack.push_async_callback(link.close)
         http = await stack.enter_async_context(
             aiohttp.ClientSession(
                 timeout=aiohttp.ClientTimeout(total=HANGS_S), connector=aiohttp.TCPConnector(limit=0)
             )
         )
         url = await stack.enter_async_context(
-            started(kind, folder, http, revoker.key, revoker=road.port, backend=backend.port, changed=patient)
+            started(kind, folder, http, revoker.key, revoker=link.port, backend=backend.port, changed=patient)
         )
-        front = Front(kind, url, http, revoker, store, road)
+        front = Front(kind, url, http, revoker, store, link)
         await until_asked(http, url, revoker.token())
         yield front
 

@@ -9,7 +9,7 @@ from itertools import product
 import pytest
 
 from tests.gateways.conftest import started
-from tests.gateways.wire import RecordingBackend, ScriptedRevoker, answer, bearer, folded, status_of
+from tests.gateways.raw_http import RecordingBackend, ScriptedRevoker, answer, bearer, folded, status_of
 from tests.rig import forge
 
 CLOSED, SCOPED, OPEN, NO_LOGIN = "/orders", "/reports/1", "/public-news/1", "/public/1"

@@ -12,7 +12,7 @@ import time
 import aiohttp
 import pytest
 
-from tests.gateways import backend
+from tests.gateways import backend_process
 from tests.gateways.conftest import USUAL_OPEN_FILES, open_files, patient, started, until_asked
 from tests.rig import forge
 from tests.rig.processes import Process, init_store, write_configuration
@@ -48,7 +48,7 @@ def revoker(tmp_path, own_valkey):
 @pytest.fixture
 def backend_port(tmp_path):
     port = free_port()
-    with Process(tmp_path, backend.__file__, port):
+    with Process(tmp_path, backend_process.__file__, port):
         yield port
 
 

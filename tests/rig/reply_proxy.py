@@ -11,11 +11,26 @@ import hiredis
 _INCOMPLETE = object()
 
 
+class Hold:
+    """Commands that wait in the proxy; so does whatever comes after them on their connection.
+
+    Attributes:
+        reached: Set once such a command came.
+        released: To be set for them to go on.
+    """
+
+    def __init__(self) -> None:
+        self.reached = asyncio.Event()
+        self.released = asyncio.Event()
+
+
 class ReplyProxy:
     """Passes commands on; one that a rule names gets the rule's reply and does not reach the server.
 
     Attributes:
         rules: Raw replies by the name of a command, or by the name and its first argument.
+        holds: Commands to hold back, named in the same way.
+        after: Called with the name of every command whose reply came, before that is passed on.
         seen: The names of all commands that were received, in upper case.
     """
 
@@ -23,6 +38,8 @@ class ReplyProxy:
         self._server_port = port
         self._tasks: set[asyncio.Task[None]] = set()
         self.rules: dict[str, bytes] = {}
+        self.holds: dict[str, Hold] = {}
+        self.after: Callable[[str], object] = lambda _: None
         self.seen: list[str] = []
         self.port = 0
 
@@ -32,35 +49,41 @@ class ReplyProxy:
 
     async def _serve(self, client: asyncio.StreamReader, answers: asyncio.StreamWriter) -> None:
         replies, server = await asyncio.open_connection("127.0.0.1", self._server_port)
-        asked: collections.deque[bytes | None] = collections.deque()
-
-        def note(command: list[bytes]) -> None:
-            words = [word.decode(errors="replace").upper() for word in command[:2]]
-            self.seen.append(words[0])
-            replacement = self.rules.get(" ".join(words), self.rules.get(words[0]))
-            asked.append(replacement)
-            server.write(encode(command if replacement is None else [b"PING"]))
-
-        def answer(reply: Any) -> None:
-            replacement = asked.popleft()
-            answers.write(encode(reply) if replacement is None else replacement)
+        pending: collections.deque[tuple[str, bytes | None]] = collections.deque()
 
         async def commands() -> None:
-            reader = hiredis.Reader(notEnoughData=_INCOMPLETE)
-            while data := await client.read(65536):
-                _parsed(reader, data, note)
+            async for command in _parsed(client):
+                words = [word.decode(errors="replace").upper() for word in command[:2]]
+                name, full_name = words[0], " ".join(words)
+                self.seen.append(name)
+                if hold := self.holds.get(full_name, self.holds.get(name)):
+                    hold.reached.set()
+                    await hold.released.wait()
+                replacement = self.rules.get(full_name, self.rules.get(name))
+                pending.append((name, replacement))
+                server.write(encode(command if replacement is None else [b"PING"]))
             server.close()
 
-        pumps = asyncio.gather(commands(), _pump(replies, answer))
-        try:
-            with contextlib.suppress(OSError):
-                await pumps
+        async def answer() -> None:
+            async for reply in _parsed(replies):
+                name, replacement = pending.popleft()
+                self.after(name)
+                answers.write(encode(reply) if replacement is None else replacement)
+
+        pumps = [asyncio.ensure_future(commands()), asyncio.ensure_future(answer())]
+        try:  # where the server's end is closed, the client's is closed too
+            await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            pumps.cancel()
+            for pump in pumps:
+                pump.cancel()
+            failures = await asyncio.gather(*pumps, return_exceptions=True)
             for stream in (server, answers):
                 stream.close()
                 with contextlib.suppress(OSError):
                     await stream.wait_closed()
+        for failure in failures:
+            if isinstance(failure, Exception) and not isinstance(failure, OSError):
+                raise failure
 
     async def _pass(self, client: asyncio.StreamReader, answers: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -89,20 +112,17 @@ class ReplyProxy:
             await asyncio.gather(*proxy._tasks, return_exceptions=True)
 
 
-async def _pump(stream: asyncio.StreamReader, take: Callable[[Any], None]) -> None:
+async def _parsed(stream: asyncio.StreamReader) -> AsyncIterator[Any]:
+    """Commands or replies, until the stream ends."""
     reader = hiredis.Reader(notEnoughData=_INCOMPLETE)
     while data := await stream.read(65536):
-        _parsed(reader, data, take)
-
-
-def _parsed(reader: hiredis.Reader, data: bytes, take: Callable[[Any], None]) -> None:
-    reader.feed(data)
-    while (found := reader.gets()) is not _INCOMPLETE:
-        take(found)
+        reader.feed(data)
+        while (found := reader.gets()) is not _INCOMPLETE:
+            yield found
 
 
 def encode(reply: Any) -> bytes:
-    """A reply as it goes over the wire (RESP2)."""
+    """A command or a reply in RESP2."""
     match reply:
         case None:
             return b"$-1\r\n"

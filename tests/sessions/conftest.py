@@ -67,7 +67,7 @@ class Browser:
     async def active(self):
         return await self.running.active(self.access)
 
-    async def shown(self):
+    async def claims(self):
         """What introspection says of the access token."""
         return (await self.running.post("/introspect", {"token": self.access})).json
 
@@ -101,7 +101,7 @@ async def sids(running, sub="alice"):
     found, more = [], {}
     while True:
         page = (await listed(running, sub, **more)).json
-        found += [each["sid"] for each in page["sessions"]]
+        found += [session["sid"] for session in page["sessions"]]
         if page["next"] is None:
             return found
         more = {"cursor": page["next"]}

@@ -17,7 +17,7 @@ async def test_a_session_gives_tokens_until_it_is_ended(keeper):
         keeper.url + "/sessions?sub=alice", headers={"Authorization": "Bearer admin-secret"}
     ) as response:
         listed = await response.json()
-        assert [each["sid"] for each in listed["sessions"]] == [browser.sid], listed
+        assert [session["sid"] for session in listed["sessions"]] == [browser.sid], listed
 
     async with keeper.http.delete(
         keeper.url + f"/sessions/{browser.sid}", headers={"Authorization": "Bearer admin-secret"}
@@ -56,16 +56,16 @@ async def test_a_second_factor_changes_the_token_and_not_the_start(keeper):
     browser = await log_in(keeper, amr=["pwd"])
     answer = await keeper.post(f"/sessions/{browser.sid}/elevate", {"amr": ["pwd", "otp"], "acr": "mfa"})
     assert answer.status == 200, answer.body
-    shown = await keeper.post("/introspect", {"token": answer.json["access_token"]})
-    assert shown.json["acr"] == "mfa"
+    introspected = await keeper.post("/introspect", {"token": answer.json["access_token"]})
+    assert introspected.json["acr"] == "mfa"
 
 
 @pytest.mark.row("7662-13")
 async def test_a_refresh_token_is_introspected_without_being_used(keeper):
     browser = await log_in(keeper, scope="a")
-    shown = await keeper.post("/introspect", {"token": browser.refresh_token})
-    assert shown.json["active"] is True
-    assert "token_type" not in shown.json
+    introspected = await keeper.post("/introspect", {"token": browser.refresh_token})
+    assert introspected.json["active"] is True
+    assert "token_type" not in introspected.json
     spent = browser.refresh_token
     await browser.go_on()
     assert (await keeper.post("/introspect", {"token": spent})).json == {"active": False}

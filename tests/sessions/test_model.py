@@ -133,10 +133,10 @@ class Model(RuleBasedStateMachine):
             assert answer.error == (403, "access_denied")
             return multiple()
         assert answer.status == 201, answer.body
-        told = answer.json
-        start = tag_and_start(told["sid"])[1]
+        body = answer.json
+        start = tag_and_start(body["sid"])[1]
         assert start - 2000 > self.clients_cut[client]
-        login = Login(user, client, told["sid"], start, start, start, [told["refresh_token"]], [])
+        login = Login(user, client, body["sid"], start, start, start, [body["refresh_token"]], [])
         self.took(login, answer)
         self.logins.append(login)
         assert not self.covered(login)
@@ -315,20 +315,20 @@ class Model(RuleBasedStateMachine):
             answer = self.ask(
                 "/introspect/batch", {"tokens": [{"token": access.text} for _, access in asked]}
             )
-            told = [each["active"] for each in answer.json["results"]]
-            assert told == [self.active(login, access) for login, access in asked]
+            body = [result["active"] for result in answer.json["results"]]
+            assert body == [self.active(login, access) for login, access in asked]
 
     @rule(login=sessions, back=st.integers(0, 1))
     def introspect_refresh_token(self, login, back):
         token = login.refresh[-1 - min(back, len(login.refresh) - 1)]
-        told = self.ask("/introspect", {"token": token}).json
-        assert told["active"] == (self.usable(login) and token == login.refresh[-1])
+        body = self.ask("/introspect", {"token": token}).json
+        assert body["active"] == (self.usable(login) and token == login.refresh[-1])
 
     @rule(user=users)
     def list_sessions(self, user):
         page = self.clockwork.run(listed(self.running, self.subs[user])).json
-        lives = {each.sid for each in self.logins if each.sub == user and self.lives(each)}
-        assert {each["sid"] for each in page["sessions"]} == lives
+        lives = {login.sid for login in self.logins if login.sub == user and self.lives(login)}
+        assert {session["sid"] for session in page["sessions"]} == lives
 
     def lives(self, login):
         ends = min(login.start + ABSOLUTE * 1000, login.used + IDLE * 1000)

@@ -229,8 +229,10 @@ def test_a_refresh_whose_answer_is_lost_is_audited_since_it_may_have_been_a_reus
     run(browser.go_on())
     clockwork.relay.arm("lost_after")
     assert run(browser.refresh(first)).error == UNAVAILABLE
-    told = [each for each in events if each["event"] == "change_unconfirmed"]
-    assert [(each["made"], each["sid"], each["generation"]) for each in told] == [("unknown", browser.sid, 1)]
+    unconfirmed = [event for event in events if event["event"] == "change_unconfirmed"]
+    assert [(item["made"], item["sid"], item["generation"]) for item in unconfirmed] == [
+        ("unknown", browser.sid, 1)
+    ]
     assert first not in str(events)
 
 
@@ -359,8 +361,8 @@ async def test_a_change_is_audited_where_the_server_goes_away_right_after_it(
 
     relay.arm("lost_after", go_away)
     assert (await running.post(path, body)).error == UNAVAILABLE
-    told = [each for each in events if each["event"] == "change_unconfirmed"]
-    assert [(each["endpoint"], each["made"]) for each in told] == [(path, "unknown")]
+    unconfirmed = [event for event in events if event["event"] == "change_unconfirmed"]
+    assert [(item["endpoint"], item["made"]) for item in unconfirmed] == [(path, "unknown")]
 
 
 # A faster server's sessions
@@ -408,8 +410,8 @@ def test_an_instance_that_starts_after_the_failover_covers_the_faster_servers_se
     clockwork.pass_time(25)
     browser = run(log_in(first, client_id="spa"))
     assert run(browser.active())
-    begun = tag_and_start(browser.sid)[1]
-    run(_shared_from(clockwork, begun))
+    start_ms = tag_and_start(browser.sid)[1]
+    run(_shared_from(clockwork, start_ms))
     clockwork.pass_time(-25)
     late = clockwork.start_another(tmp_path, sessions=sessions_section())
     asked = {"iss": SESSIONS_ISSUER} | ({"client_id": "spa"} if road == "/revoke-client" else {})

@@ -32,9 +32,9 @@ MANY = 10_000
 
 
 async def many_sessions(running, sub="crowd", count=MANY):
-    kept = running.service._services.sessions.store
+    store = running.service._services.sessions.store
     for _ in range(0, count, 200):
-        await _together([kept.start(sub, "web", device="phone") for _ in range(200)])
+        await _together([store.start(sub, "web", device="phone") for _ in range(200)])
 
 
 async def _together(work):
@@ -51,12 +51,12 @@ async def test_a_user_sees_what_they_know_of_their_sessions(keeper):
     there = await log_in(keeper)
     await here.go_on()
     page = (await listed(keeper, current=here.sid)).json
-    by_sid = {each["sid"]: each for each in page["sessions"]}
-    shown = by_sid[here.sid]
-    assert {name: shown[name] for name in details} == details
-    assert (shown["client_id"], shown["current"], page["next"]) == ("spa", True, None)
-    assert began - 0.001 <= shown["created"] <= shown["last_used"] <= time.time() + 0.001
-    assert shown["expires"] == pytest.approx(shown["last_used"] + 1209600)
+    by_sid = {session["sid"]: session for session in page["sessions"]}
+    session = by_sid[here.sid]
+    assert {name: session[name] for name in details} == details
+    assert (session["client_id"], session["current"], page["next"]) == ("spa", True, None)
+    assert began - 0.001 <= session["created"] <= session["last_used"] <= time.time() + 0.001
+    assert session["expires"] == pytest.approx(session["last_used"] + 1209600)
     bare = by_sid[there.sid]
     assert (bare["device"], bare["ip"], bare["user_agent"], bare["amr"]) == (None, None, None, [])
     assert (bare["client_id"], bare["current"]) == ("admin", False)
@@ -64,17 +64,17 @@ async def test_a_user_sees_what_they_know_of_their_sessions(keeper):
 
 
 async def test_ended_and_covered_sessions_are_not_listed(keeper):
-    first, second, kept, ended, cut = [await log_in(keeper) for _ in range(5)]
+    first, second, spared, ended, cut = [await log_in(keeper) for _ in range(5)]
     assert (await ended.end()).status == 204
     session_cutoff = {"sid": cut.sid, "iss": SESSIONS_ISSUER}
     await keeper.post("/revoke-session", session_cutoff)
-    assert await sids(keeper) == [first.sid, second.sid, kept.sid]
-    await revoke_user(keeper, except_sid=kept.sid)
-    assert await sids(keeper) == [kept.sid]
+    assert await sids(keeper) == [first.sid, second.sid, spared.sid]
+    await revoke_user(keeper, except_sid=spared.sid)
+    assert await sids(keeper) == [spared.sid]
     last = await log_in(keeper, client_id="spa")
-    assert await sids(keeper) == [kept.sid, last.sid]
+    assert await sids(keeper) == [spared.sid, last.sid]
     await keeper.post("/revoke-client", {"client_id": "spa", "iss": SESSIONS_ISSUER})
-    assert await sids(keeper) == [kept.sid]
+    assert await sids(keeper) == [spared.sid]
 
 
 async def test_a_cutoff_dated_before_a_session_began_leaves_it_alone_everywhere(keeper):
@@ -94,7 +94,7 @@ async def test_ten_thousand_sessions_are_paged_without_gap_or_repetition(keeper)
     while True:
         query = {"limit": 1000} | ({"cursor": cursor} if cursor else {})
         page = (await listed(keeper, "crowd", **query)).json
-        found += [each["sid"] for each in page["sessions"]]
+        found += [session["sid"] for session in page["sessions"]]
         cursor, pages = page["next"], pages + 1
         if pages == 3:  # what is ended meanwhile disturbs nobody's place
             assert (await deleted(keeper, found[-1])).status == 204
@@ -116,7 +116,7 @@ async def test_small_pages_show_every_session_once(keeper):
         found, query = [], {}
         for _ in range(8):
             page = (await listed(keeper, limit=limit, **query)).json
-            found += [each["sid"] for each in page["sessions"]]
+            found += [session["sid"] for session in page["sessions"]]
             if page["next"] is None:
                 break
             query = {"cursor": page["next"]}
@@ -149,7 +149,7 @@ async def test_a_cursor_that_was_made_up_shows_no_more_than_the_users_own(keeper
     answer = await listed(keeper, cursor=cursor_of(place))
     assert answer.status in {200, 400}
     if answer.status == 200:
-        assert {each["sid"] for each in answer.json["sessions"]} <= {own.sid}
+        assert {session["sid"] for session in answer.json["sessions"]} <= {own.sid}
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,7 @@ def commands(valkey):
     with redis.Redis(port=valkey.port, decode_responses=True) as client:
         stats = client.info("commandstats")
     looked_at = ("mget", "time", "role", "info", "config|get", "ping", "hgetall", "select")
-    return {name.removeprefix("cmdstat_"): each["calls"] for name, each in stats.items()
+    return {name.removeprefix("cmdstat_"): stat["calls"] for name, stat in stats.items()
             if name.removeprefix("cmdstat_") not in looked_at}  # fmt: skip
 
 
@@ -227,7 +227,7 @@ async def test_beyond_the_limit_the_oldest_session_ends(start, valkey, sessions_
     assert not await first.active()
     assert (await first.refresh()).error == INVALID_GRANT
     assert await sids(running) == [second.sid, third.sid]
-    assert [await each.active() for each in (second, third, other)] == [True] * 3
+    assert [await item.active() for item in (second, third, other)] == [True] * 3
 
 
 async def test_sessions_that_a_cutoff_covers_take_nobodys_place(start, valkey, sessions_section):
@@ -277,8 +277,8 @@ def test_a_session_ends_when_idle_and_at_its_end_however_often_it_is_used(clockw
     assert run(running.post("/introspect", {"token": idle.refresh_token})).json == {"active": False}
     answer = run(used.go_on())
     assert answer.json["expires_in"] <= 100  # at 2400 of 2500 s: no token outlives its session
-    [shown] = run(listed(running, "used")).json["sessions"]
-    assert shown["expires"] == pytest.approx(shown["created"] + 2500)
+    [session] = run(listed(running, "used")).json["sessions"]
+    assert session["expires"] == pytest.approx(session["created"] + 2500)
     clockwork.pass_time(200)
     assert run(used.refresh()).error == INVALID_GRANT
     assert run(sids(running, "used")) == []
@@ -300,8 +300,8 @@ async def test_settings_that_shorten_sessions_hold_for_those_begun_before(start,
     """Their cutoffs are kept for the shorter time: they must not outlive these."""
     running = await start(valkey, sessions=sessions_section())
     browser = await log_in(running)
-    kept = running.service._services.sessions
-    short = running.service.store.sessions(kept.issuer, Lifetimes(idle=1, absolute=1, grace=10, most=0))
+    services = running.service._services.sessions
+    short = running.service.store.sessions(services.issuer, Lifetimes(idle=1, absolute=1, grace=10, most=0))
     tag, start_ms = tag_and_start(browser.sid)
     key = running.service.store.keys.session(tag, browser.sid)
     with redis.Redis(port=valkey.port) as client:
@@ -326,8 +326,8 @@ async def test_a_store_whose_clock_fell_back_dates_logins_and_cutoffs_after_what
     assert tag_and_start(again.sid)[1] > tag_and_start(browser.sid)[1]
     await again.go_on()
     assert await again.active()
-    told = await revoke_user(keeper)
-    assert told["cutoff"] * 1000 >= tag_and_start(again.sid)[1]
+    cutoff_answer = await revoke_user(keeper)
+    assert cutoff_answer["cutoff"] * 1000 >= tag_and_start(again.sid)[1]
     assert not await browser.active()
     assert not await again.active()
     assert (await again.refresh()).error == INVALID_GRANT
@@ -374,12 +374,12 @@ async def test_elevation_keeps_the_start_and_what_is_not_named(keeper):
     answer = await browser.elevate(acr="mfa")
     browser.access = answer.json["access_token"]
     assert "refresh_token" not in answer.json
-    shown = await browser.shown()
-    assert (shown["acr"], shown["amr"], shown["scope"]) == ("mfa", ["pwd"], "a")
+    claims = await browser.claims()
+    assert (claims["acr"], claims["amr"], claims["scope"]) == ("mfa", ["pwd"], "a")
     await browser.elevate(amr=["pwd", "otp"])
     await browser.go_on()
-    shown = await browser.shown()
-    assert (shown["acr"], shown["amr"]) == ("mfa", ["pwd", "otp"])
+    claims = await browser.claims()
+    assert (claims["acr"], claims["amr"]) == ("mfa", ["pwd", "otp"])
     await revoke_user(keeper)
     assert not await browser.active()
     assert (await browser.elevate(acr="mfa")).error == ACCESS_DENIED
@@ -408,7 +408,7 @@ async def test_a_caller_bound_to_a_client_sees_and_ends_its_own_sessions_only(
     own, other = await log_in(running, client_id="spa"), await log_in(running, client_id="other")
     began = await running.post("/sessions", {"sub": "alice"}, caller=None, headers=spa)
     assert began.status == 201
-    theirs = {each["sid"] for each in (await listed(running, headers=spa)).json["sessions"]}
+    theirs = {session["sid"] for session in (await listed(running, headers=spa)).json["sessions"]}
     assert theirs == {own.sid, began.json["sid"]}
     foreign = {"sub": "alice", "client_id": "other"}
     assert (await running.post("/sessions", foreign, caller=None, headers=spa)).error == ACCESS_DENIED
@@ -470,13 +470,13 @@ async def test_anything_a_person_is_called_survives(keeper):
             keeper, sub, device="d \n\x00 🦊 1 2 3", user_agent="1 2 3 4 5 6 7 [", amr=["a b", "é"]
         )
         await browser.go_on()
-        shown = await browser.shown()
-        assert (shown["sub"], shown["amr"], shown["aud"]) == (sub, ["a b", "é"], SESSIONS_AUDIENCE)
+        claims = await browser.claims()
+        assert (claims["sub"], claims["amr"], claims["aud"]) == (sub, ["a b", "é"], SESSIONS_AUDIENCE)
         [entry] = (await listed(keeper, sub)).json["sessions"]
         assert (entry["device"], entry["user_agent"]) == ("d \n\x00 🦊 1 2 3", "1 2 3 4 5 6 7 [")
         assert (await browser.elevate(amr=["é" * 10], acr="ä")).status == 200
         browser.access = (await browser.refresh()).json["access_token"]
-        assert (await browser.shown())["acr"] == "ä"
+        assert (await browser.claims())["acr"] == "ä"
         assert (await deleted(keeper, browser.sid, ADMIN)).status == 204
 
 
@@ -485,13 +485,13 @@ async def test_anything_a_person_is_called_survives(keeper):
 
 async def test_a_session_costs_at_most_700_bytes(start, own_valkey, sessions_section):
     running = await start(own_valkey, sessions=sessions_section(), redis={"timeout": 10})
-    kept = running.service._services.sessions.store
+    store = running.service._services.sessions.store
     with own_valkey.client() as client:
         before = client.info("memory")["used_memory"]
         for _ in range(100):
             await _together(
                 [
-                    kept.start(
+                    store.start(
                         str(uuid.uuid4()), "web", scope="read", amr=("pwd",),
                         device="d" * 32, ip="i" * 39, user_agent="u" * 120,
                     )

@@ -101,8 +101,8 @@ async def test_a_generation_that_the_store_does_not_know_yet_is_a_loss_and_no_th
         await browser.go_on()
         client.set(key, before, keepttl=True)  # as an older copy of the data has it
     assert (await browser.refresh()).error == INVALID_GRANT
-    told = [each for each in events if each["event"].startswith("refresh_")]
-    assert [(each["event"], each["generation"], each["log_level"]) for each in told] == [
+    logged = [event for event in events if event["event"].startswith("refresh_")]
+    assert [(item["event"], item["generation"], item["log_level"]) for item in logged] == [
         ("refresh_ahead_of_store", 3, "error")
     ]
     assert await browser.active()
@@ -120,7 +120,12 @@ async def test_nothing_in_the_store_is_a_refresh_token_or_becomes_one(start, own
     dump = contents(own_valkey)
     secrets = [token.encode() for token in tokens]
     macs = [decoded(token)[32:64] for token in tokens if token.startswith("rvr_")]
-    for hidden in (*secrets, *macs, *(each[4:] for each in secrets), *(mac.hex().encode() for mac in macs)):
+    for hidden in (
+        *secrets,
+        *macs,
+        *(secret[4:] for secret in secrets),
+        *(mac.hex().encode() for mac in macs),
+    ):
         assert hidden not in dump
         assert base64.b64encode(hidden) not in dump
 
@@ -185,6 +190,6 @@ async def test_clients_that_hang_up_do_not_harm_other_refreshes(keeper):
     for task in impatient:
         task.cancel()
     await asyncio.gather(*impatient, return_exceptions=True)
-    assert {(await each).status for each in patient} == {200}
+    assert {(await item).status for item in patient} == {200}
     for browser in browsers[::2]:
         assert (await browser.refresh()).status == 200

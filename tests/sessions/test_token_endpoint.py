@@ -151,10 +151,10 @@ async def test_a_client_with_a_certificate_needs_no_secret(start, valkey, sessio
         async with aiohttp.ClientSession() as fresh:  # a connection of its own for each certificate
             sent = {"data": form(browser, **members), "headers": headers or {}}
             async with fresh.post(f"{running.url}/token", ssl=authority.client(name), **sent) as response:
-                told = await response.json()
+                answer_body = await response.json()
                 if response.status == 200:
-                    browser.refresh_token = told["refresh_token"]
-                return response.status, told.get("error")
+                    browser.refresh_token = answer_body["refresh_token"]
+                return response.status, answer_body.get("error")
 
     async def log_in_as(client):
         async with aiohttp.ClientSession() as fresh:
@@ -235,11 +235,11 @@ async def test_scope_is_narrowed_for_one_token_and_never_widened(keeper):
         assert (await browser.refresh(scope=wider)).error == (400, "invalid_scope"), wider
     narrow = await browser.go_on(scope="write read write")
     assert narrow.json["scope"] == "write read"
-    assert (await browser.shown())["scope"] == "write read"
+    assert (await browser.claims())["scope"] == "write read"
     assert browser.refresh_token != first
     again = await browser.go_on()
     assert again.json["scope"] == "read write delete"
-    assert (await browser.shown())["scope"] == "read write delete"
+    assert (await browser.claims())["scope"] == "read write delete"
 
 
 @row("6749-10", "ATK-12")
@@ -269,16 +269,16 @@ def _dumped(valkey, running):
 async def test_the_answer_says_what_it_gives(keeper):
     browser = await log_in(keeper, scope="a")
     answer = await browser.go_on()
-    told = answer.json
+    tokens = answer.json
     assert answer.headers["Content-Type"].startswith("application/json")
-    assert set(told) == {"sid", "access_token", "token_type", "expires_in", "refresh_token", "scope"}
-    assert told["token_type"] == "Bearer"
-    assert told["expires_in"] == 900
-    assert type(told["expires_in"]) is int
-    shown = await browser.shown()
-    assert shown["aud"] == SESSIONS_AUDIENCE
-    assert shown["iss"] == SESSIONS_ISSUER
-    assert shown["sid"] == browser.sid == told["sid"]
+    assert set(tokens) == {"sid", "access_token", "token_type", "expires_in", "refresh_token", "scope"}
+    assert tokens["token_type"] == "Bearer"
+    assert tokens["expires_in"] == 900
+    assert type(tokens["expires_in"]) is int
+    claims = await browser.claims()
+    assert claims["aud"] == SESSIONS_AUDIENCE
+    assert claims["iss"] == SESSIONS_ISSUER
+    assert claims["sid"] == browser.sid == tokens["sid"]
 
 
 @row("6749-12", "6749-13")
@@ -334,7 +334,7 @@ async def test_unknown_revoked_spent_and_ended_are_told_alike(strict):
     place = tag_and_start(gone.sid)
     keys = strict.service.store.keys
     record = keys.session(place[0], gone.sid)
-    await strict.service.store._servers.change(record, "DEL", record)
+    await strict.service.store.source.change(record, "DEL", record)
     flipped = unknown.refresh_token[:-1] + ("A" if unknown.refresh_token[-1] != "A" else "B")
     answers = [
         await unknown.refresh(flipped),
@@ -377,8 +377,8 @@ async def test_reuse_is_told_by_kind_to_those_who_run_the_service(keeper, events
             assert (await sessions.refresh(browser.sid, 2, ())).value == kind
             continue
         assert (await browser.refresh(first)).error == INVALID_GRANT
-        told = [each for each in events if each["event"] == "refresh_reused"]
-        assert [(each["kind"], each["sid"], each["log_level"]) for each in told] == [
+        reuses = [event for event in events if event["event"] == "refresh_reused"]
+        assert [(item["kind"], item["sid"], item["log_level"]) for item in reuses] == [
             (kind, browser.sid, "warning")
         ]
         assert first not in json.dumps(events, default=str)
@@ -459,8 +459,8 @@ async def test_a_logout_of_the_user_reaches_the_refresh_token(keeper):
         assert not await browser.active()
         if road != "/block-user":
             assert (await listed(keeper, road[1:])).json["sessions"] == []
-        shown = await keeper.post("/introspect", {"token": browser.refresh_token})
-        assert shown.json == {"active": False}
+        introspected = await keeper.post("/introspect", {"token": browser.refresh_token})
+        assert introspected.json == {"active": False}
 
 
 @row("9700-09", "9700-11")
@@ -470,11 +470,11 @@ async def test_a_token_is_for_the_audience_of_its_login_whatever_a_refresh_asks(
     audiences = [SESSIONS_AUDIENCE, "api://billing"]
     running = await start(valkey, sessions=sessions_section(audiences=audiences))
     narrow = await log_in(running, aud="api://billing")
-    assert (await narrow.shown())["aud"] == "api://billing"
+    assert (await narrow.claims())["aud"] == "api://billing"
     await narrow.go_on(resource="api://orders", audience="api://orders")
-    assert (await narrow.shown())["aud"] == "api://billing"
+    assert (await narrow.claims())["aud"] == "api://billing"
     wide = await log_in(running)
-    assert (await wide.shown())["aud"] == audiences
+    assert (await wide.claims())["aud"] == audiences
     for foreign in ("api://other", ["api://billing", "api://other"]):
         answer = await running.post("/sessions", {"sub": "alice", "aud": foreign})
         assert answer.error == INVALID_REQUEST
@@ -501,10 +501,10 @@ async def test_a_bit_flipped_anywhere_is_refused_and_does_no_harm(keeper):
 @row("9700-12")
 async def test_what_a_stranger_says_of_its_address_is_not_believed(two_clients, events):
     browser = await log_in(two_clients, client_id="web")
-    said = {"X-Forwarded-For": "203.0.113.7", "Forwarded": "for=203.0.113.7", "Client-Cert": ":bm8=:"}
-    assert (await refreshed(two_clients, browser, {**said, "X-SSL-Client-CN": "web-app"})).status == 401
+    spoofed = {"X-Forwarded-For": "203.0.113.7", "Forwarded": "for=203.0.113.7", "Client-Cert": ":bm8=:"}
+    assert (await refreshed(two_clients, browser, {**spoofed, "X-SSL-Client-CN": "web-app"})).status == 401
     for n in itertools.count():
-        headers = {**said, "X-Forwarded-For": f"203.0.113.{n % 256}", **basic("web-app", f"wrong-{n}")}
+        headers = {**spoofed, "X-Forwarded-For": f"203.0.113.{n % 256}", **basic("web-app", f"wrong-{n}")}
         if (answer := await refreshed(two_clients, browser, headers)).status == 429:
             break
         assert answer.status == 401
@@ -523,7 +523,7 @@ async def test_what_a_stranger_says_of_its_address_is_not_believed(two_clients, 
 )
 async def test_what_a_token_is_bound_to_comes_back_whole(keeper, cnf, token_type):
     token = forge.token(keeper.key, jti="bound", cnf=cnf)
-    shown = (await keeper.post("/introspect", {"token": token})).json
-    assert shown["active"] is True
-    assert shown["cnf"] == cnf
-    assert shown["token_type"] == token_type
+    introspected = (await keeper.post("/introspect", {"token": token})).json
+    assert introspected["active"] is True
+    assert introspected["cnf"] == cnf
+    assert introspected["token_type"] == token_type

@@ -17,9 +17,9 @@ from revoker.store.issuer_records import IssuerRecords
 from revoker.store.keys import Keys
 from revoker.store.revocations import Revocations
 from revoker.store.scripts import Scripts
-from revoker.store.servers import Primary
 from revoker.store.store import Store
 from revoker.store.wire.addresses import address_of
+from revoker.store.wire.command_channel import CommandChannel
 from revoker.store.wire.connection import Refused
 from tests.rig.service import PATIENT_S
 
@@ -49,8 +49,9 @@ def store_on(
 
 
 @contextlib.asynccontextmanager
-async def opened(store):
-    store.open()
+async def opened(store, *, watched=True):
+    """Without its watch a store reads only what it is asked."""
+    store.open() if watched else store.source.open()
     try:
         with contextlib.suppress(NoVerdict):
             await store.issuer_records.reconcile()  # before it, nothing of an issuer is revoked
@@ -99,8 +100,8 @@ class Unknown:
         return True
 
 
-class StandIn:
-    """A server that is none."""
+class FakeSource:
+    """A source whose server is a fake."""
 
     def __init__(self, client):
         self._client = client
@@ -112,22 +113,32 @@ class StandIn:
             raise Refused("NOSCRIPT") from error
 
 
+class ChannelSource:
+    """A source that is one channel."""
+
+    def __init__(self, channel):
+        self._channel = channel
+
+    async def change(self, _, *command):
+        return await self._channel.execute(*command)
+
+
 @pytest.fixture(params=["fakeredis", "valkey"])
 async def changes(request, valkey, prefix):
     """Every key left behind must be due to expire, but for those that DESIGN lists."""
     fake = request.param == "fakeredis"
     client = fakeredis.FakeAsyncRedis() if fake else Redis.from_url(valkey.url)
     keys, metrics = Keys(prefix), Metrics(CollectorRegistry())
-    servers = StandIn(client) if fake else Primary(address_of(valkey.url, timeout=PATIENT_S), None)
+    channel = CommandChannel(address_of(valkey.url, timeout=PATIENT_S).connect, timeout=PATIENT_S)
+    source = FakeSource(client) if fake else ChannelSource(channel)
     scripts = Scripts(
-        servers,
+        source,
         metrics,
         lambda _: Unknown(keys.tail("me")),
     )
-    records = IssuerRecords(servers, scripts, keys, ISSUERS.values())
+    records = IssuerRecords(source, scripts, keys, ISSUERS.values())
     yield Changes(client, Revocations(scripts, keys, ISSUERS, records, metrics), keys)
-    if not fake:
-        await servers.close()
+    await channel.close()
     immortal = {key.decode() async for key in client.scan_iter(f"{prefix}:*") if await client.ttl(key) == -1}
     await client.aclose()
     assert immortal <= {f"{prefix}:{name}" for name in IMMORTAL}

@@ -105,7 +105,7 @@ def exp():
 
 async def listed(store, jti):
     found = await store.lookups.find((store.keys.jti(MAIN, jti), None, None, None, None, None))
-    return found.standing.jti is not None
+    return found.state.jti is not None
 
 
 def test_every_slot_has_a_tag_that_lies_there():
@@ -125,7 +125,7 @@ async def test_what_was_revoked_is_found_wherever_it_lies(shared):
     revocations, keys = shared.revocations, shared.keys
     claims = Claims(iss=MAIN.iss, jti="1", sub="alice", sid="s", client_id="web")
     found = await shared.lookups.find(keys.of_token(claims, MAIN))
-    assert (found.standing.jti, found.standing.user, found.standing.session, found.standing.loss) == (
+    assert (found.state.jti, found.state.user, found.state.session, found.state.loss) == (
         None, None, None, 0,
     )  # fmt: skip
     jti = await revocations.revoke_token(MAIN, "1", exp())
@@ -135,13 +135,13 @@ async def test_what_was_revoked_is_found_wherever_it_lies(shared):
     issuer = await revocations.revoke_issuer(MAIN, before=None, reason="")
     key = await revocations.revoke_key(MAIN, "k1", reason="leaked")
     await revocations.block_user(MAIN, "alice", until=None, reason="")
-    for standing in (
-        (await shared.lookups.find(keys.of_token(claims, MAIN))).standing,
-        (await shared.lookups.find_all([keys.of_token(claims, MAIN)] * 3))[2].standing,
+    for state in (
+        (await shared.lookups.find(keys.of_token(claims, MAIN))).state,
+        (await shared.lookups.find_all([keys.of_token(claims, MAIN)] * 3))[2].state,
     ):
-        assert (standing.jti.at, standing.user.hard, standing.session.at) == (jti, user, session)
-        assert (standing.client.at, standing.issuer.at, standing.keys["k1"].at) == (client, issuer, key)
-        assert (standing.user.blocked, standing.user.reason) == (FOREVER_MS, "left")
+        assert (state.jti.at, state.user.hard, state.session.at) == (jti, user, session)
+        assert (state.client.at, state.issuer.at, state.keys["k1"].at) == (client, issuer, key)
+        assert (state.user.blocked, state.user.reason) == (FOREVER_MS, "left")
 
 
 async def test_the_time_that_the_users_primary_told_goes_on_without_it(shared):
@@ -275,8 +275,8 @@ async def test_the_loss_of_one_shard_covers_what_lay_there_and_nothing_else(stor
             for jti in (lost, kept, untouched)
         )
     )
-    assert [each.standing.loss > 0 for each in found] == [True, False, False]
-    assert [each.standing.jti is not None for each in found] == [False, True, False]
+    assert [each.state.loss > 0 for each in found] == [True, False, False]
+    assert [each.state.jti is not None for each in found] == [False, True, False]
     await store.watch.beat()
     assert "data_lost" in store.problems
 
@@ -285,7 +285,7 @@ async def test_in_a_slot_writes_that_are_as_many_as_were_lost_hide_nothing(store
     user = store.keys.user_of(MAIN, "alice")
     numbers = store.keys.beside(user).tail(store.instance)
     long_ago = int(time.time() * 1000) - 60_000
-    data, released = store._sets.of(user), asyncio.Event()
+    data, released = store.source.data_set_of(user), asyncio.Event()
     settle, call, answered = data.settle, store.scripts.call, asyncio.Semaphore(0)
 
     def write():
@@ -307,7 +307,7 @@ async def test_in_a_slot_writes_that_are_as_many_as_were_lost_hide_nothing(store
             await asyncio.gather(write(), write())
             await store.revocations.revoke_user(MAIN, "alice", before=None, except_sid=None, reason="")
             keys = (None, user, None, None, None, None)
-            assert (await third.lookups.find(keys)).standing.user.hard > long_ago
+            assert (await third.lookups.find(keys)).state.user.hard > long_ago
             monkeypatch.setattr(data, "settle", held)
             monkeypatch.setattr(store.scripts, "call", counted)
             client.mset(kept)
@@ -317,7 +317,7 @@ async def test_in_a_slot_writes_that_are_as_many_as_were_lost_hide_nothing(store
         found = await third.lookups.find(keys)
         released.set()
         await writing
-        assert found.standing.loss
+        assert found.state.loss
 
 
 async def test_what_this_process_revoked_is_put_back_into_its_slot(spare, prefix):
@@ -334,7 +334,7 @@ async def test_what_this_process_revoked_is_put_back_into_its_slot(spare, prefix
         assert all([await _answers(store, jti) for jti in jtis])
         blocked = store.keys.of_token(Claims(jti="x", sub="eve"), MAIN)
         await _settled(store)
-        assert (await store.lookups.find(blocked)).standing.user.blocked == FOREVER_MS
+        assert (await store.lookups.find(blocked)).state.user.blocked == FOREVER_MS
 
 
 async def test_a_declaration_that_broke_off_is_completed_and_none_is_repeated(spare, prefix):
@@ -346,12 +346,12 @@ async def test_a_declaration_that_broke_off_is_completed_and_none_is_repeated(sp
         assert first.finding == "new"
         assert not await store.init()
         tail = store.keys.in_part(5).tail("nobody")
-        await store._servers.change(tail.epoch, "DEL", tail.epoch)
+        await store.source.change(tail.epoch, "DEL", tail.epoch)
         assert await store.epoch() is None
         assert await store.init()
-        await store._servers.change(tail.epoch, "DEL", tail.epoch)
+        await store.source.change(tail.epoch, "DEL", tail.epoch)
         other = store.keys.in_part(9).tail("nobody")
-        await store._servers.change(other.seq, "INCR", other.seq)
+        await store.source.change(other.seq, "INCR", other.seq)
         assert not await store.init()  # it is in use: that is a loss
     finally:
         await store.close()

@@ -1,7 +1,5 @@
 """Moments at which lost data could slip through: between a write and its answer, a reading and its use."""
 
-import asyncio
-
 import pytest
 from prometheus_client import CollectorRegistry
 
@@ -10,7 +8,7 @@ from revoker.models import Claims
 from revoker.rules import FOREVER_MS
 from revoker.store.consistency.epoch import DataSet, Epoch, Losses, Reading, Watermark
 from revoker.store.keys import Keys
-from tests.store.conftest import MAIN
+from tests.store.conftest import MAIN, opened, store_on
 
 E1 = b"e1 0 0 new"
 
@@ -148,15 +146,19 @@ async def test_a_refusal_stands_until_it_is_accepted_whatever_is_lost_meanwhile(
     assert data.refusal is None
 
 
-async def stop_watch(store):
-    for task in store._tasks:
-        task.cancel()
-    await asyncio.gather(*store._tasks, return_exceptions=True)
+@pytest.fixture
+async def unwatched(valkey, prefix):
+    """A store whose watch does not write anything back, which would hide what is tested."""
+    made = store_on(valkey, prefix)
+    await made.init()
+    async with opened(made, watched=False):
+        await made.lookups.touch()
+        yield made
 
 
-async def test_a_block_whose_answer_came_after_the_loss_is_made_again(store, valkey, monkeypatch):
-    await stop_watch(store)  # its beat would write the block back and hide what is tested
-    execute, answered = store._servers.change, []
+async def test_a_block_whose_answer_came_after_the_loss_is_made_again(unwatched, valkey, monkeypatch):
+    store = unwatched
+    execute, answered = store.source.change, []
 
     async def losing(*command):
         reply = await execute(*command)
@@ -164,18 +166,18 @@ async def test_a_block_whose_answer_came_after_the_loss_is_made_again(store, val
             answered.append(reply)
             with valkey.client() as client:
                 client.delete(*client.scan_iter(f"{store.keys.epoch.split(':')[0]}:*"))
-            await store._sets.data.settle()
+            await store.source.data_set.settle()
         return reply
 
-    monkeypatch.setattr(store._servers, "change", losing)
+    monkeypatch.setattr(store.source, "change", losing)
     assert await store.revocations.block_user(MAIN, "alice", until=None, reason="") == FOREVER_MS
     found = await store.lookups.find(store.keys.of_token(Claims(sub="alice", jti="1"), MAIN))
-    assert found.standing.user.blocked == FOREVER_MS
+    assert found.state.user.blocked == FOREVER_MS
     assert len(answered) == 1
 
 
 async def test_what_was_read_before_a_block_does_not_make_this_process_forget_it(store, monkeypatch):
-    confirms = store._sets.data.confirms
+    confirms = store.source.data_set.confirms
     blocked = []
 
     def late(*reading):
@@ -184,7 +186,7 @@ async def test_what_was_read_before_a_block_does_not_make_this_process_forget_it
             store.revocations.remembered.block("tag", FOREVER_MS)
         return confirms(*reading)
 
-    monkeypatch.setattr(store._sets.data, "confirms", late)
+    monkeypatch.setattr(store.source.data_set, "confirms", late)
     assert not await store.watch._look(0)
     assert store.revocations.remembered.blocks == {"tag": FOREVER_MS}
     assert not await store.watch._look(0)

@@ -7,7 +7,7 @@ import pytest
 
 from revoker.errors import StoreRefused
 from revoker.models import LimitIncrease
-from revoker.rules import cutoff_kept_for, jti_kept_for, jti_kept_until
+from revoker.rules import cutoff_lifetime_ms, jti_expiry_ms, jti_lifetime_ms
 from revoker.store.issuer_records import (
     DELAY_MS,
     LIMITS,
@@ -109,10 +109,10 @@ async def test_a_process_that_runs_keeps_what_it_revokes_for_the_wider_bounds_of
     await new.issuer_records.reconcile()
     await old.issuer_records.reconcile()
     widest = old.issuer_records.widest(issuer)
-    assert cutoff_kept_for(widest) == cutoff_kept_for(wider) == (172_800 + 90 + 4 + 60) * 1000
-    assert jti_kept_for(widest) == jti_kept_for(wider)
-    assert jti_kept_until(widest, 1000) == jti_kept_until(wider, 1000)
-    assert old.revocations.cutoff_lifetime(issuer) == cutoff_kept_for(wider)
+    assert cutoff_lifetime_ms(widest) == cutoff_lifetime_ms(wider) == (172_800 + 90 + 4 + 60) * 1000
+    assert jti_lifetime_ms(widest) == jti_lifetime_ms(wider)
+    assert jti_expiry_ms(widest, 1000) == jti_expiry_ms(wider, 1000)
+    assert old.revocations.cutoff_lifetime(issuer) == cutoff_lifetime_ms(wider)
     await old.close()
     await new.close()
 

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from revoker.errors import StoreRefused, StoreUnavailable
-from revoker.models import Claims, Mark
+from revoker.models import Claims, Revocation
 from revoker.store.lookups import BATCH, MAX_IN_FLIGHT
 from tests.rig.servers import Valkey
 from tests.rig.service import HANGS_S
@@ -56,11 +56,8 @@ async def impatient(own_valkey, prefix):
 @contextlib.asynccontextmanager
 async def still(made):
     await made.init()
-    async with opened(made):
+    async with opened(made, watched=False):
         await made.lookups.touch()
-        for task in made._tasks:
-            task.cancel()
-        await asyncio.gather(*made._tasks, return_exceptions=True)
         yield made
 
 
@@ -82,9 +79,9 @@ async def test_each_gets_its_own_answer(alone):
     for jti in ("1", "3"):
         await alone.revocations.revoke_token(MAIN, jti, None)
     found = await asyncio.gather(*(alone.lookups.find(keys_of(alone, str(n))) for n in range(5)))
-    assert [each.standing.jti is not None for each in found] == [False, True, False, True, False]
+    assert [each.state.jti is not None for each in found] == [False, True, False, True, False]
     together = await alone.lookups.find_all([keys_of(alone, str(n)) for n in range(5)])
-    assert [each.standing.jti is not None for each in together] == [False, True, False, True, False]
+    assert [each.state.jti is not None for each in together] == [False, True, False, True, False]
     assert await alone.lookups.find_all([]) == []
 
 
@@ -127,7 +124,7 @@ async def test_a_cancelled_lookup_harms_no_other(alone):
     asked[0].cancel()
     groups[0].cancel()
     found = await asyncio.gather(*asked[1:])
-    assert [each.standing.jti is not None for each in found] == [True, False]
+    assert [each.state.jti is not None for each in found] == [True, False]
     assert len(await groups[1]) == 2
     await asyncio.sleep(0)
     assert asked[0].cancelled()
@@ -140,18 +137,18 @@ async def test_what_cannot_be_read_fails_those_that_asked_for_it_alone(alone, ow
     asked = [keys_of(alone, "1"), keys_of(alone, "bad"), keys_of(alone, "2", sub="bad"), keys_of(alone, "3")]
     found = await asyncio.gather(*map(alone.lookups.find, asked), return_exceptions=True)
     assert [isinstance(each, StoreRefused) for each in found] == [False, True, True, False]
-    assert all(each.standing.jti is None for each in (found[0], found[3]))
+    assert all(each.state.jti is None for each in (found[0], found[3]))
 
 
 @pytest.mark.parametrize("name", ["seq", "share"])
 async def test_numbers_that_cannot_be_read_give_no_verdict(alone, own_valkey, name):
-    key = {"seq": alone.keys.seq, "share": alone._sets.data.tail.share}[name]
+    key = {"seq": alone.keys.seq, "share": alone.source.data_set.tail.share}[name]
     with own_valkey.client() as client:
         client.set(key, "many")
         with pytest.raises(StoreRefused):
             await asyncio.wait_for(alone.lookups.find(keys_of(alone, "1")), HANGS_S)
         client.delete(key)
-    assert (await asyncio.wait_for(alone.lookups.find(keys_of(alone, "1")), HANGS_S)).standing.jti is None
+    assert (await asyncio.wait_for(alone.lookups.find(keys_of(alone, "1")), HANGS_S)).state.jti is None
 
 
 async def test_a_lookup_fails_at_its_deadline_and_the_next_one_after_the_hang_succeeds(impatient, own_valkey):
@@ -178,32 +175,38 @@ async def eventually(store):
             await asyncio.sleep(0.01)
 
 
-async def test_a_lookup_whose_loss_cannot_be_settled_in_time_fails_at_its_deadline(impatient, own_valkey):
+async def test_a_lookup_whose_loss_cannot_be_settled_in_time_fails_at_its_deadline(
+    impatient, own_valkey, monkeypatch
+):
+    async def never_ends():
+        await asyncio.Event().wait()
+
     with own_valkey.client() as client:
         client.flushall()
-    async with impatient._sets.data._lock, done_by(2 * IMPATIENT_S) as watch:
-        # somebody settles, and does not come to an end
-        asked = impatient.lookups.find(keys_of(impatient, "1"))
-        watch(asked)
-        with pytest.raises(StoreRefused):
-            await asked
-    assert (await eventually(impatient)).standing.loss > 0
+    with monkeypatch.context() as patch:
+        patch.setattr(impatient.source.data_set, "settle", never_ends)
+        async with done_by(2 * IMPATIENT_S) as watch:
+            asked = impatient.lookups.find(keys_of(impatient, "1"))
+            watch(asked)
+            with pytest.raises(StoreRefused):
+                await asked
+    assert (await eventually(impatient)).state.loss > 0
 
 
-async def test_a_store_that_is_reached_again_is_read_before_anybody_asks(alone, own_valkey, monkeypatch):
-    data, noticed = alone._sets.data, asyncio.Event()
-    monkeypatch.setattr(data._losses, "lost", lambda *_, **__: noticed.set())
+async def test_a_store_that_is_reached_again_is_read_before_anybody_asks(alone, own_valkey):
     own_valkey.kill()
     own_valkey.lose_disk()
     own_valkey.start()
-    await asyncio.wait_for(noticed.wait(), HANGS_S)
+    async with asyncio.timeout(HANGS_S):
+        while alone.source.data_set.epoch.finding != "cutoff":
+            await asyncio.sleep(0.01)
 
 
 async def test_a_broken_connection_is_made_again_and_the_lookup_sent_once_more(alone, own_valkey):
     for _ in range(5):
         with own_valkey.client() as client:
             client.client_kill_filter(_type="normal", skipme=True)
-        assert (await alone.lookups.find(keys_of(alone, "1"))).standing.jti is None
+        assert (await alone.lookups.find(keys_of(alone, "1"))).state.jti is None
 
 
 async def test_a_server_that_is_down_fails_at_once_and_is_found_again(alone, own_valkey):
@@ -211,7 +214,7 @@ async def test_a_server_that_is_down_fails_at_once_and_is_found_again(alone, own
     with pytest.raises(StoreUnavailable):
         await alone.lookups.find(keys_of(alone, "1"))
     own_valkey.start()
-    assert (await eventually(alone)).standing.jti is None
+    assert (await eventually(alone)).state.jti is None
 
 
 @contextlib.contextmanager
@@ -273,7 +276,7 @@ async def test_a_server_that_still_loads_gives_no_verdict(alone, own_valkey):
     with own_valkey.client() as client:
         client.config_set("key-load-delay", 0)
     await starting
-    assert (await eventually(alone)).standing.jti is not None
+    assert (await eventually(alone)).state.jti is not None
 
 
 async def test_a_revocation_answered_by_one_instance_is_seen_by_the_next_lookup_of_another(
@@ -285,7 +288,7 @@ async def test_a_revocation_answered_by_one_instance_is_seen_by_the_next_lookup_
 
         async def seen(n):
             at = await store.revocations.revoke_token(MAIN, f"{n}", None)
-            return (await other.lookups.find(keys_of(other, f"{n}"))).standing.jti == Mark(at)
+            return (await other.lookups.find(keys_of(other, f"{n}"))).state.jti == Revocation(at)
 
         missed = 0
         for start in range(0, 10_000, 50):
@@ -318,8 +321,8 @@ async def test_who_asks_the_same_in_one_turn_shares_the_answer_and_none_asks_wha
     third = alone.lookups.find_shared(asked)
     assert third is not first, "it was read before this one asked"
     await alone.revocations.revoke_token(MAIN, "1", None)
-    assert (await first).standing.jti is None
-    assert (await alone.lookups.find_shared(asked)).standing.jti is not None
+    assert (await first).state.jti is None
+    assert (await alone.lookups.find_shared(asked)).state.jti is not None
     await third
     assert calls(own_valkey) == before + 3
 
@@ -331,7 +334,7 @@ async def test_a_failure_is_not_shared_with_who_asks_after_it(alone, own_valkey)
         await alone.lookups.find_shared(asked)
     failed = alone.lookups.find_shared(asked)
     own_valkey.start()
-    assert (await eventually(alone)).standing.jti is None
-    assert (await alone.lookups.find_shared(asked)).standing.jti is None
+    assert (await eventually(alone)).state.jti is None
+    assert (await alone.lookups.find_shared(asked)).state.jti is None
     with pytest.raises(StoreUnavailable):
         await failed

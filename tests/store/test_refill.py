@@ -7,11 +7,11 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from revoker.metrics import Metrics
-from revoker.models import Claims, Issuer, Mark
-from revoker.rules import cutoff_kept_for
+from revoker.models import Claims, Issuer, Revocation
+from revoker.rules import cutoff_lifetime_ms
 from revoker.store.consistency.acknowledged import Acknowledged, Written
 from revoker.store.keys import Keys, user_tag
-from revoker.store.lookups import mark, revoked_keys, user_standing
+from revoker.store.lookups import parse_revocation, parse_user_state, revoked_keys
 from revoker.store.sessions import Lifetimes
 from tests.store.conftest import MAIN, OTHER, SLOW_MS, opened, store_on
 
@@ -19,12 +19,12 @@ SUBS = ("alice", "bob", "Zoë")
 SIDS = ("a", "b", None)
 
 
-def cutoffs(standing):
+def cutoffs(state):
     """What a user's record means: the cutoff for each session, and for all others."""
-    return {sid: standing.hard if sid == standing.sid else max(standing.hard, standing.soft) for sid in SIDS}
+    return {sid: state.hard if sid == state.sid else max(state.hard, state.soft) for sid in SIDS}
 
 
-async def standings(changes):
+async def states(changes):
     """All that stands, by key, with the time at which it goes."""
     found = {}
     now = await changes.now()
@@ -34,10 +34,10 @@ async def standings(changes):
             continue
         text, left = await changes.client.get(key), await changes.client.pttl(key)
         if name.endswith(":user"):
-            said = user_standing(text)
+            said = parse_user_state(text)
             value = cutoffs(said), said.blocked
         else:
-            value = revoked_keys(text) if name.startswith("keys") else mark(text)
+            value = revoked_keys(text) if name.startswith("keys") else parse_revocation(text)
         found[name] = value, (None if left == -1 else now + left)
     return found
 
@@ -74,11 +74,11 @@ async def test_all_that_one_process_wrote_stands_again_as_it_stood(changes, seed
     await changes.revocations.revoke_key(MAIN, "stolen", reason="leaked")
     for _ in range(dice.randint(1, 40)):
         await revoke_at_random(changes, dice, now)
-    stood = await standings(changes)
+    stood = await states(changes)
     await lose(changes)
     for _ in range(2):
         assert await changes.revocations.write_back(0) is not None
-        stands = await standings(changes)
+        stands = await states(changes)
         assert {key: value for key, (value, _) in stands.items()} == {
             key: value for key, (value, _) in stood.items()
         }
@@ -101,20 +101,22 @@ async def test_what_stands_already_is_not_weakened(changes):
     await changes.client.set(client, f"{later + 60_000} later", px=10_000_000)
     await changes.client.set(user, f'{{"hard":{later},"last":{later}}}', px=10_000_000)
     await revocations.write_back(0)
-    assert mark(await changes.client.get(client)).at == later + 60_000
-    assert cutoffs(user_standing(await changes.client.get(user)))["a"] == later
+    assert parse_revocation(await changes.client.get(client)).at == later + 60_000
+    assert cutoffs(parse_user_state(await changes.client.get(user)))["a"] == later
 
 
 async def test_a_store_whose_clock_is_behind_gets_the_times_that_were_acknowledged(changes):
     ahead = await changes.now() + 60_000
     note = changes.revocations.acknowledged.note
     user = changes.keys.user_of(MAIN, "alice")
-    keep = cutoff_kept_for(MAIN)
+    keep = cutoff_lifetime_ms(MAIN)
     note(Written("revoke_user", (user, user[:-4] + "sessions"), ahead, ahead + keep))
     note(Written("move_cutoff", (changes.keys.issuer_cutoff(MAIN),), ahead, ahead + keep, "all"))
     await changes.revocations.write_back(0)
-    assert user_standing(await changes.client.get(user)).hard == ahead
-    assert mark(await changes.client.get(changes.keys.issuer_cutoff(MAIN))) == Mark(ahead, "all")
+    assert parse_user_state(await changes.client.get(user)).hard == ahead
+    assert parse_revocation(await changes.client.get(changes.keys.issuer_cutoff(MAIN))) == Revocation(
+        ahead, "all"
+    )
 
 
 def test_of_several_data_sets_each_gets_its_own():
@@ -165,7 +167,7 @@ async def test_what_was_lifted_here_is_not_put_back(changes):
     await revocations.lift_user(MAIN, "alice")
     await lose(changes)
     await revocations.write_back(0)
-    assert set(await standings(changes)) == {f"{{{user_tag(MAIN.iss, 'bob')}}}:user"}
+    assert set(await states(changes)) == {f"{{{user_tag(MAIN.iss, 'bob')}}}:user"}
 
 
 async def test_every_process_hears_of_a_lift_and_of_what_was_revoked_since(store, valkey, prefix):
@@ -207,7 +209,7 @@ async def test_the_ends_of_sessions_are_put_back_whatever_ended_them(valkey, pre
         for sid in (reused, displaced, ended, last):
             claims = Claims(iss=own.iss, jti="1", sub="alice", sid=sid)
             found = await made.lookups.find(made.keys.of_token(claims, own))
-            assert (found.standing.session is not None) is (sid != last), sid
+            assert (found.state.session is not None) is (sid != last), sid
 
 
 def written(key, at=1000, until=100_000, **more):

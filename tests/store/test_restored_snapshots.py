@@ -11,7 +11,6 @@ from revoker.models import Issuer
 from revoker.store.sessions import Lifetimes
 from revoker.store.wire.connection import ConnectionLost
 from tests.store.conftest import MAIN, opened, store_on
-from tests.store.test_epoch import stop_watch
 
 OWN = Issuer(name="main", iss=MAIN.iss, own=True)
 LOST = ("1", "2", "3")
@@ -42,7 +41,11 @@ class Instance:
 
     def hold(self, monkeypatch):
         """Let this instance settle nothing until the returned event says so."""
-        settle, execute, released = self.store._sets.data.settle, self.store.scripts.execute, asyncio.Event()
+        settle, execute, released = (
+            self.store.source.data_set.settle,
+            self.store.scripts.execute,
+            asyncio.Event(),
+        )
 
         async def held(**why):
             await released.wait()
@@ -53,7 +56,7 @@ class Instance:
             self.answered.release()
             return reply
 
-        monkeypatch.setattr(self.store._sets.data, "settle", held)
+        monkeypatch.setattr(self.store.source.data_set, "settle", held)
         monkeypatch.setattr(self.store.scripts, "execute", counted)
         return released
 
@@ -61,7 +64,7 @@ class Instance:
         """Whether a token may be used."""
         key = self.store.keys.jti(MAIN, jti)
         found = await self.store.lookups.find((key, None, None, None, None, None))
-        return found.standing.jti is None and not found.standing.loss
+        return found.state.jti is None and not found.state.loss
 
 
 MARK = {"before": None, "reason": ""}
@@ -126,9 +129,8 @@ async def instances(valkey, prefix):
     await stores[0].init()
     async with contextlib.AsyncExitStack() as stack:
         for each in stores:
-            await stack.enter_async_context(opened(each))
+            await stack.enter_async_context(opened(each, watched=False))
             await each.lookups.touch()
-            await stop_watch(each)
         yield [Instance(each) for each in stores]
 
 
@@ -166,7 +168,7 @@ async def test_a_write_sent_again_is_held_against_what_is_known_by_then(instance
     first, other, third = instances
     await other.revocations.revoke_token(MAIN, "0", None)
     snapshot = keep()
-    execute, attempts = other.store._servers.change, []
+    execute, attempts = other.store.source.change, []
 
     async def broken(*command):
         attempts.append(command)
@@ -177,7 +179,7 @@ async def test_a_write_sent_again_is_held_against_what_is_known_by_then(instance
         snapshot.restore()
         raise ConnectionLost
 
-    monkeypatch.setattr(other.store._servers, "change", broken)
+    monkeypatch.setattr(other.store.source, "change", broken)
     released = other.hold(monkeypatch)
     writing = asyncio.ensure_future(other.revocations.revoke_token(MAIN, "2", None))
     await other.answered.acquire()

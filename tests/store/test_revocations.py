@@ -8,11 +8,11 @@ import pytest
 from redis.exceptions import ResponseError
 
 from revoker.errors import InvalidRequest, StoreUnavailable
-from revoker.models import Claims, Mark, Standing, Verdict
-from revoker.rules import FOREVER_MS, cut_off, cutoff_kept_for, jti_kept_until
+from revoker.models import Claims, Revocation, RevocationState, Verdict
+from revoker.rules import FOREVER_MS, check_cutoffs, cutoff_lifetime_ms, jti_expiry_ms
 from revoker.store import scripts
 from revoker.store.keys import user_tag
-from revoker.store.lookups import mark, revoked_keys, user_standing
+from revoker.store.lookups import parse_revocation, parse_user_state, revoked_keys
 from tests.store.conftest import MAIN, OTHER, SLOW_MS
 
 DAY = 86_400_000
@@ -20,7 +20,7 @@ DAY = 86_400_000
 
 async def user(changes, sub="alice", issuer=MAIN):
     text = await changes.client.get(changes.keys.user_of(issuer, sub))
-    return None if text is None else user_standing(text)
+    return None if text is None else parse_user_state(text)
 
 
 async def expiry(changes, key):
@@ -40,8 +40,8 @@ async def test_a_jti_is_listed_until_nothing_accepts_its_token(changes):
     at = await changes.revocations.revoke_token(MAIN, "1", now / 1000 + 300)
     key = changes.keys.jti(MAIN, "1")
     assert now <= at <= await changes.now()
-    assert mark(await changes.client.get(key)) == Mark(at)
-    assert await expiry(changes, key) == pytest.approx(jti_kept_until(MAIN, now / 1000 + 300), abs=SLOW_MS)
+    assert parse_revocation(await changes.client.get(key)) == Revocation(at)
+    assert await expiry(changes, key) == pytest.approx(jti_expiry_ms(MAIN, now / 1000 + 300), abs=SLOW_MS)
 
 
 async def test_a_jti_without_exp_is_kept_as_long_as_any_token_can_live(changes):
@@ -56,7 +56,7 @@ async def test_revoking_a_jti_again_keeps_its_time_and_only_lengthens_its_life(c
     now = await changes.now()
     first = await changes.revocations.revoke_token(MAIN, "1", now / 1000 + lives[0])
     assert await changes.revocations.revoke_token(MAIN, "1", now / 1000 + lives[1]) == first
-    expected = jti_kept_until(MAIN, now / 1000 + 600)
+    expected = jti_expiry_ms(MAIN, now / 1000 + 600)
     assert await expiry(changes, changes.keys.jti(MAIN, "1")) == pytest.approx(expected, abs=SLOW_MS)
 
 
@@ -80,7 +80,7 @@ async def test_a_cutoff_is_kept_until_its_date_and_the_horizon_have_passed(chang
     for before in (None, now - 3_600_000):
         at = await changes.revocations.revoke_client(OTHER, f"of {before}", before=before, reason="")
         key = changes.keys.client_cutoff(OTHER, f"of {before}")
-        expected = at + cutoff_kept_for(OTHER)
+        expected = at + cutoff_lifetime_ms(OTHER)
         if expected <= now:
             assert await changes.client.get(key) is None
         else:
@@ -110,7 +110,7 @@ async def test_a_cutoff_of_each_kind_only_moves_forward(changes):
         assert await expiry(changes, key) == pytest.approx(first + 400_000, abs=SLOW_MS)
         assert await move(None) >= now
         if key != keys.user_of(MAIN, "alice"):
-            assert mark(await changes.client.get(key)).reason == "r"
+            assert parse_revocation(await changes.client.get(key)).reason == "r"
 
 
 @pytest.mark.parametrize("ahead", [1000, 4900])
@@ -152,12 +152,12 @@ async def test_excepted_sessions_are_the_sum_of_all_calls_ever_made(changes, see
         stands = await revoke_user(changes, before=at, except_sid=spared)
         calls.append((at, spared))
         assert stands == max(at for at, _ in calls)
-        standing = Standing(user=await user(changes))
+        state = RevocationState(user=await user(changes))
         for sid in ("a", "b", "c", "none"):
             covering = max((at for at, spared in calls if spared != sid), default=None)
             for login in range(base - 1000, base + 8000, 1000):
                 claims = Claims(sub="alice", sid=sid, iat=login / 1000 + MAIN.clock_skew)
-                verdict = cut_off(claims, MAIN, standing, base, None)
+                verdict = check_cutoffs(claims, MAIN, state, base, None)
                 expected = covering is not None and login <= covering
                 assert (verdict is Verdict.USER_CUTOFF) is expected, (calls, sid, login)
 
@@ -194,7 +194,7 @@ async def test_lifting_a_block_leaves_the_cutoff_and_its_life(changes, monkeypat
     await changes.revocations.block_user(MAIN, "alice", until=None, reason="")
     await changes.revocations.unblock_user(MAIN, "alice")
     assert (await user(changes)).hard == at
-    kept = at + cutoff_kept_for(MAIN)
+    kept = at + cutoff_lifetime_ms(MAIN)
     assert await expiry(changes, changes.keys.user_of(MAIN, "alice")) == pytest.approx(kept, abs=SLOW_MS)
 
 
@@ -206,7 +206,7 @@ async def test_a_block_outlives_a_shorter_cutoff_and_the_other_way_round(changes
     assert await expiry(changes, key) >= now + 10 * DAY
     await changes.revocations.block_user(MAIN, "bob", until=now + 1000, reason="")
     await revoke_user(changes, "bob")
-    assert await expiry(changes, changes.keys.user_of(MAIN, "bob")) >= now + cutoff_kept_for(MAIN)
+    assert await expiry(changes, changes.keys.user_of(MAIN, "bob")) >= now + cutoff_lifetime_ms(MAIN)
 
 
 async def test_lifting_a_cutoff_leaves_the_block(changes):
@@ -231,7 +231,7 @@ async def test_a_key_is_revoked_once_and_for_good_until_it_is_forgotten(changes)
     assert await changes.revocations.revoke_key(MAIN, "k", reason="again") == first
     await changes.revocations.revoke_key(MAIN, "1", reason="")
     key = changes.keys.revoked_keys(MAIN)
-    assert revoked_keys(await changes.client.get(key))["k"] == Mark(first, "stolen")
+    assert revoked_keys(await changes.client.get(key))["k"] == Revocation(first, "stolen")
     assert set(changes.revocations.remembered.keys["main"]) == {"k", "1"}
     assert await changes.revocations.forget_key(MAIN, "k")
     assert not await changes.revocations.forget_key(MAIN, "k")
@@ -249,7 +249,7 @@ async def test_what_is_remembered_is_written_back_whole(changes):
     assert (await user(changes)).blocked == FOREVER_MS
     assert await changes.client.hlen(changes.keys.blocks) == 1
     found = revoked_keys(await changes.client.get(changes.keys.revoked_keys(OTHER)))
-    assert found == {"k": Mark(at, "stolen")}
+    assert found == {"k": Revocation(at, "stolen")}
 
 
 async def test_a_record_that_cannot_be_read_stops_the_change(store, valkey):
@@ -277,8 +277,8 @@ async def test_a_hundred_calls_at_once_equal_their_sum(store):
         covering = max(at for at, spared in calls if spared != sid)
         for login, expected in ((covering, Verdict.USER_CUTOFF), (covering + 1, Verdict.ACTIVE)):
             claims = Claims(sub="alice", sid=sid, iat=login / 1000 + MAIN.clock_skew)
-            assert cut_off(claims, MAIN, found.standing, base, None) is expected
-    assert store._sets.data.watermark.share == 100
+            assert check_cutoffs(claims, MAIN, found.state, base, None) is expected
+    assert store.source.data_set.watermark.share == 100
 
 
 async def test_requests_that_take_something_back_are_noted_apart_from_each_other_for_a_minute(changes):

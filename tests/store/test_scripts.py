@@ -8,16 +8,17 @@ import time
 import fakeredis
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from redis import Redis
 
 from revoker import rules
-from revoker.models import Mark, UserStanding
+from revoker.models import Revocation, UserState
 from revoker.store.keys import Keys, tag_and_start
-from revoker.store.lookups import mark, user_standing
+from revoker.store.lookups import parse_revocation, parse_user_state
 from revoker.store.scripts import TEXTS
 from revoker.store.sessions import read
+from tests.conftest import EXAMPLES
 from tests.rig.sids import new_sid
 
 NOW = (int(time.time()) + 3600) * 1000 + 500
@@ -61,18 +62,18 @@ def put_user(server, user):
 
 def stored_user(server):
     text = server.get(USER)
-    return UserStanding() if text is None else user_standing(text)
+    return UserState() if text is None else parse_user_state(text)
 
 
 def stored_cutoff(server, key):
     text = server.get(key)
-    return None if text is None else mark(text)
+    return None if text is None else parse_revocation(text)
 
 
 @st.composite
 def users(draw, sids):
-    hard, soft = (draw(st.just(0) | instants) for _ in range(2))
-    return UserStanding(
+    hard, soft = (draw(st.just(0) | st.just(0) | instants) for _ in range(2))
+    return UserState(
         hard=hard,
         soft=soft,
         sid=draw(sids) if soft else "",
@@ -89,7 +90,7 @@ def sessions(draw, start, generation):
     given = draw(st.sampled_from([NOW - GRACE, NOW - GRACE + 1]) | instants)
     used = draw(st.sampled_from([NOW - IDLE, NOW - IDLE + 1]) | instants)
     given, used = max(given, start), max(used, start)
-    ends = max(draw(st.sampled_from([NOW, NOW + 1, start + LIFE]) | instants), start + 1)
+    ends = max(draw(st.sampled_from([NOW, NOW + 1, start + LIFE, start + LIFE + 1000]) | instants), start + 1)
     text = b"%d %d %d %d %s" % (generation, given - start, used - start, ends - start, RECORD_REST)
     return text, given
 
@@ -98,16 +99,22 @@ def expected_now(session):
     return NOW if session is None else max(NOW, session.used)
 
 
+generations_of_two = st.sampled_from([(2, 2), (2, 1), (3, 1), (2, 3)]) | st.tuples(
+    st.integers(1, 4), st.integers(1, 4)
+)
+"""The current generation of a session, and that of a token."""
+
 starts = st.sampled_from([NOW - LIFE, NOW - LIFE + 1, NOW - 1000]) | past
 
 
-@given(st.data(), starts, st.tuples(st.integers(1, 4), st.integers(1, 4)), st.booleans())
+@settings(max_examples=4 * EXAMPLES)
+@given(st.data(), starts, generations_of_two, st.booleans())
 def test_a_refresh_decides_as_the_rules_do(server, data, start, generations, unconfirmed):
     clear(server)
     current, generation = generations
     sid = new_sid(start, TAG, bytes(10))
     user = data.draw(users(st.sampled_from([sid, "another"])))
-    cutoff = data.draw(st.none() | st.sampled_from([start - 1, start, start + 1]) | instants)
+    cutoff = data.draw(st.none() | st.sampled_from([None, start - 1, start, start + 1]) | instants)
     record = data.draw(sessions(start, current))
     keys = KEYS.of_refresh(TAG, sid, generation)
     session = None
@@ -123,7 +130,7 @@ def test_a_refresh_decides_as_the_rules_do(server, data, start, generations, unc
 
     reply = run(server, "refresh_session", keys, sid, start, generation, IDLE, LIFE, GRACE, KEEP)
 
-    own = None if cutoff is None else Mark(cutoff)
+    own = None if cutoff is None else Revocation(cutoff)
     limits = {"now": NOW, "idle_ms": IDLE, "life_ms": LIFE}
     expected = rules.session_refusal(sid, start, session, user, own, **limits)
     now = expected_now(session)
@@ -141,12 +148,12 @@ def test_a_refresh_decides_as_the_rules_do(server, data, start, generations, unc
         assert server.exists(keys[4])
     elif expected == "reused":
         assert reply[1] == current - generation
-        assert int(reply[2]) == mark(server.get(keys[1])).at == max(NOW, start)
+        assert int(reply[2]) == parse_revocation(server.get(keys[1])).at == max(NOW, start)
         assert not server.exists(keys[0])
         assert server.zscore(INDEX, sid) is None
     else:
         assert server.get(keys[0]) == (None if record is None else record[0])
-        assert stored_cutoff(server, keys[1]) == (None if cutoff is None else Mark(cutoff, "why"))
+        assert stored_cutoff(server, keys[1]) == (None if cutoff is None else Revocation(cutoff, "why"))
 
 
 @given(st.data(), starts)
@@ -246,16 +253,16 @@ def test_a_cutoff_is_dated_as_the_rules_say_and_never_moves_back(server, stored,
     args = ("" if requested is None else requested, KEEP, "second", 5000, earliest, ahead, expires)
     reply = run(server, "move_cutoff", (CUTOFF,), *args)
     date = rules.cutoff_time(requested, NOW, max_ahead=5000, earliest=min(earliest, NOW + ahead))
-    kept = None if stored is None else Mark(stored, "first")
+    kept = None if stored is None else Revocation(stored, "first")
     if expires == NOW or date is None:
         assert reply == [b"expired" if expires == NOW else b"ahead"]
         assert stored_cutoff(server, CUTOFF) == kept
         return
-    standing = kept if rules.covers(kept, date * 1000) else Mark(date, "second")
-    assert [int(value) for value in reply] == [standing.at, date]
-    if standing.at + KEEP > NOW:
-        assert stored_cutoff(server, CUTOFF) == standing
-        assert server.pexpiretime(CUTOFF) >= standing.at + KEEP
+    state = kept if rules.covers(kept, date * 1000) else Revocation(date, "second")
+    assert [int(value) for value in reply] == [state.at, date]
+    if state.at + KEEP > NOW:
+        assert stored_cutoff(server, CUTOFF) == state
+        assert server.pexpiretime(CUTOFF) >= state.at + KEEP
 
 
 @given(st.sampled_from([0, 1, -1]) | offsets, st.none() | st.sampled_from([-1, 0, 1]) | offsets)
@@ -267,14 +274,14 @@ def test_a_session_ends_at_the_present_unless_it_was_never_begun(server, from_li
     server.set(record, b"1 0 0 1 " + RECORD_REST, px=10_000_000)
     stored = None
     if cutoff_after is not None:
-        stored = Mark(start + cutoff_after, "first")
+        stored = Revocation(start + cutoff_after, "first")
         server.set(cutoff, f"{stored.at} first", px=10_000_000)
     reply = run(server, "end_session", (record, cutoff, INDEX), sid, start, KEEP, rules.START_AHEAD_MS)
     if rules.begins_too_far_ahead(start, NOW):
         assert reply == [b"ahead"]
         assert server.exists(record)
         return
-    expected = stored if rules.covers(stored, start * 1000) else Mark(max(NOW, start))
+    expected = stored if rules.covers(stored, start * 1000) else Revocation(max(NOW, start))
     assert int(reply[0]) == expected.at
     assert stored_cutoff(server, cutoff) == expected
     assert not server.exists(record)
@@ -296,7 +303,7 @@ def test_the_oldest_sessions_beyond_the_limit_end_and_revoked_ones_do_not_count(
             server.set(cutoff_key, cutoff, px=10_000_000)
         if data.draw(st.integers(0, 3)):
             server.set(record, b"1 0 0 1 " + RECORD_REST, px=10_000_000)
-            if not rules.session_is_revoked(start, sid, user, None if cutoff is None else Mark(cutoff)):
+            if not rules.session_is_revoked(start, sid, user, None if cutoff is None else Revocation(cutoff)):
                 live.append(sid)
     _, ended, present = run(server, "trim_sessions", (USER, INDEX), KEYS.of_user(TAG), limit, KEEP)
     assert int(present) == NOW

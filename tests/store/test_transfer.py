@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from revoker.errors import InvalidRequest, StoreRefused, StoreUnavailable
 from revoker.models import Claims, Issuer
-from revoker.rules import cut_off, jti_kept_until
+from revoker.rules import check_cutoffs, jti_expiry_ms
 from revoker.store.keys import user_tag
 from revoker.store.lookups import NO_KEYS
 from revoker.store.transfer import importing as imports
@@ -143,7 +143,7 @@ async def test_a_loss_of_data_is_taken_along_as_cutoffs_of_the_issuers(two):
     await imported(target, lines)
     for issuer in (MAIN, OTHER, OWN):
         claims = Claims(iss=issuer.iss, jti="j", sub="u", client_id="c")
-        found = (await target.lookups.find(target.keys.of_token(claims, issuer))).standing
+        found = (await target.lookups.find(target.keys.of_token(claims, issuer))).state
         assert found.issuer.at == cutoff
 
 
@@ -221,11 +221,11 @@ async def test_what_stands_already_and_what_has_expired_is_known_beforehand(two)
     importing = Importing(target)
     await importing.begin()
     changes = [importing.change(line) for line in lines]
-    assert not any(await importing.standing(changes))
+    assert not any(await importing.in_effect(changes))
     await importing.store(changes)
-    assert all(await importing.standing(changes))
+    assert all(await importing.in_effect(changes))
     [later] = [importing.change(records.User(iss=MAIN.iss, sub="alice", before=importing.now / 1000))]
-    assert await importing.standing([later]) == [False]
+    assert await importing.in_effect([later]) == [False]
     assert importing.change(records.Jti(iss=MAIN.iss, jti="x", exp=1000)).till < importing.now
 
 
@@ -243,7 +243,7 @@ async def test_many_tokens_at_once_are_listed_as_each_by_itself(changes):
         await changes.revocations.revoke_token(MAIN, f"single{n}", exp)
     seq = int(await changes.client.get(changes.keys.seq))
     longest = (MAIN.max_token_lifetime + MAIN.clock_skew + MAIN.leeway + 60) * 1000
-    args = [arg for exp in exps for arg in (-longest if exp is None else jti_kept_until(MAIN, exp), "")]
+    args = [arg for exp in exps for arg in (-longest if exp is None else jti_expiry_ms(MAIN, exp), "")]
     entries = [changes.keys.jti(MAIN, f"bulk{n}") for n in range(120)]
 
     assert await changes.revocations._scripts.run("revoke_tokens", entries, args) == [120]
@@ -283,12 +283,12 @@ async def test_what_is_imported_adds_up_with_what_stands(two, here, there):
     await imported(target, [line for line in await exported(source) if line.tag == tag])
     for sid in ("", "s1", "s2", "s4"):
         claims = Claims(iss=MAIN.iss, jti="j", sub=sub, sid=sid or None, iat=0)
-        standing = (await target.lookups.find(target.keys.of_token(claims, MAIN))).standing
+        state = (await target.lookups.find(target.keys.of_token(claims, MAIN))).state
         for at in range(14):
             covered = any(made >= at and (not spared or spared != sid) for made, spared in here + there)
             iat = (base + 1000 * at) / 1000 + MAIN.clock_skew
             token = Claims(iss=MAIN.iss, sub=sub, sid=sid or None, iat=iat)
-            found = cut_off(token, MAIN, standing, base, None)
+            found = check_cutoffs(token, MAIN, state, base, None)
             assert covered <= (found != "active"), (sid, at)
 
 
@@ -309,7 +309,7 @@ async def test_a_cluster_takes_all_of_it_and_gives_all_of_it_back(two, prefix, t
             back = await exported(store)
             importing = Importing(store)
             await importing.begin()
-            assert all(await importing.standing([importing.change(line) for line in lines]))
+            assert all(await importing.in_effect([importing.change(line) for line in lines]))
             await store.close()
         finally:
             cluster.stop()

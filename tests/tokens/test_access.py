@@ -6,7 +6,7 @@ import jwt
 import pytest
 
 from revoker.models import Session
-from revoker.tokens.access_tokens import TOGETHER, Minter
+from revoker.tokens.access_tokens import SIGN_BATCH, Minter
 from revoker.tokens.private_keys import SigningKey
 from tests.tokens.test_signing import KEYS
 
@@ -50,7 +50,7 @@ def session(number):
 
 
 async def test_each_of_many_gets_the_token_of_its_own_session(minter):
-    count = 3 * TOGETHER + 1
+    count = 3 * SIGN_BATCH + 1
     minted = await asyncio.gather(*(minter.mint(session(n), 5_000, "") for n in range(count)))
     read = [
         jwt.decode(

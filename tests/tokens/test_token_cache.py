@@ -35,7 +35,7 @@ def test_what_was_not_used_for_longest_makes_room():
 
 
 def test_room_is_bounded_in_bytes_too():
-    cache = TokenCache(1000, most_bytes=100, bytes_of=lambda token, _: len(token))
+    cache = TokenCache(1000, max_bytes=100, bytes_of=lambda token, _: len(token))
     for text in ("a" * 40, "b" * 40, "c" * 40, "c" * 40):
         cache.put(text, Kept())
     assert [cache.get(letter * 40) is not None for letter in "abc"] == [False, True, True]

@@ -25,7 +25,7 @@ class UnblockUser(msgspec.Struct, frozen=True, kw_only=True):
     reason: Reason | None = None
 
 
-class Block(msgspec.Struct, frozen=True):
+class UserBlock(msgspec.Struct, frozen=True):
     """The block in force: it never gets shorter. ``until`` null: for good."""
 
     iss: str
@@ -34,7 +34,7 @@ class Block(msgspec.Struct, frozen=True):
     until: NumericDate | None
 
 
-async def block_user(call: Call[BlockUser], *, revocations: Revocations) -> Block:
+async def block_user(call: Call[BlockUser], *, revocations: Revocations) -> UserBlock:
     """Block a user; an existing block that ends later stays."""
     body = call.body
     issuer = call.issuer(body.iss)
@@ -43,16 +43,16 @@ async def block_user(call: Call[BlockUser], *, revocations: Revocations) -> Bloc
     )
     until = None if end_ms >= FOREVER_MS else end_ms / 1000
     call.audit("user_blocked", iss=issuer.iss, sub=body.sub, until=until, reason=body.reason)
-    return Block(issuer.iss, body.sub, True, until)
+    return UserBlock(issuer.iss, body.sub, True, until)
 
 
-async def unblock_user(call: Call[UnblockUser], *, revocations: Revocations) -> Block:
+async def unblock_user(call: Call[UnblockUser], *, revocations: Revocations) -> UserBlock:
     """End a block."""
     body = call.body
     issuer = call.issuer(body.iss)
     await revocations.unblock_user(issuer, body.sub)
     call.audit("user_unblocked", iss=issuer.iss, sub=body.sub, reason=body.reason)
-    return Block(issuer.iss, body.sub, False, None)
+    return UserBlock(issuer.iss, body.sub, False, None)
 
 
 ENDPOINTS = (
@@ -60,7 +60,7 @@ ENDPOINTS = (
         path="/block-user",
         scope="revoke",
         body=BlockUser,
-        answer=Block,
+        answer=UserBlock,
         summary="Block a user: no token of theirs is active",
         handle=block_user,
     ),
@@ -68,7 +68,7 @@ ENDPOINTS = (
         path="/unblock-user",
         scope="revoke",
         body=UnblockUser,
-        answer=Block,
+        answer=UserBlock,
         summary="End a user's block",
         handle=unblock_user,
     ),

@@ -57,7 +57,7 @@ class RevokeIssuer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class UserCutoff(msgspec.Struct, frozen=True):
-    """The cutoff in force; a token with an ``iat`` greater than ``iat_after`` is not covered."""
+    """The cutoff in force: it covers no token whose ``iat`` is greater than ``iat_after``."""
 
     iss: str
     sub: str
@@ -66,7 +66,7 @@ class UserCutoff(msgspec.Struct, frozen=True):
 
 
 class SessionCutoff(msgspec.Struct, frozen=True):
-    """As :class:`UserCutoff`."""
+    """As ``UserCutoff``, for a session."""
 
     iss: str
     sid: str
@@ -75,7 +75,7 @@ class SessionCutoff(msgspec.Struct, frozen=True):
 
 
 class ClientCutoff(msgspec.Struct, frozen=True):
-    """As :class:`UserCutoff`."""
+    """As ``UserCutoff``, for a client."""
 
     iss: str
     client_id: str
@@ -84,7 +84,7 @@ class ClientCutoff(msgspec.Struct, frozen=True):
 
 
 class IssuerCutoff(msgspec.Struct, frozen=True):
-    """As :class:`UserCutoff`."""
+    """As ``UserCutoff``, for everything of an issuer."""
 
     iss: str
     cutoff: NumericDate

@@ -6,7 +6,7 @@ from revoker.api.endpoint import Call, Endpoint
 from revoker.api.fields import NumericDate
 from revoker.api.introspection import Introspect, claims_of, issuer_of_claims, token_of
 from revoker.api.verdicts import Judged, Verdicts
-from revoker.models import Mark, Standing, Verdict
+from revoker.models import Revocation, RevocationState, Verdict
 from revoker.rules import FOREVER_MS
 
 
@@ -56,13 +56,13 @@ async def explain(call: Call[Introspect], *, verdicts: Verdicts) -> Explanation:
     return Explanation(
         judged.verdict is Verdict.ACTIVE,
         judged.verdict.value,
-        [] if foreign or judged.standing is None else _standing_revocations(judged, judged.standing),
+        [] if foreign or judged.state is None else _standing_revocations(judged, judged.state),
     )
 
 
-def _standing_revocations(judged: Judged, standing: Standing) -> list[StandingRevocation]:
+def _standing_revocations(judged: Judged, state: RevocationState) -> list[StandingRevocation]:
     found = []
-    user = standing.user
+    user = state.user
     if user is not None and user.blocked > judged.store_now:
         until = None if user.blocked >= FOREVER_MS else user.blocked / 1000
         found.append(StandingRevocation(kind="user_block", until=until, why=user.block_reason or None))
@@ -77,26 +77,26 @@ def _standing_revocations(judged: Judged, standing: Standing) -> list[StandingRe
                 why=user.reason or None,
             )
         )
-    marks: list[tuple[str, Mark | None]] = [
-        ("token", standing.jti),
-        ("session_cutoff", standing.session),
-        ("client_cutoff", standing.client),
-        ("issuer_cutoff", standing.issuer),
+    marks: list[tuple[str, Revocation | None]] = [
+        ("token", state.jti),
+        ("session_cutoff", state.session),
+        ("client_cutoff", state.client),
+        ("issuer_cutoff", state.issuer),
     ]
     found += [_of_mark(kind, mark) for kind, mark in marks if mark is not None]
     kid = judged.claims.kid if judged.claims else None
-    found += [_of_mark("key", mark) for revoked, mark in standing.keys.items() if kid in {None, revoked}]
+    found += [_of_mark("key", mark) for revoked, mark in state.keys.items() if kid in {None, revoked}]
     configured = judged.issuer.revoked_kids if judged.issuer else frozenset()
     if kid in configured or (kid is None and configured):
         found.append(StandingRevocation(kind="key", why="revoked_kids of the configuration"))
-    if standing.loss:
+    if state.loss:
         found.append(
-            StandingRevocation(kind="data_loss", since=standing.loss / 1000, why="the store lost data then")
+            StandingRevocation(kind="data_loss", since=state.loss / 1000, why="the store lost data then")
         )
     return found
 
 
-def _of_mark(kind: str, mark: Mark) -> StandingRevocation:
+def _of_mark(kind: str, mark: Revocation) -> StandingRevocation:
     return StandingRevocation(kind=kind, since=mark.at / 1000, why=mark.reason or None)
 
 

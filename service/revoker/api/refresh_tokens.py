@@ -10,7 +10,7 @@ from revoker.auth import Caller
 from revoker.errors import AccessDenied, Unconfirmed
 from revoker.metrics import Metrics
 from revoker.models import Claims, Session, Verdict
-from revoker.rules import cut_off
+from revoker.rules import check_cutoffs
 from revoker.store.keys import tag_and_start
 from revoker.tokens.claims import IntrospectionResponse
 from revoker.tokens.refresh_tokens import RefreshToken
@@ -62,7 +62,7 @@ async def _is_active(sessions: SessionServices, session: Session) -> bool:
     found = await sessions.cutoffs.of(sub=session.sub, client_id=session.client_id, sid=session.sid)
     return (
         sessions.expiry(session) > found.now
-        and cut_off(claims, sessions.issuer, found.standing, found.now, session.start) is Verdict.ACTIVE
+        and check_cutoffs(claims, sessions.issuer, found.state, found.now, session.start) is Verdict.ACTIVE
     )
 
 

@@ -19,7 +19,7 @@ _position: Final = re.compile(r"([0-9]{1,15}):([A-Za-z0-9_-]{38})").fullmatch
 """What a cursor encodes: the end (ms) and the ``sid`` of the last session of a page."""
 
 
-class Listing(msgspec.Struct, frozen=True, kw_only=True):
+class SessionQuery(msgspec.Struct, frozen=True, kw_only=True):
     """Whose sessions; ``current`` names the one that asks, ``cursor`` comes from the page before."""
 
     sub: Text
@@ -29,7 +29,7 @@ class Listing(msgspec.Struct, frozen=True, kw_only=True):
     current: str | None = None
 
 
-class Listed(msgspec.Struct, frozen=True, kw_only=True):
+class ListedSession(msgspec.Struct, frozen=True, kw_only=True):
     """One session as its user knows it; dates to the millisecond."""
 
     sid: str
@@ -44,14 +44,14 @@ class Listed(msgspec.Struct, frozen=True, kw_only=True):
     current: bool
 
 
-class Page(msgspec.Struct, frozen=True):
+class SessionPage(msgspec.Struct, frozen=True):
     """``next`` is the cursor of the next page, null on the last."""
 
-    sessions: list[Listed]
+    sessions: list[ListedSession]
     next: str | None
 
 
-async def list_sessions(call: Call[Listing], *, sessions: SessionServices) -> Page:
+async def list_sessions(call: Call[SessionQuery], *, sessions: SessionServices) -> SessionPage:
     """A page of the sessions that no cutoff covers; a bound caller sees those of its client."""
     query, own_client = call.body, call.caller.client_id
     sessions.require_access(call.caller)
@@ -66,7 +66,7 @@ async def list_sessions(call: Call[Listing], *, sessions: SessionServices) -> Pa
         if own_client in {"", session.client_id} and not _is_cut_off(session, found)
     ]
     live = await _without_revoked_clients(live, sessions)
-    return Page(
+    return SessionPage(
         [_listed(session, sessions, query.current) for session in live],
         None if page.next is None else _encode_cursor(*page.next),
     )
@@ -79,11 +79,11 @@ async def _without_revoked_clients(live: list[Session], services: SessionService
 
 
 def _is_cut_off(session: Session, found: Found) -> bool:
-    return session_is_cut_off(session.start, found.standing, store_now=found.now)
+    return session_is_cut_off(session.start, found.state, store_now=found.now)
 
 
-def _listed(session: Session, services: SessionServices, current: str | None) -> Listed:
-    return Listed(
+def _listed(session: Session, services: SessionServices, current: str | None) -> ListedSession:
+    return ListedSession(
         sid=session.sid,
         client_id=session.client_id,
         device=session.device or None,
@@ -116,8 +116,8 @@ ENDPOINTS: Final = (
         path="/sessions",
         method="GET",
         scope="sessions",
-        body=Listing,
-        answer=Page,
+        body=SessionQuery,
+        answer=SessionPage,
         summary="List a user's sessions",
         handle=list_sessions,
     ),

@@ -1,6 +1,5 @@
 """What the endpoints for sessions held by this service share."""
 
-import asyncio
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 
@@ -37,16 +36,16 @@ class SessionCutoffs:
         self._store = store
         self._keys = store.keys
 
-    def of(self, *, sub: str, client_id: str, sid: str | None = None) -> "asyncio.Future[Found]":
+    def of(self, *, sub: str, client_id: str, sid: str | None = None) -> Awaitable[Found]:
         """Every cutoff and block that can cover a session, or a login where ``sid`` is None."""
         claims = Claims(sub=sub, sid=sid, client_id=client_id)
         return self._store.lookups.find(self._keys.of_token(claims, self._issuer))
 
-    def shared(self, client_id: str, user_tag: str) -> "asyncio.Future[Found]":
+    def shared(self, client_id: str, user_tag: str) -> Awaitable[Found]:
         """Cutoffs of the client (empty: none), of the issuer, and by a loss of the user's data."""
         return self._store.lookups.find(self._keys.of_client(self._issuer, client_id, user_tag))
 
-    def shared_by_requests(self, client_id: str, user_tag: str) -> "asyncio.Future[Found]":
+    def shared_by_requests(self, client_id: str, user_tag: str) -> Awaitable[Found]:
         """As :meth:`shared`; requests at the same time share one lookup, which none cancels alone."""
         return self._store.lookups.find_shared(self._keys.of_client(self._issuer, client_id, user_tag))
 

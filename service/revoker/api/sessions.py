@@ -42,7 +42,7 @@ class Login(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class End(msgspec.Struct, frozen=True):
-    """The path says everything."""
+    """No parameters; the path names the session."""
 
 
 class Elevation(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,7 +65,7 @@ async def begin_session(call: Call[Login], *, sessions: SessionServices, metrics
     if not set(audiences) <= sessions.audiences:
         raise InvalidRequest("aud names an audience that is not configured")
     found = await sessions.cutoffs.of(sub=login.sub, client_id=client_id)
-    if session_is_cut_off(found.now, found.standing, store_now=found.now):
+    if session_is_cut_off(found.now, found.state, store_now=found.now):
         raise StoreRefused("everything was revoked a moment ago; log in again in two seconds")
     key = sessions.minter.signer(found.now)
     started = await sessions.store.start(
@@ -117,7 +117,7 @@ async def elevate_session(call: Call[Elevation], *, sessions: SessionServices, m
     _client(call.caller, session.client_id)
     tag = user_tag(sessions.issuer.iss, session.sub)
     found = await sessions.cutoffs.shared(session.client_id, tag)
-    if session_is_cut_off(session.start, found.standing, store_now=found.now):
+    if session_is_cut_off(session.start, found.state, store_now=found.now):
         raise AccessDenied("the session has ended")
     key = sessions.minter.signer(found.now)
     elevated = await sessions.store.elevate(

@@ -69,7 +69,7 @@ async def refresh(
     try:
         refreshed = (
             Refusal.REVOKED
-            if session_is_cut_off(start, found.standing, store_now=found.now)
+            if session_is_cut_off(start, found.state, store_now=found.now)
             else await sessions.store.refresh(token.sid, token.generation, scopes)
         )
     except ReuseUnconfirmed as error:

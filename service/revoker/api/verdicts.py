@@ -11,7 +11,7 @@ import structlog
 from revoker.auth import Caller
 from revoker.errors import InvalidToken, StoreUnavailable
 from revoker.metrics import Metrics
-from revoker.models import Issuer, OldLimits, Payload, Standing, UserStanding, Verdict
+from revoker.models import Issuer, OldLimits, Payload, RevocationState, UserState, Verdict
 from revoker.rules import begins_too_far_ahead, judge
 from revoker.store.keys import TokenKeys, tag_and_start, user_tag
 from revoker.store.lookups import Found
@@ -22,13 +22,13 @@ _log = structlog.get_logger("service")
 
 
 class Judged(msgspec.Struct, frozen=True, gc=False):
-    """A verdict with what it rests on; ``standing`` is None where nothing was looked up."""
+    """A verdict with what it rests on; ``state`` is None where nothing was looked up."""
 
     verdict: Verdict
     claims: Payload | None = None
     token: VerifiedToken | None = None
     issuer: Issuer | None = None
-    standing: Standing | None = None
+    state: RevocationState | None = None
     store_now: int = 0
 
 
@@ -77,7 +77,7 @@ class Verdicts:
                 raise
             return self._counted(self._unchecked(claims, issuer, None, keys))
         if claims.kid is not None:
-            claims = self._without_unproven_kid(claims, issuer, found.standing)
+            claims = self._without_unproven_kid(claims, issuer, found.state)
         return self._counted(self.judged(claims, issuer, found))
 
     async def of_token(
@@ -121,14 +121,14 @@ class Verdicts:
             own_now = int(self._clock() * 1000)
             old = self._records.old_limits
             verdicts = [
-                self._verdict(claims, issuer, answer.standing, old.get(issuer.name), answer.now, own_now)
+                self._verdict(claims, issuer, answer.state, old.get(issuer.name), answer.now, own_now)
                 if issuer.own
                 else judge(
                     claims
                     if token is not None or claims.kid is None
-                    else self._without_unproven_kid(claims, issuer, answer.standing),
+                    else self._without_unproven_kid(claims, issuer, answer.state),
                     issuer,
-                    answer.standing,
+                    answer.state,
                     old.get(issuer.name),
                     store_now=answer.now,
                     own_now=own_now,
@@ -146,19 +146,19 @@ class Verdicts:
         old = self._records.old_limits
         old_limits = old.get(issuer.name) if old else None
         own_now = int(self._clock() * 1000)
-        verdict = self._verdict(claims, issuer, found.standing, old_limits, found.now, own_now)
-        return Judged(verdict, claims, token, issuer, found.standing, found.now)
+        verdict = self._verdict(claims, issuer, found.state, old_limits, found.now, own_now)
+        return Judged(verdict, claims, token, issuer, found.state, found.now)
 
-    def _without_unproven_kid(self, claims: Payload, issuer: Issuer, standing: Standing) -> Payload:
+    def _without_unproven_kid(self, claims: Payload, issuer: Issuer, state: RevocationState) -> Payload:
         """The claims that a caller has checked, without the header's ``kid`` where it proves nothing.
 
         A key without a name verifies tokens whatever their ``kid`` is. Once such a key is revoked, its thief
         would write any other ``kid``.
         """
-        if claims.kid is None or not (standing.keys or issuer.revoked_kids):
+        if claims.kid is None or not (state.keys or issuer.revoked_kids):
             return claims
         for kid in self._verifier.ids_of_unnamed_keys(issuer):
-            if kid in issuer.revoked_kids or kid in standing.keys:
+            if kid in issuer.revoked_kids or kid in state.keys:
                 return msgspec.structs.replace(claims, kid=None)
         return claims
 
@@ -166,7 +166,7 @@ class Verdicts:
     def _verdict(  # noqa: PLR0917  # in the order of judge
         claims: Payload,
         issuer: Issuer,
-        standing: Standing,
+        state: RevocationState,
         old_limits: OldLimits | None,
         store_now: int,
         own_now: int,
@@ -180,7 +180,7 @@ class Verdicts:
             if begins_too_far_ahead(start, store_now):
                 return Verdict.ISSUED_IN_FUTURE
         return judge(
-            claims, issuer, standing, old_limits, store_now=store_now, own_now=own_now, session_start=start
+            claims, issuer, state, old_limits, store_now=store_now, own_now=own_now, session_start=start
         )
 
     def foreign(self) -> Judged:
@@ -205,14 +205,14 @@ class Verdicts:
         store_now = own_now if store.now is None else store.now
         revocations = self._store.revocations.remembered
         blocked = revocations.blocks.get(user_tag(issuer.iss, claims.sub or ""), 0)
-        standing = Standing(
-            user=UserStanding(blocked=blocked) if blocked else None,
+        state = RevocationState(
+            user=UserState(blocked=blocked) if blocked else None,
             keys=revocations.keys[issuer.name],
             loss=store.loss,
         )
         old_limits = self._records.old_limits.get(issuer.name) if self._records.read else None
-        judged = claims if token else self._without_unproven_kid(claims, issuer, standing)
-        verdict = self._verdict(judged, issuer, standing, old_limits, store_now, own_now)
+        judged = claims if token else self._without_unproven_kid(claims, issuer, state)
+        verdict = self._verdict(judged, issuer, state, old_limits, store_now, own_now)
         if verdict is Verdict.ACTIVE:
             self._metrics.unchecked_verdicts.inc()
             _log.warning("answered_unchecked", iss=claims.iss, jti=claims.jti)

@@ -239,8 +239,8 @@ class _Import:
 
     async def _store(self, changes: "Sequence[Change]") -> None:
         if self.dry_run:
-            standing = await self._importing.standing(changes)
-            for change, stands in zip(changes, standing, strict=True):
+            in_effect = await self._importing.in_effect(changes)
+            for change, stands in zip(changes, in_effect, strict=True):
                 if change.till is not None and change.till <= self._importing.now:
                     self._expired[change.kind] += 1
                 elif stands:

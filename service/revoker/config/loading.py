@@ -1,6 +1,6 @@
-"""How settings are written: a table from a file, the environment over it, and problems in words.
+"""Overlays the environment on settings from a file, and turns pydantic's errors into messages.
 
-Knows no setting by name: it works on plain values and on the pydantic model they are meant for.
+It knows no setting by name: it works on plain values and their pydantic model.
 """
 
 import difflib
@@ -16,9 +16,9 @@ ENVIRONMENT_PREFIX: Final = "REVOKER_"
 
 
 def variables(environ: Mapping[str, str]) -> list[tuple[str, list[str]]]:
-    """Names of settings with their paths, lists in the order of their indices.
+    """Environment variables that are settings, with their paths, sorted so that list indices ascend.
 
-    Only names with ``__`` count: Kubernetes injects ``REVOKER_PORT`` and the like by itself.
+    Only names with ``__`` count: Kubernetes itself injects ``REVOKER_PORT`` and the like.
     """
     named = []
     for name in environ:
@@ -33,7 +33,7 @@ def variables(environ: Mapping[str, str]) -> list[tuple[str, list[str]]]:
 
 
 def overlay(values: dict[str, Any], environ: Mapping[str, str], model: type[BaseModel]) -> Iterator[str]:
-    """Write the environment into ``values``, and yield a line for what has no place there."""
+    """Write the environment into ``values``; yields a message for each variable that does not fit."""
     for variable, path in variables(environ):
         problem = _place(values, path, _parsed(environ[variable], _kind(model, path)))
         if problem:
@@ -41,7 +41,7 @@ def overlay(values: dict[str, Any], environ: Mapping[str, str], model: type[Base
 
 
 def _place(values: dict[str, Any], path: list[str], value: Any) -> str | None:
-    """Set one value; what is unknown is set as well, and refused with the rest later."""
+    """Set one value, and return the problem if it does not fit; the model refuses unknown names later."""
     into: Any = values
     for depth, part in enumerate(path):
         last = depth + 1 == len(path)
@@ -64,7 +64,7 @@ def _place(values: dict[str, Any], path: list[str], value: Any) -> str | None:
 
 
 def _parsed(text: str, kind: Any) -> Any:
-    """The text as a value of ``kind``; unchanged where it is none, to be refused with the rest."""
+    """The text as a value of ``kind``; unchanged if it is not one, so that the model refuses it."""
     if kind is None or kind is str or get_origin(kind) is Literal:
         return text
     try:
@@ -76,7 +76,7 @@ def _parsed(text: str, kind: Any) -> Any:
 
 
 def _kind(model: type[BaseModel], path: list[str]) -> Any:
-    """The bare type of the setting at ``path``, None where there is none."""
+    """The bare type of the setting at ``path``; None if there is no such setting."""
     kind: Any = model
     for part in path:
         if isinstance(kind, type) and issubclass(kind, BaseModel):
@@ -90,14 +90,14 @@ def _kind(model: type[BaseModel], path: list[str]) -> Any:
 
 
 def _bare(kind: Any) -> Any:
-    """The type under its constraints, and the first of a union."""
+    """The type without constraints; of a union, the first."""
     if get_origin(kind) is Annotated or isinstance(kind, UnionType):
         return _bare(get_args(kind)[0])
     return kind
 
 
 def dotted(path: list[str] | list[str | int]) -> str:
-    """The path as one would name it in the file: ``issuers[0].jwks_uri``."""
+    """The path as it is written in documentation: ``issuers[0].jwks_uri``."""
     text = ""
     for part in path:
         index = isinstance(part, int) or part.isdecimal()
@@ -105,7 +105,7 @@ def dotted(path: list[str] | list[str | int]) -> str:
     return text
 
 
-WORDS: Final[Mapping[str, Callable[[dict[str, Any]], str]]] = {
+MESSAGES: Final[Mapping[str, Callable[[dict[str, Any]], str]]] = {
     "missing": lambda _: "is required",
     "string_type": lambda _: "must be a string",
     "bool_type": lambda _: "must be true or false",
@@ -125,19 +125,19 @@ WORDS: Final[Mapping[str, Callable[[dict[str, Any]], str]]] = {
 }
 
 
-def line(details: ErrorDetails, model: type[BaseModel]) -> str:
-    """One problem that pydantic found: which setting, and what to do; never the value."""
+def message_of(details: ErrorDetails, model: type[BaseModel]) -> str:
+    """The message for an error that pydantic found; without the value."""
     path, context = list(details["loc"]), details.get("ctx", {})
     if neighbour := context.get("at"):
         path[-1] = neighbour
     if details["type"] == "extra_forbidden":
-        return f"{dotted(path)}: is no setting{_resembling(path, model)}; remove or correct it"
-    words = WORDS.get(details["type"])
-    return f"{dotted(path)}: {words(context) if words else details['msg'].lower()}"
+        return f"{dotted(path)}: is not a setting{_suggestion(path, model)}; remove or correct it"
+    message = MESSAGES.get(details["type"])
+    return f"{dotted(path)}: {message(context) if message else details['msg'].lower()}"
 
 
-def _resembling(path: list[str | int], model: type[BaseModel]) -> str:
+def _suggestion(path: list[str | int], model: type[BaseModel]) -> str:
     table = _kind(model, [str(part) for part in path[:-1]])
-    known = isinstance(table, type) and issubclass(table, BaseModel)
-    close = difflib.get_close_matches(str(path[-1]), table.model_fields if known else (), n=1)
+    fields = table.model_fields if isinstance(table, type) and issubclass(table, BaseModel) else ()
+    close = difflib.get_close_matches(str(path[-1]), fields, n=1)
     return f" (did you mean {close[0]}?)" if close else ""

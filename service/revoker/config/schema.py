@@ -1,8 +1,7 @@
-"""Every setting, once: what it means, its default, and what a sound value is.
+"""Every setting: its meaning, its default, and which values are valid.
 
-Read from one TOML file and from the environment (``REVOKER_<SECTION>__<KEY>``). All that is wrong
-is reported at once, each line named as the setting stands in the file and without the value
-itself: a value may be a secret.
+Settings come from one TOML file and from the environment (``REVOKER_<SECTION>__<KEY>``). All problems are
+reported at once, one per line, by the name of the setting and without its value, which may be a secret.
 """
 
 import tomllib
@@ -23,7 +22,7 @@ from pydantic import (
     field_validator,
 )
 
-from revoker.config import loading as configuring
+from revoker.config import loading
 from revoker.config.value_types import (
     HMAC_KEY_BYTES,
     CallerName,
@@ -44,7 +43,7 @@ from revoker.config.value_types import (
 from revoker.errors import ConfigError
 
 SESSIONS_NAME: Final = "sessions"
-"""The issuer name, a part of Redis keys, of the sessions kept here."""
+"""The name of the issuer of our own sessions; part of Redis keys."""
 
 Scope = Literal["introspect", "revoke", "revoke-all", "sessions"]
 Algorithm = Literal[
@@ -68,10 +67,10 @@ class ServerSettings(_Section):
     """The listener and the processes behind it."""
 
     host: Host = "127.0.0.1"
-    """Address or name to listen on; `0.0.0.0` or `::` for all."""
+    """Address or host name to listen on; `0.0.0.0` or `::` for all."""
 
     port: Port = 8080
-    """Port to listen on; 0 takes a free one and logs it."""
+    """Port to listen on; 0: a free one, which is logged."""
 
     ops_port: Port = 0
     """Port for probes, `/metrics`, `/openapi.json` and `/docs`; 0: the same as `port`."""
@@ -86,16 +85,16 @@ class ServerSettings(_Section):
     """Private key (PEM) of the certificate, without a passphrase."""
 
     tls_client_ca_file: ReadableFile = ""
-    """Authorities (PEM) of client certificates: asks callers for one, insists on none."""
+    """CA certificates (PEM) for client certificates, which are then requested but not required."""
 
     max_in_progress: Annotated[int, Field(ge=1, le=1_000_000)] = 128
-    """Requests for verdicts and for refreshed tokens under way in one process; more than that for longer
-    than a second are refused with 503 at once. Not counted are revocations, and requests that wait for an
-    issuer's keys.
+    """Load shedding: requests for verdicts and refreshed tokens in progress in one process. While there are
+    more for longer than a second, further ones are refused with 503. Revocations, and requests that wait for
+    an issuer's keys, do not count.
     """
 
     drain_seconds: Annotated[float, Field(ge=0, le=300)] = 5
-    """After SIGTERM: so long `/readyz` says 503 and requests are still answered."""
+    """Seconds to keep serving after SIGTERM while `/readyz` is 503."""
 
     @field_validator("ops_port")
     @classmethod
@@ -130,7 +129,7 @@ class RedisSettings(_Section):
     `redis+sentinel://host:26379,host:26379/name-of-primary` or `redis+cluster://host:6379,host:6379`
     (TLS: `rediss+sentinel://`, `rediss+cluster://`).
 
-    Once loaded it is whole: it holds the password, from wherever that came.
+    Once loaded, it includes the password from `password_file`.
     """
 
     url_file: str = ""
@@ -140,16 +139,16 @@ class RedisSettings(_Section):
     """File that holds the password alone, for a `url` without one."""
 
     key_prefix: Name = "rv"
-    """First part of every key: services that share a server keep apart by it."""
+    """First part of every key; services that share a server need different ones."""
 
     timeout: Annotated[float, Field(gt=0, le=30)] = 0.25
-    """Seconds for one round trip; later there is no verdict."""
+    """Seconds for one round trip; after that there is no verdict."""
 
     wait_replicas: Annotated[int, Field(ge=0, le=16)] = 0
-    """A revocation is acknowledged only when this many replicas have it: all that could be promoted."""
+    """Replicas that must have a revocation before it is acknowledged: all that could be promoted."""
 
     wait_fsync: bool = False
-    """These replicas, and the primary, must have it on disk (`WAITAOF`: Redis 7.2, Valkey).
+    """The primary and these replicas must have written it to disk (`WAITAOF`: Redis 7.2, Valkey).
 
     Needs `wait_replicas` of at least 1.
     """
@@ -163,20 +162,20 @@ class RedisSettings(_Section):
 
 
 class RevocationSettings(_Section):
-    """What holds for every issuer."""
+    """Applies to every issuer."""
 
     leeway: Annotated[int, Field(ge=0, le=300)] = 30
-    """Seconds after its `exp` in which a token still counts."""
+    """Seconds for which a token is still accepted after its `exp`."""
 
     max_token_lifetime: Seconds = 86400
-    """Seconds; a token whose `exp - iat` is longer is never active."""
+    """Seconds; a token whose `exp - iat` is larger is never active."""
 
     store_outage: Literal["refuse", "allow"] = "refuse"
-    """While the store can't be reached: no verdict (503), or as if nothing were revoked."""
+    """While the store is unreachable: no verdict (503), or as if nothing were revoked."""
 
     data_loss: Literal["cutoff", "refuse", "ignore"] = "cutoff"
     """When the store has lost data: log everyone out (`cutoff`), give no verdict until
-    `revoker store accept` (`refuse`), or only say so (`ignore`)."""
+    `revoker store accept` (`refuse`), or only report it (`ignore`)."""
 
 
 class IssuerSettings(_Section):
@@ -186,46 +185,46 @@ class IssuerSettings(_Section):
     """Short and stable: part of Redis keys. A store refuses an issuer that has changed its name."""
 
     issuer: Text
-    """The `iss` claim of its tokens, to the letter."""
+    """The `iss` claim of its tokens, compared exactly."""
 
     audiences: Annotated[Texts, NotEmpty]
-    """A token must be meant for at least one of these (`aud`)."""
+    """The `aud` of a token must contain at least one of these."""
 
     algorithms: Annotated[tuple[Algorithm, ...], Strict(False), NotEmpty] = ("RS256",)
-    """Signature algorithms that are accepted; what a token's header asks for doesn't matter."""
+    """Accepted signature algorithms, whatever a token's header asks for."""
 
     jwks_insecure: bool = False
-    """Lets `jwks_uri` be plain http."""
+    """Allow plain http in `jwks_uri`."""
 
     jwks_uri: str = ""
-    """Where its keys are fetched; or `jwks_file`, or `hmac_secret_file`: exactly one is given."""
+    """URL of its keys. Exactly one of `jwks_uri`, `jwks_file` and `hmac_secret_file` is required."""
 
     jwks_file: str = ""
-    """File with its keys as a JSON Web Key Set; read again when it changes."""
+    """File with its keys as a JSON Web Key Set; reloaded when it changes."""
 
     hmac_secret_file: str = ""
-    """File with the secret shared with it (HS algorithms); a newline at its end doesn't count."""
+    """File with the secret shared with it (HS algorithms); a newline at its end is ignored."""
 
     revoked_kids: Texts = ()
-    """Keys revoked for good, whatever the store knows."""
+    """`kid`s of keys that are revoked permanently, independent of the store."""
 
     cutoff_claim: Literal["iat", "auth_time"] = "iat"
-    """What cutoffs are compared with; `auth_time` reaches through refresh."""
+    """Claim that cutoffs are compared with; with `auth_time` a cutoff covers refreshed tokens too."""
 
     max_session_lifetime: Annotated[int, Field(ge=0, le=10 * 366 * 86400)] = 0
-    """Seconds; with `cutoff_claim = "auth_time"` the longest `exp - auth_time` of a token."""
+    """Seconds; with `cutoff_claim = "auth_time"` the maximum `exp - auth_time` of a token."""
 
     clock_skew: Annotated[int, Field(ge=0, le=300)] = 2
-    """Seconds by which its clock may run ahead."""
+    """Seconds by which its clock may be ahead."""
 
     require_jti: bool = True
     """Whether a token without `jti` is never active."""
 
     require_typ: Literal["", "at+jwt"] = ""
-    """`at+jwt`: RFC 9068 to the letter."""
+    """`at+jwt`: tokens must follow RFC 9068 exactly."""
 
     backchannel_audience: str = ""
-    """Set: logout tokens for this audience are accepted."""
+    """Accept back-channel logout tokens for this audience. Empty: none."""
 
     @field_validator("jwks_uri")
     @classmethod
@@ -233,7 +232,7 @@ class IssuerSettings(_Section):
         if value:
             http_url(value, schemes=("https", "http"))
             if value.startswith("http:") and info.data.get("jwks_insecure") is False:
-                raise reject("must be https; jwks_insecure = true lets plain http through")
+                raise reject("must be https; jwks_insecure = true allows plain http")
         return value
 
     @field_validator("hmac_secret_file")
@@ -263,35 +262,36 @@ class CallerSettings(_Section):
     """Who may call, and for what."""
 
     name: CallerName
-    """The name it gives (Basic, `client_id`); stands in the audit log."""
+    """The name it authenticates with (Basic, `client_id`); appears in the audit log."""
 
     secret_sha256: Annotated[tuple[Digest, ...], Strict(False), Field(max_length=2)] = ()
-    """SHA-256 of its secret, in hex (`revoker secret` makes both); two while one is replaced."""
+    """SHA-256 of its secret, in hex (`revoker secret` makes both); two during a rotation."""
 
     scopes: Annotated[tuple[Scope, ...], Strict(False), NotEmpty]
     """What it may do: `introspect`, `revoke`, `revoke-all`, `sessions`."""
 
     audiences: Texts = ()
-    """Tokens for other audiences are not active to it. Empty: all."""
+    """Tokens for other audiences are inactive for it. Empty: all audiences."""
 
     issuers: Texts = ()
-    """Names of the issuers it may ask about. Empty: all."""
+    """Names of the issuers whose tokens it may use. Empty: all."""
 
     client_id: str = ""
     """It may only revoke this client's tokens. Empty: anything its scopes allow."""
 
     rate_limit: Annotated[float, Field(ge=0, le=1_000_000)] = 0
-    """Requests a second to one process, each token of a batch counted; more are answered 429. 0: no limit."""
+    """Requests per second to one process, beyond which the answer is 429; each token of a batch counts.
+    0: no limit."""
 
 
 class SessionSettings(_Section):
-    """Sessions kept and tokens minted here; on when the section is present."""
+    """Sessions and tokens issued by this service; enabled if the section is present."""
 
     issuer: Text
-    """The `iss` claim of the tokens minted here: an https URL without query and fragment."""
+    """The `iss` claim of the tokens issued here: an https URL without query and fragment."""
 
     audiences: Annotated[Texts, NotEmpty]
-    """The `aud` claim of the tokens minted here."""
+    """The `aud` claim of the tokens issued here."""
 
     access_token_lifetime: Seconds = 900
     """Seconds; at most `revocation.max_token_lifetime`."""
@@ -300,19 +300,19 @@ class SessionSettings(_Section):
     """Seconds without a refresh after which a session ends."""
 
     absolute_timeout: Seconds = 7776000
-    """Seconds after which a session ends in any case."""
+    """Seconds after its start at which a session ends in any case."""
 
     refresh_grace: Annotated[int, Field(ge=0, le=60)] = 10
-    """Seconds in which a repeated refresh returns the same successor; 0: strict."""
+    """Seconds in which a repeated refresh returns the same successor and is not reuse; 0: none."""
 
     max_sessions_per_user: Annotated[int, Field(ge=0)] = 0
     """Beyond it the oldest session ends; 0: unlimited."""
 
     signing_keys_dir: Text = "keys"
-    """Folder with one private key a file (PEM or JWK); the newest usable one signs."""
+    """Folder with one private key per file (PEM or JWK); the newest usable one signs."""
 
     refresh_key_file: Text = "refresh.key"
-    """File with the key that refresh tokens are made with."""
+    """File with the keys of refresh tokens."""
 
     @property
     def name(self) -> str:
@@ -342,7 +342,7 @@ class SessionSettings(_Section):
 
 
 class Settings(_Section):
-    """All of it."""
+    """All settings."""
 
     server: ServerSettings = ServerSettings()
     redis: RedisSettings = RedisSettings()
@@ -353,23 +353,19 @@ class Settings(_Section):
 
 
 def load(path: Path | None, environ: Mapping[str, str]) -> Settings:
-    """Read the file, if there is one, and the environment over it.
+    """Read the file, if any; the environment overrides it.
 
     Raises:
-        ConfigError: with every problem of file and environment.
+        ConfigError: with all problems of file and environment.
     """
     return settle(_read(path) if path else {}, environ)
 
 
 def settle(values: dict[str, Any], environ: Mapping[str, str]) -> Settings:
-    """Settings of ``values``, shaped like the file, with the environment over it.
-
-    Raises:
-        ConfigError: with every problem of both.
-    """
+    """As :func:`load`, of values shaped like the file."""
     values = deepcopy(values)
     problems = [
-        *configuring.overlay(values, environ, Settings),
+        *loading.overlay(values, environ, Settings),
         *_read_secrets(values),
         *_cross_checks(values),
     ]
@@ -378,7 +374,7 @@ def settle(values: dict[str, Any], environ: Mapping[str, str]) -> Settings:
         settings = Settings.model_validate(values)
     except ValidationError as error:
         problems += [
-            configuring.line(details, Settings)
+            loading.message_of(details, Settings)
             for details in error.errors(include_url=False, include_input=False)
         ]
     else:
@@ -388,8 +384,8 @@ def settle(values: dict[str, Any], environ: Mapping[str, str]) -> Settings:
 
 
 def describes_service(environ: Mapping[str, str]) -> bool:
-    """Whether the environment says by itself whose tokens are judged or who may call."""
-    sections = {path[0] for _, path in configuring.variables(environ)}
+    """Whether the environment alone configures issuers, callers or sessions."""
+    sections = {path[0] for _, path in loading.variables(environ)}
     return not sections.isdisjoint({"issuers", "callers", "sessions"})
 
 
@@ -445,7 +441,7 @@ def _read_secrets(values: dict[str, Any]) -> Iterator[str]:
             redis["url"] = f"{scheme}://{name}:{quote(password, safe='')}@{host}{slash}{tail}"
 
 
-# What holds between sections: judged on raw values, so that it is said beside all other problems
+# Checks across sections; on raw values, so that they are reported together with all other problems
 
 
 def _tables(values: dict[str, Any], section: str) -> list[dict[str, Any]]:
@@ -461,16 +457,16 @@ def _cross_checks(values: dict[str, Any]) -> Iterator[str]:
     own = [sessions] if isinstance(sessions, dict) else []
     yield from _repeated(
         [("sessions", SESSIONS_NAME) for _ in own] + _named(issuers, "issuers", "name"),
-        "stands for two issuers; names are unique ([sessions] is named sessions)",
+        "is used by two issuers; names are unique ([sessions] is named sessions)",
     )
     yield from _repeated(
         [("sessions.issuer", table.get("issuer")) for table in own] + _named(issuers, "issuers", "issuer"),
-        "stands for two issuers; give each iss once",
+        "is used by two issuers; each iss may appear only once",
     )
-    yield from _repeated(_named(callers, "callers", "name"), "stands for two callers; names are unique")
+    yield from _repeated(_named(callers, "callers", "name"), "is used by two callers; names are unique")
     yield from _digest_checks(values, callers)
     yield from _lifetime_checks(values)
-    known = {SESSIONS_NAME for _ in own} | {
+    names = {SESSIONS_NAME for _ in own} | {
         text
         for table in [*issuers, *own]
         for text in (table.get("name"), table.get("issuer"))
@@ -478,19 +474,19 @@ def _cross_checks(values: dict[str, Any]) -> Iterator[str]:
     }
     for index, caller in enumerate(callers):
         for place, issuer in enumerate(_list(caller.get("issuers"))):
-            if isinstance(issuer, str) and issuer not in known:
-                yield f"callers[{index}].issuers[{place}]: names no issuer of this configuration"
+            if isinstance(issuer, str) and issuer not in names:
+                yield f"callers[{index}].issuers[{place}]: is not an issuer of this configuration"
 
 
 def _lifetime_checks(values: dict[str, Any]) -> Iterator[str]:
-    """Whether the tokens minted here keep the bound without which none is active."""
+    """Tokens issued here must not live longer than any token may."""
     sessions, revocation = values.get("sessions"), values.get("revocation", {})
     if not isinstance(sessions, dict) or not isinstance(revocation, dict):
         return
     of_session, of_revocation = SessionSettings.model_fields, RevocationSettings.model_fields
-    lives = sessions.get("access_token_lifetime", of_session["access_token_lifetime"].default)
-    most = revocation.get("max_token_lifetime", of_revocation["max_token_lifetime"].default)
-    if type(lives) is int and type(most) is int and lives > most:
+    lifetime = sessions.get("access_token_lifetime", of_session["access_token_lifetime"].default)
+    maximum = revocation.get("max_token_lifetime", of_revocation["max_token_lifetime"].default)
+    if type(lifetime) is int and type(maximum) is int and lifetime > maximum:
         yield "sessions.access_token_lifetime: must be at most revocation.max_token_lifetime"
 
 
@@ -503,7 +499,7 @@ def _list(value: Any) -> list[Any]:
 
 
 def _repeated(values: list[tuple[str, Any]], problem: str) -> Iterator[str]:
-    """A problem for each place whose text stands at an earlier one too."""
+    """A problem for each setting whose value an earlier one has too."""
     seen: Counter[str] = Counter()
     for place, text in values:
         if isinstance(text, str):
@@ -524,7 +520,7 @@ def _digest_checks(values: dict[str, Any], callers: list[dict[str, Any]]) -> Ite
         digests += [
             (f"{name}[{i}]", item.lower() if isinstance(item, str) else None) for i, item in enumerate(own)
         ]
-    yield from _repeated(digests, "stands twice; every secret is one caller's, and given once")
+    yield from _repeated(digests, "appears twice; each secret belongs to one caller")
 
 
 def _name_issuers(values: dict[str, Any]) -> None:

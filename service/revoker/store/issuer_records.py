@@ -24,7 +24,7 @@ from revoker.models import Issuer, LimitIncrease, OldLimits
 from revoker.rules import SAFETY_S
 from revoker.store.keys import Keys
 from revoker.store.scripts import Scripts
-from revoker.store.servers import Servers
+from revoker.store.source import Source
 from revoker.store.wire.connection import unavailable_on_failure, understood
 
 _log = structlog.get_logger("store")
@@ -130,7 +130,7 @@ class IssuerRecords:
         read: Whether the store has ever been read.
     """
 
-    def __init__(self, servers: Servers, scripts: Scripts, keys: Keys, issuers: Iterable[Issuer]) -> None:
+    def __init__(self, servers: Source, scripts: Scripts, keys: Keys, issuers: Iterable[Issuer]) -> None:
         self._servers = servers
         self._scripts = scripts
         self._key = keys.settings

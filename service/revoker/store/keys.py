@@ -281,7 +281,7 @@ class Keys(DataKeys):
         raise ValueError(key)
 
     def of_token(self, claims: Payload, issuer: Issuer) -> "TokenKeys":
-        """The keys to read to judge a token, in the order of :class:`revoker.models.Standing`."""
+        """The keys to read to judge a token, in the order of :class:`revoker.models.RevocationState`."""
         jti, sub, sid = claims.jti, claims.sub, claims.sid
         client = claims.client_id or claims.azp
         shared_of = self._shared if not client or len(client) <= CACHED_CHARACTERS else self._make_shared

@@ -34,7 +34,7 @@ from revoker.errors import (
     StoreUnavailable,
 )
 from revoker.metrics import Metrics
-from revoker.models import Mark, Standing, UserStanding
+from revoker.models import Revocation, RevocationState, UserState
 from revoker.store.consistency.clocks import Clocks
 from revoker.store.consistency.epoch import DataSet
 from revoker.store.keys import TokenKeys
@@ -65,10 +65,10 @@ _KEYS_OF_REQUEST: Final = operator.itemgetter(0)
 class Found:
     """What applies to one token, and the store's ``TIME`` (ms) when it was read."""
 
-    __slots__ = ("now", "standing")
+    __slots__ = ("now", "state")
 
-    def __init__(self, standing: Standing, now: int) -> None:
-        self.standing = standing
+    def __init__(self, state: RevocationState, now: int) -> None:
+        self.state = state
         self.now = now
 
 
@@ -78,7 +78,7 @@ class LastRead:
 
     Attributes:
         now: Its time (ms) by the last reading and what has passed since; None if it was never read.
-        loss: As :attr:`revoker.models.Standing.loss`.
+        loss: As :attr:`revoker.models.RevocationState.loss`.
     """
 
     now: int | None
@@ -117,8 +117,6 @@ class Batch:
 
     Attributes:
         deadline: By the loop's clock.
-        keys: Of all requests, for a reader that asks for them in one command.
-        connection: On which it was sent last.
         before: What the reader noted of the data sets when it was sent, such as their watermarks.
         sent: When it was sent last, by the service's clock.
         tries: How often it was sent.
@@ -164,7 +162,7 @@ class BatchReader(Protocol):
 
 
 class BatchedLookups:
-    """Lookups at one server.
+    """As :class:`revoker.store.source.Lookups`, at one server.
 
     Attributes:
         waiting: Requests that have not been sent.
@@ -187,8 +185,8 @@ class BatchedLookups:
             server: To connect to.
             reader: Reads the batches.
             metrics: Where to count.
-            clocks: Compared with ``TIME`` of every batch; may forbid verdicts.
-            confirmation: Where replicas confirm writes: forbids verdicts of a primary that lacks them.
+            clocks: Compared with ``TIME`` of every batch.
+            confirmation: Of writes at the server, whose primary is trusted only while it has its replicas.
             probe: Whether every new connection is read from at once, to detect lost data.
         """
         self._timeout = server.timeout
@@ -233,29 +231,18 @@ class BatchedLookups:
 
     @property
     def ahead(self) -> float:
-        """As :attr:`revoker.store.consistency.clocks.Clocks.ahead`."""
         return self._clocks.ahead
 
     def last_read(self, keys: TokenKeys) -> LastRead:
-        """What was last read of the store, for a token that cannot be looked up.
-
-        Raises:
-            StoreRefused: what was read allows no verdict.
-        """
         if self._clocks.apart is not None:
             raise StoreRefused(self._clocks.apart)
         return LastRead(self._clocks.store_ms, self._reader.last_loss(keys))
 
     def reconnect(self) -> None:
-        """Replace the connection, which may lead to the wrong server; what is in flight is sent once more."""
         self._connection.reconnect()
 
     def find(self, keys: TokenKeys) -> "asyncio.Future[Found]":
-        """Look one token up.
-
-        The future fails with ``StoreUnavailable`` if the store cannot be reached or is late, and with
-        ``StoreRefused`` if it must not be trusted. Cancelling it affects no other lookup.
-        """
+        """As :meth:`revoker.store.source.Lookups.find`; cancelling it affects no other lookup."""
         future: asyncio.Future[Found] = self._loop.create_future()
         if self._admits(1, future):
             self.waiting.append((keys, future, None))
@@ -272,7 +259,6 @@ class BatchedLookups:
         return future
 
     def find_all(self, keys: Sequence[TokenKeys]) -> Awaitable[list[Found]]:
-        """Look several tokens up; the results are in the same order, and fail together."""
         future: asyncio.Future[list[Found]] = self._loop.create_future()
         if not keys:
             future.set_result([])
@@ -283,7 +269,6 @@ class BatchedLookups:
         return future
 
     async def touch(self) -> None:
-        """Read what every batch reads, and no keys; raises as :meth:`find` fails."""
         await self.find(NO_KEYS)
 
     def _admits(self, count: int, result: "asyncio.Future[Any]") -> bool:
@@ -504,7 +489,9 @@ class DataSetReader:
             keys, result, _ = request
             if not result.done():
                 try:
-                    found = Found(standing_of([value_of[key] for key in keys], data.baseline.loss), now)
+                    found = Found(
+                        parse_revocation_state([value_of[key] for key in keys], data.baseline.loss), now
+                    )
                 except StoreRefused as error:
                     result.set_exception(error)
                 else:
@@ -529,16 +516,16 @@ def deliver(request: Request, found: Found) -> None:
         result.set_result(found)
 
 
-def standing_of(values: list[bytes | None], loss: int) -> Standing:
+def parse_revocation_state(values: list[bytes | None], loss: int) -> RevocationState:
     """What applies to a token, by the values of its keys; raises ``StoreRefused`` if one is malformed."""
     jti, user, session, client, issuer, keys = values
     try:
-        return Standing(
-            jti=None if jti is None else mark(jti),
-            user=None if user is None else user_standing(user),
-            session=None if session is None else mark(session),
-            client=None if client is None else mark(client),
-            issuer=None if issuer is None else mark(issuer),
+        return RevocationState(
+            jti=None if jti is None else parse_revocation(jti),
+            user=None if user is None else parse_user_state(user),
+            session=None if session is None else parse_revocation(session),
+            client=None if client is None else parse_revocation(client),
+            issuer=None if issuer is None else parse_revocation(issuer),
             keys={} if keys is None else revoked_keys(keys),
             loss=loss,
         )
@@ -548,14 +535,14 @@ def standing_of(values: list[bytes | None], loss: int) -> Standing:
 
 
 @cached_where_short(4096, 128, len)
-def mark(value: bytes) -> Mark:
+def parse_revocation(value: bytes) -> Revocation:
     """Decode a time in ms, followed by a space and a reason where one was given."""
     at, _, reason = value.decode().partition(" ")
-    return Mark(int(at), reason)
+    return Revocation(int(at), reason)
 
 
-user_standing: Final = msgspec.json.Decoder(UserStanding).decode
-revoked_keys: Final = functools.lru_cache(maxsize=64)(msgspec.json.Decoder(dict[str, Mark]).decode)
+parse_user_state: Final = msgspec.json.Decoder(UserState).decode
+revoked_keys: Final = functools.lru_cache(maxsize=64)(msgspec.json.Decoder(dict[str, Revocation]).decode)
 
 
 def redis_time_ms(reply: list[bytes]) -> int:

@@ -8,14 +8,14 @@ from typing import Final
 
 from revoker.errors import InvalidRequest, StoreUnavailable
 from revoker.metrics import Metrics
-from revoker.models import Issuer, Mark, Number
+from revoker.models import Issuer, Number, Revocation
 from revoker.rules import (
     FOREVER_MS,
     START_AHEAD_MS,
-    cutoff_kept_for,
-    earliest_for,
-    jti_kept_for,
-    jti_kept_until,
+    cutoff_lifetime_ms,
+    earliest_active_ms,
+    jti_expiry_ms,
+    jti_lifetime_ms,
 )
 from revoker.store.consistency.acknowledged import Acknowledged, Written
 from revoker.store.consistency.epoch import VerifyWrittenBack, Watermark, new_id
@@ -68,7 +68,7 @@ class Remembered:
     """
 
     blocks: dict[str, int]
-    keys: dict[str, dict[str, Mark]]
+    keys: dict[str, dict[str, Revocation]]
     changes: int = 0
     changed_blocks: dict[str, int] = field(default_factory=dict)
 
@@ -114,7 +114,7 @@ class Revocations:
 
     def cutoff_lifetime(self, issuer: Issuer) -> int:
         """How long after its time a cutoff is stored, in ms."""
-        return cutoff_kept_for(self._records.widest(issuer))
+        return cutoff_lifetime_ms(self._records.widest(issuer))
 
     async def revoke_token(
         self, issuer: Issuer, jti: str, exp: Number | None, *, bounded: bool = False
@@ -134,9 +134,9 @@ class Revocations:
             InvalidRequest: ``exp`` is refused.
         """
         self._records.refuse_in_conflict(issuer)
-        earliest = earliest_for(issuer, exp) if bounded and exp is not None else ""
+        earliest = earliest_active_ms(issuer, exp) if bounded and exp is not None else ""
         widest = self._records.widest(issuer)
-        args = ("" if exp is None else jti_kept_until(widest, exp), jti_kept_for(widest), "", earliest)
+        args = ("" if exp is None else jti_expiry_ms(widest, exp), jti_lifetime_ms(widest), "", earliest)
         key = self._keys.jti(issuer, jti)
         refusals = {b"ahead": "exp is further ahead than max_token_lifetime allows"}
         at, until = await self._run("token", "revoke_token", [key], args, refusals)
@@ -206,7 +206,7 @@ class Revocations:
         key = self._keys.revoked_keys(issuer)
         [at] = await self._run("key", "revoke_key", [key], (kid, reason, ""))
         self.remembered.changes += 1
-        self.remembered.keys[issuer.name][kid] = Mark(at, reason)
+        self.remembered.keys[issuer.name][kid] = Revocation(at, reason)
         return at
 
     async def forget_key(self, issuer: Issuer, kid: str) -> bool:

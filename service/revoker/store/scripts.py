@@ -10,7 +10,7 @@ from revoker.errors import ReplyNotUnderstood, StoreUnavailable, Unconfirmed
 from revoker.metrics import Metrics
 from revoker.store.consistency.epoch import DataSet, new_id
 from revoker.store.keys import Tail
-from revoker.store.servers import Servers
+from revoker.store.source import Source
 from revoker.store.wire.connection import (
     FAILURES,
     ConnectionLost,
@@ -70,7 +70,7 @@ _DIGESTS: Final = {name: hashlib.sha1(text).hexdigest() for name, text in TEXTS.
 class Scripts:
     """Changes to the store, each atomic, and each a write even where it changes nothing."""
 
-    def __init__(self, servers: Servers, metrics: Metrics, data_of: Callable[[str], DataSet]) -> None:
+    def __init__(self, servers: Source, metrics: Metrics, data_of: Callable[[str], DataSet]) -> None:
         """Run them on these servers.
 
         Args:

@@ -21,13 +21,13 @@ import msgspec
 import structlog
 
 from revoker.errors import NoVerdict, StoreRefused, StoreUnavailable, Unconfirmed
-from revoker.models import Issuer, Session, UserStanding
+from revoker.models import Issuer, Session, UserState
 from revoker.rules import START_AHEAD_MS, session_end, session_is_revoked
 from revoker.store.keys import Keys, tag_and_start, user_tag
-from revoker.store.lookups import mark, user_standing
+from revoker.store.lookups import parse_revocation, parse_user_state
 from revoker.store.revocations import Revocations
 from revoker.store.scripts import Scripts
-from revoker.store.servers import Servers
+from revoker.store.source import Source
 from revoker.store.wire.connection import FAILURES, reads_replies, unavailable_on_failure
 
 _log = structlog.get_logger("store")
@@ -129,7 +129,7 @@ class Sessions:
     def __init__(
         self,
         scripts: Scripts,
-        servers: Servers,
+        servers: Source,
         keys: Keys,
         issuer: Issuer,
         lifetimes: Lifetimes,
@@ -494,7 +494,7 @@ class Sessions:
         for sid in sids:
             keys += self._own_keys(tag, sid)
         user, *rest = await self._read(keys[0], "MGET", *keys[1:])
-        standing = UserStanding() if user is None else user_standing(user)
+        state = UserState() if user is None else parse_user_state(user)
         found = {}
         unconfirmed = self._unconfirmed.get(tag, ())
         for sid, text, cutoff in zip(sids, rest[::2], rest[1::2], strict=True):
@@ -502,9 +502,9 @@ class Sessions:
             if text is None or place is None or sid[_RANDOM_AT:] in unconfirmed:
                 continue
             session = self._shortened(read(sid, place[1], text))
-            own_cutoff = None if cutoff is None else mark(cutoff)
+            own_cutoff = None if cutoff is None else parse_revocation(cutoff)
             if (
-                not session_is_revoked(session.start, sid, standing, own_cutoff)
+                not session_is_revoked(session.start, sid, state, own_cutoff)
                 and session_end(session, idle_ms=self._idle_ms, life_ms=self._life_ms) > now
             ):
                 found[sid] = session

@@ -1,51 +1,54 @@
-"""The parts of the store, joined: at one primary, or over a cluster."""
+"""The store: its source, and the parts that read and write it."""
 
 import asyncio
-import functools
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 from revoker.errors import StoreRefused
 from revoker.metrics import Metrics
 from revoker.models import Issuer
-from revoker.store.cluster.lookups import ClusterLookups
-from revoker.store.cluster.slots import ROUND, LossesOfSlots, Slots
-from revoker.store.cluster.topology import Cluster
+from revoker.store.cluster.source import ClusterSource
 from revoker.store.consistency import epoch as epochs
 from revoker.store.consistency.clocks import Clocks
 from revoker.store.consistency.dangers import dangers
-from revoker.store.consistency.data_sets import DataSets, Whole
 from revoker.store.consistency.epoch import DataLoss, DataSet, Epoch, Losses, Reading
 from revoker.store.issuer_records import IssuerRecords
 from revoker.store.keys import Keys, Tail, tag_and_start
-from revoker.store.lookups import BatchedLookups, DataSetReader
 from revoker.store.revocations import Revocations
 from revoker.store.scripts import Scripts
-from revoker.store.servers import Primary
 from revoker.store.sessions import Lifetimes, Sessions
+from revoker.store.single import SinglePrimary
+from revoker.store.source import MakeSource, ServerSettings, SourceContext
 from revoker.store.watch import Watch
-from revoker.store.wire.addresses import Login, PrimaryLocator, address_of, is_cluster, parse_server_list
-from revoker.store.wire.command_channel import CommandChannel, Confirmation
+from revoker.store.wire.addresses import is_cluster
+from revoker.store.wire.command_channel import CommandChannel
 from revoker.store.wire.connection import unavailable_on_failure
 
-_CHUNK: Final = 512
-"""Data sets that are declared something together."""
+_DATA_SETS_AT_ONCE: Final = 512
+"""Data sets for which something is declared at the same time."""
 
 _NOTICED_MS: Final = 3000
-"""Three beats of the watch."""
+"""Three beats of the watch: within that every process has noticed a loss."""
 
-_BEAT_S: Final = 0.1
-_PATIENCE_BEATS: Final = 600
+_ACCEPT_PAUSE_S: Final = 0.1
+_ACCEPT_TRIES: Final = 600
 
 
 Result = TypeVar("Result")
 
 
+def source_of(url: str) -> MakeSource:
+    """What makes the source that a URL names."""
+    return ClusterSource if is_cluster(url) else SinglePrimary
+
+
 class Store:
-    """One store as one process sees it; nothing connects before :meth:`open`.
+    """The store of one process; only what is asked connects before :meth:`open`.
 
     Attributes:
         instance: The id under which this process counts its share of the revocations.
+        lookups: Finds what applies to tokens.
+        source: Where the data is; ``make_source`` makes it, by default as the URL says.
     """
 
     def __init__(
@@ -60,46 +63,24 @@ class Store:
         issuers: Mapping[str, Issuer],
         metrics: Metrics,
         now: Callable[[], float],
+        make_source: MakeSource | None = None,
     ) -> None:
         self.instance: Final = epochs.new_id()
         self.keys: Final = Keys(prefix, clustered=is_cluster(url))
         self.clocks: Final = Clocks(now)
         self.issuers: Final = issuers
-        self._metrics = metrics
         self._policy: Final = policy
-        self._patience: Final = 2 * timeout
+        self._session_patience: Final = 2 * timeout
         self._sessions: list[Sessions] = []
         self._wait_replicas = wait_replicas
         self._wait_fsync = wait_fsync
         self._tasks: set[asyncio.Task[None]] = set()
-
-        def confirm() -> Confirmation | None:
-            return Confirmation(wait_replicas, fsync=wait_fsync, timeout=timeout) if wait_replicas else None
-
-        self._servers: Primary | Cluster
-        self._sets: DataSets
-        self._address: PrimaryLocator | None = None
-        if is_cluster(url):
-            places, options = parse_server_list(url)
-            self._servers = Cluster(places, Login(options, timeout=timeout), confirm)
-            losses = LossesOfSlots(metrics)
-            self._sets = Slots(
-                self._servers,
-                self.keys,
-                self.instance,
-                lambda tail, slot: self._data(tail, slot, losses),
-                losses,
-            )
-        else:
-            self._address = address_of(url, timeout=timeout)
-            self._servers = Primary(self._address, confirm())
-            self._sets = Whole(
-                self._servers,
-                self.keys,
-                functools.partial(self._data, self.keys.tail(self.instance), 0, Losses(metrics)),
-            )
-        self.scripts: Final = Scripts(self._servers, metrics, self._sets.of)
-        self.issuer_records: Final = IssuerRecords(self._servers, self.scripts, self.keys, issuers.values())
+        servers = ServerSettings(url, timeout, wait_replicas, wait_fsync)
+        context = SourceContext(self.keys, self.instance, self.clocks, metrics, self._new_data_set)
+        self.source: Final = (make_source or source_of(url))(servers, context)
+        self.lookups: Final = self.source.lookups
+        self.scripts: Final = Scripts(self.source, metrics, self.source.data_set_of)
+        self.issuer_records: Final = IssuerRecords(self.source, self.scripts, self.keys, issuers.values())
         self.revocations: Final = Revocations(
             self.scripts,
             self.keys,
@@ -108,175 +89,150 @@ class Store:
             metrics,
             latest=lambda: self.clocks.latest,
         )
-        self.lookups: BatchedLookups | ClusterLookups
-        self.watch: Watch
+        self.watch: Final = Watch(
+            self.source,
+            self.keys,
+            list(issuers.values()),
+            clocks=self.clocks,
+            revocations=self.revocations,
+            records=self.issuer_records,
+            metrics=metrics,
+            wait_replicas=wait_replicas,
+            wait_fsync=wait_fsync,
+        )
 
-    def _data(self, tail: Tail, part: int, losses: Losses) -> DataSet:
+    def _new_data_set(self, tail: Tail, part: int, losses: Losses) -> DataSet:
         return DataSet(
             tail,
             policy=self._policy,
             losses=losses,
-            read=lambda: self._sets.read(tail),
+            read=lambda: self.source.reading(tail),
             set_epoch=lambda *epoch: self.scripts.set_epoch(tail, *epoch),
             write_back=lambda: self.revocations.write_back(part),
         )
 
     def open(self) -> None:
-        """Begin to connect and to watch; what is asked meanwhile waits up to the time-out."""
-        if isinstance(self._servers, Cluster):
-            assert isinstance(self._sets, Slots)  # noqa: S101  # made together
-            self.lookups = ClusterLookups(self._servers, self._sets, self._metrics, self.clocks)
-        else:
-            assert self._address is not None and isinstance(self._sets, Whole)  # noqa: S101, PT018  # likewise
-            self.lookups = BatchedLookups(
-                self._address,
-                DataSetReader(self._sets.data),
-                metrics=self._metrics,
-                clocks=self.clocks,
-                confirmation=self._servers.confirmation,
-                probe=True,
-            )
-        self.watch = Watch(
-            self._servers,
-            self._sets,
-            self.keys,
-            list(self.issuers.values()),
-            moved=self._servers.moved,
-            lookups=self.lookups,
-            clocks=self.clocks,
-            revocations=self.revocations,
-            records=self.issuer_records,
-            metrics=self._metrics,
-            wait_replicas=self._wait_replicas,
-            wait_fsync=self._wait_fsync,
-        )
+        """Start to connect and to monitor; lookups wait for a connection up to the time-out."""
         self.issuer_records.await_reading()
-        self.lookups.open()
+        self.source.open()
         self._start(self.watch.run())
         if self._wait_replicas:
-            self._start(self._servers.beat(lambda part: self.keys.in_part(part).beat(self.instance)))
+            self._start(self.source.keep_confirming())
 
     async def close(self) -> None:
-        """End every connection."""
+        """Close every connection."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for sessions in self._sessions:
             await sessions.close()
-        await self._sets.close()
-        if hasattr(self, "lookups"):
-            await self.lookups.close()
-        await self._servers.close()
+        await self.source.close()
 
     def sessions(self, issuer: Issuer, lifetimes: Lifetimes) -> Sessions:
-        """The sessions of the issuer whose sessions are kept here."""
+        """The sessions of the issuer whose sessions this service keeps."""
         sessions = Sessions(
             self.scripts,
-            self._servers,
+            self.source,
             self.keys,
             issuer,
             lifetimes,
             revocations=self.revocations,
-            patience=self._patience,
+            patience=self._session_patience,
         )
         self._sessions.append(sessions)
         return sessions
 
     @property
     def reached(self) -> bool:
-        """Whether the store has ever given a reading that counts."""
+        """As :attr:`revoker.store.watch.Watch.reached`."""
         return self.watch.reached
 
     @property
     def problems(self) -> dict[str, str]:
-        """What is wrong now, by the names of :data:`revoker.metrics.PROBLEMS`."""
+        """As :attr:`revoker.store.watch.Watch.problems`."""
         return self.watch.problems
 
     async def settle(self, sid: str) -> None:
-        """See whether data was lost beside a session kept here, and what follows; raises ``NoVerdict``."""
+        """Settle the data set of a session, if it has lost data; raises ``NoVerdict``."""
         if (found := tag_and_start(sid)) is not None:
-            await self._sets.settle([self._sets.of(self.keys.session(found[0], sid))])
+            await self.source.settle([self.source.data_set_of(self.keys.session(found[0], sid))])
 
     async def epoch(self) -> Epoch | None:
-        """The epoch that stands in the store, of several the one that matters most; None where one lacks."""
-        readings = [reading.epoch for _, _, reading in await self._sets.readings()]
+        """The epoch in the store; of several the worst, None if a data set has none."""
+        readings = [reading.epoch for _, _, reading in await self.source.readings()]
         return _worst([None if text is None else Epoch.parse(text) for text in readings])
 
     async def values(self, keys: Sequence[str]) -> list[bytes | None]:
-        """What stands under keys, wherever they lie.
-
-        Raises:
-            StoreUnavailable: no answer in time.
-        """
+        """As :meth:`revoker.store.source.Source.values`; raises ``StoreUnavailable``."""
         async with unavailable_on_failure():
-            return await self._servers.values(keys)
+            return await self.source.values(keys)
 
     async def primaries(self) -> Mapping[str, CommandChannel]:
-        """A line to each server that has a part of the data, by the server's id; raises as :meth:`values`."""
+        """As :meth:`revoker.store.source.Source.primaries`; raises ``StoreUnavailable``."""
         async with unavailable_on_failure():
-            return await self._servers.primaries()
+            return await self.source.primaries()
 
     async def readings(self) -> dict[int, Reading]:
-        """Every data set as it is now, by number; raises as :meth:`values`."""
-        return {part: reading for part, _, reading in await self._sets.readings()}
+        """Every data set as it is now, by number; raises ``StoreUnavailable``."""
+        return {part: reading for part, _, reading in await self.source.readings()}
 
     async def learn(self) -> None:
-        """Learn of every data set what it must show from now on, and settle what is missing.
-
-        Raises:
-            NoVerdict: some could not be read, or settled.
-        """
-        await self._sets.settle(await self._sets.look(0, lambda *_: None))
+        """Read all data sets, and settle those that have lost data; raises ``NoVerdict``."""
+        await self.source.settle(await self.source.look(0, lambda *_: None))
 
     def data_ids(self) -> list[str]:
-        """The ids of all data sets, as far as they were read: other ones where data was lost since."""
-        return [data.epoch.id for data in self._sets.known() if data.epoch is not None]
+        """The ids of all data sets that were read; a loss changes them."""
+        return [data.epoch.id for data in self.source.read_data_sets() if data.epoch is not None]
 
     async def dangers(self) -> dict[str, str]:
-        """What about the server would lose revocations silently, in words, by the names of problems."""
-        return await dangers(self._servers, self._wait_replicas, wait_fsync=self._wait_fsync)
+        """As :func:`revoker.store.consistency.dangers.dangers`."""
+        return await dangers(self.source, self._wait_replicas, wait_fsync=self._wait_fsync)
 
     async def init(self) -> bool:
-        """Declare the store new; False where it has an epoch already.
+        """Declare the store new; False if it has an epoch already.
 
-        In a cluster an attempt that broke off is completed.
+        In a cluster an interrupted attempt is completed.
         """
-        readings = await self._sets.readings()
-        bare = [data for _, data, reading in readings if reading.epoch is None]
+        readings = await self.source.readings()
+        without_epoch = [data for _, data, reading in readings if reading.epoch is None]
         used = any(
             reading.epoch is not None and (reading.seq or Epoch.parse(reading.epoch).finding != "new")
             for _, _, reading in readings
         )
-        if not bare or used:
+        if not without_epoch or used:
             return False
         epoch = Epoch(epochs.new_id(), max(reading.now for _, _, reading in readings), 0, "new")
-        commands = {data.tail.epoch: ("SET", data.tail.epoch, epoch.text, "NX") for data in bare}
+        commands = {data.tail.epoch: ("SET", data.tail.epoch, epoch.text, "NX") for data in without_epoch}
         async with unavailable_on_failure():
-            replies = await self._servers.change_all(commands)
+            replies = await self.source.change_all(commands)
         return all(reply == b"OK" for reply in replies)
 
     async def accept(self) -> Epoch | None:
-        """Accept the data as it is: verdicts are given again. None where the store has no epoch.
+        """Accept the data as it is, so that verdicts are given again; None if the store has no epoch.
 
-        Waits until every process that noticed the loss has put back what it knows: each marks the store
-        when it begins, which a process that runs and reaches the store does within :data:`_NOTICED_MS`.
-        For one that does not reach the store, or ended while it was at it, nobody waits.
+        Waits until every process that noticed the loss has written back its revocations. Each marks the
+        store when it begins, within :data:`_NOTICED_MS` if it can reach the store. Processes that cannot
+        reach it, or that ended meanwhile, are not waited for.
 
         Raises:
-            StoreRefused: a process has been at it for a minute; nothing was accepted.
+            StoreRefused: a process has been writing back for a minute; nothing was accepted.
         """
-        for _ in range(_PATIENCE_BEATS):
-            readings = await self._sets.readings()
-            stand = [(part, each, Epoch.parse(each.epoch)) for part, _, each in readings if each.epoch]
-            fresh = any(each.now - epoch.noticed < self._noticed_ms for _, each, epoch in stand)
-            parts = [part for part, _, _ in stand]
-            if not fresh and not any(await self._all(parts, self.revocations.refilling)):
+        notice_ms = _NOTICED_MS * self.source.beats_per_round
+        for _ in range(_ACCEPT_TRIES):
+            found = [
+                (part, reading.now - Epoch.parse(reading.epoch).noticed)
+                for part, _, reading in await self.source.readings()
+                if reading.epoch
+            ]
+            noticed_by_all = all(age >= notice_ms for _, age in found)
+            parts = [part for part, _ in found]
+            if noticed_by_all and not any(await _gather(parts, self.revocations.refilling)):
                 return await self._declare("accepted", cutoff_now=False)
-            await asyncio.sleep(_BEAT_S)
+            await asyncio.sleep(_ACCEPT_PAUSE_S)
         raise StoreRefused("a process is still putting back what it knows: try again, nothing was accepted")
 
     async def declare_lost(self, policy: DataLoss) -> Epoch | None:
-        """Treat the data as lost, as if a running instance had noticed; None where there is no epoch."""
+        """Treat the data as lost, as if a process had noticed it; None if the store has no epoch."""
         finding = epochs.FINDING_OF_POLICY[policy]
         return await self._declare(finding, cutoff_now=policy == "cutoff")
 
@@ -286,34 +242,22 @@ class Store:
             for _ in range(8):
                 if reading.epoch is None:
                     return None
-                stood = Epoch.parse(reading.epoch)
+                present = Epoch.parse(reading.epoch)
                 done, text, *_ = await self.scripts.set_epoch(
                     data.tail,
                     reading.epoch,
-                    stood.id if finding == "accepted" and stood.id else epochs.new_id(),
-                    stood.noticed,
+                    present.id if finding == "accepted" and present.id else epochs.new_id(),
+                    present.noticed,
                     finding,
-                    None if cutoff_now else stood.cutoff,
+                    None if cutoff_now else present.cutoff,
                 )
                 if done:
                     return Epoch.parse(text)
-                reading = await self._sets.read(data.tail)
+                reading = await self.source.reading(data.tail)
             return None
 
-        readings = [(data, reading) for _, data, reading in await self._sets.readings()]
-        return _worst(await self._all([each for each in readings if each[1].epoch is not None], declare))
-
-    @property
-    def _noticed_ms(self) -> int:
-        return _NOTICED_MS * ROUND if isinstance(self._servers, Cluster) else _NOTICED_MS
-
-    @staticmethod
-    async def _all(those: Iterable[Any], work: Callable[[Any], Awaitable[Result]]) -> list[Result]:
-        """Do something for each, not for all at once; in a cluster they are many."""
-        waiting, results = list(those), []
-        for start in range(0, len(waiting), _CHUNK):
-            results += await asyncio.gather(*map(work, waiting[start : start + _CHUNK]))
-        return results
+        readings = [(data, reading) for _, data, reading in await self.source.readings()]
+        return _worst(await _gather([read for read in readings if read[1].epoch is not None], declare))
 
     def _start(self, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -321,9 +265,16 @@ class Store:
         task.add_done_callback(self._tasks.discard)
 
 
-def _worst(epochs: Iterable[Epoch | None]) -> Epoch | None:
-    found = list(epochs)
-    known = [each for each in found if each is not None]
-    if len(known) < len(found) or not known:
+async def _gather(items: Sequence[Any], work: Callable[[Any], Awaitable[Result]]) -> list[Result]:
+    """Do something for all items, not more than :data:`_DATA_SETS_AT_ONCE` at the same time."""
+    results = []
+    for start in range(0, len(items), _DATA_SETS_AT_ONCE):
+        results += await asyncio.gather(*map(work, items[start : start + _DATA_SETS_AT_ONCE]))
+    return results
+
+
+def _worst(epochs: Sequence[Epoch | None]) -> Epoch | None:
+    found = [epoch for epoch in epochs if epoch is not None]
+    if len(found) < len(epochs) or not found:
         return None
-    return max(known, key=lambda epoch: (epoch.finding == "refused", epoch.noticed))
+    return max(found, key=lambda epoch: (epoch.finding == "refused", epoch.noticed))

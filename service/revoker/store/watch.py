@@ -1,11 +1,12 @@
-"""Looks after the store beside the requests.
+"""Monitors the store in the background.
 
-Once a second for what must not be missed, every 30 s for what would lose revocations silently.
+Once a second it looks for lost data and changes by other processes, every 30 s for configuration under which
+revocations would be lost silently.
 """
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
@@ -13,52 +14,48 @@ import structlog
 
 from revoker.errors import NotPrimary, NoVerdict, PrimaryStale, ReplyNotUnderstood, StoreRefused
 from revoker.metrics import PROBLEMS, Metrics
-from revoker.models import Issuer, Mark
-from revoker.store.cluster.lookups import ClusterLookups
+from revoker.models import Issuer, Revocation
+from revoker.store.consistency.blocks import BlocksPage
 from revoker.store.consistency.clocks import DEGRADED_S, LATEST_MS, Clocks
 from revoker.store.consistency.dangers import dangers, number_in
-from revoker.store.consistency.data_sets import BlocksPage, DataSets
 from revoker.store.consistency.epoch import DataSet
 from revoker.store.issuer_records import IssuerRecords
 from revoker.store.keys import Keys
-from revoker.store.lookups import BatchedLookups, redis_time_ms, revoked_keys
+from revoker.store.lookups import redis_time_ms, revoked_keys
 from revoker.store.revocations import Revocations
-from revoker.store.servers import Servers
+from revoker.store.source import Source
 from revoker.store.wire.addresses import parse_info
 from revoker.store.wire.connection import unavailable_on_failure, understood
 
 _log = structlog.get_logger("store")
 
 _BEAT_S: Final = 1.0
-_CHECK_EVERY: Final = 30
-_LATEST_KEPT_MS: Final = 300_000
-"""Longer than two clocks may be apart: once the slower one has passed that time it decides nothing."""
+_BEATS_PER_CHECK: Final = 30
+_LATEST_EXPIRY_MS: Final = 300_000
+"""Longer than two clocks may be apart: after that a slower clock has passed the time as well."""
 
-_TRIMMED: Final = 1000
-"""Blocks that have ended that are removed by one script at most; the next round finds the rest."""
+_BLOCKS_PER_TRIM: Final = 1000
+"""Most ended blocks that one script removes; the next round finds the rest."""
 
-_DANGERS: Final = (
+_CONFIGURATION_PROBLEMS: Final = (
     "eviction_policy", "no_persistence", "no_fsync", "unconfirmed_replicas", "too_few_replicas", "unchecked",
 )  # fmt: skip
 
 
 class Watch:
-    """Keeps an eye on one store.
+    """Monitors one store.
 
     Attributes:
-        problems: What is wrong now: names of :data:`revoker.metrics.PROBLEMS`, each with a sentence.
+        problems: What is wrong now: a sentence for each name of :data:`revoker.metrics.PROBLEMS`.
         reached: Whether the store has ever given a reading that counts.
     """
 
     def __init__(
         self,
-        servers: Servers,
-        sets: DataSets,
+        source: Source,
         keys: Keys,
         issuers: Sequence[Issuer],
         *,
-        moved: Callable[[], Awaitable[bool]],
-        lookups: BatchedLookups | ClusterLookups,
         clocks: Clocks,
         revocations: Revocations,
         records: IssuerRecords,
@@ -66,28 +63,10 @@ class Watch:
         wait_replicas: int,
         wait_fsync: bool,
     ) -> None:
-        """Nothing is read before :meth:`beat`.
-
-        Args:
-            servers: Of the store.
-            sets: Its data sets.
-            keys: Its keys.
-            issuers: All.
-            moved: Whether connections must be made anew, since another server is the primary by now.
-            lookups: Touched once a second.
-            clocks: Their latest time is shared with other processes where sessions are kept here.
-            revocations: What they remember is kept up to date.
-            records: What the store remembers of the issuers; brought together with it.
-            metrics: Where to tell.
-            wait_replicas: How many replicas must confirm a change.
-            wait_fsync: Whether they and the primary must have it on disk.
-        """
-        self._servers = servers
-        self._sets = sets
+        """Nothing is read before :meth:`beat`."""
+        self._source = source
         self._keys = keys
         self._issuers = issuers
-        self._moved = moved
-        self._lookups = lookups
         self._clocks = clocks
         self._revocations: Final = revocations
         self._remembered: Final = revocations.remembered
@@ -110,15 +89,15 @@ class Watch:
             try:
                 await self.beat()
                 self._failure = ""
-            except Exception as error:  # noqa: BLE001  # the watch outlives whatever happens to it
+            except Exception as error:  # noqa: BLE001  # monitoring must go on
                 if self._failure != repr(error):
                     _log.exception("watch_failed")
                 self._failure = repr(error)
-                self._say("unexpected_reply", f"the store can't be watched: {self._failure}")
+                self._report("unexpected_reply", f"the store can't be watched: {self._failure}")
             await asyncio.sleep(_BEAT_S)
 
     async def beat(self) -> None:
-        """Read the store once, remember what must be remembered, and say what is wrong."""
+        """Read the store once, take over what other processes have changed, and report problems."""
         unreachable = not_primary = stale = unexpected = None
         try:
             with understood():
@@ -127,49 +106,48 @@ class Watch:
             not_primary = str(error) if isinstance(error, NotPrimary) else None
             stale = str(error) if isinstance(error, PrimaryStale) else None
             unexpected = str(error) if isinstance(error, ReplyNotUnderstood) else None
-            known = (
-                self._records.read and not self._records.conflicts and any(True for _ in self._sets.known())
-            )
-            self.reached = self.reached or known
+            was_read = any(True for _ in self._source.read_data_sets())
+            records_read = self._records.read and not self._records.conflicts
+            self.reached = self.reached or (records_read and was_read)
         except NoVerdict as error:
             unreachable = str(error)
-        self._say("store_unreachable", unreachable)
-        self._say("store_not_primary", not_primary)
-        self._say("stale_primary", stale)
-        self._say("unexpected_reply", unexpected)
-        self._say_what_is_known()
+        self._report("store_unreachable", unreachable)
+        self._report("store_not_primary", not_primary)
+        self._report("stale_primary", stale)
+        self._report("unexpected_reply", unexpected)
+        self._report_data_sets()
 
     async def _read_all(self) -> None:
-        if await self._moved():
+        if await self._source.follow():
             _log.warning("primary_moved")
-            self._lookups.reconnect()
-            self._servers.reconnect()
-        self._checked = self._checked and self._beats % _CHECK_EVERY != 0
-        if not self._checked:  # first: it may be why nothing else succeeds
+            self._source.lookups.reconnect()
+            self._source.reconnect()
+        self._checked = self._checked and self._beats % _BEATS_PER_CHECK != 0
+        if not self._checked:  # first: it may be the reason for other failures
             await self._check_configuration()
         if suspects := await self._look(self._beats):
-            await self._sets.settle(suspects)
-            await self._sets.settle(await self._look(0))
+            await self._source.settle(suspects)
+            await self._source.settle(await self._look(0))
         await self._remember_keys()
         await self._records.reconcile()
         await self._look_for_evictions()
         self._beats += 1
-        await self._lookups.touch()
+        await self._source.lookups.touch()
         if any(issuer.own for issuer in self._issuers):
             await self._share_latest_time()
         self.reached = self.reached or not self._records.conflicts
 
     async def _look(self, beat: int) -> list[DataSet]:
-        """Look at data sets, and take over the blocks of all processes and what was lifted in them."""
+        """Read data sets, and take over the blocks of all processes and what they have lifted."""
         changes = self._remembered.changes
         first_pages: dict[int, tuple[BlocksPage, int]] = {}
 
-        def found(part: int, page: BlocksPage | None, lifted: list[bytes], now: int) -> None:
+        def on_data_set(part: int, page: BlocksPage | None, lifted: list[bytes], now: int) -> None:
             self._acknowledged.forget(map(_lifted, lifted))
             if page is not None:
                 first_pages[part] = page, now
 
-        suspects = await self._sets.look(beat, found)
+        suspects = await self._source.look(beat, on_data_set)
         running = {}
         for part, (page, now) in first_pages.items():
             blocks = await self._running_blocks(part, page, now)
@@ -179,13 +157,13 @@ class Watch:
         return suspects
 
     async def _running_blocks(self, part: int, page: BlocksPage, now: int) -> dict[str, int] | None:
-        """All blocks of a data set that have not ended, by its first page; those that have leave the store.
+        """All blocks of a data set that have not ended, after its first page; ended ones are removed.
 
-        None where its server has changed meanwhile: a cursor means nothing to another one.
+        None if its server has changed meanwhile: a cursor is not valid on another one.
         """
         running: dict[str, int] = {}
         key = self._keys.in_part(part).blocks
-        server = self._servers.server_of(key)
+        server = self._source.server_of(key)
         while True:
             ended = []
             for tag, text in page.until.items():
@@ -193,16 +171,16 @@ class Watch:
                     running[tag.decode()] = until
                 else:
                     ended.append(tag)
-            if page.last and not ended:  # as in nearly every slot of a cluster
+            if page.last and not ended:  # nearly every slot of a cluster
                 return running
-            trimming = asyncio.ensure_future(self._trim(part, ended[:_TRIMMED]))
+            trimming = asyncio.ensure_future(self._trim(part, ended[:_BLOCKS_PER_TRIM]))
             try:  # both leave in one write
-                following = None if page.last else await self._sets.blocks_after(part, page.cursor)
+                following = None if page.last else await self._source.blocks_after(part, page.cursor)
             finally:
                 await trimming
             if page.last:
                 return running
-            if following is None or self._servers.server_of(key) != server:
+            if following is None or self._source.server_of(key) != server:
                 return None
             page, now = following
 
@@ -212,76 +190,76 @@ class Watch:
                 await self._revocations.trim_blocks(part, ended)
 
     async def _remember_keys(self) -> None:
-        """Take over the revoked keys of all processes."""
+        """Take over the signing keys that other processes have revoked."""
         changes = self._remembered.changes
         keys = [self._keys.revoked_keys(issuer) for issuer in self._issuers]
-        texts = await asyncio.gather(*map(self._sets.value, keys))
+        texts = await asyncio.gather(*map(self._source.trusted_value, keys))
         if changes == self._remembered.changes:
             for issuer, text in zip(self._issuers, texts, strict=True):
                 self._remembered.keys[issuer.name] = _keys_of(text)
 
     async def _share_latest_time(self) -> None:
-        """Tell processes that start after a failover how late it was by the former primary's clock.
+        """Share the former primary's time with processes that start after a failover.
 
-        They date the cutoffs of clients and issuers by it, so that these cover the sessions it began.
+        They date the cutoffs of clients and issuers by it, so that these cover sessions that it started.
         """
         key = self._keys.latest
-        text = await self._sets.value(key)
+        text = await self._source.trusted_value(key)
         shared = int(text) if text and text.isdigit() else 0
         self._clocks.learn_latest(shared)
         if self._clocks.latest > shared + LATEST_MS:
-            self._servers.change_unconfirmed(key, "SET", key, self._clocks.latest, "PX", _LATEST_KEPT_MS)
+            self._source.change_unconfirmed(key, "SET", key, self._clocks.latest, "PX", _LATEST_EXPIRY_MS)
 
     async def _look_for_evictions(self) -> None:
         async with unavailable_on_failure():
-            answers = await self._servers.each([("INFO", "server"), ("INFO", "stats"), ("TIME",)])
-        looked_at, evicted_of, all_said = asyncio.get_running_loop().time(), {}, True
+            answers = await self._source.on_every_primary([("INFO", "server"), ("INFO", "stats"), ("TIME",)])
+        looked_at, evicted_of, all_answered = asyncio.get_running_loop().time(), {}, True
         for parts, replies in answers:
             fields = parse_info(replies[0]) | parse_info(replies[1])
             server = fields.get("run_id", f"of part {parts[0]}" if parts else "")
             evicted, uptime = number_in(fields, "evicted_keys"), number_in(fields, "uptime_in_seconds")
-            if evicted is None:  # `unchecked` says so
-                all_said = False
+            if evicted is None:  # reported as `unchecked`
+                all_answered = False
                 continue
             young = uptime is not None and uptime <= looked_at - self._looked_at
             before = self._evicted.get(server, 0 if self._evicted and young else evicted)
             if evicted > before:
                 with understood():
                     since = redis_time_ms(replies[2])
-                sets = [self._sets.numbered(part) for part in parts]
-                await self._sets.settle(sets, since=since, cause="the server has evicted keys")
+                sets = [self._source.data_set_numbered(part) for part in parts]
+                await self._source.settle(sets, since=since, cause="the server has evicted keys")
             evicted_of[server] = evicted
-        self._evicted = evicted_of if all_said else self._evicted | evicted_of
+        self._evicted = evicted_of if all_answered else self._evicted | evicted_of
         self._looked_at = looked_at
         gone = sum(self._evicted.values())
-        self._say("evicted_keys", f"the server has evicted {gone} keys" if gone else None)
+        self._report("evicted_keys", f"the server has evicted {gone} keys" if gone else None)
 
     async def _check_configuration(self) -> None:
-        """Say what is wrong with the servers; one that does not answer keeps nothing else from being read."""
+        """Report dangerous configuration of the servers; if one does not answer, the beat goes on."""
         try:
-            found = await dangers(self._servers, self._wait_replicas, wait_fsync=self._wait_fsync)
+            found = await dangers(self._source, self._wait_replicas, wait_fsync=self._wait_fsync)
         except NoVerdict:
             return
         self._checked = True
-        for problem in _DANGERS:
-            self._say(problem, found.get(problem))
+        for problem in _CONFIGURATION_PROBLEMS:
+            self._report(problem, found.get(problem))
 
-    def _say_what_is_known(self) -> None:
-        sets = list(self._sets.known())
+    def _report_data_sets(self) -> None:
+        sets = list(self._source.read_data_sets())
         found = {data.epoch.finding for data in sets if data.epoch is not None}
         lost = ", ".join(sorted(found & {"cutoff", "ignored"}))
-        self._say("data_lost", f"data was found missing ({lost})" if lost else None)
+        self._report("data_lost", f"data was found missing ({lost})" if lost else None)
         refusals = (data.refusal for data in sets)
-        self._say("data_loss_refused", next((why for why in refusals if why is not None), None))
-        self._say("settings_conflict", "; ".join(self._records.conflicts.values()) or None)
-        ahead = self._lookups.ahead
+        self._report("data_loss_refused", next((why for why in refusals if why is not None), None))
+        self._report("settings_conflict", "; ".join(self._records.conflicts.values()) or None)
+        ahead = self._source.lookups.ahead
         self._metrics.clock_offset.set(ahead)
-        self._say(
+        self._report(
             "clock_offset",
             f"this clock is {ahead:+.1f} s off the store's" if abs(ahead) > DEGRADED_S else None,
         )
 
-    def _say(self, problem: str, sentence: str | None) -> None:
+    def _report(self, problem: str, sentence: str | None) -> None:
         assert problem in PROBLEMS  # noqa: S101  # a typo would hide a problem
         if sentence is None:
             if self.problems.pop(problem, None) is not None:
@@ -298,7 +276,7 @@ def _lifted(text: bytes) -> tuple[int, str]:
     return int(seq), key
 
 
-def _keys_of(text: bytes | None) -> dict[str, Mark]:
+def _keys_of(text: bytes | None) -> dict[str, Revocation]:
     try:
         return {} if text is None else dict(revoked_keys(text))
     except (msgspec.MsgspecError, TypeError) as error:

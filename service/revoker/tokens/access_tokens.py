@@ -1,4 +1,4 @@
-"""Access tokens of the sessions kept here (RFC 9068)."""
+"""Access tokens of our own sessions (RFC 9068)."""
 
 import asyncio
 import os
@@ -14,12 +14,12 @@ from revoker.tokens.signing import SigningKeys
 
 _JTI_BYTES: Final = 16
 
-TOGETHER: Final = 32
-"""Signatures made before others get their turn of the event loop: about a ms."""
+SIGN_BATCH: Final = 32
+"""Tokens signed in one turn of the event loop: about 1 ms."""
 
 
 class _AccessToken(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """The claims of RFC 9068 §2.2; what is not known of a session is left out."""
+    """The claims of RFC 9068 §2.2; empty ones are left out."""
 
     iss: str
     sub: str
@@ -36,10 +36,10 @@ class _AccessToken(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 
 
 class Minter:
-    """Mints with the newest key whose time has come.
+    """Mints access tokens.
 
-    What is minted in one turn of the event loop is signed together: a signature by ES256 reads 150 kB of
-    OpenSSL's tables, and takes half as long again where other work has driven them out of the cache.
+    Tokens minted in one turn of the event loop are signed together: an ES256 signature reads 150 kB of
+    OpenSSL's tables, and takes half as long again if other work has evicted them from the CPU's cache.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Minter:
         keys: SigningKeys,
         revoked: Callable[[], Collection[str]],
     ) -> None:
-        """``revoked`` names the keys that must not sign any more; ``lifetime`` is in seconds."""
+        """``revoked`` returns the ``kid`` of keys that must not sign; ``lifetime`` is in seconds."""
         self._iss: Final = iss
         self._audiences: Final = tuple(audiences)
         self._lifetime: Final = lifetime
@@ -62,7 +62,7 @@ class Minter:
     def signer(self, now: int) -> SigningKey:
         """The key that signs at ``now`` (ms by Redis).
 
-        It is asked for before anything is changed, so that nothing is changed where there is none.
+        Call it before a change in the store: without a key, nothing must change.
 
         Raises:
             KeysUnavailable: there is no key to sign with.
@@ -72,13 +72,13 @@ class Minter:
     async def mint(
         self, session: Session, now: int, scope: str, key: SigningKey | None = None
     ) -> tuple[str, int]:
-        """An access token dated ``now`` (ms by Redis); it never outlives its session.
+        """An access token issued at ``now`` (ms by Redis); it never outlives its session.
 
         Args:
-            session: For which it is.
-            now: The present by Redis, ms.
-            scope: Of the token.
-            key: What :meth:`signer` has given; None: it is asked now.
+            session: The session of the token.
+            now: ms by Redis.
+            scope: The ``scope`` of the token.
+            key: From :meth:`signer`; None: the present one.
 
         Returns:
             The token, and the seconds until it expires.
@@ -116,12 +116,12 @@ class Minter:
         return signed
 
     def _sign(self) -> None:
-        turn, self._unsigned = self._unsigned[:TOGETHER], self._unsigned[TOGETHER:]
+        batch, self._unsigned = self._unsigned[:SIGN_BATCH], self._unsigned[SIGN_BATCH:]
         if self._unsigned:
             asyncio.get_running_loop().call_soon(self._sign)
-        for key, unsigned, signed in turn:
+        for key, unsigned, signed in batch:
             if not signed.done():
                 try:
                     signed.set_result(key.signed(unsigned))
-                except Exception as error:  # noqa: BLE001  # for the one who waits
+                except Exception as error:  # noqa: BLE001  # passed to the caller
                     signed.set_exception(error)

@@ -1,4 +1,4 @@
-"""Keys that an issuer publishes on the web, kept up to date beside the requests."""
+"""Keys that an issuer publishes on the web, refreshed in the background."""
 
 import asyncio
 import secrets
@@ -18,22 +18,22 @@ FIRST_RETRY_S: Final = 0.5
 LAST_RETRY_S: Final = 30.0
 
 COOL_DOWN_S: Final = 30.0
-"""Between fetches that tokens with unknown keys give rise to."""
+"""Seconds between fetches that tokens with an unknown ``kid`` trigger."""
 
 MAX_WAITING: Final = 500
-"""Requests that may wait for the keys of one issuer; more are answered by the keys in hand."""
+"""Requests that may wait for a fetch of one issuer's keys; others use the keys in hand."""
 
 KEEP_S: Final = 86_400.0
-"""How long a set that can't be refreshed is believed: a withdrawn key must not live for ever."""
+"""How long a set that can't be refreshed is used: it may contain a key withdrawn since."""
 
 _RANDOM: Final = secrets.SystemRandom()
 
 
 class JwksByUrl(KeySource):
-    """Keys fetched over HTTP ahead of need, and for an unknown ``kid`` once in each cool-down.
+    """Keys fetched over HTTP regularly, and for an unknown ``kid`` at most once in ``COOL_DOWN_S``.
 
-    All who wait for keys share the fetch that is under way; one who gives up leaves it to them. A slow
-    server must not let the requests of this process pile up, so only ``max_waiting`` wait.
+    All requests that wait for keys share one fetch, which goes on if one of them is cancelled. At most
+    ``max_waiting`` wait, so that a slow server does not make requests pile up.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class JwksByUrl(KeySource):
             auto_decompress=False,
         )
         self._fetch_now(self._session)
-        self._refreshing = asyncio.create_task(self._refresh_for_ever(self._session))
+        self._refreshing = asyncio.create_task(self._refresh_forever(self._session))
 
     async def close(self) -> None:
         running = [task for task in (self._refreshing, self._fetch) if task is not None]
@@ -103,12 +103,12 @@ class JwksByUrl(KeySource):
             self._waiting -= 1
 
     def _fetch_now(self, session: aiohttp.ClientSession) -> asyncio.Task[bool]:
-        """The fetch that is under way, or else a new one."""
+        """The fetch in progress, or a new one."""
         if self._fetch is None or self._fetch.done():
             self._fetch = asyncio.create_task(self._fetch_and_adopt(session))
         return self._fetch
 
-    async def _refresh_for_ever(self, session: aiohttp.ClientSession) -> None:
+    async def _refresh_forever(self, session: aiohttp.ClientSession) -> None:
         retry_s = FIRST_RETRY_S
         while True:
             self._failed.clear()
@@ -120,7 +120,7 @@ class JwksByUrl(KeySource):
             retry_s = min(2 * retry_s, LAST_RETRY_S)
 
     async def _failed_within(self, seconds: float) -> bool:
-        """Sleep until the next refresh is due, or a fetch that a token gave rise to has failed."""
+        """Sleep until the next refresh is due, or until a fetch triggered by a token has failed."""
         tasks = asyncio.ensure_future(self._sleep(seconds)), asyncio.ensure_future(self._failed.wait())
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -133,11 +133,11 @@ class JwksByUrl(KeySource):
         try:
             document = await self._download(session)
             self._adopt(read_key_set(document, self.algorithms, self.name))
-        except Exception as fault:  # noqa: BLE001 - another machine's answer must not end the refreshing
+        except Exception as fault:  # noqa: BLE001  # nothing that a server sends may end the refreshing
             self._note_failure(fault)
             self._failed.set()
             if self.ready and self._clock() - self._fetched_at > KEEP_S:
-                self._forget()
+                self._drop()
             return False
         self._fetched_at = self._clock()
         return True
@@ -155,6 +155,6 @@ class JwksByUrl(KeySource):
 
 
 async def _outcome(fetch: asyncio.Task[bool]) -> bool:
-    """Wait for a fetch that others may wait for too; one that was called off has failed."""
+    """Wait for a fetch without cancelling it for others; a cancelled fetch has failed."""
     await asyncio.wait((fetch,))
     return not fetch.cancelled() and fetch.result()

@@ -1,4 +1,4 @@
-"""Keys on this machine's disk, which may change while running."""
+"""Keys in local files, reloaded when they change."""
 
 import asyncio
 from abc import abstractmethod
@@ -15,7 +15,7 @@ POLL_S: Final = 1.0
 
 
 class PolledKeys(KeySource):
-    """Keys on disk: looked at once a second, and again for a token whose key is unknown."""
+    """Keys on disk, checked for changes once a second, and for a token whose key is unknown."""
 
     def __init__(
         self, name: str, algorithms: Collection[str], metrics: Metrics, *, sleep: Sleep = asyncio.sleep
@@ -26,11 +26,11 @@ class PolledKeys(KeySource):
 
     @abstractmethod
     def _read_if_changed(self) -> None:
-        """Adopt what is there now, or note why it can't be read."""
+        """Adopt the present keys, or record why they can't be read."""
 
     async def start(self) -> None:
         self._read_if_changed()
-        self._polling = asyncio.create_task(self._poll_for_ever())
+        self._polling = asyncio.create_task(self._poll_forever())
 
     async def close(self) -> None:
         if self._polling is not None:
@@ -41,14 +41,14 @@ class PolledKeys(KeySource):
         self._read_if_changed()
         return self.ready and not self.stale
 
-    async def _poll_for_ever(self) -> None:
+    async def _poll_forever(self) -> None:
         while True:
             await self._sleep(POLL_S)
             self._read_if_changed()
 
 
 class KeyFile(PolledKeys):
-    """Keys of a file that is read again whenever it was changed or replaced."""
+    """Keys of a file that is reloaded whenever it is changed or replaced."""
 
     def __init__(
         self,
@@ -61,23 +61,23 @@ class KeyFile(PolledKeys):
     ) -> None:
         super().__init__(name, algorithms, metrics, sleep=sleep)
         self._path = path
-        self._seen: tuple[int, ...] | None = None
+        self._stamp: tuple[int, ...] | None = None
 
     @abstractmethod
     def _keys_in(self, contents: bytes) -> list[VerifyingKey]:
-        """The keys that the file holds; ValueError if it is not such a file."""
+        """The keys in the file; raises ``ValueError`` if it is malformed."""
 
     def _read_if_changed(self) -> None:
         try:
             status = self._path.stat()
-            seen = (status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino)
-            if seen == self._seen:
+            stamp = (status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino)
+            if stamp == self._stamp:
                 return
             contents = self._contents()
-            self._seen = seen
+            self._stamp = stamp
             self._adopt(self._keys_in(contents))
         except OSError as fault:
-            self._seen = None
+            self._stamp = None
             self._note_failure(fault)
         except ValueError as fault:
             self._note_failure(fault)
@@ -98,10 +98,10 @@ class JwksFile(KeyFile):
 
 
 class HmacFile(KeyFile):
-    """A secret shared with the issuer: the bytes of a file, less one newline at its end.
+    """A secret shared with the issuer: the bytes of a file without one newline at its end.
 
     Raises:
-        ConfigError: at once, if the secret can't be read or is weak.
+        ConfigError: the secret can't be read or is unusable when the process starts.
     """
 
     def __init__(

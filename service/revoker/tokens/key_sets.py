@@ -1,7 +1,7 @@
-"""The keys of an issuer, as its newest set that could be read has them.
+"""The keys of an issuer, from its latest key set that could be read.
 
-A key that a newer set does not hold is dead at once; a key that it does hold stays the same object,
-so that what it verified stays remembered.
+A key that a newer set lacks is not live any more. A key that it has too stays the same object, so that the
+tokens that it verified stay cached.
 """
 
 from abc import ABC, abstractmethod
@@ -26,10 +26,10 @@ class KeySource(ABC):
     """The keys of one issuer.
 
     Attributes:
-        name: The issuer's, as in the settings.
-        algorithms: What its tokens may be signed with.
-        ready: Whether a set is in hand; if not, no token of the issuer can be judged.
-        stale: Whether a set is in hand, but the last attempt to read it again has failed.
+        name: The issuer's name in the settings.
+        algorithms: The signature algorithms that are accepted.
+        ready: Whether a key set is loaded; if not, no token of the issuer can be verified.
+        stale: Whether a key set is loaded, but the last attempt to refresh it failed.
     """
 
     def __init__(self, name: str, algorithms: Collection[str], metrics: Metrics) -> None:
@@ -44,45 +44,45 @@ class KeySource(ABC):
 
     @abstractmethod
     async def start(self) -> None:
-        """Begin to read the keys and keep them up to date; waits for no other machine."""
+        """Load the keys and refresh them in the background; does not wait for other machines."""
 
     @abstractmethod
     async def close(self) -> None:
-        """Stop; the keys in hand stay."""
+        """Stop refreshing; the loaded keys stay."""
 
     @abstractmethod
     async def look_again(self) -> bool:
-        """Bring the keys up to date for a token whose key is unknown, as far as that is allowed.
+        """Refresh the keys for a token whose key is unknown, unless that happened too recently.
 
         Returns:
-            Whether the keys now in hand were read, or found unchanged, after the call began.
+            Whether the loaded keys were read, or found unchanged, after the call began.
         """
 
     def candidates(self, kid: str | None, alg: str) -> list[VerifyingKey]:
-        """The keys that may have made a token with this header, those that bear the name first.
+        """The keys that may have signed a token with this header, those with its ``kid`` first.
 
-        A token without ``kid`` may be any key's; a key without ``kid`` may have made any token.
+        Any key may have signed a token without ``kid``; a key without ``kid`` may have signed any token.
         """
         if kid is None:
-            among: Iterable[VerifyingKey] = self._keys.values()
+            keys: Iterable[VerifyingKey] = self._keys.values()
         else:
-            among = [*self._by_kid.get(kid, ()), *self._by_kid.get(None, ())]
-        return [key for key in among if alg in key.algorithms]
+            keys = [*self._by_kid.get(kid, ()), *self._by_kid.get(None, ())]
+        return [key for key in keys if alg in key.algorithms]
 
     def knows(self, kid: str | None) -> bool:
-        """Whether a key in hand bears this name."""
+        """Whether a loaded key has this ``kid``."""
         return kid is not None and kid in self._by_kid
 
     def ids_of_unnamed(self) -> list[str]:
-        """The ids of the keys in hand without a name: each may have signed a token with any ``kid``."""
+        """The ids of loaded keys without ``kid``: each may have signed a token with any ``kid``."""
         return [key.id for key in self._by_kid.get(None, ())]
 
     def names_keys(self) -> bool:
-        """Whether the ``kid`` of a token says anything: a key in hand bears a name, or none is in hand."""
+        """Whether the ``kid`` of a token is meaningful: a loaded key has one, or no key is loaded."""
         return self._by_kid.keys() != {None}
 
     def _adopt(self, keys: Iterable[VerifyingKey]) -> None:
-        """Take a set that was read just now for the truth."""
+        """Replace the keys by those of a set that was just read."""
         adopted: dict[object, VerifyingKey] = {}
         by_kid = defaultdict(list)
         for key in keys:
@@ -101,16 +101,16 @@ class KeySource(ABC):
         self._metrics.jwks_refreshed.labels(self.name).set_to_current_time()
 
     def _note_failure(self, fault: Exception) -> None:
-        """The set could not be read: the last good one stands, if there is one."""
+        """Record that the set could not be read; the last good one stays in use."""
         self._metrics.jwks_refreshes.labels(self.name, "error").inc()
         self.stale = self.ready
-        said = f"{type(fault).__name__}: {fault}"
-        if said != self._fault:
-            _log.warning("issuer keys not read", issuer=self.name, fault=said, held=self.ready)
-        self._fault = said
+        text = f"{type(fault).__name__}: {fault}"
+        if text != self._fault:
+            _log.warning("issuer keys not read", issuer=self.name, fault=text, held=self.ready)
+        self._fault = text
 
-    def _forget(self) -> None:
-        """Believe the set in hand no longer: until one is read, nothing can be told."""
+    def _drop(self) -> None:
+        """Stop using the loaded keys: no token can be verified until a set is read."""
         for key in self._keys.values():
             key.live = False
         self._keys, self._by_kid = {}, {}
@@ -122,12 +122,12 @@ def read_key_set(document: bytes, allowed: Collection[str], issuer: str) -> list
     """The usable keys of a JWK Set; the others are skipped and logged (RFC 7517 §5).
 
     Raises:
-        ValueError: it is no JWK Set, or has no usable key: an issuer without keys signs nothing, so
-            that is a fault at its side, and must not withdraw the keys that are in use.
+        ValueError: it is not a JWK Set, or has no usable key. An issuer without keys signs nothing, so that
+            is an error on its side and must not withdraw the keys in use.
     """
     entries = strict_json_object(document).get("keys")
     if type(entries) is not list:
-        raise ValueError("no JWK Set: keys is not an array")
+        raise ValueError("not a JWK Set: keys is not an array")
     usable: list[VerifyingKey] = []
     for position, entry in enumerate(entries):
         try:

@@ -1,4 +1,4 @@
-"""The folder of signing keys as an operator keeps it: new keys, published ahead, and retired ones."""
+"""Rotation of the signing keys in their folder: generate, list and retire."""
 
 import dataclasses
 import math
@@ -17,10 +17,10 @@ from revoker.tokens.private_keys import DatedKey, SigningKey, files_in, is_over,
 from revoker.tokens.secret_files import write_private
 
 AHEAD_S: Final = 600
-"""A new key is published so long before it signs: longer than anybody may cache the key set."""
+"""Seconds for which a new key is published before it signs: longer than a key set may be cached."""
 
 _TICK_S: Final = 0.001
-"""A key is newer than another by so much at least."""
+"""The minimum difference of two keys in ``made``."""
 
 State = Literal["next", "signing", "superseded", "retiring", "retired"]
 SigningAlgorithm = Literal["ES256", "RS256", "PS256", "EdDSA"]
@@ -35,10 +35,10 @@ _NEW: Final[Mapping[SigningAlgorithm, Callable[[], Any]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A key of the folder, and what it does now.
+    """A key in the folder.
 
     Attributes:
-        state: A superseded key signs nothing, since a newer one does, and is not retired yet.
+        state: A superseded key signs nothing, since a newer one does, but is not retired yet.
     """
 
     file: Path
@@ -47,7 +47,7 @@ class Listed:
 
 
 def listed(folder: Path, now: float) -> tuple[list[Listed], list[tuple[Path, str]]]:
-    """All keys of a folder, oldest first; and the files that can't be used, with the reason.
+    """The keys in a folder, oldest first, and the files that are unusable, with the reason.
 
     Raises:
         ConfigError: the folder can't be read.
@@ -60,7 +60,7 @@ def listed(folder: Path, now: float) -> tuple[list[Listed], list[tuple[Path, str
             unusable.append((path, f"can't be read ({fault.strerror})"))
         except UnusableKey as fault:
             unusable.append((path, str(fault)))
-    keys.sort(key=lambda each: each[1].age)
+    keys.sort(key=lambda entry: entry[1].age)
     due = [dated for _, dated in keys if dated.until is None and (dated.signs_from or 0) <= now]
     return [Listed(path, dated, _state(dated, due, now)) for path, dated in keys], unusable
 
@@ -74,17 +74,17 @@ def _state(dated: DatedKey, due: list[DatedKey], now: float) -> State:
 
 
 def generate(folder: Path, alg: SigningAlgorithm, now: float, ahead: float = AHEAD_S) -> DatedKey:
-    """Add a key that signs ``ahead`` seconds from now, or at once where there is no other that can.
+    """Add a key that signs ``ahead`` seconds from now, or at once if no other key can sign.
 
     Raises:
         ConfigError: the folder can't be used.
     """
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        known, _ = listed(folder, now)
-        waits = any(each.dated.until is None for each in known)
-        signs_from = now + ahead if waits else now
-        newest = max((other.dated.made for other in known), default=0.0)
+        present, _ = listed(folder, now)
+        others_sign = any(other.dated.until is None for other in present)
+        signs_from = now + ahead if others_sign else now
+        newest = max((other.dated.made for other in present), default=0.0)
         private = _NEW[alg]()
         made = DatedKey(
             SigningKey(private, kid=_kid(SigningKey(private).kid, now), alg=alg),
@@ -98,50 +98,52 @@ def generate(folder: Path, alg: SigningAlgorithm, now: float, ahead: float = AHE
 
 
 def retire(folder: Path, kid: str, now: float, keep: float, *, force: bool = False) -> DatedKey:
-    """Let a key sign nothing more, and be published for as long as what it has signed may live.
+    """Stop signing with a key; it stays published until its last token has expired.
 
-    A PEM file, which can hold no date, becomes a JWK beside it.
+    A PEM file, which can't hold a date, is replaced by a JWK.
 
     Args:
-        folder: Where it is.
-        kid: Its name.
+        folder: The folder of the keys.
+        kid: The key.
         now: Seconds since 1970.
-        keep: Seconds that the longest token lives.
-        force: Retire it even where no other key signs yet.
+        keep: Seconds for which it stays published.
+        force: Retire it even if no other key signs yet.
 
     Raises:
-        InvalidRequest: there is no such key, or no other that signs for certain: from when one without a
-            date signs, only the instances know.
+        InvalidRequest: there is no such key, or no other key is certain to sign: when a key without a date
+            begins to sign, only the instances know.
         ConfigError: the folder can't be used.
     """
-    known, _ = listed(folder, now)
-    named = [each for each in known if each.dated.key.kid == kid]
-    if not named:
+    present, _ = listed(folder, now)
+    retiring = [entry for entry in present if entry.dated.key.kid == kid]
+    if not retiring:
         raise InvalidRequest("there is no such key")
-    others = [other for other in known if other not in named and other.state in {"signing", "superseded"}]
+    others = [
+        other for other in present if other not in retiring and other.state in {"signing", "superseded"}
+    ]
     if not force and not others:
         raise InvalidRequest("no other key signs yet: generate one and wait until it does, or use --force")
     if not force and all(other.dated.signs_from is None for other in others):
         raise InvalidRequest(
-            "the other keys have no date: use --force when every instance has had them for ten minutes"
+            "the other keys have no date: use --force once every instance has had them for ten minutes"
         )
-    until = [each.dated.until for each in named if each.dated.until is not None]
-    end = min(until, default=math.ceil(now + keep))
+    ends = [entry.dated.until for entry in retiring if entry.dated.until is not None]
+    end = min(ends, default=math.ceil(now + keep))
     try:
-        for each in named:
-            retired = dataclasses.replace(each.dated, until=end)
-            if each.file.suffix == ".pem":
-                _write(each.file.with_name(f"{each.file.name}.jwk"), retired)
-                each.file.unlink()
+        for entry in retiring:
+            retired = dataclasses.replace(entry.dated, until=end)
+            if entry.file.suffix == ".pem":
+                _write(entry.file.with_name(f"{entry.file.name}.jwk"), retired)
+                entry.file.unlink()
             else:
-                _write(each.file, retired)
+                _write(entry.file, retired)
     except OSError as fault:
         raise _unusable(fault) from None
-    return dataclasses.replace(named[0].dated, until=end)
+    return dataclasses.replace(retiring[0].dated, until=end)
 
 
 def _kid(thumbprint: str, now: float) -> str:
-    """A name that tells people when a key was made, and that no other key has."""
+    """A unique name that shows the day on which the key was made."""
     return f"{datetime.fromtimestamp(now, UTC):%Y%m%d}-{thumbprint[:12]}"
 
 

@@ -1,4 +1,4 @@
-"""What a logout token must say (OpenID Connect Back-Channel Logout 1.0, §2.4 and §2.6)."""
+"""Validation of logout tokens (OpenID Connect Back-Channel Logout 1.0, §2.4 and §2.6)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,18 +10,18 @@ from revoker.tokens.verifying import GenuineToken
 
 EVENT: Final = "http://schemas.openid.net/event/backchannel-logout"
 OLDEST_S: Final = 86_400
-"""Nobody delivers a logout later than this; a token that is older was kept by somebody."""
+"""Logouts are delivered within this time; an older token is a replay."""
 
 _TYPES: Final = frozenset((None, "logout+jwt", "application/logout+jwt"))
 
 
 @dataclass(frozen=True, slots=True)
 class LogoutToken:
-    """Whom to log out, and when that was said; at least one of ``sub`` and ``sid`` is there.
+    """A valid logout token; at least one of ``sub`` and ``sid`` is set.
 
     Attributes:
-        iat: When it was said (s); how far ahead it may be, the issuer's ``clock_skew`` says.
-        expires: It counts for nothing from then on (s).
+        iat: In seconds; it may be ahead of our clock by the issuer's ``clock_skew``.
+        expires: The token is invalid from then on (s).
     """
 
     jti: str
@@ -32,19 +32,19 @@ class LogoutToken:
 
 
 def logout_token(genuine: GenuineToken, audience: str) -> LogoutToken:
-    """What a token that its issuer signed says, if it is a logout token for ``audience``.
+    """Read a genuine token as a logout token for ``audience`` alone.
 
-    Its dates are read here, and judged by the store's clock when the logout is stored.
+    Its dates are judged later, by the store's clock when the logout is stored.
 
     Raises:
-        InvalidToken: it is another kind of token, or for others too.
+        InvalidToken: it is another kind of token, or for another audience too.
     """
     payload = genuine.payload
     if (genuine.typ and genuine.typ.lower()) not in _TYPES:
         raise InvalidToken("typ of another kind of token")
     _refuse_other_events(payload)
     if payload.get("aud") not in (audience, [audience]):
-        raise InvalidToken("aud is not exactly the one that is configured")
+        raise InvalidToken("aud is not exactly the configured one")
     iat, exp = _date(payload, "iat"), _date(payload, "exp")
     jti, sub, sid = (_text(payload, name) for name in ("jti", "sub", "sid"))
     if jti is None:
@@ -57,9 +57,9 @@ def logout_token(genuine: GenuineToken, audience: str) -> LogoutToken:
 def _refuse_other_events(payload: Mapping[str, Any]) -> None:
     events = payload.get("events")
     if type(events) is not dict or type(events.get(EVENT)) is not dict:
-        raise InvalidToken("events does not name the logout")
+        raise InvalidToken("events has no logout event")
     if "nonce" in payload:
-        raise InvalidToken("nonce, as only ID tokens have it")
+        raise InvalidToken("has a nonce, as ID tokens do")
 
 
 def _date(payload: Mapping[str, Any], name: str) -> float:

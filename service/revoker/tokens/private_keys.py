@@ -1,9 +1,9 @@
-"""Private keys and the files that they are kept in; what counts metrics is not imported here.
+"""Private keys and their files. Does not import prometheus_client: see :class:`revoker.server.workers.Plan`.
 
-A file holds one key, as PEM or as a JWK. A JWK may say from when it signs (``nbf``), when it was made
-(``iat``) and until when it is published (``exp``), as NumericDates; a key with an ``exp`` is retired and
-signs nothing more. For a key without ``nbf`` the name of its file may begin with that date. The times of
-files say nothing: whoever copies, mounts or restores a file sets them anew.
+A file holds one key, as PEM or as a JWK. A JWK may state from when it signs (``nbf``), when it was made
+(``iat``) and until when it is published (``exp``), as NumericDates; a key with ``exp`` is retired and signs
+nothing. The file name of a key without ``nbf`` may begin with that date. Modification times are ignored:
+copying, mounting or restoring a file changes them.
 """
 
 import functools
@@ -40,11 +40,11 @@ _ALGORITHMS: Final[Mapping[str, Algorithm]] = get_default_algorithms()
 
 
 class SigningKey:
-    """A private key, prepared, that signs with one algorithm.
+    """A private key, prepared to sign with one algorithm.
 
     Attributes:
-        public: Its public half, as it is published (RFC 7517 §4).
-        verifying: The same, to verify with.
+        public: Its public JWK, as published (RFC 7517 §4).
+        verifying: Its public key, to verify with.
     """
 
     __slots__ = ("_header", "_private", "_signature", "alg", "kid", "public", "verifying")
@@ -53,9 +53,9 @@ class SigningKey:
         """Prepare a key.
 
         Args:
-            private: As the library ``cryptography`` has it.
+            private: A private key of the library ``cryptography``.
             kid: None: the RFC 7638 thumbprint.
-            alg: None: the usual one for such a key.
+            alg: None: the default for this kind of key.
 
         Raises:
             UnusableKey: it is weak, of an unknown kind, or not for ``alg``.
@@ -64,7 +64,7 @@ class SigningKey:
         fitting = algorithms_of(members)
         self.alg = fitting[0] if alg is None else alg
         if self.alg not in fitting:
-            raise UnusableKey(f"does not fit its alg, but {', '.join(fitting)}")
+            raise UnusableKey(f"does not fit its alg; it fits {', '.join(fitting)}")
         self.kid = thumbprint(members) if kid is None else kid
         self.public: Final[dict[str, str]] = {**members, "kid": self.kid, "use": "sig", "alg": self.alg}
         self.verifying: VerifyingKey = public_key(self.public, (self.alg,))
@@ -74,33 +74,33 @@ class SigningKey:
         self._header = f"{base64url(msgspec.json.encode(header))}."
 
     def sign(self, claims: Mapping[str, Any] | msgspec.Struct) -> str:
-        """An RFC 9068 access token of these claims, as they are."""
+        """A signed access token (RFC 9068) of exactly these claims."""
         return self.signed(self.unsigned(claims))
 
     def unsigned(self, claims: Mapping[str, Any] | msgspec.Struct) -> str:
-        """Header and payload of such a token."""
+        """``header.payload`` of such a token."""
         return self._header + base64url(msgspec.json.encode(claims))
 
     def signed(self, unsigned: str) -> str:
-        """These with their signature: the token."""
+        """The token: ``header.payload`` with its signature."""
         return f"{unsigned}.{base64url(self._signature(unsigned.encode()))}"
 
     def secret_jwk(self) -> dict[str, Any]:
-        """The whole key, to be kept in a file."""
+        """The private JWK, for a file."""
         return {**_ALGORITHMS[self.alg].to_jwk(self._private, as_dict=True), **self.public}
 
 
 @dataclass(frozen=True, slots=True)
 class DatedKey:
-    """A key and its time, in seconds since 1970.
+    """A key and its dates, in seconds since 1970.
 
     Attributes:
-        signs_from: Before it the key is published and signs nothing, unless there is no other. None: it
-            has no date, so each process counts from when it first found the key.
-        until: It is retired, and published until then; None: it is not.
-        made: Says which of two keys with the same ``signs_from`` is newer; 0: unknown.
+        signs_from: Before that, the key is published but signs nothing, unless there is no other key. None:
+            it has no date, so each process counts from when it first found the key.
+        until: The key is retired and published until then; None: it is not retired.
+        made: Orders keys with the same ``signs_from``; 0: unknown.
         file: The name of its file.
-        dated_by_file: The name of the file says from when it signs, or nothing does.
+        dated_by_file: ``signs_from`` comes from the file's name, or is None.
     """
 
     key: SigningKey
@@ -112,20 +112,17 @@ class DatedKey:
 
     @property
     def age(self) -> tuple[float, float, str]:
-        """Sorts keys, the oldest first, alike in every process that has them.
-
-        Those without a date come first, in the order of their files' names.
-        """
+        """Sort key, oldest first, the same in every process; keys without a date come first, by file name."""
         if self.signs_from is None:
             return -1.0, 0.0, self.file
         return self.signs_from, self.made, self.key.kid
 
 
 def read_key(contents: bytes, signs_from: float | None = None, file: str = "") -> DatedKey:
-    """The key in a file, which ``signs_from`` then unless it says otherwise.
+    """Read the contents of a file; ``signs_from`` applies unless they state another date.
 
     Raises:
-        UnusableKey: it is no private key, or encrypted, weak, or of an unknown kind.
+        UnusableKey: it is not a private key, or it is encrypted, weak, or of an unknown kind.
     """
     try:
         if contents.lstrip().startswith(_PEM):
@@ -139,7 +136,7 @@ def read_key(contents: bytes, signs_from: float | None = None, file: str = "") -
 
 
 def date_in(file: str) -> float | None:
-    """The date that a file's name begins with: ``2026-11-28T1200Z.pem``, ``2026-11-28T120000Z-b.pem``."""
+    """The date at the start of a file name: ``2026-11-28T1200Z.pem``, ``2026-11-28T120000Z-b.pem``."""
     match = _DATE_IN_NAME(file)
     if match is None:
         return None
@@ -181,7 +178,7 @@ def _date(jwk: Mapping[str, Any], name: str) -> float | None:
 
 
 def _signer(algorithm: Algorithm, private: Any) -> Callable[[bytes], bytes]:
-    """What signs a message with a key; what is the same for all messages is made once."""
+    """A function that signs messages; all that does not depend on the message is prepared once."""
     if isinstance(algorithm, OKPAlgorithm):
         return cast("Callable[[bytes], bytes]", private.sign)
     if not isinstance(algorithm, ECAlgorithm):
@@ -211,7 +208,7 @@ Stamp = tuple[int, ...]
 
 
 def files_in(folder: Path) -> list[tuple[Path, Stamp]]:
-    """The files of a folder that may be keys, by name, with what tells their versions apart."""
+    """The files in a folder that may be keys, by name, each with a stamp that changes with its contents."""
     found: list[tuple[Path, Stamp]] = []
     for path in sorted(folder.iterdir()):
         try:
@@ -224,11 +221,11 @@ def files_in(folder: Path) -> list[tuple[Path, Stamp]]:
 
 
 def key_in(path: Path) -> DatedKey:
-    """The key in a file.
+    """Read a file.
 
     Raises:
         OSError: it can't be read.
-        UnusableKey: it holds no key that can be used.
+        UnusableKey: it holds no usable key.
     """
     with path.open("rb") as file:
         contents = file.read(MAX_FILE_BYTES + 1)
@@ -238,5 +235,5 @@ def key_in(path: Path) -> DatedKey:
 
 
 def is_over(dated: DatedKey, now: float) -> bool:
-    """Whether nothing that a key signed counts any more."""
+    """Whether the key is retired and all its tokens have expired."""
     return dated.until is not None and dated.until <= now

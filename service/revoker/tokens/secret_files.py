@@ -1,4 +1,4 @@
-"""Files with secrets in them: whole or not there at all, and for their owner alone."""
+"""Writes files with secrets, atomically and readable by their owner alone."""
 
 import os
 import tempfile
@@ -6,10 +6,10 @@ from pathlib import Path
 
 
 def write_private(path: Path, contents: bytes, *, replace: bool = True) -> None:
-    """Write a file of mode 0600 so that no reader ever finds half of it, even after a crash.
+    """Write a file of mode 0600; no reader sees a part of it, even after a crash.
 
     Raises:
-        FileExistsError: it is there and must not be replaced.
+        FileExistsError: the file exists and ``replace`` is False.
     """
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".new-")  # of mode 0600
     try:

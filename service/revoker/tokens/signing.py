@@ -1,4 +1,4 @@
-"""The own keys: what tokens are signed with here, and verified by."""
+"""Our own signing keys."""
 
 import asyncio
 import time
@@ -20,15 +20,14 @@ _log = structlog.get_logger(__name__)
 
 
 class SigningKeys(PolledKeys):
-    """The own keys: to sign with, to publish, and to verify what was signed here.
+    """Our own keys, to sign with, to publish, and to verify with.
 
-    A file that can't be used is logged and skipped. While none can, the last good ones stand.
+    An unusable file is logged and skipped. While all are unusable, the last good keys stay in use.
 
-    A key is published before it signs, since other processes may find it later, or cache the key set. From
-    when it signs is a date that all processes read in its file or in the file's name. A key without a date,
-    or one that comes too late for the date in its file's name, signs ``AHEAD_S`` after this process found it.
-    How long a key without a date was there before this process began nobody can say, so it waits then as
-    well. Where no key is due the oldest signs.
+    A key is published before it signs, since other processes may find it later or cache the key set. All
+    processes read the date from which it signs in its file or in the file's name. A key without a date, or
+    one that is found too late for the date in its file's name, signs ``AHEAD_S`` after this process found it;
+    at the start too, as nobody knows how long the key has been there. If no key is due, the oldest signs.
     """
 
     def __init__(
@@ -62,11 +61,11 @@ class SigningKeys(PolledKeys):
             )
 
     def signer(self, now: float, revoked: Collection[str]) -> SigningKey:
-        """The key to sign with: the newest whose time has come, else the first whose time will come.
+        """The newest key that is due, or else the next that will be.
 
         Args:
             now: Seconds since 1970.
-            revoked: Names of keys that must sign nothing more.
+            revoked: The ``kid`` of keys that must not sign.
 
         Raises:
             KeysUnavailable: all are retired or revoked.
@@ -82,7 +81,7 @@ class SigningKeys(PolledKeys):
         return first
 
     def jwks(self, now: float, revoked: Collection[str]) -> bytes:
-        """The JWK Set to publish: public halves of all keys that may verify a token."""
+        """The JWK Set to publish: all public keys that may verify a token."""
         entries = [
             dated.key.public
             for dated in self._published
@@ -109,40 +108,40 @@ class SigningKeys(PolledKeys):
             self._note_failure(fault)
 
     def _read_folder(self) -> None:
-        """Read the files that were changed since they were last read."""
+        """Read the files that have changed since they were last read."""
         files: dict[str, tuple[Stamp, DatedKey | None]] = {}
         for path, stamp in files_in(self._folder):
-            known = self._files.get(path.name)
-            if known is None or known[0] != stamp:
-                known = stamp, self._read_file(path)
-            files[path.name] = known
+            entry = self._files.get(path.name)
+            if entry is None or entry[0] != stamp:
+                entry = stamp, self._read_file(path)
+            files[path.name] = entry
         if files != self._files:
             self._files = files
             self._found = self._distinct([dated for _, dated in files.values() if dated is not None])
         if not self._found:
             raise ValueError("the folder holds no usable key")
         self._readable = self._found
-        self._note_new(self._clock() + AHEAD_S)
+        self._delay_new(self._clock() + AHEAD_S)
 
-    def _note_new(self, not_before: float) -> None:
-        """Note before when the keys that were not there until now must not sign."""
-        noted: dict[str, float] = {}
+    def _delay_new(self, not_before: float) -> None:
+        """Record before when new keys must not sign."""
+        delays: dict[str, float] = {}
         for dated in self._found:
             kid = dated.key.kid
             if kid in self._not_before:
-                noted[kid] = self._not_before[kid]
+                delays[kid] = self._not_before[kid]
             elif dated.dated_by_file and (self._running or dated.signs_from is None):
-                noted[kid] = not_before
+                delays[kid] = not_before
                 if len(self._found) > 1 and (dated.signs_from or 0.0) < not_before:
                     _log.warning(
                         "signing key waits",
                         file=dated.file,
                         seconds=AHEAD_S,
-                        reason="the name of its file has no date, or one that is too soon",
+                        reason="its file name has no date, or one that is too soon",
                     )
             else:
-                noted[kid] = 0.0
-        self._not_before = noted
+                delays[kid] = 0.0
+        self._not_before = delays
 
     def _read_file(self, path: Path) -> DatedKey | None:
         try:
@@ -152,9 +151,9 @@ class SigningKeys(PolledKeys):
             return None
 
     def _distinct(self, keys: list[DatedKey]) -> list[DatedKey]:
-        """One key of each name, oldest first: of two, the retired one, then the older."""
+        """One key per ``kid``, oldest first; of several, the retired one, then the oldest."""
         by_kid: dict[str, DatedKey] = {}
-        for dated in sorted(keys, key=lambda each: (each.until is None, each.age)):
+        for dated in sorted(keys, key=lambda dated: (dated.until is None, dated.age)):
             if by_kid.setdefault(dated.key.kid, dated) is not dated:
-                _log.warning("signing key skipped", kid=dated.key.kid, reason="another has its kid")
-        return sorted(by_kid.values(), key=lambda each: each.age)
+                _log.warning("signing key skipped", kid=dated.key.kid, reason="another key has the same kid")
+        return sorted(by_kid.values(), key=lambda dated: dated.age)

@@ -6,17 +6,18 @@ are affected that touch a slot which has moved, is being moved, or has lost data
 """
 
 import asyncio
-from collections.abc import Awaitable, Mapping, Sequence
-from typing import Final
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
 
 import structlog
 
 from revoker.errors import NoVerdict, ReplyNotUnderstood, StoreRefused, StoreUnavailable
 from revoker.metrics import Metrics
-from revoker.models import NOTHING, Standing
-from revoker.store.cluster.slots import Slots
-from revoker.store.cluster.topology import Cluster, Node
+from revoker.models import NO_REVOCATIONS, RevocationState
+from revoker.store.cluster.topology import Node, Topology
 from revoker.store.consistency.clocks import Clocks
+from revoker.store.consistency.epoch import DataSet
 from revoker.store.keys import TokenKeys, slot_of
 from revoker.store.lookups import (
     NO_KEYS,
@@ -29,8 +30,8 @@ from revoker.store.lookups import (
     LastRead,
     Request,
     deliver,
+    parse_revocation_state,
     redis_time_ms,
-    standing_of,
 )
 from revoker.store.wire.connection import Replies, pack
 
@@ -42,6 +43,25 @@ _USER: Final = 1
 _REDIRECTIONS: Final = ("MOVED", "ASK", "TRYAGAIN")
 
 
+@dataclass(frozen=True, slots=True)
+class Values:
+    """The values of keys, when each was read (``TIME`` in ms), and the loss cutoff over all their slots."""
+
+    of: dict[str, bytes | None]
+    now: dict[str, int]
+    loss: int
+
+
+class SlotDataSets(Protocol):
+    """The data sets of the slots: :class:`revoker.store.cluster.source.ClusterSource`."""
+
+    def data_set_numbered(self, part: int) -> DataSet: ...
+
+    async def settle(self, sets: Iterable[DataSet]) -> None: ...
+
+    async def trusted_values(self, keys: Sequence[str]) -> Values: ...
+
+
 class _SlotMoved(StoreUnavailable):
     """A key is in a slot that has moved or is being moved."""
 
@@ -49,8 +69,8 @@ class _SlotMoved(StoreUnavailable):
 class _SlotsReader:
     """Reads batches at one primary: the keys of each slot with the numbers of that slot."""
 
-    def __init__(self, slots: Slots) -> None:
-        self._slots = slots
+    def __init__(self, sets: SlotDataSets) -> None:
+        self._sets = sets
 
     def pack(self, batch: Batch) -> tuple[bytes, int]:
         by_slot: dict[int, dict[str, int]] = {}
@@ -58,7 +78,7 @@ class _SlotsReader:
             for key in keys:
                 if key is not None:
                     by_slot.setdefault(slot_of(key), {})[key] = 0
-        sets = [(self._slots.numbered(slot), list(keys)) for slot, keys in by_slot.items()]
+        sets = [(self._sets.data_set_numbered(slot), list(keys)) for slot, keys in by_slot.items()]
         batch.before = [(data, keys, data.watermark) for data, keys in sets]
         packed = pack([("MGET", *keys, *data.tail) for data, keys in sets])
         return TIME + packed + ROLE, len(sets) + 2
@@ -112,13 +132,13 @@ class _SlotsReader:
         return again
 
     async def settle(self, batches: Sequence[Batch]) -> None:
-        await self._slots.settle(data for batch in batches for data, _, _ in batch.before)
+        await self._sets.settle(data for batch in batches for data, _, _ in batch.before)
 
     def last_loss(self, keys: TokenKeys) -> int:
         loss = 0
         for key in keys:
             if key is not None:
-                data = self._slots.numbered(slot_of(key))
+                data = self._sets.data_set_numbered(slot_of(key))
                 if data.refusal is not None:
                     raise StoreRefused(data.refusal)
                 loss = max(loss, data.baseline.loss)
@@ -138,7 +158,7 @@ class _Join:
         self._result = result
         self._missing = primaries
         self._moved = False
-        self._found: list[Standing] = []
+        self._found: list[RevocationState] = []
         self._now = 0
 
     def add_of_user(self, part: "asyncio.Future[Found]") -> None:
@@ -158,12 +178,12 @@ class _Join:
             self._moved = True
         elif error is not None:
             if isinstance(error, StoreUnavailable):
-                self._lookups.learn_soon()  # the primary may have been replaced
+                self._lookups.topology.learn_soon()  # the primary may have been replaced
             self._result.set_exception(error)
             return
         else:
             found = part.result()
-            self._found.append(found.standing)
+            self._found.append(found.state)
             self._now = self._now or found.now
         if not self._missing:
             if self._moved:
@@ -173,24 +193,16 @@ class _Join:
 
 
 class ClusterLookups:
-    """Lookups at all primaries of a cluster."""
+    """As :class:`revoker.store.source.Lookups`, at all primaries of a cluster."""
 
-    def __init__(self, cluster: Cluster, slots: Slots, metrics: Metrics, clocks: Clocks) -> None:
-        self._cluster = cluster
-        self._slots = slots
+    def __init__(self, topology: Topology, sets: SlotDataSets, metrics: Metrics, clocks: Clocks) -> None:
+        self.topology: Final = topology
+        self._sets = sets
         self._metrics = metrics
         self._clocks = clocks
-        self._reader: Final = _SlotsReader(slots)
+        self._reader: Final = _SlotsReader(sets)
         self._at: dict[Node, BatchedLookups] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-
-    def open(self) -> None:
-        """Start to learn where the primaries are."""
-        self.learn_soon()
-
-    def learn_soon(self) -> None:
-        """As :meth:`revoker.store.cluster.topology.Cluster.learn_soon`."""
-        self._cluster.learn_soon()
 
     async def close(self) -> None:
         """Close every connection; lookups in flight fail."""
@@ -201,16 +213,14 @@ class ClusterLookups:
 
     @property
     def ahead(self) -> float:
-        """As :attr:`revoker.store.consistency.clocks.Clocks.ahead`, where it is largest."""
         return max((lookups.ahead for lookups in self._at.values()), key=abs, default=0.0)
 
     def find(self, keys: TokenKeys) -> "asyncio.Future[Found]":
-        """As :meth:`revoker.store.lookups.BatchedLookups.find`."""
         result: asyncio.Future[Found] = asyncio.get_running_loop().create_future()
         parts: dict[Node, list[str | None]] = {}
         for index, key in enumerate(keys):
             if key is not None:
-                node = self._cluster.node_of(slot_of(key))
+                node = self.topology.node_of(slot_of(key))
                 if node is None:
                     self.read_singly(keys, result)
                     return result
@@ -226,32 +236,27 @@ class ClusterLookups:
         return result
 
     def last_read(self, keys: TokenKeys) -> LastRead:
-        """As :meth:`revoker.store.lookups.BatchedLookups.last_read`, by the clock of the user's primary."""
-        user = keys[_USER]
-        node = None if user is None else self._cluster.node_of(slot_of(user))
+        user = keys[_USER]  # the clock of the user's primary dates their revocations
+        node = None if user is None else self.topology.node_of(slot_of(user))
         lookups = None if node is None else self._at.get(node)
         if lookups is None:
             lookups = next(iter(self._at.values()), None)
         return LastRead(None, 0) if lookups is None else lookups.last_read(keys)
 
     def find_shared(self, keys: TokenKeys) -> "asyncio.Future[Found]":
-        """As :meth:`find`: its parts share their batches with other lookups."""
-        return self.find(keys)
+        return self.find(keys)  # its parts share their batches with other lookups
 
     def find_all(self, keys: Sequence[TokenKeys]) -> Awaitable[list[Found]]:
-        """As :meth:`revoker.store.lookups.BatchedLookups.find_all`."""
         return asyncio.gather(*map(self.find, keys))
 
     async def touch(self) -> None:
-        """Read ``TIME`` and ``ROLE`` of every primary; raises as :meth:`find` fails."""
-        if not self._cluster.nodes:
-            await self._cluster.learn()
-        for node in self._at.keys() - set(self._cluster.nodes):
+        if not self.topology.nodes:
+            await self.topology.learn()
+        for node in self._at.keys() - set(self.topology.nodes):
             await self._at.pop(node).close()
-        await asyncio.gather(*(self._lookups_at(node).touch() for node in self._cluster.nodes))
+        await asyncio.gather(*(self._lookups_at(node).touch() for node in self.topology.nodes))
 
     def reconnect(self) -> None:
-        """Replace the connections; what is in flight is sent once more."""
         for lookups in self._at.values():
             lookups.reconnect()
 
@@ -273,7 +278,7 @@ class ClusterLookups:
 
     async def _read_singly(self, keys: TokenKeys, result: "asyncio.Future[Found]") -> None:
         try:
-            values = await self._slots.values([key for key in keys if key is not None])
+            values = await self._sets.trusted_values([key for key in keys if key is not None])
             now = values.now.get(keys[_USER] or "", 0) or min(values.now.values())
             found = _found(keys, values.of, values.loss, now)
         except NoVerdict as error:
@@ -289,26 +294,26 @@ class ClusterLookups:
             result.set_exception(failure)
 
 
-def _joined(standings: Sequence[Standing]) -> Standing:
+def _joined(states: Sequence[RevocationState]) -> RevocationState:
     """What applies by all of them; no two of them have read the same key."""
-    if all(standing is NOTHING for standing in standings):
-        return NOTHING
-    return Standing(
-        jti=next((standing.jti for standing in standings if standing.jti), None),
-        user=next((standing.user for standing in standings if standing.user), None),
-        session=next((standing.session for standing in standings if standing.session), None),
-        client=next((standing.client for standing in standings if standing.client), None),
-        issuer=next((standing.issuer for standing in standings if standing.issuer), None),
-        keys=next((standing.keys for standing in standings if standing.keys), NOTHING.keys),
-        loss=max(standing.loss for standing in standings),
+    if all(state is NO_REVOCATIONS for state in states):
+        return NO_REVOCATIONS
+    return RevocationState(
+        jti=next((state.jti for state in states if state.jti), None),
+        user=next((state.user for state in states if state.user), None),
+        session=next((state.session for state in states if state.session), None),
+        client=next((state.client for state in states if state.client), None),
+        issuer=next((state.issuer for state in states if state.issuer), None),
+        keys=next((state.keys for state in states if state.keys), NO_REVOCATIONS.keys),
+        loss=max(state.loss for state in states),
     )
 
 
 def _found(keys: TokenKeys, values: Mapping[str, bytes | None], loss: int, now: int) -> Found:
     found = [None if key is None else values[key] for key in keys]
     if not loss and found.count(None) == len(found):
-        return Found(NOTHING, now)
-    return Found(standing_of(found, loss), now)
+        return Found(NO_REVOCATIONS, now)
+    return Found(parse_revocation_state(found, loss), now)
 
 
 def _failure(code: str) -> StoreUnavailable:

@@ -1,22 +1,22 @@
-"""A cluster: which primary keeps which slot, and how that is followed while it changes.
+"""The topology of a cluster: which primary has which slot, and how commands follow slots that move.
 
-Slots move, one by one, from primary to primary; and primaries come, go and fail. Whoever is asked for a
-slot that lies elsewhere says where (``MOVED``, and ``ASK`` while the slot is on its way); nothing of
-the command was done then, so it is sent again. Replicas never answer for a slot.
+A node that is asked for a slot of another one redirects (``MOVED``, or ``ASK`` while the slot is being
+moved). It has carried out nothing of the command, so that is sent again. Replicas never answer for a slot.
 """
 
 import asyncio
-import contextlib
+import functools
+import itertools
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 import structlog
 
 from revoker.errors import NoVerdict, StoreUnavailable
-from revoker.store.keys import SLOTS, slot_of
-from revoker.store.servers import retrieve
-from revoker.store.wire.addresses import Login, ServerAddress, parse_info
+from revoker.store.keys import SLOTS
+from revoker.store.source import ServerSettings
+from revoker.store.wire.addresses import Login, ServerAddress, parse_info, parse_server_list
 from revoker.store.wire.command_channel import CommandChannel, Confirmation
 from revoker.store.wire.connection import (
     Command,
@@ -31,43 +31,40 @@ from revoker.store.wire.connection import (
 
 _log = structlog.get_logger("store")
 
-_ASKED: Final = 5
-"""Nodes that are asked which primary keeps which slot; they tell each other, so few know what all do."""
+_NODES_ASKED: Final = 5
+"""Nodes that are asked for the map of slots; they share it by gossip, so that a few are enough."""
 
-_CHUNK: Final = 512
-"""Commands in one write at most."""
-
-_PAUSE_S: Final = 0.01
-_LEARN_S: Final = 0.1
-"""At most so often is the map of slots asked for."""
+_TRYAGAIN_PAUSE_S: Final = 0.01
+_LEARN_INTERVAL_S: Final = 0.1
+"""Minimum between two requests for the map of slots."""
 
 
 class Node:
     """One primary of the cluster.
 
     Attributes:
-        slots: Those that it keeps.
+        slots: Those that it has.
     """
 
-    def __init__(self, place: ServerAddress, access: Login, confirmation: Confirmation | None) -> None:
-        self.place: Final = place
-        self.timeout: Final = access.timeout
+    def __init__(self, address: ServerAddress, login: Login, confirmation: Confirmation | None) -> None:
+        self.address: Final = address
+        self.timeout: Final = login.timeout
         self.confirmation: Final = confirmation
-        self.reads: Final = CommandChannel(self.connect, timeout=access.timeout)
+        self.reads: Final = CommandChannel(self.connect, timeout=login.timeout)
         self.changes: Final = (
-            CommandChannel(self.connect, timeout=access.timeout, confirmation=confirmation)
+            CommandChannel(self.connect, timeout=login.timeout, confirmation=confirmation)
             if confirmation
             else self.reads
         )
         self.slots: list[int] = []
-        self._access = access
+        self._login = login
 
     async def connect(self, lost: Callable[[Connection], None]) -> Connection:
-        return await self._access.connect(self.place, lost)
+        return await self._login.connect(self.address, lost)
 
     @property
     def stale(self) -> bool:
-        """Whether replicas must confirm what it stores, and it has not shown enough of them of late."""
+        """Whether replicas must confirm its writes, and it had none confirmed lately."""
         now = asyncio.get_running_loop().time()
         return self.confirmation is not None and self.confirmation.stale(self.reads.server, now)
 
@@ -80,30 +77,20 @@ class Node:
         await self.changes.close()
 
 
-class Cluster:
-    """Knows the primaries of all slots; nothing connects before it is asked something.
+class Topology:
+    """The primaries of all slots; nothing connects before something is asked.
 
     Attributes:
-        nodes: The primaries that keep any slot, as far as known.
+        nodes: The primaries that have any slot, as last learnt.
     """
 
-    def __init__(
-        self, seeds: Sequence[ServerAddress], access: Login, confirm: Callable[[], Confirmation | None]
-    ) -> None:
-        """Find the nodes from some of them.
-
-        Args:
-            seeds: Nodes that are asked first, primaries or not.
-            access: How to be let in by any node.
-            confirm: Makes what confirms the changes at one node.
-        """
-        self._seeds = {
-            place: CommandChannel(_connect(place, access), timeout=access.timeout) for place in seeds
-        }
-        self._access = access
-        self._confirm = confirm
-        self._timeout = access.timeout
-        self._by_place: dict[ServerAddress, Node] = {}
+    def __init__(self, servers: ServerSettings) -> None:
+        addresses, options = parse_server_list(servers.url)
+        self._servers = servers
+        self._login = Login(options, timeout=servers.timeout)
+        self._seeds = {address: self._seed(address) for address in addresses}
+        self._timeout = servers.timeout
+        self._by_address: dict[ServerAddress, Node] = {}
         self._by_slot: list[Node | None] = [None] * SLOTS
         self._unused: set[ServerAddress] = set()
         self._learning: asyncio.Task[None] | None = None
@@ -111,98 +98,28 @@ class Cluster:
         self._tasks: set[asyncio.Task[None]] = set()
         self.nodes: list[Node] = []
 
+    def _seed(self, address: ServerAddress) -> CommandChannel:
+        return CommandChannel(functools.partial(self._login.connect, address), timeout=self._servers.timeout)
+
     def node_of(self, slot: int) -> Node | None:
-        """The primary that keeps a slot, as far as known."""
+        """The primary that has a slot, as last learnt."""
         return self._by_slot[slot]
 
-    async def change(self, key: str, *command: Any) -> Any:
-        """As :meth:`revoker.store.servers.Servers.change`."""
-        [reply] = await self._ask(slot_of(key), [command], changing=True)
-        return reply
-
-    async def change_all(self, commands: Mapping[str, Command]) -> Replies:
-        """As :meth:`revoker.store.servers.Servers.change_all`."""
-        by_node: dict[Node | None, list[str]] = {}
-        for key in commands:
-            by_node.setdefault(self._by_slot[slot_of(key)], []).append(key)
-        replies: dict[str, Any] = {}
-        for node, keys in by_node.items():
-            for start in range(0, len(keys), _CHUNK):
-                chunk = keys[start : start + _CHUNK]
-                said = await node.changes.ask([commands[key] for key in chunk]) if node else []
-                replies |= zip(chunk, said, strict=False)
-        for key, command in commands.items():
-            if isinstance(replies.get(key, Exception()), Exception):
-                replies[key] = await self.change(key, *command)
-        return [replies[key] for key in commands]
-
-    async def read(self, key: str, commands: Sequence[Command]) -> Replies:
-        """As :meth:`revoker.store.servers.Servers.read`."""
-        return await self._ask(slot_of(key), commands, changing=False)
-
-    def change_unconfirmed(self, key: str, *command: Any) -> "asyncio.Future[Replies]":
-        """As :meth:`revoker.store.servers.Servers.change_unconfirmed`."""
-
-        async def send() -> Replies:
-            try:
-                return await self._ask(slot_of(key), [command], changing=False)
-            except Refused as error:
-                return [error]
-
-        sent: asyncio.Task[Any] = asyncio.get_running_loop().create_task(send())
-        self._tasks.add(sent)
-        sent.add_done_callback(self._tasks.discard)
-        sent.add_done_callback(retrieve)
-        return sent
-
-    async def each(self, commands: Sequence[Command]) -> list[tuple[Sequence[int], Replies]]:
-        """As :meth:`revoker.store.servers.Servers.each`."""
-        if not self.nodes:
-            await self.learn()
-        nodes = self.nodes
-        replies = await asyncio.gather(*(node.reads.ask(commands) for node in nodes))
-        return [(node.slots, said) for node, said in zip(nodes, replies, strict=True)]
-
-    async def values(self, keys: Sequence[str]) -> list[bytes | None]:
-        """As :meth:`revoker.store.servers.Servers.values`."""
-        replies = await asyncio.gather(*(self.read(key, [("GET", key)]) for key in keys))
-        return [value for [value] in replies]
-
-    def server_of(self, key: str) -> str:
-        """As :meth:`revoker.store.servers.Servers.server_of`."""
-        node = self._by_slot[slot_of(key)]
-        return "" if node is None else node.reads.server
-
-    async def primaries(self) -> Mapping[str, CommandChannel]:
-        """As :meth:`revoker.store.servers.Servers.primaries`."""
-        await self.each([("PING",)])
-        return {node.reads.server: node.reads for node in self.nodes}
-
-    def reconnect(self) -> None:
-        """End the connections; those to nodes that stay are made again."""
-        for node in self.nodes:
-            node.reconnect()
-
     async def close(self) -> None:
-        """End the connections for good."""
+        """Close the connections for good."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for line in self._seeds.values():
-            await line.close()
-        for node in self._by_place.values():
+        for channel in self._seeds.values():
+            await channel.close()
+        for node in self._by_address.values():
             await node.close()
 
-    async def moved(self) -> bool:
-        """Learn where the slots lie now; lookups and changes follow by themselves."""
-        await self.learn()
-        return False
-
     async def learn(self) -> None:
-        """Ask which primary keeps which slot; those who ask at the same time are answered together.
+        """Ask which primary has which slot; concurrent calls share one request.
 
         Raises:
-            StoreUnavailable: nobody could say.
+            StoreUnavailable: no node answered.
         """
         if self._learning is None:
             self._learning = self._start(self._learn())
@@ -210,23 +127,22 @@ class Cluster:
         await asyncio.shield(self._learning)
 
     def learn_soon(self) -> None:
-        """As :meth:`learn`, beside whatever goes on, and not too often."""
-        if self._learning is None and asyncio.get_running_loop().time() - self._learnt_at > _LEARN_S:
+        """As :meth:`learn`, in the background, and not too often."""
+        if self._learning is None and asyncio.get_running_loop().time() - self._learnt_at > _LEARN_INTERVAL_S:
             self._learning = self._start(self._learn())
             self._learning.add_done_callback(self._has_learnt)
 
-    async def beat(self, key_in: Callable[[int], str]) -> None:
-        """As :meth:`revoker.store.servers.Primary.beat`, at every primary by a key in one of its slots."""
-        while True:
-            slots = [node.slots[0] for node in self.nodes if node.slots]
-            await asyncio.gather(*(self._beat(key_in(slot)) for slot in slots))
-            await asyncio.sleep(Confirmation.BEAT_S)
+    async def send(self, slot: int, commands: Sequence[Command], *, changing: bool) -> Replies:
+        """Send commands, in one write, to the primary of a slot, following redirections.
 
-    async def _beat(self, key: str) -> None:
-        with contextlib.suppress(Refused, TooFewReplicas, ConnectionLost, NoVerdict, TimeoutError):
-            await self.change(key, *Confirmation.heartbeat(key))  # of a failure the lookups tell
+        Args:
+            slot: Of all keys of the commands.
+            commands: To send.
+            changing: Whether replicas must confirm them where that is required.
 
-    async def _ask(self, slot: int, commands: Sequence[Command], *, changing: bool) -> Replies:
+        Raises:
+            Refused: the first error among the replies. Else as :meth:`CommandChannel.execute`.
+        """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._timeout
         asking: Node | None = None
@@ -235,7 +151,7 @@ class Cluster:
                 await self.learn()
                 if (node := self._by_slot[slot]) is None:
                     raise StoreUnavailable("no primary keeps this part of the store")
-            replies = await self._at(node, commands, changing=changing, asking=asking is not None)
+            replies = await self._send_to(node, commands, changing=changing, asking=asking is not None)
             asking = None
             refusal = next((reply for reply in replies if isinstance(reply, Exception)), None)
             if refusal is None:
@@ -245,9 +161,9 @@ class Cluster:
                 case "MOVED":
                     self._follow(slot, error)
                 case "ASK":
-                    asking = self._node(place_in(error, node.place))
+                    asking = self._node(_redirected_to(error, node.address))
                 case "TRYAGAIN" if changing:
-                    await asyncio.sleep(_PAUSE_S)
+                    await asyncio.sleep(_TRYAGAIN_PAUSE_S)
                 case "TRYAGAIN":
                     raise error
                 case _:
@@ -256,12 +172,15 @@ class Cluster:
             if loop.time() > deadline:
                 raise error
 
-    async def _at(self, node: Node, commands: Sequence[Command], *, changing: bool, asking: bool) -> Replies:
-        line = node.changes if changing else node.reads
+    async def _send_to(
+        self, node: Node, commands: Sequence[Command], *, changing: bool, asking: bool
+    ) -> Replies:
+        channel = node.changes if changing else node.reads
         try:
             if not asking:
-                return await line.ask(commands)
-            return (await line.ask([each for command in commands for each in (("ASKING",), command)]))[1::2]
+                return await channel.ask(commands)
+            with_asking = [part for command in commands for part in (("ASKING",), command)]
+            return (await channel.ask(with_asking))[1::2]
         except TooFewReplicas as error:
             if asking:
                 raise TooFewReplicas(str(error), error.replies[1::2]) from error
@@ -271,31 +190,32 @@ class Cluster:
             raise
 
     def _follow(self, slot: int, error: Refused) -> None:
-        said_by = self._by_slot[slot]
-        self._by_slot[slot] = self._node(place_in(error, said_by.place if said_by else ServerAddress()))
+        node = self._by_slot[slot]
+        self._by_slot[slot] = self._node(_redirected_to(error, node.address if node else ServerAddress()))
         self.learn_soon()
 
-    def _node(self, place: ServerAddress) -> Node:
-        node = self._by_place.get(place)
+    def _node(self, address: ServerAddress) -> Node:
+        node = self._by_address.get(address)
         if node is None:
-            node = self._by_place[place] = Node(place, self._access, self._confirm())
+            node = self._by_address[address] = Node(address, self._login, self._servers.confirmation())
         return node
 
     async def _learn(self) -> None:
-        lines = {**self._seeds, **{place: node.reads for place, node in self._by_place.items()}}
-        asked = random.sample(list(lines), min(_ASKED, len(lines)))
-        views = await self._views([(place, lines[place]) for place in asked])
+        channels = {**self._seeds, **{address: node.reads for address, node in self._by_address.items()}}
+        asked = random.sample(list(channels), min(_NODES_ASKED, len(channels)))
+        views = await self._views([(address, channels[address]) for address in asked])
         if not views:
-            views = await self._views([each for each in lines.items() if each[0] not in asked])
+            others = channels.keys() - asked
+            views = await self._views([(address, channels[address]) for address in others])
         if not views:
             raise StoreUnavailable("no node of the cluster can be reached")
-        _, kept = max(views, key=lambda view: view[0])
-        await self._adopt(kept)
+        _, slots_of = max(views, key=lambda view: view[0])
+        await self._adopt(slots_of)
 
     async def _views(
-        self, lines: Iterable[tuple[ServerAddress, CommandChannel]]
+        self, channels: Iterable[tuple[ServerAddress, CommandChannel]]
     ) -> list[tuple[tuple[bool, int], dict[ServerAddress, list[range]]]]:
-        tasks = [asyncio.ensure_future(_view(place, line)) for place, line in lines]
+        tasks = [asyncio.ensure_future(_view(address, channel)) for address, channel in channels]
         views = []
         try:
             for answer in asyncio.as_completed(tasks):
@@ -311,28 +231,28 @@ class Cluster:
             await asyncio.gather(*tasks, return_exceptions=True)
         return views
 
-    async def _adopt(self, kept: dict[ServerAddress, list[range]]) -> None:
+    async def _adopt(self, slots_of: dict[ServerAddress, list[range]]) -> None:
         by_slot: list[Node | None] = [None] * SLOTS
         nodes = []
-        for place, ranges in kept.items():
-            node = self._node(place)
-            node.slots = [slot for each in ranges for slot in each]
+        for address, ranges in slots_of.items():
+            node = self._node(address)
+            node.slots = list(itertools.chain.from_iterable(ranges))
             nodes.append(node)
             for slot in node.slots:
                 by_slot[slot] = node
-        if {node.place for node in nodes} != {node.place for node in self.nodes}:
+        if {node.address for node in nodes} != {node.address for node in self.nodes}:
             _log.info("cluster", primaries=len(nodes), unkept_slots=by_slot.count(None))
         self._by_slot, self.nodes = by_slot, nodes
-        unused = self._by_place.keys() - kept.keys()
-        for place in unused & self._unused:  # twice: MOVED may tell of one too new for this view
-            await self._by_place.pop(place).close()
+        unused = self._by_address.keys() - slots_of.keys()
+        for address in unused & self._unused:  # unused twice: MOVED may name one that is too new for this map
+            await self._by_address.pop(address).close()
         self._unused = unused - self._unused
 
     def _has_learnt(self, task: asyncio.Task[None]) -> None:
         self._learning = None
         self._learnt_at = asyncio.get_running_loop().time()
         if not task.cancelled():
-            task.exception()  # for whoever waits; it may be that nobody does
+            task.exception()  # retrieved, since nobody may wait for it
 
     def _start(self, work: Any) -> asyncio.Task[None]:
         task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)
@@ -341,28 +261,23 @@ class Cluster:
         return task
 
 
-def place_in(error: Refused, asked: ServerAddress) -> ServerAddress:
-    """Where a ``MOVED`` or ``ASK`` sends one; a node that does not know its own host leaves that out."""
+def _redirected_to(error: Refused, asked: ServerAddress) -> ServerAddress:
+    """The address in ``MOVED`` or ``ASK``; its host is empty if the node does not know its own."""
     with understood():
         host, _, port = str(error).split(" ")[2].rpartition(":")
         return ServerAddress(host or asked.host, int(port))
 
 
-def _connect(place: ServerAddress, access: Login) -> Callable[[Callable[[Connection], None]], Any]:
-    return lambda lost: access.connect(place, lost)
-
-
 @reads_replies()
 async def _view(
-    place: ServerAddress, line: CommandChannel
+    address: ServerAddress, channel: CommandChannel
 ) -> tuple[tuple[bool, int], dict[ServerAddress, list[range]]]:
-    """Whether a node is sound, the latest election that it knows of, and its map of primaries to slots."""
-    told, slots = await line.pipeline([("CLUSTER", "INFO"), ("CLUSTER", "SLOTS")])
-    fields = parse_info(told)
-    kept: dict[ServerAddress, list[range]] = {}
+    """Whether a node's cluster state is ok, its latest election epoch, and its map of primaries to slots."""
+    cluster_info, slots = await channel.pipeline([("CLUSTER", "INFO"), ("CLUSTER", "SLOTS")])
+    fields = parse_info(cluster_info)
+    slots_of: dict[ServerAddress, list[range]] = {}
     for first, last, (host, port, *_), *_ in slots:
-        named = host.decode() if host else ""
-        kept.setdefault(ServerAddress(named if named not in {"", "?"} else place.host, port), []).append(
-            range(first, last + 1)
-        )
-    return (fields.get("cluster_state") == "ok", int(fields.get("cluster_current_epoch", 0))), kept
+        name = host.decode() if host else ""
+        primary = ServerAddress(name if name not in {"", "?"} else address.host, port)
+        slots_of.setdefault(primary, []).append(range(first, last + 1))
+    return (fields.get("cluster_state") == "ok", int(fields.get("cluster_current_epoch", 0))), slots_of

@@ -89,8 +89,8 @@ class Acknowledged:
             metrics: Where to count.
             part: Gives the number of the data set of a key.
             now: The store's time (ms). Entries do not show it, since callers choose some of their dates.
-            limit: The maximum number of entries.
-            limit_bytes: The maximum of their memory.
+            limit: Of entries.
+            limit_bytes: Of their memory.
         """
         self._metrics = metrics
         self._part: Final = part

@@ -7,7 +7,7 @@ from typing import Final
 DEGRADED_S: Final = 5.0
 NO_VERDICT_S: Final = 30.0
 LATEST_MS: Final = 250
-"""The latest time is noted so exactly: well within the margin with which sessions are compared."""
+"""Resolution of the latest time: well within the margin with which sessions are compared."""
 
 
 class Clocks:
@@ -15,33 +15,32 @@ class Clocks:
 
     Attributes:
         now: The service's clock, in seconds UTC.
-        ahead: How many seconds it was ahead of the store's at the last comparison; 0.0 where that
-            lies within the round trip.
-        latest: The latest time (ms) that any server of the store has shown, of those that counted; up to
-            :data:`LATEST_MS` less.
+        ahead: Seconds by which it was ahead of the store's at the last comparison; 0.0 if the difference
+            is within the round trip.
+        latest: The latest time (ms) in any reading that counted, of any server; up to :data:`LATEST_MS` less.
     """
 
     def __init__(
         self,
         now: Callable[[], float] = time.time,
-        whole: "Clocks | None" = None,
+        overall: "Clocks | None" = None,
         *,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``whole`` has the latest time of all servers, of which this compares one."""
+        """``overall`` collects the latest time of all servers, if this compares one of several."""
         self.now: Final = now
         self.ahead = 0.0
         self.latest = 0
-        self._whole = whole
+        self._overall = overall
         self._monotonic = monotonic
         self._store_ms: int | None = None
         self._received = 0.0
 
     @property
     def store_ms(self) -> int | None:
-        """The store's time now (ms): its last reading, and what has passed since; None before the first.
+        """The store's time now (ms), by the last reading and what has passed since; None before the first.
 
-        Of several servers that one's which was read last.
+        Of several servers, that of the one that was read last.
         """
         if self._store_ms is None:
             return None
@@ -50,14 +49,14 @@ class Clocks:
     def learn_latest(self, shown_ms: int) -> None:
         """Take over the latest time (ms) that another process has seen.
 
-        One that no server can have shown whose readings count beside this store's clock changes nothing.
+        It is ignored if it is further ahead than the clocks of two servers whose readings count can be.
         """
         if self._store_ms is not None and shown_ms <= self._store_ms + 2 * NO_VERDICT_S * 1000:
             self.latest = max(self.latest, shown_ms)
 
     @property
     def apart(self) -> str | None:
-        """Why no verdict can rest on the last comparison; None where one can."""
+        """Why no verdict can rest on the last comparison; None if one can."""
         if abs(self.ahead) > NO_VERDICT_S:
             return f"the clocks of the service and the store are {abs(self.ahead):.0f} seconds apart"
         return None
@@ -67,16 +66,16 @@ class Clocks:
         self._received = self._monotonic()
 
     def compare(self, store_ms: int, sent: float, received: float) -> str | None:
-        """Take in one reading; returns why no verdict can rest on it, None where one can.
+        """Compare one reading; returns why no verdict can rest on it, None if one can.
 
         Args:
             store_ms: Redis ``TIME`` in ms.
-            sent: The service's clock before the command left, s.
-            received: The same when the reply had come.
+            sent: The service's clock when the command was sent, in seconds.
+            received: The same when the reply came.
         """
         self._note(store_ms)
-        if self._whole is not None:
-            self._whole._note(store_ms)  # noqa: SLF001  # of the same class
+        if self._overall is not None:
+            self._overall._note(store_ms)  # noqa: SLF001  # of the same class
         store = store_ms / 1000
         if store < sent - 0.002:
             self.ahead = sent - store
@@ -88,6 +87,6 @@ class Clocks:
             return self.apart
         if store_ms > self.latest + LATEST_MS:
             self.latest = store_ms
-            if self._whole is not None:
-                self._whole.latest = max(self._whole.latest, store_ms)
+            if self._overall is not None:
+                self._overall.latest = max(self._overall.latest, store_ms)
         return None

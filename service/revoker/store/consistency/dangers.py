@@ -1,9 +1,9 @@
-"""What about the servers would lose revocations silently, or take none; and what of that can't be seen."""
+"""Finds configuration of the servers that would lose revocations silently, or prevent them."""
 
 from collections.abc import Iterable
 from typing import Any, Final
 
-from revoker.store.servers import Servers
+from revoker.store.source import Source
 from revoker.store.wire.addresses import parse_info
 from revoker.store.wire.connection import Command, unavailable_on_failure
 
@@ -12,14 +12,14 @@ _CONFIG: Final = tuple(("CONFIG", "GET", name) for name in ("maxmemory-policy", 
 _ROLE: Final = ("ROLE",)
 
 _WORDS: Final = 200
-"""Characters of a server's refusal that are repeated at most."""
+"""Most characters of a server's error that are repeated."""
 
 
 class _Facts:
-    """What one server says of itself; None stands for what it does not say.
+    """What one server reports of itself; None for what it does not report.
 
     Attributes:
-        refusals: The server's words by the commands that it refused.
+        refusals: The server's errors, by the commands that it refused.
     """
 
     def __init__(self, commands: Iterable[Command], replies: Iterable[Any]) -> None:
@@ -38,7 +38,7 @@ class _Facts:
                 self._replicas_by_role = len(reply[2]) if isinstance(reply[2], list) else None
 
     def number(self, name: str) -> int | None:
-        """A field of ``INFO`` that is a number."""
+        """A number in the reply to ``INFO``."""
         return number_in(self._fields, name)
 
     @property
@@ -47,7 +47,7 @@ class _Facts:
 
     @property
     def appends(self) -> bool | None:
-        """Whether it keeps an append-only file."""
+        """Whether it writes an append-only file."""
         enabled = self.number("aof_enabled")
         if enabled is not None:
             return enabled != 0
@@ -66,7 +66,7 @@ class _Facts:
         return self._replicas_by_role if connected is None else connected
 
     def unseen(self) -> list[str]:
-        """What it does not say, in words."""
+        """What it does not report, in words."""
         missing = []
         if self.eviction_policy is None:
             missing.append("its maxmemory-policy")
@@ -81,17 +81,17 @@ class _Facts:
         return missing
 
 
-async def dangers(servers: Servers, wait_replicas: int, *, wait_fsync: bool) -> dict[str, str]:
-    """What is wrong with the servers, by the names of problems.
+async def dangers(source: Source, wait_replicas: int, *, wait_fsync: bool) -> dict[str, str]:
+    """Problems of the servers: a sentence for each name of :data:`revoker.metrics.PROBLEMS`.
 
-    A check that could not be made counts as no check: ``unchecked`` says what can't be seen, and why.
+    ``unchecked`` says which checks could not be made, and why.
     """
     commands: list[Command] = [*_INFO, *_CONFIG, _ROLE]
     read = len(commands)
     if wait_fsync:
-        commands.append(("WAITAOF", 1, 0, 1))  # says at once what every confirmation would be told
+        commands.append(("WAITAOF", 1, 0, 1))  # answers at once as every confirmation would be answered
     async with unavailable_on_failure():
-        answers = await servers.each(commands)
+        answers = await source.on_every_primary(commands)
     found: dict[str, str] = {}
     unseen: dict[str, None] = {}
     refusals: dict[str, str] = {}
@@ -112,7 +112,7 @@ async def dangers(servers: Servers, wait_replicas: int, *, wait_fsync: bool) -> 
 
 
 def number_in(fields: dict[str, str], name: str) -> int | None:
-    """A field of an ``INFO`` reply as a number; None where it is absent, or none."""
+    """A number in a reply to ``INFO``; None if it is absent or no number."""
     text = fields.get(name, "")
     return int(text) if text.isascii() and text.isdigit() and len(text) <= 20 else None
 

@@ -16,7 +16,7 @@ import structlog
 
 from revoker.errors import NotPrimary, StoreRefused, StoreUnavailable
 from revoker.metrics import Metrics
-from revoker.models import NOTHING, Standing
+from revoker.models import NO_REVOCATIONS, RevocationState
 from revoker.store.keys import Tail
 from revoker.store.wire.connection import reads_replies, understood
 
@@ -93,20 +93,48 @@ WriteBack = Callable[[], Awaitable[VerifyWrittenBack | None]]
 class Losses:
     """Reports losses of data in the log and the metrics."""
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics, *, grouped: bool = False) -> None:
+        """``grouped``: one report for all data sets of a cluster, at the next :meth:`report`."""
         self._metrics = metrics
+        self._grouped = grouped
+        self._lost: list[Epoch] = []
+        self._details: dict[str, Any] = {}
+        self._adopted: dict[bool, list[Epoch]] = {True: [], False: []}
 
     def lost(self, epoch: Epoch, **details: Any) -> None:
         """Data was found missing, and this epoch was set."""
-        _log.error("data_lost", **details, epoch=epoch.id, finding=epoch.finding, cutoff_ms=epoch.cutoff)
+        self._lost.append(epoch)
+        self._details = details
+        if not self._grouped:
+            self.report()
 
     def adopted(self, epoch: Epoch, *, first: bool) -> None:
         """This epoch is used from now on; ``first``: it is the first one of this process."""
-        if not first:
-            _log.warning("epoch_adopted", epoch=epoch.id, finding=epoch.finding, cutoff_ms=epoch.cutoff)
-        if not first or epoch.finding != "new":
-            self._metrics.data_losses.inc()
-        self._metrics.store_epoch.set(epoch.noticed / 1000)
+        self._adopted[first].append(epoch)
+        if not self._grouped:
+            self.report()
+
+    def report(self) -> None:
+        """Report what has happened since the last time."""
+        if self._lost:
+            epoch = max(self._lost, key=_noticed)
+            details = self._details | ({"slots": len(self._lost)} if self._grouped else {})
+            _log.error("data_lost", **details, epoch=epoch.id, finding=epoch.finding, cutoff_ms=epoch.cutoff)
+            self._lost.clear()
+        for first, adopted in self._adopted.items():
+            if not adopted:
+                continue
+            epoch = max(adopted, key=_noticed)
+            adopted.clear()
+            if not first:
+                _log.warning("epoch_adopted", epoch=epoch.id, finding=epoch.finding, cutoff_ms=epoch.cutoff)
+            if not first or epoch.finding != "new":
+                self._metrics.data_losses.inc()
+            self._metrics.store_epoch.set(epoch.noticed / 1000)
+
+
+def _noticed(epoch: Epoch) -> int:
+    return epoch.noticed
 
 
 class DataSet:
@@ -141,7 +169,7 @@ class DataSet:
         self._tasks: set[asyncio.Task[None]] = set()
         self.watermark: Watermark | None = None
         self.epoch: Epoch | None = None
-        self.baseline: Standing = NOTHING
+        self.baseline: RevocationState = NO_REVOCATIONS
         self._wrote_blindly = False
         self._read_at = 0
         self._wrote_at = 0
@@ -184,6 +212,10 @@ class DataSet:
         if count > before.seq or own > before.share:
             self._raise_watermark(epoch, count, own)
         return True
+
+    def confirms_reading(self, before: Watermark | None, reading: Reading) -> bool:
+        """As :meth:`confirms`."""
+        return self.confirms(before, reading.epoch, reading.seq, reading.share, reading.now)
 
     def record_write(self, before: Watermark | None, epoch: bytes, seq: int, share: int) -> bool:
         """Raise the watermark by a write of this process.
@@ -228,9 +260,9 @@ class DataSet:
         self._wrote_at = self._read_at
 
     def _raise_watermark(self, epoch: bytes, seq: int, share: int) -> None:
-        known = self.watermark
-        if known is not None and known.epoch == epoch:
-            self.watermark = Watermark(epoch, max(seq, known.seq), max(share, known.share))
+        present = self.watermark
+        if present is not None and present.epoch == epoch:
+            self.watermark = Watermark(epoch, max(seq, present.seq), max(share, present.share))
 
     async def settle(self, *, since: int = 0, cause: str = "") -> None:
         """Agree with the store on one epoch, after a reading was below the watermark.
@@ -301,18 +333,18 @@ class DataSet:
         return True
 
     def _missing(self, reading: Reading, found: Epoch | None) -> str | None:
-        known = self.watermark
+        present = self.watermark
         if found is None:
             return "the store has no epoch"
-        if known is None or self.epoch is None or reading.epoch != known.epoch:
+        if present is None or self.epoch is None or reading.epoch != present.epoch:
             return "the store holds another data set"
-        if reading.seq < known.seq:
+        if reading.seq < present.seq:
             return "the store holds fewer revocations than before"
         share = reading.share or 0
-        if share < known.share:
+        if share < present.share:
             if reading.now - self._wrote_at < _DAY_MS - 3_600_000:
                 return "the store has lost revocations of this process"
-            self.watermark = Watermark(known.epoch, known.seq, share)
+            self.watermark = Watermark(present.epoch, present.seq, share)
         self._read_at = max(self._read_at, reading.now)
         return None
 
@@ -326,13 +358,13 @@ class DataSet:
 
     def _is_accepted(self, found: Epoch, reading: Reading) -> bool:
         """Whether an operator accepted the data, so that only the finding has changed; nothing is missing."""
-        known = self.watermark
+        present = self.watermark
         return (
             self.epoch is not None
-            and known is not None
+            and present is not None
             and found.id == self.epoch.id
-            and reading.seq >= known.seq
-            and (reading.share or 0) >= known.share
+            and reading.seq >= present.seq
+            and (reading.share or 0) >= present.share
         )
 
     async def _begin(self, reading: Reading, found: Epoch | None, missing: str) -> Watermark | None:
@@ -340,14 +372,14 @@ class DataSet:
         last = self.epoch or found
         refused = last is not None and last.finding == "refused"
         finding = "refused" if refused else FINDING_OF_POLICY[self._policy]
-        stood = max(self.epoch.cutoff if self.epoch else 0, found.cutoff if found else 0)
-        latest = max(self._read_at, self.epoch.noticed if self.epoch else 0, stood)
+        cutoff = max(self.epoch.cutoff if self.epoch else 0, found.cutoff if found else 0)
+        latest = max(self._read_at, self.epoch.noticed if self.epoch else 0, cutoff)
         done, text, seq, share = await self._set_epoch(
             reading.epoch or b"",
             new_id(),
             latest,
             finding,
-            None if finding == "cutoff" else stood,
+            None if finding == "cutoff" else cutoff,
         )
         if not done:
             return None
@@ -368,7 +400,7 @@ class DataSet:
         self.watermark = numbers
         self._read_at = max(self._read_at, now)
         self._wrote_at = self._read_at - _DAY_MS // 2  # the expiry of the share is unknown: extend it soon
-        self.baseline = Standing(loss=epoch.cutoff) if epoch.cutoff else NOTHING
+        self.baseline = RevocationState(loss=epoch.cutoff) if epoch.cutoff else NO_REVOCATIONS
 
 
 def _numbers(reading: Reading) -> Watermark:

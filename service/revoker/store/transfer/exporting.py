@@ -12,7 +12,7 @@ from revoker.errors import StoreRefused
 from revoker.rules import FOREVER_MS, SAFETY_S
 from revoker.store.consistency.epoch import Epoch
 from revoker.store.keys import Held
-from revoker.store.lookups import mark, revoked_keys, user_standing
+from revoker.store.lookups import parse_revocation, parse_user_state, revoked_keys
 from revoker.store.store import Store
 from revoker.store.transfer import records
 from revoker.store.transfer.records import Record, date
@@ -118,7 +118,7 @@ class Exporting:
         iss = self._iss(place.issuer)
         match place.kind:
             case "jti":
-                yield self._token(place, mark(value).at, expires)
+                yield self._token(place, parse_revocation(value).at, expires)
             case "user":
                 yield from self._user(place.value, value, now)
             case "keys":
@@ -140,7 +140,7 @@ class Exporting:
         return records.Jti(iss=self._iss(place.issuer), **_named("jti", place.value), exp=exp, at=date(at))
 
     def _user(self, tag: str, value: bytes, now: int) -> Iterator[Record]:
-        user = user_standing(value)
+        user = parse_user_state(value)
         reason = user.reason or None
         if user.hard:
             yield records.User(tag=tag, before=date(user.hard), reason=reason)
@@ -163,5 +163,5 @@ def _named(member: str, value: str) -> dict[str, Any]:
 
 
 def _dated(value: bytes) -> dict[str, Any]:
-    cutoff = mark(value)
+    cutoff = parse_revocation(value)
     return {"before": date(cutoff.at), "reason": cutoff.reason or None}

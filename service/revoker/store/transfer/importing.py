@@ -13,9 +13,9 @@ import msgspec
 
 from revoker.errors import InvalidRequest, StoreRefused, StoreUnavailable
 from revoker.models import Issuer, Number
-from revoker.rules import FOREVER_MS, START_AHEAD_MS, includes_user_cutoff, jti_kept_for, jti_kept_until
+from revoker.rules import FOREVER_MS, START_AHEAD_MS, includes_user_cutoff, jti_expiry_ms, jti_lifetime_ms
 from revoker.store.keys import segment, tag_and_start, user_tag
-from revoker.store.lookups import mark, revoked_keys, user_standing
+from revoker.store.lookups import parse_revocation, parse_user_state, revoked_keys
 from revoker.store.revocations import AHEAD_MS
 from revoker.store.store import Store
 from revoker.store.transfer import records
@@ -115,7 +115,7 @@ class Importing:
                 issuer = self._issuer(record.iss)
                 return self._cutoff(record, issuer, self._keys.issuer_cutoff(issuer))
 
-    async def standing(self, changes: Sequence[Change]) -> list[bool]:
+    async def in_effect(self, changes: Sequence[Change]) -> list[bool]:
         """Which of the changes would change nothing, since all that they ask for stands."""
         values = await self._store.values([each.keys[0] for each in changes]) if changes else []
         pairs = zip(changes, values, strict=True)
@@ -165,9 +165,9 @@ class Importing:
         till, at = None, "" if record.at is None else milliseconds(record.at)
         widest = self._store.issuer_records.widest(issuer)
         if record.exp is None:
-            kept = -jti_kept_for(widest)
+            kept = -jti_lifetime_ms(widest)
         else:
-            kept = till = jti_kept_until(widest, record.exp)
+            kept = till = jti_expiry_ms(widest, record.exp)
         key = self._keys.of_segment("jti", issuer, place)
         return Change("jti", "revoke_tokens", (key,), (kept, at), till, _listed)
 
@@ -177,7 +177,7 @@ class Importing:
         sid = record.except_sid or ""
 
         def stands(value: bytes) -> bool:
-            return at is not None and includes_user_cutoff(user_standing(value), at, sid)
+            return at is not None and includes_user_cutoff(parse_user_state(value), at, sid)
 
         return Change(
             "user",
@@ -202,7 +202,7 @@ class Importing:
             (key,),
             ("" if at is None else at, keep_ms, record.reason or "", AHEAD_MS, start, START_AHEAD_MS),
             None if at is None else at + keep_ms,
-            lambda value: at is not None and mark(value).at >= at,
+            lambda value: at is not None and parse_revocation(value).at >= at,
         )
 
     def _block(self, record: records.Block) -> Change:
@@ -214,7 +214,7 @@ class Importing:
             (self._keys.user(tag), self._keys.beside(self._keys.user(tag)).blocks),
             (until, keep_ms, record.reason or "", tag),
             until,
-            lambda value: user_standing(value).blocked >= until,
+            lambda value: parse_user_state(value).blocked >= until,
         )
 
     def _signing_key(self, record: records.Key, issuer: Issuer) -> Change:

@@ -17,7 +17,7 @@ from tests.monitoring.conftest import (
     meanwhile,
     ordinary_traffic,
 )
-from tests.monitoring.test_rules import ALERTS
+from tests.monitoring.test_alert_rules import ALERTS
 from tests.rig import forge
 from tests.rig.processes import until
 from tests.rig.servers import Valkey

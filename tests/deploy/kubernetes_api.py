@@ -18,7 +18,7 @@ KINDS = {
 }
 
 
-class Cluster:
+class KubernetesApi:
     """Holds objects by path; `with` it serves them."""
 
     def __init__(self, folder):

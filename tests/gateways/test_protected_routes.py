@@ -92,7 +92,7 @@ async def test_a_token_of_12_kib_passes(front):
 
 async def test_without_revoker_the_gateway_is_closed_and_open_where_a_route_says_so(front):
     token = front.revoker.token()
-    await front.road.close()
+    await front.link.close()
     assert (await front.get(token))[0] in {500, 502, 503, 504}
     status, _, backend = await front.get(token, "/public-news/1", headers=FORGED)
     deadline = time.monotonic() + 10
@@ -119,7 +119,7 @@ async def test_without_a_store_the_gateway_is_closed_and_open_where_a_route_says
 
 async def test_a_slow_answer_is_no_verdict(front):
     token = front.revoker.token()
-    front.road.passes.clear()  # and nothing sets it: the gateway must give up by itself
+    front.link.answers_pass.clear()  # and nothing sets it: the gateway must give up by itself
     assert (await front.get(token))[0] in {500, 502, 503, 504}
 
 

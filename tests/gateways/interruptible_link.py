@@ -1,18 +1,18 @@
-"""The road between a gateway and Revoker, which can be closed or held up."""
+"""The link between a gateway and Revoker, which can be closed or held up."""
 
 import asyncio
 import contextlib
 
 
-class Road:
+class InterruptibleLink:
     """Forwards connections to one port, and answers only while ``passes`` is set."""
 
     def __init__(self, target: int) -> None:
         self._target = target
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task] = set()
-        self.passes = asyncio.Event()
-        self.passes.set()
+        self.answers_pass = asyncio.Event()
+        self.answers_pass.set()
         self.port = 0
 
     async def open(self) -> None:
@@ -49,7 +49,7 @@ class Road:
         with contextlib.suppress(OSError):
             while data := await reader.read(65536):
                 if answers:
-                    await self.passes.wait()
+                    await self.answers_pass.wait()
                 writer.write(data)
                 await writer.drain()
         writer.transport.abort()

@@ -1,6 +1,7 @@
-"""What is known of what was lost is put back before the next verdict, whatever the policy."""
+"""Instances write the revocations that they remember back into a store that lost them, before any verdict."""
 
 import asyncio
+import hashlib
 import shutil
 import time
 
@@ -9,8 +10,10 @@ import pytest
 from revoker.store import store as stores
 from revoker.store.consistency import epoch
 from revoker.store.consistency.acknowledged import Written
+from revoker.store.scripts import TEXTS
 from tests.rig.forge import envelope
 from tests.rig.probes import answers, epoch_in, eventually, flush, issued, metric, revoke, status_of
+from tests.rig.reply_proxy import Hold, ReplyProxy
 from tests.rig.servers import Valkey
 from tests.rig.service import HANGS_S, OTHER_ISSUER
 
@@ -70,16 +73,41 @@ async def two(start, valkey, **settings):
     return first, await start(valkey, prefix=prefix, new=False, **settings)
 
 
-async def settled(*revokers):
+async def settled(valkey, *revokers):
     for revoker in revokers:
-        store = revoker.service.store
-        await eventually(lambda store=store: _has(store))
+        await eventually(lambda revoker=revoker: uses_the_epoch_of_the_store(valkey, revoker))
 
 
-async def _has(store):
-    await store.watch.beat()
-    reading = await store._sets.read(store._sets.data.tail)
-    return store._sets.data.watermark is not None and reading.epoch == store._sets.data.watermark.epoch
+async def uses_the_epoch_of_the_store(valkey, revoker):
+    await revoker.service.store.watch.beat()
+    with valkey.client() as client:
+        if not client.exists(revoker.service.store.keys.epoch):
+            return False
+    used = await metric(revoker, "revoker_store_epoch_timestamp_seconds")
+    return used == pytest.approx(epoch_in(valkey, revoker).noticed / 1000, abs=5e-4)
+
+
+def name_of(script):
+    """As a :class:`ReplyProxy` names it."""
+    return f"EVALSHA {hashlib.sha1(TEXTS[script]).hexdigest().upper()}"
+
+
+@pytest.fixture
+async def proxy(own_valkey):
+    """Between an instance and ``own_valkey``."""
+    async with ReplyProxy.before(own_valkey.port) as made:
+        yield made
+        for hold in made.holds.values():
+            hold.released.set()
+
+
+def remember(store, count):
+    """Let an instance remember so many revocations of tokens, as if it had acknowledged them; their keys."""
+    until = int((time.time() + 600) * 1000)
+    keys = [f"{store.keys.epoch}:{number}" for number in range(count)]
+    for key in keys:
+        store.revocations.acknowledged.note(Written("revoke_token", (key,), 1, until))
+    return keys
 
 
 @pytest.fixture(params=["flushed", "empty disk", "empty replica promoted"])
@@ -114,7 +142,7 @@ async def test_every_acknowledged_revocation_holds(start, own_valkey, lose, poli
     await revoked.hold(*revokers)
     for _ in range(2):
         lose()
-        await settled(*revokers)
+        await settled(own_valkey, *revokers)
         if policy == "refuse":
             assert [await status_of(each, revoked.gone[0]) for each in revokers] == [503, 503]
             assert await revokers[0].service.store.accept()
@@ -151,7 +179,7 @@ async def test_what_was_revoked_while_a_loss_is_settled_is_kept_as_well(start, o
         over.set()
 
     await asyncio.gather(lose_again_and_again(), *(go_on(each) for each in revokers for _ in range(2)))
-    await settled(*revokers)
+    await settled(own_valkey, *revokers)
     assert len(acknowledged) > 100
     for revoker in revokers:
         for claims in acknowledged:
@@ -159,31 +187,22 @@ async def test_what_was_revoked_while_a_loss_is_settled_is_kept_as_well(start, o
 
 
 async def test_much_is_put_back_in_the_background_once_while_requests_get_no_verdict(
-    start, own_valkey, events, monkeypatch
+    start, own_valkey, proxy, events, monkeypatch
 ):
     monkeypatch.setattr(epoch, "SETTLE_WAIT_S", 0.05)
-    revoker = await start(own_valkey, revocation={"data_loss": "ignore"})
-    store, lost, count = revoker.service.store, issued(), 10_000
+    revoker = await start(proxy, revocation={"data_loss": "ignore"})
+    lost, count = issued(), 10_000
     assert (await revoke(revoker, lost)).status == 200
-    until = int((time.time() + 600) * 1000)
-    keys = [f"{store.keys.epoch}:{number}" for number in range(count)]
-    for key in keys:
-        store.revocations.acknowledged.note(Written("revoke_token", (key,), 1, until))
-    execute, may_begin = store.scripts.execute, asyncio.Event()
-
-    async def held(name, *call):
-        if name == "refill":
-            await may_begin.wait()
-        return await execute(name, *call)
-
-    monkeypatch.setattr(store.scripts, "execute", held)
+    keys = remember(revoker.service.store, count)
+    refill = proxy.holds[name_of("refill")] = Hold()
     flush(own_valkey)
     for _ in range(3):
         assert await status_of(revoker, lost) == 503
         assert (await revoke(revoker, issued())).status == 503
     with own_valkey.client() as client:
         assert client.exists(*keys) == 0
-    may_begin.set()
+    assert refill.reached.is_set()
+    refill.released.set()
     await eventually(lambda: answers(revoker))
     assert not await revoker.active(lost)
     with own_valkey.client() as client:
@@ -193,27 +212,23 @@ async def test_much_is_put_back_in_the_background_once_while_requests_get_no_ver
 
 
 @pytest.mark.parametrize("after", [1, 2, 40, 300, 401, 402, 403])
-async def test_a_loss_while_it_is_put_back_is_no_loss_of_it(start, own_valkey, monkeypatch, after):
+async def test_a_loss_while_it_is_put_back_is_no_loss_of_it(start, own_valkey, proxy, after):
     """Flushes after so many scripts of the refill: before, within, and between it and the epoch."""
-    revoker = await start(own_valkey, revocation={"data_loss": "ignore"})
-    store, count = revoker.service.store, 400
-    until = int((time.time() + 600) * 1000)
-    keys = [f"{store.keys.epoch}:{number}" for number in range(count)]
-    for key in keys:
-        store.revocations.acknowledged.note(Written("revoke_token", (key,), 1, until))
-    execute, left = store.scripts.execute, [after]
+    revoker = await start(proxy, revocation={"data_loss": "ignore"})
+    count = 400
+    keys = remember(revoker.service.store, count)
+    left = after
 
-    async def flushing(*call):
-        left[0] -= 1
-        reply = await execute(*call)
-        if left[0] == 0:
+    def count_scripts(command):
+        nonlocal left
+        left -= command == "EVALSHA"
+        if left == 0 and command == "EVALSHA":
             flush(own_valkey)
-        return reply
 
     flush(own_valkey)
-    monkeypatch.setattr(store.scripts, "execute", flushing)
+    proxy.after = count_scripts
     await eventually(lambda: answers(revoker))
-    assert left[0] <= 0
+    assert left <= 0
     with own_valkey.client() as client:
         assert client.exists(*keys) == count
 
@@ -224,11 +239,11 @@ async def test_a_lifted_cutoff_does_not_come_back(start, own_valkey):
     body = {"iss": ISS, "sub": claims["sub"], "before": time.time() - 30}
     assert (await first.post("/revoke-user", body)).status == 200
     assert not await second.active(claims)
-    issuer = next(each for iss, each in second.service._issuers.items() if iss == ISS)
-    assert await second.service.store.revocations.lift_user(issuer, claims["sub"])
+    store = second.service.store
+    assert await store.revocations.lift_user(store.issuers[ISS], claims["sub"])
     await first.service.store.watch.beat()
     flush(own_valkey)
-    await settled(first, second)
+    await settled(own_valkey, first, second)
     assert await first.active(claims)
 
 
@@ -251,7 +266,8 @@ async def test_accepting_waits_for_those_that_put_back_and_makes_nobody_do_it_ag
     epoch = await accepting
     assert epoch.finding == "accepted"
     assert not await revoker.active(lost)
-    assert epoch_in(own_valkey, revoker) == store._sets.data.epoch == epoch
+    assert epoch_in(own_valkey, revoker) == epoch
+    assert await uses_the_epoch_of_the_store(own_valkey, revoker)
     assert await metric(revoker, "revoker_refilled_revocations_total") == 1
 
 
@@ -265,7 +281,7 @@ async def test_accepting_waits_until_every_instance_must_have_noticed(start, own
 
 
 async def test_an_instance_that_is_at_it_for_too_long_is_told_of(start, own_valkey, monkeypatch):
-    monkeypatch.setattr(stores, "_PATIENCE_BEATS", 2)
+    monkeypatch.setattr(stores, "_ACCEPT_TRIES", 2)
     revoker = await start(own_valkey, revocation={"data_loss": "refuse"})
     with own_valkey.client() as client:
         client.hset(revoker.service.store.keys.refills, "another", f"id {int(time.time() * 1000) + 9999}")
@@ -287,22 +303,22 @@ async def test_what_one_instance_puts_back_does_not_hide_the_loss_from_another(s
     await third.close()
     await eventually(lambda: answers(first))
     await eventually(lambda: answers(second))
-    data = first.service.store._sets.data
-    set_epoch, begun, may_end = data._set_epoch, asyncio.Event(), asyncio.Event()
+    data = first.service.store.source.data_set
+    set_epoch, reached, released = data._set_epoch, asyncio.Event(), asyncio.Event()
 
     async def held(*args):
-        begun.set()
-        await may_end.wait()
+        reached.set()
+        await released.wait()
         return await set_epoch(*args)
 
-    data._set_epoch = held
+    data._set_epoch = held  # in this process: held back on its way, it would let the second instance be first
     own_valkey.kill()
     own_valkey.lose_disk()
     shutil.copytree(tmp_path / "snapshot", own_valkey.folder, dirs_exist_ok=True)
     own_valkey.start()
-    await asyncio.wait_for(begun.wait(), HANGS_S)
+    await asyncio.wait_for(reached.wait(), HANGS_S)
     await eventually(lambda: answers(second))
     assert not await second.active(lost)
-    may_end.set()
-    await settled(first, second)
+    released.set()
+    await settled(own_valkey, first, second)
     assert not await first.active(lost)

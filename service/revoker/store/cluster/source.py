@@ -1,0 +1,346 @@
+"""A cluster, in which every slot is a data set of its own.
+
+Slots are what a cluster moves between primaries. So epoch, numbers and blocks are stored in every slot and
+move with it. The loss of a shard is the loss of its slots: it is detected in each of them, and affects those
+tokens that have keys there.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from revoker.errors import NoVerdict, PrimaryStale, StoreRefused, StoreUnavailable
+from revoker.store.cluster.lookups import ClusterLookups, Values
+from revoker.store.cluster.topology import Node, Topology
+from revoker.store.consistency.blocks import BlocksPage, BlocksReader
+from revoker.store.consistency.epoch import DataSet, Losses, Reading, Watermark, decode
+from revoker.store.keys import SLOTS, Tail, slot_of
+from revoker.store.lookups import redis_time_ms
+from revoker.store.source import DAY_MS, OnDataSet, ServerSettings, SourceContext
+from revoker.store.wire.command_channel import CommandChannel, Confirmation
+from revoker.store.wire.connection import (
+    Command,
+    ConnectionLost,
+    Refused,
+    Replies,
+    TooFewReplicas,
+    reads_replies,
+    unavailable_on_failure,
+)
+
+_SLOTS_AT_ONCE: Final = 512
+"""Slots that are read or settled together, and commands in one write."""
+
+_PRIMARY: Final = [b"master"]
+"""The ``ROLE`` of a server that answers for a slot: replicas never do."""
+
+
+@dataclass(frozen=True, slots=True)
+class _SlotReading:
+    """What was read of one slot; ``before`` is its watermark when the command was sent."""
+
+    slot: int
+    before: Watermark | None
+    replies: Replies
+    reading: Reading
+
+
+class ClusterSource:
+    """As :class:`revoker.store.source.Source`; nothing connects before it is asked or opened."""
+
+    beats_per_round: Final = 16
+
+    def __init__(self, servers: ServerSettings, context: SourceContext) -> None:
+        self._topology: Final = Topology(servers)
+        self._keys = context.keys
+        self._instance = context.instance
+        self._new_data_set = context.new_data_set
+        self._losses = Losses(context.metrics, grouped=True)
+        self._sets: list[DataSet | None] = [None] * SLOTS
+        self._blocks = BlocksReader()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self.lookups: Final = ClusterLookups(self._topology, self, context.metrics, context.clocks)
+
+    def open(self) -> None:
+        self._topology.learn_soon()
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*(data.close() for data in self._sets if data is not None))
+        await self.lookups.close()
+        await self._topology.close()
+
+    async def follow(self) -> bool:
+        await self._topology.learn()
+        return False  # lookups and commands follow the topology
+
+    def reconnect(self) -> None:
+        for node in self._topology.nodes:
+            node.reconnect()
+
+    async def change(self, key: str, *command: Any) -> Any:
+        [reply] = await self._topology.send(slot_of(key), [command], changing=True)
+        return reply
+
+    def change_unconfirmed(self, key: str, *command: Any) -> "asyncio.Task[Replies]":
+        async def send() -> Replies:
+            try:
+                return await self._topology.send(slot_of(key), [command], changing=False)
+            except Refused as error:
+                return [error]
+
+        task = asyncio.get_running_loop().create_task(send())
+        self._tasks.add(task)
+        task.add_done_callback(self._unconfirmed_sent)
+        return task
+
+    def _unconfirmed_sent(self, task: "asyncio.Task[Replies]") -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # retrieved, since nobody may wait for it
+
+    async def change_all(self, commands: Mapping[str, Command]) -> Replies:
+        by_node: dict[Node | None, list[str]] = {}
+        for key in commands:
+            by_node.setdefault(self._topology.node_of(slot_of(key)), []).append(key)
+        replies: dict[str, Any] = {}
+        for node, keys in by_node.items():
+            for start in range(0, len(keys), _SLOTS_AT_ONCE):
+                chunk = keys[start : start + _SLOTS_AT_ONCE]
+                answers = await node.changes.ask([commands[key] for key in chunk]) if node else []
+                replies |= zip(chunk, answers, strict=False)
+        for key, command in commands.items():
+            if isinstance(replies.get(key, Exception()), Exception):
+                replies[key] = await self.change(key, *command)
+        return [replies[key] for key in commands]
+
+    async def read(self, key: str, commands: Sequence[Command]) -> Replies:
+        return await self._topology.send(slot_of(key), commands, changing=False)
+
+    async def values(self, keys: Sequence[str]) -> list[bytes | None]:
+        replies = await asyncio.gather(*(self.read(key, [("GET", key)]) for key in keys))
+        return [value for [value] in replies]
+
+    async def on_every_primary(self, commands: Sequence[Command]) -> list[tuple[Sequence[int], Replies]]:
+        if not self._topology.nodes:
+            await self._topology.learn()
+        nodes = self._topology.nodes
+        replies = await asyncio.gather(*(node.reads.ask(commands) for node in nodes))
+        return [(node.slots, answers) for node, answers in zip(nodes, replies, strict=True)]
+
+    async def primaries(self) -> Mapping[str, CommandChannel]:
+        await self.on_every_primary([("PING",)])
+        return {node.reads.server: node.reads for node in self._topology.nodes}
+
+    def server_of(self, key: str) -> str:
+        node = self._topology.node_of(slot_of(key))
+        return "" if node is None else node.reads.server
+
+    async def keep_confirming(self) -> None:
+        while True:
+            slots = [node.slots[0] for node in self._topology.nodes if node.slots]
+            await asyncio.gather(*(self._confirm_heartbeat(slot) for slot in slots))
+            await asyncio.sleep(Confirmation.BEAT_S)
+
+    async def _confirm_heartbeat(self, slot: int) -> None:
+        key = self._keys.in_part(slot).beat(self._instance)
+        with contextlib.suppress(Refused, TooFewReplicas, ConnectionLost, NoVerdict, TimeoutError):
+            await self.change(key, *Confirmation.heartbeat(key))  # lookups report what follows from a failure
+
+    def data_set_of(self, key: str) -> DataSet:
+        return self.data_set_numbered(slot_of(key))
+
+    def data_set_numbered(self, part: int) -> DataSet:
+        data = self._sets[part]
+        if data is None:
+            tail = self._keys.in_part(part).tail(self._instance)
+            data = self._sets[part] = self._new_data_set(tail, part, self._losses)
+        return data
+
+    def read_data_sets(self) -> Iterable[DataSet]:
+        return [data for data in self._sets if data is not None and data.watermark is not None]
+
+    @reads_replies()
+    async def look(self, beat: int, on_data_set: OnDataSet) -> list[DataSet]:
+        part = SLOTS // self.beats_per_round
+        turn = beat % self.beats_per_round
+        slots = range(turn * part, (turn + 1) * part) if beat else range(SLOTS)
+
+        def blocks_and_lifted(slot: int) -> list[Command]:
+            keys = self._keys.in_part(slot)
+            return [self._blocks.command(keys.blocks), ("ZRANGE", keys.lifted, 0, -1)]
+
+        self._losses.report()
+        suspects = []
+        for found in await self._read_slots(slots, blocks_and_lifted):
+            data, reading = self.data_set_numbered(found.slot), found.reading
+            if data.adopt_first(reading) or data.confirms_reading(found.before, reading):
+                blocks, lifted = found.replies
+                on_data_set(found.slot, self._blocks.page(blocks), lifted, reading.now)
+            else:
+                suspects.append(data)
+        await self._refresh_shares(
+            [data for slot in slots if (data := self.data_set_numbered(slot)).share_ages()]
+        )
+        return suspects
+
+    @reads_replies()
+    async def blocks_after(self, part: int, cursor: bytes) -> tuple[BlocksPage, int] | None:
+        data = self.data_set_numbered(part)
+        before, command = data.watermark, self._blocks.command(self._keys.in_part(part).blocks, cursor)
+        async with unavailable_on_failure():
+            try:
+                replies = await self.read(data.tail.epoch, [("TIME",), command, ("MGET", *data.tail)])
+            except Refused:  # the slot is being moved: another round reads it
+                return None
+        stamp, reply, values = replies
+        reading = decode([stamp, values, _PRIMARY])
+        if not data.confirms_reading(before, reading):
+            return None
+        return self._blocks.page(reply), reading.now
+
+    async def settle(self, sets: Iterable[DataSet], *, since: int = 0, cause: str = "") -> None:
+        sets = list(dict.fromkeys(sets))
+        failure: BaseException | None = None
+        for start in range(0, len(sets), _SLOTS_AT_ONCE):
+            settling = (
+                data.settle(since=since, cause=cause) for data in sets[start : start + _SLOTS_AT_ONCE]
+            )
+            for result in await asyncio.gather(*settling, return_exceptions=True):
+                failure = failure or (result if isinstance(result, BaseException) else None)
+        if failure is not None:
+            raise failure
+
+    async def trusted_value(self, key: str) -> bytes | None:
+        return (await self.trusted_values([key])).of[key]
+
+    @reads_replies()
+    async def trusted_values(self, keys: Sequence[str]) -> Values:
+        """Read keys one by one, each where its slot is, even while that is being moved.
+
+        Raises:
+            StoreUnavailable: not in time, or no primary has some of them.
+            StoreRefused: what is read must not be trusted.
+        """
+        for _ in range(3):
+            found = await self._values_or_suspect(keys)
+            if isinstance(found, Values):
+                return found
+            await self.settle([found])
+        raise StoreUnavailable("the store does not show what was settled")
+
+    @reads_replies()
+    async def readings(self) -> list[tuple[int, DataSet, Reading]]:
+        found = await self._read_slots(range(SLOTS), lambda _: [])
+        readings = {slot.slot: slot.reading for slot in found}
+        for slot in set(range(SLOTS)) - readings.keys():  # being moved meanwhile
+            readings[slot] = await self.reading(self.data_set_numbered(slot).tail)
+        return [(slot, self.data_set_numbered(slot), reading) for slot, reading in readings.items()]
+
+    @reads_replies()
+    async def reading(self, tail: Tail) -> Reading:
+        stamp, values = await self._time_and_values(tail)
+        return decode([stamp, values, _PRIMARY])
+
+    async def _values_or_suspect(self, keys: Sequence[str]) -> Values | DataSet:
+        """Values, or the first data set that is below its watermark."""
+        values: dict[str, bytes | None] = {}
+        times: dict[str, int] = {}
+        loss = 0
+        by_slot: dict[int, list[str]] = {}
+        for key in keys:
+            by_slot.setdefault(slot_of(key), []).append(key)
+        for slot, slot_keys in by_slot.items():
+            data = self.data_set_numbered(slot)
+            before = data.watermark
+            stamp, found = await self._time_and_values(slot_keys)
+            reading = await self.reading(data.tail)  # after the values that it vouches for
+            if not data.confirms_reading(before, reading):
+                return data
+            if data.refusal is not None:
+                raise StoreRefused(data.refusal)
+            node = self._topology.node_of(slot)
+            if node is not None and node.stale:
+                raise PrimaryStale
+            values |= zip(slot_keys, found, strict=True)
+            times |= dict.fromkeys(slot_keys, redis_time_ms(stamp))
+            loss = max(loss, data.baseline.loss)
+        return Values(values, times, loss)
+
+    async def _time_and_values(self, keys: Sequence[str]) -> tuple[list[bytes], list[bytes | None]]:
+        """``TIME``, then the values of keys of one slot; read one by one if they are not all in one place."""
+        async with unavailable_on_failure():
+            try:
+                stamp, values = await self.read(keys[0], [("TIME",), ("MGET", *keys)])
+            except Refused as error:
+                if error.code != "TRYAGAIN":
+                    raise
+                answers = [await self.read(key, [("TIME",), ("GET", key)]) for key in keys]
+                stamp, values = answers[0][0], [value for _, value in answers]
+        return stamp, values
+
+    async def _read_slots(
+        self, slots: Iterable[int], more: Callable[[int], Sequence[Command]]
+    ) -> list[_SlotReading]:
+        """Read the numbers of slots, after more commands on each; slots that are being moved are left out."""
+        by_node: dict[Node, list[int]] = {}
+        for slot in slots:
+            node = self._topology.node_of(slot)
+            if node is None:
+                await self._topology.learn()
+                node = self._topology.node_of(slot)
+            if node is None:
+                raise StoreUnavailable("no primary keeps some part of the store")
+            by_node.setdefault(node, []).append(slot)
+        reads = (self._read_at(node, node_slots, more) for node, node_slots in by_node.items())
+        results = await asyncio.gather(*reads, return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException):
+                self._topology.learn_soon()
+                raise result
+        return [found for result in results if isinstance(result, list) for found in result]
+
+    async def _read_at(
+        self, node: Node, slots: Sequence[int], more: Callable[[int], Sequence[Command]]
+    ) -> list[_SlotReading]:
+        found = []
+        for start in range(0, len(slots), _SLOTS_AT_ONCE):
+            found += await self._read_chunk(node, slots[start : start + _SLOTS_AT_ONCE], more)
+        return found
+
+    async def _read_chunk(
+        self, node: Node, slots: Sequence[int], more: Callable[[int], Sequence[Command]]
+    ) -> list[_SlotReading]:
+        watermarks, commands, sizes = [], [], []
+        for slot in slots:
+            data, own = self.data_set_numbered(slot), more(slot)
+            watermarks.append(data.watermark)
+            sizes.append(len(own) + 1)
+            commands += [*own, ("MGET", *data.tail)]
+        async with unavailable_on_failure():
+            stamp, *answers = await node.reads.ask([("TIME",), *commands])
+        if isinstance(stamp, Exception):
+            raise StoreUnavailable(f"the store answered {str(stamp).split(' ')[0]}")
+        found, start = [], 0
+        for slot, before, size in zip(slots, watermarks, sizes, strict=True):
+            replies, start = answers[start : start + size], start + size
+            refusal = next((reply for reply in replies if isinstance(reply, Exception)), None)
+            if self._blocks.refused(refusal):
+                return await self._read_chunk(node, slots, more)
+            if refusal is not None:
+                self._topology.learn_soon()
+            else:
+                reading = decode([stamp, replies[-1], _PRIMARY])
+                found.append(_SlotReading(slot, before, replies[:-1], reading))
+        return found
+
+    async def _refresh_shares(self, sets: Sequence[DataSet]) -> None:
+        """Extend the expiry of shares that were not written to for long."""
+        async with unavailable_on_failure():
+            for data in sets:
+                await self.change(data.tail.share, "PEXPIRE", data.tail.share, DAY_MS)
+                data.share_refreshed()

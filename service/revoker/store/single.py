@@ -1,0 +1,201 @@
+"""A single primary, found by its address or by Sentinels: all of the store is one data set."""
+
+import asyncio
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from typing import Any, Final
+
+import structlog
+
+from revoker.errors import NoVerdict, StoreRefused, StoreUnavailable
+from revoker.store.consistency.blocks import BlocksPage, BlocksReader
+from revoker.store.consistency.epoch import DataSet, Losses, Reading, decode
+from revoker.store.keys import Tail
+from revoker.store.lookups import BatchedLookups, DataSetReader
+from revoker.store.source import DAY_MS, OnDataSet, ServerSettings, SourceContext
+from revoker.store.wire.addresses import address_of
+from revoker.store.wire.command_channel import CommandChannel, Confirmation
+from revoker.store.wire.connection import (
+    Command,
+    ConnectionLost,
+    Refused,
+    Replies,
+    TooFewReplicas,
+    reads_replies,
+    unavailable_on_failure,
+)
+
+_log = structlog.get_logger("store")
+
+_BLOCKS_SHARE: Final = 0.1
+"""The part of the time that reading blocks may take; if there are many, they are read less often."""
+
+
+class SinglePrimary:
+    """As :class:`revoker.store.source.Source`; nothing connects before it is asked or opened.
+
+    Attributes:
+        data_set: The only one.
+    """
+
+    beats_per_round: Final = 1
+
+    def __init__(self, servers: ServerSettings, context: SourceContext) -> None:
+        primary = address_of(servers.url, timeout=servers.timeout)
+        confirmation = servers.confirmation()
+        self._primary = primary
+        self._keys = context.keys
+        self._instance = context.instance
+        self._reads: Final = CommandChannel(primary.connect, timeout=primary.timeout)
+        self._changes: Final = (
+            CommandChannel(primary.connect, timeout=primary.timeout, confirmation=confirmation)
+            if confirmation
+            else self._reads
+        )
+        self.data_set: Final = context.new_data_set(
+            context.keys.tail(context.instance), 0, Losses(context.metrics)
+        )
+        self.lookups: Final = BatchedLookups(
+            primary,
+            DataSetReader(self.data_set),
+            metrics=context.metrics,
+            clocks=context.clocks,
+            confirmation=confirmation,
+            probe=True,
+        )
+        self._blocks = BlocksReader()
+        self._blocks_due = self._blocks_begun = 0.0
+
+    def open(self) -> None:
+        self.lookups.open()
+
+    async def close(self) -> None:
+        await self.data_set.close()
+        await self.lookups.close()
+        await self._reads.close()
+        await self._changes.close()
+
+    async def follow(self) -> bool:
+        return await self._primary.moved()
+
+    def reconnect(self) -> None:
+        self._reads.reconnect()
+        self._changes.reconnect()
+
+    def change(self, key: str, *command: Any) -> Awaitable[Any]:  # noqa: ARG002  # every key is at this primary
+        return self._changes.execute(*command)
+
+    def change_unconfirmed(self, key: str, *command: Any) -> "asyncio.Future[Replies]":  # noqa: ARG002
+        sent = self._reads.ask([command])
+        sent.add_done_callback(retrieve)
+        return sent
+
+    async def change_all(self, commands: Mapping[str, Command]) -> Replies:
+        return await self._changes.ask(list(commands.values()))
+
+    async def read(self, key: str, commands: Sequence[Command]) -> Replies:  # noqa: ARG002
+        return await self._reads.pipeline(commands)
+
+    async def values(self, keys: Sequence[str]) -> list[bytes | None]:
+        found: list[bytes | None] = await self._reads.execute("MGET", *keys)
+        return found
+
+    async def on_every_primary(self, commands: Sequence[Command]) -> list[tuple[Sequence[int], Replies]]:
+        return [((0,), await self._reads.ask(commands))]
+
+    async def primaries(self) -> Mapping[str, CommandChannel]:
+        await self._reads.execute("PING")
+        return {self._reads.server: self._reads}
+
+    def server_of(self, key: str) -> str:  # noqa: ARG002
+        return self._reads.server
+
+    async def keep_confirming(self) -> None:
+        while True:
+            try:
+                await self._changes.execute(*Confirmation.heartbeat(self._keys.beat(self._instance)))
+            except Refused as error:
+                _log.warning("beat_refused", code=error.code)
+                self._changes.reconnect()
+            except (TooFewReplicas, ConnectionLost, NoVerdict, TimeoutError):
+                pass  # lookups report what follows from it
+            await asyncio.sleep(Confirmation.BEAT_S)
+
+    def data_set_of(self, key: str) -> DataSet:  # noqa: ARG002
+        return self.data_set
+
+    def data_set_numbered(self, part: int) -> DataSet:  # noqa: ARG002
+        return self.data_set
+
+    def read_data_sets(self) -> Iterable[DataSet]:
+        return (self.data_set,) if self.data_set.watermark is not None else ()
+
+    @reads_replies()
+    async def look(self, beat: int, on_data_set: OnDataSet) -> list[DataSet]:
+        before, refresh_share = self.data_set.watermark, self.data_set.share_ages()
+        loop = asyncio.get_running_loop()
+        blocks_due = loop.time() >= self._blocks_due
+        commands: list[Command] = [("ZRANGE", self._keys.lifted, 0, -1)]
+        if blocks_due:
+            self._blocks_begun = loop.time()
+            commands.append(self._blocks.command(self._keys.blocks))
+        if refresh_share:
+            commands.append(("PEXPIRE", self.data_set.tail.share, DAY_MS))
+        try:
+            [lifted, *rest], reading = await self._read_with_numbers(commands)
+        except StoreUnavailable as error:
+            if self._blocks.refused(error.__cause__ if isinstance(error.__cause__, Exception) else None):
+                return await self.look(beat, on_data_set)
+            raise
+        if not self.data_set.confirms_reading(before, reading):
+            return [self.data_set]
+        if refresh_share:
+            self.data_set.share_refreshed()
+        on_data_set(0, self._blocks.page(rest[0]) if blocks_due else None, lifted, reading.now)
+        return []
+
+    async def blocks_after(self, part: int, cursor: bytes) -> tuple[BlocksPage, int] | None:  # noqa: ARG002
+        before = self.data_set.watermark
+        [reply], reading = await self._read_with_numbers([self._blocks.command(self._keys.blocks, cursor)])
+        if not self.data_set.confirms_reading(before, reading):
+            return None
+        page = self._blocks.page(reply)
+        if page.last:
+            now = asyncio.get_running_loop().time()
+            self._blocks_due = now + (now - self._blocks_begun) * (1 / _BLOCKS_SHARE - 1)
+        return page, reading.now
+
+    async def settle(self, sets: Iterable[DataSet], *, since: int = 0, cause: str = "") -> None:
+        for data in sets:
+            await data.settle(since=since, cause=cause)
+
+    @reads_replies()
+    async def trusted_value(self, key: str) -> bytes | None:
+        before = self.data_set.watermark
+        [value], reading = await self._read_with_numbers([("GET", key)])
+        if not self.data_set.confirms_reading(before, reading):
+            raise StoreUnavailable("the store has lost data")
+        return value  # type: ignore[no-any-return]
+
+    async def readings(self) -> list[tuple[int, DataSet, Reading]]:
+        return [(0, self.data_set, await self.reading(self.data_set.tail))]
+
+    async def reading(self, tail: Tail) -> Reading:  # noqa: ARG002
+        _, reading = await self._read_with_numbers([])
+        return reading
+
+    async def _read_with_numbers(self, commands: Sequence[Command]) -> tuple[list[Any], Reading]:
+        """The replies to commands, and the data set as it was right after them."""
+        tail = self.data_set.tail
+        async with unavailable_on_failure():
+            replies = await self._reads.pipeline([*commands, ("TIME",), ("MGET", *tail), ("ROLE",)])
+        try:
+            return replies[: len(commands)], decode(replies[len(commands) :])
+        except StoreRefused:
+            self.reconnect()
+            raise
+
+
+def retrieve(done: "asyncio.Future[Any]") -> None:
+    """Retrieve a failure for which nobody may wait, so that asyncio does not log it."""
+    if not done.cancelled():
+        done.exception()
