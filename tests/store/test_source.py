@@ -11,7 +11,7 @@ from revoker.auth import Caller
 from revoker.metrics import Metrics
 from revoker.models import Claims, Verdict
 from revoker.store.cluster.source import ClusterSource
-from revoker.store.lookups import Found, LastRead, standing_of
+from revoker.store.lookups import Found, LastRead, parse_revocation_state
 from revoker.store.single import SinglePrimary
 from revoker.store.store import Store, source_of
 from revoker.tokens.verifying import Verifier
@@ -33,7 +33,7 @@ class MemorySource:
         return int(self._clocks.now() * 1000)
 
     async def find(self, keys):
-        return Found(standing_of([self._values.get(key) for key in keys], 0), self._now())
+        return Found(parse_revocation_state([self._values.get(key) for key in keys], 0), self._now())
 
     find_shared = find
 
