@@ -29,10 +29,10 @@ class Bench:
     jtis: int
 
     def prove_active(self, server: Server, workload: Workload) -> None:
-        """See that the requests which will be sent are answered by active tokens.
+        """Check that the tokens of the requests to be sent are active.
 
         Raises:
-            RuntimeError: some are not; refusing is quicker than answering.
+            RuntimeError: some are not; a refusal is cheaper, so the figures would be too good.
         """
         with workload.bodies.open() as bodies:
             answer = self._post(server, workload.path, next(bodies).strip())
@@ -41,7 +41,7 @@ class Bench:
             raise RuntimeError(f"{workload.name}: {json.dumps(answer)[:500]}")
 
     def revoke_one(self, server: Server) -> None:
-        """Revoke a token that nobody asks for."""
+        """Revoke a token that is in no workload."""
         self._post(server, "/revoke", json.dumps({"iss": ISSUER, "jti": str(uuid.uuid4())}))
 
     def _post(self, server: Server, path: str, body: str) -> Any:

@@ -49,7 +49,7 @@ class Counted:
             time.sleep(0.1)
 
     def say(self, line: str) -> str:
-        """Tell it something over its standard input; returns what it answers."""
+        """Write a line to its standard input, unless it is empty; returns the next line of its output."""
         assert self._child.stdin is not None
         assert self._child.stdout is not None
         if line:
@@ -85,7 +85,7 @@ class Counted:
 
 
 class Abreast:
-    """Connections that all send a request, then all read their answer."""
+    """Connections that all send a request before the first of them reads an answer."""
 
     def __init__(self, stack: ExitStack, port: int, bodies: list[Iterator[bytes]], head: bytes) -> None:
         self._bodies = bodies

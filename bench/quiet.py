@@ -1,4 +1,4 @@
-"""The service without what it does by the clock: for counting, where a second lasts many times as long."""
+"""The service without its periodic work, which under valgrind would be a great part of all instructions."""
 
 from revoker.cli.commands import main
 from revoker.store import watch

@@ -63,14 +63,16 @@ class KubernetesApi:
         self.server.shutdown()
         self.server.server_close()
 
-    def add(self, each, namespace="identity", release="revoker"):
+    def add(self, rendered, namespace="identity", release="revoker"):
         """Keep what was rendered, as an installation would, with helm's marks on it."""
-        plural = next(name for name, kind in KINDS[each["apiVersion"]].items() if kind == each["kind"])
-        path = f"/api/v1/namespaces/{namespace}/{plural}/{each['metadata']['name']}"
+        plural = next(
+            name for name, kind in KINDS[rendered["apiVersion"]].items() if kind == rendered["kind"]
+        )
+        path = f"/api/v1/namespaces/{namespace}/{plural}/{rendered['metadata']['name']}"
         marks = {"meta.helm.sh/release-name": release, "meta.helm.sh/release-namespace": namespace}
-        metadata = {"namespace": namespace, **each["metadata"]}
+        metadata = {"namespace": namespace, **rendered["metadata"]}
         metadata["annotations"] = {**metadata.get("annotations", {}), **marks}
-        self.objects[path] = {**each, "metadata": metadata}
+        self.objects[path] = {**rendered, "metadata": metadata}
 
     def answer(self, path):
         if path == "/version":

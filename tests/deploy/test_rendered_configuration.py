@@ -26,13 +26,13 @@ class Pod:
     def __init__(self, rendered, root, others):
         self.root = root
         self.spec = rendered.server["spec"]["template"]["spec"]
-        known = {obj["metadata"]["name"]: obj for obj in rendered.objects if "data" in obj}
-        known.pop("revoker-store", None)  # not there yet when the first pods start
-        known |= others
+        sources = {obj["metadata"]["name"]: obj for obj in rendered.objects if "data" in obj}
+        sources.pop("revoker-store", None)  # not there yet when the first pods start
+        sources |= others
         volumes = {volume["name"]: volume for volume in self.spec["volumes"]}
         for container in self.containers:
             for mount in container["volumeMounts"]:
-                self.mount(volumes[mount["name"]], self.path(mount["mountPath"]), known)
+                self.mount(volumes[mount["name"]], self.path(mount["mountPath"]), sources)
 
     @property
     def containers(self):
@@ -41,12 +41,12 @@ class Pod:
     def path(self, inside):
         return self.root / inside.lstrip("/")
 
-    def mount(self, volume, folder, known):
+    def mount(self, volume, folder, sources):
         folder.mkdir(parents=True, exist_ok=True)
         source = volume.get("configMap") or volume.get("secret")
         if source is None:
             return
-        found = known.get(source.get("name") or source.get("secretName"))
+        found = sources.get(source.get("name") or source.get("secretName"))
         if found is None:
             assert source["optional"]
             return
@@ -138,20 +138,22 @@ def test_the_rendered_configuration_starts_the_service_and_the_check_passes(rend
             assert json.load(response) == {"status": "ok", "problems": []}
 
         check = rendered.one("Pod", "-check")["spec"]["containers"][0]
-        told = {variable["name"]: variable.get("value") for variable in check["env"]}
+        check_environ = {variable["name"]: variable.get("value") for variable in check["env"]}
         reference = next(variable for variable in check["env"] if variable["name"] == "CHECK_SECRET")
         secret = reference["valueFrom"]["secretKeyRef"]
         callers = rendered.one("Secret", secret["name"])["data"]
-        told["CHECK_SECRET"] = base64.b64decode(callers[secret["key"]]).decode()
-        told["CHECK_URL"] = f"http://127.0.0.1:{ports['http']}"
-        told["CHECK_OPS_URL"] = f"http://127.0.0.1:{ports['ops']}"
+        check_environ["CHECK_SECRET"] = base64.b64decode(callers[secret["key"]]).decode()
+        check_environ["CHECK_URL"] = f"http://127.0.0.1:{ports['http']}"
+        check_environ["CHECK_OPS_URL"] = f"http://127.0.0.1:{ports['ops']}"
         passed = subprocess.run(
-            [sys.executable, *check["command"][1:]], env=told, capture_output=True, text=True
+            [sys.executable, *check["command"][1:]], env=check_environ, capture_output=True, text=True
         )
         assert passed.returncode == 0, passed.stdout + passed.stderr
         assert passed.stdout.count("ok      ") == 3
-        told["CHECK_SECRET"] = "wrong"
-        failed = subprocess.run([sys.executable, *check["command"][1:]], env=told, capture_output=True)
+        check_environ["CHECK_SECRET"] = "wrong"
+        failed = subprocess.run(
+            [sys.executable, *check["command"][1:]], env=check_environ, capture_output=True
+        )
         assert failed.returncode == 1
 
 

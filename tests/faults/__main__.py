@@ -3,8 +3,8 @@
     python -m tests.faults --topology sentinel --nemesis failover --count 20
     python -m tests.faults --topology replicated --seconds 600 --seed 7
 
-Ends with status 1 where a rule was broken; the history, the logs of all servers and those of the instances
-are kept then. A row for the table of docs/reliability.md stands at the end of each kind of fault.
+Ends with status 1 where a rule was broken; then the history and all logs stay in the folder that is printed.
+Prints a row for the table of docs/reliability.md for every kind of fault.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from tests.faults.history import Fault, Introspected, Record, Revoked, Violation
 from tests.rig.network import Network
 
 PUT_BACK_S = 2.0
-"""An instance notices a loss within a second, and puts back what it knows within another here."""
+"""An instance notices a loss within a second, and writes back what it remembers within another."""
 
 HEAD = (
     "| topology | fault | `wait_replicas` | `data_loss` | times | acknowledged | violations "
@@ -34,7 +34,7 @@ HEAD = (
 async def carry_out(
     run: Campaign, deeds: list[str], *, seconds: float = 0.0, count: int = 0, quiet: bool = False
 ) -> list[Violation]:
-    """Commit deeds under load, so many of each or at random for some time; returns what was violated."""
+    """Cause faults under load, ``count`` of each kind or random ones for ``seconds``; returns violations."""
     began = time.monotonic()
     async with run.clients as clients:
         await clients.recovered({instance.name for instance in run.instances}, began, RECOVERY_S)
@@ -63,7 +63,7 @@ def _never_recovered(records: list[Record]) -> list[Violation]:
 
 
 def _failed(run: Campaign) -> list[Violation]:
-    """What instances wrote where nothing should be written, or logged as unforeseen."""
+    """Output on the standard error, and events of failures in the log."""
     texts = [instance.errors() for instance in run.instances]
     texts += [
         str(line)
@@ -75,7 +75,7 @@ def _failed(run: Campaign) -> list[Violation]:
 
 
 def rows(run: Campaign, violations: list[Violation]) -> list[str]:
-    """A row of the table for each kind of fault; what was violated counts in every one."""
+    """A row of the table for each kind of fault; every row has the number of all violations."""
     plan, records = run.plan, run.history
     acknowledged = sum(isinstance(record, Revoked) and record.status == 200 for record in records)
     cutoffs = [
@@ -168,7 +168,7 @@ def main() -> int:
         print(violation)
     if violations:
         history.write(run.history, folder / "history.ndjson")
-        print(f"{len(violations)} violations; seed {plan.seed}; all is kept in {folder}")
+        print(f"{len(violations)} violations; seed {plan.seed}; all files are in {folder}")
         return 1
     shutil.rmtree(folder)
     return 0

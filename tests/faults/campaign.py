@@ -1,4 +1,4 @@
-"""Servers, instances of the service and clients on a network, and the history of what they went through."""
+"""Servers, instances of the service and clients on a network, and the history of requests and faults."""
 
 import contextlib
 import json
@@ -135,7 +135,7 @@ class Instance:
 
 
 class Campaign:
-    """What the nemesis has in its hands."""
+    """Everything that faults act on: servers, network, instances; and the clients that record the history."""
 
     def __init__(self, plan: Plan, network: Network, folder: Path) -> None:
         self.plan = plan
@@ -186,7 +186,7 @@ class Campaign:
 
     @contextlib.asynccontextmanager
     async def fault(self, name: str, *, loses: bool) -> AsyncIterator["Deed"]:
-        """Note a fault: the block breaks something and puts it right; then the service must recover."""
+        """Record a fault: the block breaks something and repairs it; then the service must recover."""
         deed = Deed(start=time.monotonic())
         yield deed
         healed = time.monotonic()
@@ -214,7 +214,7 @@ class Campaign:
         self.history.extend(Isolated(instance.name, start, time.monotonic()) for instance in instances)
 
     def note_cutoffs(self) -> None:
-        """Add to the history what instances logged about data that they found missing."""
+        """Add to the history what instances logged about lost data."""
         ahead = time.time() - time.monotonic()
         for instance in self.instances:
             for line in instance.lines():
@@ -225,7 +225,7 @@ class Campaign:
 
 
 RECOVERY_S = 120.0
-"""For the service to work again after all was put right."""
+"""Within which the service must work again after a fault was repaired."""
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Introspections and revocations that go on and on, and what must hold of every one of their answers."""
+"""Continuous introspections and revocations, every answer of which is checked."""
 
 import asyncio
 import collections

@@ -1,4 +1,4 @@
-"""Clients of several instances that revoke and introspect at random, and write down what they hear."""
+"""Clients of several instances that revoke and introspect at random, and record every answer."""
 
 import asyncio
 import collections
@@ -63,7 +63,7 @@ class Clients:
     """Keeps instances busy; ``urls`` are theirs by name.
 
     Attributes:
-        history: What was heard.
+        history: All answers.
         acknowledged: One token for each revocation that was answered 200.
     """
 

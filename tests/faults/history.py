@@ -1,7 +1,7 @@
-"""What clients asked and heard while faults happened, and what must hold of it.
+"""The history of requests and faults of a campaign, and the rules that it must satisfy.
 
-Pure: a history can be written down and judged again. Times are seconds by one monotonic clock, except those
-inside of tokens and cutoffs, which are seconds UTC.
+No I/O but :func:`write` and :func:`read`, so a history can be stored and checked again. Times are seconds by
+one monotonic clock, except those in tokens and cutoffs, which are seconds UTC.
 """
 
 import bisect
@@ -13,7 +13,7 @@ from typing import Literal
 import msgspec
 
 FINDING_S = 1.0
-"""A finding takes effect a little before it is logged."""
+"""A loss takes effect up to so long before it is logged."""
 
 SKEW_S = 2.0
 """The issuer's ``clock_skew``: how far before its ``iat`` a cutoff already covers a token."""
@@ -23,7 +23,7 @@ KINDS: tuple[Kind, ...] = ("jti", "sub", "sid", "client_id")
 
 
 class Token(msgspec.Struct, frozen=True):
-    """What a token's claims say that bears on the verdict."""
+    """The claims of a token that a verdict depends on."""
 
     jti: str
     sub: str
@@ -61,7 +61,7 @@ class Introspected(msgspec.Struct, frozen=True, tag=True):
 
 
 class Cutoff(msgspec.Struct, frozen=True, tag=True):
-    """The service found data missing at ``found``: nothing issued up to ``at`` (UTC) is active any more."""
+    """The service found a loss of data at ``found``: no token issued up to ``at`` (UTC) is active since."""
 
     found: float
     at: float
@@ -89,7 +89,7 @@ class Isolated(msgspec.Struct, frozen=True, tag=True):
 
 
 class Fault(msgspec.Struct, frozen=True, tag=True):
-    """One deed of the nemesis.
+    """One fault, from its cause to the recovery.
 
     Attributes:
         healed: When what was broken had been put right.
@@ -120,7 +120,7 @@ class Violation(msgspec.Struct, frozen=True):
 
 
 class _Claim:
-    """All that was asked against one jti, user, session or client."""
+    """All attempts to revoke one jti, user, session or client."""
 
     def __init__(self) -> None:
         self.attempted = float("inf")
@@ -128,7 +128,7 @@ class _Claim:
 
 
 class _Standing:
-    """What must and what may stand against tokens."""
+    """Which revocations must cover a token, and which may."""
 
     def __init__(self, history: Iterable[Record]) -> None:
         self._claims: dict[tuple[Kind, str], _Claim] = collections.defaultdict(_Claim)

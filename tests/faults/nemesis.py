@@ -1,4 +1,4 @@
-"""What is done to servers, instances and the network between them; each deed is put right again."""
+"""Faults of servers, instances and the network between them; every one is repaired again."""
 
 import asyncio
 import contextlib

@@ -140,18 +140,18 @@ def test_every_query_of_the_dashboard_returns_data(all_is_well, expression):
 def test_the_top_row_of_the_dashboard_shows_that_all_is_well(all_is_well):
     panels = json.loads((MONITORING / "dashboard.json").read_text())["panels"]
 
-    def shown(title):
+    def panel_value(title):
         (panel,) = [panel for panel in panels if panel["title"] == title]
         expression = panel["targets"][0]["expr"].replace("$__rate_interval", "6s").replace("$job", "revoker")
         (sample,) = all_is_well.query(expression)
         return float(sample["value"][1])
 
-    assert shown("Store") == 1
-    assert shown("No verdict") == 0
-    assert shown("Data lost") == 0
-    assert shown("Instances") == 2
-    assert shown("Introspections") > 1
-    assert shown("Slowest of a hundred") < 1
+    assert panel_value("Store") == 1
+    assert panel_value("No verdict") == 0
+    assert panel_value("Data lost") == 0
+    assert panel_value("Instances") == 2
+    assert panel_value("Introspections") > 1
+    assert panel_value("Slowest of a hundred") < 1
 
 
 # Faults

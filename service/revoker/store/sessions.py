@@ -1,4 +1,4 @@
-"""Sessions kept here: begun, refreshed, elevated, listed and ended; every change is one script.
+"""Sessions held by this service: started, refreshed, elevated, listed and ended; every change is one script.
 
 A change that fails after it was sent may have been made. So that a request which is answered 503 can be
 repeated, the use of a refresh token stays open until it is confirmed, and a session whose beginning is not
@@ -37,11 +37,11 @@ _RANDOM_AT: Final = 24
 """Where in a ``sid`` its random end begins."""
 
 _GIVEN: Final = frozenset({b"rotated", b"completed", b"repeated"})
-"""What the script says of a refresh that gives a token."""
+"""The outcomes of a refresh that gives a token."""
 
 _AGAIN_S: Final = 0.2
 _TRIES: Final = 300
-"""What must be undone or completed is tried so often, for a minute."""
+"""A change that must be undone or completed is tried for a minute."""
 
 
 class Refusal(enum.StrEnum):
@@ -177,7 +177,7 @@ class Sessions:
             aud: Audiences of the tokens; none: those of the settings.
             amr: How the user has logged in.
             acr: How well that proves who they are.
-            device: As told.
+            device: As the caller reports it.
             ip: Likewise.
             user_agent: Likewise.
             now: A time of the store (ms) read for this request: nothing begins long after it.
@@ -254,11 +254,11 @@ class Sessions:
         keys = [self._keys.user(tag), self._keys.sessions(tag)]
 
         async def trimmed() -> list[bytes]:
-            reply, whole = await self._scripts.call(
+            reply, intact = await self._scripts.call(
                 "trim_sessions", keys, self._trim_args(tag, self._lives.most)
             )
             ended: list[bytes] = reply[1]
-            await self._remember(ended, whole=whole)
+            await self._remember(ended, intact=intact)
             return ended
 
         try:
@@ -286,7 +286,7 @@ class Sessions:
         return [self._keys.of_user(tag), limit, self._revocations.cutoff_lifetime(self._issuer), *unconfirmed]
 
     def _persist(self, failed: str, attempt: Callable[[], Awaitable[bool]]) -> None:
-        """Try something until it is done, beside whatever goes on; log ``failed`` where that is given up."""
+        """Try something in the background until it is done; log ``failed`` if that takes too long."""
 
         async def persist() -> None:
             for _ in range(_TRIES):
@@ -301,7 +301,7 @@ class Sessions:
         task.add_done_callback(self._tasks.discard)
 
     async def close(self) -> None:
-        """Give up what is still being tried."""
+        """Cancel all background attempts."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -328,7 +328,7 @@ class Sessions:
             return Refusal.UNKNOWN
         if self._lives.grace:
             return await self._refresh(sid, *found, generation, scopes)
-        # Without grace two at once are told apart: the second waits until the first is confirmed.
+        # Without grace, concurrent uses are ordered: the second waits until the first is confirmed.
         lock = self._in_turn.setdefault(sid, asyncio.Lock())
         try:
             async with asyncio.timeout(2 * self._patience_ms / 1000):
@@ -346,7 +346,7 @@ class Sessions:
         keys = self._keys.of_refresh(tag, sid, generation)
         grace = self._lives.grace * 1000
         try:
-            reply, whole = await self._scripts.call(
+            reply, intact = await self._scripts.call(
                 "refresh_session",
                 keys,
                 (
@@ -368,28 +368,28 @@ class Sessions:
                 error.about = {"sid": sid, "generation": generation}
                 raise
             raise StoreUnavailable(str(error)) from error  # nothing is consumed: the token can be used again
-        said = reply[0]
-        session = read(sid, start, reply[2]) if said in _GIVEN else None  # before the mark goes
-        if said in {b"rotated", b"completed"}:
+        outcome = reply[0]
+        session = read(sid, start, reply[2]) if outcome in _GIVEN else None  # before the mark is deleted
+        if outcome in {b"rotated", b"completed"}:
             confirmed = self._servers.change_unconfirmed(keys[-1], "DEL", keys[-1])
             if not grace:
                 with contextlib.suppress(NoVerdict, *FAILURES):  # the token was used and that is confirmed
                     await confirmed
         if session is not None:
-            return Refreshed(session, int(reply[1]), said != b"rotated")
-        if said == b"reused":
+            return Refreshed(session, int(reply[1]), outcome != b"rotated")
+        if outcome == b"reused":
             refusal = _reuse(reply)
             try:
-                await self._remember([sid.encode(), reply[2]], whole=whole)
+                await self._remember([sid.encode(), reply[2]], intact=intact)
             except StoreUnavailable as error:
                 self._persist("reuse_not_confirmed", lambda: self.end(sid))
                 raise ReuseUnconfirmed(str(error), refusal) from error
             return refusal
-        return Refusal(said.decode())
+        return Refusal(outcome.decode())
 
     @reads_replies()
     async def elevate(self, sid: str, amr: Sequence[str], acr: str) -> Refreshed | Refusal:
-        """Note that a second factor was passed: ``auth_time`` is now, the start stays."""
+        """Record that a second factor was passed: ``auth_time`` is now, the start does not change."""
         found = tag_and_start(sid)
         if found is None:
             return Refusal.UNKNOWN
@@ -399,14 +399,14 @@ class Sessions:
             [*self._own_keys(tag, sid), self._keys.user(tag)],
             [sid, start, self._idle_ms, self._life_ms, msgspec.json.encode(_Auth(tuple(amr), acr))],
         )
-        said = reply[0].decode()
-        if said != "elevated":
-            return Refusal(said)
+        outcome = reply[0].decode()
+        if outcome != "elevated":
+            return Refusal(outcome)
         return Refreshed(read(sid, start, reply[2]), int(reply[1]))
 
     @reads_replies()
     async def end(self, sid: str) -> bool:
-        """End a session for good; False where the ``sid`` is none of ours. Repeating is harmless."""
+        """End a session for good; False where the ``sid`` is not of this service. Idempotent."""
         found = tag_and_start(sid)
         if found is None:
             return False
@@ -419,20 +419,20 @@ class Sessions:
         self._revocations.session_ended(self._issuer, sid, int(at))
         return True
 
-    async def _remember(self, ended: Sequence[bytes], *, whole: bool) -> None:
-        """Keep what a script has ended by the way: each ``sid`` and the ms of its end.
+    async def _remember(self, ended: Sequence[bytes], *, intact: bool) -> None:
+        """Remember the sessions that a script has ended: each ``sid`` and the time of its cutoff (ms).
 
-        Where that may be among what was lost, it is ended again.
+        Sessions whose end may be lost are ended again.
         """
         for sid, at in zip(ended[::2], ended[1::2], strict=True):
-            if whole:
+            if intact:
                 self._revocations.session_ended(self._issuer, sid.decode(), int(at))
             else:
                 await self.end(sid.decode())
 
     @reads_replies()
     async def peek(self, sid: str) -> Session | None:
-        """The record as it stands, whatever cutoffs say; None where there is none."""
+        """The record of a session, even if a cutoff covers it; None where there is none."""
         found = tag_and_start(sid)
         if found is None:
             return None
@@ -511,7 +511,7 @@ class Sessions:
         return found
 
     def _shortened(self, session: Session) -> Session:
-        """Settings that let sessions live less long hold for those that were begun before, too."""
+        """A shorter lifetime in the settings applies to sessions that were started before, too."""
         return msgspec.structs.replace(session, ends=min(session.ends, session.start + self._life_ms))
 
     async def _read(self, key: str, command: str, *rest: str | int) -> Any:

@@ -1,6 +1,6 @@
 """Puts revocations into a store, a million at once in bounded memory.
 
-They go through the scripts by which the service revokes, so what stands is never weakened.
+The scripts of the service write them, so that nothing in the store is weakened.
 """
 
 import asyncio
@@ -22,13 +22,13 @@ from revoker.store.transfer import records
 from revoker.store.transfer.records import Record, milliseconds
 
 TOGETHER: Final = 256
-"""Tokens in one script at most: more would keep the server from everybody else."""
+"""Tokens in one script at most: more would block the server for other clients."""
 
 _RECONCILE_EVERY_S: Final = 1.0
 """As often as a running service; a bound that is raised meanwhile counts only a minute after that."""
 
 _PAUSES_S: Final = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
-"""Before what the store did not acknowledge is sent again: together long enough for a failover."""
+"""Before an unacknowledged write is sent again: together long enough for a failover."""
 
 Call = tuple[str, Sequence[str], Sequence[Any]]
 """A script, its keys, its arguments."""
@@ -38,9 +38,9 @@ class Change(msgspec.Struct, frozen=True, gc=False):
     """One line, as it will be written.
 
     Attributes:
-        keys: Of the script; the first is where it will stand.
-        till: When it will be forgotten (ms), where that is known beforehand: what is past is not written.
-        stands: Whether what the key holds does all that the line asks for.
+        keys: Of the script; the first is the key that it writes.
+        till: When the key expires (ms), if that is known beforehand; what has expired is not written.
+        in_effect: Whether the value of the key already does what the line asks for.
     """
 
     kind: str
@@ -48,7 +48,7 @@ class Change(msgspec.Struct, frozen=True, gc=False):
     keys: tuple[str, ...]
     args: tuple[Any, ...]
     till: int | None
-    stands: Callable[[bytes], bool]
+    in_effect: Callable[[bytes], bool]
 
 
 class Importing:
@@ -67,7 +67,7 @@ class Importing:
         """Learn which data set this is, its time, and for how long it keeps what is revoked.
 
         Raises:
-            ConfigError: the settings name an issuer otherwise than the store.
+            ConfigError: an issuer has another name in the settings than in the store.
             StoreRefused: there is none, and an instance takes such a store for one that has lost its data.
         """
         readings = (await self._store.readings()).values()
@@ -116,10 +116,10 @@ class Importing:
                 return self._cutoff(record, issuer, self._keys.issuer_cutoff(issuer))
 
     async def in_effect(self, changes: Sequence[Change]) -> list[bool]:
-        """Which of the changes would change nothing, since all that they ask for stands."""
-        values = await self._store.values([each.keys[0] for each in changes]) if changes else []
+        """Which of the changes would change nothing, since all that they ask for is in effect."""
+        values = await self._store.values([change.keys[0] for change in changes]) if changes else []
         pairs = zip(changes, values, strict=True)
-        return [value is not None and change.stands(value) for change, value in pairs]
+        return [value is not None and change.in_effect(value) for change, value in pairs]
 
     async def store(self, changes: Sequence[Change]) -> None:
         """Write; all of it is stored and acknowledged when this returns.
@@ -165,18 +165,18 @@ class Importing:
         till, at = None, "" if record.at is None else milliseconds(record.at)
         widest = self._store.issuer_records.widest(issuer)
         if record.exp is None:
-            kept = -jti_lifetime_ms(widest)
+            expiry_or_lifetime = -jti_lifetime_ms(widest)
         else:
-            kept = till = jti_expiry_ms(widest, record.exp)
+            expiry_or_lifetime = till = jti_expiry_ms(widest, record.exp)
         key = self._keys.of_segment("jti", issuer, place)
-        return Change("jti", "revoke_tokens", (key,), (kept, at), till, _listed)
+        return Change("jti", "revoke_tokens", (key,), (expiry_or_lifetime, at), till, _listed)
 
     def _user(self, record: records.User) -> Change:
         tag, keep_ms = self._whose(record)
         at = self._past(record.before)
         sid = record.except_sid or ""
 
-        def stands(value: bytes) -> bool:
+        def in_effect(value: bytes) -> bool:
             return at is not None and includes_user_cutoff(parse_user_state(value), at, sid)
 
         return Change(
@@ -185,7 +185,7 @@ class Importing:
             (self._keys.user(tag), self._keys.sessions(tag)),
             ("" if at is None else at, keep_ms, record.reason or "", AHEAD_MS, sid),
             None if at is None else at + keep_ms,
-            stands,
+            in_effect,
         )
 
     def _cutoff(
@@ -257,17 +257,17 @@ def _listed(_: bytes) -> bool:
 def _calls(changes: Sequence[Change], part: Callable[[str], int]) -> Iterator[Call]:
     """Each change by a script of its own; tokens of one data set many at once."""
     by_part: dict[int, list[Change]] = {}
-    for each in changes:
-        if each.kind == "jti":
-            by_part.setdefault(part(each.keys[0]), []).append(each)
+    for change in changes:
+        if change.kind == "jti":
+            by_part.setdefault(part(change.keys[0]), []).append(change)
     for tokens in by_part.values():
         for start in range(0, len(tokens), TOGETHER):
             together = tokens[start : start + TOGETHER]
             yield (
                 "revoke_tokens",
-                [each.keys[0] for each in together],
-                [arg for each in together for arg in each.args],
+                [change.keys[0] for change in together],
+                [arg for change in together for arg in change.args],
             )
-    for each in changes:
-        if each.kind != "jti":
-            yield each.script, each.keys, each.args
+    for change in changes:
+        if change.kind != "jti":
+            yield change.script, change.keys, change.args

@@ -1,4 +1,4 @@
-"""The lines of an export and of a file to import: one JSON object each, told apart by ``kind``.
+"""The lines of an export and of a file to import: each is one JSON object with a ``kind``.
 
 What was exported and what a person writes have the same form. Where the store keeps only a digest of a
 value, an export names its place there instead: ``segment`` for the last part of a key, ``tag`` for a user.
@@ -112,13 +112,13 @@ class Begin(_Line, frozen=True, kw_only=True, tag="export"):
 
 
 class Place(_Line, frozen=True, kw_only=True, tag="place"):
-    """How far an export had come: where it goes on after an interruption.
+    """The progress of an export, which earlier versions wrote; an import ignores it.
 
     Attributes:
-        servers: All that the store lies on; one that has started anew has another id.
-        at: Which of them it was reading.
-        cursor: Of that one's ``SCAN``, by which the rest is found.
-        lines: How many stand before the next one, since the first.
+        servers: Ids of the servers of the store.
+        at: The index of the server that was being read.
+        cursor: Of its ``SCAN``.
+        lines: Number of lines before this one, without the first.
     """
 
     servers: tuple[str, ...]
@@ -131,36 +131,36 @@ class End(_Line, frozen=True, kw_only=True, tag="end"):
     """The last line of an export: without it the rest is missing.
 
     Attributes:
-        lines: How many stand before it, since the first.
+        lines: Number of lines before this one, without the first.
     """
 
     lines: int
 
 
 Record = Jti | User | Session | Client | Issuer | Block | Key
-Line = Record | Begin | Place | End
+FileLine = Record | Begin | Place | End
 
 KINDS: Final = ("jti", "user", "session", "client", "issuer", "block", "key")
 
-_decode: Final = msgspec.json.Decoder(Line).decode
+_decode: Final = msgspec.json.Decoder(FileLine).decode
 _encode: Final = msgspec.json.Encoder().encode
 
 _NAMED_BY: Final[dict[type, str]] = {Jti: "jti", Session: "sid", Client: "client_id"}
 
 
-def kind(line: Line) -> str:
-    """What tells it apart."""
+def kind(line: FileLine) -> str:
+    """The ``kind`` of a line."""
     return str(line.__struct_config__.tag)
 
 
-def read(line: bytes) -> Line:
+def read(line: bytes) -> FileLine:
     """One line.
 
     Raises:
         InvalidRequest: it is none, with what is wrong about it.
     """
     try:
-        found: Line = _decode(line)
+        found: FileLine = _decode(line)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise InvalidRequest(str(error)) from None
     _names_one_thing(found)
@@ -169,7 +169,7 @@ def read(line: bytes) -> Line:
     return found
 
 
-def write(line: Line) -> bytes:
+def write(line: FileLine) -> bytes:
     """One line, with its end."""
     return _encode(line) + b"\n"
 
@@ -184,7 +184,7 @@ def milliseconds(at: Number) -> int:
     return round(at * 1000)
 
 
-def _names_one_thing(found: Line) -> None:
+def _names_one_thing(found: FileLine) -> None:
     match found:
         case Jti() | Session() | Client():
             member = _NAMED_BY[type(found)]
@@ -199,7 +199,7 @@ def _names_one_thing(found: Line) -> None:
             pass
 
 
-def _quotes(found: Line) -> int:
+def _quotes(found: FileLine) -> int:
     """How many quotation marks a line has that says every member once and escapes nothing."""
     count = 4
     for name in found.__struct_fields__:
