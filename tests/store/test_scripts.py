@@ -316,3 +316,21 @@ def test_the_oldest_sessions_beyond_the_limit_end_and_revoked_ones_do_not_count(
     assert set(map(int, ended[1::2])) <= {NOW}
     for sid in expected:
         assert rules.covers(stored_cutoff(server, KEYS.of_refresh(TAG, sid, 1)[1]), sids[sid] * 1000)
+
+
+@pytest.mark.parametrize("generation", [1, 2, 3, 4])
+@pytest.mark.parametrize("ago", [GRACE - 1, GRACE])
+@pytest.mark.parametrize("unconfirmed", [False, True])
+def test_the_boundaries_of_a_refresh_are_those_of_the_rules(server, generation, ago, unconfirmed):
+    clear(server)
+    start = NOW - 10_000
+    sid = new_sid(start, TAG, bytes(10))
+    keys = KEYS.of_refresh(TAG, sid, generation)
+    used = NOW - ago - start
+    server.set(keys[0], b"3 %d %d %d %s" % (used, used, LIFE, RECORD_REST), px=10_000_000)
+    if unconfirmed:
+        server.set(keys[4], "", px=10_000_000)
+    reply = run(server, "refresh_session", keys, sid, start, generation, IDLE, LIFE, GRACE, KEEP)
+    assert reply[0].decode() == rules.refresh_outcome(
+        generation, 3, issued_ms_ago=ago, grace_ms=GRACE, unconfirmed=unconfirmed
+    )
