@@ -235,9 +235,9 @@ def test_the_package_has_all_that_the_image_runs(tmp_path):
         timeout=120,
     )
     (wheel,) = tmp_path.glob("*.whl")
-    packed = {name for name in zipfile.ZipFile(wheel).namelist() if name.startswith("service/")}
+    packed = {name for name in zipfile.ZipFile(wheel).namelist() if name.startswith("revoker/")}
     assert packed == {
-        str(path.relative_to(root))
-        for path in (root / "service").rglob("*")
+        str(path.relative_to(root / "service"))
+        for path in (root / "service" / "revoker").rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
