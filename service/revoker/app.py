@@ -86,11 +86,11 @@ class Service:
             )
         verifier = Verifier(trusted, metrics)
         certificates = bool(settings.server.tls_client_ca_file)
-        self._callers = callers_of(settings, self._issuers)
         self._services = Services(
             admission=Admission(settings.server.max_in_progress),
-            authentication=Authentication(lambda: self._callers, client_certificates=certificates),
-            callers=lambda: self._callers,
+            authentication=Authentication(
+                callers_of(settings, self._issuers), client_certificates=certificates
+            ),
             client_certificates=certificates,
             clocks=self.store.clocks,
             issuers=self._issuers,
@@ -122,7 +122,6 @@ class Service:
     def _dispatchers(self, services: Services, *, separate_ops: bool) -> tuple[Dispatcher, Dispatcher | None]:
         admission, metrics, verdicts = services.admission, services.metrics, services.verdicts
         introspection = Introspection(
-            callers=services.callers,
             authentication=services.authentication,
             sessions=services.sessions,
             verdicts=verdicts,
@@ -135,7 +134,9 @@ class Service:
             verdicts=verdicts,
             admission=admission,
         )
-        forward_auth = ForwardAuth(callers=services.callers, verdicts=verdicts, admission=admission)
+        forward_auth = ForwardAuth(
+            authentication=services.authentication, verdicts=verdicts, admission=admission
+        )
         paths = list(
             dispatch.paths(
                 services,
@@ -187,7 +188,7 @@ class Service:
 
     def reload(self, settings: Settings) -> None:
         """Use the callers of new settings; everything else needs a restart."""
-        self._callers = callers_of(settings, self._issuers)
+        self._services.authentication.callers = callers_of(settings, self._issuers)
         _log.info("callers_reloaded", callers=len(settings.callers))
 
     def started(self) -> bool:

@@ -1,6 +1,6 @@
 """Who sends a request: by ``Authorization`` header, form or client certificate."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Final
 
 from aiohttp import web
@@ -13,11 +13,14 @@ NOBODY: Final = Caller(name="", digests=(), scopes=frozenset(), issuers={}, defa
 
 
 class Authentication:
-    """Authenticates requests by the callers of the present settings."""
+    """Authenticates requests.
 
-    def __init__(self, callers: Callable[[], Callers], *, client_certificates: bool) -> None:
-        """``callers`` gives the present ones, which a reload replaces."""
-        self._callers = callers
+    Attributes:
+        callers: Of the present settings; a reload replaces them.
+    """
+
+    def __init__(self, callers: Callers, *, client_certificates: bool) -> None:
+        self.callers = callers
         self._client_certificates = client_certificates
 
     def authenticate(self, request: web.Request, fields: Mapping[str, str] | None) -> Caller:
@@ -26,7 +29,7 @@ class Authentication:
         if len(headers) > 1:
             raise InvalidRequest("more than one Authorization header")
         form = fields or {}
-        return self._callers().authenticate(
+        return self.callers.authenticate(
             Credentials(
                 headers[0] if headers else None,
                 form.get("client_id"),
@@ -42,14 +45,14 @@ class Authentication:
             return self.authenticate(request, fields)
         if not self._client_certificates:
             return NOBODY
-        caller = self._callers().find_by_certificate(certificate(request))
+        caller = self.callers.find_by_certificate(certificate(request))
         if caller is not None and caller.rate_limit is not None:
             caller.rate_limit.spend()
         return caller or NOBODY
 
     def has_caller_for(self, client_id: str) -> bool:
         """Whether a caller is bound to a client, so that the client must authenticate."""
-        return self._callers().has_client(client_id)
+        return self.callers.has_client(client_id)
 
 
 def certificate(request: web.Request) -> frozenset[str]:

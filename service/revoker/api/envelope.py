@@ -169,7 +169,13 @@ class Dispatcher:
             response = self._response_to(error, path)
         finally:
             admission.in_progress -= counted
-            self._record(request, path, response, time.perf_counter() - began)
+            seconds = time.perf_counter() - began
+            if path is None or path.seconds is None:
+                self._record(request, path, response, seconds)
+            else:  # on such a path no other call is worth its time
+                path.seconds(seconds)
+                if response is not None and response.status == 500:
+                    self._measures[path.path].count(500)
         if request_id is None or (path is not None and isinstance(response, PrebuiltResponse)):
             return response
         return _with_request_id(response, str(request_id))
@@ -226,10 +232,6 @@ class Dispatcher:
         if response is None:
             return
         status = response.status
-        if fast is not None and fast.seconds is not None:
-            if status == 500:
-                self._measures[fast.path].count(status)
-            return
         name = _OTHER if path is None else path.path
         measures = self._measures[name]
         measures.count(status)

@@ -7,17 +7,16 @@ the user's and are ignored.
 
 import re
 import urllib.parse
-from collections.abc import Callable
 from typing import Final
 
 from aiohttp import web
 
 from revoker.api.admission import Admission
-from revoker.api.authentication import certificate
+from revoker.api.authentication import Authentication, certificate
 from revoker.api.errors import NO_STORE, error_response, response_to
 from revoker.api.requirements import Requirements, parse_requirements
 from revoker.api.verdicts import Judged, Verdicts
-from revoker.auth import Caller, Callers
+from revoker.auth import Caller
 from revoker.errors import InvalidClient, RevokerError
 from revoker.models import Verdict
 from revoker.tokens.claims import scope_words
@@ -36,9 +35,8 @@ _REALM: Final = 'Bearer realm="revoker"'
 class ForwardAuth:
     """Responds to gateways about their users."""
 
-    def __init__(self, *, callers: Callable[[], Callers], verdicts: Verdicts, admission: Admission) -> None:
-        """``callers`` gives the present ones."""
-        self._callers = callers
+    def __init__(self, *, authentication: Authentication, verdicts: Verdicts, admission: Admission) -> None:
+        self._authentication = authentication
         self._verdicts = verdicts
         self._admission = admission
 
@@ -65,7 +63,7 @@ class ForwardAuth:
 
     def _gateway(self, request: web.Request) -> Caller:
         keys = request.headers.getall(KEY_HEADER, ())
-        callers = self._callers()
+        callers = self._authentication.callers
         if len(keys) == 1:
             return callers.by_secret(keys[0], request.remote or "")
         if keys:

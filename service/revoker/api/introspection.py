@@ -4,7 +4,6 @@ Gateways ask this for every request that they serve: this is the hot path, with 
 ``store.lookups``.
 """
 
-from collections.abc import Callable
 from typing import Annotated, Final
 
 import msgspec
@@ -17,7 +16,7 @@ from revoker.api.paths import INTROSPECT
 from revoker.api.prebuilt import PrebuiltResponse
 from revoker.api.session_services import SessionServices
 from revoker.api.verdicts import Verdicts
-from revoker.auth import Caller, Callers
+from revoker.auth import Caller
 from revoker.errors import InvalidRequest
 from revoker.models import Claims, Issuer, Payload, Verdict
 from revoker.tokens.refresh_tokens import looks_like
@@ -135,14 +134,11 @@ class Introspection:
     def __init__(
         self,
         *,
-        callers: Callable[[], Callers],
         authentication: Authentication,
         sessions: SessionServices | None,
         verdicts: Verdicts,
         admission: Admission,
     ) -> None:
-        """``callers`` gives the present ones."""
-        self._callers = callers
         self._authentication = authentication
         self._verdicts = verdicts
         self._admission = admission
@@ -152,7 +148,7 @@ class Introspection:
         """Respond to one request, by the shortest way where a known caller sends JSON."""
         headers = request.headers
         credentials = headers.getall("Authorization", ())
-        caller = self._callers().cached(credentials[0]) if len(credentials) == 1 else None
+        caller = self._authentication.callers.cached(credentials[0]) if len(credentials) == 1 else None
         fields = None
         if (
             caller is None

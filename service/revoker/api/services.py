@@ -7,7 +7,6 @@ from revoker.api.admission import Admission
 from revoker.api.authentication import Authentication
 from revoker.api.session_services import SessionServices
 from revoker.api.verdicts import Verdicts
-from revoker.auth import Callers
 from revoker.metrics import Metrics
 from revoker.models import Issuer
 from revoker.store.consistency.clocks import Clocks
@@ -21,7 +20,6 @@ class Services:
     """What the endpoints of one process use, by the names under which their handlers declare it.
 
     Attributes:
-        callers: Gives the callers of the present settings.
         client_certificates: Whether callers may use one instead of a secret.
         logout_audiences: By ``iss``, the audience of its logout tokens; other issuers can't send any.
         revoked_key_ids: Gives the ids (``kid``) of an issuer's keys that were revoked through the API.
@@ -30,7 +28,6 @@ class Services:
 
     admission: Admission
     authentication: Authentication
-    callers: Callable[[], Callers]
     client_certificates: bool
     clocks: Clocks
     issuers: Mapping[str, Issuer]

@@ -235,8 +235,7 @@ class Connection(web.RequestHandler):
         """Write a response, prebuilt ones included; close the connection after it where the server closes."""
         response: object = resp
         if isinstance(response, PrebuiltResponse):
-            writer = PrebuiltWriter(response, keep_alive=not self._server.closing)
-            resp = cast("web.StreamResponse", writer)
+            resp = PrebuiltWriter(response, keep_alive=not self._server.closing)  # type: ignore[assignment]
         elif self._server.closing:
             resp.force_close()
         return _finish_response(self, request, resp, start_time)  # super() would cost more
