@@ -59,7 +59,7 @@ lint: .venv/.dev ## Check style, format, that imports point down, and the langua
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
-	$(BIN)/python deploy/prose.py --no-identifiers --no-comments
+	$(BIN)/python deploy/prose.py
 
 types: .venv/.dev ## Check types
 	$(BIN)/mypy

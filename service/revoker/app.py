@@ -257,7 +257,7 @@ class Service:
                     await asyncio.sleep(0.05)
                 else:
                     break
-            embedded.mark_known(folder)
+            embedded.mark_initialised(folder)
 
 
 def build(settings: Settings, *, clock: Clock = time.time) -> Service:

@@ -68,7 +68,7 @@ def test_a_folder_is_new_until_it_is_marked_known(folder):
         assert embedded.is_new(folder)
     with Embedded(folder):
         assert embedded.is_new(folder)
-        embedded.mark_known(folder)
+        embedded.mark_initialised(folder)
     with Embedded(folder):
         assert not embedded.is_new(folder)
 

@@ -10,16 +10,16 @@ from collections.abc import Callable, Iterator
 from typing import Final, Protocol
 
 BURST_SECONDS: Final = 1.0
-"""For so long more requests than the limit are admitted: a burst is worked off, an overload is not."""
+"""How long more requests than the limit are admitted: a burst ends within this time, overload does not."""
 
 EPISODE_SECONDS: Final = 10.0
 """Overload that resumes within this continues the same episode, without another burst."""
 
 RECOVERY_SECONDS: Final = 2.0
-"""For so long after the limit was last reached, clients that did not wait after a refusal are refused."""
+"""How long after the limit was last reached clients that did not wait after a refusal are refused."""
 
 PAUSE_SECONDS: Final = 0.25
-"""A connection is not read for so long after a refusal, which costs nearly as much as a response.
+"""How long a connection is not read after a refusal, which costs nearly as much as a response.
 
 Shorter than the time-outs of gateways, so that they get their response; a client that heeds ``Retry-After``
 notices nothing.

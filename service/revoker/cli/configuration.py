@@ -85,7 +85,7 @@ def with_store(
         config: The file.
         work: Run in an event loop of its own.
         min_timeout: The least timeout of a round trip, in seconds.
-        refuse_conflicts: Refuse settings that call an issuer otherwise than the store does, as the service
+        refuse_conflicts: Refuse settings that call an issuer by another name than the store, as the service
             does when it starts.
 
     Raises:

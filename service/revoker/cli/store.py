@@ -35,7 +35,7 @@ def init(
     unless: Annotated[
         Path | None, typer.Option(metavar="PATH", help="Do nothing if this file exists.")
     ] = None,
-    or_known: Annotated[
+    or_initialised: Annotated[
         bool, typer.Option("--or-known", help="Exit with status 0 if the store has an epoch already.")
     ] = False,
 ) -> None:
@@ -44,7 +44,7 @@ def init(
         typer.echo(f"{unless} exists: nothing to do")
     elif with_store(config, lambda store: store.init()):
         typer.echo("the store is declared new")
-    elif or_known:
+    elif or_initialised:
         typer.echo("the store has an epoch already, and keeps it")
     else:
         fail("the store has an epoch already: it is not new (`revoker store check` shows it)")

@@ -240,10 +240,10 @@ class _Import:
     async def _store(self, changes: "Sequence[Change]") -> None:
         if self.dry_run:
             in_effect = await self._importing.in_effect(changes)
-            for change, stands in zip(changes, in_effect, strict=True):
+            for change, already in zip(changes, in_effect, strict=True):
                 if change.till is not None and change.till <= self._importing.now:
                     self._expired[change.kind] += 1
-                elif stands:
+                elif already:
                     self._already_stored[change.kind] += 1
         else:
             await self._importing.store(changes)

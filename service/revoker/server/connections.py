@@ -21,7 +21,7 @@ from revoker.api.prebuilt import Handler, PrebuiltResponse
 _log = structlog.get_logger("service")
 
 WRITE_TIMEOUT_S: Final = 30.0
-"""A client that does not read its responses for so long is disconnected."""
+"""A client that reads nothing of its responses for this time is disconnected."""
 
 HEAD_BYTES: Final = 128 * 1024
 """Limit for the whole head of a request, beyond what comes in one read; aiohttp limits each line alone."""
@@ -152,7 +152,7 @@ class Connection(web.RequestHandler):
         if self._waiter is not None and not self._waiter.done():
             self._limit_head(data)
         elif self._messages and isinstance(self._messages[-1][0], _ErrInfo):
-            self._discarding = True  # the parser can't go on
+            self._discarding = True  # the parser cannot continue
             if not self._head_bytes or self._head_request != self._request_count - 1:
                 self._request_start = b""
             self._add_to_start(data)

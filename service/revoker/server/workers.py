@@ -33,7 +33,7 @@ from revoker.server.lifecycle import SHUTDOWN_SECONDS, Listeners, Service, bind,
 from revoker.store.embedded import Embedded, folder_of
 
 WORKER_TIMEOUT_SECONDS: Final = 30
-"""A worker whose event loop was blocked for so long is replaced."""
+"""A worker whose event loop was blocked for this time is replaced."""
 
 log = structlog.get_logger("service")
 

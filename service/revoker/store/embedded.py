@@ -84,7 +84,7 @@ def is_new(folder: Path) -> bool:
     return (folder / "new").exists()
 
 
-def mark_known(folder: Path) -> None:
+def mark_initialised(folder: Path) -> None:
     """From now on an empty store in this folder means that data was lost."""
     (folder / "new").unlink(missing_ok=True)
 

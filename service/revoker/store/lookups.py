@@ -56,8 +56,9 @@ TIME: Final = pack([("TIME",)])
 ROLE: Final = pack([("ROLE",)])
 
 _PROBE_PAUSE_S: Final = 1.0
-"""A new connection may lead to a server that has lost data, so it is probed at once. Not for so long after
-one that led to a replica or to malformed replies: the probe ends such a connection, and another follows."""
+"""A new connection may lead to a server that has lost data, so it is probed at once. It is not
+probed within this time after one that led to a replica or to malformed replies: the probe ends such a
+connection, and another follows."""
 
 _KEYS_OF_REQUEST: Final = operator.itemgetter(0)
 

@@ -63,7 +63,7 @@ class SinglePrimary:
             probe=True,
         )
         self._blocks = BlocksReader()
-        self._blocks_due = self._blocks_begun = 0.0
+        self._blocks_due = self._blocks_read_since = 0.0
 
     def open(self) -> None:
         self.lookups.open()
@@ -136,7 +136,7 @@ class SinglePrimary:
         blocks_due = loop.time() >= self._blocks_due
         commands: list[Command] = [("ZRANGE", self._keys.lifted, 0, -1)]
         if blocks_due:
-            self._blocks_begun = loop.time()
+            self._blocks_read_since = loop.time()
             commands.append(self._blocks.command(self._keys.blocks))
         if refresh_share:
             commands.append(("PEXPIRE", self.data_set.tail.share, DAY_MS))
@@ -161,7 +161,7 @@ class SinglePrimary:
         page = self._blocks.page(reply)
         if page.last:
             now = asyncio.get_running_loop().time()
-            self._blocks_due = now + (now - self._blocks_begun) * (1 / _BLOCKS_SHARE - 1)
+            self._blocks_due = now + (now - self._blocks_read_since) * (1 / _BLOCKS_SHARE - 1)
         return page, reading.now
 
     async def settle(self, sets: Iterable[DataSet], *, since: int = 0, cause: str = "") -> None:

@@ -87,7 +87,7 @@ class Watch:
             try:
                 await self.beat()
                 self._failure = ""
-            except Exception as error:  # noqa: BLE001  # monitoring must go on
+            except Exception as error:  # noqa: BLE001  # monitoring must continue
                 if self._failure != repr(error):
                     _log.exception("watch_failed")
                 self._failure = repr(error)
@@ -233,7 +233,7 @@ class Watch:
         self._report("evicted_keys", f"the server has evicted {gone} keys" if gone else None)
 
     async def _check_configuration(self) -> None:
-        """Report dangerous configuration of the servers; if one does not answer, the beat goes on."""
+        """Report dangerous configuration of the servers; if one does not answer, the beat continues."""
         try:
             found = await dangers(self._source, self._servers)
         except NoVerdict:

@@ -32,7 +32,7 @@ _RANDOM: Final = secrets.SystemRandom()
 class JwksByUrl(KeySource):
     """Keys fetched over HTTP regularly, and for an unknown ``kid`` at most once in ``COOL_DOWN_S``.
 
-    All requests that wait for keys share one fetch, which goes on if one of them is cancelled. At most
+    All requests that wait for keys share one fetch, which continues if one of them is cancelled. At most
     ``max_waiting`` wait, so that a slow server does not make requests pile up.
     """
 

@@ -159,7 +159,7 @@ def _mac(secret: bytes, fixed: bytes, client: bytes) -> bytes:
 
 @functools.lru_cache(16)
 def _labelled_mac(secret: bytes) -> hmac.HMAC:
-    """HMAC-SHA-256 of the label alone; copying it is faster than starting anew."""
+    """HMAC-SHA-256 of the label alone; copying it is faster than starting again."""
     return hmac.new(secret, _LABEL, hashlib.sha256)
 
 

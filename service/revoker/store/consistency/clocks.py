@@ -46,13 +46,13 @@ class Clocks:
             return None
         return self._store_ms + int((self._monotonic() - self._received) * 1000)
 
-    def learn_latest(self, shown_ms: int) -> None:
+    def learn_latest(self, latest_ms: int) -> None:
         """Take over the latest time (ms) that another process has seen.
 
         It is ignored if it is further ahead than the clocks of two servers whose readings count can be.
         """
-        if self._store_ms is not None and shown_ms <= self._store_ms + 2 * NO_VERDICT_S * 1000:
-            self.latest = max(self.latest, shown_ms)
+        if self._store_ms is not None and latest_ms <= self._store_ms + 2 * NO_VERDICT_S * 1000:
+            self.latest = max(self.latest, latest_ms)
 
     @property
     def apart(self) -> str | None:

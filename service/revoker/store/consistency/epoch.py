@@ -80,7 +80,7 @@ class Reading:
 
 
 SETTLE_WAIT_S: Final = 0.5
-"""How long a request waits while a loss is being settled; settling goes on without it."""
+"""How long a request waits while a loss is being settled; settling continues without it."""
 
 Read = Callable[[], Awaitable[Reading]]
 SetEpoch = Callable[[bytes, str, int, str, int | None], Awaitable[tuple[bool, bytes, int, int]]]
@@ -322,14 +322,14 @@ class DataSet:
             self._adopt(found, _numbers(reading), reading.now)
             return True
         self._settling = True
-        verify = await self._write_back()  # before a new epoch tells others that it is settled
+        verify = await self._write_back()  # before a new epoch shows others that it is settled
         set_to = _numbers(reading) if supersedes else await self._begin(reading, found, missing or cause)
         if set_to is None:
             return False
-        shown = set_to if verify is None else await verify()
-        if shown is None or shown.epoch != set_to.epoch:
+        verified = set_to if verify is None else await verify()
+        if verified is None or verified.epoch != set_to.epoch:
             return False
-        self._adopt(Epoch.parse(shown.epoch), shown, reading.now)
+        self._adopt(Epoch.parse(verified.epoch), verified, reading.now)
         return True
 
     def _missing(self, reading: Reading, found: Epoch | None) -> str | None:

@@ -24,7 +24,7 @@ from revoker.store.wire.connection import (
 class Confirmation:
     """How many replicas must confirm a write, and which server had writes confirmed lately.
 
-    A primary that is partitioned from its replicas goes on answering while another may have been promoted.
+    A primary that is partitioned from its replicas continues to answer while another may have been promoted.
     Hence a server is trusted only if it had a write confirmed within the last :data:`FRESH_S`.
     """
 
