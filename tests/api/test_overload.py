@@ -7,8 +7,14 @@ import types
 
 import pytest
 
-from revoker.api.admission import BURST_SECONDS, EPISODE_SECONDS, PAUSE_SECONDS, RECOVERY_SECONDS, Admission
-from revoker.api.prebuilt import OVERLOADED
+from revoker.api.admission import (
+    BURST_SECONDS,
+    EPISODE_SECONDS,
+    OVERLOADED,
+    PAUSE_SECONDS,
+    RECOVERY_SECONDS,
+    Admission,
+)
 from tests.rig import forge
 from tests.rig.network import Network
 

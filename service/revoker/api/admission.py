@@ -9,6 +9,13 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Final, Protocol
 
+from revoker.api.prebuilt import PrebuiltResponse
+
+OVERLOADED: Final = PrebuiltResponse(
+    b'{"error":"temporarily_unavailable","error_description":"too many requests are under way"}', 503
+)
+"""Refuses a request before anything of it is looked at."""
+
 BURST_SECONDS: Final = 1.0
 """How long more requests than the limit are admitted: a burst ends within this time, overload does not."""
 

@@ -14,7 +14,7 @@ import structlog
 from aiohttp import HttpVersion11, web
 
 from revoker import errors
-from revoker.api.admission import Admission, Connection
+from revoker.api.admission import OVERLOADED, Admission, Connection
 from revoker.api.bodies import BATCH_LIMIT
 from revoker.api.errors import (
     NO_STORE,
@@ -22,9 +22,10 @@ from revoker.api.errors import (
     malformed_request,
     of_kind,
     response_to,
+    response_to_http_error,
     server_error,
 )
-from revoker.api.prebuilt import OVERLOADED, Handler, PrebuiltResponse, Response
+from revoker.api.prebuilt import Handler, PrebuiltResponse, Response
 from revoker.metrics import Metrics
 
 _log = structlog.get_logger("service")
@@ -211,13 +212,8 @@ class Dispatcher:
             elif (refusal := of_kind(_REFUSALS, error)) is not None:
                 self._metrics.refused_callers.labels(refusal).inc()
             return response_to(error) if path is None else path.render_error(error)
-        if isinstance(error, web.HTTPMethodNotAllowed):
-            allowed = {"Allow": error.headers["Allow"]}
-            return error_response(405, "invalid_request", "method not allowed", allowed)
-        if isinstance(error, web.HTTPNotFound):
-            return error_response(404, "invalid_request", "there is nothing at this path")
         if isinstance(error, web.HTTPException):
-            return error_response(error.status, "invalid_request", error.reason)
+            return response_to_http_error(error)
         return server_error(error)
 
     def _record(

@@ -81,6 +81,16 @@ def response_to(error: errors.RevokerError) -> web.Response:
     return error_response(reply.status, reply.error, str(error), reply.headers)
 
 
+def response_to_http_error(error: web.HTTPException) -> web.Response:
+    """The response to what aiohttp's router refuses: an unknown path, or another method."""
+    if isinstance(error, web.HTTPMethodNotAllowed):
+        allowed = {"Allow": error.headers["Allow"]}
+        return error_response(405, "invalid_request", "method not allowed", allowed)
+    if isinstance(error, web.HTTPNotFound):
+        return error_response(404, "invalid_request", "there is nothing at this path")
+    return error_response(error.status, "invalid_request", error.reason)
+
+
 def malformed_request(status: int) -> web.Response:
     """The response to bytes that are no request; it does not repeat them."""
     if status == 431:

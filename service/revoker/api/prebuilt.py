@@ -1,7 +1,6 @@
 """Responses that the server writes in one piece, for the paths on which every microsecond counts."""
 
 from collections.abc import Awaitable, Callable
-from typing import Final
 
 import msgspec
 from aiohttp import web
@@ -16,11 +15,6 @@ class PrebuiltResponse(msgspec.Struct, frozen=True, gc=False):
     body: bytes
     status: int = 200
 
-
-OVERLOADED: Final = PrebuiltResponse(
-    b'{"error":"temporarily_unavailable","error_description":"too many requests are under way"}', 503
-)
-"""Refuses a request before anything of it is looked at."""
 
 Response = web.StreamResponse | PrebuiltResponse
 Handler = Callable[[web.Request], Awaitable[Response]]
