@@ -9,7 +9,7 @@ import uvloop
 from aiohttp import web
 
 from revoker.api.bodies import read_bytes
-from revoker.api.errors import malformed_request
+from revoker.api.error_responses import malformed_request
 from revoker.api.prebuilt import Handler, PrebuiltResponse, Response
 from revoker.server.connections import Runner
 

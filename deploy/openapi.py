@@ -27,7 +27,7 @@ from revoker.api import (
 )
 from revoker.api.bodies import LARGEST
 from revoker.api.endpoint import Endpoint
-from revoker.api.errors import REPLIES, ErrorBody
+from revoker.api.error_responses import REPLIES, ErrorBody
 from revoker.api.openapi import DOCS_PATH, JSON_PATH, operation_id
 from revoker.models import Payload
 from revoker.tokens.claims import IntrospectionResponse

@@ -13,8 +13,8 @@ from prometheus_client import CollectorRegistry
 from revoker import __version__, logs
 from revoker.api import dispatch
 from revoker.api.admission import Admission
-from revoker.api.authentication import Authentication
 from revoker.api.batch import BatchIntrospection
+from revoker.api.credentials import Authentication
 from revoker.api.envelope import Dispatcher, Port
 from revoker.api.forward_auth import ForwardAuth
 from revoker.api.introspection import Introspection

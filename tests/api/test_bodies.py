@@ -8,7 +8,7 @@ import aiohttp
 import pytest
 
 from revoker import errors
-from revoker.api.errors import REPLIES
+from revoker.api.error_responses import REPLIES
 from tests.api.conftest import Wire
 from tests.rig import forge
 from tests.rig.service import SECRETS

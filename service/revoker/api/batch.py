@@ -10,7 +10,7 @@ from aiohttp import web
 
 from revoker.api import bodies, refresh_tokens
 from revoker.api.admission import Admission
-from revoker.api.authentication import Authentication
+from revoker.api.credentials import Authentication
 from revoker.api.envelope import COUNTED
 from revoker.api.introspection import (
     ACTIVE,

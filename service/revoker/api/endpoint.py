@@ -12,7 +12,6 @@ import structlog
 from aiohttp import web
 
 from revoker import logs
-from revoker.api.authentication import Authentication
 from revoker.api.bodies import (
     BODY_LIMIT,
     Body,
@@ -24,7 +23,8 @@ from revoker.api.bodies import (
     refuse_duplicates,
     refuse_query,
 )
-from revoker.api.errors import NO_STORE
+from revoker.api.credentials import Authentication
+from revoker.api.error_responses import NO_STORE
 from revoker.auth import Caller
 from revoker.errors import AccessDenied, Unconfirmed
 from revoker.models import Issuer

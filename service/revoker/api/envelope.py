@@ -16,7 +16,7 @@ from aiohttp import HttpVersion11, web
 from revoker import errors
 from revoker.api.admission import OVERLOADED, Admission, Connection
 from revoker.api.bodies import BATCH_LIMIT
-from revoker.api.errors import (
+from revoker.api.error_responses import (
     NO_STORE,
     error_response,
     malformed_request,

@@ -12,8 +12,8 @@ from typing import Final
 from aiohttp import web
 
 from revoker.api.admission import Admission
-from revoker.api.authentication import Authentication, certificate
-from revoker.api.errors import NO_STORE, error_response, response_to
+from revoker.api.credentials import Authentication, certificate
+from revoker.api.error_responses import NO_STORE, error_response, response_to
 from revoker.api.requirements import Requirements, parse_requirements
 from revoker.api.verdicts import Judged, Verdicts
 from revoker.auth import Caller

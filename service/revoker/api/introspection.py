@@ -11,7 +11,7 @@ from aiohttp import web
 
 from revoker.api import bodies, refresh_tokens
 from revoker.api.admission import Admission
-from revoker.api.authentication import Authentication
+from revoker.api.credentials import Authentication
 from revoker.api.paths import INTROSPECT
 from revoker.api.prebuilt import PrebuiltResponse
 from revoker.api.session_services import SessionServices

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from revoker.api.errors import NO_STORE
+from revoker.api.error_responses import NO_STORE
 
 _MULTIPROCESS: Final = "PROMETHEUS_MULTIPROC_DIR"
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from revoker.api.admission import Admission
-from revoker.api.authentication import Authentication
+from revoker.api.credentials import Authentication
 from revoker.api.session_services import SessionServices
 from revoker.api.verdicts import Verdicts
 from revoker.metrics import Metrics

@@ -5,7 +5,7 @@ from typing import Annotated, Final
 import msgspec
 import structlog
 
-from revoker.api.authentication import NOBODY, Authentication
+from revoker.api.credentials import NOBODY, Authentication
 from revoker.api.endpoint import Call, Endpoint
 from revoker.api.session_services import SessionServices, Tokens
 from revoker.errors import InvalidClient, InvalidGrant, InvalidRequest, InvalidScope, UnsupportedGrantType

@@ -15,7 +15,7 @@ import structlog
 from aiohttp import EMPTY_PAYLOAD, HttpVersion11, web
 from aiohttp.web_protocol import _ErrInfo
 
-from revoker.api.errors import server_error
+from revoker.api.error_responses import server_error
 from revoker.api.prebuilt import Handler, PrebuiltResponse
 
 _log = structlog.get_logger("service")
