@@ -86,8 +86,11 @@ class FaultProxy:
         self._fault = None
 
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.append(writer)
         from_server, to_server = await asyncio.open_connection("127.0.0.1", self._valkey.port)
-        self._writers += [writer, to_server]
+        self._writers.append(to_server)
+        if self._server is None or not self._server.is_serving():  # it was closed meanwhile
+            self.close()
         lost = asyncio.Event()
 
         async def answer() -> None:

@@ -94,6 +94,9 @@ class ReplyProxy:
         except asyncio.CancelledError:
             pass
         finally:
+            answers.close()  # also where it was cancelled while it connected to the server
+            with contextlib.suppress(OSError):
+                await answers.wait_closed()
             self._tasks.discard(task)
 
     @classmethod
@@ -107,6 +110,8 @@ class ReplyProxy:
             yield proxy
         finally:
             listener.close()
+            for _ in range(3):  # what was accepted a moment ago gets its task first
+                await asyncio.sleep(0)
             for task in list(proxy._tasks):
                 task.cancel()
             await asyncio.gather(*proxy._tasks, return_exceptions=True)
