@@ -265,22 +265,9 @@ def test_a_replica_that_confirms_nothing_is_told(tmp_path, own_valkey, keys):
 def test_an_issuer_whose_name_is_no_longer_that_of_the_store_is_told(tmp_path, own_valkey, keys):
     first, second = pair(tmp_path, own_valkey, keys)
     with watched(tmp_path, first, second) as prometheus:
-        subprocess.run(
-            [
-                *first.arguments[:1],
-                "-m",
-                "revoker",
-                "store",
-                "rename",
-                "main",
-                "idp",
-                "--config",
-                first.config,
-            ],
-            env=first.environ,
-            check=True,
-            capture_output=True,
-        )
+        with own_valkey.client() as client:
+            records = json.loads(client.get("rv:settings"))
+            client.set("rv:settings", json.dumps({"idp": records.pop("main"), **records}))
         assert fired(prometheus, "RevokerSettingsConflict") == set()
 
 
