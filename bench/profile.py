@@ -46,7 +46,7 @@ _REFRESH_STEPS = {
     "successor": "successor: the next refresh token, with its MAC",
 }
 _OTHERWISE = "decode otherwise"
-_EVERY = (*_STEPS, _OTHERWISE, *_BATCH_STEPS, *_COLD_STEPS, *_REFRESH_STEPS)
+STEPS = (*_STEPS, _OTHERWISE, *_BATCH_STEPS, *_COLD_STEPS, *_REFRESH_STEPS)
 _TIMES = dict.fromkeys((*_STEPS, _OTHERWISE), 20_000) | dict.fromkeys(_BATCH_STEPS, 200)
 _COUNTS = dict.fromkeys((*_STEPS, _OTHERWISE), (3_000, 6_400)) | dict.fromkeys(_BATCH_STEPS, (4, 32))
 """So often before the counting, and so often while it lasts."""
@@ -155,7 +155,7 @@ def _times(bench: Bench, arguments: tuple[str, ...]) -> dict[str, float]:
     while (line := child.stdout.readline()) != "ready\n":
         if not line:
             raise RuntimeError("bench.steps has ended")
-    found: dict[str, list[float]] = {name: [] for name in _EVERY}
+    found: dict[str, list[float]] = {name: [] for name in STEPS}
     for _ in range(max(3, bench.rounds)):
         for name, micros in found.items():
             child.stdin.write(f"{name} {_TIMES.get(name, 5_000)}\n")
@@ -174,7 +174,7 @@ def _counts(bench: Bench, arguments: tuple[str, ...]) -> tuple[dict[str, float],
             raise RuntimeError("bench.steps has ended")
     nothing = steps.count(lambda _: steps.say("caller 0"), 1, 1)
     by_step = {}
-    for name in _EVERY:
+    for name in STEPS:
         times = lambda count, name=name: steps.say(f"{name} {count}")  # noqa: E731
         warm, counted = _COUNTS.get(name, (64, 640))
         by_step[name] = (steps.count(times, warm, counted) * counted - nothing) / counted

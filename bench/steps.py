@@ -79,7 +79,7 @@ def _looped(work: Callable[[], Any]) -> Step:
 
 async def steps(service: app.Service, bodies: list[bytes], authorization: str) -> dict[str, Step]:
     services = service._services  # noqa: SLF001
-    caller = services.callers().authenticate(Credentials(authorization=authorization))
+    caller = services.authentication.callers.authenticate(Credentials(authorization=authorization))
     head = (
         "POST /introspect HTTP/1.1\r\nHost: 127.0.0.1:8080\r\nContent-Type: application/json\r\n"
         f"Authorization: {authorization}\r\nContent-Length: "
@@ -104,7 +104,7 @@ async def steps(service: app.Service, bodies: list[bytes], authorization: str) -
 
     def know_caller() -> None:
         shown = headers.getall("Authorization", ())
-        known = services.callers().cached(shown[0]) if len(shown) == 1 else None
+        known = services.authentication.callers.cached(shown[0]) if len(shown) == 1 else None
         assert known is not None
         assert headers.get("Content-Type") == "application/json"
         assert "Content-Encoding" not in headers
@@ -152,7 +152,7 @@ async def steps(service: app.Service, bodies: list[bytes], authorization: str) -
 async def batch_steps(service: app.Service, bodies: list[bytes], authorization: str) -> dict[str, Step]:
     """What a batch of claims takes beyond connection, request and answer; a hundred tokens each time."""
     services = service._services  # noqa: SLF001
-    caller = services.callers().authenticate(Credentials(authorization=authorization))
+    caller = services.authentication.callers.authenticate(Credentials(authorization=authorization))
     introspection = batch.BatchIntrospection(
         authentication=services.authentication,
         sessions=None,
@@ -196,13 +196,13 @@ def token_steps(service: app.Service, token: str) -> dict[str, Step]:
     verifier = service._services.verifier  # noqa: SLF001
     unverified = parse_token(token)
     trusted = verifier._issuer_of(unverified)  # noqa: SLF001
-    key = verifying._matching(unverified, trusted.keys)  # noqa: SLF001
+    key = verifying._Search(unverified, trusted.keys).first()  # noqa: SLF001
     assert key is not None
     verified = verifying._access_token(unverified, trusted, key)  # noqa: SLF001
     texts = (f"{token}{number}" for number in itertools.count())
     return {
         "parse token": _looped(lambda: parse_token(token)),
-        "verify": _looped(lambda: verifying._matching(unverified, trusted.keys)),  # noqa: SLF001
+        "verify": _looped(lambda: verifying._Search(unverified, trusted.keys).first()),  # noqa: SLF001
         "claims of token": _looped(lambda: verifying._access_token(unverified, trusted, key)),  # noqa: SLF001
         "remember": _looped(lambda: verifier._cache.put(next(texts), verified)),  # noqa: SLF001
     }
