@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import socket
+import struct
 from urllib.parse import urlsplit
 
 import pytest
@@ -17,6 +19,19 @@ CLIENTS = 1000
 async def revoker(start, own_valkey):
     """A service that waits for its store far longer than any test does."""
     return await start(own_valkey, redis={"timeout": 30}, server={"max_in_progress": 2 * CLIENTS})
+
+
+@pytest.fixture
+def lost_connections(monkeypatch):
+    """The connections whose end the service has noticed."""
+    lost, found = Connection.connection_lost, []
+
+    def connection_lost(self, exc):
+        lost(self, exc)
+        found.append(self)
+
+    monkeypatch.setattr(Connection, "connection_lost", connection_lost)
+    return found
 
 
 def request(path, body=None, *, bearer=SECRETS["admin"], **headers):
@@ -104,24 +119,65 @@ async def test_a_batch_of_a_thousand_is_given_up_whole_and_another_like_it_is_no
 
 @pytest.mark.parametrize("path", ["/revoke", "/revoke-user", "/revoke-session", "/block-user"])
 async def test_a_revocation_is_brought_to_its_end_though_nobody_waits_for_it(
-    revoker, own_valkey, events, monkeypatch, path
+    revoker, own_valkey, events, lost_connections, path
 ):
-    claims, seen = forge.claims(), asyncio.Event()
+    claims = forge.claims()
     assert await revoker.active(claims)
-    lost = Connection.connection_lost
-
-    def connection_lost(self, exc):
-        lost(self, exc)
-        seen.set()
-
-    monkeypatch.setattr(Connection, "connection_lost", connection_lost)
     own_valkey.hang()
     named = {"/revoke": "jti", "/revoke-session": "sid"}.get(path, "sub")
     gone = await asked(revoker, request(path, {"iss": claims["iss"], named: claims[named]}))
     in_progress = revoker.service._metrics.requests_in_progress._value.get
     await until(lambda: in_progress() == 1)
     gone.transport.abort()
-    await seen.wait()
+    await until(lambda: lost_connections)
     own_valkey.resume()
     await until(lambda: any(each.get("path") == path for each in events))
     assert not await revoker.active(claims)
+
+
+def close(writer):
+    """FIN: the client sends no more."""
+    writer.close()
+
+
+def reset(writer):
+    """RST: the client's program has ended, or lost its patience."""
+    linger = struct.pack("ii", 1, 0)
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+    writer.transport.abort()
+
+
+@pytest.mark.parametrize("leave", [close, reset])
+@pytest.mark.parametrize("start_line", ["POST /nothing", "GET /revoke", "POST /revoke", "POST /introspect"])
+async def test_a_client_that_goes_before_it_may_send_its_body_is_no_failure(
+    revoker, events, lost_connections, leave, start_line
+):
+    metrics, clients = revoker.service._metrics, 20
+    head = f"{start_line} HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n"
+    before = len(asyncio.all_tasks())
+    for _ in range(clients):
+        leave(await asked(revoker, head.encode()))
+    await until(lambda: len(lost_connections) == clients and len(asyncio.all_tasks()) <= before)
+
+    assert not [event for event in events if event["log_level"] in {"warning", "error"}]
+    assert metrics.requests_in_progress._value.get() == 0
+    failures = [sample.value for sample in request_counts(metrics) if sample.labels["status"] == "500"]
+    assert not any(failures)
+
+
+def request_counts(metrics):
+    metrics.deferred.flush()
+    [family] = metrics.requests.collect()
+    return [sample for sample in family.samples if sample.name.endswith("_total")]
+
+
+async def test_who_has_gone_before_the_body_was_asked_for_leaves_no_line_in_the_log(
+    revoker, events, lost_connections
+):
+    head = request("/revoke", {"jti": "j"}, Expect="100-continue").partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
+    for _ in range(20):
+        close(await asked(revoker, head))
+    await until(lambda: len(lost_connections) == 20)
+    assert (await revoker.post("/revoke", {"token": "x"})).status == 200
+
+    assert [event["status"] for event in events if event["event"] == "request"] == [200]

@@ -166,7 +166,9 @@ class Dispatcher:
         admission.in_progress += counted
         try:
             response = await (route if path is None else path.handle)(request)
-        except Exception as error:  # noqa: BLE001  # the boundary of the service
+        except Exception as error:  # the boundary of the service
+            if isinstance(error, ConnectionError) and _has_gone(request):
+                raise
             response = self._response_to(error, path)
         finally:
             admission.in_progress -= counted
@@ -302,6 +304,10 @@ def _with_request_id(response: Response, request_id: str) -> web.StreamResponse:
     return response
 
 
+def _has_gone(request: web.Request) -> bool:
+    return request.transport is None or request.transport.is_closing()
+
+
 def _can_be_met(request: web.Request) -> bool:
     return all(value.lower() in {"", "100-continue"} for value in request.headers.getall("Expect"))
 
@@ -309,7 +315,6 @@ def _can_be_met(request: web.Request) -> bool:
 async def _send_continue(request: web.Request) -> web.StreamResponse | None:
     """Ask for the body where a client waits for that (RFC 9110 §10.1.1)."""
     if request.version >= HttpVersion11:
-        with contextlib.suppress(ConnectionError):  # of a client that has gone, whose body will not come
-            await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-            request.writer.output_size = 0  # the response itself is not sent yet
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0  # the response itself is not sent yet
     return None

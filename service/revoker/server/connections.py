@@ -248,8 +248,8 @@ class Connection(web.RequestHandler):
         message: str | None = None,  # noqa: ARG002  # quotes what was sent, which may be a secret
     ) -> web.StreamResponse:
         """Respond as every endpoint does, and close the connection."""
-        if request.writer.output_size > 0:
-            raise ConnectionError("a response has begun already")
+        if request.writer.output_size > 0 or isinstance(exc, ConnectionError):
+            raise ConnectionError("the client has gone, or a response has begun already")
         if status < 500:
             _log.debug("bad_request", peer=request.remote, problem=type(exc).__name__)
             _, _, rest = self._request_start.partition(b" ")
