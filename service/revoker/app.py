@@ -85,13 +85,12 @@ class Service:
                 )
             )
         verifier = Verifier(trusted, metrics)
-        certificates = bool(settings.server.tls_client_ca_file)
         self._services = Services(
             admission=Admission(settings.server.max_in_progress),
             authentication=Authentication(
-                callers_of(settings, self._issuers), client_certificates=certificates
+                callers_of(settings, self._issuers),
+                client_certificates=bool(settings.server.tls_client_ca_file),
             ),
-            client_certificates=certificates,
             clocks=self.store.clocks,
             issuers=self._issuers,
             logout_audiences={
@@ -148,10 +147,11 @@ class Service:
             )
         )
         paths += dispatch.documentation(paths)
-        ops = [path for path in paths if path.port is Port.OPS] if separate_ops else []
-        main = [path for path in paths if path not in ops]
         serve = functools.partial(Dispatcher, admission=admission, metrics=metrics)
-        return serve(main), serve(ops) if separate_ops else None
+        if not separate_ops:
+            return serve(paths), None
+        main = [path for path in paths if path.port is Port.MAIN]
+        return serve(main), serve(path for path in paths if path.port is Port.OPS)
 
     async def start(self) -> None:
         """Begin to connect and to load keys; until both are done, requests are answered 503."""

@@ -12,7 +12,7 @@ import hmac
 import secrets
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Self
 from urllib.parse import unquote_plus
 
 from revoker.bounded_cache import cached_where_short
@@ -90,6 +90,12 @@ class Caller:
     client_id: str = ""
     rate_limit: RateLimit | None = None
 
+    def spend_request(self) -> Self:
+        """Take one request from the rate limit; raises ``TooManyRequests`` where none is left."""
+        if self.rate_limit is not None:
+            self.rate_limit.spend()
+        return self
+
     def require(self, scope: str) -> None:
         """Raise ``InsufficientScope`` unless the caller has the scope."""
         if scope not in self.scopes:
@@ -149,8 +155,9 @@ class Callers:
         self._by_name: Final = {caller.name: caller for caller in callers}
         self._clients: Final = frozenset(caller.client_id for caller in self._by_name.values())
         self._failures = FailureLimit(monotonic)
-        self._cache: dict[str, Caller] = {}
-        self.cached: Final = self._cache.get
+        self._by_bare_secret: dict[str, Caller] = {}
+        self._by_header: dict[str, Caller] = {}
+        self.cached: Final = self._by_header.get
         """The caller of an ``Authorization`` header that has authenticated it before, or None."""
 
     def has_client(self, client_id: str) -> bool:
@@ -175,25 +182,17 @@ class Callers:
             self._failures.count(credentials.peer)
             raise InvalidClient("wrong credentials")
         if credentials.authorization is not None:
-            self._remember(credentials.authorization, caller)
-        return _spend_request(caller)
+            _remember(self._by_header, credentials.authorization, caller)
+        return caller.spend_request()
 
     def by_secret(self, secret: str, peer: str) -> Caller:
         """The caller that a secret alone belongs to; raises as :meth:`authenticate`."""
-        cache_key = f"alone {secret}"  # no Authorization header that authenticates begins like this
-        caller = self._cache.get(cache_key) or self._with_secret(secret)
+        caller = self._by_bare_secret.get(secret) or self._with_secret(secret)
         if caller is None:
             self._failures.count(peer)
             raise InvalidClient("wrong credentials")
-        self._remember(cache_key, caller)
-        return _spend_request(caller)
-
-    def _remember(self, credential: str, caller: Caller) -> None:
-        if len(credential) > _CACHE_MAX_CHARACTERS:
-            return
-        if len(self._cache) >= _CACHE_ENTRIES:
-            self._cache.clear()
-        self._cache[credential] = caller
+        _remember(self._by_bare_secret, secret, caller)
+        return caller.spend_request()
 
     def by_certificate(self, names: frozenset[str]) -> Caller:
         """The caller of a client certificate that the listener verified.
@@ -205,7 +204,7 @@ class Callers:
         caller = self.find_by_certificate(names)
         if caller is None:
             raise InvalidClient("no credentials")
-        return _spend_request(caller)
+        return caller.spend_request()
 
     def find_by_certificate(self, names: frozenset[str]) -> Caller | None:
         """As :meth:`by_certificate`, but None instead of ``InvalidClient``, and not rate-limited."""
@@ -252,10 +251,12 @@ class Callers:
         return found
 
 
-def _spend_request(caller: Caller) -> Caller:
-    if caller.rate_limit is not None:
-        caller.rate_limit.spend()
-    return caller
+def _remember(cache: dict[str, Caller], credential: str, caller: Caller) -> None:
+    if len(credential) > _CACHE_MAX_CHARACTERS:
+        return
+    if len(cache) >= _CACHE_ENTRIES:
+        cache.clear()
+    cache[credential] = caller
 
 
 class FailureLimit:

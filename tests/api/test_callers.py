@@ -38,6 +38,26 @@ async def test_nobody_gets_in_without_a_credential(revoker, path):
     assert await is_refused(revoker, {}, path)
 
 
+@pytest.mark.parametrize("authorization", ["{}", "alone {}", "Bearer{}", "X-Revoker-Key {}"])
+async def test_a_secret_that_was_right_without_a_scheme_is_wrong_in_a_header_without_one(
+    revoker, authorization
+):
+    """What authenticated a caller is remembered, and must count for the same way of sending it only."""
+    secret = SECRETS["gateway"]
+    for _ in range(2):
+        verdict = await revoker.http.get(f"{revoker.url}/forward-auth", headers={"X-Revoker-Key": secret})
+        assert verdict.status == 401, "the secret is right, and the user sends no token"
+    assert await is_refused(revoker, {"Authorization": authorization.format(secret)})
+
+
+async def test_a_header_that_was_right_is_no_secret(revoker):
+    header = basic("gateway", SECRETS["gateway"])
+    for _ in range(2):
+        assert (await asking(revoker, header)).status == 200
+    answer = await revoker.ask("GET", "/forward-auth", headers={"X-Revoker-Key": header["Authorization"]})
+    assert answer.status == 503
+
+
 @row("7662-04", "7662-07", "ATK-10")
 @pytest.mark.parametrize(
     "authorization",

@@ -17,11 +17,12 @@ class Authentication:
 
     Attributes:
         callers: Of the present settings; a reload replaces them.
+        client_certificates: Whether callers may use one instead of a secret.
     """
 
     def __init__(self, callers: Callers, *, client_certificates: bool) -> None:
         self.callers = callers
-        self._client_certificates = client_certificates
+        self.client_certificates: Final = client_certificates
 
     def authenticate(self, request: web.Request, fields: Mapping[str, str] | None) -> Caller:
         """The caller, whose credential is required; raises as :meth:`Callers.authenticate`."""
@@ -43,16 +44,10 @@ class Authentication:
         """As :meth:`authenticate`, or ``NOBODY`` where no credential was sent."""
         if "Authorization" in request.headers or (fields and "client_secret" in fields):
             return self.authenticate(request, fields)
-        if not self._client_certificates:
+        if not self.client_certificates:
             return NOBODY
         caller = self.callers.find_by_certificate(certificate(request))
-        if caller is not None and caller.rate_limit is not None:
-            caller.rate_limit.spend()
-        return caller or NOBODY
-
-    def has_caller_for(self, client_id: str) -> bool:
-        """Whether a caller is bound to a client, so that the client must authenticate."""
-        return self.callers.has_client(client_id)
+        return NOBODY if caller is None else caller.spend_request()
 
 
 def certificate(request: web.Request) -> frozenset[str]:

@@ -127,5 +127,5 @@ def _well_known_routes(services: Services) -> list[web.RouteDef]:
         own.signing_keys,
         revoked=lambda: revoked_key_ids(own.issuer),
         clock=services.clocks.now,
-        client_certificates=services.client_certificates,
+        client_certificates=services.authentication.client_certificates,
     )

@@ -14,6 +14,7 @@ from aiohttp import web
 from revoker.api.admission import Admission
 from revoker.api.credentials import Authentication, certificate
 from revoker.api.error_responses import NO_STORE, error_response, response_to
+from revoker.api.introspection import SCOPE
 from revoker.api.requirements import Requirements, parse_requirements
 from revoker.api.verdicts import Judged, Verdicts
 from revoker.auth import Caller
@@ -22,7 +23,6 @@ from revoker.models import Verdict
 from revoker.tokens.claims import scope_words
 from revoker.tokens.verifying import VerifiedToken
 
-SCOPE: Final = "introspect"
 KEY_HEADER: Final = "X-Revoker-Key"
 REQUIREMENTS_HEADER: Final = "X-Revoker-Require"
 

@@ -159,7 +159,7 @@ class Introspection:
             fields, raw, caller = await self._read(request)
         else:
             if caller.rate_limit is not None:
-                caller.rate_limit.spend()
+                caller.spend_request()
             if SCOPE not in caller.scopes:
                 caller.require(SCOPE)
             raw = await bodies.read_bytes(request, bodies.BODY_LIMIT)

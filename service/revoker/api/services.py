@@ -20,7 +20,6 @@ class Services:
     """What the endpoints of one process use, by the names under which their handlers declare it.
 
     Attributes:
-        client_certificates: Whether callers may use one instead of a secret.
         logout_audiences: By ``iss``, the audience of its logout tokens; other issuers can't send any.
         revoked_key_ids: Gives the ids (``kid``) of an issuer's keys that were revoked through the API.
         sessions: None where this service holds none.
@@ -28,7 +27,6 @@ class Services:
 
     admission: Admission
     authentication: Authentication
-    client_certificates: bool
     clocks: Clocks
     issuers: Mapping[str, Issuer]
     logout_audiences: Mapping[str, str]

@@ -90,13 +90,13 @@ def _check_client(call: Call[TokenRequest], token: RefreshToken, authentication:
     """Let only the session's own client use its refresh token; nothing is consumed here."""
     caller, client_id = call.caller, call.body.client_id
     if caller is not NOBODY:
-        if caller.client_id != token.client_id and authentication.has_caller_for(token.client_id):
+        if caller.client_id != token.client_id and authentication.callers.has_client(token.client_id):
             raise InvalidGrant(_NO_GRANT)
         if caller.client_id not in {"", token.client_id}:
             raise InvalidGrant(_NO_GRANT)
         if client_id not in {None, caller.name, token.client_id}:
             raise InvalidGrant(_NO_GRANT)
-    elif authentication.has_caller_for(token.client_id):
+    elif authentication.callers.has_client(token.client_id):
         raise InvalidClient("this client must authenticate")
     elif client_id not in {None, token.client_id}:
         raise InvalidGrant(_NO_GRANT)
