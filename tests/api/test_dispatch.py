@@ -1,8 +1,17 @@
 """The table of paths: what it says of a path holds for every way to write the request target."""
 
+import aiohttp
 import pytest
+from aiohttp import web
+from prometheus_client import CollectorRegistry
 
 from revoker import app
+from revoker.api.admission import Admission
+from revoker.api.envelope import ANY, Dispatcher, FastPath, Logged, ServedPath
+from revoker.metrics import Metrics
+from revoker.server.connections import Runner
+from revoker.server.lifecycle import CONNECTION
+from tests.rig.servers import free_port
 from tests.rig.service import settings_for
 
 
@@ -40,9 +49,58 @@ async def test_bytes_that_are_no_request_are_refused_as_the_path_needs_it(servic
     assert service.main.malformed(target, 400).status == status
 
 
+async def test_bytes_that_are_no_request_get_400_on_a_port_that_does_not_serve_their_path(service):
+    """A request for ``/forward-auth`` that is well-formed gets 404 there: no gateway asks on that port."""
+    assert service.ops.malformed("/forward-auth", 400).status == 400
+
+
+VERDICTS = ("/introspect", "/introspect/batch", "/forward-auth", "/forward-auth/below")
+
+
 async def test_a_path_is_served_on_one_port(service):
     main = {resource.canonical for resource in service.main.application.router.resources()}
     ops = {resource.canonical for resource in service.ops.application.router.resources()}
     assert {"/livez", "/readyz", "/metrics", "/openapi.json", "/docs"} == ops
     assert {"/introspect", "/introspect/batch", "/revoke"} <= main
     assert not main & ops
+    assert [path for path in VERDICTS if service.main.is_read_only(path)] == list(VERDICTS)
+    assert [path for path in VERDICTS if service.ops.is_read_only(path)] == []
+
+
+async def respond(_):
+    return web.Response(text="here")
+
+
+async def ask(served, *requests):
+    """Serve these paths, and return the status and body of each of these requests."""
+    metrics = Metrics(CollectorRegistry())
+    runner = Runner(Dispatcher(served, admission=Admission(9), metrics=metrics), **CONNECTION)
+    await runner.setup()
+    port, answers = free_port(), []
+    try:
+        await web.TCPSite(runner, "127.0.0.1", port).start()
+        async with aiohttp.ClientSession() as client:
+            for method, path in requests:
+                async with client.request(method, f"http://127.0.0.1:{port}{path}") as response:
+                    answers.append((response.status, await response.text()))
+    finally:
+        await runner.cleanup()
+    return answers
+
+
+async def test_what_is_logged_is_chosen_for_a_path_with_its_method(events):
+    served = [
+        ServedPath(path="/things", method="GET", handle=respond, logged=Logged.NOTHING),
+        ServedPath(path="/things", method="POST", handle=respond),
+        ServedPath(path="/things", method="DELETE", handle=respond, logged=Logged.FAILURES),
+    ]
+    requests = [(method, "/things") for method in ("GET", "POST", "DELETE")]
+
+    assert await ask(served, *requests) == [(200, "here")] * 3
+    assert [line["method"] for line in events if line["event"] == "request"] == ["POST"]
+
+
+@pytest.mark.parametrize("terms", [{"subtree": True}, {"method": ANY}])
+def test_a_subtree_and_nothing_else_is_served_with_any_method(terms):
+    with pytest.raises(ValueError, match=r"^/below: a subtree, and nothing else, is served with any method$"):
+        FastPath(path="/below", handle=respond, **terms)

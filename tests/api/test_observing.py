@@ -12,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families as prometheu
 
 from tests.rig import forge
 from tests.rig.service import SECRETS
+from tests.sessions.conftest import sessions_section as sessions_section  # noqa: PLC0414  # a fixture
 
 row = pytest.mark.row
 
@@ -92,6 +93,41 @@ async def test_what_will_be_counted_stands_at_0_from_the_start(start, valkey):
         "revoker_unchecked_verdicts_total",
     ):
         assert values[name] == 0, name
+
+
+async def test_the_first_scrape_has_the_duration_and_success_of_every_fast_path(
+    start, valkey, sessions_section
+):
+    revoker = await start(valkey, sessions=sessions_section())
+    found = await series(revoker)
+    for path in ("/introspect/batch", "/forward-auth", "/token"):
+        assert found[f'revoker_http_requests_total{{endpoint="{path}",status="200"}}'] == 0, path
+        assert found[f'revoker_http_request_seconds_count{{endpoint="{path}"}}'] == 0, path
+
+
+async def test_an_ordinary_request_is_counted_at_once_and_not_when_buffers_are_flushed(revoker, monkeypatch):
+    """A process that ends at once, by a second signal or a crash, flushes nothing any more."""
+    metrics = revoker.service._metrics
+    monkeypatch.setattr(metrics.deferred, "flush", lambda: None)
+    assert (await revoker.post("/revoke", {"token": revoker.token()})).status == 200
+
+    assert metrics.requests.labels("/revoke", "200")._value.get() == 1
+    assert metrics.request_seconds.labels("/revoke")._sum.get() > 0
+
+
+async def test_a_failure_of_the_router_is_answered_counted_and_over(revoker, monkeypatch, events):
+    async def broken(*_):
+        raise RuntimeError("a fault of the router")
+
+    router = revoker.service.main.application.router
+    with monkeypatch.context() as patch:
+        patch.setattr(type(router), "resolve", broken)
+        async with revoker.http.get(revoker.url + "/livez") as response:
+            assert (response.status, (await response.json())["error"]) == (500, "server_error")
+    after = await series(revoker)
+    assert after['revoker_http_requests_total{endpoint="other",status="500"}'] == 1
+    assert after["revoker_http_requests_in_progress"] == 1, "that of the scrape itself"
+    assert [line["event"] for line in events].count("request_failed") == 1
 
 
 @row("MET-03")

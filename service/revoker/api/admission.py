@@ -1,7 +1,8 @@
 """Load shedding: too many requests for verdicts are refused at once, instead of answered late.
 
-Only the fast paths are counted and refused. Revocations, blocks, sessions, health and metrics always get
-through: an administrator must be able to act while gateways ask too much.
+Only requests of fast paths (introspection, ``/forward-auth``, ``/token``) are counted and refused. All others
+are always admitted: an administrator must be able to revoke, and Prometheus to scrape, while gateways
+overload the service.
 """
 
 import contextlib
@@ -49,9 +50,9 @@ class Connection(Protocol):
 class Admission:
     """Counts the requests in progress in one process, and refuses those beyond the limit.
 
-    A request is counted once all of it has come: who sends slowly must not take another's place. Nor is it
-    counted while it waits for the keys of an issuer, on which another machine decides; that is limited for
-    every issuer by itself.
+    A request is counted from when its body is complete, so that a slow sender uses up no part of the limit.
+    It is not counted while it waits for the keys of an issuer: how long that takes depends on another
+    machine, and :mod:`revoker.tokens` limits how many requests wait for one issuer.
 
     Attributes:
         overloaded: Whether requests have been refused lately.
@@ -66,7 +67,7 @@ class Admission:
 
     @contextlib.contextmanager
     def not_counted(self) -> Iterator[None]:
-        """Do not count a counted request while it waits for another machine."""
+        """Do not count a counted request while it waits for the keys of an issuer."""
         self.in_progress -= 1
         try:
             yield

@@ -22,7 +22,7 @@ from revoker.api import (
     well_known,
 )
 from revoker.api.endpoint import BoundEndpoint, Endpoint
-from revoker.api.envelope import ANY, Counted, Logged, Path, Port
+from revoker.api.envelope import ANY, FastPath, LoadShedding, Logged, Port, ServedPath
 from revoker.api.paths import BATCH, FORWARD_AUTH, INTROSPECT
 from revoker.api.prebuilt import Handler, PrebuiltResponse
 from revoker.api.services import Services
@@ -44,32 +44,29 @@ def paths(
     introspect_batch: Handler,
     authorize_forward: Handler,
     introspection_seconds: Callable[[float], None],
-) -> Iterator[Path]:
+) -> Iterator[ServedPath]:
     """Every path. Fast are those on which gateways and clients ask all the time."""
-    yield Path(
+    yield FastPath(
         path=INTROSPECT,
         handle=introspect,
-        fast=True,
-        load_shedding=Counted.BY_HANDLER,
+        load_shedding=LoadShedding.BY_HANDLER,
         read_only=True,
         traced=False,
         seconds=introspection_seconds,
     )
-    yield Path(
+    yield FastPath(
         path=BATCH,
         handle=introspect_batch,
-        fast=True,
-        load_shedding=Counted.WITH_BODY,
+        load_shedding=LoadShedding.COMPLETE,
         read_only=True,
         logged=Logged.FAILURES,
     )
-    yield Path(
+    yield FastPath(
         path=FORWARD_AUTH,
         method=ANY,
         handle=authorize_forward,
         subtree=True,
-        fast=True,
-        load_shedding=Counted.AT_ONCE,
+        load_shedding=LoadShedding.ALL,
         read_only=True,
         logged=Logged.NOTHING,
         traced=False,
@@ -78,22 +75,21 @@ def paths(
     )
     if services.sessions is not None:
         for endpoint in token.ENDPOINTS:
-            yield Path(
+            yield FastPath(
                 path=endpoint.path,
                 handle=_prebuilt(endpoint.bind(services)),
-                fast=True,
-                load_shedding=Counted.WITH_BODY,
+                load_shedding=LoadShedding.COMPLETE,
                 logged=Logged.FAILURES,
             )
     for endpoint in _ordinary_endpoints(services):
-        yield Path(method=endpoint.method, path=endpoint.path, handle=endpoint.bind(services).respond)
+        yield ServedPath(method=endpoint.method, path=endpoint.path, handle=endpoint.bind(services).respond)
     for route in _well_known_routes(services):
         yield _routed(route)
     for route in probes.routes(health, services.metrics.registry):
         yield _routed(route, port=Port.OPS, logged=Logged.NOTHING)
 
 
-def documentation(served: Iterable[Path]) -> Iterator[Path]:
+def documentation(served: Iterable[ServedPath]) -> Iterator[ServedPath]:
     """The paths that describe the others."""
     for route in openapi.routes({path.path for path in served}):
         yield _routed(route, port=Port.OPS)
@@ -114,8 +110,8 @@ def _prebuilt(endpoint: BoundEndpoint[Any]) -> Handler:
     return respond
 
 
-def _routed(route: web.RouteDef, *, port: Port = Port.MAIN, logged: Logged = Logged.ALL) -> Path:
-    return Path(method=route.method, path=route.path, handle=route.handler, port=port, logged=logged)
+def _routed(route: web.RouteDef, *, port: Port = Port.MAIN, logged: Logged = Logged.ALL) -> ServedPath:
+    return ServedPath(method=route.method, path=route.path, handle=route.handler, port=port, logged=logged)
 
 
 def _well_known_routes(services: Services) -> list[web.RouteDef]:

@@ -148,10 +148,6 @@ class BoundEndpoint(Generic[Body]):
     authentication: Authentication
     handle: Callable[[Call[Body]], Awaitable[msgspec.Struct | None]]
 
-    def route(self) -> web.RouteDef:
-        """The route that serves this endpoint."""
-        return web.route(self.endpoint.method, self.endpoint.path, self.respond)
-
     async def respond(self, request: web.Request) -> web.Response:
         """Respond to a request; errors are the caller's to render."""
         answer = await self.answer(request, request.match_info)

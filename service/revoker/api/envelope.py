@@ -31,7 +31,7 @@ from revoker.metrics import Metrics
 _log = structlog.get_logger("service")
 
 COUNTED: Final = web.RequestKey("counted", bool)
-"""Whether a request of a path with ``Counted.WITH_BODY`` is counted; absent: it came by aiohttp's router."""
+"""Whether load shedding counts the request; absent: it came through aiohttp's router."""
 
 ANY: Final = "*"
 _OTHER: Final = "other"
@@ -60,15 +60,18 @@ class Port(enum.Enum):
     OPS = enum.auto()
 
 
-class Counted(enum.Enum):
-    """When load shedding begins to count a request as in progress: who sends slowly takes nobody's place."""
+class LoadShedding(enum.Enum):
+    """Which requests of a path load shedding counts as in progress.
 
-    AT_ONCE = enum.auto()
-    WITH_BODY = enum.auto()  # if its body has come with its head
-    BY_HANDLER = enum.auto()  # the handler counts it once its body has come
+    A request whose body has not come yet is not counted, so that a slow sender uses up no part of the limit.
+    """
+
+    ALL = enum.auto()  # they have no body, or none that matters
+    COMPLETE = enum.auto()  # those whose body came together with the head
+    BY_HANDLER = enum.auto()  # the handler counts a request as soon as it has read the body
 
 
-_BY_HANDLER: Final = Counted.BY_HANDLER
+_BY_HANDLER: Final = LoadShedding.BY_HANDLER
 
 
 class Logged(enum.Enum):
@@ -80,35 +83,48 @@ class Logged(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Path:
-    """One path that is served.
+class ServedPath:
+    """One path, with one method, that is served through aiohttp's router.
 
     Attributes:
-        path: As aiohttp writes it, with variable parts in braces.
-        subtree: Whether everything below the path is served too, whatever the query.
-        fast: Whether it is reached past aiohttp's router; with a query or ``Expect`` by the router still.
-        load_shedding: How fast requests are counted, of which too many are refused; None: neither.
-        read_only: Whether a request is cancelled once its client has gone.
-        logged: Which responses are logged; of what succeeds all the time only failures are.
-        traced: Whether fast requests have a request id, as all others do.
-        seconds: Takes the duration of every request; fast ones are not counted then, but for the status 500.
-        render_error: The response to an error.
-        malformed: The response to bytes that name the path and are no request.
+        path: In the notation of the router, with variable parts in braces.
+        logged: Which responses leave a line in the log.
     """
 
     path: str
     method: str = "POST"
     handle: Handler
     port: Port = Port.MAIN
-    subtree: bool = False
-    fast: bool = False
-    load_shedding: Counted | None = None
-    read_only: bool = False
     logged: Logged = Logged.ALL
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FastPath(ServedPath):
+    """A path that is served past aiohttp's router.
+
+    A request with a query or with ``Expect`` goes through the router all the same, except in a subtree.
+
+    Attributes:
+        subtree: Whether everything below the path is served too, with any query; the method must be ``ANY``.
+        load_shedding: Which requests are counted, so that too many are refused; None: all are admitted.
+        read_only: Whether a request is cancelled once its client has gone.
+        traced: Whether a request has an id in the log and in its response.
+        seconds: Takes the duration of every request. Responses are not counted then, except failures (500).
+        render_error: Makes the response to an error.
+        malformed: Makes the response to bytes that name the path and are not a request.
+    """
+
+    subtree: bool = False
+    load_shedding: LoadShedding | None = None
+    read_only: bool = False
     traced: bool = True
     seconds: Callable[[float], None] | None = None
     render_error: Callable[[errors.RevokerError], web.Response] = response_to
     malformed: Callable[[int], web.Response] = malformed_request
+
+    def __post_init__(self) -> None:
+        if self.subtree != (self.method == ANY):
+            raise ValueError(f"{self.path}: a subtree, and nothing else, is served with any method")
 
     def contains(self, target: str) -> bool:
         """Whether a request target, a path or a whole URL (RFC 9112 §3.2.2), is this path or below it."""
@@ -120,22 +136,33 @@ class Path:
 class Dispatcher:
     """Responds to the requests of one port."""
 
-    def __init__(self, paths: Iterable[Path], *, admission: Admission, metrics: Metrics) -> None:
+    def __init__(self, paths: Iterable[ServedPath], *, admission: Admission, metrics: Metrics) -> None:
         served = list(paths)
+        fast = [path for path in served if isinstance(path, FastPath)]
         self._admission = admission
         self._metrics = metrics
-        self._fast: Final = {path.path: path for path in served if path.fast and not path.subtree}
-        self._subtrees: Final = [path for path in served if path.subtree]
-        self._by_path: Final = {path.path: path for path in served}
-        self._measures: Final = {path: _Measures(path, metrics) for path in (*self._by_path, _OTHER)}
-        for path in self._by_path:
-            metrics.requests.labels(path, "500")  # an alert sees the first failure only from 0
+        self._fast: Final = {path.path: path for path in fast if not path.subtree}
+        self._subtrees: Final = [path for path in fast if path.subtree]
+        routed = [path for path in served if not (isinstance(path, FastPath) and path.subtree)]
+        self._routed: Final = {(path.path, path.method): path for path in routed}
+        self._measures: Final = {_OTHER: _Measures(_OTHER, metrics, buffered=False)}
+        for path in served:
+            self._measures[path.path] = _Measures(path.path, metrics, buffered=isinstance(path, FastPath))
+        self._start_at_zero(served)
         self.application: Final = web.Application(client_max_size=BATCH_LIMIT)
         self.application.add_routes(
             web.route(path.method, path.path, cast("Any", path.handle), expect_handler=_send_continue)
-            for path in served
-            if not path.subtree
+            for path in routed
         )
+
+    def _start_at_zero(self, served: Iterable[ServedPath]) -> None:
+        """Make the series that a rate needs from their first value on."""
+        metrics = self._metrics
+        for path in served:
+            metrics.requests.labels(path.path, "500")
+            if isinstance(path, FastPath) and path.seconds is None:
+                metrics.requests.labels(path.path, "200")
+                metrics.request_seconds.labels(path.path)
 
     def entry(self, route: Callable[[Any], Awaitable[web.StreamResponse]]) -> Handler:
         """The handler of all requests; ``route`` is aiohttp's, for those that are not fast."""
@@ -144,42 +171,42 @@ class Dispatcher:
     async def respond(self, route: Handler, request: web.Request) -> Response:
         """Respond to one request; every error but a broken connection becomes a response."""
         began = time.perf_counter()
-        path = self._fast.get(request.raw_path)
-        if path is None or request.method != path.method or "Expect" in request.headers:
-            path = self._subtree(request.raw_path)
+        fast = self._fast.get(request.raw_path)
+        if fast is None or request.method != fast.method or "Expect" in request.headers:
+            fast = self._subtree(request.raw_path)
         admission = self._admission
         counted = False
-        if path is None:
+        if fast is None:
             if "Expect" in request.headers and not _can_be_met(request):
                 return error_response(417, "invalid_request", "only 100-continue can be expected")
             self._metrics.requests_in_progress.inc()
-        elif path.load_shedding is not None:
+        elif fast.load_shedding is not None:
             if (admission.overloaded or admission.in_progress >= admission.limit) and admission.refuses(
                 cast("Connection", request.protocol)
             ):
-                return self._overloaded(path)
-            if path.load_shedding is not _BY_HANDLER:
-                counted = path.load_shedding is Counted.AT_ONCE or request.content.is_eof()
+                return self._overloaded(fast)
+            if fast.load_shedding is not _BY_HANDLER:
+                counted = fast.load_shedding is LoadShedding.ALL or request.content.is_eof()
                 request[COUNTED] = counted
-        request_id = _bind_request_id(request) if path is None or path.traced else None
+        request_id = _bind_request_id(request) if fast is None or fast.traced else None
         response: Response | None = None
         admission.in_progress += counted
         try:
-            response = await (route if path is None else path.handle)(request)
+            response = await (route if fast is None else fast.handle)(request)
         except Exception as error:  # the boundary of the service
             if isinstance(error, ConnectionError) and _has_gone(request):
                 raise
-            response = self._response_to(error, path)
+            response = self._response_to(error, fast)
         finally:
             admission.in_progress -= counted
             seconds = time.perf_counter() - began
-            if path is None or path.seconds is None:
-                self._record(request, path, response, seconds)
+            if fast is None or fast.seconds is None:
+                self._record(request, fast, response, seconds)
             else:  # on such a path no other call is worth its time
-                path.seconds(seconds)
+                fast.seconds(seconds)
                 if response is not None and response.status == 500:
-                    self._measures[path.path].count(500)
-        if request_id is None or (path is not None and isinstance(response, PrebuiltResponse)):
+                    self._measures[fast.path].count(500)
+        if request_id is None or (fast is not None and isinstance(response, PrebuiltResponse)):
             return response
         return _with_request_id(response, str(request_id))
 
@@ -193,39 +220,39 @@ class Dispatcher:
         path = self._find(target)
         return malformed_request(status) if path is None else path.malformed(status)
 
-    def _find(self, target: str) -> Path | None:
+    def _find(self, target: str) -> FastPath | None:
         return self._fast.get(target) or self._subtree(target)
 
-    def _subtree(self, target: str) -> Path | None:
+    def _subtree(self, target: str) -> FastPath | None:
         for path in self._subtrees:
             if path.contains(target):
                 return path
         return None
 
-    def _overloaded(self, path: Path) -> PrebuiltResponse:
+    def _overloaded(self, path: FastPath) -> PrebuiltResponse:
         self._metrics.no_verdicts.labels("overload").inc()
         self._measures[path.path].count(OVERLOADED.status)
         return OVERLOADED
 
-    def _response_to(self, error: Exception, path: Path | None) -> web.Response:
+    def _response_to(self, error: Exception, fast: FastPath | None) -> web.Response:
         if isinstance(error, errors.RevokerError):
             if (cause := of_kind(_CAUSES, error)) is not None:
                 self._metrics.no_verdicts.labels(cause).inc()
             elif (refusal := of_kind(_REFUSALS, error)) is not None:
                 self._metrics.refused_callers.labels(refusal).inc()
-            return response_to(error) if path is None else path.render_error(error)
+            return response_to(error) if fast is None else fast.render_error(error)
         if isinstance(error, web.HTTPException):
             return response_to_http_error(error)
         return server_error(error)
 
     def _record(
-        self, request: web.Request, fast: Path | None, response: Response | None, seconds: float
+        self, request: web.Request, fast: FastPath | None, response: Response | None, seconds: float
     ) -> None:
-        """Count and log a request; ``response`` is None where the request was cancelled."""
-        path = fast or self._routed_path(request)
+        """Count and log a request; ``response`` is None where its client has gone."""
         if fast is None:
             self._metrics.requests_in_progress.dec()
-        if path is not None and path.seconds is not None:
+        path = fast or self._routed_path(request)
+        if isinstance(path, FastPath) and path.seconds is not None:
             path.seconds(seconds)
         if response is None:
             return
@@ -245,17 +272,25 @@ class Dispatcher:
                 peer=request.remote,
             )
 
-    def _routed_path(self, request: web.Request) -> Path | None:
-        resource = request.match_info.route.resource
-        return None if resource is None else self._by_path.get(resource.canonical)
+    def _routed_path(self, request: web.Request) -> ServedPath | None:
+        try:
+            route = request.match_info.route
+        except (AssertionError, AttributeError):  # the router failed before it found a route
+            return None
+        resource = route.resource
+        return None if resource is None else self._routed.get((resource.canonical, route.method))
 
 
 class _Measures:
-    """Counts the responses at one path, and observes how long they took."""
+    """Counts the responses at one path, and observes how long they took.
 
-    def __init__(self, path: str, metrics: Metrics) -> None:
+    Buffers are lost where the process ends at once; so only the counts of fast paths are buffered.
+    """
+
+    def __init__(self, path: str, metrics: Metrics, *, buffered: bool) -> None:
         self._path = path
         self._metrics = metrics
+        self._buffered = buffered
         self._count_of_status: dict[int, Callable[[], object]] = {}
         self._observe: Callable[[float], None] | None = None
 
@@ -263,13 +298,15 @@ class _Measures:
         count = self._count_of_status.get(status)
         if count is None:
             counter = self._metrics.requests.labels(self._path, str(status))
-            count = self._count_of_status[status] = self._metrics.deferred.counting(counter)
+            count = self._metrics.deferred.counting(counter) if self._buffered else counter.inc
+            self._count_of_status[status] = count
         count()
 
     def observe(self, seconds: float) -> None:
         if self._observe is None:
             histogram = self._metrics.request_seconds.labels(self._path)
-            self._observe = self._metrics.deferred.observing(histogram)
+            deferred = self._metrics.deferred
+            self._observe = deferred.observing(histogram) if self._buffered else histogram.observe
         self._observe(seconds)
 
 

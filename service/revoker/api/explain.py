@@ -83,9 +83,11 @@ def _standing_revocations(judged: Judged, state: RevocationState) -> list[Standi
         ("client_cutoff", state.client),
         ("issuer_cutoff", state.issuer),
     ]
-    found += [_of_mark(kind, mark) for kind, mark in marks if mark is not None]
+    found += [_standing_revocation(kind, mark) for kind, mark in marks if mark is not None]
     kid = judged.claims.kid if judged.claims else None
-    found += [_of_mark("key", mark) for revoked, mark in state.keys.items() if kid in {None, revoked}]
+    found += [
+        _standing_revocation("key", mark) for revoked, mark in state.keys.items() if kid in {None, revoked}
+    ]
     configured = judged.issuer.revoked_kids if judged.issuer else frozenset()
     if kid in configured or (kid is None and configured):
         found.append(StandingRevocation(kind="key", why="revoked_kids of the configuration"))
@@ -96,7 +98,7 @@ def _standing_revocations(judged: Judged, state: RevocationState) -> list[Standi
     return found
 
 
-def _of_mark(kind: str, mark: Revocation) -> StandingRevocation:
+def _standing_revocation(kind: str, mark: Revocation) -> StandingRevocation:
     return StandingRevocation(kind=kind, since=mark.at / 1000, why=mark.reason or None)
 
 

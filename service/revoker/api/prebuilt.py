@@ -1,6 +1,7 @@
 """Responses that the server writes in one piece, for the paths on which every microsecond counts."""
 
 from collections.abc import Awaitable, Callable
+from typing import Literal
 
 import msgspec
 from aiohttp import web
@@ -13,7 +14,7 @@ class PrebuiltResponse(msgspec.Struct, frozen=True, gc=False):
     """
 
     body: bytes
-    status: int = 200
+    status: Literal[200, 503] = 200
 
 
 Response = web.StreamResponse | PrebuiltResponse
