@@ -25,7 +25,7 @@ from revoker.api import (
     token,
     well_known,
 )
-from revoker.api.bodies import LARGEST
+from revoker.api.bodies import LARGEST, MAX_FIELDS
 from revoker.api.endpoint import Endpoint
 from revoker.api.error_responses import REPLIES, ErrorBody
 from revoker.api.openapi import DOCS_PATH, JSON_PATH, operation_id
@@ -336,7 +336,7 @@ class _Schemas:
                 for name, member in alternative["properties"].items()
                 if (name, member) != ("client_id", {"type": "null"})  # in a form it is the caller's own
             }
-        return {**schema, "additionalProperties": {"type": "string"}}
+        return {**schema, "additionalProperties": {"type": "string"}, "maxProperties": MAX_FIELDS}
 
 
 def _operation(operation: Operation, schemas: _Schemas) -> Json:

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import hashlib
+import importlib
 import json
 import os
 import re
@@ -16,6 +17,7 @@ import pytest
 from schemathesis.specs.openapi.definitions import OPENAPI_31_VALIDATOR
 
 from revoker import app
+from revoker.api.bodies import MAX_FIELDS
 from revoker.auth import digest
 from tests.rig import forge
 from tests.rig.service import SECRETS, settings_for
@@ -290,6 +292,36 @@ async def test_a_cache_is_told_whether_what_it_has_is_still_so(revoker, path):
     assert body == ""
     assert fresh.headers["Cache-Control"] == again.headers["Cache-Control"] == "no-cache"
     assert again.headers["ETag"] == fresh.headers["ETag"]
+
+
+OWN_SID = "0" * 37 + "A"
+"""Of the form of a session held by this service."""
+
+
+@pytest.mark.parametrize("iss", ["", None, "https://x"])
+@pytest.mark.parametrize(("path", "member"), [("/revoke-session", "sid"), ("/revoke-user", "except_sid")])
+async def test_a_generated_sid_in_the_form_of_our_own_comes_with_the_issuer(
+    whole, monkeypatch, iss, path, member
+):
+    """What Schemathesis generates once in many thousand requests must not fail its test by chance."""
+    monkeypatch.setenv("REVOKER_TEST_ISSUER", forge.ISSUER)
+    hooks = importlib.import_module("tests.api.schemathesis_hooks")
+    form = {"sub": "s", member: OWN_SID} | ({} if iss is None else {"iss": iss}) | {"client_secret": "x"}
+    if not iss:
+        answer = await whole.post(path, form={name: form[name] for name in form if name != "client_secret"})
+        assert answer.status == 400
+        assert answer.json["error_description"].startswith(f"iss is needed: {member} has the form of a sess")
+    hooks.before_call(None, SimpleNamespace(body=form, path=path, media_type=hooks.FORM), {})
+    assert (await whole.post(path, form=form)).status == 200
+
+
+async def test_a_form_has_as_many_fields_as_the_document_allows(whole, document):
+    content = document["paths"]["/revoke-session"]["post"]["requestBody"]["content"]
+    schema = content["application/x-www-form-urlencoded"]["schema"]
+    for count in (MAX_FIELDS, MAX_FIELDS + 1):
+        form = {"sid": "s", **{f"x{n}": "1" for n in range(count - 1)}}
+        assert _matches(document, schema, form) is (count == MAX_FIELDS)
+        assert ((await whole.post("/revoke-session", form=form)).status == 200) is (count == MAX_FIELDS)
 
 
 async def test_schemathesis_finds_nothing(whole, tmp_path, events, monkeypatch):

@@ -21,7 +21,8 @@ BODY_SECONDS: Final = 10.0
 _FORM: Final = "application/x-www-form-urlencoded"
 _JSON: Final = "application/json"
 _MEDIA_TYPES: Final = frozenset({_FORM, _JSON})
-_MAX_FIELDS: Final = 64
+MAX_FIELDS: Final = 64
+"""Of a form or a query; the OpenAPI document says so, too."""
 LARGEST: Final = 2**63
 """Larger numbers in forms are refused, as are those further below 0."""
 _WHITE_SPACE: Final = b" \t\n\r"
@@ -104,9 +105,9 @@ def name_values(raw: bytes) -> Fields:
     pairs: list[Any]
     try:
         text = raw.decode("ascii")
-        if "%" in text or "+" in text or text.count("&") >= _MAX_FIELDS:
+        if "%" in text or "+" in text or text.count("&") >= MAX_FIELDS:
             pairs = urllib.parse.parse_qsl(
-                text, keep_blank_values=True, errors="strict", max_num_fields=_MAX_FIELDS
+                text, keep_blank_values=True, errors="strict", max_num_fields=MAX_FIELDS
             )
         else:
             pairs = [pair.split("=", 1) if "=" in pair else (pair, "") for pair in text.split("&") if pair]

@@ -16,8 +16,8 @@ from revoker.store.revocations import Revocations
 class RevokeUser(msgspec.Struct, frozen=True, kw_only=True):
     """Log a user out everywhere, or everywhere but in one session.
 
-    ``iss`` is needed where ``except_sid`` can be a session held by this service and the default is another
-    issuer.
+    ``iss`` is needed where ``except_sid`` has the form of a session held by this service (38 characters of
+    base64url) and the default is another issuer.
     """
 
     sub: Text
@@ -30,7 +30,8 @@ class RevokeUser(msgspec.Struct, frozen=True, kw_only=True):
 class RevokeSession(msgspec.Struct, frozen=True, kw_only=True):
     """End one session.
 
-    ``iss`` is needed where it can be one held by this service and the default is another issuer.
+    ``iss`` is needed where ``sid`` has the form of a session held by this service (38 characters of
+    base64url) and the default is another issuer.
     """
 
     sid: Text
