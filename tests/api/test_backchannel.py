@@ -194,7 +194,7 @@ async def test_without_a_logout_token_the_request_is_invalid(revoker, sent):
 
 
 @row("BCL-01")
-async def test_a_parameter_that_stands_twice_is_refused(revoker):
+async def test_a_duplicate_parameter_is_refused(revoker):
     token = logout_token()
     twice = urllib.parse.urlencode([("logout_token", token), ("logout_token", token)])
     form = {"Content-Type": "application/x-www-form-urlencoded"}
@@ -339,7 +339,7 @@ async def test_the_stores_clock_judges_the_times_whatever_the_services_says(begi
     ],
     ids=str,
 )
-def test_a_token_expires_with_its_exp_and_the_leeway_or_a_day_after_it_was_said(changes, expires):
+def test_a_token_expires_with_its_exp_and_the_leeway_or_a_day_after_its_iat(changes, expires):
     from revoker.models import Claims, Issuer
     from revoker.tokens.logout_tokens import logout_token as read
     from revoker.tokens.verifying import GenuineToken
@@ -368,7 +368,7 @@ def test_a_token_expires_with_its_exp_and_the_leeway_or_a_day_after_it_was_said(
     ],
     ids=str,
 )
-async def test_whom_it_is_about_must_be_said_in_strings(revoker, changes):
+async def test_whom_it_is_about_must_be_given_in_strings(revoker, changes):
     assert await refused(revoker, logout_token(**changes))
 
 
@@ -521,7 +521,7 @@ async def test_a_revoked_key_logs_nobody_out(begin):
     assert (await send(revoker, logout_token())).status == 400
 
 
-async def test_the_sessions_kept_here_are_not_ended_by_a_logout_token(begin, tmp_path):
+async def test_own_sessions_are_not_ended_by_a_logout_token(begin, tmp_path):
     from revoker.tokens.keystore import generate
     from revoker.tokens.refresh_tokens import new_refresh_key_file
 

@@ -53,7 +53,7 @@ async def test_a_malformed_item_spoils_its_own_place_only(revoker):
     bad, no = {"error": "invalid_request"}, {"active": False}
     assert results[:11] == [{"active": True}, bad, bad, bad, bad, no, bad, bad, bad, no, bad]
     assert results[11]["active"] is True and results[11]["sub"] == "user-1"
-    assert all(each == bad for each in results[12:])
+    assert all(result == bad for result in results[12:])
 
 
 async def test_a_batch_answers_in_order_what_it_knows_and_what_it_must_verify(revoker):
@@ -61,17 +61,17 @@ async def test_a_batch_answers_in_order_what_it_knows_and_what_it_must_verify(re
     forged = forge.token(forge.rsa_key("thief"), {"kid": revoker.key.kid})
     revoked = revoker.token()
     await revoker.post("/revoke", {"token": revoked})
-    items = [{"token": each} for each in good] + [forge.claims()] * 5
+    items = [{"token": token} for token in good] + [forge.claims()] * 5
     items[7:7] = [{"token": forged}, {"token": revoked}, {"token": good[3]}, {"token": "x"}]
 
     first, again = [(await revoker.post("/introspect/batch", {"tokens": items})).json for _ in range(2)]
 
     assert first == again
     results = first["results"]
-    users = [each.get("sub") for each in results]
-    told = [f"user-{place}" for place in range(40)]
-    assert users == [*told[:7], None, None, "user-3", None, *told[7:], *[None] * 5]
-    assert [each["active"] for each in results[7:11]] == [False, False, True, False]
+    users = [result.get("sub") for result in results]
+    expected = [f"user-{place}" for place in range(40)]
+    assert users == [*expected[:7], None, None, "user-3", None, *expected[7:], *[None] * 5]
+    assert [result["active"] for result in results[7:11]] == [False, False, True, False]
     assert results[-5:] == [{"active": True}] * 5
 
 
@@ -81,11 +81,11 @@ async def test_a_key_that_is_withdrawn_while_a_batch_is_read_verifies_nothing_in
 ):
     good = [revoker.token() for _ in range(3)]
     if seen_before:
-        assert all([await revoker.active(each) for each in good])
+        assert all([await revoker.active(token) for token in good])
     (tmp_path / "main.jwks").write_text(json.dumps(forge.jwks(forge.rsa_key("successor"))))
     makes_keys_be_read = forge.token(forge.rsa_key("unknown"))
 
-    batch = {"tokens": [{"token": each} for each in (good[0], makes_keys_be_read, *good)]}
+    batch = {"tokens": [{"token": token} for token in (good[0], makes_keys_be_read, *good)]}
     results = (await revoker.post("/introspect/batch", batch)).json["results"]
 
     assert results == [{"active": False}] * 5
@@ -105,9 +105,9 @@ async def test_what_surrounds_the_items_of_a_batch_is_read_as_strictly_as_any_bo
     assert (await revoker.post("/introspect/batch", body)).error == (400, "invalid_request")
 
 
-@pytest.mark.parametrize("said", [b'{"y": 1}', b'[ {"token" : "x"} ,1 ]', b'"\\u0074okens"'])
-async def test_what_else_a_batch_says_changes_nothing(revoker, said):
-    body = b'{\n "x": %b, "tokens" : [ {"token" : "x"} ,1 ] }' % said
+@pytest.mark.parametrize("sent", [b'{"y": 1}', b'[ {"token" : "x"} ,1 ]', b'"\\u0074okens"'])
+async def test_what_else_a_batch_says_changes_nothing(revoker, sent):
+    body = b'{\n "x": %b, "tokens" : [ {"token" : "x"} ,1 ] }' % sent
     answer = await revoker.post("/introspect/batch", body)
     assert answer.json == {"results": [{"active": False}, {"error": "invalid_request"}]}
 
@@ -150,7 +150,7 @@ async def test_others_get_their_turn_while_a_long_batch_is_read(revoker):
     assert turns > items
 
 
-async def test_a_list_of_tokens_that_stands_twice_is_malformed(revoker):
+async def test_a_duplicate_list_of_tokens_is_malformed(revoker):
     body = b'{"tokens":[],"tokens":[{"token":"x"}]}'
 
     assert (await revoker.post("/introspect/batch", body)).error == (400, "invalid_request")

@@ -38,7 +38,7 @@ every_endpoint = pytest.mark.parametrize("path", POSTS)
 @row("HTTP-01", "HTTP-06")
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND"])
 @every_endpoint
-async def test_other_methods_are_told_the_one_that_is_allowed(revoker, path, method):
+async def test_other_methods_get_the_one_that_is_allowed(revoker, path, method):
     answer = await revoker.ask(method, path)
 
     assert (answer.status, answer.headers["Allow"]) == (405, "POST")
@@ -272,13 +272,13 @@ async def test_a_client_that_waits_to_be_asked_for_the_body_is_asked(revoker, pa
 
 @row("HTTP-06")
 @pytest.mark.parametrize(
-    "shown", [b"coffee", b"\xff", b"100-continue, coffee", b"100-continue\r\nExpect: \xff"]
+    "expectation", [b"coffee", b"\xff", b"100-continue, coffee", b"100-continue\r\nExpect: \xff"]
 )
 @pytest.mark.parametrize("path", ["/introspect", "/introspect/batch", "/revoke", "/livez", "/nowhere", "//"])
-async def test_nothing_else_can_be_expected(revoker, path, shown, events):
+async def test_nothing_else_can_be_expected(revoker, path, expectation, events):
     for method in (b"GET", b"POST", b"OPTIONS", b"DELETE"):
         head = b"%b %b HTTP/1.1\r\nHost: x\r\nExpect: %b\r\nContent-Length: 0\r\n\r\n"
-        answer = await Wire(revoker.url).send(head % (method, path.encode(), shown))
+        answer = await Wire(revoker.url).send(head % (method, path.encode(), expectation))
         assert answer.startswith(b"HTTP/1.1 417 "), answer
         assert json.loads(answer.partition(b"\r\n\r\n")[2]) == {
             "error": "invalid_request",
@@ -287,11 +287,11 @@ async def test_nothing_else_can_be_expected(revoker, path, shown, events):
     assert not [event for event in events if event["log_level"] == "error"]
 
 
-@pytest.mark.parametrize("shown", ["coffee", "\xff", "100-continue"])
-async def test_what_a_users_client_expects_is_no_matter_of_the_gateways_question(revoker, shown):
+@pytest.mark.parametrize("expectation", ["coffee", "\xff", "100-continue"])
+async def test_what_a_users_client_expects_is_no_matter_of_the_gateways_question(revoker, expectation):
     headers = {"X-Revoker-Key": "gateway-secret", "Authorization": f"Bearer {revoker.token()}"}
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-    head = f"GET /forward-auth HTTP/1.1\r\nHost: x\r\nExpect: {shown}\r\n{lines}\r\n"
+    head = f"GET /forward-auth HTTP/1.1\r\nHost: x\r\nExpect: {expectation}\r\n{lines}\r\n"
     answer = await Wire(revoker.url).send(head.encode("latin-1"))
     assert answer.startswith(b"HTTP/1.1 200 ")
 
@@ -325,7 +325,7 @@ def test_every_error_that_can_reach_a_caller_has_a_reply():
 
 @pytest.mark.parametrize("colon", [":", " :", "\t:", "\n:", "\r\n :"])
 @pytest.mark.parametrize("name", ["jti", "sub", "iat", "iss", "sid", "j\\u0074i"])
-async def test_a_claim_that_stands_twice_is_malformed_however_it_is_written(revoker, name, colon):
+async def test_a_duplicate_claim_is_malformed_however_it_is_written(revoker, name, colon):
     claims = json.dumps(forge.claims(), separators=(",", ":"))
     twice = f'{claims[:-1]},"{name}"{colon}{json.dumps(1 if name == "iat" else "other")}}}'
 

@@ -296,7 +296,7 @@ async def limited(start, valkey):
     )
 
 
-async def test_a_caller_that_asks_too_often_is_told_to_slow_down_and_others_are_not(limited):
+async def test_a_caller_that_asks_too_often_must_slow_down_and_others_need_not(limited):
     token = limited.token()
     assert await limited.active(token)
     for _ in range(3):

@@ -99,7 +99,7 @@ async def test_a_date_that_is_none_is_malformed(revoker, before):
 
 
 @row("RU-07")
-async def test_users_are_told_apart_to_the_letter(revoker):
+async def test_users_are_distinguished_to_the_letter(revoker):
     await cut(revoker, sub="\u00dcn\u00ef")
     await cut(revoker, sub="alice")
 
@@ -117,7 +117,7 @@ async def test_a_user_and_a_client_of_the_same_name_are_two_things(revoker):
 
 
 @row("ATK-07")
-async def test_parts_of_a_key_never_run_into_each_other(start, valkey):
+async def test_parts_of_a_key_never_run_together(start, valkey):
     revoker = await start(valkey, main={"issuer": "https://a"}, other={"issuer": "https://a:x"})
     for path, member in (
         ("/revoke-user", "sub"),
@@ -153,7 +153,7 @@ async def test_an_exception_does_not_give_back_what_was_revoked_before(revoker):
     assert not await revoker.active(claims(sid="here"))
 
 
-async def test_the_sum_of_all_exceptions_stands_in_whatever_order_they_were_made(revoker):
+async def test_the_sum_of_all_exceptions_holds_in_whatever_order_they_were_made(revoker):
     """Each call covers everything up to its time but its own excepted session."""
     now = int(time.time()) - 1000
     calls = [
@@ -270,7 +270,7 @@ async def test_a_reason_is_a_string_of_sane_length(revoker, reason):
     ("path", "body"),
     [("/revoke-user", {"sub": "s"}), ("/revoke-session", {"sid": "s"}), ("/revoke-issuer", {})],
 )
-async def test_a_cutoff_is_kept_until_nothing_that_it_covers_can_be_active(revoker, valkey, path, body):
+async def test_a_cutoff_is_stored_until_nothing_that_it_covers_can_be_active(revoker, valkey, path, body):
     await cut(revoker, path, **body)
     prefix = revoker.service._settings.redis.key_prefix
     with valkey.client() as client:
@@ -415,7 +415,7 @@ async def explained(revoker, asked, caller="admin"):
     return answer.json
 
 
-async def test_support_staff_are_told_all_that_stands_and_what_decides(revoker, events):
+async def test_support_staff_see_all_that_is_in_force_and_what_decides(revoker, events):
     now = time.time()
     token = revoker.token(sub="alice", client_id="web", sid="s1", jti="j1")
     assert await explained(revoker, token) == {"active": True, "reason": "active", "standing": []}
@@ -476,7 +476,7 @@ async def test_a_token_that_fails_by_itself_is_explained_by_that(revoker, make, 
     assert (answer["active"], answer["reason"]) == (False, reason)
 
 
-async def test_nothing_is_told_of_a_token_that_is_none_of_the_callers_business(revoker):
+async def test_nothing_is_revealed_of_a_token_that_is_none_of_the_callers_business(revoker):
     await cut(revoker, sub="alice", reason="private")
 
     for caller in ("billing", "one-issuer"):

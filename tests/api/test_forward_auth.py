@@ -23,8 +23,8 @@ def ask(revoker):
         headers = [("X-Revoker-Key", key)] if key is not None else []
         if isinstance(authorization, str):
             authorization = [authorization]
-        headers += [("Authorization", each) for each in authorization or []]
-        headers += [("X-Revoker-Require", each) for each in require]
+        headers += [("Authorization", value) for value in authorization or []]
+        headers += [("X-Revoker-Require", value) for value in require]
         headers += options.pop("headers", [])
         async with revoker.http.request(method, revoker.url + path, headers=headers, **options) as response:
             return response.status, response.headers.copy(), await response.read()
@@ -44,7 +44,7 @@ async def test_an_active_token_is_let_through_with_who_it_is(revoker, ask):
 
 
 @pytest.mark.row("FWD-09")
-async def test_all_four_headers_are_there_when_nothing_is_known_so_forged_ones_are_replaced(revoker, ask):
+async def test_all_four_headers_are_there_even_when_empty_so_forged_ones_are_replaced(revoker, ask):
     token = revoker.token(sid=forge.ABSENT, client_id=forge.ABSENT, scope=forge.ABSENT)
     status, headers, _ = await ask(f"Bearer {token}", headers=[(name, "forged") for name in IDENTITY])
     assert status == 200
@@ -52,10 +52,10 @@ async def test_all_four_headers_are_there_when_nothing_is_known_so_forged_ones_a
 
 
 @pytest.mark.row("FWD-02", "FWD-06", "FWD-08")
-@pytest.mark.parametrize("shown", [None, "Basic dXNlcjpwYXNz", "Digest x", "Bearerish abc"])
-async def test_without_a_bearer_token_the_challenge_has_no_error(revoker, ask, shown):
+@pytest.mark.parametrize("authorization", [None, "Basic dXNlcjpwYXNz", "Digest x", "Bearerish abc"])
+async def test_without_a_bearer_token_the_challenge_has_no_error(revoker, ask, authorization):
     token = revoker.token()
-    status, headers, _ = await ask(shown, path=f"/forward-auth?access_token={token}")
+    status, headers, _ = await ask(authorization, path=f"/forward-auth?access_token={token}")
     assert status == 401
     assert headers["WWW-Authenticate"] == 'Bearer realm="revoker"'
 
@@ -116,8 +116,8 @@ async def test_acr_and_max_age_ask_for_a_stronger_or_fresher_login(revoker, ask)
     undated = f"Bearer {revoker.token(acr='mfa')}"
     require = ["acr=mfa; max_age=300"]
     assert (await ask(fresh, require=require))[0] == 200
-    for shown in (old, weak, undated):
-        status, headers, _ = await ask(shown, require=require)
+    for authorization in (old, weak, undated):
+        status, headers, _ = await ask(authorization, require=require)
         assert status == 401
         challenge = headers["WWW-Authenticate"]
         assert 'error="insufficient_user_authentication"' in challenge
@@ -201,30 +201,30 @@ async def test_a_lookup_that_gives_no_verdict_is_503(start, own_valkey):
 )
 async def test_a_space_alone_separates_the_values_of_a_scope(revoker, ask, space):
     scope = f"orders:admin{space}orders:read"
-    shown = f"Bearer {revoker.token(scope=scope)}"
+    authorization = f"Bearer {revoker.token(scope=scope)}"
 
-    status, headers, _ = await ask(shown)
+    status, headers, _ = await ask(authorization)
     assert status == 200
     assert headers["X-Auth-Scope"] == urllib.parse.quote(scope, safe=":")
     for wanted in ("orders:admin", "orders:read", '"orders:admin orders:read"'):
-        status, _, _ = await ask(shown, require=[f"scope={wanted}"])
+        status, _, _ = await ask(authorization, require=[f"scope={wanted}"])
         assert status == 403, wanted
 
 
 async def test_more_than_one_space_between_the_values_of_a_scope_separates_them_too(revoker, ask):
-    shown = f"Bearer {revoker.token(scope=' a   b ')}"
+    authorization = f"Bearer {revoker.token(scope=' a   b ')}"
 
-    status, headers, _ = await ask(shown, require=['scope=" b  a "'])
+    status, headers, _ = await ask(authorization, require=['scope=" b  a "'])
 
     assert (status, headers["X-Auth-Scope"]) == (200, "a b")
 
 
 @pytest.mark.parametrize("space", ["\u00a0", "\u2003", "\x1f", "\x0b", "\t"])
 async def test_an_acr_with_other_white_space_is_one_value(revoker, ask, space):
-    shown = f"Bearer {revoker.token(acr=f'mfa{space}pwd')}"
+    authorization = f"Bearer {revoker.token(acr=f'mfa{space}pwd')}"
 
     for wanted in ("mfa", "pwd", '"mfa pwd"'):
-        assert (await ask(shown, require=[f"acr={wanted}"]))[0] == 401
+        assert (await ask(authorization, require=[f"acr={wanted}"]))[0] == 401
 
 
 async def test_other_white_space_in_what_a_route_demands_is_not_understood(revoker):

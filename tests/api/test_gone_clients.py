@@ -85,8 +85,8 @@ async def test_who_has_gone_takes_nobodys_place_while_the_store_is_stalled(revok
     gone = [await asked(revoker, kinds[n % len(kinds)]) for n in range(CLIENTS)]
     await until(lambda: admission.in_progress == CLIENTS + 1)
 
-    for each in gone:
-        getattr(each.transport, leave)()
+    for client in gone:
+        getattr(client.transport, leave)()
     await until(lambda: admission.in_progress == 1)
     await until(lambda: len(asyncio.all_tasks()) <= before + 4)  # that of the one who stays, and its own
 
@@ -103,7 +103,7 @@ async def test_a_batch_of_a_thousand_is_given_up_whole_and_another_like_it_is_no
     tokens = [forge.claims(jti=str(n)) for n in range(1000)]
 
     def waiting():
-        pending = [*lookups.waiting, *(each for batch in lookups.in_flight for each in batch.requests)]
+        pending = [*lookups.waiting, *(lookup for batch in lookups.in_flight for lookup in batch.requests)]
         return sum(not answer.done() for _, answer, place in pending if place is not None)
 
     own_valkey.hang()
@@ -131,7 +131,7 @@ async def test_a_revocation_is_brought_to_its_end_though_nobody_waits_for_it(
     gone.transport.abort()
     await until(lambda: lost_connections)
     own_valkey.resume()
-    await until(lambda: any(each.get("path") == path for each in events))
+    await until(lambda: any(event.get("path") == path for event in events))
     assert not await revoker.active(claims)
 
 

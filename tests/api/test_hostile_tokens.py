@@ -21,7 +21,7 @@ def raw(payload):
     return forge.forge(KEY, header_of(KEY), payload)
 
 
-def said(**header):
+def with_header(**header):
     return forge.token(KEY, header)
 
 
@@ -49,15 +49,15 @@ HOSTILE = {
     "JWT-09 no signature": cut_signature,
     "JWT-10 key of another issuer": lambda: forge.token(OTHER, iss=forge.ISSUER),
     "JWT-10 issuer with a slash": lambda: forge.token(KEY, iss=forge.ISSUER + "/"),
-    "JWT-11 kid is a path": lambda: said(kid="../../../dev/null"),
-    "JWT-11 kid is a list": lambda: said(kid=["main-1"]),
+    "JWT-11 kid is a path": lambda: with_header(kid="../../../dev/null"),
+    "JWT-11 kid is a list": lambda: with_header(kid=["main-1"]),
     "JWT-12 key in the header": lambda: forge.token(
         OTHER, {"jwk": OTHER.jwk(), "jku": "http://127.0.0.1:9/"}
     ),
-    "JWT-13 unknown kid": lambda: said(kid="nobody"),
-    "JWT-14 crit": lambda: said(crit=["exp"]),
-    "JWT-14 crit empty": lambda: said(crit=[]),
-    "JWT-15 b64 false": lambda: said(b64=False, crit=["b64"]),
+    "JWT-13 unknown kid": lambda: with_header(kid="nobody"),
+    "JWT-14 crit": lambda: with_header(crit=["exp"]),
+    "JWT-14 crit empty": lambda: with_header(crit=[]),
+    "JWT-15 b64 false": lambda: with_header(b64=False, crit=["b64"]),
     "JWT-16 JWE": lambda: ".".join(
         [base64url(b'{"alg":"dir","enc":"A128GCM","zip":"DEF"}'), "", "a", "b", "c"]
     ),
@@ -79,12 +79,12 @@ HOSTILE = {
     "JWT-24 lone surrogate": lambda: doubled("jti2", '"\\ud800"'),
     "KIND-01 ID token": lambda: forge.token(KEY, {"typ": "JWT"}, nonce="n", at_hash="h"),
     "KIND-01 refresh token": lambda: forge.token(KEY, {"typ": "JWT"}, typ="Refresh"),
-    "KIND-01 logout token": lambda: said(typ="logout+jwt"),
+    "KIND-01 logout token": lambda: with_header(typ="logout+jwt"),
     "KIND-01 security event": lambda: forge.token(KEY, events={"https://e": {}}),
-    "KIND-01 introspection answer": lambda: said(typ="token-introspection+jwt"),
-    "KIND-01 DPoP proof": lambda: said(typ="dpop+jwt"),
-    "KIND-01 status list": lambda: said(typ="statuslist+jwt"),
-    "KIND-01 client assertion": lambda: said(typ="client-authentication+jwt"),
+    "KIND-01 introspection answer": lambda: with_header(typ="token-introspection+jwt"),
+    "KIND-01 DPoP proof": lambda: with_header(typ="dpop+jwt"),
+    "KIND-01 status list": lambda: with_header(typ="statuslist+jwt"),
+    "KIND-01 client assertion": lambda: with_header(typ="client-authentication+jwt"),
 }
 
 
@@ -149,7 +149,7 @@ async def test_an_issuer_may_be_held_to_rfc_9068(start, valkey):
 
 
 @row("JWT-10", "ATK-07")
-async def test_each_issuers_keys_are_its_own(revoker):
+async def test_the_keys_of_an_issuer_are_its_own(revoker):
     assert await revoker.active(forge.token(OTHER, iss=OTHER_ISSUER))
     assert not await revoker.active(forge.token(KEY, iss=OTHER_ISSUER))
 

@@ -297,12 +297,12 @@ async def test_claims_in_utf_16_are_malformed(revoker):
     assert (await revoker.post("/introspect", body, caller="gateway")).error == (400, "invalid_request")
 
 
-async def test_a_token_that_stands_twice_is_not_looked_at(revoker):
+async def test_a_duplicate_token_is_not_looked_at(revoker):
     body = json.dumps({"token": revoker.token()})
     again = body[1:].replace("token", r"t\u006fken")
 
-    for each in (f"{body[:-1]},{body[1:]}", f"{body[:-1]},{again}"):
-        assert (await revoker.post("/introspect", each.encode(), caller="gateway")).error == (
+    for repeated in (f"{body[:-1]},{body[1:]}", f"{body[:-1]},{again}"):
+        assert (await revoker.post("/introspect", repeated.encode(), caller="gateway")).error == (
             400,
             "invalid_request",
         )
@@ -352,7 +352,7 @@ async def everywhere(revoker, asked):
     alone = [await revoker.post(path, asked) for path in ("/introspect", "/explain")]
     batch = (await revoker.post("/introspect/batch", {"tokens": [asked, forge.claims()]})).json["results"]
     assert batch[1] == {"active": True}
-    return {each.json.get("error", each.json.get("active")) for each in alone} | {
+    return {answer.json.get("error", answer.json.get("active")) for answer in alone} | {
         batch[0].get("error", batch[0].get("active"))
     }
 
@@ -368,7 +368,7 @@ async def test_a_good_token_beside_the_claims_of_a_revoked_one_gives_no_verdict(
 
 
 @pytest.mark.parametrize("name", CLAIMS)
-async def test_a_token_stands_alone(revoker, name):
+async def test_a_token_is_alone(revoker, name):
     value = forge.claims(azp="a", auth_time=1, nbf=1)[name]
 
     assert await everywhere(revoker, {"token": revoker.token(), name: value}) == {"invalid_request"}
@@ -451,7 +451,7 @@ async def test_half_an_envelope_and_one_with_claims_beside_it_are_malformed(revo
         ('"kid":', '"jwk":{"x":1,"x":2},"kid":'),
     ],
 )
-async def test_a_member_that_stands_twice_in_an_envelope_is_malformed(revoker, part, twice):
+async def test_a_duplicate_member_in_an_envelope_is_malformed(revoker, part, twice):
     whole = json.dumps(forge.envelope(forge.claims()), separators=(",", ":"))
     assert whole.count(part) == 1
     sent = whole.replace(part, twice)

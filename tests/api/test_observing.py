@@ -73,12 +73,12 @@ async def test_metrics_are_named_and_shaped_as_prometheus_asks(revoker):
                 if sample.name.endswith("_bucket"):
                     key = tuple(item for item in sorted(sample.labels.items()) if item[0] != "le")
                     per_label.setdefault(key, []).append(sample.value)
-            assert counts and all(each == sorted(each) for each in per_label.values())
+            assert counts and all(of_labels == sorted(of_labels) for of_labels in per_label.values())
     assert any(family.name == "revoker_build_info" for family in families)
 
 
 @row("MET-06")
-async def test_what_will_be_counted_stands_at_0_from_the_start(start, valkey):
+async def test_what_will_be_counted_is_0_from_the_start(start, valkey):
     values = await series(await start(valkey))
 
     for name in (
@@ -188,7 +188,7 @@ async def test_what_nobody_foresaw_is_counted_once_and_answered(revoker, monkeyp
     after = await series(revoker)
     name = f'revoker_http_requests_total{{endpoint="{path}",status="500"}}'
     assert after[name] - before.get(name, 0) == 1
-    assert [each["event"] for each in events].count("request_failed") == 1
+    assert [event["event"] for event in events].count("request_failed") == 1
 
 
 @row("MET-05", "ATK-09", "7662-02")
@@ -224,7 +224,7 @@ async def test_scrapes_at_once_see_the_same_series(revoker):
     await scrape(revoker)
     scrapes = await asyncio.gather(*(series(revoker) for _ in range(20)))
 
-    assert len({frozenset(each) for each in scrapes}) == 1
+    assert len({frozenset(names) for names in scrapes}) == 1
 
 
 @row("MET-08", "K8S-02")
@@ -278,14 +278,14 @@ async def test_a_service_is_not_ready_before_it_has_reached_its_store(start, own
 
 
 @row("K8S-03")
-async def test_once_started_a_lost_store_is_told_and_does_not_make_it_unready(start, own_valkey):
+async def test_once_started_a_lost_store_is_reported_and_does_not_make_it_unready(start, own_valkey):
     revoker = await start(own_valkey)
     own_valkey.kill()
-    told = set()
-    while "store_unreachable" not in told:
+    problems = set()
+    while "store_unreachable" not in problems:
         await asyncio.sleep(0.02)
         answer = await revoker.ask("GET", "/readyz")
-        told = {each["problem"] for each in answer.json["problems"]}
+        problems = {problem["problem"] for problem in answer.json["problems"]}
 
     assert (answer.status, answer.json["status"]) == (200, "degraded")
 
@@ -313,7 +313,7 @@ async def test_no_token_and_no_secret_is_ever_repeated(revoker, events, caplog):
     genuine = revoker.token(sub="alice")
     secret = SECRETS["admin"]
     tokens = [genuine, canary, forge.token(forge.rsa_key("thief"), jti="x"), f"{canary}.{canary}.{canary}"]
-    shown = [
+    credentials = [
         f"Bearer {canary}",
         f"Basic {base64.b64encode(f'admin:{canary}'.encode()).decode()}",
         f"{canary} x",
@@ -330,7 +330,7 @@ async def test_no_token_and_no_secret_is_ever_repeated(revoker, events, caplog):
             answers.append(await revoker.ask("GET", f"{path}?token={token}"))
             answers.append(await revoker.post(f"{path}?token={token}", body))
             answers.append(await revoker.post(f"{path}/{token[:40]}", body))
-        for authorization in shown:
+        for authorization in credentials:
             headers = {"Authorization": authorization}
             answers.append(await revoker.post(path, {"token": canary}, caller=None, headers=headers))
             fields = {"token": canary, "client_id": canary, "client_secret": canary}
@@ -338,12 +338,12 @@ async def test_no_token_and_no_secret_is_ever_repeated(revoker, events, caplog):
             answers.append(await revoker.post(path, {"token": [canary], canary: canary}))
 
     metrics = (await scrape(revoker)).body.decode()
-    said = repr(events) + caplog.text + metrics
+    exposed = repr(events) + caplog.text + metrics
     for answer in answers:
-        said += answer.body.decode() + repr(answer.headers)
+        exposed += answer.body.decode() + repr(answer.headers)
     assert events
-    for text in (canary, genuine, genuine.split(".")[2], secret, shown[1].split()[1]):
-        assert text not in said
+    for text in (canary, genuine, genuine.split(".")[2], secret, credentials[1].split()[1]):
+        assert text not in exposed
 
 
 @row("ATK-09")
@@ -361,18 +361,18 @@ async def test_what_a_caller_sends_cannot_forge_a_log_line(revoker, capsys):
         import structlog
 
         structlog.reset_defaults()
-    told = [json.loads(line) for line in lines]
-    assert [each["event"] for each in told] == [
+    logged = [json.loads(line) for line in lines]
+    assert [event["event"] for event in logged] == [
         "token_revoked",
         "request",
         "user_revoked",
         "request",
         "request",
     ]
-    assert told[0]["jti"] == told[2]["sub"] == odd
+    assert logged[0]["jti"] == logged[2]["sub"] == odd
     assert "\x1b" not in "".join(lines)
-    assert all(re.fullmatch(r"[0-9a-f]{32}", each["request_id"]) for each in told)
-    assert told[0]["request_id"] == told[1]["request_id"]
+    assert all(re.fullmatch(r"[0-9a-f]{32}", line["request_id"]) for line in logged)
+    assert logged[0]["request_id"] == logged[1]["request_id"]
 
 
 async def test_a_request_keeps_the_id_that_a_gateway_gave_it(revoker, events):
@@ -392,6 +392,6 @@ async def test_a_request_without_an_id_gets_the_one_that_its_lines_in_the_log_ha
         import structlog
 
         structlog.reset_defaults()
-    shown = [answer.headers["X-Request-Id"] for answer in answers]
-    assert [each["request_id"] for each in lines if each["event"] == "request"] == shown
-    assert all(re.fullmatch(r"[0-9a-f]{32}", each) for each in shown)
+    request_ids = [answer.headers["X-Request-Id"] for answer in answers]
+    assert [line["request_id"] for line in lines if line["event"] == "request"] == request_ids
+    assert all(re.fullmatch(r"[0-9a-f]{32}", request_id) for request_id in request_ids)

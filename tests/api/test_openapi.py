@@ -284,7 +284,7 @@ async def test_the_page_loads_and_runs_nothing_and_its_policy_says_so(revoker):
 
 
 @pytest.mark.parametrize("path", ["/openapi.json", "/docs"])
-async def test_a_cache_is_told_whether_what_it_has_is_still_so(revoker, path):
+async def test_a_cache_learns_whether_what_it_has_is_still_so(revoker, path):
     fresh, _ = await _get(revoker, path)
     again, body = await _get(revoker, path, **{"If-None-Match": f'W/"old", {fresh.headers["ETag"]}'})
     other, _ = await _get(revoker, path, **{"If-None-Match": '"another"'})

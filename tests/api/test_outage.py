@@ -97,7 +97,7 @@ async def test_a_minted_token_with_a_sid_of_no_session_is_inactive_while_the_sto
         assert batch.json == {"results": [{"active": False}]}
 
 
-async def test_known_blocks_and_revoked_keys_hold_while_the_store_is_away(start, own_valkey):
+async def test_remembered_blocks_and_revoked_keys_hold_while_the_store_is_away(start, own_valkey):
     ahead = 29.0
     revoker = await start(own_valkey, revocation=ALLOW, clock=lambda: time.time() + ahead)
     await revoker.post("/block-user", {**ISS, "sub": "mallory", "until": int(time.time()) + 25})

@@ -45,8 +45,8 @@ async def crowd(revoker, ask, size=4 * LIMIT):
         asking = [together.create_task(gateway()) for _ in range(size)]
         await refused.wait()
         yield answers
-        for each in asking:
-            each.cancel()
+        for task in asking:
+            task.cancel()
 
 
 async def forward_auth(revoker, token, method="GET"):
@@ -165,7 +165,7 @@ async def test_who_waits_for_an_issuers_keys_takes_nobodys_place(near, idp, ask)
         assert await near.active(near.token())
         assert await near.active(other)
         assert (await forward_auth(near, near.token())).status == 200
-    assert not any(each.done() for each in waiting)
+    assert not any(task.done() for task in waiting)
     assert admission.in_progress == 0
 
     idp.keys = forge.jwks(near.key, unknown)

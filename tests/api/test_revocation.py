@@ -183,7 +183,7 @@ async def test_the_caller_is_looked_at_before_the_token(revoker, valkey):
 
 
 @row("7009-10", "7009-18", "ATK-01")
-async def test_a_genuine_token_without_jti_is_told_to_be_of_a_kind_that_can_t_be_revoked(revoker):
+async def test_a_genuine_token_without_jti_is_of_a_kind_that_can_t_be_revoked(revoker):
     answer = await revoker.post("/revoke", form={"token": revoker.token(jti=ABSENT)})
 
     assert answer.error == (400, "unsupported_token_type")
@@ -239,7 +239,7 @@ async def test_the_entry_of_a_revoked_token_outlives_it_and_its_leeway(revoker, 
 
 
 @row("7009-15", "ATK-02")
-async def test_a_jti_without_exp_is_kept_as_long_as_any_token_of_today_can_live(revoker, valkey):
+async def test_a_jti_without_exp_is_stored_as_long_as_any_token_of_today_can_live(revoker, valkey):
     await revoker.post("/revoke", {"iss": forge.ISSUER, "jti": "unknown"})
 
     prefix = revoker.service._settings.redis.key_prefix
@@ -281,7 +281,7 @@ async def test_the_issuer_of_a_jti_may_be_left_out_only_where_one_is_meant(revok
 
 
 @row("7009-11", "HTTP-03")
-async def test_while_the_store_is_away_nothing_is_said_to_be_revoked(start, own_valkey):
+async def test_while_the_store_is_away_nothing_is_reported_as_revoked(start, own_valkey):
     revoker = await start(own_valkey)
     token = revoker.token()
     assert await revoker.active(token)
@@ -419,7 +419,7 @@ async def test_a_token_that_expired_long_ago_is_answered_as_if_revoked_though_it
 
 
 @row("7009-11")
-async def test_what_can_t_be_told_from_a_forgery_for_want_of_keys_is_not_called_revoked(start, valkey):
+async def test_what_may_be_a_forgery_for_want_of_keys_is_not_called_revoked(start, valkey):
     issuer = {"name": "main", "issuer": forge.ISSUER, "audiences": [forge.AUDIENCE]}
     nowhere = {"jwks_uri": "http://127.0.0.1:9/jwks", "jwks_insecure": True}
     revoker = await start(valkey, issuers=[{**issuer, **nowhere}], callers=_admin(), ready=False)

@@ -126,7 +126,7 @@ async def test_the_issuer_is_what_tokens_say_whatever_a_request_says_of_its_host
 
 
 @pytest.mark.row("8414-05")
-async def test_the_ways_to_authenticate_that_are_told_are_the_ways_that_work(keeper):
+async def test_the_ways_to_authenticate_that_are_published_are_the_ways_that_work(keeper):
     running = await keeper()
     metadata = json.loads((await get(running, METADATA))[2])
     token = running.token()
@@ -171,7 +171,7 @@ async def test_refreshing_needs_no_authentication_and_says_so(keeper):
 
 
 @pytest.mark.row("8414-06")
-async def test_no_signing_algorithm_is_told_where_no_assertion_is_taken(keeper):
+async def test_no_signing_algorithm_is_published_where_no_assertion_is_taken(keeper):
     metadata = json.loads((await get(await keeper(), METADATA))[2])
 
     assert not [name for name in metadata if "signing_alg" in name]
@@ -188,7 +188,7 @@ async def test_any_web_page_may_read_it_without_credentials(keeper, path):
 
 @pytest.mark.row("8414-10")
 @pytest.mark.parametrize("path", [METADATA, JWKS])
-async def test_a_cache_that_has_it_is_told_so_without_a_body(keeper, path):
+async def test_a_cache_that_has_it_gets_304_without_a_body(keeper, path):
     running = await keeper()
     _, headers, _ = await get(running, path)
 
@@ -265,6 +265,6 @@ async def test_a_revoked_key_leaves_the_set_and_signs_nothing_more(keeper, keys)
     assert await running.active(after)
 
 
-async def test_where_no_sessions_are_kept_nothing_is_told(revoker):
+async def test_without_sessions_nothing_is_published(revoker):
     assert (await get(revoker, JWKS))[0] == 404
     assert (await get(revoker, METADATA))[0] == 404

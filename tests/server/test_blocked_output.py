@@ -94,12 +94,12 @@ class Service:
             return response.status, await response.text()
 
     async def revoke(self, name):
-        status, said = await self.post("/revoke", {"iss": forge.ISSUER, "jti": name})
-        assert status == 200, said
+        status, body = await self.post("/revoke", {"iss": forge.ISSUER, "jti": name})
+        assert status == 200, body
 
     async def revoke_user(self, sub):
-        status, said = await self.post("/revoke-user", {"iss": forge.ISSUER, "sub": sub})
-        assert status == 200, said
+        status, body = await self.post("/revoke-user", {"iss": forge.ISSUER, "sub": sub})
+        assert status == 200, body
 
     async def dropped(self):
         """By kind, as the metric has it."""

@@ -100,16 +100,16 @@ async def test_instances_are_replaced_under_load_and_nobody_notices(instances):
         looking = group.create_task(instances.look(http))
         await instances.until(lambda: len(instances.ready) == 2)
         clients = [Client(instances, http) for _ in range(CLIENTS)]
-        for each in clients:
-            group.create_task(each.work(end))
+        for client in clients:
+            group.create_task(client.work(end))
         for url, process in itertools.islice(itertools.cycle(instances.processes.items()), RESTARTS):
-            done = sum(each.rounds for each in clients)
+            done = sum(client.rounds for client in clients)
             process.send_signal()
             await instances.until(lambda process=process: process.process.poll() is not None)
             assert process.status() == 0
             assert url not in instances.ready
             process.start()
             await instances.until(lambda: len(instances.ready) == 2)
-            assert sum(each.rounds for each in clients) > done
+            assert sum(client.rounds for client in clients) > done
         end.set()
         looking.cancel()

@@ -70,7 +70,7 @@ def test_metrics_add_up_over_the_processes_and_leave_nothing_behind(standin, tmp
 
 
 @pytest.mark.row("K8S-05")
-def test_told_to_end_all_drain_finish_and_close(standin):
+def test_at_sigterm_all_drain_finish_and_close(standin):
     with standin(workers=2) as process, concurrent.futures.ThreadPoolExecutor() as pool:
         url = process.url()
         found = two(url)
@@ -80,14 +80,14 @@ def test_told_to_end_all_drain_finish_and_close(standin):
         under_way = {}
 
         def all_have_come():
-            told = get(url + "/under-way")
-            under_way[told["pid"]] = told["slow"]
+            report = get(url + "/under-way")
+            under_way[report["pid"]] = report["slow"]
             return sum(under_way.values()) == len(slow)
 
         until(all_have_come)
         process.send_signal()
 
-        assert [each.result() for each in slow] == [b"done"] * 4
+        assert [answer.result() for answer in slow] == [b"done"] * 4
         assert process.status() == 0
         assert [line["event"] for line in process.lines()].count("closed") == 2
         assert refused(url)
@@ -106,7 +106,7 @@ def test_ctrl_c_of_a_terminal_reaches_every_process_and_still_drains(standin):
 
 
 @pytest.mark.row("K8S-07")
-def test_told_twice_all_end_at_once(standin):
+def test_at_a_second_sigterm_all_end_at_once(standin):
     with standin(workers=2, drain_seconds=300) as process:
         found = two(process.url())
         process.send_signal()

@@ -68,7 +68,7 @@ def test_sighup_during_the_start_is_a_reload_once_that_is_possible(tmp_path, own
 
 
 @pytest.mark.parametrize("which", [signal.SIGTERM, signal.SIGINT])
-def test_told_to_end_while_it_reads_its_configuration_it_ends_in_order(tmp_path, own_valkey, which):
+def test_sigterm_while_it_reads_its_configuration_ends_it_in_order(tmp_path, own_valkey, which):
     starting = Reading(tmp_path, own_valkey.url, 1)
     with starting.process as process, starting.reads() as configuration:
         process.send_signal(which)
