@@ -10,6 +10,7 @@ from pathlib import Path
 from aiohttp import web
 
 from revoker import logs
+from revoker.api.prebuilt import PrebuiltResponse
 from revoker.config.schema import settle
 from revoker.errors import RevokerError, StoreUnavailable
 from revoker.server import workers as processes
@@ -22,7 +23,8 @@ class Site:
     def entry(self, route):
         async def enter(request):
             response = await route(request)
-            response.headers["X-Entry"] = "yes"
+            if not isinstance(response, PrebuiltResponse):
+                response.headers["X-Entry"] = "yes"
             return response
 
         return enter
@@ -53,6 +55,8 @@ class StandIn:
             [
                 web.get("/pid", self.pid),
                 web.get("/slow", self.slow),
+                web.get("/held", self.held),
+                web.get("/held-prebuilt", self.held_prebuilt),
                 web.get("/under-way", self.report),
                 web.get("/crash", self.crash),
                 web.get("/metrics", self.metrics),
@@ -97,7 +101,7 @@ class StandIn:
                 "draining": self.draining,
                 "callers": self.callers,
                 "token": len(request.headers.get("X-Token", "")),
-                "certificate": dict(pair for each in certificate.get("subject", ()) for pair in each),
+                "certificate": dict(pair for names in certificate.get("subject", ()) for pair in names),
                 "tls": request.secure,
             }
         )
@@ -106,6 +110,17 @@ class StandIn:
         self.under_way += 1
         await asyncio.sleep(1)
         return web.Response(text="done")
+
+    async def held(self, _):
+        """Answer as soon as the shutdown has begun."""
+        self.under_way += 1
+        while not self.draining:
+            await asyncio.sleep(0.01)
+        return web.Response(text="{}")
+
+    async def held_prebuilt(self, request):
+        await self.held(request)
+        return PrebuiltResponse(b"{}")
 
     async def report(self, _):
         return web.json_response({"pid": os.getpid(), "slow": self.under_way, "answered": self.answered})

@@ -1,4 +1,5 @@
 import concurrent.futures
+import contextlib
 import http.client
 import json
 import signal
@@ -42,7 +43,7 @@ def test_requests_pass_the_entry_of_the_service(standin):
 
 @pytest.mark.row("K8S-05")
 @pytest.mark.parametrize("which", [signal.SIGTERM, signal.SIGINT])
-def test_told_to_end_it_drains_and_still_answers_and_then_ends_with_status_0(standin, which):
+def test_at_a_signal_it_drains_and_still_answers_and_then_ends_with_status_0(standin, which):
     with standin(drain_seconds=8) as process:
         url = process.url()
         process.send_signal(which)
@@ -64,6 +65,23 @@ def test_a_request_under_way_is_answered_before_the_end(standin):
         process.send_signal()
 
         assert slow.result() == b"done"
+        assert process.status() == 0
+
+
+@pytest.mark.row("K8S-05")
+@pytest.mark.parametrize("path", ["/held", "/held-prebuilt"])
+def test_a_request_that_came_before_the_signal_is_the_last_on_its_connection(standin, path):
+    """Whether a connection closes is decided as late as the response is written."""
+    with standin(drain_seconds=5) as process:
+        url = process.url()
+        with contextlib.closing(http.client.HTTPConnection(urlsplit(url).netloc, timeout=120)) as connection:
+            connection.request("GET", path)
+            until(lambda: get(url + "/under-way")["slow"] == 1)
+            process.send_signal()
+            response = connection.getresponse()
+
+            assert response.read() == b"{}"
+            assert response.getheader("Connection") == "close"
         assert process.status() == 0
 
 
@@ -100,7 +118,7 @@ def counted(url):
 
 
 @pytest.mark.row("K8S-07")
-def test_told_twice_it_ends_at_once(standin):
+def test_at_a_second_sigterm_it_ends_at_once(standin):
     with standin(drain_seconds=300) as process:
         process.url()
         process.send_signal()
@@ -110,7 +128,7 @@ def test_told_twice_it_ends_at_once(standin):
         assert process.status() == 1
 
 
-def test_told_to_end_while_it_starts_it_ends(standin):
+def test_sigterm_while_it_starts_ends_it(standin):
     with standin({"STANDIN": "hangs"}) as process:
         until(lambda: caught(process, signal.SIGTERM))
         process.send_signal()
@@ -132,7 +150,7 @@ def test_it_says_where_it_is_once_clients_get_verdicts(standin):
         assert process.logged("ready")["url"] == process.url()
 
 
-def test_before_that_it_answers_already_and_can_be_told_to_end(standin):
+def test_before_that_it_answers_already_and_ends_at_sigterm(standin):
     with standin({"STANDIN": "waits"}) as process:
         assert get(process.url() + "/pid")["pid"] == process.pid
         process.send_signal()
@@ -141,7 +159,7 @@ def test_before_that_it_answers_already_and_can_be_told_to_end(standin):
         assert "ready" not in [line["event"] for line in process.lines()]
 
 
-def test_a_start_that_fails_is_told_in_one_line(standin):
+def test_a_start_that_fails_is_reported_in_one_line(standin):
     with standin({"STANDIN": "fails"}) as process:
         assert process.status() == 1
         assert process.err.read_text() == "the stand-in does not start\n"
@@ -177,7 +195,7 @@ def test_a_header_takes_a_token_of_16_kib_and_not_one_without_end(standin):
         assert error(url + "/pid", {"X-Token": "x" * 40_000}) == 400
 
 
-def test_a_port_that_is_taken_is_told_as_a_setting(standin):
+def test_a_port_that_is_taken_is_reported_as_a_setting(standin):
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         with standin(port=port) as process:
@@ -224,8 +242,8 @@ def test_tls_asks_for_a_client_certificate_and_needs_none(standin, certificates)
         assert url.startswith("https://")
         without = get(url, context=tls_client(certificates.authority))
         assert (without["tls"], without["certificate"]) == (True, {})
-        shown = get(url, context=tls_client(certificates.authority, certificates.client))
-        assert shown["certificate"] == {"commonName": "gateway"}
+        with_certificate = get(url, context=tls_client(certificates.authority, certificates.client))
+        assert with_certificate["certificate"] == {"commonName": "gateway"}
         with pytest.raises((ssl.SSLError, OSError)):
             get(url, context=tls_client(certificates.authority, certificates.stranger))
 
@@ -242,7 +260,7 @@ def test_tls_before_1_2_is_refused(standin, certificates):
             get(process.url() + "/pid", context=context)
 
 
-def test_a_certificate_that_is_none_is_told_as_a_setting(standin, certificates, tmp_path):
+def test_a_certificate_that_is_none_is_reported_as_a_setting(standin, certificates, tmp_path):
     file = tmp_path / "not.pem"
     file.write_text("x")
     with standin(tls_cert_file=str(file), tls_key_file=certificates.server[1]) as process:
