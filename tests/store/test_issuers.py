@@ -6,7 +6,7 @@ import dataclasses
 import pytest
 
 from revoker.errors import StoreRefused
-from revoker.models import LimitIncrease
+from revoker.models import Issuer, LimitIncrease
 from revoker.rules import cutoff_lifetime_ms, jti_expiry_ms, jti_lifetime_ms
 from revoker.store.issuer_records import (
     DELAY_MS,
@@ -67,9 +67,21 @@ def test_another_name_and_another_address_are_conflicts_and_a_new_issuer_is_none
     assert conflicts(stood, [MAIN, OTHER]) == {}
     assert conflicts(stood, [dataclasses.replace(moved, name="new")]) == {}
     assert "is called idp in the settings and main in the store" in conflicts(stood, [renamed])["idp"]
-    assert "give it another name" in conflicts(stood, [moved])["main"]
+    assert conflicts(stood, [moved])["main"] == (
+        f"the issuer named main is {MAIN.iss} in the store and {moved.iss} in the settings;"
+        " give it another name"
+    )
     swapped = [dataclasses.replace(MAIN, name="other"), dataclasses.replace(OTHER, name="main")]
     assert set(conflicts({**stood, "other": record(OTHER)}, swapped)) == {"main", "other"}
+
+
+def test_an_issuer_of_sessions_whose_address_changed_needs_another_store():
+    own = Issuer(name="sessions", iss="https://sessions.example.com", own=True)
+    moved = dataclasses.replace(own, iss="https://new.example.com")
+    assert conflicts({"sessions": record(own)}, [moved])["sessions"] == (
+        f"the issuer named sessions is {own.iss} in the store and {moved.iss} in the settings;"
+        " use another store or another redis.key_prefix"
+    )
 
 
 def test_the_same_is_written_alike():

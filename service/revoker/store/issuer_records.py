@@ -73,10 +73,11 @@ def conflicts(records: Mapping[str, IssuerRecord], issuers: Iterable[Issuer]) ->
                 " one, into an empty store or under another redis.key_prefix"
             )
         elif stored is not None and stored.iss != issuer.iss:
+            # not "change the file": users are exported by a hash that contains the old `iss`
+            remedy = "use another store or another redis.key_prefix" if issuer.own else "give it another name"
             found[issuer.name] = (
                 f"the issuer named {issuer.name} is {stored.iss} in the store and {issuer.iss} in the"
-                " settings; give it another name, or run `revoker export`, change `iss` in the file, and run"
-                " `revoker import` into an empty store or under another redis.key_prefix"
+                f" settings; {remedy}"
             )
     return found
 
