@@ -21,6 +21,7 @@ from revoker.store.transfer.exporting import Exporting
 from revoker.store.transfer.importing import Importing
 from tests.conftest import SLOW_MACHINE
 from tests.rig.network import Network
+from tests.rig.probes import eventually
 from tests.rig.service import PATIENT_S
 from tests.rig.sids import new_sid
 from tests.rig.topologies import NO_FAILOVER, Cluster
@@ -171,6 +172,28 @@ async def test_what_can_not_be_read_is_told(two, valkey):
         assert sorted(key for step in steps for key in step.unreadable) == sorted(
             [*bad, source.keys.client_cutoff(MAIN, "c")]
         )
+
+
+@pytest.mark.parametrize("steps_before", [1, 2])
+async def test_an_export_during_which_the_server_is_replaced_is_not_whole(own_valkey, prefix, steps_before):
+    """Right after its first step, which has the loss of data, and after its last."""
+    store = store_on(own_valkey, prefix)
+    await store.init()
+    async with opened(store, watched=False), contextlib.aclosing(Exporting(store).steps()) as steps:
+        for _ in range(steps_before):
+            await anext(steps)
+        own_valkey.kill()
+        own_valkey.start()
+        await eventually(lambda: answers(store))
+        with pytest.raises(StoreRefused, match="export again"):
+            await anext(steps)
+
+
+async def answers(store):
+    try:
+        return bool(await store.readings())
+    except StoreUnavailable:
+        return False
 
 
 async def test_nothing_is_written_to_a_store_without_an_epoch(valkey, prefix):

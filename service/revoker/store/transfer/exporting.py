@@ -22,6 +22,8 @@ from revoker.store.wire.connection import unavailable_on_failure
 KEYS_PER_STEP: Final = 1000
 """Keys that one step of an export reads, roughly."""
 
+_REPLACED: Final = "a server of the store was restarted or replaced during the export: export again"
+
 
 class Step(NamedTuple):
     """The result of one step of an export.
@@ -55,8 +57,9 @@ class Exporting:
             StoreUnavailable: the store did not answer.
             StoreRefused: a server was replaced meanwhile, so that keys may be missing.
         """
+        primaries = await self._store.primaries()  # before anything is read: all of it must be theirs
         yield Step(await self._lost_data(), [])
-        for server, connection in sorted((await self._store.primaries()).items()):
+        for server, connection in sorted(primaries.items()):
             cursor = b"0"
             while True:
                 async with unavailable_on_failure():
@@ -65,12 +68,12 @@ class Exporting:
                     )
                     step = await self._read(connection, [key.decode(errors="replace") for key in found])
                 if connection.server != server:
-                    raise StoreRefused(
-                        "a server of the store was restarted or replaced during the export: export again"
-                    )
+                    raise StoreRefused(_REPLACED)
                 yield step
                 if cursor == b"0":
                     break
+        if (await self._store.primaries()).keys() != primaries.keys():
+            raise StoreRefused(_REPLACED)
 
     async def _lost_data(self) -> list[bytes]:
         """The cutoff of a data loss, as a cutoff of every issuer: both cover the same tokens."""
