@@ -1,6 +1,7 @@
 """What the store remembers of the issuers: bounds only widen, names don't change by themselves."""
 
 import asyncio
+import contextlib
 import dataclasses
 
 import pytest
@@ -92,10 +93,18 @@ def test_the_same_is_written_alike():
 
 def store_of(valkey, prefix, **changes):
     """A store with one issuer."""
-    made = store_on(valkey, prefix)
     issuer = dataclasses.replace(MAIN, **changes)
-    made.issuer_records._issuers[:] = [issuer]
-    return made, issuer
+    return store_on(valkey, prefix, issuers=[issuer]), issuer
+
+
+async def test_nothing_is_revoked_before_the_store_was_read(valkey, prefix):
+    made, issuer = store_of(valkey, prefix)
+    async with contextlib.aclosing(made) as closing:
+        closing.aclose = made.close
+        with pytest.raises(StoreRefused, match="has not been read yet"):
+            await made.revocations.revoke_token(issuer, "1", None)
+        await made.issuer_records.adopt()
+        assert await made.revocations.revoke_token(issuer, "1", None)
 
 
 async def test_two_that_start_at_once_agree(valkey, prefix):

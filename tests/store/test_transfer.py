@@ -32,13 +32,12 @@ HOUR = 3_600_000
 
 
 @pytest.fixture
-async def two(valkey, prefix, monkeypatch):
+async def two(valkey, prefix):
     """Two stores on one server, with an issuer whose sessions are kept here."""
-    monkeypatch.setattr("tests.store.conftest.ISSUERS", {each.iss: each for each in (MAIN, OTHER, OWN)})
     async with contextlib.AsyncExitStack() as stack:
         stores = []
         for name in (f"{prefix}-a", f"{prefix}-b"):
-            store = store_on(valkey, name)
+            store = store_on(valkey, name, issuers=(MAIN, OTHER, OWN))
             await store.init()
             stores.append(await stack.enter_async_context(opened(store)))
             await store.lookups.touch()
@@ -326,7 +325,7 @@ async def test_a_cluster_takes_all_of_it_and_gives_all_of_it_back(two, prefix, t
         cluster = Cluster(network, tmp_path, replicas=0, options=NO_FAILOVER)
         cluster.start()
         try:
-            store = store_on(cluster, prefix, timeout=PATIENT_S)
+            store = store_on(cluster, prefix, timeout=PATIENT_S, issuers=(MAIN, OTHER, OWN))
             await store.init()
             await imported(store, lines)
             back = await exported(store)

@@ -126,7 +126,8 @@ class IssuerRecords:
     """What one process has last read of them, and how it adds its own issuers.
 
     Attributes:
-        old_limits: By issuer name, only of issuers that have any; frozen, and replaced as a whole.
+        old_limits: By issuer name, only of issuers that have any; frozen, and replaced as a whole. Before the
+            first reading it allows no verdict on any issuer.
         conflicts: What is wrong with names, by name; nothing is written while there is any.
         read: Whether the store has ever been read.
     """
@@ -138,14 +139,10 @@ class IssuerRecords:
         self._issuers = list(issuers)
         self._records: IssuerRecordsByName = {}
         self._widest: dict[str, Issuer] = {}
-        self.old_limits: Mapping[str, OldLimits] = {}
+        unread = OldLimits(conflict="what the store remembers of the issuer has not been read yet")
+        self.old_limits: Mapping[str, OldLimits] = {issuer.name: unread for issuer in self._issuers}
         self.conflicts: dict[str, str] = {}
         self.read = False
-
-    def await_reading(self) -> None:
-        """Allow no verdict on any issuer before the store was read."""
-        unread = OldLimits(conflict="what the store remembers of the issuer has not been read yet")
-        self.old_limits = {issuer.name: unread for issuer in self._issuers}
 
     def widest(self, issuer: Issuer) -> Issuer:
         """The issuer with the widest limits by which any process judges; revocations are stored for those."""

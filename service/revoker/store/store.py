@@ -110,7 +110,6 @@ class Store:
 
     def open(self) -> None:
         """Start to connect and to monitor; lookups wait for a connection up to the time-out."""
-        self.issuer_records.await_reading()
         self.source.open()
         self._start(self.watch.run())
         if self._servers.wait_replicas:
