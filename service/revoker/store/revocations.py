@@ -18,6 +18,7 @@ from revoker.rules import (
     jti_lifetime_ms,
 )
 from revoker.store.consistency.acknowledged import Acknowledged, Written
+from revoker.store.consistency.clocks import LATEST_AHEAD_MS
 from revoker.store.consistency.epoch import VerifyWrittenBack, Watermark, new_id
 from revoker.store.issuer_records import IssuerRecords
 from revoker.store.keys import Keys, tag_and_start, user_tag
@@ -29,6 +30,9 @@ AHEAD_MS: Final = 5000
 
 _CHUNK: Final = 256
 """Scripts in one write when revocations are restored: more would block the server for other clients."""
+
+_LATEST_LIFETIME_MS: Final = 300_000
+"""Longer than two clocks may be apart: after that a slower clock has passed the time as well."""
 
 _NUMBERS: Final = {"revoke_token": 2, "revoke_user": 2, "move_cutoff": 2}
 """How many numbers a script returns, if not one."""
@@ -332,6 +336,11 @@ class Revocations:
     async def trim_blocks(self, part: int, tags: Collection[bytes]) -> None:
         """Let blocks that have ended leave the store; raises ``NoVerdict``, which harms nothing."""
         await self._scripts.execute("trim_blocks", [self._keys.in_part(part).blocks], tuple(tags))
+
+    async def share_latest_time(self, latest: int) -> None:
+        """Share the latest time (ms) that any server of the store has reported; raises ``NoVerdict``."""
+        args = (latest, LATEST_AHEAD_MS, _LATEST_LIFETIME_MS)
+        await self._scripts.call_unconfirmed("share_latest_time", [self._keys.latest], args)
 
     async def refilling(self, part: int) -> int:
         """How many processes are restoring revocations in one data set."""

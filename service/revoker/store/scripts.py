@@ -37,6 +37,7 @@ _SHARED_PARTS: Final[dict[str, tuple[str, ...]]] = {
     "lift_cutoff": ("undo", "user"),
     "set_epoch": (),
     "set_settings": (),
+    "share_latest_time": (),
     "refill": (),
     "start_session": ("user", "session"),
     "refresh_session": ("user", "session"),

@@ -169,12 +169,12 @@ class SinglePrimary:
             await data.settle(since=since, cause=cause)
 
     @reads_replies()
-    async def trusted_value(self, key: str) -> bytes | None:
+    async def trusted_value(self, key: str) -> tuple[bytes | None, int]:
         before = self.data_set.watermark
         [value], reading = await self._read_with_numbers([("GET", key)])
         if not self.data_set.confirms_reading(before, reading):
             raise StoreUnavailable("the store has lost data")
-        return value  # type: ignore[no-any-return]
+        return value, reading.now
 
     async def readings(self) -> list[tuple[int, DataSet, Reading]]:
         return [(0, self.data_set, await self.reading(self.data_set.tail))]

@@ -143,8 +143,8 @@ class Source(Protocol):
     async def settle(self, sets: Iterable[DataSet], *, since: int = 0, cause: str = "") -> None:
         """Settle data sets; as :meth:`revoker.store.consistency.epoch.DataSet.settle`."""
 
-    async def trusted_value(self, key: str) -> bytes | None:
-        """The value of a key, if its data set is not below its watermark."""
+    async def trusted_value(self, key: str) -> tuple[bytes | None, int]:
+        """The value of a key and ``TIME`` (ms), if its data set is not below its watermark."""
 
     async def readings(self) -> list[tuple[int, DataSet, Reading]]:
         """All data sets as they are now, whatever their watermarks."""

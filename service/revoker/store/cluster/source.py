@@ -215,8 +215,9 @@ class ClusterSource:
         if failure is not None:
             raise failure
 
-    async def trusted_value(self, key: str) -> bytes | None:
-        return (await self.trusted_values([key])).of[key]
+    async def trusted_value(self, key: str) -> tuple[bytes | None, int]:
+        values = await self.trusted_values([key])
+        return values.of[key], values.now[key]
 
     @reads_replies()
     async def trusted_values(self, keys: Sequence[str]) -> Values:
