@@ -59,11 +59,10 @@ class SessionCutoffs:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionServices:
-    """What sessions held by this service need; ``idle_timeout`` in seconds."""
+    """What sessions held by this service need."""
 
     issuer: Issuer
     audiences: frozenset[str]
-    idle_timeout: int
     store: Sessions
     cutoffs: SessionCutoffs
     minter: Minter
@@ -77,7 +76,7 @@ class SessionServices:
 
     def expiry(self, session: Session) -> int:
         """When the session ends if it is not used again, in ms."""
-        return min(session.ends, session.used + self.idle_timeout * 1000)
+        return self.store.expiry(session)
 
     async def tokens(
         self, session: Session, now: int, scope: str, key: SigningKey, *, refreshable: bool

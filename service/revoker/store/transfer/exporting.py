@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from revoker.errors import StoreRefused
-from revoker.rules import FOREVER_MS, SAFETY_S
+from revoker.rules import FOREVER_MS, SAFETY_S, is_blocked
 from revoker.store.consistency.epoch import Epoch
 from revoker.store.keys import Held
 from revoker.store.lookups import parse_revocation, parse_user_state, revoked_keys
@@ -149,7 +149,7 @@ class Exporting:
             yield records.User(tag=tag, before=date(user.hard), reason=reason)
         if user.soft > user.hard:
             yield records.User(tag=tag, before=date(user.soft), except_sid=user.sid, reason=reason)
-        if user.blocked > now:
+        if is_blocked(user, now):
             until = None if user.blocked >= FOREVER_MS else date(user.blocked)
             yield records.Block(tag=tag, until=until, reason=user.block_reason or None)
 

@@ -13,7 +13,14 @@ import msgspec
 
 from revoker.errors import InvalidRequest, StoreRefused, StoreUnavailable
 from revoker.models import Issuer, Number
-from revoker.rules import FOREVER_MS, START_AHEAD_MS, includes_user_cutoff, jti_expiry_ms, jti_lifetime_ms
+from revoker.rules import (
+    FOREVER_MS,
+    START_AHEAD_MS,
+    includes_cutoff,
+    includes_user_cutoff,
+    jti_expiry_ms,
+    jti_lifetime_ms,
+)
 from revoker.store.keys import segment, tag_and_start, user_tag
 from revoker.store.lookups import parse_revocation, parse_user_state, revoked_keys
 from revoker.store.revocations import AHEAD_MS
@@ -202,7 +209,7 @@ class Importing:
             (key,),
             ("" if at is None else at, keep_ms, record.reason or "", AHEAD_MS, start, START_AHEAD_MS),
             None if at is None else at + keep_ms,
-            lambda value: at is not None and parse_revocation(value).at >= at,
+            lambda value: at is not None and includes_cutoff(parse_revocation(value), at),
         )
 
     def _block(self, record: records.Block) -> Change:
