@@ -58,7 +58,7 @@ async def list_sessions(call: Call[SessionQuery], *, sessions: SessionServices) 
     if query.iss is not None and query.iss != sessions.issuer.iss:
         raise InvalidRequest("iss is not the issuer of the sessions held by this service")
     after = None if query.cursor is None else _decode_cursor(query.cursor)
-    found = await sessions.cutoffs.shared("", user_tag(sessions.issuer.iss, query.sub))
+    found = await sessions.cutoffs.beyond_user("", user_tag(sessions.issuer.iss, query.sub))
     page = await sessions.store.of_user(query.sub, after=after, limit=query.limit, now=found.now)
     live = [
         session

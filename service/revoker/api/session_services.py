@@ -41,12 +41,15 @@ class SessionCutoffs:
         claims = Claims(sub=sub, sid=sid, client_id=client_id)
         return self._lookups.find(self._keys.of_token(claims, self._issuer))
 
-    def shared(self, client_id: str, user_tag: str) -> Awaitable[Found]:
+    def beyond_user(self, client_id: str, user_tag: str) -> Awaitable[Found]:
         """Cutoffs of the client (empty: none), of the issuer, and by a loss of the user's data."""
         return self._lookups.find(self._keys.of_client(self._issuer, client_id, user_tag))
 
-    def shared_by_requests(self, client_id: str, user_tag: str) -> Awaitable[Found]:
-        """As :meth:`shared`; requests at the same time share one lookup, which none cancels alone."""
+    def beyond_user_together(self, client_id: str, user_tag: str) -> Awaitable[Found]:
+        """As :meth:`beyond_user`; requests at the same time share one lookup.
+
+        Only for requests that nothing cancels: one that is cancelled would cancel the lookup of the others.
+        """
         return self._lookups.find_shared(self._keys.of_client(self._issuer, client_id, user_tag))
 
     def of_clients(self, clients: Sequence[str]) -> Awaitable[list[Found]]:
