@@ -349,8 +349,8 @@ def cutoff_time(
     Args:
         requested: By the caller; None: now.
         now: Redis ``TIME`` in ms.
-        max_ahead: A request that is further ahead is refused (ms). None for a cutoff that is restored: it gets
-            the time that it had, which is given.
+        max_ahead: A request that is further ahead is refused (ms). None for a cutoff that is restored, with
+            the time that it had.
         earliest: A cutoff made now is not dated before this time, which may be ahead of ``now``.
         earliest_ahead: By how much that may be ahead (ms); None: by any time.
         expires: When the request expires (ms); None: never.

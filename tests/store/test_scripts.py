@@ -8,7 +8,7 @@ import time
 import fakeredis
 import msgspec
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from redis import Redis
 
@@ -215,19 +215,16 @@ def test_a_session_starts_when_the_rules_say(server, user, latest_start, until):
         assert server.zscore(INDEX, "") == -int(start)
 
 
-max_aheads = st.sampled_from([5000, 5000, None])
-"""None where the cutoff is restored: its time is given."""
-
 requests = st.none() | st.sampled_from([NOW + 5000, NOW + 5001, NOW + 1, NOW]) | instants
+dated_requests = st.tuples(requests, st.sampled_from([5000, 5000, None])).filter(any)
+"""The requested time, and how far ahead it may be: None where a cutoff is restored, whose time is given."""
 
 
-@given(st.data(), users(st.sampled_from(["a", "b"])), st.sampled_from(["", "a", "b"]), requests, max_aheads)
-def test_a_users_cutoff_is_dated_and_merged_as_the_rules_say(
-    server, data, user, excepted, requested, max_ahead
-):
+@given(st.data(), users(st.sampled_from(["a", "b"])), st.sampled_from(["", "a", "b"]), dated_requests)
+def test_a_users_cutoff_is_dated_and_merged_as_the_rules_say(server, data, user, excepted, request):
     clear(server)
     put_user(server, user)
-    assume(requested is not None or max_ahead is not None)
+    requested, max_ahead = request
     latest_start = data.draw(st.just(0) | instants)
     expires = data.draw(st.sampled_from([None, NOW, NOW + 1]))
     if latest_start:
@@ -259,16 +256,13 @@ def test_a_users_cutoff_is_dated_and_merged_as_the_rules_say(
 
 @given(
     st.none() | instants,
-    requests,
-    max_aheads,
+    dated_requests,
     st.tuples(st.just(0) | instants, st.sampled_from([0, 1, 120_000])),
     st.sampled_from([None, NOW, NOW + 1]),
 )
-def test_a_cutoff_is_dated_as_the_rules_say_and_never_moves_back(
-    server, stored, requested, max_ahead, later, expires
-):
+def test_a_cutoff_is_dated_as_the_rules_say_and_never_moves_back(server, stored, request, later, expires):
     clear(server)
-    assume(requested is not None or max_ahead is not None)
+    requested, max_ahead = request
     earliest, ahead = later
     if stored is not None:
         server.set(CUTOFF, f"{stored} first", px=100_000)
@@ -386,7 +380,10 @@ def test_a_change_by_a_writer_who_has_read_more_is_not_counted(server, seq, writ
     assert stored_user(server).hard == NOW
 
 
-@given(st.none() | st.sampled_from([59_999, 60_000, 60_001, 10**15]) | st.integers(-70_000, 70_000), st.integers(-70_000, 70_000))
+@given(
+    st.none() | st.sampled_from([59_999, 60_000, 60_001, 10**15]) | st.integers(-70_000, 70_000),
+    offsets,
+)
 def test_the_latest_time_only_grows_unless_no_server_can_have_shown_it(server, shared, offset):
     clear(server)
     latest = NOW + offset

@@ -14,9 +14,9 @@ from revoker.store.cluster.source import ClusterSource
 from revoker.store.consistency.epoch import Epoch, Losses, Reading
 from revoker.store.issuer_records import encode, reconciled
 from revoker.store.keys import Keys
-from revoker.store.lookups import Found, LastRead, parse_revocation_state
+from revoker.store.lookups import parse_revocation_state
 from revoker.store.single import SinglePrimary
-from revoker.store.source import Lookups, Source
+from revoker.store.source import Found, LastRead, Lookups, Source
 from revoker.store.store import Store, source_of
 from revoker.store.wire.connection import Refused
 from revoker.tokens.verifying import Verifier

@@ -214,7 +214,7 @@ async def test_data_lost_while_importing_is_said(two, valkey):
 
 
 async def test_what_replicas_do_not_confirm_is_not_stored(valkey, prefix, monkeypatch):
-    monkeypatch.setattr(imports, "_PAUSES_S", (0.01,))
+    monkeypatch.setattr(imports, "PAUSES_S", (0.01,))
     store = store_on(valkey, prefix)
     await store.init()
     await store.close()
@@ -248,7 +248,7 @@ async def test_what_stands_already_and_what_has_expired_is_known_beforehand(two)
     assert all(await importing.in_effect(changes))
     [later] = [importing.change(records.User(iss=MAIN.iss, sub="alice", before=importing.now / 1000))]
     assert await importing.in_effect([later]) == [False]
-    assert importing.change(records.Jti(iss=MAIN.iss, jti="x", exp=1000)).till < importing.now
+    assert importing.change(records.Jti(iss=MAIN.iss, jti="x", exp=1000)).expiry < importing.now
 
 
 async def test_many_tokens_at_once_are_listed_as_each_by_itself(changes):

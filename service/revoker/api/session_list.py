@@ -13,7 +13,7 @@ from revoker.errors import InvalidRequest
 from revoker.models import Session
 from revoker.rules import session_is_cut_off
 from revoker.store.keys import user_tag
-from revoker.store.lookups import Found
+from revoker.store.source import Found
 
 _position: Final = re.compile(r"([0-9]{1,15}):([A-Za-z0-9_-]{38})").fullmatch
 """What a cursor encodes: the end (ms) and the ``sid`` of the last session of a page."""

@@ -8,8 +8,8 @@ import msgspec
 from revoker.auth import Caller
 from revoker.errors import AccessDenied
 from revoker.models import Claims, Issuer, Session
-from revoker.store.lookups import Found
 from revoker.store.sessions import Sessions
+from revoker.store.source import Found
 from revoker.store.store import Store
 from revoker.tokens.access_tokens import Minter
 from revoker.tokens.private_keys import SigningKey

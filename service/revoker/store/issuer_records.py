@@ -30,7 +30,7 @@ from revoker.store.wire.connection import unavailable_on_failure, understood
 _log = structlog.get_logger("store")
 
 DELAY_MS: Final = 60_000
-ATTEMPTS: Final = 8
+_ATTEMPTS: Final = 8
 """To change the value while other processes change it, too."""
 
 
@@ -52,7 +52,7 @@ class IssuerRecord(
 
 IssuerRecordsByName = dict[str, IssuerRecord]
 
-decode: Final = msgspec.json.Decoder(IssuerRecordsByName).decode
+_decode: Final = msgspec.json.Decoder(IssuerRecordsByName).decode
 
 
 def encode(records: Mapping[str, IssuerRecord]) -> bytes:
@@ -163,7 +163,7 @@ class IssuerRecords:
             StoreUnavailable: no answer.
             StoreRefused: it can't be read.
         """
-        for _ in range(ATTEMPTS):
+        for _ in range(_ATTEMPTS):
             text, stored, now = await self.look()
             records = self._records if stored is None else stored
             if found := conflicts(records, self._issuers):
@@ -202,7 +202,7 @@ class IssuerRecords:
                 text, (seconds, micros) = await self._servers.read(self._key, [("GET", self._key), ("TIME",)])
                 now = int(seconds) * 1000 + int(micros) // 1000
         try:
-            stored = None if text is None else decode(text)
+            stored = None if text is None else _decode(text)
         except (msgspec.MsgspecError, TypeError) as error:
             raise StoreRefused("the store holds settings that can't be read") from error
         return text or b"", stored, now

@@ -357,9 +357,9 @@ class Revocations:
             return Watermark(epoch, int(seq), int(share)) if found else None
 
     def _restore_calls(self, part: int) -> list[_Call]:
-        keep_ms = max(map(self.cutoff_lifetime, self._issuers.values()))
+        lifetime_ms = max(map(self.cutoff_lifetime, self._issuers.values()))
         calls: list[_Call] = [
-            ("block_user", self._block_keys(tag), (until, keep_ms, "", tag))
+            ("block_user", self._block_keys(tag), (until, lifetime_ms, "", tag))
             for tag, until in self.remembered.blocks.items()
             if self._part_of_user(tag) == part
         ]
@@ -389,7 +389,7 @@ class Revocations:
         signed: Signed | None = None,
     ) -> int:
         self._records.refuse_in_conflict(issuer)
-        keep = self.cutoff_lifetime(issuer)
+        lifetime = self.cutoff_lifetime(issuer)
         script: str
         last: tuple[object, ...]
         script, last = (
@@ -398,14 +398,16 @@ class Revocations:
         ahead, expires, refusals = AHEAD_MS, "", _BEFORE_AHEAD
         if signed is not None:
             ahead, expires, refusals = signed.ahead, str(signed.expires), _SIGNED_REFUSALS
-        args = ("" if before is None else before, keep, reason, ahead, *last, expires)
+        args = ("" if before is None else before, lifetime, reason, ahead, *last, expires)
         cutoff, at = await self._run(kind, script, keys, args, refusals)
         seq = self._scripts.seq(keys[0])
-        self.acknowledged.note(Written(script, keys, at, at + keep, reason, except_sid, seq))
+        self.acknowledged.note(Written(script, keys, at, at + lifetime, reason, except_sid, seq))
         return cutoff
 
-    async def _lift(self, key: str, what: str, keep: int) -> int:
-        [undone] = await self._run("lift", "lift_cutoff", [key, self._keys.beside(key).lifted], (what, keep))
+    async def _lift(self, key: str, what: str, lifetime: int) -> int:
+        [undone] = await self._run(
+            "lift", "lift_cutoff", [key, self._keys.beside(key).lifted], (what, lifetime)
+        )
         self.acknowledged.forget([(self._scripts.seq(key) + 1, key)])
         return undone
 

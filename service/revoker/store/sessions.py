@@ -503,10 +503,7 @@ class Sessions:
                 continue
             session = self._shortened(read(sid, place[1], text))
             own_cutoff = None if cutoff is None else parse_revocation(cutoff)
-            if (
-                not session_is_revoked(session.start, sid, state, own_cutoff)
-                and self.expiry(session) > now
-            ):
+            if not session_is_revoked(session.start, sid, state, own_cutoff) and self.expiry(session) > now:
                 found[sid] = session
         return found
 

@@ -5,19 +5,40 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from revoker.metrics import Metrics
+from revoker.models import RevocationState
 from revoker.store.consistency.blocks import BlocksPage
 from revoker.store.consistency.clocks import Clocks
 from revoker.store.consistency.epoch import DataSet, Losses, Reading
 from revoker.store.keys import Keys, Tail, TokenKeys
-from revoker.store.lookups import Found, LastRead
 from revoker.store.wire.command_channel import CommandChannel, Confirmation
 from revoker.store.wire.connection import Command, Replies
-
-DAY_MS = 86_400_000
 
 OnDataSet = Callable[[int, BlocksPage | None, list[bytes], int], None]
 """Called with the number of a data set, the first page of its blocks (None: they were read a moment ago),
 what was lifted in it, and the ``TIME`` (ms) of the reading."""
+
+
+class Found:
+    """What applies to one token, and the store's ``TIME`` (ms) when it was read."""
+
+    __slots__ = ("now", "state")
+
+    def __init__(self, state: RevocationState, now: int) -> None:
+        self.state = state
+        self.now = now
+
+
+@dataclass(frozen=True, slots=True)
+class LastRead:
+    """What is known of the store during an outage.
+
+    Attributes:
+        now: Its time (ms) by the last reading and what has passed since; None if it was never read.
+        loss: As :attr:`revoker.models.RevocationState.loss`.
+    """
+
+    now: int | None
+    loss: int
 
 
 class Lookups(Protocol):

@@ -17,8 +17,8 @@ from revoker.metrics import PROBLEMS, Metrics
 from revoker.models import Issuer, Revocation
 from revoker.store.consistency.blocks import BlocksPage
 from revoker.store.consistency.clocks import DEGRADED_S, LATEST_MS, Clocks
-from revoker.store.consistency.dangers import dangers, number_in
 from revoker.store.consistency.epoch import DataSet
+from revoker.store.dangers import dangers, number_in
 from revoker.store.issuer_records import IssuerRecords
 from revoker.store.keys import Keys
 from revoker.store.lookups import redis_time_ms, revoked_keys
@@ -29,7 +29,7 @@ from revoker.store.wire.connection import unavailable_on_failure, understood
 
 _log = structlog.get_logger("store")
 
-_BEAT_S: Final = 1.0
+BEAT_S: Final = 1.0
 _BEATS_PER_CHECK: Final = 30
 _BLOCKS_PER_TRIM: Final = 1000
 """Most ended blocks that one script removes; the next round finds the rest."""
@@ -90,7 +90,7 @@ class Watch:
                     _log.exception("watch_failed")
                 self._failure = repr(error)
                 self._report("unexpected_reply", f"the store can't be watched: {self._failure}")
-            await asyncio.sleep(_BEAT_S)
+            await asyncio.sleep(BEAT_S)
 
     async def beat(self) -> None:
         """Read the store once, take over what other processes have changed, and report problems."""
@@ -121,9 +121,9 @@ class Watch:
         self._checked = self._checked and self._beats % _BEATS_PER_CHECK != 0
         if not self._checked:  # first: it may be the reason for other failures
             await self._check_configuration()
-        if suspects := await self.look(self._beats):
+        if suspects := await self._look(self._beats):
             await self._source.settle(suspects)
-            await self._source.settle(await self.look(0))
+            await self._source.settle(await self._look(0))
         await self._remember_keys()
         shared = await self._learn_latest_time() if self._holds_sessions else 0
         await self._records.reconcile()  # from then on this process revokes: it must know the latest time
@@ -134,7 +134,7 @@ class Watch:
             await self._share_latest_time()
         self.reached = self.reached or not self._records.conflicts
 
-    async def look(self, beat: int) -> list[DataSet]:
+    async def _look(self, beat: int) -> list[DataSet]:
         """Read data sets, and take over the blocks of all processes and what they have lifted."""
         changes = self._remembered.changes
         first_pages: dict[int, tuple[BlocksPage, int]] = {}
