@@ -3,7 +3,7 @@
 from revoker.cli.commands import main
 from revoker.store import watch
 
-watch._BEAT_S = 3600.0  # type: ignore[misc]  # noqa: SLF001
+watch.BEAT_S = 3600.0  # type: ignore[misc]
 
 if __name__ == "__main__":
     main()

@@ -226,7 +226,7 @@ async def refresh_steps(service: app.Service) -> dict[str, Step]:
     now = int(time.time() * 1000)
 
     async def refresh(sid: str) -> None:
-        asked = sessions.cutoffs.shared_by_requests(session.client_id, tag)
+        asked = sessions.cutoffs.beyond_user_together(session.client_id, tag)
         await sessions.store.refresh(sid, generations[sid], ())
         generations[sid] += 1
         await asked

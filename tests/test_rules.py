@@ -1,4 +1,4 @@
-"""DESIGN §1, bullet by bullet, against a model that says it in other words: fractions, sets and sums."""
+"""What makes a token inactive, against a model that says it in other words: fractions, sets and sums."""
 
 from fractions import Fraction
 
@@ -100,7 +100,7 @@ lively = st.builds(
 
 
 def objections(claims, issuer, state, moments):
-    """All that DESIGN §1 has against a token; nothing: it is active."""
+    """All that there is against a token; nothing: it is active."""
     found = set()
     store_now, own_now, start = moments
     store, own = Fraction(store_now, 1000), Fraction(own_now, 1000)

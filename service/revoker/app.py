@@ -224,7 +224,6 @@ class Service:
         return SessionServices(
             issuer=issuer,
             audiences=frozenset(settings.audiences),
-            idle_timeout=settings.idle_timeout,
             store=self.store.sessions(issuer, lifetimes_of(settings)),
             cutoffs=SessionCutoffs(issuer, self.store),
             minter=Minter(

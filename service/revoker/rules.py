@@ -185,7 +185,7 @@ def check_cutoffs(
         made = session_comparison_time(session_start or 0, store_now) * 1000
     user = state.user
     if user is not None:
-        if user.blocked > store_now:
+        if is_blocked(user, store_now):
             return Verdict.USER_BLOCKED
         cutoff = user_cutoff(user, claims.sid)
         if cutoff and login <= cutoff * 1000:
@@ -256,6 +256,16 @@ def covers(cutoff: Revocation | None, at_us: int) -> bool:
     return cutoff is not None and at_us <= cutoff.at * 1000
 
 
+def is_blocked(user: UserState, now: int) -> bool:
+    """Whether a block covers a user ``now`` (ms by Redis)."""
+    return user.blocked > now
+
+
+def includes_cutoff(cutoff: Revocation | None, other: int) -> bool:
+    """Whether a cutoff covers all that another one (ms) would cover."""
+    return cutoff is not None and cutoff.at >= other
+
+
 def user_cutoff(user: UserState, sid: str | None) -> int:
     """The cutoff (ms; 0: none) of a user that applies to a session, or without ``sid`` to no session."""
     excepted = user.sid != "" and sid == user.sid
@@ -305,7 +315,7 @@ def session_refusal(  # the state of one session
     """
     if session is not None:
         now = max(now, session.used)
-    if user.blocked > now:
+    if is_blocked(user, now):
         return "blocked"
     if session_is_revoked(session_start, sid, user, cutoff):
         return "revoked"
@@ -325,20 +335,37 @@ def session_start_time(now: int, user: UserState, latest_start: int) -> int:
     return max(now, user.last + 1, latest_start + 1)
 
 
-def cutoff_time(requested: int | None, now: int, *, max_ahead: int, earliest: int) -> int | None:
-    """The time (ms) that a new cutoff gets; None where the request is refused.
+def cutoff_time(
+    requested: int | None,
+    now: int,
+    *,
+    max_ahead: int | None,
+    earliest: int,
+    earliest_ahead: int | None = None,
+    expires: int | None = None,
+) -> int | Literal["ahead", "expired"]:
+    """The time (ms) that a new cutoff gets, or why the request is refused.
 
     Args:
         requested: By the caller; None: now.
         now: Redis ``TIME`` in ms.
-        max_ahead: A request that is further ahead is refused (ms).
+        max_ahead: A request that is further ahead is refused (ms). None for a cutoff that is restored, with
+            the time that it had.
         earliest: A cutoff made now is not dated before this time, which may be ahead of ``now``.
+        earliest_ahead: By how much that may be ahead (ms); None: by any time.
+        expires: When the request expires (ms); None: never.
     """
+    if expires is not None and now >= expires:
+        return "expired"
     if requested is not None:
+        if max_ahead is None:
+            return requested
         if requested > now + max_ahead:
-            return None
+            return "ahead"
         if requested <= now:
             return requested
+    if earliest_ahead is not None:
+        earliest = min(earliest, now + earliest_ahead)
     return max(now, earliest)
 
 

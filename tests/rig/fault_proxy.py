@@ -36,7 +36,7 @@ _UNCONFIRMED: dict[str, Command] = {
 
 _REFUSED: Command = ("EVAL", "return redis.error_reply('BUSY for a while')", 0)
 
-_SERVICE_KEYS = (b":blocks", b":refills", b":seq", b":settings")
+_SERVICE_KEYS = (b":blocks", b":latest", b":refills", b":seq", b":settings")
 """How the first keys of scripts end that the service sends by itself, not for a request."""
 
 

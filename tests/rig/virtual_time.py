@@ -92,7 +92,7 @@ class Clockwork:
             put_forward = text.replace(b"return t[1] * 1000", b"return (t[1] + " + ahead + b") * 1000")
             assert put_forward != text
             monkeypatch.setitem(scripts.TEXTS, name, put_forward)
-            monkeypatch.setitem(scripts._DIGESTS, name, hashlib.sha1(put_forward).hexdigest())  # noqa: SLF001
+            monkeypatch.setitem(scripts.DIGESTS, name, hashlib.sha1(put_forward).hexdigest())
             with self._valkey.client() as client:
                 client.script_load(put_forward.decode())
         monkeypatch.setattr(lookups, "TIME", pack([("EVAL", _TIME.replace("AHEAD", self._key), 0)]))

@@ -29,11 +29,19 @@ ISSUERS = {issuer.iss: issuer for issuer in (MAIN, OTHER)}
 SLOW_MS = 30_000
 """By so much two looks at a clock may be apart in one test; the lives of keys differ by far more."""
 IMMORTAL = ("epoch", "seq", "blocks", "keys:main", "keys:other")
-"""What DESIGN §4 lets stand without an end, and the blocks, which must be found again after a loss."""
+"""What never expires: also the blocks, which must be found again after a loss."""
 
 
 def store_on(
-    valkey, prefix, *, timeout=PATIENT_S, now=time.time, wait_replicas=0, wait_fsync=False, policy="cutoff"
+    valkey,
+    prefix,
+    *,
+    timeout=PATIENT_S,
+    now=time.time,
+    wait_replicas=0,
+    wait_fsync=False,
+    policy="cutoff",
+    issuers=(MAIN, OTHER),
 ):
     return Store(
         url=valkey.url,
@@ -42,7 +50,7 @@ def store_on(
         wait_replicas=wait_replicas,
         wait_fsync=wait_fsync,
         policy=policy,
-        issuers=dict(ISSUERS),
+        issuers={issuer.iss: issuer for issuer in issuers},
         metrics=Metrics(CollectorRegistry()),
         now=now,
     )
@@ -112,6 +120,11 @@ class FakeSource:
         except NoScriptError as error:
             raise Refused("NOSCRIPT") from error
 
+    async def read(self, _, commands):
+        replies = [await self._client.execute_command(*command) for command in commands]
+        # the client decodes TIME
+        return [[b"%d" % part for part in reply] if isinstance(reply, tuple) else reply for reply in replies]
+
 
 class ChannelSource:
     """A source that is one channel."""
@@ -122,10 +135,13 @@ class ChannelSource:
     async def change(self, _, *command):
         return await self._channel.execute(*command)
 
+    async def read(self, _, commands):
+        return await self._channel.pipeline(commands)
+
 
 @pytest.fixture(params=["fakeredis", "valkey"])
 async def changes(request, valkey, prefix):
-    """Every key left behind must be due to expire, but for those that DESIGN lists."""
+    """Every key left behind must be due to expire, but for :data:`IMMORTAL`."""
     fake = request.param == "fakeredis"
     client = fakeredis.FakeAsyncRedis() if fake else Redis.from_url(valkey.url)
     keys, metrics = Keys(prefix), Metrics(CollectorRegistry())
@@ -137,6 +153,7 @@ async def changes(request, valkey, prefix):
         lambda _: Unknown(keys.tail("me")),
     )
     records = IssuerRecords(source, scripts, keys, ISSUERS.values())
+    await records.adopt()  # before it, nothing of an issuer is revoked
     yield Changes(client, Revocations(scripts, keys, ISSUERS, records, metrics), keys)
     await channel.close()
     immortal = {key.decode() async for key in client.scan_iter(f"{prefix}:*") if await client.ttl(key) == -1}

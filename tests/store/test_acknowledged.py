@@ -9,8 +9,8 @@ from revoker.store.consistency.acknowledged import Acknowledged, Written
 def test_what_is_kept_is_bounded_in_bytes_too_and_the_oldest_goes_first():
     kept = Acknowledged(Metrics(CollectorRegistry()), lambda _: 0, now=lambda: 0, limit_bytes=1_000_000)
     for number in range(200):
-        spared = f"{number:05}" + "x" * 16_000
-        kept.note(Written("revoke_user", ("rv:{u}:user",), number, 10**15, spared=spared))
+        except_sid = f"{number:05}" + "x" * 16_000
+        kept.note(Written("revoke_user", ("rv:{u}:user",), number, 10**15, except_sid=except_sid))
 
     entries = kept.entries(0)
     assert sum(each.bytes for each in entries) <= 1_000_000

@@ -1,19 +1,20 @@
 """What the store remembers of the issuers: bounds only widen, names don't change by themselves."""
 
 import asyncio
+import contextlib
 import dataclasses
 
+import msgspec
 import pytest
 
 from revoker.errors import StoreRefused
-from revoker.models import LimitIncrease
+from revoker.models import Issuer, LimitIncrease
 from revoker.rules import cutoff_lifetime_ms, jti_expiry_ms, jti_lifetime_ms
 from revoker.store.issuer_records import (
     DELAY_MS,
     LIMITS,
     IssuerRecord,
     conflicts,
-    decode,
     encode,
     reconciled,
 )
@@ -67,23 +68,43 @@ def test_another_name_and_another_address_are_conflicts_and_a_new_issuer_is_none
     assert conflicts(stood, [MAIN, OTHER]) == {}
     assert conflicts(stood, [dataclasses.replace(moved, name="new")]) == {}
     assert "is called idp in the settings and main in the store" in conflicts(stood, [renamed])["idp"]
-    assert "give it another name" in conflicts(stood, [moved])["main"]
+    assert conflicts(stood, [moved])["main"] == (
+        f"the issuer named main is {MAIN.iss} in the store and {moved.iss} in the settings;"
+        " give it another name"
+    )
     swapped = [dataclasses.replace(MAIN, name="other"), dataclasses.replace(OTHER, name="main")]
     assert set(conflicts({**stood, "other": record(OTHER)}, swapped)) == {"main", "other"}
+
+
+def test_an_issuer_of_sessions_whose_address_changed_needs_another_store():
+    own = Issuer(name="sessions", iss="https://sessions.example.com", own=True)
+    moved = dataclasses.replace(own, iss="https://new.example.com")
+    assert conflicts({"sessions": record(own)}, [moved])["sessions"] == (
+        f"the issuer named sessions is {own.iss} in the store and {moved.iss} in the settings;"
+        " use another store or another redis.key_prefix"
+    )
 
 
 def test_the_same_is_written_alike():
     records = {"main": record(MAIN, LimitIncrease("leeway", 1, 2)), "other": record(OTHER)}
     assert encode(records) == encode(dict(reversed(records.items())))
-    assert decode(encode(records)) == records
+    assert msgspec.json.decode(encode(records), type=dict[str, IssuerRecord]) == records
 
 
 def store_of(valkey, prefix, **changes):
     """A store with one issuer."""
-    made = store_on(valkey, prefix)
     issuer = dataclasses.replace(MAIN, **changes)
-    made.issuer_records._issuers[:] = [issuer]
-    return made, issuer
+    return store_on(valkey, prefix, issuers=[issuer]), issuer
+
+
+async def test_nothing_is_revoked_before_the_store_was_read(valkey, prefix):
+    made, issuer = store_of(valkey, prefix)
+    async with contextlib.aclosing(made) as closing:
+        closing.aclose = made.close
+        with pytest.raises(StoreRefused, match="has not been read yet"):
+            await made.revocations.revoke_token(issuer, "1", None)
+        await made.issuer_records.adopt()
+        assert await made.revocations.revoke_token(issuer, "1", None)
 
 
 async def test_two_that_start_at_once_agree(valkey, prefix):

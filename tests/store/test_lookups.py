@@ -178,18 +178,21 @@ async def eventually(store):
 async def test_a_lookup_whose_loss_cannot_be_settled_in_time_fails_at_its_deadline(
     impatient, own_valkey, monkeypatch
 ):
-    async def never_ends():
-        await asyncio.Event().wait()
+    set_epoch, released = impatient.scripts.set_epoch, asyncio.Event()
 
+    async def held(*args):
+        await released.wait()
+        return await set_epoch(*args)
+
+    monkeypatch.setattr(impatient.scripts, "set_epoch", held)
     with own_valkey.client() as client:
         client.flushall()
-    with monkeypatch.context() as patch:
-        patch.setattr(impatient.source.data_set, "settle", never_ends)
-        async with done_by(2 * IMPATIENT_S) as watch:
-            asked = impatient.lookups.find(keys_of(impatient, "1"))
-            watch(asked)
-            with pytest.raises(StoreRefused):
-                await asked
+    async with done_by(2 * IMPATIENT_S) as watch:
+        asked = impatient.lookups.find(keys_of(impatient, "1"))
+        watch(asked)
+        with pytest.raises(StoreRefused):
+            await asked
+    released.set()
     assert (await eventually(impatient)).state.loss > 0
 
 

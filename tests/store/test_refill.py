@@ -242,18 +242,18 @@ def test_of_two_for_the_same_thing_the_later_is_kept_and_the_longer_life():
     kept = Acknowledged(Metrics(CollectorRegistry()), Keys("rv").part, now=int)
     kept.note(written("a", at=2000, until=9000, reason="first", seq=1))
     kept.note(written("a", at=1000, until=9500, reason="second", seq=2))
-    kept.note(written("a", at=1000, until=9000, spared="s"))
+    kept.note(written("a", at=1000, until=9000, except_sid="s"))
     assert kept.entries(0) == [
         written("a", at=2000, until=9500, reason="first", seq=2),
-        written("a", at=1000, until=9000, spared="s"),
+        written("a", at=1000, until=9000, except_sid="s"),
     ]
 
 
 def test_a_lift_takes_back_what_was_acknowledged_before_it():
     kept = Acknowledged(Metrics(CollectorRegistry()), Keys("rv").part, now=int)
     kept.note(written("a", seq=4))
-    kept.note(written("a", spared="s", seq=6))
+    kept.note(written("a", except_sid="s", seq=6))
     kept.note(written("b", seq=4))
     kept.forget([(3, "a"), (5, "a"), (2, "b")])
-    assert [(each.keys[0], each.spared) for each in kept.entries(0)] == [("a", "s"), ("b", "")]
+    assert [(each.keys[0], each.except_sid) for each in kept.entries(0)] == [("a", "s"), ("b", "")]
     kept.forget([])

@@ -189,7 +189,7 @@ async def test_lifting_a_block_leaves_the_cutoff_and_its_life(changes, monkeypat
     """Within a script some servers' ``TIME`` goes on, and the lives of keys do not."""
     text = scripts.TEXTS["unblock_user"].replace(b"return t[1]", b"return %d + t[1]" % late_ms)
     monkeypatch.setitem(scripts.TEXTS, "unblock_user", text)
-    monkeypatch.setitem(scripts._DIGESTS, "unblock_user", hashlib.sha1(text).hexdigest())
+    monkeypatch.setitem(scripts.DIGESTS, "unblock_user", hashlib.sha1(text).hexdigest())
     at = await revoke_user(changes)
     await changes.revocations.block_user(MAIN, "alice", until=None, reason="")
     await changes.revocations.unblock_user(MAIN, "alice")

@@ -42,13 +42,18 @@ def server(request, valkey):
     client.close()
 
 
-def run(server, name, keys, *args):
+def run(server, name, keys, *args, writer_seq=0):
     """Run a script at :data:`NOW`; what it returns, less what every writer must know of the data set."""
     text = TEXTS[name]
     assert text.count(b"redis.call('TIME')") == 1
     text = text.replace(b"redis.call('TIME')", b"{%d, %d}" % (NOW // 1000, NOW % 1000 * 1000))
-    reply = server.eval(text, len(keys) + len(TAIL), *keys, *TAIL, *args, 0)
+    reply = server.eval(text, len(keys) + len(TAIL), *keys, *TAIL, *args, writer_seq)
     return reply[:-1] if isinstance(reply[-1], list) else reply
+
+
+def argument(value):
+    """Of a script that takes '' for none."""
+    return "" if value is None else value
 
 
 def clear(server):
@@ -164,16 +169,20 @@ def test_a_session_is_elevated_where_the_rules_allow_its_use(server, data, start
     clear(server)
     sid = new_sid(start, TAG, bytes(10))
     user = data.draw(users(st.sampled_from([sid, "another"])))
+    cutoff = data.draw(st.none() | st.sampled_from([None, start - 1, start, start + 1]) | instants)
     record = data.draw(sessions(start, 1))
     keys = (*KEYS.of_refresh(TAG, sid, 1)[:2], USER)
     put_user(server, user)
+    if cutoff is not None:
+        server.set(keys[1], cutoff, px=10_000_000)
     session = None
     if record is not None:
         server.set(keys[0], record[0], px=10_000_000)
         session = read(sid, start, record[0])
     reply = run(server, "elevate_session", keys, sid, start, IDLE, LIFE, '[["otp"],"2"]')
     limits = {"now": NOW, "idle_ms": IDLE, "life_ms": LIFE}
-    expected = rules.session_refusal(sid, start, session, user, None, **limits)
+    own = None if cutoff is None else Revocation(cutoff)
+    expected = rules.session_refusal(sid, start, session, user, own, **limits)
     assert reply[0].decode() == (expected or "elevated")
     if expected is None:
         after = read(sid, start, server.get(keys[0]))
@@ -207,22 +216,25 @@ def test_a_session_starts_when_the_rules_say(server, user, latest_start, until):
 
 
 requests = st.none() | st.sampled_from([NOW + 5000, NOW + 5001, NOW + 1, NOW]) | instants
+dated_requests = st.tuples(requests, st.sampled_from([5000, 5000, None])).filter(any)
+"""The requested time, and how far ahead it may be: None where a cutoff is restored, whose time is given."""
 
 
-@given(st.data(), users(st.sampled_from(["a", "b"])), st.sampled_from(["", "a", "b"]), requests)
-def test_a_users_cutoff_is_dated_and_merged_as_the_rules_say(server, data, user, excepted, requested):
+@given(st.data(), users(st.sampled_from(["a", "b"])), st.sampled_from(["", "a", "b"]), dated_requests)
+def test_a_users_cutoff_is_dated_and_merged_as_the_rules_say(server, data, user, excepted, request):
     clear(server)
     put_user(server, user)
+    requested, max_ahead = request
     latest_start = data.draw(st.just(0) | instants)
-    expires = data.draw(st.sampled_from(["", NOW, NOW + 1]))
+    expires = data.draw(st.sampled_from([None, NOW, NOW + 1]))
     if latest_start:
         server.zadd(INDEX, {"": -latest_start})
-    args = ("" if requested is None else requested, KEEP, "why", 5000, excepted, expires)
+    args = (argument(requested), KEEP, "why", argument(max_ahead), excepted, argument(expires))
     reply = run(server, "revoke_user", (USER, INDEX), *args)
-    earliest = max(user.last, latest_start, user.hard, user.soft)
-    expected = rules.cutoff_time(requested, NOW, max_ahead=5000, earliest=earliest)
-    if expires == NOW or expected is None:
-        assert reply == [b"expired" if expires == NOW else b"ahead"]
+    earliest = max(user.last, latest_start)
+    expected = rules.cutoff_time(requested, NOW, max_ahead=max_ahead, earliest=earliest, expires=expires)
+    if isinstance(expected, str):
+        assert reply == [expected.encode()]
         assert stored_user(server) == user
         return
     after = stored_user(server)
@@ -237,31 +249,34 @@ def test_a_users_cutoff_is_dated_and_merged_as_the_rules_say(server, data, user,
             assert revoked or not (before or covered)
             if rules.includes_user_cutoff(user, expected, excepted):
                 assert revoked == before
-            if revoked and not (before or covered):  # spared by the earlier cutoff, which spares no more
+            if revoked and not (before or covered):  # excepted by the earlier cutoff, which excepts no more
                 assert sid == user.sid != excepted
-                assert start <= user.soft
+                assert start <= user.soft <= expected
 
 
 @given(
     st.none() | instants,
-    requests,
+    dated_requests,
     st.tuples(st.just(0) | instants, st.sampled_from([0, 1, 120_000])),
-    st.sampled_from(["", NOW, NOW + 1]),
+    st.sampled_from([None, NOW, NOW + 1]),
 )
-def test_a_cutoff_is_dated_as_the_rules_say_and_never_moves_back(server, stored, requested, later, expires):
+def test_a_cutoff_is_dated_as_the_rules_say_and_never_moves_back(server, stored, request, later, expires):
     clear(server)
+    requested, max_ahead = request
     earliest, ahead = later
     if stored is not None:
         server.set(CUTOFF, f"{stored} first", px=100_000)
-    args = ("" if requested is None else requested, KEEP, "second", 5000, earliest, ahead, expires)
+    args = (argument(requested), KEEP, "second", argument(max_ahead), earliest, ahead, argument(expires))
     reply = run(server, "move_cutoff", (CUTOFF,), *args)
-    date = rules.cutoff_time(requested, NOW, max_ahead=5000, earliest=min(earliest, NOW + ahead))
+    date = rules.cutoff_time(
+        requested, NOW, max_ahead=max_ahead, earliest=earliest, earliest_ahead=ahead, expires=expires
+    )
     kept = None if stored is None else Revocation(stored, "first")
-    if expires == NOW or date is None:
-        assert reply == [b"expired" if expires == NOW else b"ahead"]
+    if isinstance(date, str):
+        assert reply == [date.encode()]
         assert stored_cutoff(server, CUTOFF) == kept
         return
-    state = kept if rules.covers(kept, date * 1000) else Revocation(date, "second")
+    state = kept if rules.includes_cutoff(kept, date) else Revocation(date, "second")
     assert [int(value) for value in reply] == [state.at, date]
     if state.at + KEEP > NOW:
         assert stored_cutoff(server, CUTOFF) == state
@@ -334,3 +349,47 @@ def test_the_boundaries_of_a_refresh_are_those_of_the_rules(server, generation, 
     assert reply[0].decode() == rules.refresh_outcome(
         generation, 3, issued_ms_ago=ago, grace_ms=GRACE, unconfirmed=unconfirmed
     )
+
+
+@given(
+    st.lists(st.sampled_from(["read", "write", "rea", "read write", ""]), min_size=1, max_size=3, unique=True)
+)
+def test_a_refresh_for_a_scope_that_was_not_granted_uses_nothing(server, scopes):
+    clear(server)
+    start = NOW - 10_000
+    sid = new_sid(start, TAG, bytes(10))
+    keys = KEYS.of_refresh(TAG, sid, 3)
+    record = b"3 0 0 %d %s" % (LIFE, RECORD_REST)
+    server.set(keys[0], record, px=10_000_000)
+    reply = run(server, "refresh_session", keys, sid, start, 3, IDLE, LIFE, GRACE, KEEP, *scopes)
+    if set(scopes) <= {"read", "write"}:
+        assert reply[0] == b"rotated"
+    else:
+        assert reply == [b"scope"]
+        assert server.get(keys[0]) == record
+        assert not server.exists(keys[4])
+
+
+@given(st.integers(0, 3), st.integers(0, 3))
+def test_a_change_by_a_writer_who_has_read_more_is_not_counted(server, seq, writer_seq):
+    clear(server)
+    server.set(KEYS.seq, seq, px=10_000_000)
+    run(server, "revoke_user", (USER, INDEX), "", KEEP, "", 5000, "", writer_seq=writer_seq)
+    assert int(server.get(KEYS.seq)) == (seq if seq < writer_seq else seq + 1)
+    assert int(server.get(KEYS.share("me")) or 0) == (0 if seq < writer_seq else 1)
+    assert stored_user(server).hard == NOW
+
+
+@given(
+    st.none() | st.sampled_from([59_999, 60_000, 60_001, 10**15]) | st.integers(-70_000, 70_000),
+    offsets,
+)
+def test_the_latest_time_only_grows_unless_no_server_can_have_shown_it(server, shared, offset):
+    clear(server)
+    latest = NOW + offset
+    if shared is not None:
+        shared = shared if shared > 10**14 else NOW + shared
+        server.set(KEYS.latest, shared)
+    [reply] = run(server, "share_latest_time", (KEYS.latest,), latest, 60_000, 100_000)
+    believed = shared is not None and shared <= NOW + 60_000
+    assert int(reply) == int(server.get(KEYS.latest)) == (max(shared, latest) if believed else latest)

@@ -11,23 +11,29 @@ from revoker.auth import Caller
 from revoker.metrics import Metrics
 from revoker.models import Claims, Verdict
 from revoker.store.cluster.source import ClusterSource
-from revoker.store.lookups import Found, LastRead, parse_revocation_state
+from revoker.store.consistency.epoch import Epoch, Losses, Reading
+from revoker.store.issuer_records import encode, reconciled
+from revoker.store.keys import Keys
+from revoker.store.lookups import parse_revocation_state
 from revoker.store.single import SinglePrimary
+from revoker.store.source import Found, LastRead, Lookups, Source
 from revoker.store.store import Store, source_of
+from revoker.store.wire.connection import Refused
 from revoker.tokens.verifying import Verifier
 from tests.store.conftest import ISSUERS, MAIN
 
 
 class MemorySource:
-    """Lookups that a copy of the store's keys answers, as a replica at the edge would."""
+    """A copy of the store's keys, as a replica at the edge would have it; it takes no changes."""
 
+    beats_per_round = 1
     ahead = 0.0
 
     def __init__(self, values, context):
         self.lookups = self
         self._values = values
         self._clocks = context.clocks
-        self.data_set_of = context.new_data_set
+        self._data_set = context.new_data_set(context.keys.tail(context.instance), 0, Losses(context.metrics))
 
     def _now(self):
         return int(self._clocks.now() * 1000)
@@ -46,15 +52,93 @@ class MemorySource:
     async def touch(self):
         """Memory is always there."""
 
+    def open(self):
+        """Likewise."""
+
+    async def close(self):
+        await self._data_set.close()
+
+    async def follow(self):
+        return False
+
+    def reconnect(self):
+        """There is nothing to connect to."""
+
+    async def change(self, *_):
+        raise Refused("READONLY")
+
+    change_unconfirmed = change_all = change
+
+    async def read(self, _, commands):
+        now = self._now()
+        time = [b"%d" % (now // 1000), b"%d" % (now % 1000 * 1000)]
+        return [time if command == ("TIME",) else self._values.get(command[1]) for command in commands]
+
+    async def values(self, keys):
+        return [self._values.get(key) for key in keys]
+
+    async def on_every_primary(self, _):
+        return []
+
+    async def primaries(self):
+        return {}
+
+    def server_of(self, _):
+        return ""
+
+    async def keep_confirming(self):
+        """No replicas confirm anything."""
+
+    def data_set_of(self, _):
+        return self._data_set
+
+    data_set_numbered = data_set_of
+
+    def read_data_sets(self):
+        return () if self._data_set.watermark is None else (self._data_set,)
+
+    async def look(self, _, on_data_set):
+        before, reading = self._data_set.watermark, await self.reading(None)
+        if self._data_set.adopt_first(reading) or self._data_set.confirms_reading(before, reading):
+            on_data_set(0, None, [], reading.now)
+            return []
+        return [self._data_set]
+
+    async def blocks_after(self, *_):
+        return None
+
+    async def settle(self, sets, **cause):
+        for data in sets:
+            await data.settle(**cause)
+
+    async def trusted_value(self, key):
+        return self._values.get(key), self._now()
+
+    async def readings(self):
+        return [(0, self._data_set, await self.reading(None))]
+
+    async def reading(self, _):
+        return Reading(self._values[Keys("rv").epoch], 0, None, self._now())
+
+
+def test_it_has_all_that_a_source_has():
+    for protocol in (Source, Lookups):
+        members = {name for name in vars(protocol) if not name.startswith("_")}
+        assert members - {"lookups"} <= set(dir(MemorySource))
+
 
 @pytest.fixture
 def values():
-    return {}
+    keys = Keys("rv")
+    return {
+        keys.epoch: Epoch("id", 0, 0, "new").text.encode(),
+        keys.settings: encode(reconciled({}, ISSUERS.values(), 0)),
+    }
 
 
 @pytest.fixture
-def store(values):
-    return Store(
+async def store(values):
+    made = Store(
         url="memory:",
         prefix="rv",
         timeout=1,
@@ -65,6 +149,9 @@ def store(values):
         now=time.time,
         make_source=lambda _, context: MemorySource(values, context),
     )
+    made.open()
+    yield made
+    await made.close()
 
 
 @pytest.fixture
@@ -84,6 +171,8 @@ CALLER = Caller(
 
 
 async def test_a_source_in_memory_serves_introspection(store, values, verdicts):
+    await store.watch.beat()
+    assert store.reached
     now = int(time.time())
     claims = Claims(iss=MAIN.iss, sub="alice", jti="1", iat=now - 10, exp=now + 60)
     assert (await verdicts.of_claims(claims, MAIN, CALLER)).verdict is Verdict.ACTIVE

@@ -21,6 +21,7 @@ from revoker.store.transfer.exporting import Exporting
 from revoker.store.transfer.importing import Importing
 from tests.conftest import SLOW_MACHINE
 from tests.rig.network import Network
+from tests.rig.probes import eventually
 from tests.rig.service import PATIENT_S
 from tests.rig.sids import new_sid
 from tests.rig.topologies import NO_FAILOVER, Cluster
@@ -31,13 +32,12 @@ HOUR = 3_600_000
 
 
 @pytest.fixture
-async def two(valkey, prefix, monkeypatch):
+async def two(valkey, prefix):
     """Two stores on one server, with an issuer whose sessions are kept here."""
-    monkeypatch.setattr("tests.store.conftest.ISSUERS", {each.iss: each for each in (MAIN, OTHER, OWN)})
     async with contextlib.AsyncExitStack() as stack:
         stores = []
         for name in (f"{prefix}-a", f"{prefix}-b"):
-            store = store_on(valkey, name)
+            store = store_on(valkey, name, issuers=(MAIN, OTHER, OWN))
             await store.init()
             stores.append(await stack.enter_async_context(opened(store)))
             await store.lookups.touch()
@@ -173,6 +173,28 @@ async def test_what_can_not_be_read_is_told(two, valkey):
         )
 
 
+@pytest.mark.parametrize("steps_before", [1, 2])
+async def test_an_export_during_which_the_server_is_replaced_is_not_whole(own_valkey, prefix, steps_before):
+    """Right after its first step, which has the loss of data, and after its last."""
+    store = store_on(own_valkey, prefix)
+    await store.init()
+    async with opened(store, watched=False), contextlib.aclosing(Exporting(store).steps()) as steps:
+        for _ in range(steps_before):
+            await anext(steps)
+        own_valkey.kill()
+        own_valkey.start()
+        await eventually(lambda: answers(store))
+        with pytest.raises(StoreRefused, match="export again"):
+            await anext(steps)
+
+
+async def answers(store):
+    try:
+        return bool(await store.readings())
+    except StoreUnavailable:
+        return False
+
+
 async def test_nothing_is_written_to_a_store_without_an_epoch(valkey, prefix):
     async with contextlib.aclosing(store_on(valkey, prefix)) as store:
         store.aclose = store.close
@@ -192,7 +214,7 @@ async def test_data_lost_while_importing_is_said(two, valkey):
 
 
 async def test_what_replicas_do_not_confirm_is_not_stored(valkey, prefix, monkeypatch):
-    monkeypatch.setattr(imports, "_PAUSES_S", (0.01,))
+    monkeypatch.setattr(imports, "PAUSES_S", (0.01,))
     store = store_on(valkey, prefix)
     await store.init()
     await store.close()
@@ -226,7 +248,7 @@ async def test_what_stands_already_and_what_has_expired_is_known_beforehand(two)
     assert all(await importing.in_effect(changes))
     [later] = [importing.change(records.User(iss=MAIN.iss, sub="alice", before=importing.now / 1000))]
     assert await importing.in_effect([later]) == [False]
-    assert importing.change(records.Jti(iss=MAIN.iss, jti="x", exp=1000)).till < importing.now
+    assert importing.change(records.Jti(iss=MAIN.iss, jti="x", exp=1000)).expiry < importing.now
 
 
 async def test_many_tokens_at_once_are_listed_as_each_by_itself(changes):
@@ -303,7 +325,7 @@ async def test_a_cluster_takes_all_of_it_and_gives_all_of_it_back(two, prefix, t
         cluster = Cluster(network, tmp_path, replicas=0, options=NO_FAILOVER)
         cluster.start()
         try:
-            store = store_on(cluster, prefix, timeout=PATIENT_S)
+            store = store_on(cluster, prefix, timeout=PATIENT_S, issuers=(MAIN, OTHER, OWN))
             await store.init()
             await imported(store, lines)
             back = await exported(store)

@@ -1,4 +1,4 @@
-"""What one look at the store costs the watch."""
+"""What the watch learns before anything is revoked, and what one look at the store costs it."""
 
 import asyncio
 import collections
@@ -6,9 +6,12 @@ import contextlib
 
 import pytest
 
+from revoker.errors import StoreRefused
+from revoker.models import Issuer
 from revoker.store.keys import SLOTS
 from tests.rig.network import Network
 from tests.rig.probes import eventually
+from tests.rig.reply_proxy import ReplyProxy
 from tests.rig.topologies import NO_FAILOVER, Cluster
 from tests.store.conftest import opened, store_on
 
@@ -54,3 +57,73 @@ async def test_slots_without_blocks_that_have_ended_cost_no_task(cluster, prefix
 
 async def _has_read(store):
     return store.watch.reached
+
+
+OWN = Issuer(name="sessions", iss="https://sessions.example.com", own=True)
+
+
+@pytest.fixture
+async def proxy(valkey):
+    async with ReplyProxy.before(valkey.port) as made:
+        yield made
+
+
+async def now_of(store):
+    return (await store.readings())[0].now
+
+
+async def test_nothing_is_revoked_before_the_latest_time_of_the_store_is_known(valkey, proxy, prefix):
+    """The watch fails after it has read the issuers: what it needs for a revocation it must have by then."""
+    declaring = store_on(valkey, prefix, issuers=[OWN])
+    assert await declaring.init()
+    latest = await now_of(declaring) + 20_000
+    with valkey.client() as client:
+        client.set(declaring.keys.latest, latest, px=60_000)
+    await declaring.close()
+    proxy.rules["INFO STATS"] = b"no reply of Redis\r\n"  # ends the connection
+    store = store_on(proxy, prefix, issuers=[OWN])
+    cutoffs = []
+
+    async def revoked():
+        try:
+            cutoffs.append(await store.revocations.revoke_issuer(OWN, before=None, reason=""))
+        except StoreRefused:
+            return False
+        return True
+
+    store.open()
+    try:
+        await eventually(revoked)
+    finally:
+        await store.close()
+    assert cutoffs[0] >= latest
+
+
+async def test_a_shared_time_that_no_server_can_have_shown_is_replaced(valkey, prefix):
+    store = store_on(valkey, prefix, issuers=[OWN])
+    await store.init()
+    async with opened(store, watched=False):
+        with valkey.client() as client:
+            for text in ("soon", "1" * 5000, str(10**15)):
+                client.set(store.keys.latest, text)
+                await store.watch.beat()
+                await eventually(lambda client=client: is_shared(store, client))
+                assert client.pttl(store.keys.latest) > 0
+
+
+async def is_shared(store, client):
+    text = client.get(store.keys.latest)
+    return text.isdigit() and int(text) <= await now_of(store)
+
+
+async def test_a_shared_time_only_grows(valkey, prefix):
+    store = store_on(valkey, prefix, issuers=[OWN])
+    await store.init()
+    async with opened(store, watched=False):
+        now = await now_of(store)
+        shared = []
+        with valkey.client() as client:
+            for latest in (now, now - 1, now + 20_000, now + 10_000):
+                await store.revocations.share_latest_time(latest)
+                shared.append(int(client.get(store.keys.latest)))
+    assert shared == [now, now, now + 20_000, now + 20_000]

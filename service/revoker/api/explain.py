@@ -7,7 +7,7 @@ from revoker.api.fields import NumericDate
 from revoker.api.introspection import Introspect, claims_of, issuer_of_claims, token_of
 from revoker.api.verdicts import Judged, Verdicts
 from revoker.models import Revocation, RevocationState, Verdict
-from revoker.rules import FOREVER_MS
+from revoker.rules import FOREVER_MS, is_blocked
 
 
 class StandingRevocation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -63,7 +63,7 @@ async def explain(call: Call[Introspect], *, verdicts: Verdicts) -> Explanation:
 def _standing_revocations(judged: Judged, state: RevocationState) -> list[StandingRevocation]:
     found = []
     user = state.user
-    if user is not None and user.blocked > judged.store_now:
+    if user is not None and is_blocked(user, judged.store_now):
         until = None if user.blocked >= FOREVER_MS else user.blocked / 1000
         found.append(StandingRevocation(kind="user_block", until=until, why=user.block_reason or None))
     if user is not None and user.hard:

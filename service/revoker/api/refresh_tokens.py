@@ -32,7 +32,7 @@ async def introspect(sessions: SessionServices, text: str, caller: Caller) -> by
     if session is None or not await _is_usable(sessions, session, token):
         if (tag_start := tag_and_start(token.sid)) is not None:
             # raises where the session may be missing because its data was lost
-            await sessions.cutoffs.shared(token.client_id, tag_start[0])
+            await sessions.cutoffs.beyond_user(token.client_id, tag_start[0])
         return None
     if not await _is_active(sessions, session):
         return None

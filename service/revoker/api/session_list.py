@@ -13,7 +13,7 @@ from revoker.errors import InvalidRequest
 from revoker.models import Session
 from revoker.rules import session_is_cut_off
 from revoker.store.keys import user_tag
-from revoker.store.lookups import Found
+from revoker.store.source import Found
 
 _position: Final = re.compile(r"([0-9]{1,15}):([A-Za-z0-9_-]{38})").fullmatch
 """What a cursor encodes: the end (ms) and the ``sid`` of the last session of a page."""
@@ -58,7 +58,7 @@ async def list_sessions(call: Call[SessionQuery], *, sessions: SessionServices) 
     if query.iss is not None and query.iss != sessions.issuer.iss:
         raise InvalidRequest("iss is not the issuer of the sessions held by this service")
     after = None if query.cursor is None else _decode_cursor(query.cursor)
-    found = await sessions.cutoffs.shared("", user_tag(sessions.issuer.iss, query.sub))
+    found = await sessions.cutoffs.beyond_user("", user_tag(sessions.issuer.iss, query.sub))
     page = await sessions.store.of_user(query.sub, after=after, limit=query.limit, now=found.now)
     live = [
         session

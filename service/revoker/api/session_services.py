@@ -8,8 +8,8 @@ import msgspec
 from revoker.auth import Caller
 from revoker.errors import AccessDenied
 from revoker.models import Claims, Issuer, Session
-from revoker.store.lookups import Found
 from revoker.store.sessions import Sessions
+from revoker.store.source import Found
 from revoker.store.store import Store
 from revoker.tokens.access_tokens import Minter
 from revoker.tokens.private_keys import SigningKey
@@ -41,12 +41,15 @@ class SessionCutoffs:
         claims = Claims(sub=sub, sid=sid, client_id=client_id)
         return self._lookups.find(self._keys.of_token(claims, self._issuer))
 
-    def shared(self, client_id: str, user_tag: str) -> Awaitable[Found]:
+    def beyond_user(self, client_id: str, user_tag: str) -> Awaitable[Found]:
         """Cutoffs of the client (empty: none), of the issuer, and by a loss of the user's data."""
         return self._lookups.find(self._keys.of_client(self._issuer, client_id, user_tag))
 
-    def shared_by_requests(self, client_id: str, user_tag: str) -> Awaitable[Found]:
-        """As :meth:`shared`; requests at the same time share one lookup, which none cancels alone."""
+    def beyond_user_together(self, client_id: str, user_tag: str) -> Awaitable[Found]:
+        """As :meth:`beyond_user`; requests at the same time share one lookup.
+
+        Only for requests that nothing cancels: one that is cancelled would cancel the lookup of the others.
+        """
         return self._lookups.find_shared(self._keys.of_client(self._issuer, client_id, user_tag))
 
     def of_clients(self, clients: Sequence[str]) -> Awaitable[list[Found]]:
@@ -59,11 +62,10 @@ class SessionCutoffs:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionServices:
-    """What sessions held by this service need; ``idle_timeout`` in seconds."""
+    """What sessions held by this service need."""
 
     issuer: Issuer
     audiences: frozenset[str]
-    idle_timeout: int
     store: Sessions
     cutoffs: SessionCutoffs
     minter: Minter
@@ -77,7 +79,7 @@ class SessionServices:
 
     def expiry(self, session: Session) -> int:
         """When the session ends if it is not used again, in ms."""
-        return min(session.ends, session.used + self.idle_timeout * 1000)
+        return self.store.expiry(session)
 
     async def tokens(
         self, session: Session, now: int, scope: str, key: SigningKey, *, refreshable: bool

@@ -116,7 +116,7 @@ async def elevate_session(call: Call[Elevation], *, sessions: SessionServices, m
         raise AccessDenied("there is no such session")
     _client(call.caller, session.client_id)
     tag = user_tag(sessions.issuer.iss, session.sub)
-    found = await sessions.cutoffs.shared(session.client_id, tag)
+    found = await sessions.cutoffs.beyond_user(session.client_id, tag)
     if session_is_cut_off(session.start, found.state, store_now=found.now):
         raise AccessDenied("the session has ended")
     key = sessions.minter.signer(found.now)

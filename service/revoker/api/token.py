@@ -62,8 +62,8 @@ async def refresh(
     if tag_start is None:
         raise InvalidGrant(_NO_GRANT)
     tag, start = tag_start
-    # shared: where its client goes, a refresh must not cancel the lookup of others
-    found = await sessions.cutoffs.shared_by_requests(token.client_id, tag)
+    # a change is not cancelled where its client goes, so it may share a lookup with others
+    found = await sessions.cutoffs.beyond_user_together(token.client_id, tag)
     key = sessions.minter.signer(found.now)
     refreshed: Refreshed | Refusal
     try:

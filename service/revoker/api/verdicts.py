@@ -14,7 +14,7 @@ from revoker.metrics import Metrics
 from revoker.models import Issuer, OldLimits, Payload, RevocationState, UserState, Verdict
 from revoker.rules import begins_too_far_ahead, judge
 from revoker.store.keys import TokenKeys, tag_and_start, user_tag
-from revoker.store.lookups import Found
+from revoker.store.source import Found
 from revoker.store.store import Store
 from revoker.tokens.verifying import VerifiedToken, Verifier, Waiting
 

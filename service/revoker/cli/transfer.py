@@ -241,7 +241,7 @@ class _Import:
         if self.dry_run:
             in_effect = await self._importing.in_effect(changes)
             for change, already in zip(changes, in_effect, strict=True):
-                if change.till is not None and change.till <= self._importing.now:
+                if change.expiry is not None and change.expiry <= self._importing.now:
                     self._expired[change.kind] += 1
                 elif already:
                     self._already_stored[change.kind] += 1

@@ -30,7 +30,7 @@ from revoker.store.wire.connection import unavailable_on_failure, understood
 _log = structlog.get_logger("store")
 
 DELAY_MS: Final = 60_000
-ATTEMPTS: Final = 8
+_ATTEMPTS: Final = 8
 """To change the value while other processes change it, too."""
 
 
@@ -52,7 +52,7 @@ class IssuerRecord(
 
 IssuerRecordsByName = dict[str, IssuerRecord]
 
-decode: Final = msgspec.json.Decoder(IssuerRecordsByName).decode
+_decode: Final = msgspec.json.Decoder(IssuerRecordsByName).decode
 
 
 def encode(records: Mapping[str, IssuerRecord]) -> bytes:
@@ -73,10 +73,11 @@ def conflicts(records: Mapping[str, IssuerRecord], issuers: Iterable[Issuer]) ->
                 " one, into an empty store or under another redis.key_prefix"
             )
         elif stored is not None and stored.iss != issuer.iss:
+            # not "change the file": users are exported by a hash that contains the old `iss`
+            remedy = "use another store or another redis.key_prefix" if issuer.own else "give it another name"
             found[issuer.name] = (
                 f"the issuer named {issuer.name} is {stored.iss} in the store and {issuer.iss} in the"
-                " settings; give it another name, or run `revoker export`, change `iss` in the file, and run"
-                " `revoker import` into an empty store or under another redis.key_prefix"
+                f" settings; {remedy}"
             )
     return found
 
@@ -125,7 +126,8 @@ class IssuerRecords:
     """What one process has last read of them, and how it adds its own issuers.
 
     Attributes:
-        old_limits: By issuer name, only of issuers that have any; frozen, and replaced as a whole.
+        old_limits: By issuer name, only of issuers that have any; frozen, and replaced as a whole. Before the
+            first reading it allows no verdict on any issuer.
         conflicts: What is wrong with names, by name; nothing is written while there is any.
         read: Whether the store has ever been read.
     """
@@ -137,14 +139,10 @@ class IssuerRecords:
         self._issuers = list(issuers)
         self._records: IssuerRecordsByName = {}
         self._widest: dict[str, Issuer] = {}
-        self.old_limits: Mapping[str, OldLimits] = {}
+        unread = OldLimits(conflict="what the store remembers of the issuer has not been read yet")
+        self.old_limits: Mapping[str, OldLimits] = {issuer.name: unread for issuer in self._issuers}
         self.conflicts: dict[str, str] = {}
         self.read = False
-
-    def await_reading(self) -> None:
-        """Allow no verdict on any issuer before the store was read."""
-        unread = OldLimits(conflict="what the store remembers of the issuer has not been read yet")
-        self.old_limits = {issuer.name: unread for issuer in self._issuers}
 
     def widest(self, issuer: Issuer) -> Issuer:
         """The issuer with the widest limits by which any process judges; revocations are stored for those."""
@@ -165,7 +163,7 @@ class IssuerRecords:
             StoreUnavailable: no answer.
             StoreRefused: it can't be read.
         """
-        for _ in range(ATTEMPTS):
+        for _ in range(_ATTEMPTS):
             text, stored, now = await self.look()
             records = self._records if stored is None else stored
             if found := conflicts(records, self._issuers):
@@ -204,7 +202,7 @@ class IssuerRecords:
                 text, (seconds, micros) = await self._servers.read(self._key, [("GET", self._key), ("TIME",)])
                 now = int(seconds) * 1000 + int(micros) // 1000
         try:
-            stored = None if text is None else decode(text)
+            stored = None if text is None else _decode(text)
         except (msgspec.MsgspecError, TypeError) as error:
             raise StoreRefused("the store holds settings that can't be read") from error
         return text or b"", stored, now

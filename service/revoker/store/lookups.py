@@ -18,7 +18,6 @@ import functools
 import itertools
 import operator
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -38,6 +37,7 @@ from revoker.models import Revocation, RevocationState, UserState
 from revoker.store.consistency.clocks import Clocks
 from revoker.store.consistency.epoch import DataSet
 from revoker.store.keys import TokenKeys
+from revoker.store.source import Found, LastRead
 from revoker.store.wire.addresses import Connectable
 from revoker.store.wire.command_channel import Confirmation
 from revoker.store.wire.connection import Connection, ReconnectingConnection, Replies, pack
@@ -61,29 +61,6 @@ probed within this time after one that led to a replica or to malformed replies:
 connection, and another follows."""
 
 _KEYS_OF_REQUEST: Final = operator.itemgetter(0)
-
-
-class Found:
-    """What applies to one token, and the store's ``TIME`` (ms) when it was read."""
-
-    __slots__ = ("now", "state")
-
-    def __init__(self, state: RevocationState, now: int) -> None:
-        self.state = state
-        self.now = now
-
-
-@dataclass(frozen=True, slots=True)
-class LastRead:
-    """What is known of the store during an outage.
-
-    Attributes:
-        now: Its time (ms) by the last reading and what has passed since; None if it was never read.
-        loss: As :attr:`revoker.models.RevocationState.loss`.
-    """
-
-    now: int | None
-    loss: int
 
 
 class Group:
@@ -351,9 +328,9 @@ class BatchedLookups:
         if (apart := self._clocks.compare(now, batch.sent, received)) is not None:
             raise StoreRefused(apart)
         if self._confirmation is not None:
-            server = "" if batch.connection is None else batch.connection.server
+            assert batch.connection is not None  # noqa: S101  # it was sent
             too_few = len(role[2]) < self._confirmation.replicas
-            if too_few or self._confirmation.stale(server, self._loop.time()):
+            if too_few or self._confirmation.stale(batch.connection.server, self._loop.time()):
                 raise PrimaryStale
 
     def _send_again(self, batch: Batch) -> None:
@@ -471,6 +448,7 @@ class DataSetReader:
         stamp, values, role = replies
         now = redis_time_ms(stamp)
         if len(values) != len(batch.keys) + 3:  # a missing value would pass for a token that is not revoked
+            # as `understood` takes it: the batch fails, and the connection ends
             raise LookupError("the reply to MGET has another number of values")
         check_server(batch, now, role)
         data = self._data
@@ -481,7 +459,11 @@ class DataSetReader:
         del values[-3:]
         if values.count(None) == len(values):
             nothing = Found(data.baseline, now)
-            for _, result, index in batch.requests:  # deliver(), inlined for nearly all requests
+            for (
+                _,
+                result,
+                index,
+            ) in batch.requests:  # not deliver(): nearly every lookup would pay for the call
                 if isinstance(result, Group):
                     result.put(index, nothing)  # type: ignore[arg-type]  # requests of a group have an index
                 elif not result.done():

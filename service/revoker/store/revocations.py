@@ -18,6 +18,7 @@ from revoker.rules import (
     jti_lifetime_ms,
 )
 from revoker.store.consistency.acknowledged import Acknowledged, Written
+from revoker.store.consistency.clocks import LATEST_AHEAD_MS
 from revoker.store.consistency.epoch import VerifyWrittenBack, Watermark, new_id
 from revoker.store.issuer_records import IssuerRecords
 from revoker.store.keys import Keys, tag_and_start, user_tag
@@ -29,6 +30,9 @@ AHEAD_MS: Final = 5000
 
 _CHUNK: Final = 256
 """Scripts in one write when revocations are restored: more would block the server for other clients."""
+
+_LATEST_LIFETIME_MS: Final = 300_000
+"""Longer than two clocks may be apart: after that a slower clock has passed the time as well."""
 
 _NUMBERS: Final = {"revoke_token": 2, "revoke_user": 2, "move_cutoff": 2}
 """How many numbers a script returns, if not one."""
@@ -333,6 +337,11 @@ class Revocations:
         """Let blocks that have ended leave the store; raises ``NoVerdict``, which harms nothing."""
         await self._scripts.execute("trim_blocks", [self._keys.in_part(part).blocks], tuple(tags))
 
+    async def share_latest_time(self, latest: int) -> None:
+        """Share the latest time (ms) that any server of the store has reported; raises ``NoVerdict``."""
+        args = (latest, LATEST_AHEAD_MS, _LATEST_LIFETIME_MS)
+        await self._scripts.call_unconfirmed("share_latest_time", [self._keys.latest], args)
+
     async def refilling(self, part: int) -> int:
         """How many processes are restoring revocations in one data set."""
         key = self._keys.in_part(part).refills
@@ -348,9 +357,9 @@ class Revocations:
             return Watermark(epoch, int(seq), int(share)) if found else None
 
     def _restore_calls(self, part: int) -> list[_Call]:
-        keep_ms = max(map(self.cutoff_lifetime, self._issuers.values()))
+        lifetime_ms = max(map(self.cutoff_lifetime, self._issuers.values()))
         calls: list[_Call] = [
-            ("block_user", self._block_keys(tag), (until, keep_ms, "", tag))
+            ("block_user", self._block_keys(tag), (until, lifetime_ms, "", tag))
             for tag, until in self.remembered.blocks.items()
             if self._part_of_user(tag) == part
         ]
@@ -380,7 +389,7 @@ class Revocations:
         signed: Signed | None = None,
     ) -> int:
         self._records.refuse_in_conflict(issuer)
-        keep = self.cutoff_lifetime(issuer)
+        lifetime = self.cutoff_lifetime(issuer)
         script: str
         last: tuple[object, ...]
         script, last = (
@@ -389,14 +398,16 @@ class Revocations:
         ahead, expires, refusals = AHEAD_MS, "", _BEFORE_AHEAD
         if signed is not None:
             ahead, expires, refusals = signed.ahead, str(signed.expires), _SIGNED_REFUSALS
-        args = ("" if before is None else before, keep, reason, ahead, *last, expires)
+        args = ("" if before is None else before, lifetime, reason, ahead, *last, expires)
         cutoff, at = await self._run(kind, script, keys, args, refusals)
         seq = self._scripts.seq(keys[0])
-        self.acknowledged.note(Written(script, keys, at, at + keep, reason, except_sid, seq))
+        self.acknowledged.note(Written(script, keys, at, at + lifetime, reason, except_sid, seq))
         return cutoff
 
-    async def _lift(self, key: str, what: str, keep: int) -> int:
-        [undone] = await self._run("lift", "lift_cutoff", [key, self._keys.beside(key).lifted], (what, keep))
+    async def _lift(self, key: str, what: str, lifetime: int) -> int:
+        [undone] = await self._run(
+            "lift", "lift_cutoff", [key, self._keys.beside(key).lifted], (what, lifetime)
+        )
         self.acknowledged.forget([(self._scripts.seq(key) + 1, key)])
         return undone
 

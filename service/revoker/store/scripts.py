@@ -37,6 +37,7 @@ _SHARED_PARTS: Final[dict[str, tuple[str, ...]]] = {
     "lift_cutoff": ("undo", "user"),
     "set_epoch": (),
     "set_settings": (),
+    "share_latest_time": (),
     "refill": (),
     "start_session": ("user", "session"),
     "refresh_session": ("user", "session"),
@@ -64,7 +65,7 @@ def _load(*names: str) -> bytes:
 TEXTS: Final = {name: _load(*parts, name) for name, parts in _SHARED_PARTS.items()} | {
     variant: _load("restore", *_SHARED_PARTS[name], name) for name, variant in RESTORE.items()
 }
-_DIGESTS: Final = {name: hashlib.sha1(text).hexdigest() for name, text in TEXTS.items()}  # noqa: S324
+DIGESTS: Final = {name: hashlib.sha1(text).hexdigest() for name, text in TEXTS.items()}  # noqa: S324
 
 
 class Scripts:
@@ -182,7 +183,7 @@ class Scripts:
         observe = self._failed
         try:
             try:
-                reply: Any = await self._servers.change(command[1], "EVALSHA", _DIGESTS[name], *command)
+                reply: Any = await self._servers.change(command[1], "EVALSHA", DIGESTS[name], *command)
             except Refused as error:
                 if error.code != "NOSCRIPT":
                     raise
@@ -209,7 +210,7 @@ class Scripts:
         """
         command = self._command(keys, args)
         async with unavailable_on_failure():
-            [reply] = await self._servers.change_unconfirmed(keys[0], "EVALSHA", _DIGESTS[name], *command)
+            [reply] = await self._servers.change_unconfirmed(keys[0], "EVALSHA", DIGESTS[name], *command)
             if isinstance(reply, Exception) and Refused(str(reply)).code == "NOSCRIPT":
                 [reply] = await self._servers.change_unconfirmed(keys[0], "EVAL", TEXTS[name], *command)
             if isinstance(reply, Exception):

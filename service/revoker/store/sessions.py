@@ -503,12 +503,13 @@ class Sessions:
                 continue
             session = self._shortened(read(sid, place[1], text))
             own_cutoff = None if cutoff is None else parse_revocation(cutoff)
-            if (
-                not session_is_revoked(session.start, sid, state, own_cutoff)
-                and session_end(session, idle_ms=self._idle_ms, life_ms=self._life_ms) > now
-            ):
+            if not session_is_revoked(session.start, sid, state, own_cutoff) and self.expiry(session) > now:
                 found[sid] = session
         return found
+
+    def expiry(self, session: Session) -> int:
+        """When a session ends if it is not used again (ms)."""
+        return session_end(session, idle_ms=self._idle_ms, life_ms=self._life_ms)
 
     def _shortened(self, session: Session) -> Session:
         """A shorter lifetime in the settings applies to sessions that were started before, too."""

@@ -8,10 +8,10 @@ import structlog
 
 from revoker.errors import NoVerdict, StoreRefused, StoreUnavailable
 from revoker.store.consistency.blocks import BlocksPage, BlocksReader
-from revoker.store.consistency.epoch import DataSet, Losses, Reading, decode
+from revoker.store.consistency.epoch import DAY_MS, DataSet, Losses, Reading, decode
 from revoker.store.keys import Tail
 from revoker.store.lookups import BatchedLookups, DataSetReader
-from revoker.store.source import DAY_MS, OnDataSet, ServerSettings, SourceContext
+from revoker.store.source import OnDataSet, ServerSettings, SourceContext
 from revoker.store.wire.addresses import address_of
 from revoker.store.wire.command_channel import CommandChannel, Confirmation
 from revoker.store.wire.connection import (
@@ -21,6 +21,7 @@ from revoker.store.wire.connection import (
     Replies,
     TooFewReplicas,
     reads_replies,
+    retrieve_failure,
     unavailable_on_failure,
 )
 
@@ -86,7 +87,7 @@ class SinglePrimary:
 
     def change_unconfirmed(self, key: str, *command: Any) -> "asyncio.Future[Replies]":  # noqa: ARG002
         sent = self._reads.ask([command])
-        sent.add_done_callback(retrieve)
+        sent.add_done_callback(retrieve_failure)
         return sent
 
     async def change_all(self, commands: Mapping[str, Command]) -> Replies:
@@ -169,12 +170,12 @@ class SinglePrimary:
             await data.settle(since=since, cause=cause)
 
     @reads_replies()
-    async def trusted_value(self, key: str) -> bytes | None:
+    async def trusted_value(self, key: str) -> tuple[bytes | None, int]:
         before = self.data_set.watermark
         [value], reading = await self._read_with_numbers([("GET", key)])
         if not self.data_set.confirms_reading(before, reading):
             raise StoreUnavailable("the store has lost data")
-        return value  # type: ignore[no-any-return]
+        return value, reading.now
 
     async def readings(self) -> list[tuple[int, DataSet, Reading]]:
         return [(0, self.data_set, await self.reading(self.data_set.tail))]
@@ -193,9 +194,3 @@ class SinglePrimary:
         except StoreRefused:
             self.reconnect()
             raise
-
-
-def retrieve(done: "asyncio.Future[Any]") -> None:
-    """Retrieve a failure for which nobody may wait, so that asyncio does not log it."""
-    if not done.cancelled():
-        done.exception()

@@ -5,19 +5,40 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from revoker.metrics import Metrics
+from revoker.models import RevocationState
 from revoker.store.consistency.blocks import BlocksPage
 from revoker.store.consistency.clocks import Clocks
 from revoker.store.consistency.epoch import DataSet, Losses, Reading
 from revoker.store.keys import Keys, Tail, TokenKeys
-from revoker.store.lookups import Found, LastRead
 from revoker.store.wire.command_channel import CommandChannel, Confirmation
 from revoker.store.wire.connection import Command, Replies
-
-DAY_MS = 86_400_000
 
 OnDataSet = Callable[[int, BlocksPage | None, list[bytes], int], None]
 """Called with the number of a data set, the first page of its blocks (None: they were read a moment ago),
 what was lifted in it, and the ``TIME`` (ms) of the reading."""
+
+
+class Found:
+    """What applies to one token, and the store's ``TIME`` (ms) when it was read."""
+
+    __slots__ = ("now", "state")
+
+    def __init__(self, state: RevocationState, now: int) -> None:
+        self.state = state
+        self.now = now
+
+
+@dataclass(frozen=True, slots=True)
+class LastRead:
+    """What is known of the store during an outage.
+
+    Attributes:
+        now: Its time (ms) by the last reading and what has passed since; None if it was never read.
+        loss: As :attr:`revoker.models.RevocationState.loss`.
+    """
+
+    now: int | None
+    loss: int
 
 
 class Lookups(Protocol):
@@ -143,8 +164,8 @@ class Source(Protocol):
     async def settle(self, sets: Iterable[DataSet], *, since: int = 0, cause: str = "") -> None:
         """Settle data sets; as :meth:`revoker.store.consistency.epoch.DataSet.settle`."""
 
-    async def trusted_value(self, key: str) -> bytes | None:
-        """The value of a key, if its data set is not below its watermark."""
+    async def trusted_value(self, key: str) -> tuple[bytes | None, int]:
+        """The value of a key and ``TIME`` (ms), if its data set is not below its watermark."""
 
     async def readings(self) -> list[tuple[int, DataSet, Reading]]:
         """All data sets as they are now, whatever their watermarks."""

@@ -10,8 +10,8 @@ from revoker.models import Issuer
 from revoker.store.cluster.source import ClusterSource
 from revoker.store.consistency import epoch as epochs
 from revoker.store.consistency.clocks import Clocks
-from revoker.store.consistency.dangers import dangers
 from revoker.store.consistency.epoch import DataLoss, DataSet, Epoch, Losses, Reading
+from revoker.store.dangers import dangers
 from revoker.store.issuer_records import IssuerRecords
 from revoker.store.keys import Keys, Tail, tag_and_start
 from revoker.store.revocations import Revocations
@@ -27,11 +27,11 @@ from revoker.store.wire.connection import unavailable_on_failure
 _DATA_SETS_AT_ONCE: Final = 512
 """Data sets for which something is declared at the same time."""
 
-_NOTICED_MS: Final = 3000
+NOTICED_MS: Final = 3000
 """Three beats of the watch: within that every process has noticed a loss."""
 
 _ACCEPT_PAUSE_S: Final = 0.1
-_ACCEPT_TRIES: Final = 600
+ACCEPT_TRIES: Final = 600
 
 
 Result = TypeVar("Result")
@@ -110,7 +110,6 @@ class Store:
 
     def open(self) -> None:
         """Start to connect and to monitor; lookups wait for a connection up to the time-out."""
-        self.issuer_records.await_reading()
         self.source.open()
         self._start(self.watch.run())
         if self._servers.wait_replicas:
@@ -182,7 +181,7 @@ class Store:
         return [data.epoch.id for data in self.source.read_data_sets() if data.epoch is not None]
 
     async def dangers(self) -> dict[str, str]:
-        """As :func:`revoker.store.consistency.dangers.dangers`."""
+        """As :func:`revoker.store.dangers.dangers`."""
         return await dangers(self.source, self._servers)
 
     async def init(self) -> bool:
@@ -208,14 +207,14 @@ class Store:
         """Accept the data as it is, so that verdicts are given again; None if the store has no epoch.
 
         Waits until every process that noticed the loss has written back its revocations. Each marks the
-        store when it begins, within :data:`_NOTICED_MS` if it can reach the store. Processes that cannot
+        store when it begins, within :data:`NOTICED_MS` if it can reach the store. Processes that cannot
         reach it, or that ended meanwhile, are not waited for.
 
         Raises:
             StoreRefused: a process has been writing back for a minute; nothing was accepted.
         """
-        notice_ms = _NOTICED_MS * self.source.beats_per_round
-        for _ in range(_ACCEPT_TRIES):
+        notice_ms = NOTICED_MS * self.source.beats_per_round
+        for _ in range(ACCEPT_TRIES):
             found = [
                 (part, reading.now - Epoch.parse(reading.epoch).noticed)
                 for part, _, reading in await self.source.readings()

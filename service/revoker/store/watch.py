@@ -17,8 +17,8 @@ from revoker.metrics import PROBLEMS, Metrics
 from revoker.models import Issuer, Revocation
 from revoker.store.consistency.blocks import BlocksPage
 from revoker.store.consistency.clocks import DEGRADED_S, LATEST_MS, Clocks
-from revoker.store.consistency.dangers import dangers, number_in
 from revoker.store.consistency.epoch import DataSet
+from revoker.store.dangers import dangers, number_in
 from revoker.store.issuer_records import IssuerRecords
 from revoker.store.keys import Keys
 from revoker.store.lookups import redis_time_ms, revoked_keys
@@ -29,11 +29,8 @@ from revoker.store.wire.connection import unavailable_on_failure, understood
 
 _log = structlog.get_logger("store")
 
-_BEAT_S: Final = 1.0
+BEAT_S: Final = 1.0
 _BEATS_PER_CHECK: Final = 30
-_LATEST_EXPIRY_MS: Final = 300_000
-"""Longer than two clocks may be apart: after that a slower clock has passed the time as well."""
-
 _BLOCKS_PER_TRIM: Final = 1000
 """Most ended blocks that one script removes; the next round finds the rest."""
 
@@ -66,6 +63,7 @@ class Watch:
         self._source = source
         self._keys = keys
         self._issuers = issuers
+        self._holds_sessions: Final = any(issuer.own for issuer in issuers)
         self._clocks = clocks
         self._revocations: Final = revocations
         self._remembered: Final = revocations.remembered
@@ -92,7 +90,7 @@ class Watch:
                     _log.exception("watch_failed")
                 self._failure = repr(error)
                 self._report("unexpected_reply", f"the store can't be watched: {self._failure}")
-            await asyncio.sleep(_BEAT_S)
+            await asyncio.sleep(BEAT_S)
 
     async def beat(self) -> None:
         """Read the store once, take over what other processes have changed, and report problems."""
@@ -123,19 +121,20 @@ class Watch:
         self._checked = self._checked and self._beats % _BEATS_PER_CHECK != 0
         if not self._checked:  # first: it may be the reason for other failures
             await self._check_configuration()
-        if suspects := await self.look(self._beats):
+        if suspects := await self._look(self._beats):
             await self._source.settle(suspects)
-            await self._source.settle(await self.look(0))
+            await self._source.settle(await self._look(0))
         await self._remember_keys()
-        await self._records.reconcile()
+        shared = await self._learn_latest_time() if self._holds_sessions else 0
+        await self._records.reconcile()  # from then on this process revokes: it must know the latest time
         await self._look_for_evictions()
         self._beats += 1
         await self._source.lookups.touch()
-        if any(issuer.own for issuer in self._issuers):
+        if self._holds_sessions and self._clocks.latest > shared + LATEST_MS:
             await self._share_latest_time()
         self.reached = self.reached or not self._records.conflicts
 
-    async def look(self, beat: int) -> list[DataSet]:
+    async def _look(self, beat: int) -> list[DataSet]:
         """Read data sets, and take over the blocks of all processes and what they have lifted."""
         changes = self._remembered.changes
         first_pages: dict[int, tuple[BlocksPage, int]] = {}
@@ -191,22 +190,25 @@ class Watch:
         """Take over the signing keys that other processes have revoked."""
         changes = self._remembered.changes
         keys = [self._keys.revoked_keys(issuer) for issuer in self._issuers]
-        texts = await asyncio.gather(*map(self._source.trusted_value, keys))
+        read = await asyncio.gather(*map(self._source.trusted_value, keys))
         if changes == self._remembered.changes:
-            for issuer, text in zip(self._issuers, texts, strict=True):
+            for issuer, (text, _) in zip(self._issuers, read, strict=True):
                 self._remembered.keys[issuer.name] = _keys_of(text)
 
-    async def _share_latest_time(self) -> None:
-        """Share the former primary's time with processes that start after a failover.
+    async def _learn_latest_time(self) -> int:
+        """Take over the latest time (ms) that the processes share; 0 where there is none to be believed.
 
-        They date the cutoffs of clients and issuers by it, so that these cover sessions that it started.
+        The cutoffs of clients and issuers are dated by it, so that they cover sessions that a former primary
+        with a faster clock has started.
         """
-        key = self._keys.latest
-        text = await self._source.trusted_value(key)
-        shared = int(text) if text and text.isdigit() else 0
-        self._clocks.learn_latest(shared)
-        if self._clocks.latest > shared + LATEST_MS:
-            self._source.change_unconfirmed(key, "SET", key, self._clocks.latest, "PX", _LATEST_EXPIRY_MS)
+        text, now = await self._source.trusted_value(self._keys.latest)
+        shared = int(text) if text and text.isdigit() and len(text) <= 20 else 0
+        return shared if self._clocks.learn_latest(shared, now) else 0
+
+    async def _share_latest_time(self) -> None:
+        """Share the latest time with processes that start after a failover."""
+        with contextlib.suppress(NoVerdict):  # another beat shares it
+            await self._revocations.share_latest_time(self._clocks.latest)
 
     async def _look_for_evictions(self) -> None:
         async with unavailable_on_failure():

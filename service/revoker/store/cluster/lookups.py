@@ -26,13 +26,12 @@ from revoker.store.lookups import (
     Batch,
     BatchedLookups,
     CheckServer,
-    Found,
-    LastRead,
     Request,
     deliver,
     parse_revocation_state,
     redis_time_ms,
 )
+from revoker.store.source import Found, LastRead
 from revoker.store.wire.connection import Replies, pack
 
 _log = structlog.get_logger("store")
@@ -103,6 +102,7 @@ class _SlotsReader:
             elif data.refusal is not None:
                 failures |= dict.fromkeys(keys, StoreRefused(data.refusal))
             elif len(reply) != len(keys) + 3:
+                # as `understood` takes it: the batch fails, and the connection ends
                 raise LookupError("the reply to MGET has another number of values")
             else:
                 values |= zip(keys, reply, strict=False)

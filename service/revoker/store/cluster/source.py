@@ -15,10 +15,10 @@ from revoker.errors import NoVerdict, PrimaryStale, StoreRefused, StoreUnavailab
 from revoker.store.cluster.lookups import ClusterLookups, Values
 from revoker.store.cluster.topology import Node, Topology
 from revoker.store.consistency.blocks import BlocksPage, BlocksReader
-from revoker.store.consistency.epoch import DataSet, Losses, Reading, Watermark, decode
+from revoker.store.consistency.epoch import DAY_MS, DataSet, Losses, Reading, Watermark, decode
 from revoker.store.keys import SLOTS, Tail, slot_of
 from revoker.store.lookups import redis_time_ms
-from revoker.store.source import DAY_MS, OnDataSet, ServerSettings, SourceContext
+from revoker.store.source import OnDataSet, ServerSettings, SourceContext
 from revoker.store.wire.command_channel import CommandChannel, Confirmation
 from revoker.store.wire.connection import (
     Command,
@@ -27,6 +27,7 @@ from revoker.store.wire.connection import (
     Replies,
     TooFewReplicas,
     reads_replies,
+    retrieve_failure,
     unavailable_on_failure,
 )
 
@@ -100,8 +101,7 @@ class ClusterSource:
 
     def _unconfirmed_sent(self, task: "asyncio.Task[Replies]") -> None:
         self._tasks.discard(task)
-        if not task.cancelled():
-            task.exception()  # retrieved, since nobody may wait for it
+        retrieve_failure(task)
 
     async def change_all(self, commands: Mapping[str, Command]) -> Replies:
         by_node: dict[Node | None, list[str]] = {}
@@ -215,8 +215,9 @@ class ClusterSource:
         if failure is not None:
             raise failure
 
-    async def trusted_value(self, key: str) -> bytes | None:
-        return (await self.trusted_values([key])).of[key]
+    async def trusted_value(self, key: str) -> tuple[bytes | None, int]:
+        values = await self.trusted_values([key])
+        return values.of[key], values.now[key]
 
     @reads_replies()
     async def trusted_values(self, keys: Sequence[str]) -> Values:

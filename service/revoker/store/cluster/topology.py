@@ -26,6 +26,7 @@ from revoker.store.wire.connection import (
     Replies,
     TooFewReplicas,
     reads_replies,
+    retrieve_failure,
     understood,
 )
 
@@ -251,8 +252,7 @@ class Topology:
     def _has_learnt(self, task: asyncio.Task[None]) -> None:
         self._learning = None
         self._learnt_at = asyncio.get_running_loop().time()
-        if not task.cancelled():
-            task.exception()  # retrieved, since nobody may wait for it
+        retrieve_failure(task)
 
     def _start(self, work: Any) -> asyncio.Task[None]:
         task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)

@@ -36,7 +36,7 @@ class Written(msgspec.Struct, frozen=True, gc=False):
         at: The time of the revocation (ms by Redis).
         until: When its key expires (ms).
         reason: As given.
-        spared: The excepted session of ``revoke_user``.
+        except_sid: The excepted session of ``revoke_user``.
         seq: ``rv:seq`` when it was acknowledged, or later.
     """
 
@@ -45,18 +45,19 @@ class Written(msgspec.Struct, frozen=True, gc=False):
     at: int
     until: int
     reason: str = ""
-    spared: str = ""
+    except_sid: str = ""
     seq: int = 0
 
     @property
     def identity(self) -> str:
         """Deduplication key: a later entry replaces an earlier one. No Redis key contains a space."""
-        return f"{self.keys[0]} {self.spared}" if self.spared else self.keys[0]
+        return f"{self.keys[0]} {self.except_sid}" if self.except_sid else self.keys[0]
 
     @property
     def bytes(self) -> int:
         """Estimated memory of the entry."""
-        texts = (*self.keys, self.reason, self.spared, self.spared)  # the last is part of the identity, too
+        # the last is part of the identity, too
+        texts = (*self.keys, self.reason, self.except_sid, self.except_sid)
         return _ENTRY_BYTES + sum(map(sys.getsizeof, texts))
 
     @property
@@ -68,7 +69,7 @@ class Written(msgspec.Struct, frozen=True, gc=False):
             case "move_cutoff":
                 return (self.at, self.until - self.at, self.reason, "", 0)
             case _:
-                return (self.at, self.until - self.at, self.reason, "", self.spared)
+                return (self.at, self.until - self.at, self.reason, "", self.except_sid)
 
 
 class Acknowledged:

@@ -9,6 +9,9 @@ NO_VERDICT_S: Final = 30.0
 LATEST_MS: Final = 250
 """Resolution of the latest time: well within the margin with which sessions are compared."""
 
+LATEST_AHEAD_MS: Final = int(2 * NO_VERDICT_S * 1000)
+"""The clocks of two servers whose readings count are no further apart."""
+
 
 class Clocks:
     """Compares the service's clock with Redis ``TIME``.
@@ -46,13 +49,16 @@ class Clocks:
             return None
         return self._store_ms + int((self._monotonic() - self._received) * 1000)
 
-    def learn_latest(self, latest_ms: int) -> None:
-        """Take over the latest time (ms) that another process has seen.
+    def learn_latest(self, latest_ms: int, store_ms: int) -> bool:
+        """Take over the latest time (ms) that another process has seen, read at this time of the store (ms).
 
-        It is ignored if it is further ahead than the clocks of two servers whose readings count can be.
+        Returns:
+            False if it is ignored, because it is more than :data:`LATEST_AHEAD_MS` ahead.
         """
-        if self._store_ms is not None and latest_ms <= self._store_ms + 2 * NO_VERDICT_S * 1000:
-            self.latest = max(self.latest, latest_ms)
+        if latest_ms > store_ms + LATEST_AHEAD_MS:
+            return False
+        self.latest = max(self.latest, latest_ms)
+        return True
 
     @property
     def apart(self) -> str | None:

@@ -18,7 +18,7 @@ from revoker.errors import NotPrimary, StoreRefused, StoreUnavailable
 from revoker.metrics import Metrics
 from revoker.models import NO_REVOCATIONS, RevocationState
 from revoker.store.keys import Tail
-from revoker.store.wire.connection import reads_replies, understood
+from revoker.store.wire.connection import reads_replies, retrieve_failure, understood
 
 _log = structlog.get_logger("store")
 
@@ -28,7 +28,7 @@ FINDING_OF_POLICY: Final[dict[DataLoss, str]] = {
     "refuse": "refused",
     "ignore": "ignored",
 }
-_DAY_MS: Final = 86_400_000
+DAY_MS: Final = 86_400_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,7 +253,7 @@ class DataSet:
 
     def share_ages(self) -> bool:
         """Whether the key of this process's share must have its expiry extended soon."""
-        return bool(self.watermark and self.watermark.share) and self._read_at - self._wrote_at > _DAY_MS // 4
+        return bool(self.watermark and self.watermark.share) and self._read_at - self._wrote_at > DAY_MS // 4
 
     def share_refreshed(self) -> None:
         """The share expires in a day from the last reading."""
@@ -297,8 +297,7 @@ class DataSet:
         self._tasks.discard(task)
         if task is self._task:
             self._task = None
-        if not task.cancelled():
-            task.exception()  # retrieved here, since nobody may wait for it any more
+        retrieve_failure(task)
 
     async def _settle(self, since: int, cause: str) -> None:
         async with self._lock:
@@ -342,7 +341,7 @@ class DataSet:
             return "the store holds fewer revocations than before"
         share = reading.share or 0
         if share < present.share:
-            if reading.now - self._wrote_at < _DAY_MS - 3_600_000:
+            if reading.now - self._wrote_at < DAY_MS - 3_600_000:
                 return "the store has lost revocations of this process"
             self.watermark = Watermark(present.epoch, present.seq, share)
         self._read_at = max(self._read_at, reading.now)
@@ -399,7 +398,7 @@ class DataSet:
         self.epoch = epoch
         self.watermark = numbers
         self._read_at = max(self._read_at, now)
-        self._wrote_at = self._read_at - _DAY_MS // 2  # the expiry of the share is unknown: extend it soon
+        self._wrote_at = self._read_at - DAY_MS // 2  # the expiry of the share is unknown: extend it soon
         self.baseline = RevocationState(loss=epoch.cutoff) if epoch.cutoff else NO_REVOCATIONS
 
 

@@ -9,13 +9,13 @@
 -- Returns: the end of the block (ms); or 'past'.
 if ARGV[5] == '1' and tonumber(ARGV[1]) <= now_ms() then return {'past'} end
 local user = read_user(KEYS[1])
-local till = math.max(user.blocked, tonumber(ARGV[1]))
-if till > user.blocked and ARGV[3] ~= '' then user.block_reason = ARGV[3] end
-user.blocked = till
+local ends = math.max(user.blocked, tonumber(ARGV[1]))
+if ends > user.blocked and ARGV[3] ~= '' then user.block_reason = ARGV[3] end
+user.blocked = ends
 write_user(KEYS[1], user, tonumber(ARGV[2]))
-if till > now_ms() then
-  redis.call('HSET', KEYS[2], ARGV[4], digits(till))
+if ends > now_ms() then
+  redis.call('HSET', KEYS[2], ARGV[4], digits(ends))
 else
   redis.call('HDEL', KEYS[2], ARGV[4])
 end
-return answer(digits(till))
+return answer(digits(ends))

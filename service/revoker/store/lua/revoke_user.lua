@@ -15,7 +15,7 @@ local at, ahead, expires = tonumber(ARGV[1]), tonumber(ARGV[4]), tonumber(ARGV[6
 if expires and now >= expires then return {'expired'} end
 if ahead then
   if at and at > now + ahead then return {'ahead'} end
-  if not at or at > now then at = math.max(user_now(user, KEYS[2]), user.hard, user.soft) end
+  if not at or at > now then at = user_now(user, KEYS[2]) end
 end
 local sid = ARGV[5]
 local latest = math.max(user.hard, user.soft)

@@ -4,7 +4,7 @@
 -- Returns: how many were removed.
 local now, removed = now_ms(), 0
 for _, tag in ipairs(ARGV) do
-  local till = tonumber(redis.call('HGET', KEYS[1], tag) or '')
-  if till and till <= now then removed = removed + redis.call('HDEL', KEYS[1], tag) end
+  local ends = tonumber(redis.call('HGET', KEYS[1], tag) or '')
+  if ends and ends <= now then removed = removed + redis.call('HDEL', KEYS[1], tag) end
 end
 return {removed}

@@ -21,7 +21,7 @@ local function latest_start(index)
   return -tonumber(redis.call('ZSCORE', index, '') or 0)
 end
 
--- The present (ms), but not before the latest date of this user.
+-- The present (ms), but not before the latest date of this user. No cutoff of the user is later than user.last.
 local function user_now(user, index)
   return math.max(now_ms(), user.last, latest_start(index))
 end

@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from revoker.errors import StoreRefused
-from revoker.rules import FOREVER_MS, SAFETY_S
+from revoker.rules import FOREVER_MS, SAFETY_S, is_blocked
 from revoker.store.consistency.epoch import Epoch
 from revoker.store.keys import Held
 from revoker.store.lookups import parse_revocation, parse_user_state, revoked_keys
@@ -21,6 +21,8 @@ from revoker.store.wire.connection import unavailable_on_failure
 
 KEYS_PER_STEP: Final = 1000
 """Keys that one step of an export reads, roughly."""
+
+_REPLACED: Final = "a server of the store was restarted or replaced during the export: export again"
 
 
 class Step(NamedTuple):
@@ -55,8 +57,9 @@ class Exporting:
             StoreUnavailable: the store did not answer.
             StoreRefused: a server was replaced meanwhile, so that keys may be missing.
         """
+        primaries = await self._store.primaries()  # before anything is read: all of it must be theirs
         yield Step(await self._lost_data(), [])
-        for server, connection in sorted((await self._store.primaries()).items()):
+        for server, connection in sorted(primaries.items()):
             cursor = b"0"
             while True:
                 async with unavailable_on_failure():
@@ -65,12 +68,12 @@ class Exporting:
                     )
                     step = await self._read(connection, [key.decode(errors="replace") for key in found])
                 if connection.server != server:
-                    raise StoreRefused(
-                        "a server of the store was restarted or replaced during the export: export again"
-                    )
+                    raise StoreRefused(_REPLACED)
                 yield step
                 if cursor == b"0":
                     break
+        if (await self._store.primaries()).keys() != primaries.keys():
+            raise StoreRefused(_REPLACED)
 
     async def _lost_data(self) -> list[bytes]:
         """The cutoff of a data loss, as a cutoff of every issuer: both cover the same tokens."""
@@ -146,7 +149,7 @@ class Exporting:
             yield records.User(tag=tag, before=date(user.hard), reason=reason)
         if user.soft > user.hard:
             yield records.User(tag=tag, before=date(user.soft), except_sid=user.sid, reason=reason)
-        if user.blocked > now:
+        if is_blocked(user, now):
             until = None if user.blocked >= FOREVER_MS else date(user.blocked)
             yield records.Block(tag=tag, until=until, reason=user.block_reason or None)
 

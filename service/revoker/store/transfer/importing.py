@@ -13,7 +13,14 @@ import msgspec
 
 from revoker.errors import InvalidRequest, StoreRefused, StoreUnavailable
 from revoker.models import Issuer, Number
-from revoker.rules import FOREVER_MS, START_AHEAD_MS, includes_user_cutoff, jti_expiry_ms, jti_lifetime_ms
+from revoker.rules import (
+    FOREVER_MS,
+    START_AHEAD_MS,
+    includes_cutoff,
+    includes_user_cutoff,
+    jti_expiry_ms,
+    jti_lifetime_ms,
+)
 from revoker.store.keys import segment, tag_and_start, user_tag
 from revoker.store.lookups import parse_revocation, parse_user_state, revoked_keys
 from revoker.store.revocations import AHEAD_MS
@@ -25,9 +32,9 @@ TOGETHER: Final = 256
 """Tokens in one script at most: more would block the server for other clients."""
 
 _RECONCILE_EVERY_S: Final = 1.0
-"""As often as a running service; a bound that is raised meanwhile counts only a minute after that."""
+"""As often as a running service; a limit that is raised meanwhile counts only a minute after that."""
 
-_PAUSES_S: Final = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+PAUSES_S: Final = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 """Before an unacknowledged write is sent again: together long enough for a failover."""
 
 Call = tuple[str, Sequence[str], Sequence[Any]]
@@ -39,7 +46,7 @@ class Change(msgspec.Struct, frozen=True, gc=False):
 
     Attributes:
         keys: Of the script; the first is the key that it writes.
-        till: When the key expires (ms), if that is known beforehand; what has expired is not written.
+        expiry: When the key expires (ms), if that is known beforehand; what has expired is not written.
         in_effect: Whether the value of the key already does what the line asks for.
     """
 
@@ -47,7 +54,7 @@ class Change(msgspec.Struct, frozen=True, gc=False):
     script: str
     keys: tuple[str, ...]
     args: tuple[Any, ...]
-    till: int | None
+    expiry: int | None
     in_effect: Callable[[bytes], bool]
 
 
@@ -77,7 +84,7 @@ class Importing:
         await self._store.learn()
         self._data = self._store.data_ids()
         await self._store.issuer_records.adopt()
-        self._take_bounds()
+        self._take_limits()
 
     @property
     def now(self) -> int:
@@ -129,7 +136,7 @@ class Importing:
             StoreRefused: the store lost data meanwhile; what was stored before may be gone.
         """
         calls = list(_calls(changes, self._keys.part))
-        for pause in (*_PAUSES_S, None):
+        for pause in (*PAUSES_S, None):
             try:
                 await self._reconcile()
                 await asyncio.gather(*(self._store.scripts.run(*call) for call in calls))
@@ -150,9 +157,9 @@ class Importing:
         if time.monotonic() - self._reconciled >= _RECONCILE_EVERY_S:
             await self._store.issuer_records.reconcile()
             self._reconciled = time.monotonic()
-            self._take_bounds()
+            self._take_limits()
 
-    def _take_bounds(self) -> None:
+    def _take_limits(self) -> None:
         self._store.issuer_records.refuse_conflicts()
         self._longest_ms = max(map(self._store.revocations.cutoff_lifetime, self._store.issuers.values()))
 
@@ -162,17 +169,17 @@ class Importing:
 
     def _token(self, record: records.Jti, issuer: Issuer) -> Change:
         place = record.segment or segment(record.jti or "")
-        till, at = None, "" if record.at is None else milliseconds(record.at)
+        expiry, at = None, "" if record.at is None else milliseconds(record.at)
         widest = self._store.issuer_records.widest(issuer)
         if record.exp is None:
             expiry_or_lifetime = -jti_lifetime_ms(widest)
         else:
-            expiry_or_lifetime = till = jti_expiry_ms(widest, record.exp)
+            expiry_or_lifetime = expiry = jti_expiry_ms(widest, record.exp)
         key = self._keys.of_segment("jti", issuer, place)
-        return Change("jti", "revoke_tokens", (key,), (expiry_or_lifetime, at), till, _listed)
+        return Change("jti", "revoke_tokens", (key,), (expiry_or_lifetime, at), expiry, _listed)
 
     def _user(self, record: records.User) -> Change:
-        tag, keep_ms = self._whose(record)
+        tag, lifetime_ms = self._whose(record)
         at = self._past(record.before)
         sid = record.except_sid or ""
 
@@ -183,8 +190,8 @@ class Importing:
             "user",
             "revoke_user",
             (self._keys.user(tag), self._keys.sessions(tag)),
-            ("" if at is None else at, keep_ms, record.reason or "", AHEAD_MS, sid),
-            None if at is None else at + keep_ms,
+            ("" if at is None else at, lifetime_ms, record.reason or "", AHEAD_MS, sid),
+            None if at is None else at + lifetime_ms,
             in_effect,
         )
 
@@ -195,24 +202,24 @@ class Importing:
         key: str,
         start: int = 0,
     ) -> Change:
-        at, keep_ms = self._past(record.before), self._store.revocations.cutoff_lifetime(issuer)
+        at, lifetime_ms = self._past(record.before), self._store.revocations.cutoff_lifetime(issuer)
         return Change(
             records.kind(record),
             "move_cutoff",
             (key,),
-            ("" if at is None else at, keep_ms, record.reason or "", AHEAD_MS, start, START_AHEAD_MS),
-            None if at is None else at + keep_ms,
-            lambda value: at is not None and parse_revocation(value).at >= at,
+            ("" if at is None else at, lifetime_ms, record.reason or "", AHEAD_MS, start, START_AHEAD_MS),
+            None if at is None else at + lifetime_ms,
+            lambda value: at is not None and includes_cutoff(parse_revocation(value), at),
         )
 
     def _block(self, record: records.Block) -> Change:
-        tag, keep_ms = self._whose(record)
+        tag, lifetime_ms = self._whose(record)
         until = FOREVER_MS if record.until is None else min(milliseconds(record.until), FOREVER_MS)
         return Change(
             "block",
             "block_user",
             (self._keys.user(tag), self._keys.beside(self._keys.user(tag)).blocks),
-            (until, keep_ms, record.reason or "", tag),
+            (until, lifetime_ms, record.reason or "", tag),
             until,
             lambda value: parse_user_state(value).blocked >= until,
         )

@@ -215,6 +215,12 @@ def _login_failure(error: Exception) -> StoreUnavailable:
     return failure
 
 
+def retrieve_failure(done: "asyncio.Future[Any]") -> None:
+    """Retrieve a failure for which nobody may wait, so that asyncio does not log it."""
+    if not done.cancelled():
+        done.exception()
+
+
 @contextlib.contextmanager
 def understood() -> Iterator[None]:
     """Turn what reading a reply of an unexpected form raises into ``ReplyNotUnderstood``.
