@@ -208,7 +208,7 @@ def test_a_folder_or_key_that_can_not_be_used_is_told(tmp_path):
         development.prepare({}, tmp_path / "file")
     development.prepare({}, tmp_path / "r")
     (tmp_path / "r/dev-key.pem").write_text("no key")
-    with pytest.raises(ConfigError, match="development set-up"):
+    with pytest.raises(ConfigError, match="development setup"):
         development.prepare({}, tmp_path / "r")
 
 
