@@ -106,9 +106,13 @@ def code(source: str, rules: Rules) -> Iterator[Finding]:
             block.append(token.string.lstrip("#! "))
     yield from prose("\n".join(block), first, rules)
     for node in ast.walk(ast.parse(source)):
-        match node:  # a docstring, or a string under an assignment that documents it
-            case ast.Expr(value=ast.Constant(value=str(text)) as constant):
+        match node:
+            case ast.Expr(
+                value=ast.Constant(value=str(text)) as constant
+            ):  # a docstring, or one of an assignment
                 yield from prose(inspect.cleandoc(text), constant.lineno, rules)
+            case _:
+                pass
 
 
 def identifiers(source: str, rules: Rules) -> Iterator[Finding]:
@@ -143,6 +147,8 @@ def _given(tree: ast.AST) -> Iterator[tuple[str, int]]:
                 yield name, node.lineno
             case ast.alias(asname=str(name)):
                 yield name, node.lineno
+            case _:
+                pass
 
 
 def lua_comments(source: str, rules: Rules) -> Iterator[Finding]:
