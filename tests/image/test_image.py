@@ -80,7 +80,7 @@ def test_compose_mounts_what_is_there_and_holds_no_secret():
     assert not re.search(r"(?i)(password|secret|token)\S*\s*[:=]\s*[A-Za-z0-9+/_-]{16,}", COMPOSE.read_text())
 
 
-def test_the_store_of_compose_keeps_what_it_is_told():
+def test_the_store_of_compose_is_persistent():
     command = yaml.safe_load(COMPOSE.read_text())["services"]["valkey"]["command"]
     options = dict(zip(command[1::2], command[2::2], strict=True))
     assert options["--appendonly"] == "yes"
