@@ -74,7 +74,7 @@ docs: .venv/.dev ## Write what is generated from the code: references, pictures,
 	$(BIN)/python deploy/generate.py
 	$(BIN)/python deploy/structure.py
 
-ci: lint types test ## Run what must pass: lint, types and test
+ci: lint types test ## Run lint, types and test; .ci/run also runs the suites that need other programs
 
 lock: .venv/.dev ## Update the locked dependencies in requirements/ to the newest versions, with hashes
 	echo 'setuptools>=77' | $(COMPILE) pyproject.toml - --extra embedded --output-file requirements/service.txt
