@@ -1,21 +1,21 @@
-# Everything happens in .venv, made on first use; nothing needs root. `make help` lists the targets.
+# Everything is installed into .venv on first use; nothing needs root. `make help` lists the targets.
 
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
 BIN := .venv/bin
 WORKERS := 4
 export PYTHONPYCACHEPREFIX := $(CURDIR)/.venv/pycache
-# Empty is unset: where nobody keeps what was compiled, a third of the tests' time goes into compiling it again.
+# Empty means unset: without compiled files, compiling takes a third of the time of the tests.
 export PYTHONDONTWRITEBYTECODE :=
 COMPILE := $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 	--no-header --no-emit-index-url --no-emit-find-links
 
 .PHONY: help run test coverage fuzz test-gateways test-servers test-deploy test-monitoring test-instructions lint types bench bench-peers docs ci lock clean
 
-help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-run: .venv/.run ## Run the service; without REVOKER_CONFIG a development set-up under .revoker/
+run: .venv/.run ## Run the service; without REVOKER_CONFIG it uses a development setup in .revoker/
 	@exec $(BIN)/revoker serve
 
 test: .venv/.dev ## Run all tests, or TESTS="tests/store -k epoch"; WORKERS=0 runs them in one process
@@ -24,7 +24,7 @@ test: .venv/.dev ## Run all tests, or TESTS="tests/store -k epoch"; WORKERS=0 ru
 coverage: .venv/.dev ## Run all tests, or TESTS="…", and fail where branch coverage of the service is under 95 %
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --cov --cov-report=term --cov-fail-under=95 $(TESTS)
 
-fuzz: .venv/.dev ## Try the parsers for about a minute; FUZZ_EXAMPLES=15000 for about an hour
+fuzz: .venv/.dev ## Test the parsers with generated input for about a minute; FUZZ_EXAMPLES=15000: an hour
 	FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-300} $(BIN)/python -m pytest -m hypothesis --timeout 0 \
 	  tests/test_rules.py tests/test_raised_limits.py tests/test_parsers.py tests/test_auth.py tests/tokens tests/store/test_keys.py tests/store/test_records.py
 
@@ -43,19 +43,19 @@ test-servers: .venv/.servers ## Test the store on other versions of Redis and Va
 test-deploy: .venv/.deploy ## Test image and chart with hadolint, helm and the schemas of Kubernetes
 	$(BIN)/python -m pytest tests/deploy
 
-test-monitoring: .venv/.dev ## Test rules and dashboard on a real Prometheus, which comes from Debian
+test-monitoring: .venv/.dev ## Test alert rules and dashboard on a real Prometheus, which comes from Debian
 	@for program in prometheus promtool; do \
 	  command -v $$program >/dev/null || { \
 	    echo "$$program is missing: apt-get install prometheus (as root), or put it on the PATH" >&2; exit 1; }; \
 	done
 	$(BIN)/python -m pytest tests/monitoring
 
-test-instructions: .venv/.dev ## Count the instructions of a request by valgrind, which comes from Debian
+test-instructions: .venv/.dev ## Count the instructions of a request with valgrind, which comes from Debian
 	@command -v valgrind >/dev/null || { \
 	  echo "valgrind is missing: apt-get install valgrind (as root), or put it on the PATH" >&2; exit 1; }
 	$(BIN)/python -m bench.instructions
 
-lint: .venv/.dev ## Check style, format, that imports point down, and the language
+lint: .venv/.dev ## Check style, format, layers of imports, and the language of names, comments and pages
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
@@ -67,16 +67,16 @@ types: .venv/.dev ## Check types
 bench: .venv/.dev ## Measure, and write docs/performance.md
 	$(BIN)/python -m bench
 
-bench-peers: .venv/.dev bench/peers/.venv/.peers ## The same beside other services, which come from PyPI and npm
+bench-peers: .venv/.dev bench/peers/.venv/.peers ## The same, compared with other services, which come from PyPI and npm
 	$(BIN)/python -m bench
 
-docs: .venv/.dev ## Write what is made from the code: references, pictures, and the chart's copies and schema
+docs: .venv/.dev ## Write what is generated from the code: references, pictures, and the chart's copies and schema
 	$(BIN)/python deploy/generate.py
 	$(BIN)/python deploy/structure.py
 
-ci: lint types test ## What .ci/run does
+ci: lint types test ## Run lint, types and test; .ci/run also runs the suites that need other programs
 
-lock: .venv/.dev ## Choose the newest dependencies anew, with their hashes
+lock: .venv/.dev ## Update the locked dependencies in requirements/ to the newest versions, with hashes
 	echo 'setuptools>=77' | $(COMPILE) pyproject.toml - --extra embedded --output-file requirements/service.txt
 	$(COMPILE) pyproject.toml --extra embedded --group dev --constraint requirements/service.txt --output-file requirements/dev.txt
 	$(COMPILE) --group gateways --constraint requirements/dev.txt --output-file requirements/gateways.txt

@@ -32,11 +32,17 @@ CHOICES = (*throughput.SUBJECTS, *SECTIONS)
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--rounds", type=int, default=7, help="interleaved rounds (default 7)")
-    parser.add_argument("--seconds", type=float, default=4, help="of each run (default 4)")
-    parser.add_argument("--connections", type=int, default=64, help="open at once (default 64)")
-    parser.add_argument("--jtis", type=int, default=1_000_000, help="revoked tokens in the full store")
-    parser.add_argument("--only", help=f"some of: {', '.join(CHOICES)}; nothing is written then")
-    parser.add_argument("--output", type=Path, help="where to write (default docs/performance.md)")
+    parser.add_argument("--seconds", type=float, default=4, help="duration of each run (default 4)")
+    parser.add_argument(
+        "--connections", type=int, default=64, help="connections of the load generator (default 64)"
+    )
+    parser.add_argument(
+        "--jtis", type=int, default=1_000_000, help="revoked tokens in the full store (default 1000000)"
+    )
+    parser.add_argument(
+        "--only", help=f"some of: {', '.join(CHOICES)}; prints, and writes only with --output"
+    )
+    parser.add_argument("--output", type=Path, help="the file to write (default docs/performance.md)")
     chosen = parser.parse_args()
     present = set(CHOICES) if peers.installed() else set(CHOICES) - {"peers"}
     chosen.selected = set(chosen.only.split(",")) if chosen.only else present

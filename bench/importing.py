@@ -29,7 +29,7 @@ class _Command:
 
 
 def run(bench: Bench) -> Section:
-    """The time of many lines less that of few, so that starting the program is not counted."""
+    """Subtracts the time for few lines from that for many, to exclude the start of the program."""
     lines = min(bench.jtis, _MANY)
     few, many = (_tokens(bench.material.folder / f"{count}.ndjson", count) for count in (_FEW, lines))
     imports, exports, memory, cpu, of_store = [], [], [], [], []
@@ -49,14 +49,17 @@ def run(bench: Bench) -> Section:
     rate, grown = Spread.of(imports), Spread.of(memory)
     rows = [
         ("`revoker import`, lines a second", figure(rate, "{:,.0f}")),
-        ("the same, µs CPU of the command a line", figure(Spread.of(cpu), "{:.1f}")),
-        ("and of the store", figure(Spread.of(of_store), "{:.1f}")),
-        (f"its memory with {lines:,} lines less that with {_FEW:,}, MiB", figure(grown, "{:.1f}")),
+        ("`revoker import`, µs CPU of the command a line", figure(Spread.of(cpu), "{:.1f}")),
+        ("`revoker import`, µs CPU of the store a line", figure(Spread.of(of_store), "{:.1f}")),
+        (
+            f"`revoker import`, memory with {lines:,} lines minus that with {_FEW:,}, MiB",
+            figure(grown, "{:.1f}"),
+        ),
         ("`revoker export`, lines a second", figure(Spread.of(exports), "{:,.0f}")),
     ]
     text = (
-        f"{lines:,} jtis into a Valkey of its own that writes an append-only file, and out of it again; "
-        f"the command has a core of its own, {bench.rounds} times.\n\n" + table(("", ""), rows)
+        f"Import of {lines:,} jtis into a separate Valkey with an append-only file, then export, "
+        f"{bench.rounds} times. The command has a core of its own.\n\n" + table(("", ""), rows)
     )
     targets = [
         Target("import, jtis a second", "at least 50,000", figure(rate, "{:,.0f}"), rate.median >= 50_000),

@@ -1,9 +1,9 @@
-"""Counts what one request costs in instructions: no clock, no neighbour on the machine changes that.
+"""Counts the instructions of one request: no clock and no other load on the machine changes them.
 
-``python -m bench.instructions`` compares with what ``bench/instructions.json`` recorded and fails where a
-request costs more by over :data:`MARGIN`; ``--record`` writes the file anew. It needs valgrind.
+``python -m bench.instructions`` compares them with ``bench/instructions.json``, and fails if a request needs
+more by over :data:`MARGIN`; ``--record`` writes the file again. It needs valgrind.
 
-What is compared is the ratio to the floor: another build of Python or another processor changes both alike.
+It compares ratios to the floor: another build of Python or another processor changes both alike.
 """
 
 import argparse

@@ -17,12 +17,12 @@ from tests.rig.servers import Valkey
 
 _FLOOR, _CLAIMS, _FAR = "floor", "claims", "far"
 _NAMES = {_FLOOR: "floor", _CLAIMS: "claims form"}
-_FAR_NAMES = {_CLAIMS: "store at hand", _FAR: "store 1 ms away"}
+_FAR_NAMES = {_CLAIMS: "store on the same machine", _FAR: "store 1 ms away"}
 
 _SHARE = 0.7
 _FAR_SHARE = 0.25
-"""A request that comes by itself takes up to twice the CPU of one in a crowd: at a greater share requests
-wait for the processor, and that hides how far away the store is.
+"""A request that comes alone takes up to twice the CPU time of one among many. At a greater share, requests
+wait for the processor, which hides the distance of the store.
 """
 _FAR_S = 0.001
 _PINGS = 1000
@@ -36,7 +36,7 @@ class _Away:
 
 
 def run(bench: Bench) -> Section:
-    """All of it with the same servers, each comparison in rounds of its own."""
+    """Uses the same servers for all comparisons; each comparison has its own rounds."""
     claims = bench.material.claims_form()
     store = bench.servers.store()
     with Network() as network:
@@ -75,7 +75,11 @@ def run(bench: Bench) -> Section:
     rows = [
         _row(f"{words}: {name}", results, key)
         for words, results, names in (
-            (f"at {_SHARE * least:,.0f} a second, {_SHARE:.0%} of what the slower can", paced, _NAMES),
+            (
+                f"at {_SHARE * least:,.0f} a second, {_SHARE:.0%} of the capacity of the slower one",
+                paced,
+                _NAMES,
+            ),
             ("8 connections", eight, _NAMES),
             ("one connection", one, _NAMES),
             (f"at {spared:,.0f} a second", distant, _FAR_NAMES),
@@ -83,51 +87,51 @@ def run(bench: Bench) -> Section:
         for key, name in names.items()
     ]
     text = (
-        f"Claims form, {bench.connections} connections where nothing else is said. At a fixed rate a "
-        "request leaves when it is due, to the millisecond, once a connection is free. One GET by the "
+        f"Claims form, {bench.connections} connections unless the row says otherwise. At a fixed rate, a "
+        "request is sent when it is due, to the millisecond, as soon as a connection is free. One GET by the "
         f"service's own client, alone and one at a time, takes {figure(get, '{:.0f}')} µs (median). The far "
-        f"store lies behind a relay through which a PING takes {distance * 1000:.2f} ms longer (median); "
-        f"beside it the store at hand, both at {_FAR_SHARE:.0%} of what the slower can.\n\n"
-        + table(("", "requests/s", "p50 ms", "p99 ms", "µs CPU a request"), rows)
+        f"store is behind a relay that makes a PING {distance * 1000:.2f} ms slower (median). Its rows "
+        f"compare it with a store on the same machine, both at {_FAR_SHARE:.0%} of the capacity "
+        "of the slower one.\n\n" + table(("", "requests/s", "p50 ms", "p99 ms", "µs CPU a request"), rows)
     )
     targets = [
         Target(
-            f"p99 of claims form ÷ p99 of floor, both at {_SHARE:.0%} of what the slower can",
+            f"p99 of claims form ÷ p99 of floor, both at {_SHARE:.0%} of the capacity of the slower one",
             "at most 1.3",
             figure(p99, "{:.2f}"),
             p99.median <= 1.3,
-            "an answer waits for the store, and that for the load generator, which has the same processor "
-            "and sends at once what is due in a millisecond; the floor has no store.",
+            "an answer waits for the store, and the store for the load generator. Both use one processor, "
+            "and the generator sends all requests of a millisecond at once. The floor has no store.",
         ),
         Target(
             "one connection: median latency ÷ (floor + one GET)",
             "at most 1.15",
             f"{alone:.2f}",
             alone <= 1.15,
-            "alone, a request bears by itself what others share: a whole reading of the store, with its "
-            "clock, role and numbers. Floor and GET are measured apart, each with its caches warm.",
+            "a single request pays for a whole reading of the store (clock, role, numbers), which concurrent "
+            "requests share. Floor and GET are measured separately, with warm caches.",
         ),
         Target(
             "8 connections: claims form ÷ floor",
             "at least 0.6",
             figure(of_eight, "{:.2f}"),
             of_eight.median >= 0.6,
-            "eight share a lookup, so each bears eight times as much of it as one of 64, and the eight wait "
-            "while it is under way; the floor waits for nothing.",
+            "eight requests share a lookup instead of 64, so each pays eight times the share of it. All "
+            "eight wait for its answer; the floor waits for nothing.",
         ),
         Target(
             "store 1 ms away: median latency added, ms",
             "at most 1.2",
             f"{added:.2f}",
             added <= 1.2,
-            "what the relay takes under load comes on top: it delays by timers and shares the processors.",
+            "the relay itself adds time under load: it delays by timers and shares the processors.",
         ),
         Target(
-            "store 1 ms away: throughput ÷ with the store at hand",
+            "store 1 ms away: throughput ÷ with the store on the same machine",
             "at least 0.85",
             figure(slower, "{:.2f}"),
             slower.median >= 0.85,
-            "the relay takes its time from the processors that the others run on.",
+            "the relay uses CPU time of the processors that the other programs need.",
         ),
     ]
     return Section("Latency, few connections, a store far away", text, targets)

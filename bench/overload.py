@@ -40,9 +40,9 @@ def run(bench: Bench) -> Section:
         for runs in ((least, [at for at, _ in rounds]), (most, [beyond for _, beyond in rounds]))
     ]
     text = (
-        f"Claims form. {least} connections are capacity, {TIMES} times as many overload; each asks again as "
-        "soon as it has its answer, a refusal too, whatever `Retry-After` says. Latencies are of what was "
-        "answered 2xx.\n\n"
+        f"Claims form. {least} connections measure capacity, {TIMES} times as many are overload. Each sends "
+        "the next request as soon as it has an answer or a refusal, and ignores `Retry-After`. Latencies are "
+        "those of 2xx answers.\n\n"
     )
     return Section(
         "Overload",
@@ -53,16 +53,16 @@ def run(bench: Bench) -> Section:
                 "at least 0.8",
                 figure(goodput, "{:.2f}"),
                 goodput.median >= 0.8,
-                "a refusal costs nearly what an answer does, and the generator of five times the connections "
-                "takes more of the processor that it shares with the store.",
+                "a refusal costs nearly as much as an answer. With five times the connections, the generator "
+                "also needs more of the processor that it shares with the store.",
             ),
             Target(
                 "p99 of answered ÷ p99 at capacity",
                 "at most 3",
                 figure(late, "{:.2f}"),
                 late.median <= 3,
-                f"of {most} connections as many as `max_in_progress` are let in and wait for each other; a "
-                "lower bound refuses more, and each refusal takes from those that are answered.",
+                f"of {most} connections, `max_in_progress` are admitted and wait for each other. A "
+                "lower limit refuses more, and refusals cost CPU time too.",
             ),
         ],
     )

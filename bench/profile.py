@@ -1,4 +1,4 @@
-"""Where the time of a request goes, step by step, in µs and in instructions."""
+"""Measures the steps of a request, in µs and in instructions."""
 
 import shutil
 import subprocess
@@ -15,33 +15,33 @@ from tests.rig.servers import free_port
 
 _STEPS = {
     "parse": "HTTP: aiohttp's parser, in C",
-    "caller": "caller: the header that was seen before",
-    "decode": "decode: JSON to claims, no member twice, issuer",
-    "keys": "keys: what is to be read",
-    "lookup": "share of the lookup: 64 leave as one command, and one read brings what is answered",
+    "caller": "caller: from the cache of headers",
+    "decode": "decode: JSON to claims, duplicate members, issuer",
+    "keys": "keys: names of the keys to read",
+    "lookup": "share of the lookup: one command and one reply for 64 requests",
     "rules": "rules: the verdict",
     "metrics": "metrics: verdict and duration",
-    "answer": "answer: prepared bytes",
+    "answer": "answer: prebuilt bytes",
 }
 _OF_BARE = ("parse", "answer")
 _BATCH_STEPS = {
-    "batch read": "read: JSON to a hundred claims, no member twice",
-    "batch issuers": "issuers: whose token each is",
-    "batch keys": "keys: what is to be read",
-    "batch lookup": "lookup: all as one command, and what it answers",
+    "batch read": "read: JSON to a hundred claims, duplicate members",
+    "batch issuers": "issuers: the issuer of every token",
+    "batch keys": "keys: names of the keys to read",
+    "batch lookup": "lookup: one command and its reply for all",
     "batch rules": "rules: the verdicts",
-    "batch answer": "answer: put together",
+    "batch answer": "answer: joined",
 }
 _COLD_STEPS = {
     "parse token": "parse: three parts of base64url, two strict JSON objects",
     "verify": "verify: the RS256 signature, with the prepared key",
-    "claims of token": "claims: kind, types, audience, and the answer to be given",
-    "remember": "remember: until the cache has no more room",
+    "claims of token": "claims: kind, types, audience, and the answer",
+    "remember": "remember: an entry in a full cache",
 }
 _REFRESH_STEPS = {
-    "form": "form: strictly read, and turned into what is asked",
-    "refresh token": "refresh token: taken apart, its MAC checked",
-    "refresh": "script and lookup: 64 asked together, packed, sent, and what they answer read",
+    "form": "form: strict parsing, and the request",
+    "refresh token": "refresh token: parsing and MAC",
+    "refresh": "share of script and lookup: 64 requests in one write",
     "mint": "mint: claims as JSON, signed with ES256",
     "successor": "successor: the next refresh token, with its MAC",
 }
@@ -49,35 +49,35 @@ _OTHERWISE = "decode otherwise"
 STEPS = (*_STEPS, _OTHERWISE, *_BATCH_STEPS, *_COLD_STEPS, *_REFRESH_STEPS)
 _TIMES = dict.fromkeys((*_STEPS, _OTHERWISE), 20_000) | dict.fromkeys(_BATCH_STEPS, 200)
 _COUNTS = dict.fromkeys((*_STEPS, _OTHERWISE), (3_000, 6_400)) | dict.fromkeys(_BATCH_STEPS, (4, 32))
-"""So often before the counting, and so often while it lasts."""
+"""Runs before the count, and runs that are counted."""
 
 _TEXT = (
-    "Each step by itself, with the real parts and 2,000 users' claims in turn; µs are those of the CPU, "
-    "instructions are counted by callgrind. The *bare server* is Revoker's own way in (its connections, past "
-    "router and middleware, an answer of prepared bytes) with nothing from reading the body to answering; "
-    "what it costs beyond parsing and answering is aiohttp's connection and request, uvloop and the kernel "
-    "(which callgrind does not see). What is left over is what steps cost each other: caches that are cold, "
-    "coroutines and futures between them. There is no log line on this path."
+    "Each step runs alone, with the real parts and the claims of 2,000 users in turn. µs are CPU time; "
+    "callgrind counts the instructions, without those of the kernel. The *bare server* has Revoker's "
+    "connections and prebuilt answers, without router and middleware, and does nothing between body and "
+    "answer. Its cost beyond parsing and answering is aiohttp's connection and request, uvloop and the "
+    "kernel. *Left over* is the difference between a whole request and the sum of its steps: cold caches, "
+    "and the coroutines and futures between steps. No log line is written on this path."
 )
 
 _ORDER_TEXT = (
-    "The claims come as Revoker would write them: the members in the order of the contract, with nothing "
-    "between them. In another order and with spaces decoding takes {:.1f} µs more."
+    "The claims have their members in the order of the API, without spaces. With another order and with "
+    "spaces, decoding takes {:.1f} µs more."
 )
 _BATCH_TEXT = (
-    "One token in a batch of a hundred claims takes, beside a hundredth of what the bare server does with so "
-    "long a body:"
+    "The cost of one token in a batch of a hundred claims, without the share of the bare server's cost for "
+    "so long a body:"
 )
-_COLD_TEXT = "A token that was not seen before takes, beyond a warm one:"
+_COLD_TEXT = "The additional cost of a token that was not seen before:"
 _REFRESH_TEXT = (
-    "A refresh takes, beside what the bare server does. Signing is nearly all of *mint*, and OpenSSL's own; "
-    "under callgrind it runs without the processor's extensions for it."
+    "The cost of a refresh, without that of the bare server. Nearly all of *mint* is signing by OpenSSL. "
+    "Under callgrind, OpenSSL runs without the processor's extensions for it."
 )
 _HEADS = ("step", "µs", "instructions")
 
 
 def run(bench: Bench) -> Section:
-    """Servers as a whole, under load for µs and under callgrind; the steps in a process of their own."""
+    """Measures whole servers under load and under callgrind, and the steps in a separate process."""
     workload = bench.material.claims_form()
     store = bench.servers.store()
     servers = {

@@ -1,4 +1,4 @@
-"""What was measured, as Markdown."""
+"""Writes the results as Markdown."""
 
 import platform
 import sys
@@ -15,18 +15,18 @@ _PACKAGES = ("aiohttp", "uvloop", "hiredis", "redis", "msgspec", "pyjwt", "crypt
 
 
 _METHOD = (
-    "Written by `make bench`: one run on one machine. Absolute figures of shared machines move by a third "
-    "from hour to hour. The ratios hold better: everything that is compared ran in turn, and a ratio is "
-    "taken within each round. Given are medians, and in brackets the least and the greatest value."
+    "Written by `make bench`: one run on one machine. On shared machines, absolute figures change by a third "
+    "from hour to hour. Ratios are more stable: the subjects of a comparison run in turn, and each ratio is "
+    "computed within one round. All figures are medians; the range is in parentheses."
 )
 
 
 @dataclass(frozen=True)
 class Target:
-    """What an issue asks for; ``reached`` is as exact as the measurement allows.
+    """A required figure and the measured one.
 
     Attributes:
-        why: What stands in the way where it is not met.
+        why: The reason to report if the target is not met.
     """
 
     what: str
@@ -38,7 +38,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Section:
-    """What one experiment has to tell."""
+    """The results of one experiment."""
 
     title: str
     text: str
@@ -62,7 +62,7 @@ def document(sections: Sequence[Section], *, command: str, generator: str) -> st
         if missed := [
             f"- **{target.what}**: {target.why}" for target in targets if target.why and not target.met
         ]:
-            parts += ["What stands in the way:", "\n".join(missed)]
+            parts += ["Why targets are not met:", "\n".join(missed)]
     for section in sections:
         parts += [f"## {section.title}", section.text]
     return "\n\n".join(parts) + "\n"
@@ -70,7 +70,7 @@ def document(sections: Sequence[Section], *, command: str, generator: str) -> st
 
 def _machine(command: str, generator: str) -> str:
     optimised = "--enable-optimizations" in str(sysconfig.get_config_var("CONFIG_ARGS"))
-    build = "optimised by profile" if optimised else "not optimised by profile, which costs 10 to 16 %"
+    build = "profile-optimised" if optimised else "not profile-optimised, which costs 10 to 16 %"
     packages = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
     rows = [
         ("date", datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")),

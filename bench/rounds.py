@@ -1,7 +1,7 @@
-"""Interleaved rounds: everything that is compared runs in turn, again and again.
+"""Interleaved rounds: in each round, all subjects of a comparison run once.
 
-Machines change their speed from minute to minute. A ratio is therefore taken within each round, of
-two runs that stood next to each other; reported are the median of these and how far they spread.
+Machines change their speed from minute to minute. Each ratio is therefore computed from two runs of the
+same round; the report has the median of the ratios and their range.
 """
 
 import statistics
@@ -14,7 +14,7 @@ from bench.material import Workload
 
 
 class Measured(Protocol):
-    """What is asked for the CPU that it took."""
+    """A process whose CPU time can be read."""
 
     def cpu_seconds(self) -> float:
         """User and system time until now."""
@@ -25,7 +25,7 @@ class Subject:
     """One thing that is measured: a server under a workload.
 
     Attributes:
-        connections: Where not as many as others.
+        connections: If different from the number of the others.
         rate: Requests a second; 0: as many as are answered.
     """
 
@@ -110,7 +110,7 @@ class Results:
 def measure(
     subjects: Sequence[Subject], load: Load, *, rounds: int, seconds: float, connections: int
 ) -> Results:
-    """Measure all subjects; before the first round each runs for a while that does not count."""
+    """Measure all subjects, after a warm-up of two seconds for each."""
     samples: dict[str, list[Sample]] = {subject.name: [] for subject in subjects}
     for subject in subjects:
         opened = subject.connections or connections

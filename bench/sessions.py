@@ -1,4 +1,4 @@
-"""Sessions kept here: throughput of ``/token`` beside the floor, signing alone, and memory of Valkey."""
+"""Sessions of Revoker: throughput of ``/token`` compared with the floor, signing alone, memory of Valkey."""
 
 import asyncio
 import json
@@ -68,19 +68,19 @@ def run(bench: Bench) -> Section:
                 "at least 0.35",
                 figure(ratio, "{:.2f}"),
                 ratio.median >= 0.35,
-                f"signing alone takes {signing.median:.0f} µs, and the steps of the last table under *Where "
-                "the time goes* come on top.",
+                f"signing alone takes {signing.median:.0f} µs. The other steps are in the last table of "
+                "*Where the time goes*.",
             )
         )
     cost = _memory(bench.servers.store())
     targets.append(Target("memory of one session, bytes", "at most 700", f"{cost:.0f}", cost <= 700))
     text = (
-        "Each answer's refresh token is sent again later; every request rotates a session.\n\n"
+        "Every request rotates a session; its refresh token comes from an earlier answer.\n\n"
         + table(
             ("signed with", "refreshes/s", "÷ floor", "p99 ms", "µs CPU a request", "µs signing alone"), rows
         )
         + f"\n\nOne session (`sub` of 36 bytes, user agent of 120, ip of 39, device of 32) takes {cost:.0f} "
-        f"bytes of Valkey's memory in all, over {MEASURED:,} of them, each of a user of its own."
+        f"bytes of Valkey's memory, on average of {MEASURED:,} sessions of as many users."
     )
     return Section("Sessions", text, targets)
 

@@ -1,7 +1,7 @@
-"""Each step of a request by itself, with the real parts: told over the standard input.
+"""Runs single steps of a request with the real parts, as lines of the standard input ask for.
 
-Arguments: configuration that keeps sessions, file of claims, file of tokens, Authorization. A line
-``step count`` is answered by the µs of CPU that the step takes each time.
+Arguments: configuration with sessions, file of claims, file of tokens, Authorization. The answer to a line
+``step count`` is the CPU time of one run of the step, in µs.
 """
 
 import asyncio
@@ -38,13 +38,13 @@ from revoker.tokens import verifying
 from revoker.tokens.parsing import parse_token
 
 TOGETHER = 64
-"""Lookups that leave as one command, as with 64 connections."""
+"""Lookups that are sent as one command, as with 64 connections."""
 
 Step = Callable[[int], Awaitable[float]]
 
 
 class _Protocol(asyncio.Protocol):
-    """What the parser asks of its connection."""
+    """The parts of a connection that the parser uses."""
 
     _reading_paused = False
 
@@ -54,7 +54,7 @@ class _Protocol(asyncio.Protocol):
 
 
 class _Nowhere:
-    """A transport, and a request on it, to which an answer is written for nothing."""
+    """A transport and its request; what is written to it is dropped."""
 
     keep_alive = True
     method = "POST"
@@ -90,25 +90,25 @@ async def steps(service: app.Service, bodies: list[bytes], authorization: str) -
     [(message, _)], _, _ = parser.feed_data(next(requests))
     headers = message.headers
     raw = cycle(bodies)
-    otherwise = cycle([json.dumps(dict(reversed(json.loads(body).items()))).encode() for body in bodies])
+    reordered = cycle([json.dumps(dict(reversed(json.loads(body).items()))).encode() for body in bodies])
     claims = [decoded(body, decode) for body in bodies]
     issuer = issuer_of_claims(claims[0], caller)
     assert issuer is not None
     store = services.store
     of_token = store.keys.of_token
-    keys = [of_token(each, issuer) for each in claims]
+    keys = [of_token(token_claims, issuer) for token_claims in claims]
     found = await store.lookups.find(keys[0])
-    each_claims, each_keys = cycle(claims), cycle(keys)
+    next_claims, next_keys = cycle(claims), cycle(keys)
     observe = service._metrics.deferred.observing(service._metrics.introspection_seconds)  # noqa: SLF001
     verdicts = services.verdicts
 
-    def know_caller() -> None:
-        shown = headers.getall("Authorization", ())
-        known = services.authentication.callers.cached(shown[0]) if len(shown) == 1 else None
-        assert known is not None
+    def recognise_caller() -> None:
+        values = headers.getall("Authorization", ())
+        cached = services.authentication.callers.cached(values[0]) if len(values) == 1 else None
+        assert cached is not None
         assert headers.get("Content-Type") == "application/json"
         assert "Content-Encoding" not in headers
-        assert SCOPE in known.scopes
+        assert SCOPE in cached.scopes
 
     def read(of: Iterator[bytes]) -> None:
         body = next(of)
@@ -117,7 +117,7 @@ async def steps(service: app.Service, bodies: list[bytes], authorization: str) -
         issuer_of_claims(asked, caller)
 
     def judge() -> None:
-        verdicts.judged(next(each_claims), issuer, found)
+        verdicts.judged(next(next_claims), issuer, found)
 
     def count() -> None:
         began = time.perf_counter()
@@ -133,15 +133,15 @@ async def steps(service: app.Service, bodies: list[bytes], authorization: str) -
     async def look_up(times: int) -> float:
         began = time.process_time()
         for _ in range(0, times, TOGETHER):
-            await asyncio.gather(*(store.lookups.find(next(each_keys)) for _ in range(TOGETHER)))
+            await asyncio.gather(*(store.lookups.find(next(next_keys)) for _ in range(TOGETHER)))
         return (time.process_time() - began) / times * 1e6
 
     return {
         "parse": _looped(lambda: parser.feed_data(next(requests))),
-        "caller": _looped(know_caller),
+        "caller": _looped(recognise_caller),
         "decode": _looped(lambda: read(raw)),
-        "decode otherwise": _looped(lambda: read(otherwise)),
-        "keys": _looped(lambda: of_token(next(each_claims), issuer)),
+        "decode otherwise": _looped(lambda: read(reordered)),
+        "keys": _looped(lambda: of_token(next(next_claims), issuer)),
         "lookup": look_up,
         "rules": _looped(judge),
         "metrics": _looped(count),
@@ -150,7 +150,7 @@ async def steps(service: app.Service, bodies: list[bytes], authorization: str) -
 
 
 async def batch_steps(service: app.Service, bodies: list[bytes], authorization: str) -> dict[str, Step]:
-    """What a batch of claims takes beyond connection, request and answer; a hundred tokens each time."""
+    """The cost of a batch of a hundred claims, without connection, request and response."""
     services = service._services  # noqa: SLF001
     caller = services.authentication.callers.authenticate(Credentials(authorization=authorization))
     introspection = batch.BatchIntrospection(
@@ -165,8 +165,8 @@ async def batch_steps(service: app.Service, bodies: list[bytes], authorization: 
     issuer = issuer_of_claims(decode.decode(bodies[0]), caller)
     assert issuer is not None
     of_token, lookups = services.store.keys.of_token, services.store.lookups
-    claims = [decode.decode(each) for each in bodies[:BATCH]]
-    keys = [of_token(each, issuer) for each in claims]
+    claims = [decode.decode(item) for item in bodies[:BATCH]]
+    keys = [of_token(token_claims, issuer) for token_claims in claims]
     found = await lookups.find_all(keys)
     now = found[0].now
     answers = [ACTIVE] * BATCH
@@ -178,13 +178,13 @@ async def batch_steps(service: app.Service, bodies: list[bytes], authorization: 
         return (time.process_time() - began) / max(times, 1) * 1e6
 
     def rules() -> None:
-        for each, stands in zip(claims, found, strict=True):
-            judge(each, issuer, stands.state, None, store_now=now, own_now=now)
+        for token_claims, reading in zip(claims, found, strict=True):
+            judge(token_claims, issuer, reading.state, None, store_now=now, own_now=now)
 
     return {
         "batch read": _looped(lambda: batch._items(body)),  # noqa: SLF001
-        "batch issuers": _looped(lambda: [introspection._check(each, caller) for each in items]),  # noqa: SLF001
-        "batch keys": _looped(lambda: [of_token(each, issuer) for each in claims]),
+        "batch issuers": _looped(lambda: [introspection._check(item, caller) for item in items]),  # noqa: SLF001
+        "batch keys": _looped(lambda: [of_token(token_claims, issuer) for token_claims in claims]),
         "batch lookup": look_up,
         "batch rules": _looped(rules),
         "batch answer": _looped(lambda: b'{"results":[' + b",".join(answers) + b"]}"),
@@ -192,7 +192,7 @@ async def batch_steps(service: app.Service, bodies: list[bytes], authorization: 
 
 
 def token_steps(service: app.Service, token: str) -> dict[str, Step]:
-    """What a token takes that was not seen before, beyond what the claims form takes."""
+    """The additional cost of a token that was not seen before, compared with the claims form."""
     verifier = service._services.verifier  # noqa: SLF001
     unverified = parse_token(token)
     trusted = verifier._issuer_of(unverified)  # noqa: SLF001
@@ -209,19 +209,19 @@ def token_steps(service: app.Service, token: str) -> dict[str, Step]:
 
 
 async def refresh_steps(service: app.Service) -> dict[str, Step]:
-    """What ``/token`` takes, beyond connection, request and answer."""
+    """The cost of ``/token``, without connection, request and response."""
     sessions = service._services.sessions  # noqa: SLF001
     assert sessions is not None
     [asked_of] = ENDPOINTS
-    begun = [
+    sessions_started = [
         started.session
         for number in range(TOGETHER)
         if (started := await sessions.store.start(f"user-{number}", "web", scope="orders:read", amr=("pwd",)))
     ]
-    generations = dict.fromkeys((each.sid for each in begun), 1)
-    session = begun[0]
-    shown = sessions.refresh_tokens.make(session.sid, 1, session.client_id)
-    body = f"grant_type=refresh_token&refresh_token={shown}".encode()
+    generations = dict.fromkeys((started.sid for started in sessions_started), 1)
+    session = sessions_started[0]
+    refresh_token = sessions.refresh_tokens.make(session.sid, 1, session.client_id)
+    body = f"grant_type=refresh_token&refresh_token={refresh_token}".encode()
     tag = user_tag(sessions.issuer.iss, session.sub)
     now = int(time.time() * 1000)
 
@@ -240,12 +240,14 @@ async def refresh_steps(service: app.Service) -> dict[str, Step]:
     async def mints(times: int) -> float:
         began = time.process_time()
         for _ in range(0, times, TOGETHER):
-            await asyncio.gather(*(sessions.minter.mint(each, now, each.scope) for each in begun))
+            await asyncio.gather(
+                *(sessions.minter.mint(started, now, started.scope) for started in sessions_started)
+            )
         return (time.process_time() - began) / max(times, 1) * 1e6
 
     return {
         "form": _looped(lambda: asked_of.read_body(form_fields(body), body)),
-        "refresh token": _looped(lambda: sessions.refresh_tokens.read(shown)),
+        "refresh token": _looped(lambda: sessions.refresh_tokens.read(refresh_token)),
         "refresh": refreshes,
         "mint": mints,
         "successor": _looped(lambda: sessions.refresh_tokens.make(session.sid, 2, session.client_id)),
@@ -258,17 +260,18 @@ async def main() -> None:
     await service.start()
     while not service.started():
         await asyncio.sleep(0.05)
-    told = Path(bodies).read_bytes().split(b"\n")
-    known = await steps(service, told, authorization) | await batch_steps(service, told, authorization)
+    requests = Path(bodies).read_bytes().split(b"\n")
+    by_name = await steps(service, requests, authorization)
+    by_name |= await batch_steps(service, requests, authorization)
     with Path(tokens).open() as lines:
-        known |= token_steps(service, json.loads(next(lines))["token"])
-    known |= await refresh_steps(service)
+        by_name |= token_steps(service, json.loads(next(lines))["token"])
+    by_name |= await refresh_steps(service)
     print("ready", flush=True)
     loop = asyncio.get_running_loop()
     read = functools.partial(loop.run_in_executor, None, sys.stdin.readline)
     while line := await read():
         name, times = line.rsplit(maxsplit=1)
-        print(await known[name](int(times)), flush=True)
+        print(await by_name[name](int(times)), flush=True)
     await service.close()
 
 

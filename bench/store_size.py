@@ -20,11 +20,11 @@ for _, key in ipairs(KEYS) do
   redis.call('SET', key, ARGV[1], 'PXAT', ARGV[2])
 end
 """
-"""By a script, as the service writes: Valkey encodes a script's values otherwise than a client's."""
+"""A script, like the service: Valkey encodes the values of a script differently from those of a client."""
 
 
 def run(bench: Bench) -> Section:
-    """Two services alike, one on an empty store and one on a full one, in turn."""
+    """Compares two equal services, one on an empty store and one on a full one."""
     workload = bench.material.claims_form()
     empty, full = bench.servers.store(), bench.servers.store()
     subjects = []
@@ -53,10 +53,10 @@ def run(bench: Bench) -> Section:
         for name, words in (("empty", "none"), ("full", f"{bench.jtis:,}"))
     ]
     text = (
-        "Claims form, two services in turn, each with a store of its own.\n\n"
+        "Claims form. Two services run in turn, each with its own store.\n\n"
         + table(("revoked tokens in the store", "requests/s", "p99 ms", "µs CPU a request"), rows)
         + f"\n\nOne revoked `jti` (a UUID, issuer `main`) takes {cost:.1f} bytes of Valkey's memory "
-        f"in all, over {bench.jtis:,} of them (`used_memory`)."
+        f"(`used_memory`, average of {bench.jtis:,})."
     )
     targets = [
         Target(

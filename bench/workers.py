@@ -49,9 +49,9 @@ def run(bench: Bench) -> Section:
         for name in [f"{key} {count}"]
     ]
     text = (
-        f"One store, all {len(cores)} cores for service, store and load generator together: compared is the "
-        "CPU of the service. Where two processes of the floor, which share nothing, cost more a request than "
-        f"one, the processors are what is shared: {figure(of_floor, '{:.2f}')} times as much here.\n\n"
+        f"One store. Service, store and load generator share all {len(cores)} cores; the table compares the "
+        "CPU time of the service. Two processes of the floor share nothing but the processors. They need "
+        f"{figure(of_floor, '{:.2f}')} times the CPU time a request of one process.\n\n"
         + table(("", "processes", "requests/s", "µs CPU a request"), rows)
     )
     target = Target(
@@ -59,7 +59,7 @@ def run(bench: Bench) -> Section:
         "at most 1.15",
         figure(ratio, "{:.2f}"),
         ratio.median <= 1.15,
-        "two processes of the floor, which share nothing, stand in the table beside it; and each of two "
-        "workers has half as many lookups to send together.",
+        "two processes of the floor, which share nothing, also need more (see the table). Each of two "
+        "workers sends half as many lookups in one command.",
     )
     return Section("Workers", text, [target])

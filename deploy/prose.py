@@ -13,7 +13,7 @@ import re
 import sys
 import tokenize
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -106,9 +106,13 @@ def code(source: str, rules: Rules) -> Iterator[Finding]:
             block.append(token.string.lstrip("#! "))
     yield from prose("\n".join(block), first, rules)
     for node in ast.walk(ast.parse(source)):
-        match node:  # a docstring, or a string under an assignment that documents it
-            case ast.Expr(value=ast.Constant(value=str(text)) as constant):
+        match node:
+            case ast.Expr(
+                value=ast.Constant(value=str(text)) as constant
+            ):  # a docstring, or one of an assignment
                 yield from prose(inspect.cleandoc(text), constant.lineno, rules)
+            case _:
+                pass
 
 
 def identifiers(source: str, rules: Rules) -> Iterator[Finding]:
@@ -143,6 +147,8 @@ def _given(tree: ast.AST) -> Iterator[tuple[str, int]]:
                 yield name, node.lineno
             case ast.alias(asname=str(name)):
                 yield name, node.lineno
+            case _:
+                pass
 
 
 def lua_comments(source: str, rules: Rules) -> Iterator[Finding]:
@@ -159,6 +165,11 @@ def lua_identifiers(source: str, rules: Rules) -> Iterator[Finding]:
             yield from _checked(name, 1 + source.count("\n", 0, given.start()), rules)
 
 
+def _files(globs: Iterable[str]) -> Iterator[Path]:
+    for glob in globs:
+        yield from sorted(ROOT.glob(glob))
+
+
 def main(argv: list[str] | None = None) -> int:
     """Check all files of the rules, or those that are named."""
     options = argparse.ArgumentParser(description=__doc__)
@@ -168,10 +179,11 @@ def main(argv: list[str] | None = None) -> int:
     chosen = options.parse_args(argv)
     settings = tomllib.loads(RULES.read_text(encoding="utf-8"))
     checked = rules(settings)
-    listed = [path for glob in settings["pages"] + settings["code"] for path in sorted(ROOT.glob(glob))]
+    listed = list(_files(settings["pages"] + settings["code"]))
+    names_only = set() if chosen.paths else set(_files(settings["code_names_only"]))
     generated = {ROOT / path for path in settings["generated"]}
     count = 0
-    for path in chosen.paths or [path for path in listed if path not in generated]:
+    for path in chosen.paths or [path for path in [*listed, *sorted(names_only)] if path not in generated]:
         text = path.read_text(encoding="utf-8")
         found: list[Finding] = []
         if path.suffix == ".md":
@@ -180,12 +192,12 @@ def main(argv: list[str] | None = None) -> int:
             found += lua_comments(text, checked) if chosen.comments else []
             found += lua_identifiers(text, checked) if chosen.identifiers else []
         else:
-            found += code(text, checked) if chosen.comments else []
+            found += code(text, checked) if chosen.comments and path not in names_only else []
             found += identifiers(text, checked) if chosen.identifiers else []
         for finding in sorted(found):
             print(f"{os.path.relpath(path, ROOT)}:{finding.line}: {finding.problem}")
         count += len(found)
-    print(f"prose: {count} findings" if count else "prose: nothing found")
+    print(f"prose: {count or 'no'} finding{'' if count == 1 else 's'}")
     return 1 if count else 0
 
 

@@ -46,7 +46,7 @@ def test_every_test_that_the_page_names_exists_and_bears_the_row(claimed, borne)
     assert not {row: tests for row, tests in wrong.items() if tests}
 
 
-def test_every_row_that_a_test_bears_stands_on_the_page_with_a_test(claimed, borne):
+def test_every_row_that_a_test_bears_is_on_the_page_with_a_test(claimed, borne):
     assert not [row for row in borne if not claimed.get(row, ("", set()))[1]]
 
 

@@ -112,7 +112,7 @@ def test_values_with_a_telling_name_are_redacted(lines):
     assert line["jti"] == "j-1"
 
 
-def test_what_is_said_of_names_and_times_stays(lines):
+def test_fields_of_names_and_times_stay(lines):
     structlog.get_logger("api").info("listening", url="https://revoker.example.com:8443/x", sub="a.b.c@d")
 
     (line,) = lines()

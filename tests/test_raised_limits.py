@@ -98,14 +98,14 @@ def test_what_a_cutoff_made_under_earlier_bounds_covered_is_not_active_once_that
 
 
 @given(st.data(), issuers(), st.booleans())
-def test_a_revoked_token_is_not_active_once_its_entry_is_gone(data, issuer_and_eras, exp_known):
+def test_a_revoked_token_is_not_active_once_its_entry_is_gone(data, issuer_and_eras, has_exp):
     issuer, old, eras = issuer_and_eras
     until, era = data.draw(st.sampled_from(eras))
     revoked = until - data.draw(steps) * data.draw(st.sampled_from([0, 1000]))
     gone = revoked + rules.jti_lifetime_ms(era)
     claims, start = data.draw(tokens_about_to_end(issuer, era, revoked, gone))
     assume((claims.iat - issuer.clock_skew) * 1000 <= revoked)
-    gone = rules.jti_expiry_ms(era, claims.exp) if exp_known else gone
+    gone = rules.jti_expiry_ms(era, claims.exp) if has_exp else gone
     assert verdict(claims, issuer, old, gone, start) is not Verdict.ACTIVE
 
 
@@ -128,8 +128,8 @@ def test_a_raise_makes_nothing_active_and_refuses_nothing_that_was_active_before
     issuer, old, eras = issuer_and_eras
     claims, start = data.draw(tokens(issuer))
     now = NOW + ago
-    said = verdict(claims, issuer, old, now, start)
-    if said is Verdict.ACTIVE:
+    found = verdict(claims, issuer, old, now, start)
+    if found is Verdict.ACTIVE:
         assert verdict(claims, issuer, None, now, start) is Verdict.ACTIVE
     elif all(
         verdict(claims, era, None, now, start) is Verdict.ACTIVE
@@ -137,7 +137,7 @@ def test_a_raise_makes_nothing_active_and_refuses_nothing_that_was_active_before
         and claims.exp - start // 1000 <= era.horizon
         for _, era in [*eras, (0, issuer)]
     ):
-        raise AssertionError(said)
+        raise AssertionError(found)
 
 
 def test_without_old_limits_a_token_is_active_and_in_a_conflict_it_has_no_verdict():

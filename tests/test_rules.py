@@ -173,13 +173,13 @@ def test_a_verdict_is_one_of_the_objections_and_active_means_there_is_none(claim
 
 
 @given(lively, states, moments)
-def test_tokens_that_keep_the_bounds_are_judged_by_all_that_stands(lively, state, moments):
+def test_tokens_within_the_bounds_are_judged_by_all_revocations(lively, state, moments):
     issuer, claims = lively
     assert judged(claims, issuer, state, moments) in objected(claims, issuer, state, moments)
 
 
 @given(lively, states, st.sampled_from(["jti", "user", "session", "client", "issuer", "keys", "loss"]))
-def test_nothing_that_stands_ever_makes_a_token_active(lively, state, left_out):
+def test_no_revocation_ever_makes_a_token_active(lively, state, left_out):
     issuer, claims = lively
     without = {name: getattr(state, name) for name in RevocationState.__slots__ if name != left_out}
     if verdict(claims, issuer, state) is Verdict.ACTIVE:
@@ -205,7 +205,7 @@ def test_whatever_was_ever_active_is_covered_by_a_cutoff_made_from_then_on(livel
 
 
 @given(lively, st.integers(0, 90_000_000))
-def test_a_revoked_jti_is_kept_as_long_as_its_token_could_be_active(lively, later_ms):
+def test_a_revoked_jti_stays_as_long_as_its_token_could_be_active(lively, later_ms):
     issuer, claims = lively
     for now in (NOW + later_ms, rules.jti_expiry_ms(issuer, claims.exp)):
         if now >= rules.jti_expiry_ms(issuer, claims.exp):
@@ -214,14 +214,14 @@ def test_a_revoked_jti_is_kept_as_long_as_its_token_could_be_active(lively, late
 
 
 @given(lively)
-def test_a_jti_without_a_known_exp_is_kept_as_if_the_token_lived_longest(lively):
+def test_a_jti_without_exp_stays_as_if_the_token_lived_longest(lively):
     issuer, claims = lively
     assume(verdict(claims, issuer) is Verdict.ACTIVE)
     assert rules.earliest_active_ms(issuer, claims.exp) <= NOW
 
 
 @given(lively, st.integers(0, 100_000_000))
-def test_a_cutoff_is_kept_as_long_as_anything_that_it_covers_could_be_active(lively, age_ms):
+def test_a_cutoff_stays_as_long_as_anything_that_it_covers_could_be_active(lively, age_ms):
     issuer, claims = lively
     assume(issuer.cutoff_claim == "iat" or claims.auth_time is not None)
     assume(not issuer.own)
@@ -305,7 +305,7 @@ def test_a_whole_second_iat_in_the_second_of_the_cutoff_counts_as_before():
 @pytest.mark.parametrize(
     ("of", "margin"), [("user", 0), ("session", 0), ("client", 2000), ("issuer", 2000), ("loss", 2000)]
 )
-def test_sessions_kept_here_are_covered_by_their_start(of, margin):
+def test_sessions_of_revoker_are_covered_by_their_start(of, margin):
     def under(cutoff):
         made = {"user": UserState(hard=cutoff), "loss": cutoff}.get(of, Revocation(cutoff))
         return verdict(token(iat=NOW // 1000), OWN, RevocationState(**{of: made}), start=NOW - 50_000)
@@ -378,7 +378,7 @@ def test_an_excepted_session_is_spared_by_the_soft_cutoff_alone():
         assert verdict(token(sid=sid), MAIN, RevocationState(user=state)) is expected
 
 
-def test_the_longest_token_of_the_fastest_clock_ends_no_later_than_a_jti_without_exp_is_kept():
+def test_a_jti_without_exp_outlasts_the_longest_token_of_the_fastest_clock():
     claims = token(iat=NOW // 1000 + MAIN.clock_skew, life=MAIN.max_token_lifetime)
     assert verdict(claims, MAIN) is Verdict.ACTIVE
     assert rules.earliest_active_ms(MAIN, claims.exp) <= NOW

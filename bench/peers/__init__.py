@@ -1,4 +1,4 @@
-"""What people would use instead, side by side with Revoker: each installed from its registry, as it is."""
+"""Compares Revoker with other services, as their registries have them."""
 
 import base64
 import json

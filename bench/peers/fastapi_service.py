@@ -19,11 +19,11 @@ store = Redis.from_url(os.environ["STORE"])
 key = jwt.PyJWKSet.from_json(Path(os.environ["JWKS"]).read_text()).keys[0]
 
 
-def caller(shown: Annotated[HTTPBasicCredentials, Depends(HTTPBasic())]) -> str:
-    digest = hashlib.sha256(shown.password.encode()).hexdigest()
+def caller(credentials: Annotated[HTTPBasicCredentials, Depends(HTTPBasic())]) -> str:
+    digest = hashlib.sha256(credentials.password.encode()).hexdigest()
     if not hmac.compare_digest(digest, os.environ["SECRET_SHA256"]):
         raise HTTPException(401)
-    return shown.username
+    return credentials.username
 
 
 @app.post("/introspect")

@@ -33,7 +33,7 @@ def test_version(tmp_path):
     assert run(tmp_path, "--version") == (0, f"revoker {__version__}\n", "")
 
 
-def test_secret_makes_a_new_one_each_time_with_its_digest(tmp_path):
+def test_secret_always_makes_a_new_one_with_its_digest(tmp_path):
     found = []
     for _ in range(2):
         status, out, err = run(tmp_path, "secret")
@@ -47,7 +47,7 @@ def test_secret_makes_a_new_one_each_time_with_its_digest(tmp_path):
     assert found[0] != found[1]
 
 
-def test_dev_token_says_what_it_is_told(tmp_path, key):
+def test_dev_token_has_the_claims_of_its_options(tmp_path, key):
     options = ["--sub", "alice", "--ttl", "60", "--client-id", "app", "--sid", "s1"]
     more = ["--claim", "scope=a b", "--claim", 'aud=["x", "y"]', "--claim", "jti=null", "--claim", "acr=1"]
     status, out, _ = run(tmp_path, "dev-token", *options, *more)
@@ -89,7 +89,7 @@ def test_dev_token_refuses_a_claim_that_is_none(tmp_path, key):
 
 
 @pytest.mark.parametrize("given", ["option", "environment"])
-def test_wrong_settings_are_told_one_line_each_with_status_2(tmp_path, given):
+def test_wrong_settings_are_reported_one_a_line_with_status_2(tmp_path, given):
     file = tmp_path / "revoker.toml"
     file.write_text('[server]\nport = "x"\nprot = 1\n')
     arguments = ["--config", file] if given == "option" else []
@@ -105,7 +105,7 @@ def test_wrong_settings_are_told_one_line_each_with_status_2(tmp_path, given):
     assert not (tmp_path / ".revoker").exists()
 
 
-def test_a_file_that_is_not_there_is_told_with_status_2(tmp_path):
+def test_a_missing_file_is_reported_with_status_2(tmp_path):
     status, _, err = run(tmp_path, "serve", "--config", "nowhere.toml")
 
     assert status == 2

@@ -202,13 +202,13 @@ def test_the_paths_may_hold_spaces(tmp_path):
     assert development.prepare({}, folder).admin_secret == made.admin_secret
 
 
-def test_a_folder_or_key_that_can_not_be_used_is_told(tmp_path):
+def test_a_folder_or_key_that_cannot_be_used_is_reported(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError):
         development.prepare({}, tmp_path / "file")
     development.prepare({}, tmp_path / "r")
     (tmp_path / "r/dev-key.pem").write_text("no key")
-    with pytest.raises(ConfigError, match="development set-up"):
+    with pytest.raises(ConfigError, match="development setup"):
         development.prepare({}, tmp_path / "r")
 
 
@@ -279,7 +279,7 @@ def verdict(line):
         return None
 
 
-def test_a_second_service_in_the_same_folder_is_told_so(tmp_path):
+def test_a_second_service_in_the_same_folder_is_refused_with_the_reason(tmp_path):
     with serving(tmp_path) as process:
         printed(process)
         second = serving(tmp_path)

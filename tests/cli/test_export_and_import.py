@@ -245,7 +245,7 @@ def test_an_import_that_was_interrupted_goes_on_where_it_stopped(tmp_path, revok
     assert revoker.listed() == names(lines)
 
 
-def test_no_line_is_said_to_be_stored_before_which_one_is_not(tmp_path, revoker):
+def test_no_line_is_reported_as_stored_after_one_that_is_not(tmp_path, revoker):
     """One batch fails while the next, which is under way beside it, is stored."""
     sessions = [{"kind": "session", "iss": "main", "sid": f"s{number}"} for number in range(6000)]
     with revoker.valkey.client() as client:

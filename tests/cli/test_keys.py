@@ -65,7 +65,7 @@ def test_a_second_key_waits_for_its_time(folder):
     assert re.search(rf"^{second}  ES256  next, signs from {DATE}$", keys(folder, "list")[1], re.MULTILINE)
 
 
-def test_a_file_that_is_no_key_is_told(folder):
+def test_a_file_that_is_no_key_is_reported(folder):
     keys(folder, "generate")
     (folder / "keys/README").write_text("the keys of production")
 

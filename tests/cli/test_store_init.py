@@ -33,7 +33,7 @@ def test_a_store_is_declared_new_once(init):
     assert "epoch already" in again.stderr
 
 
-def test_a_known_store_is_left_alone_on_request(init, own_valkey):
+def test_a_declared_store_is_left_alone_on_request(init, own_valkey):
     assert init("--or-known").returncode == 0
     with own_valkey.client() as client:
         epoch = client.get("rv:epoch")

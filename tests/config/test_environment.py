@@ -53,7 +53,7 @@ def test_an_index_appends_the_next_element_in_the_order_of_numbers():
     assert settle(SOUND, environ).issuers[0].audiences == tuple(f"a{i}" for i in range(12))
 
 
-def test_an_index_that_leaves_a_gap_is_told():
+def test_an_index_that_leaves_a_gap_is_reported():
     assert "callers[2].name" in places(SOUND, {"REVOKER_CALLERS__2__NAME": "x"})
     assert "issuers[0].audiences[3]" in places(SOUND, {"REVOKER_ISSUERS__0__AUDIENCES__3": "x"})
 
@@ -84,7 +84,7 @@ def test_names_without_two_underscores_are_not_settings():
         ("REVOKER_REDIS__TIMEOUT", "nan", "redis.timeout"),
     ],
 )
-def test_what_the_environment_gets_wrong_is_told_by_the_name_in_the_file(variable, value, place):
+def test_errors_in_the_environment_are_reported_by_the_name_in_the_file(variable, value, place):
     assert places(SOUND, {variable: value}) == {place}
 
 

@@ -87,7 +87,7 @@ def test_every_setting_is_described_for_the_reference():
     assert not undescribed
 
 
-def test_all_problems_are_told_at_once_each_by_the_name_in_the_file():
+def test_all_problems_are_reported_at_once_by_their_names_in_the_file():
     wrong = {
         "servr": {},
         "server": {"prot": 1, "port": "80", "drain_seconds": -1},
@@ -114,13 +114,13 @@ def test_all_problems_are_told_at_once_each_by_the_name_in_the_file():
     assert all("\n" not in problem for problem in problems(wrong))
 
 
-def test_an_unknown_setting_is_told_with_the_one_it_resembles():
+def test_an_unknown_setting_is_reported_with_the_one_it_resembles():
     assert problems({**SOUND, "server": {"prot": 1}}) == [
         "server.prot: is not a setting (did you mean port?); remove or correct it"
     ]
 
 
-def test_a_table_where_a_value_belongs_and_the_reverse_are_told():
+def test_a_table_where_a_value_belongs_and_the_reverse_are_reported():
     assert places({**SOUND, "server": 5, "callers": {"name": "x"}, "redis": {"url": {}}}) == {
         "server", "callers", "redis.url",
     }  # fmt: skip
@@ -195,7 +195,7 @@ def test_a_table_where_a_value_belongs_and_the_reverse_are_told():
         ("sessions", {"max_sessions_per_user": -1}, "sessions.max_sessions_per_user"),
     ],
 )
-def test_a_wrong_value_is_told_by_its_place_and_alone(section, values, place):
+def test_only_a_wrong_value_is_reported_by_its_place(section, values, place):
     assert places(changed(section, **values)) == {place}
 
 
@@ -312,7 +312,7 @@ def test_a_shared_secret_goes_with_hmac_alone(tmp_path):
     assert places(changed("issuers", algorithms=["HS256"])) == {"issuers[0].algorithms"}
 
 
-def test_a_shared_secret_that_can_not_be_read_is_told():
+def test_a_shared_secret_that_cannot_be_read_is_reported():
     values = changed("issuers", jwks_uri=None, hmac_secret_file="/nowhere", algorithms=["HS256"])
     assert places(values) == {"issuers[0].hmac_secret_file"}
 
@@ -337,7 +337,7 @@ def test_a_redis_url_of_the_contract_is_taken(url):
 
 
 @pytest.mark.parametrize("url", WRONG_URLS)
-def test_any_other_redis_url_is_told(url):
+def test_any_other_redis_url_is_reported(url):
     assert places({**SOUND, "redis": {"url": url}}) == {"redis.url"}
 
 
@@ -384,7 +384,7 @@ def test_the_password_comes_from_a_file(tmp_path, url, whole):
 
 
 @pytest.mark.parametrize("url", ["redis://:pw@host", "embedded:"])
-def test_a_password_file_beside_a_url_that_takes_none_is_told(tmp_path, url):
+def test_a_password_file_beside_a_url_that_takes_none_is_reported(tmp_path, url):
     file = tmp_path / "password"
     file.write_text("secret")
     assert places({**SOUND, "redis": {"url": url, "password_file": str(file)}}) == {"redis.password_file"}
@@ -415,7 +415,7 @@ def test_a_file_is_read(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"[server", b"\xff\xfe", None])
-def test_a_file_that_can_not_be_read_is_told_by_its_path(tmp_path, content):
+def test_a_file_that_cannot_be_read_is_reported_by_its_path(tmp_path, content):
     file = tmp_path / "revoker.toml"
     if content is not None:
         file.write_bytes(content)

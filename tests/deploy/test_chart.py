@@ -143,7 +143,7 @@ def test_the_prometheus_rule_holds_the_rules(render):
             assert ("alert" in item) != ("record" in item)
 
 
-def test_alerts_link_to_the_runbook_wherever_it_is_kept(render):
+def test_alerts_link_to_the_runbook_wherever_it_is(render):
     rule = render(
         {**LEAST, "prometheusRule.enabled": True, "prometheusRule.runbook": "https://wiki.example/revoker"}
     ).one("PrometheusRule")
@@ -221,7 +221,7 @@ def test_no_secret_is_in_a_config_map_or_a_manifest_that_is_no_secret(chart):
         assert json.dumps(secret.strip())[1:-1] not in others
 
 
-def test_generated_secrets_have_256_bits_and_are_kept_when_the_release_goes(render):
+def test_generated_secrets_have_256_bits_and_survive_the_end_of_the_release(render):
     for values in (LEAST, {**LEAST, "config.sessions": {"issuer": "https://s.example", "audiences": ["a"]}}):
         rendered = render(values)
         generated = rendered.all("Secret")

@@ -76,7 +76,7 @@ def test_a_signing_key_that_an_operator_added_stays(deploy, cluster):
     assert deploy(VALUES).one("Secret", "-signing-keys")["data"] == keys["data"]
 
 
-def test_once_the_config_map_stands_neither_it_nor_the_job_is_rendered(deploy, cluster):
+def test_once_the_config_map_exists_neither_it_nor_the_job_is_rendered(deploy, cluster):
     first = deploy(LEAST)
     cluster.add(first.one("ConfigMap", "-store"))
 

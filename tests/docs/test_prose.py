@@ -2,6 +2,7 @@
 
 import importlib.util
 import tomllib
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -148,7 +149,25 @@ def test_the_command_fails_on_a_bad_sample_and_names_file_and_line(tmp_path, cap
     assert prose.main(["--no-identifiers", str(module)]) == 0
 
 
+@pytest.mark.parametrize(("folder", "problems"), [("names", "1 finding"), ("text", "2 findings")])
+def test_where_only_names_are_checked_comments_are_not(folder, problems, tmp_path, monkeypatch, capsys):
+    for name in ("names", "text"):
+        (tmp_path / name).mkdir()
+    (tmp_path / folder / "module.py").write_text("told = 1  # told\n")
+    listed = 'pages = []\ngenerated = []\ncode = ["text/*.py"]\ncode_names_only = ["names/*.py"]\n'
+    words = 'longest_sentence = 40\nnames = ["told"]\nterms = []\nwhole_names = []\n'
+    words += '[vocabulary]\ntold = "reports"\n'
+    (tmp_path / "prose.toml").write_text(listed + words)
+    monkeypatch.setattr(prose, "ROOT", tmp_path)
+    monkeypatch.setattr(prose, "RULES", tmp_path / "prose.toml")
+
+    assert prose.main([]) == 1
+    assert capsys.readouterr().out.endswith(f"prose: {problems}\n")
+
+
 def test_every_glob_of_the_rules_finds_files():
     settings = tomllib.loads((ROOT / "deploy/prose.toml").read_text())
-    for glob in settings["pages"] + settings["code"] + settings["generated"]:
+    for glob in chain.from_iterable(
+        settings[key] for key in ("pages", "code", "code_names_only", "generated")
+    ):
         assert glob == "helm/**/*.md" or list(ROOT.glob(glob)), glob

@@ -41,7 +41,7 @@ def test_an_arrow_that_a_longer_way_implies_is_left_out(shop):
     assert structure.reduced(structure.arrows(shop, "shop"))["shop.web"] == {"shop.stock"}
 
 
-def test_parts_that_import_each_other_keep_their_arrows():
+def test_parts_with_mutual_imports_keep_their_arrows():
     circle = {"a": {"b"}, "b": {"a", "c"}, "c": set()}
     assert structure.reduced(circle) == circle
 

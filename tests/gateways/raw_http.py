@@ -1,23 +1,19 @@
-"""Requests as bytes, since a client library would mend what the tests want to be broken."""
+"""Requests as bytes, since a client library would correct what the tests send malformed on purpose."""
 
 import asyncio
 import contextlib
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import Any
 
 Header = tuple[str, str]
 
 
-class RecordingBackend:
-    """Answers 200 to every request, and keeps what came.
-
-    Attributes:
-        requests: The target and the headers of every request, names in lower case.
-    """
+class _Listener(ABC):
+    """A server on a free port."""
 
     def __init__(self) -> None:
-        self.requests: list[dict[str, Any]] = []
         self._server: asyncio.Server | None = None
         self.port = 0
 
@@ -28,6 +24,21 @@ class RecordingBackend:
     async def close(self) -> None:
         if self._server is not None:
             self._server.close()
+
+    @abstractmethod
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None: ...
+
+
+class RecordingBackend(_Listener):
+    """Answers 200 to every request, and records them.
+
+    Attributes:
+        requests: The target and the headers of every request, names in lower case.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.requests: list[dict[str, Any]] = []
 
     async def _serve(self, reader, writer) -> None:
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
@@ -43,7 +54,7 @@ class RecordingBackend:
         writer.close()
 
 
-class ScriptedRevoker:
+class ScriptedRevoker(_Listener):
     """Answers health checks, and every question with the bytes of ``answer``, then closes.
 
     Attributes:
@@ -52,18 +63,9 @@ class ScriptedRevoker:
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self.answer: bytes | None = b""
         self.questions: list[str] = []
-        self._server: asyncio.Server | None = None
-        self.port = 0
-
-    async def open(self) -> None:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=2**20)
-        self.port = self._server.sockets[0].getsockname()[1]
-
-    async def close(self) -> None:
-        if self._server is not None:
-            self._server.close()
 
     async def _serve(self, reader, writer) -> None:
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):

@@ -76,11 +76,11 @@ def test_compose_mounts_what_is_there_and_holds_no_secret():
             else:
                 assert source in compose["volumes"], (name, source)
         for port in service.get("ports", []):
-            assert port.startswith("127.0.0.1:"), "a development set-up is for this machine only"
+            assert port.startswith("127.0.0.1:"), "a development setup is for this machine only"
     assert not re.search(r"(?i)(password|secret|token)\S*\s*[:=]\s*[A-Za-z0-9+/_-]{16,}", COMPOSE.read_text())
 
 
-def test_the_store_of_compose_keeps_what_it_is_told():
+def test_the_store_of_compose_is_persistent():
     command = yaml.safe_load(COMPOSE.read_text())["services"]["valkey"]["command"]
     options = dict(zip(command[1::2], command[2::2], strict=True))
     assert options["--appendonly"] == "yes"
@@ -88,7 +88,7 @@ def test_the_store_of_compose_keeps_what_it_is_told():
 
 
 def test_nginx_is_given_its_configuration_and_the_secret_of_the_gateway(tmp_path):
-    """The small program that puts them together, run on what the development set-up leaves."""
+    """The small program that puts them together, run on what the development setup leaves."""
     entrypoint = yaml.safe_load(COMPOSE.read_text())["services"]["gateway-key"]["entrypoint"]
     made = tmp_path / "development/.revoker"
     made.mkdir(parents=True)

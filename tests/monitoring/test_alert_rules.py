@@ -21,14 +21,14 @@ def test_promtool_takes_the_rules():
     assert result.returncode == 0, result.stdout + result.stderr
 
 
-def test_each_rule_passes_its_unit_tests():
+def test_all_rules_pass_their_unit_tests():
     result = subprocess.run(
         [tool("promtool"), "test", "rules", MONITORING / "rules_test.yaml"], capture_output=True, text=True
     )
     assert result.returncode == 0, result.stdout + result.stderr
 
 
-def test_each_alert_is_unit_tested_firing_and_silent():
+def test_every_alert_is_unit_tested_firing_and_silent():
     tests = yaml.safe_load((MONITORING / "rules_test.yaml").read_text())["tests"]
     expected = [case for test in tests for case in test["alert_rule_test"]]
     fires = {case["alertname"] for case in expected if case.get("exp_alerts")}
@@ -36,7 +36,7 @@ def test_each_alert_is_unit_tested_firing_and_silent():
     assert fires == silent == set(ALERTS)
 
 
-def test_each_alert_says_how_bad_it_is_and_links_to_its_section_of_the_runbook():
+def test_every_alert_has_a_severity_and_links_to_its_section_of_the_runbook():
     headings = re.findall(r"^## (.+)$", (ROOT / "docs/runbook.md").read_text(), re.MULTILINE)
     for name, alert in ALERTS.items():
         assert alert["labels"]["severity"] in {"critical", "warning"}

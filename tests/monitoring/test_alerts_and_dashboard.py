@@ -157,7 +157,9 @@ def test_the_top_row_of_the_dashboard_shows_that_all_is_well(all_is_well):
 # Faults
 
 
-def test_a_store_that_is_down_is_told_and_so_are_the_missing_verdicts_and_the_end(tmp_path, own_valkey, keys):
+def test_a_store_that_is_down_is_reported_with_the_missing_verdicts_until_it_is_back(
+    tmp_path, own_valkey, keys
+):
     first, second = pair(tmp_path, own_valkey, keys)
     with watched(tmp_path, first, second) as prometheus:
         ordinary_traffic(first, 2)
@@ -179,7 +181,7 @@ def test_a_store_that_hangs_is_down_as_well(tmp_path, own_valkey, keys):
         until(lambda: "RevokerStoreDown" not in prometheus.firing())
 
 
-def test_tokens_that_pass_unchecked_are_told(tmp_path, own_valkey, keys):
+def test_tokens_that_pass_unchecked_are_reported(tmp_path, own_valkey, keys):
     first, second = pair(tmp_path, own_valkey, keys, revocation={"store_outage": "allow"})
     with watched(tmp_path, first, second) as prometheus:
         ordinary_traffic(first, 1)
@@ -188,7 +190,7 @@ def test_tokens_that_pass_unchecked_are_told(tmp_path, own_valkey, keys):
             fired(prometheus, "RevokerUncheckedVerdicts", "RevokerStoreDown")
 
 
-def test_lost_data_is_told_until_it_is_accepted(tmp_path, own_valkey, keys):
+def test_lost_data_is_reported_until_it_is_accepted(tmp_path, own_valkey, keys):
     first, second = pair(tmp_path, own_valkey, keys)
     with watched(tmp_path, first, second) as prometheus:
         with own_valkey.client() as client:
@@ -204,7 +206,7 @@ def test_lost_data_is_told_until_it_is_accepted(tmp_path, own_valkey, keys):
         until(lambda: "RevokerDataLost" not in prometheus.firing())
 
 
-def test_a_fault_of_its_own_is_told(tmp_path, own_valkey, keys):
+def test_a_fault_of_its_own_is_reported(tmp_path, own_valkey, keys):
     first = Instance(tmp_path / "a", own_valkey.url, keys.url, program=("-c", FAULTY))
     second = Instance(tmp_path / "b", own_valkey.url, keys.url)
     with watched(tmp_path, first, second) as prometheus:
@@ -213,7 +215,7 @@ def test_a_fault_of_its_own_is_told(tmp_path, own_valkey, keys):
         assert fired(prometheus, "RevokerFails") == set()
 
 
-def test_writes_that_fail_are_told(tmp_path, own_valkey, keys):
+def test_writes_that_fail_are_reported(tmp_path, own_valkey, keys):
     first, second = pair(tmp_path, own_valkey, keys)
     with watched(tmp_path, first, second) as prometheus:
         with own_valkey.client() as client:
@@ -229,7 +231,7 @@ def test_writes_that_fail_are_told(tmp_path, own_valkey, keys):
         assert 503 in statuses
 
 
-def test_slow_answers_are_told_by_both_speeds_of_burning(tmp_path, own_valkey, keys):
+def test_slow_answers_are_reported_by_both_speeds_of_burning(tmp_path, own_valkey, keys):
     first, second = pair(tmp_path, own_valkey, keys)
     with watched(tmp_path, first, second) as prometheus, own_valkey.client() as client:
 
@@ -241,7 +243,7 @@ def test_slow_answers_are_told_by_both_speeds_of_burning(tmp_path, own_valkey, k
             fired(prometheus, "RevokerLatencyBudgetBurnsFast", "RevokerLatencyBudgetBurnsSlowly")
 
 
-def test_a_store_that_drops_and_forgets_is_told(tmp_path, keys):
+def test_a_store_that_evicts_and_is_not_persistent_is_reported(tmp_path, keys):
     valkey = Valkey(tmp_path / "valkey", "--appendonly", "no", "--maxmemory-policy", "allkeys-lru").start()
     try:
         with watched(tmp_path, *pair(tmp_path, valkey, keys)) as prometheus:
@@ -251,7 +253,7 @@ def test_a_store_that_drops_and_forgets_is_told(tmp_path, keys):
         valkey.kill()
 
 
-def test_a_replica_that_confirms_nothing_is_told(tmp_path, own_valkey, keys):
+def test_a_replica_that_confirms_nothing_is_reported(tmp_path, own_valkey, keys):
     replica = Valkey(tmp_path / "replica", "--replicaof", "127.0.0.1", str(own_valkey.port)).start()
     try:
         with own_valkey.client() as client:
@@ -262,7 +264,7 @@ def test_a_replica_that_confirms_nothing_is_told(tmp_path, own_valkey, keys):
         replica.kill()
 
 
-def test_an_issuer_whose_name_is_no_longer_that_of_the_store_is_told(tmp_path, own_valkey, keys):
+def test_an_issuer_whose_name_is_no_longer_that_of_the_store_is_reported(tmp_path, own_valkey, keys):
     first, second = pair(tmp_path, own_valkey, keys)
     with watched(tmp_path, first, second) as prometheus:
         with own_valkey.client() as client:
@@ -271,7 +273,7 @@ def test_an_issuer_whose_name_is_no_longer_that_of_the_store_is_told(tmp_path, o
         assert fired(prometheus, "RevokerSettingsConflict") == set()
 
 
-def test_revocations_that_are_given_up_are_told_for_an_hour(tmp_path, own_valkey, keys):
+def test_revocations_that_are_dropped_from_memory_are_reported_for_an_hour(tmp_path, own_valkey, keys):
     first = Instance(tmp_path / "a", own_valkey.url, keys.url, program=("-c", FORGETFUL))
     second = Instance(tmp_path / "b", own_valkey.url, keys.url)
     with watched(tmp_path, first, second) as prometheus:
@@ -283,14 +285,14 @@ def test_revocations_that_are_given_up_are_told_for_an_hour(tmp_path, own_valkey
         until(lambda: "RevokerRevocationsForgotten" not in prometheus.firing())
 
 
-def test_keys_that_cannot_be_had_are_told(tmp_path, own_valkey, keys):
+def test_keys_that_cannot_be_fetched_are_reported(tmp_path, own_valkey, keys):
     keys.broken = True
     first, second = pair(tmp_path, own_valkey, keys)
     with watched(tmp_path, first, second, ready=False) as prometheus:
         assert fired(prometheus, "RevokerKeysStale") == set()
 
 
-def test_wrong_secrets_are_told(tmp_path, own_valkey, keys):
+def test_wrong_secrets_are_reported(tmp_path, own_valkey, keys):
     first, second = pair(tmp_path, own_valkey, keys)
     with watched(tmp_path, first, second) as prometheus:
 
@@ -302,7 +304,7 @@ def test_wrong_secrets_are_told(tmp_path, own_valkey, keys):
             assert fired(prometheus, "RevokerCallersRefused") == set()
 
 
-def test_spent_refresh_tokens_are_told(tmp_path, own_valkey, keys):
+def test_used_refresh_tokens_are_reported(tmp_path, own_valkey, keys):
     first, second = pair(tmp_path, own_valkey, keys)
     with watched(tmp_path, first, second) as prometheus:
         until(lambda: len(prometheus.query("revoker_build_info")) == 2)
@@ -318,14 +320,14 @@ def test_spent_refresh_tokens_are_told(tmp_path, own_valkey, keys):
         assert fired(prometheus, "RevokerRefreshReuse") == set()
 
 
-def test_instances_that_see_different_data_sets_are_told(tmp_path, own_valkey, keys):
+def test_instances_that_see_different_data_sets_are_reported(tmp_path, own_valkey, keys):
     first = Instance(tmp_path / "a", own_valkey.url, keys.url)
     second = Instance(tmp_path / "b", own_valkey.url, keys.url, redis={"key_prefix": "other"})
     with watched(tmp_path, first, second) as prometheus:
         assert fired(prometheus, "RevokerReplicasDisagree") == set()
 
 
-def test_a_clock_that_is_wrong_is_told(tmp_path, own_valkey, keys):
+def test_a_clock_that_is_wrong_is_reported(tmp_path, own_valkey, keys):
     first = Instance(tmp_path / "a", own_valkey.url, keys.url, program=("-c", LATE))
     second = Instance(tmp_path / "b", own_valkey.url, keys.url)
     with watched(tmp_path, first, second) as prometheus:

@@ -98,7 +98,7 @@ def test_what_passes_arrives_and_a_closed_connection_is_closed_at_both_ends(
         link.recv(1)
 
 
-def test_a_delay_is_added_each_way_and_hardly_exceeded(network: Network, server: int) -> None:
+def test_a_delay_is_added_both_ways_and_hardly_exceeded(network: Network, server: int) -> None:
     with socket.create_connection(("127.0.0.1", network.relay(server, delay=0.001))) as link:
         lines = link.makefile("rb")
         took = [1.0]

@@ -180,7 +180,7 @@ async def _patient_refresh(browser):
 
 
 @pytest.mark.parametrize("grace", [10, 0])
-async def test_without_a_signing_key_nothing_is_used_up_begun_or_elevated(
+async def test_without_a_signing_key_nothing_is_used_up_started_or_elevated(
     start, valkey, sessions_section, grace
 ):
     section = sessions_section(refresh_grace=grace, max_sessions_per_user=1)
@@ -431,9 +431,7 @@ def test_an_instance_that_starts_after_the_failover_covers_the_faster_servers_se
 
 
 @pytest.mark.parametrize("text", ["soon", str(10**15)])
-def test_a_shared_time_that_no_server_can_have_shown_dates_nothing(
-    clockwork, tmp_path, sessions_section, text
-):
+def test_a_shared_time_that_no_server_can_have_had_dates_nothing(clockwork, tmp_path, sessions_section, text):
     run = clockwork.run
     key = clockwork.running.service.store.keys.latest
     with clockwork.relay.client() as client:
@@ -501,7 +499,7 @@ def _callers():
     ]  # fmt: skip
 
 
-async def test_a_session_kept_here_is_not_taken_for_one_of_the_other_issuer(two_kinds):
+async def test_a_session_of_revoker_is_not_taken_for_one_of_the_other_issuer(two_kinds):
     browser = await log_in(two_kinds)
     ambiguous = {
         "/revoke-session": {"sid": browser.sid},

@@ -168,7 +168,7 @@ async def test_a_list_that_can_not_be_is_refused(keeper, query):
     assert (await listed(keeper, **query)).error == INVALID_REQUEST
 
 
-async def test_a_list_is_of_the_sessions_kept_here(keeper):
+async def test_a_list_has_the_sessions_of_revoker(keeper):
     await log_in(keeper)
     assert (await listed(keeper, iss=SESSIONS_ISSUER)).status == 200
     assert (await listed(keeper, iss="https://idp.example.com")).error == INVALID_REQUEST
@@ -296,7 +296,7 @@ def test_the_grace_begins_with_the_first_use_and_is_not_renewed(clockwork):
     assert not run(browser.active())
 
 
-async def test_settings_that_shorten_sessions_hold_for_those_begun_before(start, valkey, sessions_section):
+async def test_settings_that_shorten_sessions_hold_for_those_started_before(start, valkey, sessions_section):
     """Their cutoffs are kept for the shorter time: they must not outlive these."""
     running = await start(valkey, sessions=sessions_section())
     browser = await log_in(running)
@@ -313,7 +313,7 @@ async def test_settings_that_shorten_sessions_hold_for_those_begun_before(start,
         assert client.pexpiretime(key) <= start_ms + 1000
 
 
-async def test_a_store_whose_clock_fell_back_dates_logins_and_cutoffs_after_what_stands(keeper, valkey):
+async def test_a_store_whose_clock_fell_back_dates_logins_and_cutoffs_after_earlier_ones(keeper, valkey):
     """As after a failover to a server whose clock is a minute behind."""
     tag = user_tag(SESSIONS_ISSUER, "alice")
     ahead = int(time.time() * 1000) + 60_000

@@ -18,7 +18,7 @@ INVALID_GRANT = (400, "invalid_grant")
 
 @pytest.mark.row("9700-06")
 @pytest.mark.parametrize("grace", [60, 0])
-async def test_a_store_killed_amid_refreshes_leaves_each_session_one_line_or_none(
+async def test_a_store_killed_amid_refreshes_leaves_every_session_one_line_or_none(
     start, own_valkey, sessions_section, grace
 ):
     running = await start(own_valkey, sessions=sessions_section(refresh_grace=grace))
@@ -164,7 +164,9 @@ def decoded(token):
     return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
 
 
-async def test_without_a_store_sessions_are_503_and_nothing_is_said(start, own_valkey, sessions_section):
+async def test_without_a_store_sessions_are_503_and_the_body_reveals_nothing(
+    start, own_valkey, sessions_section
+):
     running = await start(own_valkey, sessions=sessions_section())
     browser = await log_in(running)
     own_valkey.kill()

@@ -97,7 +97,7 @@ async def test_json_is_read_like_a_form(keeper):
         ({"refresh_token": ""}, INVALID_REQUEST),
     ],
 )
-async def test_a_grant_that_is_missing_or_unknown_is_told_so(keeper, asked, error):
+async def test_a_grant_that_is_missing_or_unknown_has_its_own_error(keeper, asked, error):
     browser = await log_in(keeper)
     sent = {name: value for name, value in form(browser, **asked).items() if value is not None}
     assert (await keeper.post("/token", form=sent, caller=None)).error == error
@@ -286,7 +286,7 @@ async def test_the_answer_says_what_it_gives(keeper):
 
 
 @row("6749-12", "6749-13")
-async def test_answers_are_not_kept_and_errors_speak_plain_ascii(keeper):
+async def test_answers_are_not_cached_and_errors_are_plain_ascii(keeper):
     browser = await log_in(keeper)
     nasty = 'x"\r\n\\é\x00'
     answers = [
@@ -328,7 +328,7 @@ def _decoded(token):
 
 
 @row("6749-15")
-async def test_unknown_revoked_spent_and_ended_are_told_alike(strict):
+async def test_unknown_revoked_used_and_ended_get_the_same_answer(strict):
     unknown = await log_in(strict)
     revoked, spent, ended, gone = [await log_in(strict, f"user-{n}") for n in range(4)]
     first = spent.refresh_token
@@ -354,7 +354,7 @@ async def test_unknown_revoked_spent_and_ended_are_told_alike(strict):
 
 
 @row("9700-01", "9700-02")
-async def test_each_use_gives_a_new_token_and_reuse_ends_the_family(strict):
+async def test_every_use_gives_a_new_token_and_reuse_ends_the_family(strict):
     browser = await log_in(strict)
     other = await log_in(strict)
     first = browser.refresh_token
@@ -369,7 +369,7 @@ async def test_each_use_gives_a_new_token_and_reuse_ends_the_family(strict):
 
 
 @row("9700-02")
-async def test_reuse_is_told_by_kind_to_those_who_run_the_service(keeper, events):
+async def test_reuse_is_counted_and_audited_by_kind(keeper, events):
     for uses, kind in ((2, "reused_previous"), (3, "reused_older")):
         browser = await log_in(keeper)
         first = browser.refresh_token

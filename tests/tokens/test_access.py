@@ -49,7 +49,7 @@ def session(number):
     )
 
 
-async def test_each_of_many_gets_the_token_of_its_own_session(minter):
+async def test_every_one_of_many_gets_the_token_of_its_own_session(minter):
     count = 3 * SIGN_BATCH + 1
     minted = await asyncio.gather(*(minter.mint(session(n), 5_000, "") for n in range(count)))
     read = [

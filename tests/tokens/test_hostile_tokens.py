@@ -617,7 +617,7 @@ async def test_atk_01_both_twins_of_an_ecdsa_token_are_the_same_token(verifier_o
     assert (await verifier.verify(other)).claims == (await verifier.verify(one)).claims
 
 
-async def test_atk_09_nothing_of_a_refused_token_is_logged_or_said(verifier_of, capfd):
+async def test_atk_09_nothing_of_a_refused_token_is_logged_or_answered(verifier_of, capfd):
     verifier = await verifier_of(KEY)
     canary = hashlib.sha256(b"canary").hexdigest()
     capfd.readouterr()

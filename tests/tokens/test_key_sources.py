@@ -109,7 +109,7 @@ async def test_an_unknown_name_is_fetched_for_at_once(verifier, idp):
     assert idp.fetches == 2
 
 
-async def test_jwt_13_a_flood_of_unknown_names_makes_one_fetch_in_each_cool_down(verifier, idp, clock):
+async def test_jwt_13_a_flood_of_unknown_names_makes_one_fetch_per_cool_down(verifier, idp, clock):
     for _ in range(3):
         before = idp.fetches
         flood = [token(KEY, {"kid": f"random-{number}"}, jti=str(number)) for number in range(100)]
@@ -171,7 +171,7 @@ async def test_all_who_wait_share_one_fetch(verifier, idp):
     assert idp.fetches == 2
 
 
-async def test_known_keys_verify_while_a_fetch_is_stalled(verifier, idp):
+async def test_loaded_keys_verify_while_a_fetch_is_stalled(verifier, idp):
     arrived = asyncio.Event()
 
     async def never(request):
@@ -445,7 +445,7 @@ async def test_where_no_key_has_a_name_that_of_a_token_says_nothing(idp, metrics
     await source.close()
 
 
-async def test_the_origin_of_an_unknown_name_can_not_be_told_while_the_provider_fails(verifier, idp, metrics):
+async def test_the_origin_of_an_unknown_name_is_uncertain_while_the_provider_fails(verifier, idp, metrics):
     idp.answer = _answering(b"", 500)
 
     with pytest.raises(KeysUnavailable):
@@ -475,7 +475,7 @@ async def test_the_origin_of_an_unknown_name_is_not_judged_by_a_set_that_was_ask
             await asked
 
 
-async def test_the_origin_of_a_forgery_is_certain_once_the_key_it_names_is_known(verifier, idp):
+async def test_the_origin_of_a_forgery_is_certain_once_the_key_it_names_is_loaded(verifier, idp):
     arrived, release = asyncio.Event(), asyncio.Event()
 
     async def slowly(request):
@@ -495,7 +495,7 @@ async def test_the_origin_of_a_forgery_is_certain_once_the_key_it_names_is_known
         await forged
 
 
-async def test_the_origin_of_a_known_key_is_told_though_the_provider_fails(verifier, idp):
+async def test_the_origin_of_a_loaded_key_is_certain_though_the_provider_fails(verifier, idp):
     idp.answer = _answering(b"", 500)
 
     assert (await verifier.verify_origin(token(KEY))).claims.kid == "rsa-1"

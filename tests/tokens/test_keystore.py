@@ -59,7 +59,7 @@ def test_folder_and_file_are_for_their_owner_alone(folder):
     assert json.loads(file.read_bytes())["d"]
 
 
-def test_a_folder_that_is_no_folder_is_told(tmp_path):
+def test_a_folder_that_is_no_folder_is_reported(tmp_path):
     (tmp_path / "keys").write_text("")
 
     for work in (lambda path: generate(path, "ES256", NOW), lambda path: listed(path, NOW)):

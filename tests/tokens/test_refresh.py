@@ -75,7 +75,7 @@ def test_bytes_without_the_key_are_not_read(raw):
 
 
 @given(sids, generations, clients)
-def test_the_mac_is_hmac_sha_256_of_a_label_and_all_that_is_said(sid, generation, client_id):
+def test_the_mac_is_hmac_sha_256_of_a_label_and_all_fields(sid, generation, client_id):
     raw = payload_of(TOKENS.make(sid, generation, client_id))
     message = b"revoker refresh token 1\0" + raw[:32] + raw[64:]
 
@@ -149,7 +149,7 @@ def test_a_key_file_that_changes_is_read_again_within_a_second(watched):
 
 
 @pytest.mark.parametrize("broken", [None, "half a k"])
-def test_while_the_key_file_is_broken_the_last_keys_stand_and_that_is_told_once(watched, broken, events):
+def test_while_the_key_file_is_broken_the_last_keys_stay_and_that_is_logged_once(watched, broken, events):
     path, tokens, clock = watched
     before, good = tokens.make(SID, 1, "web"), path.read_text()
 

@@ -422,7 +422,7 @@ async def test_a_key_that_is_retired_while_running_signs_nothing_more(folder, si
     assert source.signer(1000, ()).kid == "first"
 
 
-async def test_a_file_that_is_no_key_is_skipped_and_told_once(folder, signing_keys, events):
+async def test_a_file_that_is_no_key_is_skipped_and_reported_once(folder, signing_keys, events):
     put(folder, "first", nbf=100)
     source = signing_keys()
     (folder / "README").write_text("the keys of production")

@@ -13,7 +13,7 @@ from tests.tokens.conftest import trusting
 KEY = rsa_key()
 
 
-class Kept:
+class Entry:
     """An entry whose key is live until a test changes that."""
 
     def __init__(self):
@@ -23,7 +23,7 @@ class Kept:
 
 def test_what_was_not_used_for_longest_makes_room():
     cache = TokenCache(2)
-    first, second, third = Kept(), Kept(), Kept()
+    first, second, third = Entry(), Entry(), Entry()
     cache.put("first", first)
     cache.put("second", second)
     assert cache.get("first") is first
@@ -37,19 +37,19 @@ def test_what_was_not_used_for_longest_makes_room():
 def test_room_is_bounded_in_bytes_too():
     cache = TokenCache(1000, max_bytes=100, bytes_of=lambda token, _: len(token))
     for text in ("a" * 40, "b" * 40, "c" * 40, "c" * 40):
-        cache.put(text, Kept())
+        cache.put(text, Entry())
     assert [cache.get(letter * 40) is not None for letter in "abc"] == [False, True, True]
     assert cache.bytes == 80
 
-    cache.put("d" * 101, Kept())
+    cache.put("d" * 101, Entry())
 
     assert (len(cache), cache.bytes) == (0, 0)
 
 
-def test_what_is_put_again_is_kept_once_and_longest():
+def test_an_entry_that_is_put_again_is_there_once_and_stays_longest():
     cache = TokenCache(2)
-    newer = Kept()
-    for text, entry in (("a", Kept()), ("b", Kept()), ("a", newer), ("c", Kept())):
+    newer = Entry()
+    for text, entry in (("a", Entry()), ("b", Entry()), ("a", newer), ("c", Entry())):
         cache.put(text, entry)
 
     assert (cache.get("a"), cache.get("b"), len(cache)) == (newer, None, 2)
@@ -57,7 +57,7 @@ def test_what_is_put_again_is_kept_once_and_longest():
 
 def test_an_entry_whose_key_is_dead_is_gone():
     cache = TokenCache(2)
-    entry = Kept()
+    entry = Entry()
     cache.put("token", entry)
     entry.live = False
 
@@ -78,7 +78,7 @@ async def test_a_verified_token_is_remembered_by_its_text_alone(verifier_of):
     assert verifier.cached(token(KEY, sub="another")) is None
 
 
-async def test_each_token_is_counted_once_as_a_hit_or_a_miss(verifier_of, metrics):
+async def test_every_token_is_counted_once_as_a_hit_or_a_miss(verifier_of, metrics):
     verifier = await verifier_of(KEY)
     text = token(KEY)
     assert verifier.cached(text) or await verifier.verify(text)
@@ -94,7 +94,7 @@ async def test_each_token_is_counted_once_as_a_hit_or_a_miss(verifier_of, metric
     assert counted == {"hit": 2, "miss": 2}
 
 
-async def test_the_cache_holds_no_more_than_it_is_told_to(key_file, metrics):
+async def test_the_cache_holds_no_more_than_its_limit(key_file, metrics):
     verifier = trusting(await key_file(KEY), metrics, cache_size=3)
     texts = [token(KEY, jti=str(number)) for number in range(5)]
     for text in texts:

@@ -48,11 +48,11 @@ documents = st.recursive(
     scalars,
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
 )
-known_claims = st.sampled_from([
+registered_claims = st.sampled_from([
     "iss", "sub", "aud", "exp", "iat", "nbf", "auth_time", "jti", "sid", "client_id", "azp", "scope", "scp",
     "acr", "amr", "cnf", "act", "typ", "token_use", "events", "nonce", "preferred_username",
 ])  # fmt: skip
-known_members = st.sampled_from(
+registered_members = st.sampled_from(
     ["alg", "kid", "typ", "cty", "crit", "b64", "zip", "jku", "jwk", "x5c", "enc"]
 )
 members_of_keys = st.sampled_from(
@@ -95,7 +95,7 @@ def test_any_bytes_in_the_form_of_a_token_are_refused(verifier, members):
     assert judged(verifier, ".".join(map(base64url, members))) is None
 
 
-@given(header=st.dictionaries(known_members, documents) | documents, payload=documents)
+@given(header=st.dictionaries(registered_members, documents) | documents, payload=documents)
 def test_any_json_is_refused_without_its_signature(verifier, header, payload):
     unsigned = compact(_json(header), _json(payload), lambda _: b"s" * 256)
 
@@ -103,8 +103,8 @@ def test_any_json_is_refused_without_its_signature(verifier, header, payload):
 
 
 @given(
-    header=st.dictionaries(known_members, documents, max_size=3),
-    payload=st.dictionaries(known_claims, documents),
+    header=st.dictionaries(registered_members, documents, max_size=3),
+    payload=st.dictionaries(registered_claims, documents),
 )
 def test_whatever_the_issuer_signs_is_verified_or_refused(verifier, header, payload):
     signed = forge(RSA, _json(header_of(RSA) | header), _json(claims() | payload))

@@ -303,7 +303,7 @@ async def test_no_keys_at_all_is_no_verdict(tmp_path, metrics):
             await verify(token(KEY, iss="https://elsewhere.example.com"))
 
 
-async def test_the_origin_of_any_genuine_token_is_told(verifier_of):
+async def test_the_origin_of_any_genuine_token_is_certain(verifier_of):
     verifier = await verifier_of(KEY, require_typ="at+jwt")
     logout = token(
         KEY, {"typ": "logout+jwt"}, aud="rp", exp="never", iat=None, sid=7, sub="", jti=ABSENT, events={}
@@ -333,7 +333,7 @@ async def test_the_origin_of_a_token_whose_kid_is_in_no_key_set_is_unknown(verif
             await verifier.verify_origin(token(THIEF))
 
 
-async def test_of_tokens_that_come_together_each_is_judged_by_itself(verifier_of):
+async def test_tokens_that_come_together_are_judged_separately(verifier_of):
     verifier = await verifier_of(KEY)
     bad = [
         token(THIEF, {"kid": KEY.kid}),

@@ -13,7 +13,7 @@ from revoker.errors import ConfigError, RevokerError
 
 command = typer.Typer(
     name="revoker",
-    help="Redis-backed token revocation: makes a JWT stop being valid now.",
+    help="Redis-backed token revocation: makes a JWT invalid before it expires.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -29,7 +29,8 @@ def _show_version(wanted: bool) -> None:
 @command.callback()
 def _root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print it and exit.")
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit."),
     ] = False,
 ) -> None:
     pass

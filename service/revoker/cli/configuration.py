@@ -31,7 +31,9 @@ ConfigOption = Annotated[
     Path | None,
     typer.Option("--config", envvar="REVOKER_CONFIG", metavar="PATH", help="The configuration, a TOML file."),
 ]
-IssOption = Annotated[str, typer.Option("--iss", help="The issuer: its name or its `iss`.")]
+IssOption = Annotated[
+    str, typer.Option("--iss", help="The issuer: its name or its `iss`. Needed if there are several.")
+]
 ReasonOption = Annotated[str, typer.Option(help="The reason, for the audit log.")]
 
 
@@ -57,9 +59,12 @@ def find_issuer(settings: Settings, named: str) -> Issuer:
 
     issuers = app.issuers_of(settings).values()
     found = [issuer for issuer in issuers if named in {"", issuer.name, issuer.iss}]
-    if len(found) != 1:
-        raise ConfigError([f"--iss: one of {', '.join(issuer.name for issuer in issuers)}"])
-    return found[0]
+    if len(found) == 1:
+        return found[0]
+    names = ", ".join(issuer.name for issuer in issuers)
+    if named:
+        raise ConfigError([f"--iss: {named} is not an issuer of the configuration; they are: {names}"])
+    raise ConfigError([f"--iss: name one of the issuers: {names}"])
 
 
 def new_store(settings: Settings) -> "Store":

@@ -1,7 +1,7 @@
 """`revoker cutoff`: take cutoffs back."""
 
 import getpass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import structlog
 import typer
@@ -10,32 +10,34 @@ from revoker.cli.configuration import (
     ConfigOption,
     IssOption,
     ReasonOption,
+    fail,
     find_issuer,
     format_time,
     load_settings,
     with_store,
 )
-from revoker.cli.store import key_of
+from revoker.cli.store import check_value, key_of
 
 if TYPE_CHECKING:
     from revoker.store.store import Store
 
 _audit = structlog.get_logger("audit")
 
+CutoffKind = Literal["user", "session", "client", "issuer"]
+
 commands = typer.Typer(help="Take a cutoff back.", no_args_is_help=True)
 
 
 @commands.command("lift")
 def lift(
-    kind: Annotated[str, typer.Argument(help="user, session, client or issuer.")],
+    kind: Annotated[CutoffKind, typer.Argument(help="What the cutoff is for.")],
     value: Annotated[str, typer.Argument(help="The sub, sid or client_id; nothing for issuer.")] = "",
     iss: IssOption = "",
     reason: ReasonOption = "",
     config: ConfigOption = None,
 ) -> None:
     """Take a cutoff back: the tokens it covered are active again, unless something else revokes them."""
-    if kind not in {"user", "session", "client", "issuer"}:
-        raise typer.BadParameter("user, session, client or issuer", param_hint="KIND")
+    check_value(kind, value)
     issuer = find_issuer(load_settings(config), iss)
 
     async def lift_cutoff(store: "Store") -> int:
@@ -44,6 +46,8 @@ def lift(
         return await store.revocations.lift(key_of(store, kind, issuer, value))
 
     cutoff = with_store(config, lift_cutoff)
+    if not cutoff:
+        fail("there is no such cutoff")
     _audit.info(
         "cutoff_lifted",
         operator=getpass.getuser(),
@@ -53,4 +57,4 @@ def lift(
         stood=cutoff / 1000,
         reason=reason,
     )
-    typer.echo(f"lifted: {format_time(cutoff)}" if cutoff else "there was no such cutoff")
+    typer.echo(f"lifted: {format_time(cutoff)}")

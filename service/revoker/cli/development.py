@@ -1,4 +1,4 @@
-"""The set-up of `revoker serve` without a configuration, for trials and development only.
+"""The setup of `revoker serve` without a configuration, for trials and development only.
 
 Everything is in ``.revoker/`` of the working directory, made at the first start and used again:
 the embedded store's data, an issuer's key pair, the secrets of two callers.
@@ -39,7 +39,7 @@ ADMIN_SCOPES: Final = ("introspect", "revoke", "revoke-all", "sessions")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Development:
-    """The set-up; everything but the settings is written to ``dev.env``."""
+    """The setup; everything but the settings is written to ``dev.env``."""
 
     folder: Path
     settings: Settings
@@ -67,7 +67,7 @@ def prepare(environ: Mapping[str, str], folder: Path = FOLDER) -> Development:
         write_private(folder / "dev-jwks.json", json.dumps({"keys": [key.public]}, indent=1).encode())
         _make_session_keys(folder)
     except (OSError, ValueError) as error:
-        raise ConfigError([f"{folder}: is not usable for the development set-up: {error}"]) from None
+        raise ConfigError([f"{folder}: is not usable for the development setup: {error}"]) from None
     settings = settle(
         {
             "redis": {"url": f"embedded:{folder / 'store'}"},
@@ -121,7 +121,7 @@ def welcome(development: Development, url: str) -> str:
         f""" -d '{{"sub": "alice"}}' {url}/revoke-user"""
     )
     return (
-        f"Revoker serves {url} with a development set-up; its secrets are in {env}.\n"
+        f"Revoker serves {url} with a development setup; its secrets are in {env}.\n"
         "Paste, to introspect a fresh token, log its user out everywhere, and introspect it again:\n\n"
         f"{introspect}\n\n{revoke}\n\n{introspect}\n\n"
         f"More tokens, from this folder: {_this_program()} dev-token --sub bob\n"
@@ -170,7 +170,7 @@ def _claim(text: str) -> tuple[str, object]:
 
 
 def mint(claims: Mapping[str, Any], *, key_file: Path, ttl: int = 3600) -> str:
-    """A token that the development set-up accepts; a claim that is None is left out.
+    """A token that the development setup accepts; a claim that is None is left out.
 
     Raises:
         ConfigError: the file is missing, or holds no key.

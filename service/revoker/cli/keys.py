@@ -30,7 +30,9 @@ _audit = structlog.get_logger("audit")
 RETIREMENT_MARGIN_S: Final = 60
 """A retired key is published for the life of its last token and this margin for clock differences."""
 
-commands = typer.Typer(help="Signing keys.", no_args_is_help=True)
+commands = typer.Typer(
+    help="Manage signing keys and refresh keys, or accept a revoked key again.", no_args_is_help=True
+)
 
 
 @commands.command("forget")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def serve(config: ConfigOption = None) -> None:
-    """Run the service; without any configuration a development set-up, kept under .revoker/."""
+    """Run the service. Without any configuration, it uses a development setup in .revoker/."""
     logs.configure(background=True)
     setup = development.prepare(os.environ) if is_development(config) else None
 

@@ -1,9 +1,8 @@
 """`revoker store`: declare, inspect and accept the data of a store."""
 
 import getpass
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import structlog
 import typer
@@ -24,9 +23,13 @@ if TYPE_CHECKING:
     from revoker.store.consistency.epoch import Epoch
     from revoker.store.store import Store
 
+KeyKind = Literal["jti", "user", "session", "client", "issuer", "keys"]
+
 _audit = structlog.get_logger("audit")
 
-commands = typer.Typer(help="Declare, check or accept the data of the store.", no_args_is_help=True)
+commands = typer.Typer(
+    help="Declare, check or accept the data of the store; print a key.", no_args_is_help=True
+)
 
 
 @commands.command("init")
@@ -76,7 +79,7 @@ def check(config: ConfigOption = None) -> None:
 
 @commands.command("accept")
 def accept(config: ConfigOption = None) -> None:
-    """Accept the data as it is, so that verdicts are given again. Lost revocations stay lost."""
+    """Accept the data as it is: the service gives verdicts again. Lost revocations stay lost."""
     _report("store_accepted", with_store(config, lambda store: store.accept()))
 
 
@@ -96,7 +99,7 @@ def _report(event: str, epoch: "Epoch | None") -> None:
 
 @commands.command("key")
 def key(
-    kind: Annotated[str, typer.Argument(help="jti, user, session, client, issuer or keys.")],
+    kind: Annotated[KeyKind, typer.Argument(help="What the key revokes.")],
     value: Annotated[
         str, typer.Argument(help="The jti, sub, sid or client_id; nothing for issuer and keys.")
     ] = "",
@@ -104,23 +107,33 @@ def key(
     config: ConfigOption = None,
 ) -> None:
     """Print the Redis key under which a revocation is stored, for use in a shell."""
+    check_value(kind, value)
     settings = load_settings(config)
     typer.echo(key_of(new_store(settings), kind, find_issuer(settings, iss), value))
 
 
-def key_of(store: "Store", kind: str, issuer: Issuer, value: str) -> str:
-    """The Redis key; raises ``BadParameter`` for an unknown kind and for a missing value."""
-    keys = store.keys
-    keys_by_kind: dict[str, Callable[[], str]] = {
-        "jti": lambda: keys.jti(issuer, value),
-        "user": lambda: keys.user_of(issuer, value),
-        "session": lambda: keys.session_cutoff(issuer, value),
-        "client": lambda: keys.client_cutoff(issuer, value),
-        "issuer": lambda: keys.issuer_cutoff(issuer),
-        "keys": lambda: keys.revoked_keys(issuer),
-    }
-    if kind not in keys_by_kind:
-        raise typer.BadParameter(", ".join(keys_by_kind), param_hint="KIND")
-    if not value and kind not in {"issuer", "keys"}:
+def check_value(kind: KeyKind, value: str) -> None:
+    """Raises ``BadParameter`` for a value that is missing, or that the kind does not take."""
+    if kind in {"issuer", "keys"}:
+        if value:
+            raise typer.BadParameter(f"{kind} takes no value", param_hint="VALUE")
+    elif not value:
         raise typer.BadParameter(f"a {kind} needs a value", param_hint="VALUE")
-    return keys_by_kind[kind]()
+
+
+def key_of(store: "Store", kind: KeyKind, issuer: Issuer, value: str) -> str:
+    """The Redis key of a revocation."""
+    keys = store.keys
+    match kind:
+        case "jti":
+            return keys.jti(issuer, value)
+        case "user":
+            return keys.user_of(issuer, value)
+        case "session":
+            return keys.session_cutoff(issuer, value)
+        case "client":
+            return keys.client_cutoff(issuer, value)
+        case "issuer":
+            return keys.issuer_cutoff(issuer)
+        case "keys":
+            return keys.revoked_keys(issuer)
