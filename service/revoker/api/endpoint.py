@@ -47,6 +47,7 @@ class Call(msgspec.Struct, Generic[Body], frozen=True):
         peer: The client's address.
         path: The variable parts of the path, by name.
         fields: The form from which ``body`` was read; None: it was JSON, or there was none.
+        raw: The body as sent.
     """
 
     caller: Caller
@@ -54,6 +55,7 @@ class Call(msgspec.Struct, Generic[Body], frozen=True):
     peer: str
     path: Mapping[str, str]
     fields: Fields | None = None
+    raw: bytes = b""
 
     def refuse_bound_caller(self) -> None:
         """Raise ``AccessDenied`` for a caller that may only revoke the tokens of one client."""
@@ -89,6 +91,7 @@ class Endpoint(Generic[Body]):
         status: Of a response that is no error.
         summary: One line for the documentation.
         handle: Takes the call, and by keyword-only parameters what it uses: see :meth:`bind`.
+        decode: Reads a body from JSON; raises ``InvalidRequest``.
     """
 
     path: str
@@ -99,10 +102,12 @@ class Endpoint(Generic[Body]):
     status: int = 200
     summary: str
     handle: Callable[Concatenate[Call[Body], ...], Awaitable[msgspec.Struct | None]]
-    decoder: msgspec.json.Decoder[Body] = field(init=False)
+    decode: Callable[[bytes], Body] = None  # type: ignore[assignment]  # made of ``body`` below
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "decoder", msgspec.json.Decoder(self.body))
+        if self.decode is None:
+            decoder = msgspec.json.Decoder(self.body)
+            object.__setattr__(self, "decode", functools.partial(decoded, decoder=decoder))
 
     def bind(self, provided: object) -> "BoundEndpoint[Body]":
         """Give the handler what it uses: each keyword-only parameter gets the attribute of that name.
@@ -135,7 +140,7 @@ class Endpoint(Generic[Body]):
         """
         if fields is not None:
             return converted(fields, self.body)
-        body = decoded(raw, self.decoder)
+        body = self.decode(raw)
         refuse_duplicates(raw)
         return body
 
@@ -166,6 +171,7 @@ class BoundEndpoint(Generic[Body]):
         """Authenticate the caller, read the request and handle it; ``path`` as in :class:`Call`."""
         endpoint = self.endpoint
         fields: Fields | None = None
+        raw = b""
         if endpoint.method == "POST":
             refuse_query(request)
             fields, raw = await read(request, BODY_LIMIT)
@@ -176,7 +182,7 @@ class BoundEndpoint(Generic[Body]):
             body = converted(name_values(request.rel_url.raw_query_string.encode()), endpoint.body)
         if not logs.audit_lines_have_room():
             await logs.wait_for_audit_room()
-        call = Call(caller, body, request.remote or "", path, fields)
+        call = Call(caller, body, request.remote or "", path, fields, raw)
         try:
             return await self.handle(call)
         except Unconfirmed as error:

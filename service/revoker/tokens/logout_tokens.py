@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from revoker.errors import InvalidToken
-from revoker.tokens.claims import LATEST_DATE
+from revoker.models import LATEST_DATE
 from revoker.tokens.verifying import GenuineToken
 
 EVENT: Final = "http://schemas.openid.net/event/backchannel-logout"
