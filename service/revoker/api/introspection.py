@@ -20,7 +20,7 @@ from revoker.api.verdicts import Verdicts
 from revoker.auth import Caller
 from revoker.errors import InvalidRequest, InvalidToken
 from revoker.models import Claims, Issuer, Payload, Verdict
-from revoker.tokens.claims import access_token_claims
+from revoker.tokens.claims import access_token_claims, is_readable
 from revoker.tokens.parsing import strict_json_object
 from revoker.tokens.refresh_tokens import looks_like
 
@@ -54,13 +54,7 @@ class Introspect(Payload, frozen=True, kw_only=True, gc=False, omit_defaults=Tru
 _decode: Final = msgspec.json.Decoder(Introspect).decode
 _decode_document: Final = msgspec.json.Decoder(dict[str, Any])
 
-_OPTIONAL_CLAIMS: Final[Mapping[str, tuple[type, ...]]] = {
-    "sid": (str,),
-    "client_id": (str,),
-    "azp": (str,),
-    "auth_time": (int, float),
-}
-"""Claims that count as absent where they have another type."""
+_OPTIONAL_CLAIMS: Final = ("sid", "client_id", "azp", "auth_time")
 
 
 def _has_claims(asked: Payload) -> bool:
@@ -102,8 +96,8 @@ def _without_unreadable_claims(raw: bytes) -> Introspect:
         raise InvalidRequest(f"the body is not a JSON object that can be read: {error}") from error
     for claims in (document, document.get("claims")):
         if type(claims) is dict:
-            for name, types in _OPTIONAL_CLAIMS.items():
-                if type(claims.get(name)) not in types:
+            for name in _OPTIONAL_CLAIMS:
+                if not is_readable(name, claims.get(name)):
                     claims.pop(name, None)
     return bodies.converted_json(document, Introspect)
 

@@ -154,6 +154,12 @@ def _lenient(name: str, payload: Mapping[str, Any], read: Callable[[str, Any], _
         return None
 
 
+def is_readable(name: str, value: Any) -> bool:
+    """Whether an optional claim, ``auth_time`` or one that is a string, has a value of its type."""
+    read: Callable[[str, Any], object] = _date if name == "auth_time" else _text
+    return _lenient(name, {name: value}, read) is not None
+
+
 def _first(names: Sequence[str], payload: Mapping[str, Any]) -> str | None:
     """The first of these claims that is neither absent nor null nor empty.
 
@@ -215,10 +221,10 @@ def is_meant_for(claims: Claims, audiences: frozenset[str], client_ids: frozense
     Args:
         claims: Of the token.
         audiences: ``aud`` is or contains one of these.
-        client_ids: For a token without ``aud`` alone: its client is one of these.
+        client_ids: For a token whose ``aud`` is absent or an empty list: its client is one of these.
     """
     aud = claims.aud
-    if not aud:
+    if aud is None or aud == []:
         return (claims.client_id or claims.azp) in client_ids
     if isinstance(aud, str):
         return aud in audiences
