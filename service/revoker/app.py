@@ -98,9 +98,7 @@ class Service:
             clocks=self.store.clocks,
             issuers=self._issuers,
             logout_terms={
-                iss: LogoutTerms(
-                    issuer.backchannel_audience, ends_user=issuer.backchannel_ends == "user"
-                )
+                iss: LogoutTerms(issuer.backchannel_audience, ends_user=issuer.backchannel_ends == "user")
                 for issuer in settings.issuers
                 if issuer.backchannel_audience
                 for iss in (issuer.issuer, *issuer.issuer_aliases)

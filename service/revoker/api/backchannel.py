@@ -41,9 +41,7 @@ async def log_out(
 ) -> None:
     """Log out; 200 once that is stored, also where the session is unknown or over (BCL §2.7)."""
     try:
-        issuer, token, terms = await _verify(
-            call.body.logout_token, logout_terms, verifier, revoked_key_ids
-        )
+        issuer, token, terms = await _verify(call.body.logout_token, logout_terms, verifier, revoked_key_ids)
         cutoff = await _revoke(issuer, token, revocations, ends_user=terms.ends_user)
     except (InvalidToken, InvalidRequest) as error:
         _audit.warning("logout_refused", peer=call.peer, why=str(error))
@@ -82,9 +80,7 @@ async def _verify(
     return issuer, logout_token(verified, terms.audience), terms
 
 
-async def _revoke(
-    issuer: Issuer, token: LogoutToken, revocations: Revocations, *, ends_user: bool
-) -> int:
+async def _revoke(issuer: Issuer, token: LogoutToken, revocations: Revocations, *, ends_user: bool) -> int:
     """Store a cutoff at the time of the token, and not after now; returns the cutoff in force (ms).
 
     Raises:

@@ -200,8 +200,8 @@ class ClaimSettings(_Section):
     """Claims that hold the scope: a string, or a list of strings."""
 
     revocable: Annotated[ClaimNames, Field(max_length=4)] = ()
-    """Further claims whose values `/revoke-claim` revokes, such as `grant_id` or `email`: strings, numbers, or
-    lists of up to 16 of them."""
+    """Up to 4 further claims whose values `/revoke-claim` revokes, such as `grant_id` or `email`: strings,
+    numbers, or lists of up to 16 of them."""
 
 
 class IssuerSettings(_Section):

@@ -90,7 +90,8 @@ def access_token_claims(payload: Mapping[str, Any], kid: str | None, issuer: Iss
         revocable: RevocableClaims = ()
     else:
         jti, sub = _first(names.jti, payload), _first(names.sub, payload)
-        sid, client_id, azp = first_readable(names.sid, payload), first_readable(names.client_id, payload), None
+        sid, client_id = first_readable(names.sid, payload), first_readable(names.client_id, payload)
+        azp = None
         revocable = _revocable_claims(names.revocable, payload)
     if not sub:
         raise InvalidToken("no sub", "sub")
@@ -345,4 +346,3 @@ def _audience(name: str, value: Any) -> str | list[str]:
     if type(value) is list and all(type(item) is str for item in value):
         return value
     return _text(name, value)
-

@@ -92,4 +92,3 @@ def _date(payload: Mapping[str, Any], name: str) -> float:
     if type(date) not in (int, float) or not 0 <= date <= LATEST_DATE:
         raise InvalidToken(f"{name} is not a date", name)
     return float(date)
-
