@@ -27,12 +27,13 @@ from revoker.config.schema import CallerSettings, IssuerSettings, SessionSetting
 from revoker.errors import ConfigError, StoreUnavailable
 from revoker.log_writer import Dropped
 from revoker.metrics import LOG_LINES, Metrics
-from revoker.models import Issuer
+from revoker.models import STANDARD_NAMES, ClaimNames, Issuer
 from revoker.store import embedded
 from revoker.store.sessions import Lifetimes
 from revoker.store.store import Store
 from revoker.tokens.access_tokens import Minter
 from revoker.tokens.key_sources import KeySource, key_source
+from revoker.tokens.logout_tokens import LogoutTerms
 from revoker.tokens.refresh_tokens import RefreshKeyFile, RefreshTokens
 from revoker.tokens.signing import SigningKeys
 from revoker.tokens.verifying import TrustedIssuer, Verifier
@@ -69,7 +70,9 @@ class Service:
                 issuer=self._issuers[issuer.issuer],
                 keys=self._sources[issuer.name],
                 audiences=frozenset(issuer.audiences),
+                client_ids=frozenset(issuer.client_ids),
                 require_typ=issuer.require_typ,
+                id_tokens=issuer.accept_id_tokens,
             )
             for issuer in settings.issuers
         ]
@@ -93,10 +96,11 @@ class Service:
             ),
             clocks=self.store.clocks,
             issuers=self._issuers,
-            logout_audiences={
-                issuer.issuer: issuer.backchannel_audience
+            logout_terms={
+                iss: LogoutTerms(issuer.backchannel_audience, ends_user=issuer.backchannel_ends == "user")
                 for issuer in settings.issuers
                 if issuer.backchannel_audience
+                for iss in (issuer.issuer, *issuer.issuer_aliases)
             },
             metrics=metrics,
             revocations=self.store.revocations,
@@ -265,8 +269,12 @@ def build(settings: Settings, *, clock: Clock = time.time) -> Service:
 
 
 def issuers_of(settings: Settings) -> dict[str, Issuer]:
-    """The issuers by ``iss``."""
-    issuers = {issuer.issuer: _issuer(issuer, settings) for issuer in settings.issuers}
+    """The issuers by ``iss``; one with aliases is there several times."""
+    issuers = {
+        iss: issuer
+        for issuer in (_issuer(configured, settings) for configured in settings.issuers)
+        for iss in (issuer.iss, *issuer.aliases)
+    }
     if (sessions := settings.sessions) is not None:
         longest = settings.revocation.max_token_lifetime
         issuers[sessions.issuer] = Issuer(
@@ -281,13 +289,17 @@ def issuers_of(settings: Settings) -> dict[str, Issuer]:
 
 
 def _issuer(configured: IssuerSettings, settings: Settings) -> Issuer:
-    longest = horizon = settings.revocation.max_token_lifetime
+    longest = horizon = configured.max_token_lifetime or settings.revocation.max_token_lifetime
     if configured.cutoff_claim == "auth_time":
         horizon = max(longest, configured.max_session_lifetime)
+    names = ClaimNames(**configured.claims.model_dump())
     return Issuer(
         name=configured.name,
         iss=configured.issuer,
+        aliases=configured.issuer_aliases,
+        claim_names=None if names == STANDARD_NAMES else names,
         clock_skew=configured.clock_skew,
+        iat_backdated=configured.iat_backdated,
         leeway=settings.revocation.leeway,
         max_token_lifetime=longest,
         cutoff_claim=configured.cutoff_claim,

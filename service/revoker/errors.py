@@ -60,7 +60,16 @@ class UnsupportedGrantType(RevokerError):
 
 
 class InvalidToken(RevokerError):
-    """A token that is not genuine or not supported; callers learn no more than that."""
+    """A token that is not genuine or not supported; only ``/explain`` and the audit log say why.
+
+    Attributes:
+        why: The test that failed, in one word: ``malformed``, ``issuer``, ``key``, ``signature``, ``kind``,
+            ``audience``, or the name of a claim.
+    """
+
+    def __init__(self, text: str, why: str = "malformed") -> None:
+        super().__init__(text)
+        self.why = why
 
 
 class NoVerdict(RevokerError):

@@ -3,12 +3,22 @@
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Final, Literal
+from typing import Annotated, ClassVar, Final, Literal
 
 import msgspec
 
 Number = int | float
 """A NumericDate (RFC 7519 §2): seconds UTC, possibly with a fraction."""
+
+LATEST_DATE: Final = 253_402_300_799
+"""The end of the year 9999, in seconds since 1970; dates beyond it can't be read."""
+
+_BoundedInt = Annotated[int, msgspec.Meta(ge=-LATEST_DATE, le=LATEST_DATE)]
+_BoundedFloat = Annotated[float, msgspec.Meta(ge=-LATEST_DATE, le=LATEST_DATE)]
+
+
+RevocableClaims = tuple[tuple[str, str], ...]
+"""Names and values of claims that can be revoked by value; one with several values is there several times."""
 
 
 class Payload(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
@@ -16,9 +26,11 @@ class Payload(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults
 
     Attributes:
         kid: Always None, because the signing key is unknown; a ``kid`` in the payload says nothing about it.
+        revocable: Always empty, because issuers without a mapping have no such claims.
     """
 
     kid: ClassVar[str | None] = None
+    revocable: ClassVar[RevocableClaims] = ()
 
     iss: str | None = None
     jti: str | None = None
@@ -29,18 +41,39 @@ class Payload(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults
     client_id: str | None = None
     azp: str | None = None
     aud: str | list[str] | None = None
-    auth_time: Number | None = None
+    auth_time: _BoundedInt | _BoundedFloat | None = None
     nbf: Number | None = None
 
 
 class Claims(Payload, frozen=True, kw_only=True, gc=False):
-    """As :class:`Payload`, with the signing key.
+    """As :class:`Payload`, with the signing key and the claims that the issuer's mapping names.
 
     Attributes:
         kid: Of the key that verified the token, or in the claims form that of the header.
+        revocable: The values of the claims that can be revoked by value.
     """
 
     kid: str | None = None  # type: ignore[misc]  # a field here, always None in a payload
+    revocable: RevocableClaims = ()  # type: ignore[misc]  # likewise
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimNames:
+    """How an issuer names its claims; of several names, the first is used that is present and can be read.
+
+    Attributes:
+        revocable: Further claims that can be revoked by value.
+    """
+
+    jti: tuple[str, ...] = ("jti",)
+    sub: tuple[str, ...] = ("sub",)
+    sid: tuple[str, ...] = ("sid",)
+    client_id: tuple[str, ...] = ("client_id", "azp")
+    scope: tuple[str, ...] = ("scope", "scp")
+    revocable: tuple[str, ...] = ()
+
+
+STANDARD_NAMES: Final = ClaimNames()
 
 
 class LimitIncrease(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -75,7 +108,10 @@ class Issuer:
 
     Attributes:
         name: Short and stable: part of Redis keys.
-        iss: The ``iss`` claim, compared by code point.
+        iss: The ``iss`` claim, compared by code point. It is part of its users' identity.
+        aliases: Other ``iss`` claims of the same issuer.
+        claim_names: None where claims have their standard names, and none is revocable by value.
+        iat_backdated: Seconds by which ``iat`` may lie before the time at which a token was made.
         own: Whether this service holds its sessions.
         horizon: Longest time in seconds from the time compared with a cutoff to the end of a token.
         revoked_kids: Signing keys revoked by configuration.
@@ -83,8 +119,11 @@ class Issuer:
 
     name: str
     iss: str
+    aliases: tuple[str, ...] = ()
+    claim_names: ClaimNames | None = None
     own: bool = False
     clock_skew: int = 2
+    iat_backdated: int = 0
     leeway: int = 30
     max_token_lifetime: int = 86400
     cutoff_claim: Literal["iat", "auth_time"] = "iat"

@@ -207,14 +207,15 @@ def comparison_times(claims: Payload, issuer: Issuer, session_start: int | None)
     Returns:
         The first for user, session and client cutoffs, the second for issuer and loss cutoffs. For sessions
         held by this service both are the start of the session, the second less a margin. For other issuers
-        they are ``iat`` less ``clock_skew``; with ``cutoff_claim = "auth_time"``, ``auth_time`` less that. A
-        token without ``auth_time`` is then covered by every cutoff of the first kind.
+        they are ``iat`` plus ``iat_backdated`` less ``clock_skew``; with ``cutoff_claim = "auth_time"``,
+        ``auth_time`` less ``clock_skew`` where that is earlier. A token without ``auth_time`` is then covered
+        by every cutoff of the first kind.
     """
     if issuer.own:
         start = (session_start or 0) * 1000
         return start, start - OWN_MARGIN_MS * 1000
     skew = issuer.clock_skew * 1_000_000
-    made = microseconds(claims.iat or 0) - skew
+    made = microseconds(claims.iat or 0) + issuer.iat_backdated * 1_000_000 - skew
     if issuer.cutoff_claim == "auth_time":
         if claims.auth_time is None:
             return 0, made

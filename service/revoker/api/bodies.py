@@ -149,6 +149,18 @@ def _is_number(kind: msgspec.inspect.Type) -> bool:
             return isinstance(kind, msgspec.inspect.IntType | msgspec.inspect.FloatType)
 
 
+def converted_json(document: dict[str, Any], body: type[Body]) -> Body:
+    """Read the members of a JSON object as a type.
+
+    Raises:
+        InvalidRequest: a member is missing, or of a wrong type.
+    """
+    try:
+        return msgspec.convert(document, body)
+    except msgspec.ValidationError as error:
+        raise InvalidRequest(_message(error)) from error
+
+
 def decoded(raw: bytes, decoder: msgspec.json.Decoder[Body]) -> Body:
     """Read JSON as a type."""
     try:

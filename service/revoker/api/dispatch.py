@@ -98,7 +98,7 @@ def documentation(served: Iterable[ServedPath]) -> Iterator[ServedPath]:
 def _ordinary_endpoints(services: Services) -> tuple[Endpoint[Any], ...]:
     return (
         *ENDPOINTS,
-        *(backchannel.ENDPOINTS if services.logout_audiences else ()),
+        *(backchannel.ENDPOINTS if services.logout_terms else ()),
         *(() if services.sessions is None else (*sessions.ENDPOINTS, *session_list.ENDPOINTS)),
     )
 

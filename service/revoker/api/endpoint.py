@@ -3,7 +3,7 @@
 import functools
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import MappingProxyType, NoneType
 from typing import Any, Concatenate, Final, Generic, get_args
 
@@ -47,6 +47,7 @@ class Call(msgspec.Struct, Generic[Body], frozen=True):
         peer: The client's address.
         path: The variable parts of the path, by name.
         fields: The form from which ``body`` was read; None: it was JSON, or there was none.
+        raw: The body as sent.
     """
 
     caller: Caller
@@ -54,6 +55,7 @@ class Call(msgspec.Struct, Generic[Body], frozen=True):
     peer: str
     path: Mapping[str, str]
     fields: Fields | None = None
+    raw: bytes = b""
 
     def refuse_bound_caller(self) -> None:
         """Raise ``AccessDenied`` for a caller that may only revoke the tokens of one client."""
@@ -89,6 +91,7 @@ class Endpoint(Generic[Body]):
         status: Of a response that is no error.
         summary: One line for the documentation.
         handle: Takes the call, and by keyword-only parameters what it uses: see :meth:`bind`.
+        read_json: Reads a body from JSON; raises ``InvalidRequest``. None: by the type of ``body``.
     """
 
     path: str
@@ -99,10 +102,12 @@ class Endpoint(Generic[Body]):
     status: int = 200
     summary: str
     handle: Callable[Concatenate[Call[Body], ...], Awaitable[msgspec.Struct | None]]
-    decoder: msgspec.json.Decoder[Body] = field(init=False)
+    read_json: Callable[[bytes], Body] | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "decoder", msgspec.json.Decoder(self.body))
+        if self.read_json is None:
+            decoder = msgspec.json.Decoder(self.body)
+            object.__setattr__(self, "read_json", functools.partial(decoded, decoder=decoder))
 
     def bind(self, provided: object) -> "BoundEndpoint[Body]":
         """Give the handler what it uses: each keyword-only parameter gets the attribute of that name.
@@ -135,7 +140,8 @@ class Endpoint(Generic[Body]):
         """
         if fields is not None:
             return converted(fields, self.body)
-        body = decoded(raw, self.decoder)
+        assert self.read_json is not None  # noqa: S101  # set at the start
+        body = self.read_json(raw)
         refuse_duplicates(raw)
         return body
 
@@ -162,6 +168,7 @@ class BoundEndpoint(Generic[Body]):
         """Authenticate the caller, read the request and handle it; ``path`` as in :class:`Call`."""
         endpoint = self.endpoint
         fields: Fields | None = None
+        raw = b""
         if endpoint.method == "POST":
             refuse_query(request)
             fields, raw = await read(request, BODY_LIMIT)
@@ -172,7 +179,7 @@ class BoundEndpoint(Generic[Body]):
             body = converted(name_values(request.rel_url.raw_query_string.encode()), endpoint.body)
         if not logs.audit_lines_have_room():
             await logs.wait_for_audit_room()
-        call = Call(caller, body, request.remote or "", path, fields)
+        call = Call(caller, body, request.remote or "", path, fields, raw)
         try:
             return await self.handle(call)
         except Unconfirmed as error:

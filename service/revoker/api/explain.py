@@ -1,10 +1,13 @@
 """``POST /explain``: for support staff, why a token is active or not, and since when."""
 
+from typing import Any
+
 import msgspec
 
+from revoker.api import bodies
 from revoker.api.endpoint import Call, Endpoint
 from revoker.api.fields import NumericDate
-from revoker.api.introspection import Introspect, claims_of, issuer_of_claims, token_of
+from revoker.api.introspection import Introspect, claims_of, read_introspect, token_of
 from revoker.api.verdicts import Judged, Verdicts
 from revoker.models import Revocation, RevocationState, Verdict
 from revoker.rules import FOREVER_MS, is_blocked
@@ -23,12 +26,17 @@ class StandingRevocation(msgspec.Struct, frozen=True, kw_only=True, omit_default
     why: str | None = None
 
 
-class Explanation(msgspec.Struct, frozen=True):
-    """The verdict, with the first test that failed (or ``active``), and all that concerns the token."""
+class Explanation(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The verdict, with the first test that failed (or ``active``), and all that concerns the token.
+
+    ``why`` is there where ``reason`` is ``invalid``: ``malformed``, ``issuer``, ``key``, ``signature``,
+    ``kind``, ``audience``, or the claim that is missing or can't be read.
+    """
 
     active: bool
     reason: str
     standing: list[StandingRevocation]
+    why: str | None = None
 
 
 async def explain(call: Call[Introspect], *, verdicts: Verdicts) -> Explanation:
@@ -41,13 +49,14 @@ async def explain(call: Call[Introspect], *, verdicts: Verdicts) -> Explanation:
     if token is not None:
         judged = await verdicts.of_token(token, caller, checked=True)
     else:
-        payload = claims_of(body)
-        issuer = issuer_of_claims(payload, caller)
+        document = call.raw if call.fields is None else _members(call.fields, body)
+        payload, issuer = claims_of(body, caller, document)
         judged = await verdicts.of_claims(payload, issuer, caller, checked=True)
     claims = judged.claims
     call.audit(
         "token_explained",
         verdict=judged.verdict.value,
+        why=judged.why or None,
         iss=claims.iss if claims else None,
         jti=claims.jti if claims else None,
         sub=claims.sub if claims else None,
@@ -57,7 +66,16 @@ async def explain(call: Call[Introspect], *, verdicts: Verdicts) -> Explanation:
         judged.verdict is Verdict.ACTIVE,
         judged.verdict.value,
         [] if foreign or judged.state is None else _standing_revocations(judged, judged.state),
+        judged.why or None,
     )
+
+
+def _members(fields: bodies.Fields, body: Introspect) -> dict[str, Any]:
+    """The claims of a form, with its dates as numbers."""
+    dates: dict[str, Any] = {
+        name: getattr(body, name) for name in ("iat", "exp", "nbf", "auth_time") if name in fields
+    }
+    return {**fields, "client_id": body.client_id, **dates}
 
 
 def _standing_revocations(judged: Judged, state: RevocationState) -> list[StandingRevocation]:
@@ -110,5 +128,6 @@ ENDPOINTS = (
         answer=Explanation,
         summary="Say what decides about a token, since when and why",
         handle=explain,
+        read_json=read_introspect,
     ),
 )

@@ -4,7 +4,8 @@ Gateways ask this for every request that they serve: this is the hot path, with 
 ``store.lookups``.
 """
 
-from typing import Annotated, Final
+from collections.abc import Mapping
+from typing import Annotated, Any, Final
 
 import msgspec
 from aiohttp import web
@@ -17,8 +18,10 @@ from revoker.api.prebuilt import PrebuiltResponse
 from revoker.api.session_services import SessionServices
 from revoker.api.verdicts import Verdicts
 from revoker.auth import Caller
-from revoker.errors import InvalidRequest
+from revoker.errors import InvalidRequest, InvalidToken
 from revoker.models import Claims, Issuer, Payload, Verdict
+from revoker.tokens.claims import access_token_claims, is_readable
+from revoker.tokens.parsing import strict_json_object
 from revoker.tokens.refresh_tokens import looks_like
 
 SCOPE: Final = "introspect"
@@ -48,7 +51,13 @@ class Introspect(Payload, frozen=True, kw_only=True, gc=False, omit_defaults=Tru
     header: Header | None = None
 
 
-decode: Final = msgspec.json.Decoder(Introspect)
+_decode: Final = msgspec.json.Decoder(Introspect).decode
+_decode_document: Final = msgspec.json.Decoder(dict[str, Any]).decode
+
+OPTIONAL_CLAIMS: Final = ("sid", "client_id", "azp", "auth_time")
+
+
+_IDENTITIES: Final = ("jti", "sub")
 
 
 def _has_claims(asked: Payload) -> bool:
@@ -68,6 +77,38 @@ def _has_claims(asked: Payload) -> bool:
     )
 
 
+def read_introspect(raw: bytes) -> Introspect:
+    """Read a JSON body; an optional claim that can't be read counts as absent.
+
+    Raises:
+        InvalidRequest: it is not JSON, or another member has the wrong type.
+    """
+    try:
+        return _decode(raw)
+    except msgspec.ValidationError:
+        return _without_unreadable_claims(raw)
+    except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
+        raise InvalidRequest("the body is not valid JSON") from error
+
+
+def _without_unreadable_claims(raw: bytes) -> Introspect:
+    """As :func:`read_introspect`, for a body that has a member of the wrong type."""
+    try:
+        document = strict_json_object(raw)
+    except ValueError as error:
+        raise InvalidRequest(f"the body is not a JSON object that can be read: {error}") from error
+    if document.get("token") is None:
+        for claims in (document, document.get("claims")):
+            if type(claims) is dict:
+                for name in OPTIONAL_CLAIMS:
+                    if not is_readable(name, claims.get(name)):
+                        claims.pop(name, None)
+                for name in _IDENTITIES:
+                    if type(claims.get(name, "")) is not str and claims[name] is not None:
+                        claims[name] = ""  # refused, unless the issuer has another name for it
+    return bodies.converted_json(document, Introspect)
+
+
 CLAIMS_IN_FORMS: Final = frozenset(Introspect.__struct_fields__) - {"token", "client_id"}
 """What may not be beside a token in a form; ``client_id`` is a credential there (RFC 6749 §2.3.1)."""
 
@@ -85,7 +126,7 @@ def token_of(asked: Introspect) -> str | None:
     return asked.token
 
 
-def claims_of(asked: Introspect) -> Payload:
+def _payload_of(asked: Introspect) -> Payload:
     """The claims to judge, with the ``kid`` of the header where that is given.
 
     Raises:
@@ -114,18 +155,45 @@ def claims_of(asked: Introspect) -> Payload:
     )
 
 
-def issuer_of_claims(claims: Payload, caller: Caller) -> Issuer | None:
-    """The issuer that claims name; None: the caller may not ask about it.
+def _members_of(raw: bytes) -> dict[str, Any]:
+    """The members of a body that was read before."""
+    try:
+        return _decode_document(raw)
+    except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
+        raise InvalidRequest("the body is not valid JSON") from error
+
+
+def claims_of(
+    asked: Introspect, caller: Caller, document: bytes | Mapping[str, Any]
+) -> tuple[Payload, Issuer | None]:
+    """The claims to judge, under their standard names.
+
+    Args:
+        asked: As read from the body.
+        caller: Who asks.
+        document: The body as sent, or its members: the issuer may have other names for its claims.
+
+    Returns:
+        The claims, and their issuer; None: the caller may not ask about it.
 
     Raises:
         InvalidRequest: a claim is missing that the claims form needs.
     """
+    claims = _payload_of(asked)
     issuer = caller.issuer(claims.iss)
+    if issuer is not None and issuer.claim_names is not None:
+        if isinstance(document, bytes):
+            document = _members_of(document)
+        payload = document if asked.claims is None else document["claims"]
+        try:
+            claims = access_token_claims(payload, claims.kid, issuer)
+        except InvalidToken as error:
+            raise InvalidRequest(f"by the claim names of issuer {issuer.name}: {error}") from error
     if not claims.sub or claims.iat is None or claims.exp is None:
-        raise InvalidRequest("token, or jti, sub, iat and exp are needed")
-    if not claims.jti and issuer is not None and issuer.require_jti:
-        raise InvalidRequest("jti is missing")
-    return issuer
+        raise InvalidRequest("token, or jti, sub, iat and exp are needed, jti and sub as strings")
+    if not claims.jti and issuer is not None and (issuer.require_jti or claims.jti is not None):
+        raise InvalidRequest("jti is missing, or no string")
+    return claims, issuer
 
 
 class Introspection:
@@ -167,13 +235,13 @@ class Introspection:
         try:
             if fields is not None:
                 return await self._respond_to_token(_token_of_form(fields), caller)
-            asked = bodies.decoded(raw, decode)
+            asked = read_introspect(raw)
             bodies.refuse_ambiguous(raw, asked)
             token = token_of(asked)
             if token is not None:
                 return await self._respond_to_token(token, caller)
-            claims = claims_of(asked)
-            judged = await self._verdicts.of_claims(claims, issuer_of_claims(claims, caller), caller)
+            claims, issuer = claims_of(asked, caller, raw)
+            judged = await self._verdicts.of_claims(claims, issuer, caller)
         finally:
             self._admission.in_progress -= 1
         return _RESPONSE_ACTIVE if judged.verdict is Verdict.ACTIVE else _RESPONSE_INACTIVE

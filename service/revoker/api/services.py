@@ -12,6 +12,7 @@ from revoker.models import Issuer
 from revoker.store.consistency.clocks import Clocks
 from revoker.store.revocations import Revocations
 from revoker.store.store import Store
+from revoker.tokens.logout_tokens import LogoutTerms
 from revoker.tokens.verifying import Verifier
 
 
@@ -20,7 +21,7 @@ class Services:
     """What the endpoints of one process use, by the names under which their handlers declare it.
 
     Attributes:
-        logout_audiences: By ``iss``, the audience of its logout tokens; other issuers can't send any.
+        logout_terms: By ``iss``, which logout tokens are accepted; other issuers can't send any.
         revoked_key_ids: Gives the ids (``kid``) of an issuer's keys that were revoked through the API.
         sessions: None where this service holds none.
     """
@@ -29,7 +30,7 @@ class Services:
     authentication: Authentication
     clocks: Clocks
     issuers: Mapping[str, Issuer]
-    logout_audiences: Mapping[str, str]
+    logout_terms: Mapping[str, LogoutTerms]
     metrics: Metrics
     revocations: Revocations
     revoked_key_ids: Callable[[Issuer], Collection[str]]

@@ -22,7 +22,10 @@ _log = structlog.get_logger("service")
 
 
 class Judged(msgspec.Struct, frozen=True, gc=False):
-    """A verdict with what it rests on; ``state`` is None where nothing was looked up."""
+    """A verdict with what it rests on; ``state`` is None where nothing was looked up.
+
+    ``why`` is that of :class:`revoker.errors.InvalidToken`; empty for other verdicts than ``INVALID``.
+    """
 
     verdict: Verdict
     claims: Payload | None = None
@@ -30,6 +33,7 @@ class Judged(msgspec.Struct, frozen=True, gc=False):
     issuer: Issuer | None = None
     state: RevocationState | None = None
     store_now: int = 0
+    why: str = ""
 
 
 class Verdicts:
@@ -91,8 +95,8 @@ class Verdicts:
         """Judge a token from its text; ``checked`` as in :meth:`of_claims`, ``waiting`` as in verifying."""
         try:
             verified = self._verifier.cached(token) or await self._verifier.verify(token, waiting)
-        except InvalidToken:
-            return self._counted(Judged(Verdict.INVALID))
+        except InvalidToken as error:
+            return self._counted(Judged(Verdict.INVALID, why=error.why))
         claims = verified.claims
         if claims.iss not in caller.issuers or not caller.may_see(claims.aud):
             return self._counted(Judged(Verdict.FOREIGN, claims, verified))

@@ -23,9 +23,11 @@ from pydantic import (
 )
 
 from revoker.config import loading
+from revoker.config.profiles import PROFILE_NAMES, PROFILES
 from revoker.config.value_types import (
     HMAC_KEY_BYTES,
     CallerName,
+    ClaimNames,
     Digest,
     Host,
     Name,
@@ -41,6 +43,7 @@ from revoker.config.value_types import (
     secret_of_size,
 )
 from revoker.errors import ConfigError
+from revoker.models import STANDARD_NAMES
 
 SESSIONS_NAME: Final = "sessions"
 """The name of the issuer of our own sessions; part of Redis keys."""
@@ -178,17 +181,57 @@ class RevocationSettings(_Section):
     `revoker store accept` (`refuse`), or only report it (`ignore`)."""
 
 
+class ClaimSettings(_Section):
+    """How an issuer names its claims: of several names, the first is used that a token has."""
+
+    jti: ClaimNames = STANDARD_NAMES.jti
+    """Claims that identify a token, such as `uti`."""
+
+    sub: Annotated[ClaimNames, NotEmpty] = STANDARD_NAMES.sub
+    """Claims that identify a user, such as `oid`; `["sub", "client_id"]` for machine tokens without `sub`."""
+
+    sid: ClaimNames = STANDARD_NAMES.sid
+    """Claims that identify a session, such as `session_id`."""
+
+    client_id: ClaimNames = STANDARD_NAMES.client_id
+    """Claims that identify a client, such as `cid` or `appid`."""
+
+    scope: ClaimNames = STANDARD_NAMES.scope
+    """Claims that hold the scope: a string, or a list of strings."""
+
+    revocable: Annotated[ClaimNames, Field(max_length=4)] = ()
+    """Up to 4 further claims whose values `/revoke-claim` revokes, such as `grant_id` or `email`: strings,
+    numbers, or lists of up to 16 of them."""
+
+
 class IssuerSettings(_Section):
     """An identity provider whose tokens are judged."""
 
     name: Name
     """Short and stable: part of Redis keys. A store refuses an issuer that has changed its name."""
 
+    profile: Literal[PROFILE_NAMES] | None = None  # type: ignore[valid-type]  # the names in the data file
+    """Defaults for a well-known provider, such as `keycloak`. Settings that are given here take
+    precedence."""
+
     issuer: Text
     """The `iss` claim of its tokens, compared exactly."""
 
-    audiences: Annotated[Texts, NotEmpty]
-    """The `aud` of a token must contain at least one of these."""
+    issuer_aliases: Texts = ()
+    """Other `iss` claims of the same provider, with the same users and keys. A revocation under one holds for
+    all."""
+
+    audiences: Texts = ()
+    """The `aud` of a token must contain at least one of these. Required, unless `client_ids` is given."""
+
+    client_ids: Texts = ()
+    """For tokens without `aud` alone: their client must be one of these."""
+
+    accept_id_tokens: bool = False
+    """Whether OpenID Connect ID tokens are accepted, too. They are meant for a client, not for an API."""
+
+    claims: ClaimSettings = ClaimSettings()
+    """Names of its claims."""
 
     algorithms: Annotated[tuple[Algorithm, ...], Strict(False), NotEmpty] = ("RS256",)
     """Accepted signature algorithms, whatever a token's header asks for."""
@@ -214,8 +257,15 @@ class IssuerSettings(_Section):
     max_session_lifetime: Annotated[int, Field(ge=0, le=10 * 366 * 86400)] = 0
     """Seconds; with `cutoff_claim = "auth_time"` the maximum `exp - auth_time` of a token."""
 
+    max_token_lifetime: Annotated[int, Field(ge=0, le=10 * 366 * 86400)] = 0
+    """Seconds; a token whose `exp - iat` is larger is never active. 0: `revocation.max_token_lifetime`."""
+
     clock_skew: Annotated[int, Field(ge=0, le=300)] = 2
     """Seconds by which its clock may be ahead."""
+
+    iat_backdated: Annotated[int, Field(ge=0, le=900)] = 0
+    """Seconds by which it dates `iat` before the time at which it makes a token. A token that it did not date
+    back survives a cutoff that is made within so many seconds after it."""
 
     require_jti: bool = True
     """Whether a token without `jti` is never active."""
@@ -225,6 +275,39 @@ class IssuerSettings(_Section):
 
     backchannel_audience: str = ""
     """Accept back-channel logout tokens for this audience. Empty: none."""
+
+    backchannel_ends: Literal["session", "user"] = "session"
+    """What a logout token ends that names a session and a user: the session, or every session of the user,
+    where access tokens do not name theirs."""
+
+    @field_validator("issuer")
+    @classmethod
+    def _is_no_template(cls, value: str) -> str:
+        if "{" in value:
+            raise reject("holds a placeholder; give the issuer as it is in the iss claim of a token")
+        return value
+
+    @field_validator("audiences")
+    @classmethod
+    def _are_exact(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if "*" in value:
+            raise reject("are compared exactly; * would match no token")
+        return value
+
+    @field_validator("client_ids")
+    @classmethod
+    def _replace_audiences(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        if not value and info.data.get("audiences") == ():
+            raise reject("is required, unless client_ids is given", at="audiences")
+        return value
+
+    @field_validator("require_jti")
+    @classmethod
+    def _needs_a_claim(cls, value: bool, info: ValidationInfo) -> bool:
+        claims = info.data.get("claims")
+        if value and claims is not None and not claims.jti:
+            raise reject("needs a claim in claims.jti")
+        return value
 
     @field_validator("jwks_uri")
     @classmethod
@@ -369,6 +452,7 @@ def settle(values: dict[str, Any], environ: Mapping[str, str]) -> Settings:
         *_read_secrets(values),
         *_cross_checks(values),
     ]
+    _apply_profiles(values)
     _name_issuers(values)
     try:
         settings = Settings.model_validate(values)
@@ -402,6 +486,17 @@ def _read(path: Path) -> dict[str, Any]:
         raise ConfigError([f"{path}: is nested too deeply"]) from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigError([f"{path}: is not TOML: {error}"]) from None
+
+
+def _apply_profiles(values: dict[str, Any]) -> None:
+    """Add the defaults of each issuer's profile."""
+    for table in _tables(values, "issuers"):
+        profile = PROFILES.get(table["profile"]) if isinstance(table.get("profile"), str) else None
+        for name, default in (profile or {}).items():
+            if isinstance(default, dict) and isinstance(table.get(name), dict):
+                table[name] = {**default, **table[name]}
+            else:
+                table.setdefault(name, deepcopy(default))
 
 
 # Secrets by file
@@ -460,7 +555,9 @@ def _cross_checks(values: dict[str, Any]) -> Iterator[str]:
         "is used by two issuers; names are unique ([sessions] is named sessions)",
     )
     yield from _repeated(
-        [("sessions.issuer", table.get("issuer")) for table in own] + _named(issuers, "issuers", "issuer"),
+        [("sessions.issuer", table.get("issuer")) for table in own]
+        + _named(issuers, "issuers", "issuer")
+        + _aliases(issuers),
         "is used by two issuers; each iss may appear only once",
     )
     yield from _repeated(_named(callers, "callers", "name"), "is used by two callers; names are unique")
@@ -469,7 +566,7 @@ def _cross_checks(values: dict[str, Any]) -> Iterator[str]:
     names = {SESSIONS_NAME for _ in own} | {
         text
         for table in [*issuers, *own]
-        for text in (table.get("name"), table.get("issuer"))
+        for text in (table.get("name"), table.get("issuer"), *_list(table.get("issuer_aliases")))
         if isinstance(text, str)
     }
     for index, caller in enumerate(callers):
@@ -492,6 +589,14 @@ def _lifetime_checks(values: dict[str, Any]) -> Iterator[str]:
 
 def _named(tables: list[dict[str, Any]], section: str, key: str) -> list[tuple[str, Any]]:
     return [(f"{section}[{index}].{key}", table.get(key)) for index, table in enumerate(tables)]
+
+
+def _aliases(issuers: list[dict[str, Any]]) -> list[tuple[str, Any]]:
+    return [
+        (f"issuers[{index}].issuer_aliases[{place}]", alias)
+        for index, table in enumerate(issuers)
+        for place, alias in enumerate(_list(table.get("issuer_aliases")))
+    ]
 
 
 def _list(value: Any) -> list[Any]:
@@ -525,8 +630,12 @@ def _digest_checks(values: dict[str, Any], callers: list[dict[str, Any]]) -> Ite
 
 def _name_issuers(values: dict[str, Any]) -> None:
     """Turn issuer URLs in callers' ``issuers`` into names."""
-    names = {table.get("issuer"): table.get("name") for table in _tables(values, "issuers")
-             if isinstance(table.get("issuer"), str)}  # fmt: skip
+    names = {
+        iss: table.get("name")
+        for table in _tables(values, "issuers")
+        for iss in (table.get("issuer"), *_list(table.get("issuer_aliases")))
+        if isinstance(iss, str)
+    }
     sessions = values.get("sessions")
     if isinstance(sessions, dict) and isinstance(sessions.get("issuer"), str):
         names[sessions["issuer"]] = SESSIONS_NAME

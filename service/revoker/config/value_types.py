@@ -69,6 +69,7 @@ Text = Annotated[
     _matching(r"[^\x00-\x1f\x7f]*", "must not hold control characters"),
 ]
 Texts = Annotated[tuple[Text, ...], Strict(False)]
+ClaimNames = Annotated[Texts, Field(max_length=8)]
 Name = Annotated[str, _matching(r"[a-z0-9-]{1,32}", "must be 1 to 32 of a-z, 0-9 and -")]
 CallerName = Annotated[
     str,

@@ -47,6 +47,7 @@ class Store:
 
     Attributes:
         instance: The id under which this process counts its share of the revocations.
+        issuers: By ``iss``; one with aliases is there several times.
         lookups: Finds what applies to tokens.
         source: Where the data is; ``make_source`` makes it, by default as the URL says.
     """
@@ -66,6 +67,7 @@ class Store:
         make_source: MakeSource | None = None,
     ) -> None:
         self.instance: Final = epochs.new_id()
+        distinct = list({issuer.name: issuer for issuer in issuers.values()}.values())
         self.keys: Final = Keys(prefix, clustered=is_cluster(url))
         self.clocks: Final = Clocks(now)
         self.issuers: Final = issuers
@@ -78,7 +80,7 @@ class Store:
         self.source: Final = (make_source or source_of(url))(self._servers, context)
         self.lookups: Final = self.source.lookups
         self.scripts: Final = Scripts(self.source, metrics, self.source.data_set_of)
-        self.issuer_records: Final = IssuerRecords(self.source, self.scripts, self.keys, issuers.values())
+        self.issuer_records: Final = IssuerRecords(self.source, self.scripts, self.keys, distinct)
         self.revocations: Final = Revocations(
             self.scripts,
             self.keys,
@@ -90,7 +92,7 @@ class Store:
         self.watch: Final = Watch(
             self.source,
             self.keys,
-            list(issuers.values()),
+            distinct,
             clocks=self.clocks,
             revocations=self.revocations,
             records=self.issuer_records,

@@ -4,33 +4,37 @@ Times are only read here; :mod:`revoker.rules` judges them.
 """
 
 import math
-from collections.abc import Callable, Mapping
-from typing import Any, Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, TypeVar
 
 import msgspec
 
 from revoker.errors import InvalidToken
-from revoker.models import Claims, Number
+from revoker.models import LATEST_DATE, STANDARD_NAMES, ClaimNames, Claims, Issuer, Number, RevocableClaims
 from revoker.tokens.parsing import UnverifiedToken
-
-LATEST_DATE: Final = 253_402_300_799
-"""The end of the year 9999, in seconds since 1970; dates beyond it are refused."""
 
 REQUIRED_BY_RFC_9068: Final = frozenset(("iss", "exp", "aud", "sub", "client_id", "iat", "jti"))
 
 _ACCESS_TOKEN_TYPES: Final = frozenset((None, "jwt", "at+jwt"))
 _CLAIMS_OF_OTHER_KINDS: Final = frozenset(("events", "token_introspection", "status_list"))
-_CLAIMS_OF_ID_TOKENS: Final = frozenset(("nonce", "at_hash", "c_hash", "s_hash"))
+_HASHES_OF_ID_TOKENS: Final = ("at_hash", "c_hash", "s_hash")
+
+MAX_REVOCABLE_VALUES: Final = 16
+"""Of one claim. All are looked up; a token with more is refused, because one beyond could be revoked."""
 
 _encode: Final = msgspec.json.Encoder().encode
 
+_Value = TypeVar("_Value")
 
-def refuse_other_kinds(token: UnverifiedToken, require_typ: str) -> None:
+
+def refuse_other_kinds(token: UnverifiedToken, require_typ: str, *, scope: str, id_tokens: bool) -> None:
     """Refuse tokens that are not access tokens, but signed with the same key (RFC 8725 §3.11).
 
     Args:
         token: Its signature has been verified.
         require_typ: The only ``typ`` accepted; empty: ``JWT``, ``at+jwt`` or none.
+        scope: Of the token. A ``nonce`` beside a scope is that of the login, as some providers repeat it.
+        id_tokens: Whether ID tokens (OpenID Connect Core §2) are accepted too.
 
     Raises:
         InvalidToken: it is of another kind, or lacks a claim that RFC 9068 requires.
@@ -39,23 +43,26 @@ def refuse_other_kinds(token: UnverifiedToken, require_typ: str) -> None:
     typ = None if token.typ is None else _media_type(token.typ)
     if require_typ:
         if typ != _media_type(require_typ):
-            raise InvalidToken("not of the required typ")
+            raise InvalidToken("not of the required typ", "kind")
         if typ == "at+jwt" and not payload.keys() >= REQUIRED_BY_RFC_9068:
-            raise InvalidToken("lacks a claim that RFC 9068 requires")
+            raise InvalidToken("lacks a claim that RFC 9068 requires", "kind")
     elif typ not in _ACCESS_TOKEN_TYPES:
-        raise InvalidToken("typ of another kind of token")
+        raise InvalidToken("typ of another kind of token", "kind")
     if not _CLAIMS_OF_OTHER_KINDS.isdisjoint(payload):
-        raise InvalidToken("claims of another kind of token")
+        raise InvalidToken("claims of another kind of token", "kind")
     typ_claim, use = _lower(payload.get("typ")), _lower(payload.get("token_use"))
-    if typ_claim in ("id", "refresh", "offline", "logout") or use in ("id", "refresh"):
-        raise InvalidToken("declares another kind of token")
-    if (
-        not _CLAIMS_OF_ID_TOKENS.isdisjoint(payload)
-        and typ != "at+jwt"
-        and typ_claim not in ("bearer", "dpop")
-        and use != "access"
+    if typ_claim in ("refresh", "offline", "logout") or use == "refresh":
+        raise InvalidToken("declares another kind of token", "kind")
+    if id_tokens:
+        return
+    if typ_claim == "id" or use == "id":
+        raise InvalidToken("declares an ID token", "kind")
+    if typ == "at+jwt" or typ_claim in ("bearer", "dpop") or use == "access":
+        return
+    if any(payload.get(name) is not None for name in _HASHES_OF_ID_TOKENS) or (
+        payload.get("nonce") is not None and not scope
     ):
-        raise InvalidToken("claims of an ID token")
+        raise InvalidToken("claims of an ID token", "kind")
 
 
 def _media_type(typ: str) -> str:
@@ -67,48 +74,176 @@ def _lower(value: Any) -> str | None:
     return value.lower() if isinstance(value, str) else None
 
 
-def access_token_claims(payload: Mapping[str, Any], kid: str, *, require_jti: bool) -> Claims:
-    """The claims that a verdict depends on.
+def access_token_claims(payload: Mapping[str, Any], kid: str | None, issuer: Issuer) -> Claims:
+    """The claims that a verdict depends on, by the names that the issuer gives them.
+
+    A claim that is null counts as absent, and so does an optional one that can't be read.
 
     Raises:
-        InvalidToken: one has the wrong type, or ``sub`` or a required ``jti`` is missing or empty.
+        InvalidToken: ``jti``, ``sub``, ``iat``, ``exp``, ``nbf``, ``aud`` or ``iss`` has the wrong type,
+            ``sub`` or a required ``jti`` is missing or empty, or a claim has too many values to revoke.
     """
-    claims = Claims(
-        kid=kid, **{name: read(name, payload[name]) for name, read in _READERS if name in payload}
+    names = issuer.claim_names
+    if names is None:
+        jti, sub = _strict("jti", payload, _text), _strict("sub", payload, _text)
+        sid, client_id, azp = (_lenient(name, payload, _text) for name in ("sid", "client_id", "azp"))
+        revocable: RevocableClaims = ()
+    else:
+        jti, sub = _first(names.jti, payload), _first(names.sub, payload)
+        sid, client_id = first_readable(names.sid, payload), first_readable(names.client_id, payload)
+        azp = None
+        revocable = _revocable_claims(names.revocable, payload)
+    if not sub:
+        raise InvalidToken("no sub", "sub")
+    if jti == "" or (issuer.require_jti and jti is None):
+        raise InvalidToken("no jti", "jti")
+    return Claims(
+        kid=kid,
+        iss=_strict("iss", payload, _text),
+        jti=jti,
+        sub=sub,
+        iat=_strict("iat", payload, _date),
+        exp=_strict("exp", payload, _date),
+        sid=sid,
+        client_id=client_id,
+        azp=azp,
+        aud=_strict("aud", payload, _audience),
+        auth_time=_lenient("auth_time", payload, _date),
+        nbf=_strict("nbf", payload, _date),
+        revocable=revocable,
     )
-    if not claims.sub:
-        raise InvalidToken("no sub")
-    if claims.jti == "" or (require_jti and claims.jti is None):
-        raise InvalidToken("no jti")
-    return claims
 
 
-def origin_claims(payload: Mapping[str, Any], kid: str) -> Claims:
+def origin_claims(payload: Mapping[str, Any], kid: str, names: ClaimNames | None) -> Claims:
     """The claims of a genuine token of any kind; one that is empty or has the wrong type is ignored."""
-    readable = {}
-    for name, read in _READERS:
-        try:
-            readable[name] = read(name, payload[name]) or None
-        except (InvalidToken, KeyError):
-            continue
-    return Claims(kid=kid, **readable)
+    if names is None:
+        jti, sub, sid, client_id, azp = (
+            _lenient(name, payload, _text) or None for name in ("jti", "sub", "sid", "client_id", "azp")
+        )
+    else:
+        jti, sub, sid, client_id = (
+            first_readable(given, payload) for given in (names.jti, names.sub, names.sid, names.client_id)
+        )
+        azp = None
+    return Claims(
+        kid=kid,
+        iss=_lenient("iss", payload, _text) or None,
+        jti=jti,
+        sub=sub,
+        iat=_lenient("iat", payload, _date),
+        exp=_lenient("exp", payload, _date),
+        sid=sid,
+        client_id=client_id,
+        azp=azp,
+        aud=_lenient("aud", payload, _audience) or None,
+        auth_time=_lenient("auth_time", payload, _date),
+        nbf=_lenient("nbf", payload, _date),
+    )
 
 
-def is_meant_for(claims: Claims, audiences: frozenset[str]) -> bool:
-    """Whether ``aud`` is or contains one of the audiences, compared exactly (RFC 7519 §4.1.3)."""
-    if isinstance(claims.aud, str):
-        return claims.aud in audiences
-    return not audiences.isdisjoint(claims.aud or ())
+def _strict(name: str, payload: Mapping[str, Any], read: Callable[[str, Any], _Value]) -> _Value | None:
+    """A claim; None where it is absent or null."""
+    value = payload.get(name)
+    return None if value is None else read(name, value)
 
 
-def scope_of(payload: Mapping[str, Any]) -> str:
-    """The scope in the form of RFC 6749 §3.3, from ``scope`` or ``scp``; empty if there is none."""
-    if "scope" in payload:
-        return _text("scope", payload["scope"])
-    scope = payload.get("scp", "")
-    if type(scope) is list and all(type(value) is str and " " not in value for value in scope):
-        return " ".join(scope)
-    return _text("scp", scope)
+def _lenient(name: str, payload: Mapping[str, Any], read: Callable[[str, Any], _Value]) -> _Value | None:
+    """As :func:`_strict`, and None where the claim can't be read."""
+    try:
+        return _strict(name, payload, read)
+    except InvalidToken:
+        return None
+
+
+def is_readable(name: str, value: Any) -> bool:
+    """Whether an optional claim, ``auth_time`` or one that is a string, has a value of its type."""
+    read: Callable[[str, Any], object] = _date if name == "auth_time" else _text
+    return _lenient(name, {name: value}, read) is not None
+
+
+def _first(names: Sequence[str], payload: Mapping[str, Any]) -> str | None:
+    """The first of these claims that is neither absent nor null nor empty.
+
+    Raises:
+        InvalidToken: it is not a string.
+    """
+    for name in names:
+        value = payload.get(name)
+        if value is not None and value != "":
+            return _text(name, value)
+    return None
+
+
+def first_readable(names: Sequence[str], payload: Mapping[str, Any]) -> str | None:
+    """The first of these claims that is a string and not empty."""
+    for name in names:
+        value = payload.get(name)
+        if type(value) is str and value:
+            return value
+    return None
+
+
+def _revocable_claims(names: Sequence[str], payload: Mapping[str, Any]) -> RevocableClaims:
+    """The values of the claims that can be revoked by value, without repetitions.
+
+    Raises:
+        InvalidToken: a claim has too many values.
+    """
+    found: dict[tuple[str, str], None] = {}
+    for name in names:
+        value = payload.get(name)
+        values = value if type(value) is list else [value]
+        if len(values) > MAX_REVOCABLE_VALUES:
+            raise InvalidToken(f"{name} has more than {MAX_REVOCABLE_VALUES} values", name)
+        for item in values:
+            text = revocable_value(name, item)
+            if text:
+                found[name, text] = None
+    return tuple(found)
+
+
+def revocable_value(name: str, value: Any) -> str | None:
+    """The text by which a value of a claim is revoked; None where there is none.
+
+    A whole number is the same value with and without a fraction of zero. ``email`` is case-folded.
+    """
+    if type(value) is float and value.is_integer():
+        value = int(value)
+    if type(value) in (int, float):
+        return str(value)
+    if type(value) is not str or not value:
+        return None
+    return value.casefold() if name == "email" else value
+
+
+def is_meant_for(claims: Claims, audiences: frozenset[str], client_ids: frozenset[str]) -> bool:
+    """Whether a token is meant for one of the audiences, compared exactly (RFC 7519 §4.1.3).
+
+    Args:
+        claims: Of the token.
+        audiences: ``aud`` is or contains one of these.
+        client_ids: For a token whose ``aud`` is absent or an empty list: its client is one of these.
+    """
+    aud = claims.aud
+    if aud is None or aud == []:
+        return (claims.client_id or claims.azp) in client_ids
+    if isinstance(aud, str):
+        return aud in audiences
+    return not audiences.isdisjoint(aud)
+
+
+def scope_of(payload: Mapping[str, Any], names: ClaimNames | None) -> str:
+    """The scope in the form of RFC 6749 §3.3; empty if there is none that can be read.
+
+    It is a string, or an array of strings without spaces.
+    """
+    for name in (names or STANDARD_NAMES).scope:
+        scope = payload.get(name)
+        if type(scope) is str:
+            return scope
+        if type(scope) is list and all(type(value) is str and " " not in value for value in scope):
+            return " ".join(scope)
+    return ""
 
 
 def scope_words(scope: str) -> list[str]:
@@ -117,17 +252,20 @@ def scope_words(scope: str) -> list[str]:
 
 
 def acr_of(payload: Mapping[str, Any]) -> str | None:
-    """The authentication context class (RFC 9470 §3)."""
-    return _text("acr", payload["acr"]) if "acr" in payload else None
+    """The authentication context class (RFC 9470 §3); None where it can't be read."""
+    acr = payload.get("acr")
+    return acr if type(acr) is str else None
 
 
 def confirmation_of(payload: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What the token is bound to (RFC 7800 §3.1)."""
-    if "cnf" not in payload:
-        return None
-    cnf = payload["cnf"]
-    if type(cnf) is not dict:
-        raise InvalidToken("cnf is not an object")
+    """What the token is bound to (RFC 7800 §3.1).
+
+    Raises:
+        InvalidToken: it can't be read: without it, the token could be used by anybody.
+    """
+    cnf = payload.get("cnf")
+    if cnf is not None and type(cnf) is not dict:
+        raise InvalidToken("cnf is not an object", "cnf")
     return cnf
 
 
@@ -193,13 +331,13 @@ def _whole(date: Number | None) -> int | None:
 
 def _text(name: str, value: Any) -> str:
     if type(value) is not str:
-        raise InvalidToken(f"{name} is not a string")
+        raise InvalidToken(f"{name} is not a string", name)
     return value
 
 
 def _date(name: str, value: Any) -> Number:
     if type(value) not in (int, float) or not -LATEST_DATE <= value <= LATEST_DATE:
-        raise InvalidToken(f"{name} is not a date")
+        raise InvalidToken(f"{name} is not a date", name)
     number: Number = value
     return number
 
@@ -208,18 +346,3 @@ def _audience(name: str, value: Any) -> str | list[str]:
     if type(value) is list and all(type(item) is str for item in value):
         return value
     return _text(name, value)
-
-
-_READERS: Final[tuple[tuple[str, Callable[[str, Any], Any]], ...]] = (
-    ("iss", _text),
-    ("jti", _text),
-    ("sub", _text),
-    ("iat", _date),
-    ("exp", _date),
-    ("sid", _text),
-    ("client_id", _text),
-    ("azp", _text),
-    ("aud", _audience),
-    ("auth_time", _date),
-    ("nbf", _date),
-)

@@ -46,13 +46,17 @@ class TrustedIssuer:
 
     Attributes:
         audiences: The ``aud`` of a token must contain one of them.
+        client_ids: The client of a token without ``aud`` must be one of them.
         require_typ: The only ``typ`` of its access tokens; empty: ``JWT``, ``at+jwt`` or none.
+        id_tokens: Whether ID tokens are accepted as well.
     """
 
     issuer: Issuer
     keys: KeySource
     audiences: frozenset[str]
+    client_ids: frozenset[str] = frozenset()
     require_typ: str = ""
+    id_tokens: bool = False
 
 
 class VerifiedToken(msgspec.Struct, frozen=True, kw_only=True):
@@ -202,7 +206,7 @@ class Verifier:
     def __init__(
         self, trusted: Iterable[TrustedIssuer], metrics: Metrics, *, cache_size: int = CACHE_SIZE
     ) -> None:
-        self._trusted = {entry.issuer.iss: entry for entry in trusted}
+        self._trusted = {iss: entry for entry in trusted for iss in (entry.issuer.iss, *entry.issuer.aliases)}
         self._cache: TokenCache[VerifiedToken] = TokenCache(cache_size, bytes_of=_bytes_of)
         self._pending: dict[str, _PendingVerification] = {}
         self._count_hit = metrics.deferred.counting(metrics.token_cache.labels("hit"))
@@ -300,7 +304,7 @@ class Verifier:
                     raise KeysUnavailable(f"the keys of issuer {trusted.issuer.name} are unavailable")
         key = _require_key(key)
         return GenuineToken(
-            claims=origin_claims(unverified.payload, key.id),
+            claims=origin_claims(unverified.payload, key.id, trusted.issuer.claim_names),
             issuer=trusted.issuer,
             typ=unverified.typ,
             payload=unverified.payload,
@@ -341,7 +345,7 @@ class Verifier:
         iss = unverified.payload.get("iss")
         trusted = self._trusted.get(iss) if type(iss) is str else None
         if trusted is None:
-            raise InvalidToken("of an issuer that is not trusted")
+            raise InvalidToken("of an issuer that is not trusted", "issuer")
         return trusted
 
 
@@ -360,17 +364,18 @@ def _succeeded(step: Callable[[_PendingVerification], None], pending: _PendingVe
 
 def _require_key(key: VerifyingKey | None) -> VerifyingKey:
     if key is None:
-        raise InvalidToken("signature of none of the issuer's keys")
+        raise InvalidToken("signature of none of the issuer's keys", "signature")
     return key
 
 
 def _access_token(unverified: UnverifiedToken, trusted: TrustedIssuer, key: VerifyingKey) -> VerifiedToken:
-    payload = unverified.payload
-    refuse_other_kinds(unverified, trusted.require_typ)
-    claims = access_token_claims(payload, key.id, require_jti=trusted.issuer.require_jti)
-    if not is_meant_for(claims, trusted.audiences):
-        raise InvalidToken("meant for another audience")
-    scope, acr, cnf = scope_of(payload), acr_of(payload), confirmation_of(payload)
+    payload, issuer = unverified.payload, trusted.issuer
+    scope = scope_of(payload, issuer.claim_names)
+    refuse_other_kinds(unverified, trusted.require_typ, scope=scope, id_tokens=trusted.id_tokens)
+    claims = access_token_claims(payload, key.id, issuer)
+    if not is_meant_for(claims, trusted.audiences, trusted.client_ids):
+        raise InvalidToken("meant for another audience", "audience")
+    acr, cnf = acr_of(payload), confirmation_of(payload)
     return VerifiedToken(
         claims=claims,
         issuer=trusted.issuer,
