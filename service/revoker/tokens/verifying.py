@@ -126,23 +126,35 @@ class _PendingVerification:
 
 
 class _KeyNotFound(Exception):
-    """No key in hand has made a token's signature, but a newer set may hold one that has."""
+    """No key in hand has made a token's signature, but a newer set may hold one that has.
 
-    def __init__(self, unverified: UnverifiedToken, trusted: TrustedIssuer) -> None:
+    Attributes:
+        tried: Keys that have not made it; shared by all who wait for the token, so not to be changed.
+    """
+
+    def __init__(self, search: "_Search", trusted: TrustedIssuer) -> None:
         super().__init__()
-        self.unverified = unverified
+        self.unverified = search.unverified
+        self.tried = frozenset(search.tried)
         self.trusted = trusted
 
 
 class _Search:
-    """The search for the key that made a token's signature; each key is tried once."""
+    """The search for the key that made a token's signature; each key is tried once.
 
-    __slots__ = ("_candidates", "_tried", "keys", "unverified")
+    Attributes:
+        is_current: The keys in hand were read, or found unchanged, after the search for :meth:`newer` began.
+    """
 
-    def __init__(self, unverified: UnverifiedToken, keys: KeySource) -> None:
+    __slots__ = ("_candidates", "is_current", "keys", "tried", "unverified")
+
+    def __init__(
+        self, unverified: UnverifiedToken, keys: KeySource, tried: Iterable[VerifyingKey] = ()
+    ) -> None:
         self.unverified = unverified
         self.keys = keys
-        self._tried: set[VerifyingKey] = set()
+        self.tried = set(tried)
+        self.is_current = False
         self._candidates = keys.candidates(unverified.kid, unverified.alg)
 
     def first(self) -> VerifyingKey | None:
@@ -151,15 +163,12 @@ class _Search:
 
     def is_over(self) -> bool:
         """Whether a key that was not found is none of the issuer's, whatever would be read now."""
-        unverified, keys = self.unverified, self.keys
-        return unverified.alg not in keys.algorithms or (
-            keys.knows(unverified.kid) and len(self._candidates) <= KEYS_PER_TURN
-        )
+        return self.unverified.alg not in self.keys.algorithms
 
     async def rest(self) -> VerifyingKey | None:
         """Try the keys in hand that were not tried yet, a few in each turn of the event loop."""
         self._candidates = self.keys.candidates(self.unverified.kid, self.unverified.alg)
-        untried = [key for key in self._candidates if key not in self._tried]
+        untried = [key for key in self._candidates if key not in self.tried]
         for start in range(0, len(untried), KEYS_PER_TURN):
             if start:
                 await asyncio.sleep(0)
@@ -169,15 +178,15 @@ class _Search:
         return None
 
     async def newer(self, waiting: Waiting) -> VerifyingKey | None:
-        """The same, in a set that is read now if no key that is in hand bears the name.
+        """The same, then in a set that is read now: the key may be new, or have replaced another of its name.
 
         Raises:
             KeysUnavailable: the issuer's keys were never loaded.
         """
         key = await self.rest()
-        if key is None and not self.keys.knows(self.unverified.kid):
+        if key is None:
             with waiting():
-                await self.keys.look_again()
+                self.is_current = await self.keys.look_again(replaced=self.keys.knows(self.unverified.kid))
             if not self.keys.ready:
                 raise KeysUnavailable(f"the keys of issuer {self.keys.name} are unavailable")
             key = await self.rest()
@@ -186,7 +195,7 @@ class _Search:
     def _matching(self, keys: Iterable[VerifyingKey]) -> VerifyingKey | None:
         unverified = self.unverified
         for key in keys:
-            self._tried.add(key)
+            self.tried.add(key)
             if key.live and key.verifies(unverified.alg, unverified.signing_input, unverified.signature):
                 return key
         return None
@@ -264,10 +273,10 @@ class Verifier:
         try:
             return await answer
         except _KeyNotFound as not_found:
-            unverified, trusted = not_found.unverified, not_found.trusted
+            unverified, trusted, tried = not_found.unverified, not_found.trusted, not_found.tried
         finally:
             del answer
-        key = await _Search(unverified, trusted.keys).newer(waiting)
+        key = await _Search(unverified, trusted.keys, tried).newer(waiting)
         return self._accepted(token, unverified, trusted, _require_key(key))
 
     def _verified_soon(self, token: str) -> asyncio.Future[VerifiedToken]:
@@ -283,8 +292,9 @@ class Verifier:
 
         Raises:
             InvalidToken: no trusted issuer made it.
-            KeysUnavailable: unknown, since no key set read meanwhile has a key with its ``kid``, or it has
-                no ``kid`` and the last key set could not be read.
+            KeysUnavailable: unknown. No key set read meanwhile has a key with its ``kid``. Or the key with
+                its ``kid`` did not sign it, and none was read meanwhile. Or it has no ``kid``, and the last
+                key set could not be read.
         """
         unverified = parse_token(token)
         trusted = self._issuer_of(unverified)
@@ -293,11 +303,8 @@ class Verifier:
         key = search.first()
         if key is None and not search.is_over():
             key = await search.newer(contextlib.nullcontext)
-            if key is None and not keys.knows(unverified.kid):
-                if unverified.kid is not None and keys.names_keys():
-                    raise KeysUnavailable(f"issuer {trusted.issuer.name} has no key with that kid yet")
-                if keys.stale:
-                    raise KeysUnavailable(f"the keys of issuer {trusted.issuer.name} are unavailable")
+            if key is None:
+                _refuse_uncertainty(search)
         key = _require_key(key)
         return GenuineToken(
             claims=origin_claims(unverified.payload, key.id),
@@ -321,7 +328,7 @@ class Verifier:
         search = _Search(pending.unverified, pending.trusted.keys)
         key = search.first()
         if key is None and not search.is_over():
-            raise _KeyNotFound(pending.unverified, pending.trusted)
+            raise _KeyNotFound(search, pending.trusted)
         pending.key = _require_key(key)
 
     def _accept(self, pending: _PendingVerification) -> None:
@@ -362,6 +369,22 @@ def _require_key(key: VerifyingKey | None) -> VerifyingKey:
     if key is None:
         raise InvalidToken("signature of none of the issuer's keys")
     return key
+
+
+def _refuse_uncertainty(search: _Search) -> None:
+    """Raise unless a token of no key in hand is certainly forged.
+
+    Otherwise the revocation of a genuine token would be answered as done and not be stored: the issuer may
+    have replaced its key since the keys in hand were read, even under the same ``kid``.
+    """
+    keys, kid = search.keys, search.unverified.kid
+    if keys.knows(kid):
+        if not search.is_current:
+            raise KeysUnavailable(f"the keys of issuer {keys.name} were not read again for this token")
+    elif kid is not None and keys.names_keys():
+        raise KeysUnavailable(f"issuer {keys.name} has no key with that kid yet")
+    elif keys.stale:
+        raise KeysUnavailable(f"the keys of issuer {keys.name} are unavailable")
 
 
 def _access_token(unverified: UnverifiedToken, trusted: TrustedIssuer, key: VerifyingKey) -> VerifiedToken:
