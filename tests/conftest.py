@@ -62,6 +62,7 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
             prefix: str | None = None,
             new: bool = True,
             clock: Callable[[], float] = time.time,
+            monotonic: Callable[[], float] = time.monotonic,
             ready: bool = True,
             **changes: Any,
         ) -> Running:
@@ -72,7 +73,7 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
                 **changes.pop("redis", {}),
             }
             settings = settings_for(valkey.url, tmp_path, redis=redis, **changes)
-            service = app.build(settings, clock=clock)
+            service = app.build(settings, clock=clock, monotonic=monotonic)
             if new:
                 await service.store.init()
             running = await serve(service, tls_context(settings.server))

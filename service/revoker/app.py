@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import math
 import time
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
@@ -43,6 +44,9 @@ _log = structlog.get_logger("service")
 FLUSH_INTERVAL_S: Final = 0.25
 """How old the shared metrics of a worker may be; so few values are sorted in half a millisecond."""
 
+KEYS_WAIT_S: Final = 10.0
+"""How long after the start an issuer whose keys cannot be loaded delays readiness."""
+
 Clock = Callable[[], float]
 
 
@@ -54,14 +58,17 @@ class Service:
         ops: Serves health, metrics and documentation on ``ops_port``; None where that is not set.
     """
 
-    def __init__(self, settings: Settings, *, clock: Clock = time.time) -> None:
+    def __init__(
+        self, settings: Settings, *, clock: Clock = time.time, monotonic: Clock = time.monotonic
+    ) -> None:
         self._settings = settings
+        self._monotonic = monotonic
         self._issuers = issuers_of(settings)
         registry = CollectorRegistry()
         metrics = Metrics(registry, [issuer.name for issuer in self._issuers.values()])
         metrics.info.labels(__version__).set(1)
         self._sources: dict[str, KeySource] = {
-            issuer.name: key_source(issuer, metrics) for issuer in settings.issuers
+            issuer.name: key_source(issuer, metrics, monotonic) for issuer in settings.issuers
         }
         self._metrics = metrics
         self.store: Final = store_of(settings, self._issuers, metrics, clock)
@@ -118,6 +125,7 @@ class Service:
         )
         self.health: Final = Health(self._problems, self.started)
         self._was_started = False
+        self._keys_due = math.inf
         self.main, self.ops = self._dispatchers(self._services, separate_ops=settings.server.ops_port != 0)
         self._flush_timer: asyncio.TimerHandle | None = None
         self._dropped_log_lines = Dropped()
@@ -158,7 +166,8 @@ class Service:
         return serve(main), serve(path for path in paths if path.port is Port.OPS)
 
     async def start(self) -> None:
-        """Begin to connect and to load keys; until both are done, requests are answered 503."""
+        """Begin to connect and to load keys; what needs either is answered 503 until then."""
+        self._keys_due = self._monotonic() + KEYS_WAIT_S
         self._flush_metrics()
         await self._declare_new_store()
         self.store.open()
@@ -196,10 +205,22 @@ class Service:
         _log.info("callers_reloaded", callers=len(settings.callers))
 
     def started(self) -> bool:
-        """Whether store and keys have been reached; this never becomes False again."""
-        self._was_started = self._was_started or (
-            self.store.reached and all(source.ready for source in self._sources.values())
-        )
+        """Whether store and keys have been reached; this never becomes False again.
+
+        Keys that cannot be loaded delay it only for a while: otherwise no new process would start while one
+        of several issuers is down.
+        """
+        if not self._was_started and self.store.reached:
+            missing = [source for source in self._sources.values() if not source.ready]
+            if not missing or self._monotonic() >= self._keys_due:
+                self._was_started = True
+                for source in missing:
+                    _log.warning(
+                        "ready without issuer keys",
+                        issuer=source.name,
+                        place=source.place,
+                        fault=source.fault or "no answer yet",
+                    )
         return self._was_started
 
     def conflicts(self) -> list[str]:
@@ -212,13 +233,15 @@ class Service:
 
     def _problems(self) -> dict[str, str]:
         problems = dict(self.store.problems)
-        for problem, names in {
-            "keys_never_loaded": [s.name for s in self._sources.values() if not s.ready],
-            "keys_stale": [s.name for s in self._sources.values() if s.stale],
+        for problem, sources in {
+            "keys_never_loaded": [s for s in self._sources.values() if not s.ready],
+            "keys_stale": [s for s in self._sources.values() if s.stale],
         }.items():
-            if names:
-                problems[problem] = f"of issuer {', '.join(names)}"
-            self._metrics.problems.labels(problem).set(bool(names))
+            if sources:
+                problems[problem] = "; ".join(
+                    f"of issuer {s.name}: {s.fault or 'no answer yet'}" for s in sources
+                )
+            self._metrics.problems.labels(problem).set(bool(sources))
         return problems
 
     def _session_services(self, settings: SessionSettings, clock: Clock) -> SessionServices:
@@ -263,9 +286,9 @@ class Service:
             embedded.mark_initialised(folder)
 
 
-def build(settings: Settings, *, clock: Clock = time.time) -> Service:
+def build(settings: Settings, *, clock: Clock = time.time, monotonic: Clock = time.monotonic) -> Service:
     """A service of these settings."""
-    return Service(settings, clock=clock)
+    return Service(settings, clock=clock, monotonic=monotonic)
 
 
 def issuers_of(settings: Settings) -> dict[str, Issuer]:

@@ -10,6 +10,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from revoker.tokens.key_fetching import COOL_DOWN_S
 from tests.rig import forge
 from tests.rig.forge import ABSENT
 from tests.rig.service import OTHER_ISSUER
@@ -527,10 +528,11 @@ class Provider:
     def __init__(self):
         self.fetches = 0
         self.up = True
+        self.key = KEY
 
     async def keys(self, request):
         self.fetches += 1
-        return web.json_response(forge.jwks(KEY)) if self.up else web.Response(status=500)
+        return web.json_response(forge.jwks(self.key)) if self.up else web.Response(status=500)
 
 
 @pytest.fixture
@@ -575,6 +577,39 @@ async def test_a_logout_token_whose_kid_is_in_no_key_set_is_to_be_sent_again(beg
         answer = await send(revoker, text)
         assert (answer.status, answer.json["error"]) == (503, "temporarily_unavailable")
         assert int(answer.headers["Retry-After"]) > 0
+
+
+@row("BCL-15")
+async def test_a_logout_token_of_a_key_that_was_replaced_logs_out(begin, provider):
+    now = 0.0
+    revoker = await begin(main=provider.terms, monotonic=lambda: now)
+    replaced, thief = (
+        forge.SigningKey(forge.rsa_key(name).private, "RS256", KEY.kid) for name in ("successor", "thief")
+    )
+    assert await refused(revoker, logout_token(thief))
+    provider.key = replaced
+
+    now += COOL_DOWN_S
+    assert (await send(revoker, logout_token(replaced, sid="s1"))).status == 200
+
+    iat = int(time.time()) - 10
+    tokens = [forge.token(replaced, sub="alice", sid=sid, iat=iat) for sid in ("s1", "s2")]
+    assert [await revoker.active(token) for token in tokens] == [False, True]
+
+
+@pytest.mark.parametrize("setting", ["EdDSA", "Ed25519"])
+async def test_a_logout_token_may_name_its_curve_as_its_algorithm(begin, tmp_path, setting):
+    key, other = forge.ed_key("ed"), forge.ed_key("ed448", "Ed448")
+    path = tmp_path / "ed.jwks"
+    path.write_text(json.dumps(forge.jwks(key.jwk(alg="Ed25519"), other.jwk(alg="Ed448"))))
+    revoker = await begin(main={"jwks_file": str(path), "algorithms": [setting]})
+    token = forge.token(key, {"alg": "Ed25519"}, sub="alice", iat=int(time.time()) - 10)
+    assert await revoker.active(token)
+
+    assert (await send(revoker, logout_token(other, {"alg": "Ed25519", "kid": "ed"}))).status == 400
+    assert await revoker.active(token)
+    assert (await send(revoker, logout_token(key, {"alg": "Ed25519"}))).status == 200
+    assert not await revoker.active(token)
 
 
 @row("BCL-18")

@@ -380,9 +380,9 @@ async def test_an_answer_without_a_usable_key_is_not_a_key_set(start, valkey, id
     assert not await revoker.active(old)
 
 
-async def test_an_issuer_that_never_had_a_usable_key_is_not_ready(start, valkey, idp):
+async def test_an_issuer_that_never_had_a_usable_key_is_not_ready_at_first(start, valkey, idp):
     idp.keys = {"keys": []}
-    revoker = await start(valkey, main=idp.terms, ready=False)
+    revoker = await start(valkey, main=idp.terms, ready=False, monotonic=lambda: 0.0)
     await idp.fetched.wait()
 
     for path in ("/revoke", "/introspect"):

@@ -276,6 +276,7 @@ WHY = {
     "malformed": lambda key: "no.token.at all",
     "issuer": lambda key: forge.token(key, iss="https://unheard-of.example.com"),
     "signature": lambda key: forge.token(forge.rsa_key("main-1", bits=3072)),
+    "key": lambda key: forge.token(forge.rsa_key("unheard-of")),
     "kind": lambda key: forge.token(key, {"typ": "logout+jwt"}),
     "audience": lambda key: forge.token(key, aud="api://billing"),
     "sub": lambda key: forge.token(key, sub=ABSENT),

@@ -26,13 +26,11 @@ UNUSABLE = {
     "kty of the wrong type": KEY.jwk(kty=["RSA"]),
     "JWKS-04 for encryption": KEY.jwk(use="enc"),
     "use of the wrong type": KEY.jwk(use=["sig"]),
-    "use null": KEY.jwk(use=None),
     "for signing only": KEY.jwk(key_ops=["sign"]),
     "for deriving": KEY.jwk(key_ops=["deriveKey"]),
     "no operation": KEY.jwk(key_ops=[]),
     "operations of the wrong type": KEY.jwk(key_ops="verify"),
     "kid a number": KEY.jwk(kid=1),
-    "kid null": KEY.jwk(kid=None),
     "kid a list": KEY.jwk(kid=["rsa-1"]),
     "JWKS-02 private RSA": KEY.private_jwk(),
     "private EC": ec_key().private_jwk(),
@@ -48,7 +46,8 @@ UNUSABLE = {
     "exponent missing": KEY.jwk(e=ABSENT),
     "exponent a number": KEY.jwk(e=65537),
     "modulus empty": KEY.jwk(n=""),
-    "modulus with padding": KEY.jwk(n=base64.urlsafe_b64encode(MODULUS).decode()),
+    "modulus with padding inside": KEY.jwk(n="AA==" + KEY.jwk()["n"]),
+    "modulus of padding alone": KEY.jwk(n="=="),
     "modulus with junk": KEY.jwk(n="!" + KEY.jwk()["n"]),
     "modulus not ASCII": KEY.jwk(n="é" + KEY.jwk()["n"]),
     "unknown curve": ec_key().jwk(crv="P-224"),
@@ -67,7 +66,9 @@ UNUSABLE = {
     "alg symmetric": KEY.jwk(alg="HS256"),
     "alg none": KEY.jwk(alg="none"),
     "alg for encryption": KEY.jwk(alg="RSA-OAEP"),
-    "alg null": KEY.jwk(alg=None),
+    "alg of the other Edwards curve": ed_key().jwk(alg="Ed448"),
+    "kty null": KEY.jwk(kty=None),
+    "modulus null": KEY.jwk(n=None),
     "alg a list": KEY.jwk(alg=["RS256"]),
 }
 
@@ -81,7 +82,7 @@ def test_an_entry_that_is_unfit_is_unusable(entry):
 def test_jwks_04_unusable_entries_are_skipped_and_the_others_used():
     document = json.dumps(jwks(*UNUSABLE.values(), KEY, *UNUSABLE.values(), ec_key())).encode()
 
-    keys = read_key_set(document, EVERY, "main")
+    keys, _ = read_key_set(document, EVERY)
 
     assert [key.id for key in keys] == ["rsa-1", "ec-1"]
 
@@ -102,7 +103,7 @@ NO_SETS = {
 @pytest.mark.parametrize("document", NO_SETS.values(), ids=NO_SETS.keys())
 def test_what_is_no_key_set_is_refused_as_a_whole(document):
     with pytest.raises(ValueError):
-        read_key_set(document, EVERY, "main")
+        read_key_set(document, EVERY)
 
 
 FITTING = {
@@ -114,8 +115,14 @@ FITTING = {
     "P-256": (ec_key().jwk(alg=ABSENT), {"ES256"}),
     "P-384": (ec_key("p384", "ES384").jwk(alg=ABSENT), {"ES384"}),
     "P-521": (ec_key("p521", "ES512").jwk(alg=ABSENT), {"ES512"}),
-    "Ed25519": (ed_key().jwk(alg=ABSENT), {"EdDSA"}),
-    "Ed448": (ed_key("ed448", "Ed448").jwk(alg=ABSENT), {"EdDSA"}),
+    "Ed25519": (ed_key().jwk(alg=ABSENT), {"EdDSA", "Ed25519"}),
+    "Ed25519 by the name of its curve": (ed_key().jwk(alg="Ed25519"), {"EdDSA", "Ed25519"}),
+    "Ed448": (ed_key("ed448", "Ed448").jwk(alg=ABSENT), {"EdDSA", "Ed448"}),
+    "use null": (KEY.jwk(use=None), {"RS256"}),
+    "kid null": (KEY.jwk(kid=None), {"RS256"}),
+    "operations null": (KEY.jwk(key_ops=None), {"RS256"}),
+    "alg null": (ec_key().jwk(alg=None), {"ES256"}),
+    "modulus with padding": (KEY.jwk(n=base64.urlsafe_b64encode(MODULUS).decode()), {"RS256"}),
 }
 
 

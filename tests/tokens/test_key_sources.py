@@ -131,11 +131,11 @@ async def test_jwt_13_a_token_of_an_unknown_issuer_makes_no_fetch(verifier, idp)
 @pytest.mark.parametrize(
     "hostile",
     [
-        token(rsa_key("thief"), {"kid": "rsa-1"}),
         token(KEY, {"alg": "none", "kid": "x"}),
+        token(rsa_key("thief"), {"alg": "RS512", "kid": "rsa-1"}),
         token(KEY, {"kid": 1}),
     ],
-    ids=["loaded kid", "algorithm not allowed", "malformed"],
+    ids=["algorithm not allowed", "algorithm not allowed, loaded kid", "malformed"],
 )
 async def test_jwt_13_a_token_that_no_fetch_can_help_makes_none(verifier, idp, hostile):
     for verify in (verifier.verify, verifier.verify_origin):
@@ -146,11 +146,19 @@ async def test_jwt_13_a_token_that_no_fetch_can_help_makes_none(verifier, idp, h
 
 
 async def test_jwt_12_no_url_of_a_header_is_fetched(verifier, idp):
-    for name in ("jku", "x5u"):
-        with pytest.raises(InvalidToken):
-            await verifier.verify(token(rsa_key("thief"), {name: idp.url, "kid": "rsa-1"}))
+    paths = []
 
-    assert idp.fetches == 1
+    async def noting(request):
+        paths.append(request.path)
+        return await idp.serve_keys(request)
+
+    idp.answer = noting
+    for name in ("jku", "x5u"):
+        for kid in ("rsa-1", "thief"):
+            with pytest.raises(InvalidToken):
+                await verifier.verify(token(rsa_key("thief"), {name: f"{idp.url}/{name}", "kid": kid}))
+
+    assert set(paths) == {"/jwks.json"}
 
 
 async def test_all_who_wait_share_one_fetch(verifier, idp):
@@ -486,7 +494,8 @@ async def test_the_origin_of_a_forgery_is_certain_once_the_key_it_names_is_loade
     idp.answer = slowly
     first = asyncio.create_task(verifier.verify_origin(token(NEXT)))
     await arrived.wait()
-    forged = asyncio.create_task(verifier.verify_origin(token(rsa_key("thief"), {"kid": "rsa-2"})))
+    text = token(rsa_key("thief"), {"kid": "rsa-2"})
+    forged = asyncio.create_task(verifier.verify_origin(text))
     await asyncio.sleep(0)
     release.set()
 

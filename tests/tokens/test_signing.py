@@ -505,3 +505,17 @@ def test_a_signing_key_shows_nothing_of_its_private_half(folder):
     key = read_key(jwk(), 0)
 
     assert forge.ec_key("own").private_jwk()["d"] not in repr(key) + repr(key.key)
+
+
+@pytest.mark.parametrize(("alg", "curve"), [("Ed25519", "Ed25519"), ("Ed448", "Ed448"), ("EdDSA", "Ed448")])
+async def test_a_jwk_may_name_its_curve_as_its_alg_and_signs_as_eddsa(tmp_path, metrics, alg, curve):
+    (tmp_path / "own.jwk").write_bytes(jwk(forge.ed_key("own", curve), alg=alg))
+    keys = SigningKeys("main", tmp_path, metrics)
+    key = keys.signer(time.time(), ())
+    text = key.sign(forge.claims())
+
+    assert jwt.get_unverified_header(text)["alg"] == "EdDSA"
+    assert [entry["alg"] for entry in json.loads(keys.jwks(time.time(), ()))["keys"]] == ["EdDSA"]
+    assert await trusting(keys, metrics).verify(text)
+    with pytest.raises(UnusableKey, match="fit"):
+        read_key(jwk(forge.ed_key("own", "Ed25519"), alg="Ed448"))

@@ -50,8 +50,8 @@ SESSIONS_NAME: Final = "sessions"
 
 Scope = Literal["introspect", "revoke", "revoke-all", "sessions"]
 Algorithm = Literal[
-    "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA",
-    "HS256", "HS384", "HS512",
+    "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512",
+    "EdDSA", "Ed25519", "Ed448", "HS256", "HS384", "HS512",
 ]  # fmt: skip
 
 
@@ -234,7 +234,8 @@ class IssuerSettings(_Section):
     """Names of its claims."""
 
     algorithms: Annotated[tuple[Algorithm, ...], Strict(False), NotEmpty] = ("RS256",)
-    """Accepted signature algorithms, whatever a token's header asks for."""
+    """Accepted signature algorithms, whatever a token's header asks for. `Ed25519` and `Ed448` (RFC 9864)
+    are `EdDSA` with that curve."""
 
     jwks_insecure: bool = False
     """Allow plain http in `jwks_uri`."""

@@ -25,10 +25,30 @@ _RSA_ALGORITHMS: Final = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    """One kind of public key; ``members`` are those of its thumbprint, in the order of RFC 7638."""
+    """One kind of public key.
+
+    Attributes:
+        members: Those of its thumbprint, in the order of RFC 7638.
+        algorithms: The default first.
+        synonym: Another name of the only algorithm (RFC 9864); empty: there is none.
+    """
 
     members: tuple[str, ...]
     algorithms: tuple[str, ...]
+    synonym: str = ""
+
+    def names_of(self, algorithm: str) -> tuple[str, ...]:
+        """All names of one of the algorithms."""
+        return (algorithm, self.synonym) if self.synonym else (algorithm,)
+
+    def names_allowed(self, allowed: Collection[str]) -> list[str]:
+        """All names of those of the algorithms that are allowed by any of their names."""
+        return [
+            name
+            for algorithm in self.algorithms
+            if any(name in allowed for name in self.names_of(algorithm))
+            for name in self.names_of(algorithm)
+        ]
 
 
 _KINDS: Final[Mapping[tuple[str, str | None], _Kind]] = {
@@ -36,21 +56,35 @@ _KINDS: Final[Mapping[tuple[str, str | None], _Kind]] = {
     ("EC", "P-256"): _Kind(("crv", "kty", "x", "y"), ("ES256",)),
     ("EC", "P-384"): _Kind(("crv", "kty", "x", "y"), ("ES384",)),
     ("EC", "P-521"): _Kind(("crv", "kty", "x", "y"), ("ES512",)),
-    ("OKP", "Ed25519"): _Kind(("crv", "kty", "x"), ("EdDSA",)),
-    ("OKP", "Ed448"): _Kind(("crv", "kty", "x"), ("EdDSA",)),
+    ("OKP", "Ed25519"): _Kind(("crv", "kty", "x"), ("EdDSA",), "Ed25519"),
+    ("OKP", "Ed448"): _Kind(("crv", "kty", "x"), ("EdDSA",), "Ed448"),
 }
 
 PUBLIC_KEY_ALGORITHMS: Final = frozenset(name for kind in _KINDS.values() for name in kind.algorithms)
 
+_IMPLEMENTED: Final[Mapping[str, Algorithm]] = get_default_algorithms()
 _ALGORITHMS: Final[Mapping[str, Algorithm]] = {
-    name: algorithm
-    for name, algorithm in get_default_algorithms().items()
-    if name in PUBLIC_KEY_ALGORITHMS or name in HMAC_KEY_BYTES
+    **{name: _IMPLEMENTED[name] for name in HMAC_KEY_BYTES},
+    **{
+        name: _IMPLEMENTED[algorithm]
+        for kind in _KINDS.values()
+        for algorithm in kind.algorithms
+        for name in kind.names_of(algorithm)
+    },
 }
+
+
+def header_algorithms(allowed: Collection[str]) -> frozenset[str]:
+    """The ``alg`` of tokens that may be accepted where these algorithms are allowed: with their synonyms."""
+    return frozenset(allowed).union(*(kind.names_allowed(allowed) for kind in _KINDS.values()))
 
 
 class UnusableKey(ValueError):
     """A key that can't be used; the message says why and contains nothing of the key."""
+
+
+class NotForUs(UnusableKey):
+    """A key that may be well-formed, but serves another purpose or an algorithm that is not accepted."""
 
 
 class VerifyingKey:
@@ -81,54 +115,86 @@ class VerifyingKey:
 def public_key(jwk: Any, allowed: Collection[str]) -> VerifyingKey:
     """Prepare an entry of a JWK Set for those of the allowed algorithms that fit it.
 
+    A member that is null counts as absent: many serializers write null for what is not set.
+
     Raises:
-        UnusableKey: it is malformed, weak, private, of an unknown kind, or not for verifying.
+        NotForUs: it is of another kind, or not for verifying with an allowed algorithm.
+        UnusableKey: it is malformed, weak or private.
     """
     if type(jwk) is not dict:
         raise UnusableKey("not an object")
-    kind = _kind(jwk)
+    jwk = {name: value for name, value in jwk.items() if value is not None}
     if not jwk.keys().isdisjoint(("d", "p", "q", "dp", "dq", "qi", "oth", "k")):
         raise UnusableKey("has private members")
-    if jwk.get("use", "sig") != "sig":
-        raise UnusableKey("not for signatures")
-    operations = jwk.get("key_ops", ["verify"])
-    if type(operations) is not list or "verify" not in operations:
-        raise UnusableKey("not for verifying")
-    kid = jwk.get("kid", "")
-    if type(kid) is not str:
+    kid = jwk.get("kid")
+    if not isinstance(kid, str | None):
         raise UnusableKey("kid is not a string")
-    algorithms = [name for name in kind.algorithms if name in allowed and jwk.get("alg", name) == name]
-    if not algorithms:
-        raise UnusableKey("fits no algorithm of the issuer")
+    kind = _kind(jwk)
+    algorithms = _algorithms_for(jwk, kind, allowed)
     members = _public_members(jwk, kind)
-    material = _material(members, algorithms[0])
     return VerifyingKey(
-        material,
-        kid=kid if "kid" in jwk else None,
+        _material(members, kind.algorithms[0]),
+        kid=kid,
         thumbprint=thumbprint(members),
         algorithms=algorithms,
     )
 
 
-def algorithms_of(jwk: dict[str, Any]) -> tuple[str, ...]:
-    """The algorithms that fit a key, the default first; raises ``UnusableKey`` for an unknown kind."""
-    return _kind(jwk).algorithms
+def _algorithms_for(jwk: dict[str, Any], kind: _Kind, allowed: Collection[str]) -> list[str]:
+    """The names of the allowed algorithms that a key verifies."""
+    use, operations, alg = jwk.get("use", "sig"), jwk.get("key_ops", ["verify"]), jwk.get("alg")
+    if type(use) is not str:
+        raise UnusableKey("use is not a string")
+    if type(operations) is not list:
+        raise UnusableKey("key_ops is not an array")
+    if not isinstance(alg, str | None):
+        raise UnusableKey("alg is not a string")
+    if use != "sig":
+        raise NotForUs("not for signatures")
+    if "verify" not in operations:
+        raise NotForUs("not for verifying")
+    algorithms = kind.names_allowed(allowed)
+    if alg is not None:
+        meant = kind.names_allowed((alg,))
+        algorithms = [name for name in algorithms if name in meant]
+    if not algorithms:
+        raise NotForUs("fits no algorithm of the issuer")
+    return algorithms
+
+
+def algorithm_of(jwk: dict[str, Any], alg: Any = None) -> str:
+    """The algorithm that ``alg`` names for this key by any of its names; the default if it is None.
+
+    Raises:
+        UnusableKey: the key is of an unknown kind, or ``alg`` does not fit it.
+    """
+    kind = _kind(jwk)
+    if alg is None:
+        return kind.algorithms[0]
+    for algorithm in kind.algorithms:
+        if alg in kind.names_of(algorithm):
+            return algorithm
+    raise UnusableKey(f"does not fit its alg; it fits {', '.join(kind.algorithms)}")
 
 
 def _kind(jwk: dict[str, Any]) -> _Kind:
     kty = jwk.get("kty")
     crv = jwk.get("crv") if kty != "RSA" else None
-    if type(kty) is not str or not isinstance(crv, str | None) or (kty, crv) not in _KINDS:
-        raise UnusableKey("of an unknown kind")
+    if type(kty) is not str or not isinstance(crv, str | None):
+        raise UnusableKey("kty or crv is not a string")
+    if (kty, crv) not in _KINDS:
+        raise NotForUs("of an unknown kind")
     return _KINDS[kty, crv]
 
 
 def _public_members(jwk: dict[str, Any], kind: _Kind) -> dict[str, str]:
+    """Those of the thumbprint, without the padding that some issuers write."""
     members = {name: jwk.get(name) for name in kind.members}
     for name in {"n", "e", "x", "y"} & members.keys():
         value = members[name]
         if type(value) is not str:
             raise UnusableKey(f"{name} is not a string")
+        members[name] = value = value.rstrip("=")
         try:
             base64url_decoded(value)
         except ValueError:

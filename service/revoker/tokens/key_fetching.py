@@ -5,11 +5,12 @@ import secrets
 import time
 from collections.abc import Callable, Collection
 from typing import Final
+from urllib.parse import urlsplit
 
 import aiohttp
 
 from revoker.metrics import Metrics
-from revoker.tokens.key_sets import MAX_SET_BYTES, KeySource, Sleep, read_key_set
+from revoker.tokens.key_sets import MAX_SET_BYTES, KeySource, Sleep
 
 FETCH_TIMEOUT_S: Final = 5.0
 REFRESH_S: Final = 300.0
@@ -18,7 +19,7 @@ FIRST_RETRY_S: Final = 0.5
 LAST_RETRY_S: Final = 30.0
 
 COOL_DOWN_S: Final = 30.0
-"""Seconds between fetches that tokens with an unknown ``kid`` trigger."""
+"""Seconds between fetches that tokens with an unknown ``kid`` trigger, or those with a wrong signature."""
 
 MAX_WAITING: Final = 500
 """Requests that may wait for a fetch of one issuer's keys; others use the keys in hand."""
@@ -30,7 +31,11 @@ _RANDOM: Final = secrets.SystemRandom()
 
 
 class JwksByUrl(KeySource):
-    """Keys fetched over HTTP regularly, and for an unknown ``kid`` at most once in ``COOL_DOWN_S``.
+    """Keys fetched over HTTP regularly, and for tokens of keys that are not in hand.
+
+    An unknown ``kid`` triggers at most one fetch in ``COOL_DOWN_S``. A signature that fails under a loaded
+    ``kid`` triggers one only if no token has triggered any in that time. It does not delay a fetch for an
+    unknown ``kid``: anybody can forge signatures, and that must not hold up a rotation.
 
     All requests that wait for keys share one fetch, which continues if one of them is cancelled. At most
     ``max_waiting`` wait, so that a slow server does not make requests pile up.
@@ -61,6 +66,11 @@ class JwksByUrl(KeySource):
         self._failed = asyncio.Event()
         self._fetched_at = clock()
         self._cool_at = self._fetched_at
+        self._cool_at_if_replaced = self._fetched_at
+
+    @property
+    def place(self) -> str:
+        return urlsplit(self._url).netloc
 
     async def start(self) -> None:
         self._session = aiohttp.ClientSession(
@@ -85,14 +95,17 @@ class JwksByUrl(KeySource):
             await self._session.close()
             self._session = None
 
-    async def look_again(self) -> bool:
+    async def look_again(self, *, replaced: bool = False) -> bool:
         if self._fetch is not None and not self._fetch.done():
             if self._waiting < self._max_waiting:
                 await self._wait_for(self._fetch)
             return False
-        if self._session is None or self._clock() < self._cool_at:
+        now = self._clock()
+        if self._session is None or now < (self._cool_at_if_replaced if replaced else self._cool_at):
             return False
-        self._cool_at = self._clock() + COOL_DOWN_S
+        self._cool_at_if_replaced = now + COOL_DOWN_S
+        if not replaced:
+            self._cool_at = now + COOL_DOWN_S
         return await self._wait_for(self._fetch_now(self._session))
 
     async def _wait_for(self, fetch: asyncio.Task[bool]) -> bool:
@@ -132,7 +145,7 @@ class JwksByUrl(KeySource):
     async def _fetch_and_adopt(self, session: aiohttp.ClientSession) -> bool:
         try:
             document = await self._download(session)
-            self._adopt(read_key_set(document, self.algorithms, self.name))
+            self._adopt(self._usable_keys(document))
         except Exception as fault:  # noqa: BLE001  # nothing that a server sends may end the refreshing
             self._note_failure(fault)
             self._failed.set()

@@ -9,7 +9,7 @@ from typing import Final
 from revoker.errors import ConfigError
 from revoker.metrics import Metrics
 from revoker.tokens.jwk import VerifyingKey, shared_secret
-from revoker.tokens.key_sets import MAX_SET_BYTES, KeySource, Sleep, read_key_set
+from revoker.tokens.key_sets import MAX_SET_BYTES, KeySource, Sleep
 
 POLL_S: Final = 1.0
 
@@ -37,7 +37,7 @@ class PolledKeys(KeySource):
             self._polling.cancel()
             await asyncio.gather(self._polling, return_exceptions=True)
 
-    async def look_again(self) -> bool:
+    async def look_again(self, *, replaced: bool = False) -> bool:  # noqa: ARG002  # both cost little here
         self._read_if_changed()
         return self.ready and not self.stale
 
@@ -62,6 +62,10 @@ class KeyFile(PolledKeys):
         super().__init__(name, algorithms, metrics, sleep=sleep)
         self._path = path
         self._stamp: tuple[int, ...] | None = None
+
+    @property
+    def place(self) -> str:
+        return str(self._path)
 
     @abstractmethod
     def _keys_in(self, contents: bytes) -> list[VerifyingKey]:
@@ -94,7 +98,7 @@ class JwksFile(KeyFile):
     """A JWK Set in a file."""
 
     def _keys_in(self, contents: bytes) -> list[VerifyingKey]:
-        return read_key_set(contents, self.algorithms, self.name)
+        return self._usable_keys(contents)
 
 
 class HmacFile(KeyFile):
@@ -123,4 +127,4 @@ class HmacFile(KeyFile):
 
     def _keys_in(self, contents: bytes) -> list[VerifyingKey]:
         secret = contents.removesuffix(b"\n").removesuffix(b"\r")
-        return [shared_secret(secret, self.algorithms)]
+        return [shared_secret(secret, self._allowed)]

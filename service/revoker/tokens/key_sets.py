@@ -7,19 +7,38 @@ tokens that it verified stay cached.
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
-from typing import Final
+from collections.abc import Set as AbstractSet
+from typing import Final, NamedTuple
 
 import structlog
 
 from revoker.metrics import Metrics
-from revoker.tokens.jwk import UnusableKey, VerifyingKey, public_key
+from revoker.tokens.jwk import NotForUs, UnusableKey, VerifyingKey, header_algorithms, public_key
 from revoker.tokens.parsing import strict_json_object
 
 MAX_SET_BYTES: Final = 512 * 1024
 
+MAX_LOGGED: Final = 16
+"""Skipped keys of one set that are logged: a set may hold thousands."""
+
+_CERTIFICATE: Final = "-----BEGIN CERTIFICATE-----"
+
 Sleep = Callable[[float], Awaitable[object]]
 
 _log = structlog.get_logger(__name__)
+
+
+class SkippedKey(NamedTuple):
+    """An entry of a key set that is not used.
+
+    Attributes:
+        kid: None if it has none, or one that is not a string.
+        not_for_us: It is in order, but for another purpose or algorithm.
+    """
+
+    kid: str | None
+    reason: str
+    not_for_us: bool
 
 
 class KeySource(ABC):
@@ -27,20 +46,28 @@ class KeySource(ABC):
 
     Attributes:
         name: The issuer's name in the settings.
-        algorithms: The signature algorithms that are accepted.
+        algorithms: The ``alg`` of tokens that are accepted.
         ready: Whether a key set is loaded; if not, no token of the issuer can be verified.
         stale: Whether a key set is loaded, but the last attempt to refresh it failed.
+        fault: Why the last attempt failed; empty if it did not, or none was made.
     """
 
     def __init__(self, name: str, algorithms: Collection[str], metrics: Metrics) -> None:
         self.name = name
-        self.algorithms = frozenset(algorithms)
+        self.algorithms = header_algorithms(algorithms)
         self.ready = False
         self.stale = False
         self._keys: Mapping[object, VerifyingKey] = {}
         self._by_kid: Mapping[str | None, list[VerifyingKey]] = {}
-        self._fault = ""
+        self._allowed = frozenset(algorithms)
+        self._skipped: AbstractSet[SkippedKey] = frozenset()
+        self.fault = ""
         self._metrics = metrics
+
+    @property
+    @abstractmethod
+    def place(self) -> str:
+        """Where the keys come from: the host of a URL, or a path."""
 
     @abstractmethod
     async def start(self) -> None:
@@ -51,8 +78,11 @@ class KeySource(ABC):
         """Stop refreshing; the loaded keys stay."""
 
     @abstractmethod
-    async def look_again(self) -> bool:
-        """Refresh the keys for a token whose key is unknown, unless that happened too recently.
+    async def look_again(self, *, replaced: bool = False) -> bool:
+        """Refresh the keys for a token whose key is not in hand, unless that happened too recently.
+
+        Args:
+            replaced: A loaded key has the token's ``kid``, but did not sign it: it may have been replaced.
 
         Returns:
             Whether the loaded keys were read, or found unchanged, after the call began.
@@ -94,20 +124,38 @@ class KeySource(ABC):
                 key.live = False
                 _log.info("issuer key withdrawn", issuer=self.name, kid=key.id)
         self._keys, self._by_kid = adopted, dict(by_kid)
-        if self._fault:
+        if self.fault:
             _log.info("issuer keys up to date again", issuer=self.name)
-        self.ready, self.stale, self._fault = True, False, ""
+        self.ready, self.stale, self.fault = True, False, ""
         self._metrics.jwks_refreshes.labels(self.name, "ok").inc()
         self._metrics.jwks_refreshed.labels(self.name).set_to_current_time()
+
+    def _usable_keys(self, document: bytes) -> list[VerifyingKey]:
+        """The usable keys of a JWK Set; logs the others unless the last set had them too (RFC 7517 §5).
+
+        Raises:
+            ValueError: it is not a JWK Set, or has no usable key. An issuer without keys signs nothing, so
+                that is an error on its side and must not withdraw the keys in use.
+        """
+        usable, skipped = read_key_set(document, self._allowed)
+        changed = sorted(skipped - self._skipped, key=lambda key: (key.not_for_us, key.kid or "", key.reason))
+        for key in changed[:MAX_LOGGED]:
+            log = _log.debug if key.not_for_us else _log.warning
+            log("issuer key skipped", issuer=self.name, kid=key.kid, reason=key.reason)
+        self._skipped = skipped
+        if not usable:
+            reasons = sorted({key.reason for key in skipped})[:MAX_LOGGED]
+            raise ValueError(f"no usable key: {', '.join(reasons) or 'the set is empty'}")
+        return usable
 
     def _note_failure(self, fault: Exception) -> None:
         """Record that the set could not be read; the last good one stays in use."""
         self._metrics.jwks_refreshes.labels(self.name, "error").inc()
         self.stale = self.ready
-        text = f"{type(fault).__name__}: {fault}"
-        if text != self._fault:
+        text = f"{type(fault).__name__}: {fault}".removesuffix(": ")
+        if text != self.fault:
             _log.warning("issuer keys not read", issuer=self.name, fault=text, held=self.ready)
-        self._fault = text
+        self.fault = text
 
     def _drop(self) -> None:
         """Stop using the loaded keys: no token can be verified until a set is read."""
@@ -118,22 +166,27 @@ class KeySource(ABC):
         _log.error("issuer keys too old to be believed", issuer=self.name)
 
 
-def read_key_set(document: bytes, allowed: Collection[str], issuer: str) -> list[VerifyingKey]:
-    """The usable keys of a JWK Set; the others are skipped and logged (RFC 7517 §5).
+def read_key_set(
+    document: bytes, allowed: Collection[str]
+) -> tuple[list[VerifyingKey], AbstractSet[SkippedKey]]:
+    """The usable keys of a JWK Set, and the others without repetition.
 
     Raises:
-        ValueError: it is not a JWK Set, or has no usable key. An issuer without keys signs nothing, so that
-            is an error on its side and must not withdraw the keys in use.
+        ValueError: it is not a JWK Set.
     """
-    entries = strict_json_object(document).get("keys")
+    members = strict_json_object(document)
+    entries = members.get("keys")
     if type(entries) is not list:
+        if any(type(value) is str and value.startswith(_CERTIFICATE) for value in members.values()):
+            raise ValueError("this is a map of PEM certificates; use the provider's JWK endpoint")
         raise ValueError("not a JWK Set: keys is not an array")
     usable: list[VerifyingKey] = []
-    for position, entry in enumerate(entries):
+    skipped: set[SkippedKey] = set()
+    for entry in entries:
         try:
             usable.append(public_key(entry, allowed))
         except UnusableKey as fault:
-            _log.debug("key skipped", issuer=issuer, position=position, reason=str(fault))
-    if not usable:
-        raise ValueError(f"no usable key among {len(entries)}")
-    return usable
+            kid = entry.get("kid") if type(entry) is dict else None
+            kid = kid if type(kid) is str else None
+            skipped.add(SkippedKey(kid, str(fault), isinstance(fault, NotForUs)))
+    return usable, skipped

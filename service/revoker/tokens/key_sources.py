@@ -1,5 +1,7 @@
 """Where an issuer's keys come from."""
 
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 from revoker.config.schema import IssuerSettings
@@ -11,7 +13,9 @@ from revoker.tokens.key_sets import KeySource
 __all__ = ["KeySource", "key_source"]
 
 
-def key_source(issuer: IssuerSettings, metrics: Metrics) -> KeySource:
+def key_source(
+    issuer: IssuerSettings, metrics: Metrics, clock: Callable[[], float] = time.monotonic
+) -> KeySource:
     """The source that an issuer's settings name, not started yet.
 
     The settings guarantee one source, a safe URL and algorithms that fit the kind of key.
@@ -24,4 +28,4 @@ def key_source(issuer: IssuerSettings, metrics: Metrics) -> KeySource:
         return HmacFile(name, Path(issuer.hmac_secret_file), algorithms, metrics)
     if issuer.jwks_file:
         return JwksFile(name, Path(issuer.jwks_file), algorithms, metrics)
-    return JwksByUrl(name, issuer.jwks_uri, algorithms, metrics)
+    return JwksByUrl(name, issuer.jwks_uri, algorithms, metrics, clock=clock)

@@ -27,7 +27,7 @@ from jwt.algorithms import Algorithm, ECAlgorithm, OKPAlgorithm, RSAAlgorithm, g
 from jwt.exceptions import PyJWTError
 
 from revoker.models import LATEST_DATE
-from revoker.tokens.jwk import UnusableKey, VerifyingKey, algorithms_of, public_key, thumbprint
+from revoker.tokens.jwk import UnusableKey, VerifyingKey, algorithm_of, public_key, thumbprint
 from revoker.tokens.parsing import base64url, strict_json_object
 
 MAX_FILE_BYTES: Final = 64 * 1024
@@ -61,10 +61,7 @@ class SigningKey:
             UnusableKey: it is weak, of an unknown kind, or not for ``alg``.
         """
         members = _public_members(private)
-        fitting = algorithms_of(members)
-        self.alg = fitting[0] if alg is None else alg
-        if self.alg not in fitting:
-            raise UnusableKey(f"does not fit its alg; it fits {', '.join(fitting)}")
+        self.alg = algorithm_of(members, alg)
         self.kid = thumbprint(members) if kid is None else kid
         self.public: Final[dict[str, str]] = {**members, "kid": self.kid, "use": "sig", "alg": self.alg}
         self.verifying: VerifyingKey = public_key(self.public, (self.alg,))
@@ -154,7 +151,7 @@ def _key_of_jwk(jwk: dict[str, Any], signs_from: float | None, file: str) -> Dat
     kid, alg = jwk.get("kid"), jwk.get("alg")
     if "kid" in jwk and not (type(kid) is str and 0 < len(kid) <= MAX_KID_CHARS and kid.isprintable()):
         raise UnusableKey(f"kid is not 1 to {MAX_KID_CHARS} printable characters")
-    private = _ALGORITHMS[algorithms_of(jwk)[0]].from_jwk(jwk)
+    private = _ALGORITHMS[algorithm_of(jwk)].from_jwk(jwk)
     nbf = _date(jwk, "nbf")
     key = SigningKey(private, kid=kid, alg=alg)
     made: Any = jwk.get("iat")

@@ -60,6 +60,10 @@ class SigningKeys(PolledKeys):
                 ["sessions.signing_keys_dir: holds no key to sign with; make one with revoker keys generate"]
             )
 
+    @property
+    def place(self) -> str:
+        return str(self._folder)
+
     def signer(self, now: float, revoked: Collection[str]) -> SigningKey:
         """The newest key that is due, or else the next that will be.
 

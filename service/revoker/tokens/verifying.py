@@ -130,23 +130,30 @@ class _PendingVerification:
 
 
 class _KeyNotFound(Exception):
-    """No key in hand has made a token's signature, but a newer set may hold one that has."""
+    """No key in hand has made a token's signature, but a newer set may hold one that has.
 
-    def __init__(self, unverified: UnverifiedToken, trusted: TrustedIssuer) -> None:
+    Attributes:
+        tried: Keys that have not made it; shared by all who wait for the token, so not to be changed.
+    """
+
+    def __init__(self, search: "_Search", trusted: TrustedIssuer) -> None:
         super().__init__()
-        self.unverified = unverified
+        self.unverified = search.unverified
+        self.tried = frozenset(search.tried)
         self.trusted = trusted
 
 
 class _Search:
     """The search for the key that made a token's signature; each key is tried once."""
 
-    __slots__ = ("_candidates", "_tried", "keys", "unverified")
+    __slots__ = ("_candidates", "keys", "tried", "unverified")
 
-    def __init__(self, unverified: UnverifiedToken, keys: KeySource) -> None:
+    def __init__(
+        self, unverified: UnverifiedToken, keys: KeySource, tried: Iterable[VerifyingKey] = ()
+    ) -> None:
         self.unverified = unverified
         self.keys = keys
-        self._tried: set[VerifyingKey] = set()
+        self.tried = set(tried)
         self._candidates = keys.candidates(unverified.kid, unverified.alg)
 
     def first(self) -> VerifyingKey | None:
@@ -155,15 +162,12 @@ class _Search:
 
     def is_over(self) -> bool:
         """Whether a key that was not found is none of the issuer's, whatever would be read now."""
-        unverified, keys = self.unverified, self.keys
-        return unverified.alg not in keys.algorithms or (
-            keys.knows(unverified.kid) and len(self._candidates) <= KEYS_PER_TURN
-        )
+        return self.unverified.alg not in self.keys.algorithms
 
     async def rest(self) -> VerifyingKey | None:
         """Try the keys in hand that were not tried yet, a few in each turn of the event loop."""
         self._candidates = self.keys.candidates(self.unverified.kid, self.unverified.alg)
-        untried = [key for key in self._candidates if key not in self._tried]
+        untried = [key for key in self._candidates if key not in self.tried]
         for start in range(0, len(untried), KEYS_PER_TURN):
             if start:
                 await asyncio.sleep(0)
@@ -173,24 +177,31 @@ class _Search:
         return None
 
     async def newer(self, waiting: Waiting) -> VerifyingKey | None:
-        """The same, in a set that is read now if no key that is in hand bears the name.
+        """The same, then in a set that is read now: the key may be new, or have replaced another of its name.
 
         Raises:
             KeysUnavailable: the issuer's keys were never loaded.
         """
         key = await self.rest()
-        if key is None and not self.keys.knows(self.unverified.kid):
+        if key is None:
             with waiting():
-                await self.keys.look_again()
+                await self.keys.look_again(replaced=self.keys.knows(self.unverified.kid))
             if not self.keys.ready:
                 raise KeysUnavailable(f"the keys of issuer {self.keys.name} are unavailable")
             key = await self.rest()
         return key
 
+    def require(self, key: VerifyingKey | None) -> VerifyingKey:
+        """The key that was found; raises ``InvalidToken`` where there is none."""
+        if key is None:
+            why = "signature" if self.keys.knows(self.unverified.kid) else "key"
+            raise InvalidToken("signature of none of the issuer's keys", why)
+        return key
+
     def _matching(self, keys: Iterable[VerifyingKey]) -> VerifyingKey | None:
         unverified = self.unverified
         for key in keys:
-            self._tried.add(key)
+            self.tried.add(key)
             if key.live and key.verifies(unverified.alg, unverified.signing_input, unverified.signature):
                 return key
         return None
@@ -268,11 +279,11 @@ class Verifier:
         try:
             return await answer
         except _KeyNotFound as not_found:
-            unverified, trusted = not_found.unverified, not_found.trusted
+            unverified, trusted, tried = not_found.unverified, not_found.trusted, not_found.tried
         finally:
             del answer
-        key = await _Search(unverified, trusted.keys).newer(waiting)
-        return self._accepted(token, unverified, trusted, _require_key(key))
+        search = _Search(unverified, trusted.keys, tried)
+        return self._accepted(token, unverified, trusted, search.require(await search.newer(waiting)))
 
     def _verified_soon(self, token: str) -> asyncio.Future[VerifiedToken]:
         loop = asyncio.get_running_loop()
@@ -297,12 +308,9 @@ class Verifier:
         key = search.first()
         if key is None and not search.is_over():
             key = await search.newer(contextlib.nullcontext)
-            if key is None and not keys.knows(unverified.kid):
-                if unverified.kid is not None and keys.names_keys():
-                    raise KeysUnavailable(f"issuer {trusted.issuer.name} has no key with that kid yet")
-                if keys.stale:
-                    raise KeysUnavailable(f"the keys of issuer {trusted.issuer.name} are unavailable")
-        key = _require_key(key)
+            if key is None:
+                _refuse_uncertainty(search)
+        key = search.require(key)
         return GenuineToken(
             claims=origin_claims(unverified.payload, key.id, trusted.issuer.claim_names),
             issuer=trusted.issuer,
@@ -325,8 +333,8 @@ class Verifier:
         search = _Search(pending.unverified, pending.trusted.keys)
         key = search.first()
         if key is None and not search.is_over():
-            raise _KeyNotFound(pending.unverified, pending.trusted)
-        pending.key = _require_key(key)
+            raise _KeyNotFound(search, pending.trusted)
+        pending.key = search.require(key)
 
     def _accept(self, pending: _PendingVerification) -> None:
         verified = self._accepted(pending.text, pending.unverified, pending.trusted, pending.key)
@@ -362,10 +370,20 @@ def _succeeded(step: Callable[[_PendingVerification], None], pending: _PendingVe
     return True
 
 
-def _require_key(key: VerifyingKey | None) -> VerifyingKey:
-    if key is None:
-        raise InvalidToken("signature of none of the issuer's keys", "signature")
-    return key
+def _refuse_uncertainty(search: _Search) -> None:
+    """Raise unless a token of no key in hand counts as forged.
+
+    Otherwise the revocation of a genuine token would be answered as done and not be stored: the issuer may
+    have added a key since the keys in hand were read. A wrong signature under a loaded ``kid`` is forged: the
+    keys were read again for it, or a moment ago.
+    """
+    keys, kid = search.keys, search.unverified.kid
+    if keys.knows(kid):
+        return
+    if kid is not None and keys.names_keys():
+        raise KeysUnavailable(f"issuer {keys.name} has no key with that kid yet")
+    if keys.stale:
+        raise KeysUnavailable(f"the keys of issuer {keys.name} are unavailable")
 
 
 def _access_token(unverified: UnverifiedToken, trusted: TrustedIssuer, key: VerifyingKey) -> VerifiedToken:
