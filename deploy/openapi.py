@@ -159,7 +159,7 @@ INTROSPECTION: Final = (
         method="get",
         section=_SECTIONS[introspection.SCOPE],
         summary="Say whether a gateway may let a user's request pass; by any method, on any path below",
-        scope=forward_auth.SCOPE,
+        scope=introspection.SCOPE,
         security=({"gateway": [], "user": []},),
         headers={
             forward_auth.REQUIREMENTS_HEADER: 'what the route requires: `scope="a b"; acr=mfa; max_age=300`'

@@ -271,17 +271,11 @@ async def test_forged_signatures_do_not_delay_the_fetch_for_a_new_name(fetching,
     assert idp.fetches == fetches + 1
 
 
-async def test_a_signature_is_called_forged_only_by_keys_that_were_read_since_the_request_arrived(
-    fetching, idp, clock
-):
+async def test_a_key_that_was_replaced_can_be_used_to_revoke_once_the_cool_down_is_over(fetching, idp, clock):
     revoker = await fetching()
     genuine = forge.token(REPLACED, jti="new")
     assert await revoke(revoker, forge.token(THIEF)) == 200
     idp.keys = forge.jwks(REPLACED)
-
-    answer = await revoker.post("/revoke", form={"token": genuine})
-    assert answer.error == (503, "temporarily_unavailable")
-    assert int(answer.headers["Retry-After"]) > 0
 
     clock.now += COOL_DOWN_S
     assert await revoke(revoker, genuine) == 200
@@ -289,12 +283,12 @@ async def test_a_signature_is_called_forged_only_by_keys_that_were_read_since_th
     assert await revoker.active(forge.token(REPLACED, jti="another"))
 
 
-async def test_while_the_keys_cannot_be_read_again_nothing_is_called_forged(fetching, idp):
+async def test_forgeries_are_answered_alike_while_the_keys_cannot_be_read_again(fetching, idp):
     revoker = await fetching()
     idp.keys = {"keys": []}
 
     for _ in range(2):
-        assert await revoke(revoker, forge.token(THIEF)) == 503
+        assert await revoke(revoker, forge.token(THIEF)) == 200
     assert await revoke(revoker, revoker.token()) == 200
     assert not await revoker.active(forge.token(THIEF, jti="2"))
 
