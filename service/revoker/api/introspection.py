@@ -57,6 +57,9 @@ _decode_document: Final = msgspec.json.Decoder(dict[str, Any]).decode
 OPTIONAL_CLAIMS: Final = ("sid", "client_id", "azp", "auth_time")
 
 
+_IDENTITIES: Final = ("jti", "sub")
+
+
 def _has_claims(asked: Payload) -> bool:
     """Whether any claim is given; written out, because it runs for every token."""
     return (
@@ -100,6 +103,9 @@ def _without_unreadable_claims(raw: bytes) -> Introspect:
                 for name in OPTIONAL_CLAIMS:
                     if not is_readable(name, claims.get(name)):
                         claims.pop(name, None)
+                for name in _IDENTITIES:
+                    if type(claims.get(name, "")) is not str and claims[name] is not None:
+                        claims[name] = ""  # refused, unless the issuer has another name for it
     return bodies.converted_json(document, Introspect)
 
 
@@ -184,9 +190,9 @@ def claims_of(
         except InvalidToken as error:
             raise InvalidRequest(f"by the claim names of issuer {issuer.name}: {error}") from error
     if not claims.sub or claims.iat is None or claims.exp is None:
-        raise InvalidRequest("token, or jti, sub, iat and exp are needed")
+        raise InvalidRequest("token, or jti, sub, iat and exp are needed, jti and sub as strings")
     if not claims.jti and issuer is not None and (issuer.require_jti or claims.jti is not None):
-        raise InvalidRequest("jti is missing")
+        raise InvalidRequest("jti is missing, or no string")
     return claims, issuer
 
 
