@@ -24,7 +24,7 @@ class IdentityProvider:
         typical: Whether a payload with another ``iss``, on a customer's own host, is one of its tokens.
         jwks_uri: Where it publishes its keys; empty: unknown. ``{iss}`` has no slash at the end.
         alias: Another ``iss`` of the same users and keys.
-        sends_logout_tokens: Whether it supports back-channel logout; None: unknown.
+        sends_logout_tokens: Whether it supports back-channel logout.
         adding_sid: How its access tokens get the claim of a session that they lack.
     """
 
@@ -33,7 +33,7 @@ class IdentityProvider:
     typical: Callable[[Payload], bool] = lambda _: False
     jwks_uri: str = ""
     alias: str = ""
-    sends_logout_tokens: bool | None = False
+    sends_logout_tokens: bool = False
     adding_sid: str = "the access tokens of this provider do not name their session"
 
 
@@ -122,7 +122,6 @@ PROVIDERS: Final = (
         profile="pingone",
         iss=r"https://auth\.pingone\.[a-z.]+/[^/]+/as",
         jwks_uri="{iss}/jwks",
-        sends_logout_tokens=None,
     ),
     IdentityProvider(
         profile="zitadel",
@@ -161,7 +160,6 @@ PROVIDERS: Final = (
         profile="kinde",
         iss=r"https://[^/]+\.kinde\.com",
         jwks_uri="{iss}/.well-known/jwks",
-        sends_logout_tokens=None,
     ),
     IdentityProvider(
         profile="logto",

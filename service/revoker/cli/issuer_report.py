@@ -7,7 +7,7 @@ names a person, a session or a token: only ``iss``, ``aud``, ``typ`` and the cli
 import json
 import re
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,7 +23,7 @@ from revoker.cli import provider_documents
 from revoker.cli.identity_providers import IdentityProvider, of_profile
 from revoker.config.schema import Algorithm, IssuerSettings, SessionSettings, Settings
 from revoker.errors import ConfigError, InvalidRequest, InvalidToken, RevokerError
-from revoker.models import NO_REVOCATIONS, STANDARD_NAMES, Claims, Issuer, Payload, Verdict
+from revoker.models import NO_REVOCATIONS, STANDARD_NAMES, ClaimNames, Claims, Issuer, Payload, Verdict
 from revoker.rules import judge
 from revoker.tokens import keystore, refresh_tokens
 from revoker.tokens.claims import (
@@ -229,6 +229,15 @@ def is_id_token(token: UnverifiedToken, scope: str) -> bool:
     except InvalidToken:
         return True
     return False
+
+
+def is_machine(payload: Mapping[str, Any], names: ClaimNames) -> bool:
+    """Whether the token is of a program, without a user: its subject is its client."""
+    sub, client = first_readable(names.sub, payload), first_readable(names.client_id, payload)
+    username = payload.get("preferred_username")
+    return (client is not None and sub in (client, f"{client}@clients")) or (
+        type(username) is str and username.startswith("service-account-")
+    )
 
 
 def printable(text: str) -> str:
@@ -516,16 +525,19 @@ def _actions(
     payload: dict[str, Any], terms: Terms, provider: IdentityProvider | None, logout_tokens: bool | None
 ) -> dict[str, Action]:
     names = terms.issuer.claim_names or STANDARD_NAMES
-    sub, sid = _present(names.sub, payload), _present(names.sid, payload)
-    client, jti = _present(names.client_id, payload), _present(names.jti, payload)
+    sub, sid = present(names.sub, payload), present(names.sid, payload)
+    client, jti = present(names.client_id, payload), present(names.jti, payload)
+    machine = is_machine(payload, names)
     adding_sid = "have the provider add a claim for the session, and name it in claims.sid"
-    if provider is not None:
+    if machine:
+        adding_sid = "the token is of a program, which has no session"
+    elif provider is not None:
         adding_sid = provider.adding_sid
     actions = {
         "log out everywhere": Action(
             works="yes",
             claim=sub,
-            note="the token of a machine, which its client identifies" if sub in names.client_id else "",
+            note="the token is of a program, not of a user" if machine else "",
         )
         if sub
         else Action(works="no", note=f"the token has none of {_names(names.sub)}"),
@@ -543,13 +555,13 @@ def _actions(
         ),
     }
     for name in names.revocable:
-        present = payload.get(name) is not None
-        actions[f"by {name}"] = Action(
-            works="yes" if present else "no",
-            claim=name if present else None,
-            note="" if present else "the token does not have this claim",
-        )
-    if not terms.issuer.own:
+        if payload.get(name) is None:
+            actions[f"by {name}"] = Action(works="no", note="the token does not have this claim")
+        else:
+            actions[f"by {name}"] = Action(works="yes", claim=name)
+    if machine:
+        actions["back-channel logout"] = Action(works="no", note="the token is of a program")
+    elif not terms.issuer.own:
         sends = provider.sends_logout_tokens if logout_tokens is None and provider else logout_tokens
         actions["back-channel logout"] = _back_channel_logout(terms, sends, sub, sid)
     return actions
@@ -576,7 +588,7 @@ def _back_channel_logout(terms: Terms, sends: bool | None, sub: str | None, sid:
     return Action(works="after setup", claim=claim, note=note)
 
 
-def _present(names: Sequence[str], payload: dict[str, Any]) -> str | None:
+def present(names: Sequence[str], payload: Mapping[str, Any]) -> str | None:
     """The claim that identifies something; None where the token has none of these."""
     return next((name for name in names if first_readable([name], payload)), None)
 

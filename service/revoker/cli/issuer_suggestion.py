@@ -8,13 +8,21 @@ from typing import Any, Final, get_args
 from urllib.parse import urlsplit
 
 from revoker.cli.identity_providers import IdentityProvider, Recognized, recognize
-from revoker.cli.issuer_report import Terms, UnusableToken, is_id_token, printable, terms_of
+from revoker.cli.issuer_report import (
+    Terms,
+    UnusableToken,
+    is_id_token,
+    is_machine,
+    present,
+    printable,
+    terms_of,
+)
 from revoker.cli.provider_documents import Discovery, is_local
 from revoker.config import schema
 from revoker.config.schema import Algorithm, Settings
 from revoker.config.value_types import HMAC_KEY_BYTES
 from revoker.models import ClaimNames
-from revoker.tokens.claims import first_readable, scope_of
+from revoker.tokens.claims import scope_of
 from revoker.tokens.parsing import UnverifiedToken
 
 KEYS_PLACEHOLDER: Final = "https://jwks-uri.invalid/"
@@ -139,19 +147,26 @@ def _defaults(suggestion: Suggestion) -> Terms:
 def _map_claims(suggestion: Suggestion, payload: dict[str, Any], names: ClaimNames, base: Terms) -> None:
     """Name the claims that neither the standard names nor those of the profile find."""
     claims: dict[str, list[str]] = {}
-    client = _first(names.client_id, payload)
+    client = present(names.client_id, payload)
     for claim, guesses in _GUESSES.items() if suggestion.provider is None else ():
         found: Sequence[str] = getattr(names, claim)
         if claim == "scope":
-            guess = None if any(name in payload for name in found) else _first_there(guesses, payload)
+            guess = next((name for name in guesses if name in payload), None)
+            guess = None if any(name in payload for name in found) else guess
         else:
-            guess = None if _first(found, payload) else _first(guesses, payload)
+            guess = None if present(found, payload) else present(guesses, payload)
         if guess is not None:
             claims[claim] = [guess]
             client = guess if claim == "client_id" else client
-    has_sub = _first(names.sub, payload) or "sub" in claims
+    own_sid = _own_sid(payload) if names.sid and not present(names.sid, payload) else None
+    if own_sid is not None:
+        claims["sid"] = [own_sid]
+    if "sid" in claims:
+        claims["sid"].append("sid")  # logout tokens have the standard name
+    has_sub = present(names.sub, payload) or "sub" in claims
     # A user without sub is not the client, and a profile that leaves sub out does so on purpose.
-    if not has_sub and client and not _first(names.sid, payload) and "sub" in names.sub:
+    has_sid = present(names.sid, payload) or "sid" in claims
+    if not has_sub and client and not has_sid and "sub" in names.sub:
         claims["sub"] = [*names.sub, client]
         suggestion.comments["claims"] = "tokens of machines have no sub: their client identifies them"
     elif claims:
@@ -160,7 +175,10 @@ def _map_claims(suggestion: Suggestion, payload: dict[str, Any], names: ClaimNam
         )
     if claims:
         suggestion.table["claims"] = claims
-    if base.issuer.require_jti and not (_first(names.jti, payload) or "jti" in claims):
+    if own_sid is not None and base.logout_ends == "user":
+        suggestion.table["backchannel_ends"] = "session"
+        suggestion.comments["backchannel_ends"] = "the access token names its session"
+    if base.issuer.require_jti and not (present(names.jti, payload) or "jti" in claims):
         suggestion.table["require_jti"] = False
         suggestion.comments["require_jti"] = "the token has no id, so a single one can't be revoked"
 
@@ -171,7 +189,7 @@ def _add_audiences(suggestion: Suggestion, payload: dict[str, Any], names: Claim
     given = [aud] if isinstance(aud, str) else aud if isinstance(aud, list) else []
     audiences = [value for value in given if type(value) is str and value]
     own = [value for value in audiences if not _GENERAL_AUDIENCES.fullmatch(value)]
-    client = _first(names.client_id, payload)
+    client = present(names.client_id, payload)
     if own:
         table["audiences"] = own
         if len(own) > 1:
@@ -248,13 +266,13 @@ def _add_options(
     sends = provider.sends_logout_tokens if provider is not None else None
     if discovery is not None:
         sends = discovery.logout_tokens
-    if sends is not False:
-        client = _first(names.client_id, payload)
+    if sends is not False and not is_machine(payload, names):
+        client = present(names.client_id, payload)
         audience = printable(payload[client] if client else "replace-this")
         suggestion.optional.append(
             f"backchannel_audience = {audience}  # the client_id that gets the logout tokens"
         )
-        if not _first(names.sid, payload) and base.logout_ends == "session":
+        if not present(names.sid, payload) and base.logout_ends == "session":
             suggestion.optional.append('backchannel_ends = "user"  # the access token names no session')
     if is_id_token(token, scope_of(payload, names)) and not base.id_tokens:
         suggestion.optional.append(
@@ -283,12 +301,9 @@ def _add_options(
         suggestion.notes.append("its logout tokens do not name the session, so each ends the user")
 
 
-def _first(names: Sequence[str], payload: dict[str, Any]) -> str | None:
-    return next((name for name in names if first_readable([name], payload)), None)
-
-
-def _first_there(names: Sequence[str], payload: dict[str, Any]) -> str | None:
-    return next((name for name in names if name in payload), None)
+def _own_sid(payload: dict[str, Any]) -> str | None:
+    """A claim for the session that the operator has added under a name of their own, which is a URL."""
+    return next((name for name in payload if re.fullmatch(r"https?://.+/(?:sid|session_id)", name)), None)
 
 
 def _toml(value: Any) -> str:
