@@ -65,9 +65,7 @@ def suggest(
     terms = suggestion.terms()
     keys = None
     if discovery is not None and "jwks_uri" in suggestion.table:
-        keys = asyncio.run(
-            provider_documents.fetch_keys(discovery.jwks_uri, terms.algorithms, terms.issuer.name)
-        )
+        keys = asyncio.run(provider_documents.fetch_keys(discovery.jwks_uri, terms.algorithms))
     logout_tokens = None if discovery is None else discovery.logout_tokens
     report = issuer_report.report(token, terms, keys, logout_tokens=logout_tokens)
     notes = [*report.notes, *suggestion.notes]

@@ -35,7 +35,7 @@ from revoker.tokens.claims import (
     scope_of,
 )
 from revoker.tokens.jwk import VerifyingKey, shared_secret
-from revoker.tokens.key_sets import read_key_set
+from revoker.tokens.key_sets import read_key_set, require_usable
 from revoker.tokens.parsing import UnverifiedToken, base64url_decoded, parse_token, strict_json_object
 
 PRINTED_VALUES: Final = 4
@@ -268,9 +268,7 @@ async def keys_of(settings: Settings, terms: Terms) -> list[VerifyingKey]:
         return _own_keys(settings.sessions)
     configured = next(entry for entry in settings.issuers if entry.name == terms.issuer.name)
     if configured.jwks_uri:
-        return await provider_documents.fetch_keys(
-            configured.jwks_uri, configured.algorithms, configured.name
-        )
+        return await provider_documents.fetch_keys(configured.jwks_uri, configured.algorithms)
     return _keys_in_file(configured)
 
 
@@ -286,7 +284,7 @@ def _keys_in_file(configured: IssuerSettings) -> list[VerifyingKey]:
         if configured.hmac_secret_file:
             secret = contents.removesuffix(b"\n").removesuffix(b"\r")
             return [shared_secret(secret, configured.algorithms)]
-        return read_key_set(contents, configured.algorithms, configured.name)
+        return require_usable(*read_key_set(contents, configured.algorithms))
     except OSError as fault:
         raise ConfigError([f"issuer {configured.name}: {setting}: {fault.strerror}"]) from None
     except ValueError as fault:

@@ -12,7 +12,7 @@ import aiohttp
 from revoker.errors import ConfigError
 from revoker.tokens.jwk import VerifyingKey
 from revoker.tokens.key_fetching import FETCH_TIMEOUT_S
-from revoker.tokens.key_sets import MAX_SET_BYTES, read_key_set
+from revoker.tokens.key_sets import MAX_SET_BYTES, read_key_set, require_usable
 
 DISCOVERY_PATH: Final = "/.well-known/openid-configuration"
 
@@ -67,7 +67,7 @@ async def discover(url: str) -> Discovery:
     )
 
 
-async def fetch_keys(url: str, algorithms: Collection[str], issuer: str) -> list[VerifyingKey]:
+async def fetch_keys(url: str, algorithms: Collection[str]) -> list[VerifyingKey]:
     """The usable keys of a JWK Set.
 
     Raises:
@@ -75,7 +75,7 @@ async def fetch_keys(url: str, algorithms: Collection[str], issuer: str) -> list
     """
     document = await _download(url, "jwks_uri")
     try:
-        return read_key_set(document, algorithms, issuer)
+        return require_usable(*read_key_set(document, algorithms))
     except ValueError as fault:
         raise ConfigError([f"jwks_uri: {url}: {fault}"]) from None
 

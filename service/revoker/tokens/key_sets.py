@@ -143,10 +143,7 @@ class KeySource(ABC):
             log = _log.debug if key.not_for_us else _log.warning
             log("issuer key skipped", issuer=self.name, kid=key.kid, reason=key.reason)
         self._skipped = skipped
-        if not usable:
-            reasons = sorted({key.reason for key in skipped})[:MAX_LOGGED]
-            raise ValueError(f"no usable key: {', '.join(reasons) or 'the set is empty'}")
-        return usable
+        return require_usable(usable, skipped)
 
     def _note_failure(self, fault: Exception) -> None:
         """Record that the set could not be read; the last good one stays in use."""
@@ -190,3 +187,11 @@ def read_key_set(
             kid = kid if type(kid) is str else None
             skipped.add(SkippedKey(kid, str(fault), isinstance(fault, NotForUs)))
     return usable, skipped
+
+
+def require_usable(usable: list[VerifyingKey], skipped: AbstractSet[SkippedKey]) -> list[VerifyingKey]:
+    """The usable keys of a set; raises ``ValueError``, with the reasons, where there is none."""
+    if not usable:
+        reasons = sorted({key.reason for key in skipped})[:MAX_LOGGED]
+        raise ValueError(f"no usable key: {', '.join(reasons) or 'the set is empty'}")
+    return usable
