@@ -1,7 +1,7 @@
 """Writes every file that is made from the code; `make docs` runs it.
 
-These are the OpenAPI document and its page, two pages of docs/, and the chart's copies and schema. A test
-fails while one of them differs from what this would write.
+These are the OpenAPI document and its page, two pages of docs/ and the table of a third, and the chart's
+copies and schema. A test fails while one of them differs from what this would write.
 """
 
 import json
@@ -20,10 +20,13 @@ ROOT: Final = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 from deploy import docs_page, openapi  # noqa: E402  # found only now
+from tests.providers.tokens import PROVIDERS, Action, ProviderToken  # noqa: E402  # likewise
 
 API: Final = ROOT / "service/revoker/api"
 CHART: Final = ROOT / "helm/revoker"
 MONITORING: Final = ROOT / "deploy/monitoring"
+
+PROVIDERS_PAGE: Final = ROOT / "docs/providers/README.md"
 
 CHART_SETS: Final = {
     "ServerSettings": {"port", "ops_port", "tls_cert_file", "tls_key_file", "tls_client_ca_file"},
@@ -71,6 +74,7 @@ def outputs() -> dict[Path, str]:
         API / "docs.html": docs_page.page(document),
         ROOT / "docs/metrics.md": metrics_page(),
         ROOT / "docs/configuration.md": configuration_page(),
+        PROVIDERS_PAGE: providers_page(),
         CHART / "values.schema.json": values_schema(),
         **{
             CHART / "files" / name: (MONITORING / name).read_text(encoding="utf-8")
@@ -122,6 +126,41 @@ def _tables(name: str, model: type[BaseModel]) -> list[str]:
     for key, [section] in below.items():
         tables += _tables(f"[{name.strip('[]')}.{key}]", section)
     return tables
+
+
+def providers_page() -> str:
+    """The page with a row for every token of `tests/providers/tokens.py`: what works with it, by which claim.
+
+    The rest of the page is written by hand, so only the text between its two marks is replaced.
+    """
+    head, start, rest = PROVIDERS_PAGE.read_text(encoding="utf-8").partition("<!-- generated -->\n")
+    _, end, tail = rest.partition("<!-- end -->")
+    if not end:
+        raise ValueError(f"{PROVIDERS_PAGE} has no place for the table")
+    actions: dict[str, Action] = {
+        "Log out everywhere": "user",
+        "One session": "session",
+        "One client": "client",
+        "One token": "token",
+        "By another claim": "claim",
+        "Back-channel logout": "backchannel",
+    }
+    columns = ["Token", *actions]
+    rows = [columns, ["---"] * len(columns)]
+    for token in PROVIDERS:
+        cells = [_effect(token, action) for action in actions.values()]
+        rows.append([f"[{token.name}]({token.page}.md)", *cells])
+    table = "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    return f"{head}{start}\n{table}\n{end}{tail}"
+
+
+def _effect(token: ProviderToken, action: Action) -> str:
+    """By which claim an action finds a token, or why it does not."""
+    if (why_not := token.limits.get(action)) is not None:
+        return f"no: {why_not}"
+    if action == "backchannel":
+        return f"ends the {token.logout_ends}"
+    return f"`{token.identity(action)[0]}`"
 
 
 def _models(annotation: Any) -> set[type[BaseModel]]:

@@ -8,7 +8,7 @@ import yaml
 
 ROOT = Path(__file__).parent.parent.parent
 PAGES = sorted(
-    [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("deploy/**/*.md"), *ROOT.glob("helm/**/*.md")]
+    [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("deploy/**/*.md"), *ROOT.glob("helm/**/*.md")]
 )
 CODE = re.compile(r"^( *)```.*?^\1```$|``.+?``|`[^`\n]*`", re.MULTILINE | re.DOTALL)
 
@@ -66,3 +66,10 @@ def test_every_alert_links_to_a_section_of_the_runbook():
 def test_every_page_of_the_documentation_can_be_reached_from_the_readme():
     linked = set(re.findall(r"\]\((docs/[\w-]+\.md)", (ROOT / "README.md").read_text()))
     assert {f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")} <= linked
+
+
+def test_every_page_of_a_provider_can_be_reached_from_the_list_of_providers():
+    folder = ROOT / "docs/providers"
+    linked = set(re.findall(r"\]\(([\w-]+\.md)", (folder / "README.md").read_text()))
+    assert {page.name for page in folder.glob("*.md")} - {"README.md"} <= linked
+    assert "docs/providers/README.md" in (ROOT / "README.md").read_text()
