@@ -176,7 +176,8 @@ async def test_a_block_whose_answer_came_after_the_loss_is_made_again(unwatched,
     assert len(answered) == 1
 
 
-async def test_what_was_read_before_a_block_does_not_make_this_process_forget_it(store, monkeypatch):
+async def test_what_was_read_before_a_block_does_not_make_this_process_forget_it(unwatched, monkeypatch):
+    store = unwatched
     confirms = store.source.data_set.confirms
     blocked = []
 
@@ -187,7 +188,7 @@ async def test_what_was_read_before_a_block_does_not_make_this_process_forget_it
         return confirms(*reading)
 
     monkeypatch.setattr(store.source.data_set, "confirms", late)
-    assert not await store.watch.look(0)
+    await store.watch.beat()
     assert store.revocations.remembered.blocks == {"tag": FOREVER_MS}
-    assert not await store.watch.look(0)
+    await store.watch.beat()
     assert store.revocations.remembered.blocks == {}
