@@ -18,7 +18,7 @@ from schemathesis.specs.openapi.definitions import OPENAPI_31_VALIDATOR
 from revoker import app
 from revoker.auth import digest
 from tests.rig import forge
-from tests.rig.service import SECRETS, settings_for
+from tests.rig.service import OTHER_ISSUER, SECRETS, settings_for
 from tests.sessions.conftest import sessions_section as sessions_section  # noqa: PLC0414  # a fixture
 
 SCHEMATHESIS = """
@@ -107,6 +107,7 @@ REQUESTS = {
     "/revoke-user": {"sub": "alice", "iss": forge.ISSUER, "reason": "lost phone"},
     "/revoke-session": {"sid": "s", "iss": forge.ISSUER, "before": int(time.time()) - 5.5},
     "/revoke-client": {"client_id": "c", "iss": forge.ISSUER},
+    "/revoke-claim": {"claim": "grant_id", "value": 7, "iss": OTHER_ISSUER},
     "/revoke-issuer": {"iss": forge.ISSUER},
     "/revoke-key": {"kid": "k", "iss": forge.ISSUER},
     "/block-user": {"sub": "alice", "iss": forge.ISSUER},
