@@ -217,6 +217,19 @@ async def test_a_refresh_token_of_an_ended_session_is_refused(keeper):
     assert (await browser.refresh()).error == INVALID_GRANT
 
 
+async def test_a_record_that_is_read_too_late_does_not_escape_the_cutoffs_of_its_claims(keeper, monkeypatch):
+    """As after a failover, while the connection for reading still leads to the old primary."""
+    hit, spared = await log_in(keeper, claims=CLAIMS), await log_in(keeper, claims={"grant_id": "g2"})
+    await cut(keeper)
+
+    async def not_yet(_):
+        return None
+
+    monkeypatch.setattr(keeper.service._services.sessions.store, "peek", not_yet)
+    assert (await hit.refresh()).error == INVALID_GRANT
+    assert (await spared.refresh()).status == 200
+
+
 async def test_sessions_of_one_page_are_judged_by_their_own_claims(keeper):
     browsers = [await log_in(keeper, claims={"grant_id": f"g{n % 3}"}) for n in range(9)]
     await cut(keeper, value="g1")

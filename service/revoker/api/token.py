@@ -74,10 +74,14 @@ async def refresh(
     try:
         if session_is_cut_off(start, found.state, store_now=found.now):
             refreshed = Refusal.REVOKED
-        elif revocable is None:  # a session that is found only now would escape the cutoffs of its claims
-            refreshed = Refusal.ENDED
         else:
             refreshed = await sessions.store.refresh(token.sid, token.generation, scopes)
+            if revocable is None and isinstance(refreshed, Refreshed):
+                # the record was read at a server that had not got it yet, so its claims were not looked up
+                revocable = sessions.revocable(refreshed.session.claims)
+                found = await sessions.cutoffs.shared_by_requests(token.client_id, tag, revocable)
+                if session_is_cut_off(start, found.state, store_now=found.now):
+                    refreshed = Refusal.REVOKED
     except ReuseUnconfirmed as error:
         await _report_refusal(call, token, error.refusal, metrics, store)
         raise
