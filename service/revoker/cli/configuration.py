@@ -34,6 +34,7 @@ ConfigOption = Annotated[
 IssOption = Annotated[
     str, typer.Option("--iss", help="The issuer: its name or its `iss`. Needed if there are several.")
 ]
+ClaimOption = Annotated[str, typer.Option("--claim", metavar="NAME", help="For claim: its name.")]
 ReasonOption = Annotated[str, typer.Option(help="The reason, for the audit log.")]
 
 

@@ -8,6 +8,7 @@ import structlog
 import typer
 
 from revoker.cli.configuration import (
+    ClaimOption,
     ConfigOption,
     IssOption,
     fail,
@@ -18,12 +19,13 @@ from revoker.cli.configuration import (
     with_store,
 )
 from revoker.models import Issuer
+from revoker.rules import revocable_value
 
 if TYPE_CHECKING:
     from revoker.store.consistency.epoch import Epoch
     from revoker.store.store import Store
 
-KeyKind = Literal["jti", "user", "session", "client", "issuer", "keys"]
+KeyKind = Literal["jti", "user", "session", "client", "claim", "issuer", "keys"]
 
 _audit = structlog.get_logger("audit")
 
@@ -101,27 +103,30 @@ def _report(event: str, epoch: "Epoch | None") -> None:
 def key(
     kind: Annotated[KeyKind, typer.Argument(help="What the key revokes.")],
     value: Annotated[
-        str, typer.Argument(help="The jti, sub, sid or client_id; nothing for issuer and keys.")
+        str, typer.Argument(help="The jti, sub, sid, client_id or value; nothing for issuer and keys.")
     ] = "",
+    claim: ClaimOption = "",
     iss: IssOption = "",
     config: ConfigOption = None,
 ) -> None:
     """Print the Redis key under which a revocation is stored, for use in a shell."""
-    check_value(kind, value)
+    check_value(kind, value, claim)
     settings = load_settings(config)
-    typer.echo(key_of(new_store(settings), kind, find_issuer(settings, iss), value))
+    typer.echo(key_of(new_store(settings), kind, find_issuer(settings, iss), value, claim))
 
 
-def check_value(kind: KeyKind, value: str) -> None:
-    """Raises ``BadParameter`` for a value that is missing, or that the kind does not take."""
+def check_value(kind: KeyKind, value: str, claim: str) -> None:
+    """Raises ``BadParameter`` for a value or claim that is missing, or that the kind does not take."""
     if kind in {"issuer", "keys"}:
         if value:
             raise typer.BadParameter(f"{kind} takes no value", param_hint="VALUE")
     elif not value:
         raise typer.BadParameter(f"a {kind} needs a value", param_hint="VALUE")
+    if (kind == "claim") != bool(claim):
+        raise typer.BadParameter("belongs to the kind claim, which needs it", param_hint="--claim")
 
 
-def key_of(store: "Store", kind: KeyKind, issuer: Issuer, value: str) -> str:
+def key_of(store: "Store", kind: KeyKind, issuer: Issuer, value: str, claim: str) -> str:
     """The Redis key of a revocation."""
     keys = store.keys
     match kind:
@@ -133,6 +138,8 @@ def key_of(store: "Store", kind: KeyKind, issuer: Issuer, value: str) -> str:
             return keys.session_cutoff(issuer, value)
         case "client":
             return keys.client_cutoff(issuer, value)
+        case "claim":
+            return keys.claim_cutoff(issuer, claim, revocable_value(claim, value) or "")
         case "issuer":
             return keys.issuer_cutoff(issuer)
         case "keys":
