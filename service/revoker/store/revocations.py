@@ -226,6 +226,7 @@ class Revocations:
         Raises:
             InvalidRequest: ``until`` is past.
         """
+        self._records.refuse_in_conflict(issuer)
         tag = user_tag(issuer.iss, sub)
         [end] = await self._run(
             "block",
