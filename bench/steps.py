@@ -24,8 +24,8 @@ from bench import quiet  # noqa: F401  # nothing by the clock
 from bench.material import BATCH
 from revoker import app
 from revoker.api import batch
-from revoker.api.bodies import decoded, form_fields, refuse_ambiguous
-from revoker.api.introspection import ACTIVE, SCOPE, decode, issuer_of_claims
+from revoker.api.bodies import form_fields, refuse_ambiguous
+from revoker.api.introspection import ACTIVE, SCOPE, claims_of, read_introspect
 from revoker.api.prebuilt import PrebuiltResponse
 from revoker.api.token import ENDPOINTS
 from revoker.auth import Credentials
@@ -91,8 +91,8 @@ async def steps(service: app.Service, bodies: list[bytes], authorization: str) -
     headers = message.headers
     raw = cycle(bodies)
     otherwise = cycle([json.dumps(dict(reversed(json.loads(body).items()))).encode() for body in bodies])
-    claims = [decoded(body, decode) for body in bodies]
-    issuer = issuer_of_claims(claims[0], caller)
+    claims = [read_introspect(body) for body in bodies]
+    _, issuer = claims_of(claims[0], caller, bodies[0])
     assert issuer is not None
     store = services.store
     of_token = store.keys.of_token
@@ -112,9 +112,9 @@ async def steps(service: app.Service, bodies: list[bytes], authorization: str) -
 
     def read(of: Iterator[bytes]) -> None:
         body = next(of)
-        asked = decoded(body, decode)
+        asked = read_introspect(body)
         refuse_ambiguous(body, asked)
-        issuer_of_claims(asked, caller)
+        claims_of(asked, caller, body)
 
     def judge() -> None:
         verdicts.judged(next(each_claims), issuer, found)
@@ -162,10 +162,10 @@ async def batch_steps(service: app.Service, bodies: list[bytes], authorization: 
     )
     body = b'{"tokens":[%b]}' % b",".join(bodies[:BATCH])
     items = batch._items(body)  # noqa: SLF001
-    issuer = issuer_of_claims(decode.decode(bodies[0]), caller)
+    _, issuer = claims_of(read_introspect(bodies[0]), caller, bodies[0])
     assert issuer is not None
     of_token, lookups = services.store.keys.of_token, services.store.lookups
-    claims = [decode.decode(each) for each in bodies[:BATCH]]
+    claims = [read_introspect(each) for each in bodies[:BATCH]]
     keys = [of_token(each, issuer) for each in claims]
     found = await lookups.find_all(keys)
     now = found[0].now

@@ -103,15 +103,25 @@ def configuration_page() -> str:
     sections = [CONFIGURATION_HEAD]
     for section, field in Settings.model_fields.items():
         [model] = _models(field.annotation)
-        name = f"[[{section}]]" if section in {"issuers", "callers"} else f"[{section}]"
-        rows = "".join(
-            f"| `{key}` | {_default(setting)} | {' '.join((setting.description or '').split())} |\n"
-            for key, setting in model.model_fields.items()
-        )
-        description = " ".join((model.__doc__ or "").split())
-        table = f"| Setting | Default | Meaning |\n| --- | --- | --- |\n{rows}"
-        sections.append(f"\n## `{name}`\n\n{description}\n\n{table}")
+        sections += _tables(f"[[{section}]]" if section in {"issuers", "callers"} else f"[{section}]", model)
     return "".join(sections)
+
+
+def _tables(name: str, model: type[BaseModel]) -> list[str]:
+    """The table of a section, and those of the sections below it."""
+    fields = model.model_fields
+    below = {key: models for key, field in fields.items() if (models := _models(field.annotation))}
+    rows = "".join(
+        f"| `{key}` | {_default(setting)} | {' '.join((setting.description or '').split())} |\n"
+        for key, setting in fields.items()
+        if key not in below
+    )
+    description = " ".join((model.__doc__ or "").split())
+    table = f"| Setting | Default | Meaning |\n| --- | --- | --- |\n{rows}"
+    tables = [f"\n## `{name}`\n\n{description}\n\n{table}"]
+    for key, [section] in below.items():
+        tables += _tables(f"[{name.strip('[]')}.{key}]", section)
+    return tables
 
 
 def _models(annotation: Any) -> set[type[BaseModel]]:

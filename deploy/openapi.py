@@ -287,6 +287,18 @@ def document() -> Json:
     }
 
 
+_ABSENT_UNLESS_READABLE: Final[Json] = {
+    claim: {"description": f"{kind}; counts as absent if it is anything else"}
+    for claim, kind in {
+        "sid": "a string",
+        "client_id": "a string",
+        "azp": "a string",
+        "auth_time": "seconds since 1970",
+    }.items()
+}
+"""Optional claims in JSON: a claim that can't be read must not make a token inactive."""
+
+
 class _Schemas:
     """The schemas of all types that operations use.
 
@@ -304,6 +316,10 @@ class _Schemas:
         for name, alternatives in _ALTERNATIVES.items():
             schema = self.components[name]
             self.components[name] = _with_alternatives(schema, alternatives, _EXCLUDED.get(name, {}))
+        self._strict = copy.deepcopy(self.components)
+        for name in ("Introspect", "Payload"):
+            for claim in introspection.OPTIONAL_CLAIMS:
+                self.components[name]["properties"][claim] = _ABSENT_UNLESS_READABLE[claim]
         self._queries = {
             operation.query: self.components.pop(operation.query.__name__)
             for operation in operations
@@ -316,7 +332,7 @@ class _Schemas:
 
     def form_of(self, kind: Any) -> Json:
         """As :meth:`of`, for a form or query: fields are single values, and empty ones count as absent."""
-        json_schema = self._queries.get(kind) or self.components[kind.__name__]
+        json_schema = self._queries.get(kind) or self._strict[kind.__name__]
         schema: Json = _without(("null", "array"), copy.deepcopy(json_schema))
         for name, member in schema["properties"].items():
             if member.get("anyOf") == [] or "$ref" in member:

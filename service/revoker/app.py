@@ -33,6 +33,7 @@ from revoker.store.sessions import Lifetimes
 from revoker.store.store import Store
 from revoker.tokens.access_tokens import Minter
 from revoker.tokens.key_sources import KeySource, key_source
+from revoker.tokens.logout_tokens import LogoutTerms
 from revoker.tokens.refresh_tokens import RefreshKeyFile, RefreshTokens
 from revoker.tokens.signing import SigningKeys
 from revoker.tokens.verifying import TrustedIssuer, Verifier
@@ -96,8 +97,8 @@ class Service:
             client_certificates=certificates,
             clocks=self.store.clocks,
             issuers=self._issuers,
-            logout_audiences={
-                iss: issuer.backchannel_audience
+            logout_terms={
+                iss: LogoutTerms(issuer.backchannel_audience, ends_user=issuer.backchannel_ends == "user")
                 for issuer in settings.issuers
                 if issuer.backchannel_audience
                 for iss in (issuer.issuer, *issuer.issuer_aliases)

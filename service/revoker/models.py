@@ -18,7 +18,7 @@ _BoundedFloat = Annotated[float, msgspec.Meta(ge=-LATEST_DATE, le=LATEST_DATE)]
 
 
 RevocableClaims = tuple[tuple[str, str], ...]
-"""Names and values of claims that can be revoked by value; a claim with several values is there several times."""
+"""Names and values of claims that can be revoked by value; one with several values is there several times."""
 
 
 class Payload(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):

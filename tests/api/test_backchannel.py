@@ -142,9 +142,10 @@ async def test_the_cutoff_is_at_the_time_that_the_token_says(revoker):
     assert [await revoker.active(token) for token in (before, after)] == [False, True]
 
 
-async def test_a_time_ahead_within_the_issuers_skew_is_taken_as_now(begin):
-    revoker = await begin(main={"clock_skew": 120})
-    ahead = int(time.time()) + 60
+@pytest.mark.parametrize(("clock_skew", "seconds"), [(2, 50), (120, 110)])
+async def test_a_time_ahead_is_taken_as_now(begin, clock_skew, seconds):
+    revoker = await begin(main={"clock_skew": clock_skew})
+    ahead = int(time.time()) + seconds
 
     assert (await send(revoker, logout_token(iat=ahead, exp=ahead + 60))).status == 200
 
@@ -282,14 +283,14 @@ async def test_where_no_issuer_may_log_out_there_is_no_such_endpoint(start, valk
 @pytest.mark.parametrize(
     "changes",
     [
-        *({name: value} for name in ("iat", "exp", "jti") for value in (ABSENT, None, "", True, [])),
-        {"jti": 7},
+        *({"iat": value} for value in (ABSENT, None, "", True, [])),
+        *({"exp": value} for value in ("", True, [])),
         {"iat": "1700000000"},
         {"iat": -1},
     ],
     ids=str,
 )
-async def test_the_times_and_the_id_must_be_there_and_sound(revoker, changes):
+async def test_the_times_must_be_sound(revoker, changes):
     assert await refused(revoker, logout_token(**changes))
 
 
@@ -312,8 +313,11 @@ async def test_a_token_of_another_time_is_refused(revoker, offsets):
     [
         ({"iat": -100, "exp": -5}, 200),
         ({"iat": -100, "exp": -30}, 400),
-        ({"iat": 2}, 200),
-        ({"iat": 30}, 400),
+        ({"iat": 55}, 200),
+        ({"iat": 90}, 400),
+        ({"iat": -290, "exp": ABSENT}, 200),
+        ({"iat": -300, "exp": ABSENT}, 400),
+        ({"iat": -290, "exp": None}, 200),
         ({"iat": -86_300}, 200),
         ({"iat": -86_400}, 400),
     ],
@@ -323,7 +327,8 @@ async def test_the_stores_clock_judges_the_times_whatever_the_services_says(begi
     revoker = await begin(clock=lambda: time.time() + offset)
     now = int(time.time())
 
-    answer = await send(revoker, logout_token(**{name: now + at for name, at in changes.items()}))
+    dates = {name: now + at if isinstance(at, int) else at for name, at in changes.items()}
+    answer = await send(revoker, logout_token(**dates))
 
     assert answer.status == status, answer.body
 
@@ -360,16 +365,82 @@ def test_a_token_expires_with_its_exp_and_the_leeway_or_a_day_after_it_was_said(
         {"sub": ""},
         {"sub": 7},
         {"sub": None},
-        {"sid": ""},
-        {"sid": 7},
-        {"sid": ["s1"]},
         {"sub": 7, "sid": 7},
-        {"sub": None, "sid": "s1"},
     ],
     ids=str,
 )
 async def test_whom_it_is_about_must_be_said_in_strings(revoker, changes):
     assert await refused(revoker, logout_token(**changes))
+
+
+@row("BCL-06")
+@pytest.mark.parametrize("sid", ["", 7, ["s1"], None], ids=repr)
+async def test_a_session_that_cannot_be_read_ends_the_user(revoker, sid):
+    first, bob = old(sid="s1"), old(sub="bob")
+
+    assert (await send(revoker, logout_token(sid=sid))).status == 200
+
+    assert [await revoker.active(token) for token in (first, bob)] == [False, True]
+
+
+@pytest.mark.parametrize("sub", ["", 7, None], ids=repr)
+async def test_a_user_that_cannot_be_read_ends_the_session(revoker, sub):
+    first, second = old(sid="s1"), old(sid="s2")
+
+    assert (await send(revoker, logout_token(sub=sub, sid="s1"))).status == 200
+
+    assert [await revoker.active(token) for token in (first, second)] == [False, True]
+
+
+@pytest.mark.parametrize("jti", [ABSENT, None, 7], ids=repr)
+async def test_an_id_is_not_needed_since_a_replay_changes_nothing(revoker, jti):
+    assert (await send(revoker, logout_token(jti=jti))).status == 200
+
+
+async def test_a_logout_token_ends_the_user_where_access_tokens_name_no_session(begin):
+    revoker = await begin(main={"backchannel_ends": "user"})
+    first, other, bob = old(sid=ABSENT), old(sid="s2"), old(sub="bob")
+
+    assert (await send(revoker, logout_token(sid="s1"))).status == 200
+
+    assert [await revoker.active(token) for token in (first, other, bob)] == [False, False, True]
+    assert (await send(revoker, logout_token(sub=ABSENT, sid="s3"))).status == 200
+    assert not await revoker.active(old(sub="bob", sid="s3"))
+
+
+async def test_a_logout_token_names_users_and_sessions_as_access_tokens_do(begin):
+    revoker = await begin(main={"claims": {"sub": ["oid", "sub"], "sid": ["session_id", "sid"]}})
+    user, session = old(oid="o-1"), old(sub="bob", session_id="s-1")
+
+    assert (await send(revoker, logout_token(oid="o-1", sub="other"))).status == 200
+    assert (await send(revoker, logout_token(sub="bob", session_id="s-1", sid="x"))).status == 200
+
+    assert [await revoker.active(token) for token in (user, session)] == [False, False]
+    assert await revoker.active(old(sub="other", sid="x"))
+
+
+async def test_the_client_of_a_logout_token_is_no_user(begin):
+    revoker = await begin(main={"claims": {"sub": ["sub", "client_id"]}})
+
+    assert await refused(revoker, logout_token(sub=ABSENT, client_id=CLIENT))
+
+
+async def test_an_alias_of_the_issuer_logs_out_its_users(begin):
+    revoker = await begin(main={"issuer_aliases": ["https://sts.example.com/"]})
+
+    assert (await send(revoker, logout_token(iss="https://sts.example.com/"))).status == 200
+
+    assert not await revoker.active(old())
+
+
+async def test_a_logout_that_is_dated_back_reaches_what_was_issued_before_it(begin):
+    """Logout and access tokens of the issuer are dated 300 s back; the token was issued 100 s ago."""
+    revoker = await begin(main={"iat_backdated": 300})
+    before, after = old(400), old(200)
+
+    assert (await send(revoker, logout_token(iat=int(time.time()) - 350))).status == 200
+
+    assert [await revoker.active(token) for token in (before, after)] == [False, True]
 
 
 @row("BCL-07")
@@ -409,13 +480,15 @@ async def test_a_nonce_of_any_kind_is_refused(revoker, nonce):
 
 
 @row("BCL-09")
-@pytest.mark.parametrize("typ", [ABSENT, "logout+jwt", "Logout+JWT", "application/logout+jwt"])
-async def test_the_type_is_a_logout_token_or_unsaid(revoker, typ):
+@pytest.mark.parametrize(
+    "typ", [ABSENT, "logout+jwt", "Logout+JWT", "application/logout+jwt", "JWT", "jwt", "application/jwt"]
+)
+async def test_the_type_is_a_logout_token_or_says_little(revoker, typ):
     assert (await send(revoker, logout_token(header={"typ": typ}))).status == 200
 
 
 @row("BCL-09", "KIND-02")
-@pytest.mark.parametrize("typ", ["at+jwt", "JWT", "secevent+jwt", "", "application/jwt"])
+@pytest.mark.parametrize("typ", ["at+jwt", "secevent+jwt", "", "id_token+jwt"])
 async def test_a_token_of_another_type_is_refused(revoker, typ):
     assert await refused(revoker, logout_token(header={"typ": typ}))
 

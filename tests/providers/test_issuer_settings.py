@@ -23,13 +23,21 @@ ALIAS = "https://sts.example.com/"
 def mapped_claims(**changes):
     """Claims of a token of an issuer with other names, and without the standard ones."""
     names = {"jti": ABSENT, "sid": ABSENT, "client_id": ABSENT, "scope": ABSENT}
-    own = {"uti": "token-1", "oid": "object-1", "session_id": "s-1", "cid": "app-1", "permissions": ["a", "b"]}
+    own = {
+        "uti": "token-1",
+        "oid": "object-1",
+        "session_id": "s-1",
+        "cid": "app-1",
+        "permissions": ["a", "b"],
+    }
     return forge.claims(**{**names, **own, **changes})
 
 
 async def forms(revoker, claims, **header):
     """Whether a token is active: in the token form, both claims forms, a batch of them, and to a gateway."""
-    token = forge.token(revoker.key, header, **{**forge.claims(), **dict.fromkeys(forge.claims(), ABSENT), **claims})
+    token = forge.token(
+        revoker.key, header, **{**forge.claims(), **dict.fromkeys(forge.claims(), ABSENT), **claims}
+    )
     asked = [{"token": token}, claims, forge.envelope(claims)]
     verdicts = [await revoker.active(item) for item in asked]
     batch = await revoker.post("/introspect/batch", {"tokens": asked}, caller="gateway")
@@ -62,7 +70,9 @@ async def test_claims_are_read_by_the_names_that_the_issuer_gives_them(start, va
     }  # fmt: skip
     headers = {"X-Revoker-Key": "gateway-secret", "Authorization": f"Bearer {token}"}
     async with revoker.http.get(revoker.url + "/forward-auth", headers=headers) as response:
-        found = {name: response.headers[f"X-Auth-{name}"] for name in ("Subject", "Session", "Client", "Scope")}
+        found = {
+            name: response.headers[f"X-Auth-{name}"] for name in ("Subject", "Session", "Client", "Scope")
+        }
     assert found == {"Subject": "object-1", "Session": "s-1", "Client": "app-1", "Scope": "a b"}
 
 
@@ -141,7 +151,9 @@ async def test_a_revocation_under_one_name_of_the_issuer_holds_under_all(start, 
     first, second = forge.claims(), forge.claims(iss=ALIAS)
     assert await active(revoker, first)
     assert await active(revoker, second)
-    answer = await revoker.post("/introspect", {"token": forge.token(revoker.key, **second)}, caller="gateway")
+    answer = await revoker.post(
+        "/introspect", {"token": forge.token(revoker.key, **second)}, caller="gateway"
+    )
     assert answer.json["iss"] == ALIAS
 
     await revoker.post("/revoke-user", {"iss": ALIAS, "sub": "user-1"})
@@ -176,7 +188,9 @@ async def test_without_an_audience_the_client_decides(start, valkey, aud):
         revoker.token(aud=""),
     ):
         assert not await revoker.active(other)
-    assert (await revoker.post("/explain", {"token": revoker.token(aud=aud, client_id="spa")})).json["why"] == "audience"
+    assert (await revoker.post("/explain", {"token": revoker.token(aud=aud, client_id="spa")})).json[
+        "why"
+    ] == "audience"
 
 
 async def test_an_issuer_without_audiences_accepts_its_clients_alone(start, valkey):

@@ -15,7 +15,7 @@ from revoker.api.fields import Text
 from revoker.errors import InvalidRequest, InvalidToken, Unconfirmed
 from revoker.models import Issuer
 from revoker.store.revocations import Revocations, Signed
-from revoker.tokens.logout_tokens import LogoutToken, logout_token
+from revoker.tokens.logout_tokens import AHEAD_S, LogoutTerms, LogoutToken, logout_token
 from revoker.tokens.parsing import parse_token
 from revoker.tokens.verifying import Verifier
 
@@ -34,15 +34,15 @@ class Logout(msgspec.Struct, frozen=True, kw_only=True):
 async def log_out(
     call: Call[Logout],
     *,
-    logout_audiences: Mapping[str, str],
+    logout_terms: Mapping[str, LogoutTerms],
     verifier: Verifier,
     revocations: Revocations,
     revoked_key_ids: Callable[[Issuer], Collection[str]],
 ) -> None:
     """Log out; 200 once that is stored, also where the session is unknown or over (BCL §2.7)."""
     try:
-        issuer, token = await _verify(call.body.logout_token, logout_audiences, verifier, revoked_key_ids)
-        cutoff = await _revoke(issuer, token, revocations)
+        issuer, token, terms = await _verify(call.body.logout_token, logout_terms, verifier, revoked_key_ids)
+        cutoff = await _revoke(issuer, token, revocations, ends_user=terms.ends_user)
     except (InvalidToken, InvalidRequest) as error:
         _audit.warning("logout_refused", peer=call.peer, why=str(error))
         raise InvalidRequest(f"logout_token: {error}") from error
@@ -59,10 +59,10 @@ async def log_out(
 
 async def _verify(
     text: str,
-    audiences: Mapping[str, str],
+    logout_terms: Mapping[str, LogoutTerms],
     verifier: Verifier,
     revoked_key_ids: Callable[[Issuer], Collection[str]],
-) -> tuple[Issuer, LogoutToken]:
+) -> tuple[Issuer, LogoutToken, LogoutTerms]:
     """Read a logout token; keys are fetched only for issuers that may log out here.
 
     Raises:
@@ -70,26 +70,27 @@ async def _verify(
         KeysUnavailable: its signature can't be checked now.
     """
     iss = parse_token(text).payload.get("iss")
-    audience = audiences.get(iss) if type(iss) is str else None
-    if audience is None:
-        raise InvalidToken("of an issuer that is not trusted with logouts")
+    terms = logout_terms.get(iss) if type(iss) is str else None
+    if terms is None:
+        raise InvalidToken("of an issuer that is not trusted with logouts", "issuer")
     verified = await verifier.verify_origin(text)
     issuer, kid = verified.issuer, verified.claims.kid
     if kid in issuer.revoked_kids or kid in revoked_key_ids(issuer):
-        raise InvalidToken("signature of a revoked key")
-    return issuer, logout_token(verified, audience)
+        raise InvalidToken("signature of a revoked key", "key")
+    return issuer, logout_token(verified, terms.audience), terms
 
 
-async def _revoke(issuer: Issuer, token: LogoutToken, revocations: Revocations) -> int:
+async def _revoke(issuer: Issuer, token: LogoutToken, revocations: Revocations, *, ends_user: bool) -> int:
     """Store a cutoff at the time of the token, and not after now; returns the cutoff in force (ms).
 
     Raises:
         InvalidRequest: the token has expired, or is dated ahead.
     """
-    before = int(token.iat * 1000)
-    signed = Signed(ahead=issuer.clock_skew * 1000, expires=int(token.expires * 1000))
+    before = int((token.iat + issuer.iat_backdated) * 1000)
+    ahead = max(AHEAD_S, issuer.clock_skew) + issuer.iat_backdated
+    signed = Signed(ahead=ahead * 1000, expires=int(token.expires * 1000))
     try:
-        if token.sid is not None:
+        if token.sid is not None and not (ends_user and token.sub is not None):
             return await revocations.revoke_session(
                 issuer, token.sid, before=before, reason=REASON, signed=signed
             )

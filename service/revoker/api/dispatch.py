@@ -102,7 +102,7 @@ def documentation(served: Iterable[Path]) -> Iterator[Path]:
 def _ordinary_endpoints(services: Services) -> tuple[Endpoint[Any], ...]:
     return (
         *ENDPOINTS,
-        *(backchannel.ENDPOINTS if services.logout_audiences else ()),
+        *(backchannel.ENDPOINTS if services.logout_terms else ()),
         *(() if services.sessions is None else (*sessions.ENDPOINTS, *session_list.ENDPOINTS)),
     )
 

@@ -3,7 +3,7 @@
 import functools
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import MappingProxyType, NoneType
 from typing import Any, Concatenate, Final, Generic, get_args
 
@@ -91,7 +91,7 @@ class Endpoint(Generic[Body]):
         status: Of a response that is no error.
         summary: One line for the documentation.
         handle: Takes the call, and by keyword-only parameters what it uses: see :meth:`bind`.
-        decode: Reads a body from JSON; raises ``InvalidRequest``.
+        read_json: Reads a body from JSON; raises ``InvalidRequest``. None: by the type of ``body``.
     """
 
     path: str
@@ -102,12 +102,12 @@ class Endpoint(Generic[Body]):
     status: int = 200
     summary: str
     handle: Callable[Concatenate[Call[Body], ...], Awaitable[msgspec.Struct | None]]
-    decode: Callable[[bytes], Body] = None  # type: ignore[assignment]  # made of ``body`` below
+    read_json: Callable[[bytes], Body] | None = None
 
     def __post_init__(self) -> None:
-        if self.decode is None:
+        if self.read_json is None:
             decoder = msgspec.json.Decoder(self.body)
-            object.__setattr__(self, "decode", functools.partial(decoded, decoder=decoder))
+            object.__setattr__(self, "read_json", functools.partial(decoded, decoder=decoder))
 
     def bind(self, provided: object) -> "BoundEndpoint[Body]":
         """Give the handler what it uses: each keyword-only parameter gets the attribute of that name.
@@ -140,7 +140,8 @@ class Endpoint(Generic[Body]):
         """
         if fields is not None:
             return converted(fields, self.body)
-        body = self.decode(raw)
+        assert self.read_json is not None  # noqa: S101  # set at the start
+        body = self.read_json(raw)
         refuse_duplicates(raw)
         return body
 

@@ -72,7 +72,9 @@ async def explain(call: Call[Introspect], *, verdicts: Verdicts) -> Explanation:
 
 def _members(fields: bodies.Fields, body: Introspect) -> dict[str, Any]:
     """The claims of a form, with its dates as numbers."""
-    dates = {name: getattr(body, name) for name in ("iat", "exp", "nbf", "auth_time") if name in fields}
+    dates: dict[str, Any] = {
+        name: getattr(body, name) for name in ("iat", "exp", "nbf", "auth_time") if name in fields
+    }
     return {**fields, "client_id": body.client_id, **dates}
 
 
@@ -124,6 +126,6 @@ ENDPOINTS = (
         answer=Explanation,
         summary="Say what decides about a token, since when and why",
         handle=explain,
-        decode=read_introspect,
+        read_json=read_introspect,
     ),
 )

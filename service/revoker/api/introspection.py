@@ -52,9 +52,12 @@ class Introspect(Payload, frozen=True, kw_only=True, gc=False, omit_defaults=Tru
 
 
 _decode: Final = msgspec.json.Decoder(Introspect).decode
-_decode_document: Final = msgspec.json.Decoder(dict[str, Any])
+_decode_document: Final = msgspec.json.Decoder(dict[str, Any]).decode
 
-_OPTIONAL_CLAIMS: Final = ("sid", "client_id", "azp", "auth_time")
+OPTIONAL_CLAIMS: Final = ("sid", "client_id", "azp", "auth_time")
+
+
+_IDENTITIES: Final = ("jti", "sub")
 
 
 def _has_claims(asked: Payload) -> bool:
@@ -94,11 +97,15 @@ def _without_unreadable_claims(raw: bytes) -> Introspect:
         document = strict_json_object(raw)
     except ValueError as error:
         raise InvalidRequest(f"the body is not a JSON object that can be read: {error}") from error
-    for claims in (document, document.get("claims")):
-        if type(claims) is dict:
-            for name in _OPTIONAL_CLAIMS:
-                if not is_readable(name, claims.get(name)):
-                    claims.pop(name, None)
+    if document.get("token") is None:
+        for claims in (document, document.get("claims")):
+            if type(claims) is dict:
+                for name in OPTIONAL_CLAIMS:
+                    if not is_readable(name, claims.get(name)):
+                        claims.pop(name, None)
+                for name in _IDENTITIES:
+                    if type(claims.get(name, "")) is not str and claims[name] is not None:
+                        claims[name] = ""  # refused, unless the issuer has another name for it
     return bodies.converted_json(document, Introspect)
 
 
@@ -148,6 +155,14 @@ def _payload_of(asked: Introspect) -> Payload:
     )
 
 
+def _members_of(raw: bytes) -> dict[str, Any]:
+    """The members of a body that was read before."""
+    try:
+        return _decode_document(raw)
+    except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
+        raise InvalidRequest("the body is not valid JSON") from error
+
+
 def claims_of(
     asked: Introspect, caller: Caller, document: bytes | Mapping[str, Any]
 ) -> tuple[Payload, Issuer | None]:
@@ -168,16 +183,16 @@ def claims_of(
     issuer = caller.issuer(claims.iss)
     if issuer is not None and issuer.claim_names is not None:
         if isinstance(document, bytes):
-            document = bodies.decoded(document, _decode_document)
+            document = _members_of(document)
         payload = document if asked.claims is None else document["claims"]
         try:
             claims = access_token_claims(payload, claims.kid, issuer)
         except InvalidToken as error:
             raise InvalidRequest(f"by the claim names of issuer {issuer.name}: {error}") from error
     if not claims.sub or claims.iat is None or claims.exp is None:
-        raise InvalidRequest("token, or jti, sub, iat and exp are needed")
+        raise InvalidRequest("token, or jti, sub, iat and exp are needed, jti and sub as strings")
     if not claims.jti and issuer is not None and (issuer.require_jti or claims.jti is not None):
-        raise InvalidRequest("jti is missing")
+        raise InvalidRequest("jti is missing, or no string")
     return claims, issuer
 
 

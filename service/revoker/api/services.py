@@ -12,6 +12,7 @@ from revoker.models import Issuer
 from revoker.store.consistency.clocks import Clocks
 from revoker.store.revocations import Revocations
 from revoker.store.store import Store
+from revoker.tokens.logout_tokens import LogoutTerms
 from revoker.tokens.verifying import Verifier
 
 
@@ -21,7 +22,7 @@ class Services:
 
     Attributes:
         client_certificates: Whether callers may use one instead of a secret.
-        logout_audiences: By ``iss``, the audience of its logout tokens; other issuers can't send any.
+        logout_terms: By ``iss``, which logout tokens are accepted; other issuers can't send any.
         revoked_key_ids: Gives the ids (``kid``) of an issuer's keys that were revoked through the API.
         sessions: None where this service holds none.
     """
@@ -31,7 +32,7 @@ class Services:
     client_certificates: bool
     clocks: Clocks
     issuers: Mapping[str, Issuer]
-    logout_audiences: Mapping[str, str]
+    logout_terms: Mapping[str, LogoutTerms]
     metrics: Metrics
     revocations: Revocations
     revoked_key_ids: Callable[[Issuer], Collection[str]]

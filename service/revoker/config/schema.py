@@ -200,8 +200,8 @@ class ClaimSettings(_Section):
     """Claims that hold the scope: a string, or a list of strings."""
 
     revocable: Annotated[ClaimNames, Field(max_length=4)] = ()
-    """Further claims whose values `/revoke-claim` revokes, such as `grant_id` or `email`: strings, numbers, or
-    lists of up to 16 of them."""
+    """Up to 4 further claims whose values `/revoke-claim` revokes, such as `grant_id` or `email`: strings,
+    numbers, or lists of up to 16 of them."""
 
 
 class IssuerSettings(_Section):
@@ -211,8 +211,8 @@ class IssuerSettings(_Section):
     """Short and stable: part of Redis keys. A store refuses an issuer that has changed its name."""
 
     profile: Literal[PROFILE_NAMES] | None = None  # type: ignore[valid-type]  # the names in the data file
-    """Defaults for a well-known provider, such as `keycloak`: see [providers](providers/README.md). Settings
-    that are given here take precedence."""
+    """Defaults for a well-known provider, such as `keycloak`. Settings that are given here take
+    precedence."""
 
     issuer: Text
     """The `iss` claim of its tokens, compared exactly."""

@@ -90,7 +90,8 @@ def access_token_claims(payload: Mapping[str, Any], kid: str | None, issuer: Iss
         revocable: RevocableClaims = ()
     else:
         jti, sub = _first(names.jti, payload), _first(names.sub, payload)
-        sid, client_id, azp = _first_readable(names.sid, payload), _first_readable(names.client_id, payload), None
+        sid, client_id = first_readable(names.sid, payload), first_readable(names.client_id, payload)
+        azp = None
         revocable = _revocable_claims(names.revocable, payload)
     if not sub:
         raise InvalidToken("no sub", "sub")
@@ -121,7 +122,7 @@ def origin_claims(payload: Mapping[str, Any], kid: str, names: ClaimNames | None
         )
     else:
         jti, sub, sid, client_id = (
-            _first_readable(given, payload) for given in (names.jti, names.sub, names.sid, names.client_id)
+            first_readable(given, payload) for given in (names.jti, names.sub, names.sid, names.client_id)
         )
         azp = None
     return Claims(
@@ -173,7 +174,7 @@ def _first(names: Sequence[str], payload: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _first_readable(names: Sequence[str], payload: Mapping[str, Any]) -> str | None:
+def first_readable(names: Sequence[str], payload: Mapping[str, Any]) -> str | None:
     """The first of these claims that is a string and not empty."""
     for name in names:
         value = payload.get(name)
@@ -345,4 +346,3 @@ def _audience(name: str, value: Any) -> str | list[str]:
     if type(value) is list and all(type(item) is str for item in value):
         return value
     return _text(name, value)
-

@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from jwt.algorithms import Algorithm, ECAlgorithm, OKPAlgorithm, RSAAlgorithm, get_default_algorithms
 from jwt.exceptions import PyJWTError
 
-from revoker.tokens.claims import LATEST_DATE
+from revoker.models import LATEST_DATE
 from revoker.tokens.jwk import UnusableKey, VerifyingKey, algorithms_of, public_key, thumbprint
 from revoker.tokens.parsing import base64url, strict_json_object
 

@@ -206,9 +206,7 @@ class Verifier:
     def __init__(
         self, trusted: Iterable[TrustedIssuer], metrics: Metrics, *, cache_size: int = CACHE_SIZE
     ) -> None:
-        self._trusted = {
-            iss: entry for entry in trusted for iss in (entry.issuer.iss, *entry.issuer.aliases)
-        }
+        self._trusted = {iss: entry for entry in trusted for iss in (entry.issuer.iss, *entry.issuer.aliases)}
         self._cache: TokenCache[VerifiedToken] = TokenCache(cache_size, bytes_of=_bytes_of)
         self._pending: dict[str, _PendingVerification] = {}
         self._count_hit = metrics.deferred.counting(metrics.token_cache.labels("hit"))

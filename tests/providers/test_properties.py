@@ -1,0 +1,140 @@
+"""Whatever names an issuer gives its claims, every form of a question gets the same answer."""
+
+import dataclasses
+import json
+import time
+
+import msgspec
+from hypothesis import given
+from hypothesis import strategies as st
+
+from revoker.api.introspection import claims_of, read_introspect
+from revoker.auth import Caller
+from revoker.errors import InvalidRequest, InvalidToken
+from revoker.models import ClaimNames, Issuer, Revocation, RevocationState, UserState, Verdict
+from revoker.rules import judge
+from revoker.store.keys import Keys
+from revoker.tokens.claims import access_token_claims
+
+NOW = int(time.time())
+ISSUER = Issuer(name="main", iss="https://idp.example.com")
+NAMES = ["jti", "uti", "sub", "oid", "sid", "session_id", "client_id", "azp", "cid", "tenant", "email"]
+
+listed = st.lists(st.sampled_from(NAMES), min_size=1, max_size=3, unique=True).map(tuple)
+mappings = st.builds(
+    ClaimNames,
+    jti=listed,
+    sub=listed,
+    sid=listed,
+    client_id=listed,
+    revocable=listed.map(lambda names: names[:2]),
+)
+texts = st.sampled_from(["", "a", "b", "c", "A"])
+unreadable = st.sampled_from([None, True, {}, {"a": 1}, [{}]])
+values = texts | st.integers(0, 3) | unreadable | st.lists(texts, max_size=2)
+payloads = st.builds(
+    lambda own, iat, exp, auth_time: {
+        "iss": ISSUER.iss, "iat": NOW + iat, "exp": NOW + exp, "auth_time": auth_time, **own
+    },
+    st.dictionaries(st.sampled_from(NAMES), values),
+    st.integers(-400, 4),
+    st.integers(-60, 600),
+    st.none() | st.just("2026-01-01T10:00:00Z") | st.integers(NOW - 500, NOW),
+)  # fmt: skip
+cutoffs = st.none() | st.integers(NOW - 300, NOW).map(lambda at: Revocation(at * 1000))
+
+
+@st.composite
+def stores(draw):
+    """What a store holds, by key."""
+    kinds = ["jti", "session-cutoff", "client-cutoff"]
+    held = {
+        f"rv:{kind}:main:{value}": Revocation(draw(st.integers(NOW - 300, NOW)) * 1000)
+        for kind, value in draw(
+            st.lists(st.tuples(st.sampled_from(kinds), st.sampled_from("abcA")), max_size=6)
+        )
+    }
+    for sub in draw(st.lists(st.sampled_from("abcA"), max_size=2)):
+        held[Keys("rv").user_of(ISSUER, sub)] = UserState(hard=draw(st.integers(NOW - 300, NOW)) * 1000)
+    return held
+
+
+def issuer_with(names):
+    return dataclasses.replace(ISSUER, claim_names=names)
+
+
+def verdict_of(claims, issuer, held):
+    jti, user, session, client, *_ = Keys("rv").of_token(claims, issuer)
+    state = RevocationState(
+        jti=held.get(jti), user=held.get(user), session=held.get(session), client=held.get(client)
+    )
+    return judge(claims, issuer, state, None, store_now=NOW * 1000, own_now=NOW * 1000)
+
+
+def by_token(payload, issuer, held):
+    try:
+        claims = access_token_claims(payload, "k", issuer)
+    except InvalidToken:
+        return False
+    return verdict_of(claims, issuer, held) is Verdict.ACTIVE
+
+
+def by_claims(body, issuer, held):
+    caller = Caller(
+        name="edge", digests=(), scopes=frozenset(), issuers={ISSUER.iss: issuer}, default_issuer=None
+    )
+    raw = json.dumps(body).encode()
+    try:
+        claims, found = claims_of(read_introspect(raw), caller, raw)
+    except InvalidRequest:
+        return False
+    assert found is issuer
+    return verdict_of(claims, issuer, held) is Verdict.ACTIVE
+
+
+@given(st.none() | mappings, payloads, stores())
+def test_every_form_gives_the_same_verdict(names, payload, held):
+    issuer = issuer_with(names)
+
+    expected = by_token(payload, issuer, held)
+
+    assert by_claims(payload, issuer, held) == expected
+    assert by_claims({"claims": payload, "header": {"kid": "k"}}, issuer, held) == expected
+
+
+@given(
+    st.none() | mappings,
+    payloads,
+    stores(),
+    st.dictionaries(st.sampled_from([*NAMES, "name", "roles", "acr", "nonce"]), unreadable, max_size=3),
+)
+def test_an_unreadable_claim_makes_no_token_active(names, payload, held, more):
+    issuer = issuer_with(names)
+    if by_token({**more, **payload}, issuer, held):
+        assert by_token(payload, issuer, held)
+
+
+@given(
+    st.none() | mappings, payloads, stores(), st.dictionaries(st.text("xyz", min_size=1), values, max_size=3)
+)
+def test_an_unheard_of_claim_changes_nothing(names, payload, held, more):
+    issuer = issuer_with(names)
+
+    assert by_token({**more, **payload}, issuer, held) == by_token(payload, issuer, held)
+
+
+@given(mappings, payloads)
+def test_a_mapped_token_is_read_as_one_with_the_standard_names(names, payload):
+    """The mapping is nothing but a renaming, before the rules."""
+    issuer = issuer_with(names)
+    try:
+        mapped = access_token_claims(payload, "k", issuer)
+    except InvalidToken:
+        return
+    given_names = {"jti": mapped.jti, "sub": mapped.sub, "sid": mapped.sid, "client_id": mapped.client_id}
+    dates = {name: payload[name] for name in ("iss", "iat", "exp", "auth_time")}
+    renamed = {name: value for name, value in (given_names | dates).items() if value is not None}
+
+    standard = access_token_claims(renamed, "k", ISSUER)
+
+    assert standard == msgspec.structs.replace(mapped, revocable=())
