@@ -6,7 +6,9 @@ import time
 import pytest
 
 from revoker.store import issuer_records as issuers
+from tests.rig import forge
 from tests.rig.probes import eventually, flush, issued, issued_after, metric, readiness, revoke, status_of
+from tests.rig.service import OTHER_ISSUER
 
 
 def prefix_of(revoker):
@@ -105,3 +107,36 @@ async def test_a_store_that_comes_late_is_looked_at_before_the_first_verdict(sta
     own_valkey.start()
     await eventually(lambda: _in_conflict(new))
     assert await status_of(new, issued()) == 503
+
+
+async def test_an_issuer_of_its_own_does_not_become_an_alias_of_another(start, own_valkey):
+    old = await start(own_valkey)
+    gone = issued(iss=OTHER_ISSUER)
+    assert (await revoke(old, gone)).status == 200
+    joined = {"main": {"issuer_aliases": [OTHER_ISSUER]}, "other": {"issuer": "https://new.example.com"}}
+    new = await start(own_valkey, prefix=prefix_of(old), new=False, ready=False, **joined)
+
+    await eventually(lambda: _in_conflict(new))
+    assert (
+        f"{OTHER_ISSUER} is an alias of main in the settings and is called other"
+        in new.service.conflicts()[0]
+    )
+    assert not new.service.started()
+    assert await status_of(new, gone) == 503
+
+
+async def test_an_alias_does_not_become_an_issuer_of_its_own(start, own_valkey):
+    alias = "https://sts.example.com"
+    old = await start(own_valkey, main={"issuer_aliases": [alias]})
+    gone = issued(iss=alias)
+    assert (await old.post("/revoke-user", {"iss": forge.ISSUER, "sub": gone["sub"]})).status == 200
+    assert not await old.active(gone)
+
+    without = await start(own_valkey, prefix=prefix_of(old), new=False)
+    assert not await without.active(gone)
+    separate = {"other": {"issuer": alias}}
+    new = await start(own_valkey, prefix=prefix_of(old), new=False, ready=False, **separate)
+    await eventually(lambda: _in_conflict(new))
+    assert not new.service.started()
+    assert await status_of(new, gone) == 503
+    assert not await old.active(gone)

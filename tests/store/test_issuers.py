@@ -1,18 +1,21 @@
-"""What the store remembers of the issuers: bounds only widen, names don't change by themselves."""
+"""What the store remembers of the issuers: bounds only widen, names and claims don't change by themselves."""
 
 import asyncio
 import contextlib
 import dataclasses
+import json
 
 import msgspec
 import pytest
 
 from revoker.errors import StoreRefused
-from revoker.models import Issuer, LimitIncrease
+from revoker.models import ClaimNames, Issuer, LimitIncrease
 from revoker.rules import cutoff_lifetime_ms, jti_expiry_ms, jti_lifetime_ms
+from revoker.store import issuer_records
 from revoker.store.issuer_records import (
     DELAY_MS,
     LIMITS,
+    IdentifyingClaims,
     IssuerRecord,
     conflicts,
     encode,
@@ -83,6 +86,62 @@ def test_an_issuer_of_sessions_whose_address_changed_needs_another_store():
         f"the issuer named sessions is {own.iss} in the store and {moved.iss} in the settings;"
         " use another store or another redis.key_prefix"
     )
+
+
+def named(issuer=MAIN, aliases=(), **names):
+    """An issuer with other names of claims."""
+    return dataclasses.replace(issuer, aliases=aliases, claim_names=ClaimNames(**names) if names else None)
+
+
+def test_other_names_of_claims_are_conflicts_that_say_what_has_changed():
+    stood = reconciled({}, [named(sub=("oid", "sub"), sid=())], NOW)
+    assert conflicts(stood, [named(sub=("oid", "sub"), sid=())]) == {}
+    told = conflicts(stood, [MAIN])["main"]
+    assert "sub was `oid`, `sub` and is `sub`; sid was nothing and is `sid`" in told
+    assert "`revoker store accept-mapping main`" in told
+    for names in ({"sub": ("sub", "oid")}, {"jti": ("uti",)}, {"client_id": ("azp",)}):
+        assert set(conflicts({"main": record(MAIN)}, [named(**names)])) == {"main"}
+    for names in ({"scope": ("permissions",)}, {"revocable": ("email",)}):
+        assert conflicts({"main": record(MAIN)}, [named(**names)]) == {}
+
+
+def test_a_revocable_claim_may_leave_the_settings_until_something_was_revoked_by_it():
+    both = named(revocable=("email", "grant_id"))
+    stood = reconciled({}, [both], NOW)
+    assert conflicts(stood, [MAIN]) == {}
+    used = {"main": record(MAIN, revoked_by={"email": NOW})}
+    assert conflicts(used, [named(revocable=("grant_id", "email"))]) == {}
+    assert "`email` was revoked by and is not in revocable" in conflicts(used, [MAIN])["main"]
+
+
+def test_an_alias_belongs_to_its_issuer_for_good_and_an_issuer_does_not_become_an_alias():
+    alias = OTHER.iss
+    stood = reconciled({}, [named(aliases=(alias,))], NOW)
+    assert conflicts(stood, [MAIN]) == {}
+    assert reconciled(stood, [MAIN], NOW) == stood
+    assert "is an alias of main in the store" in conflicts(stood, [MAIN, OTHER])["other"]
+    separate = reconciled({}, [MAIN, OTHER], NOW)
+    told = conflicts(separate, [named(aliases=(alias,))])["main"]
+    assert f"{alias} is an alias of main in the settings and is called other in the store" in told
+    changed_places = dataclasses.replace(MAIN, iss=alias, aliases=(MAIN.iss,))
+    assert set(conflicts(stood, [changed_places])) == {"main"}
+
+
+FIELDS_OF_0_1 = {"iss", *LIMITS, "raises"}
+
+
+def test_a_process_of_0_1_reads_what_it_wrote_and_refuses_what_it_would_misread():
+    widened = LimitIncrease("leeway", 1, 2)
+    for stored, sound in (
+        (record(MAIN, widened), True),
+        (record(MAIN, aliases=("https://a.example.com",)), False),
+        (record(MAIN, claims=IdentifyingClaims(sub=("oid",))), False),
+        (record(MAIN, revoked_by={"email": 1}), False),
+        (record(MAIN, changing=1), False),
+    ):
+        written = json.loads(encode({"main": stored}))["main"]
+        assert set(written) <= FIELDS_OF_0_1 or not sound
+        assert (written["iss"] == MAIN.iss) == sound  # 0.1 has nothing else to compare
 
 
 def test_the_same_is_written_alike():
@@ -180,3 +239,146 @@ async def test_nothing_is_revoked_of_an_issuer_in_conflict(valkey, prefix):
     assert await made.revocations.revoke_token(issuer, "1", None)
     await made.close()
     await renamed.close()
+
+
+BY_OID = {"claim_names": ClaimNames(sub=("oid",))}
+
+
+async def applied(store, issuer):
+    await store.issuer_records.reconcile()
+    return await status(store, issuer)
+
+
+async def status(store, issuer):
+    """What a revocation gets."""
+    try:
+        return bool(await store.revocations.revoke_client(issuer, "web", before=None, reason=""))
+    except StoreRefused as error:
+        return str(error)
+
+
+async def test_whoever_has_other_names_than_were_accepted_revokes_nothing(valkey, prefix, monkeypatch):
+    monkeypatch.setattr(issuer_records, "NOTICE_MS", 0)
+    old, issuer = store_of(valkey, prefix)
+    new, renamed = store_of(valkey, prefix, **BY_OID)
+    assert await applied(old, issuer) is True
+    assert "sub was `sub` and is `oid`" in await applied(new, renamed)
+    seen = []
+
+    async def cut_off():
+        seen.append(await applied(old, issuer))
+
+    assert await new.issuer_records.accept(renamed, cut_off) == ["sub was `sub` and is `oid`"]
+    assert "are being changed" in seen[0]
+    assert await applied(new, renamed) is True
+    assert "sub was `oid` and is `sub`" in await applied(old, issuer)
+    assert await new.issuer_records.accept(renamed, cut_off) == []
+    await old.close()
+    await new.close()
+
+
+async def test_two_operators_at_once_end_with_the_names_of_one(valkey, prefix, monkeypatch):
+    monkeypatch.setattr(issuer_records, "NOTICE_MS", 0)
+    first, _ = store_of(valkey, prefix)
+    await first.issuer_records.reconcile()
+    by_oid, with_oid = store_of(valkey, prefix, **BY_OID)
+    by_upn, with_upn = store_of(valkey, prefix, claim_names=ClaimNames(sub=("upn",)))
+    cutoffs = []
+
+    async def accept(store, issuer):
+        async def cut_off():
+            cutoffs.append(await store.revocations.revoke_issuer(issuer, before=None, reason=""))
+
+        return await store.issuer_records.accept(issuer, cut_off)
+
+    changes = await asyncio.gather(accept(by_oid, with_oid), accept(by_upn, with_upn))
+    assert all(changes)
+    assert len(cutoffs) >= 2
+    accepted = [await applied(by_oid, with_oid), await applied(by_upn, with_upn)]
+    assert accepted.count(True) == 1
+    for store in (first, by_oid, by_upn):
+        await store.close()
+
+
+async def test_a_change_in_between_by_another_operator_is_cut_off_once_more(valkey, prefix, monkeypatch):
+    monkeypatch.setattr(issuer_records, "NOTICE_MS", 0)
+    first, _ = store_of(valkey, prefix)
+    await first.issuer_records.reconcile()
+    by_oid, with_oid = store_of(valkey, prefix, **BY_OID)
+    by_upn, with_upn = store_of(valkey, prefix, claim_names=ClaimNames(sub=("upn",)))
+    calls = []
+
+    async def nothing():
+        pass
+
+    async def interrupted():
+        calls.append(await status(by_oid, with_oid))
+        if len(calls) == 1:
+            await by_upn.issuer_records.accept(with_upn, nothing)
+
+    changes = await by_oid.issuer_records.accept(with_oid, interrupted)
+    assert changes == ["sub was `upn` and is `oid`"]
+    assert calls == [True, True]
+    assert await applied(by_oid, with_oid) is True
+    for store in (first, by_oid, by_upn):
+        await store.close()
+
+
+async def test_the_first_revocation_by_a_claim_stops_whoever_does_not_look_it_up(valkey, prefix, monkeypatch):
+    monkeypatch.setattr(issuer_records, "NOTICE_MS", 200)
+    old, issuer = store_of(valkey, prefix)
+    new, wider = store_of(valkey, prefix, claim_names=ClaimNames(revocable=("email",)))
+    assert await applied(new, wider) is True
+    assert await applied(old, issuer) is True
+    await new.issuer_records.record_claim(wider, "email")
+    _, records, now = await new.issuer_records.look()
+    assert records["main"].revoked_by["email"] + 200 <= now
+    assert "`email` was revoked by and is not in revocable" in await applied(old, issuer)
+    assert await applied(new, wider) is True
+    before = await new.issuer_records.look()
+    await new.issuer_records.record_claim(wider, "email")
+    assert (await new.issuer_records.look())[:2] == before[:2]
+    with pytest.raises(StoreRefused):
+        await old.issuer_records.record_claim(issuer, "grant_id")
+    await old.close()
+    await new.close()
+
+
+async def test_in_conflict_over_one_issuer_the_limits_of_the_others_are_still_taken_over(valkey, prefix):
+    old = store_on(valkey, prefix)
+    await old.issuer_records.reconcile()
+    wider = store_on(valkey, prefix)
+    wider.issuer_records._issuers[:] = [dataclasses.replace(OTHER, max_token_lifetime=7200, horizon=7200)]
+    await wider.issuer_records.reconcile()
+    with valkey.client() as client:
+        records = json.loads(client.get(old.keys.settings))
+        records["main"]["changing"] = 1
+        client.set(old.keys.settings, json.dumps(records))
+    await old.issuer_records.reconcile()
+    assert set(old.issuer_records.conflicts) == {"main"}
+    assert old.issuer_records.widest(OTHER).horizon == 7200
+    assert len(old.issuer_records.old_limits["other"].increases) == 2
+    await old.close()
+    await wider.close()
+
+
+async def test_after_a_loss_whoever_was_in_conflict_does_not_write_its_own_names(valkey, prefix, monkeypatch):
+    monkeypatch.setattr(issuer_records, "NOTICE_MS", 0)
+    old, issuer = store_of(valkey, prefix)
+    new, renamed = store_of(valkey, prefix, **BY_OID)
+    await old.issuer_records.reconcile()
+
+    async def nothing():
+        pass
+
+    await new.issuer_records.accept(renamed, nothing)
+    for store in (new, old):
+        await store.issuer_records.reconcile()
+    with valkey.client() as client:
+        client.delete(old.keys.settings)
+    await old.issuer_records.reconcile()
+    assert "sub was `oid` and is `sub`" in old.issuer_records.conflicts["main"]
+    assert await applied(new, renamed) is True
+    assert "sub was `oid`" in await applied(old, issuer)
+    await old.close()
+    await new.close()

@@ -50,22 +50,22 @@ def load_settings(config: Path | None) -> Settings:
     return schema.load(config, os.environ)
 
 
-def find_issuer(settings: Settings, named: str) -> Issuer:
-    """The issuer that ``--iss`` names; without it the only one.
+def find_issuer(settings: Settings, named: str, option: str = "--iss") -> Issuer:
+    """The issuer that an option names, by its name or any ``iss``; without it the only one.
 
     Raises:
         ConfigError: there is no such issuer, or it must be named.
     """
     from revoker import app  # noqa: PLC0415
 
-    issuers = app.issuers_of(settings).values()
-    found = [issuer for issuer in issuers if named in {"", issuer.name, issuer.iss}]
+    issuers = {issuer.name: issuer for issuer in app.issuers_of(settings).values()}.values()
+    found = [issuer for issuer in issuers if named in {"", issuer.name, issuer.iss, *issuer.aliases}]
     if len(found) == 1:
         return found[0]
     names = ", ".join(issuer.name for issuer in issuers)
     if named:
-        raise ConfigError([f"--iss: {named} is not an issuer of the configuration; they are: {names}"])
-    raise ConfigError([f"--iss: name one of the issuers: {names}"])
+        raise ConfigError([f"{option}: {named} is not an issuer of the configuration; they are: {names}"])
+    raise ConfigError([f"{option}: name one of the issuers: {names}"])
 
 
 def new_store(settings: Settings) -> "Store":
@@ -91,8 +91,8 @@ def with_store(
         config: The file.
         work: Run in an event loop of its own.
         min_timeout: The least timeout of a round trip, in seconds.
-        refuse_conflicts: Refuse settings that call an issuer by another name than the store, as the service
-            does when it starts.
+        refuse_conflicts: Refuse settings that give an issuer another name than the store does, or its claims,
+            as the service does when it starts.
 
     Raises:
         ConfigError: such a conflict.

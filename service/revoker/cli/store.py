@@ -85,6 +85,49 @@ def accept(config: ConfigOption = None) -> None:
     _report("store_accepted", with_store(config, lambda store: store.accept()))
 
 
+@commands.command("accept-mapping")
+def accept_mapping(
+    named: Annotated[str, typer.Argument(metavar="ISSUER", help="The issuer: its name or its `iss`.")],
+    keep: Annotated[
+        bool,
+        typer.Option("--keep", help="Declare that every revocation is found by the new names: no cutoff."),
+    ] = False,
+    config: ConfigOption = None,
+) -> None:
+    """Accept that the settings name an issuer's claims by other names. All that it has issued is revoked."""
+    issuer = find_issuer(load_settings(config), named, "ISSUER")
+
+    async def accept_names(store: "Store") -> tuple[list[str], int, int]:
+        changes, cutoff = await store.accept_mapping(issuer, keep=keep)
+        of_users = any(change.startswith("sub ") for change in changes)
+        return changes, cutoff, await store.blocked_users() if of_users else 0
+
+    changes, cutoff, blocked = with_store(config, accept_names, refuse_conflicts=False)
+    if not changes:
+        typer.echo(f"nothing to accept: the claims of {issuer.name} are those in the store")
+        return
+    _audit.info(
+        "mapping_accepted",
+        operator=getpass.getuser(),
+        issuer=issuer.name,
+        iss=issuer.iss,
+        changes=changes,
+        keep=keep,
+        cutoff=cutoff / 1000,
+    )
+    for change in changes:
+        typer.echo(change)
+    if cutoff:
+        typer.echo(f"revoked: all that {issuer.name} has issued up to {format_time(cutoff)}")
+    else:
+        typer.echo("no cutoff: every revocation is declared to be found by the new names")
+    if blocked:
+        typer.echo(
+            f"blocked users in the store: {blocked}; block those of {issuer.name} again by their new sub"
+        )
+    typer.echo(f"accepted: the claims of {issuer.name}")
+
+
 @commands.command("lost")
 def lost(config: ConfigOption = None) -> None:
     """Declare that data was lost, before the first start on a restored snapshot."""

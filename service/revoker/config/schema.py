@@ -182,7 +182,13 @@ class RevocationSettings(_Section):
 
 
 class ClaimSettings(_Section):
-    """How an issuer names its claims: of several names, the first is used that a token has."""
+    """How an issuer names its claims: of several names, the first is used that a token has.
+
+    Revocations are stored by the values of these claims, so the store remembers the names. With others the
+    service does not start, until `revoker store accept-mapping`
+    ([changed claims](reliability.md#changed-claims)). `scope` may change freely, and so may `revocable`, except
+    that a claim stays by which something was revoked.
+    """
 
     jti: ClaimNames = STANDARD_NAMES.jti
     """Claims that identify a token, such as `uti`."""
@@ -219,7 +225,7 @@ class IssuerSettings(_Section):
 
     issuer_aliases: Texts = ()
     """Other `iss` claims of the same provider, with the same users and keys. A revocation under one holds for
-    all."""
+    all. The store remembers them: an alias does not become an issuer of its own, nor the reverse."""
 
     audiences: Texts = ()
     """The `aud` of a token must contain at least one of these. Required, unless `client_ids` is given."""

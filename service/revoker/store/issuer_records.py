@@ -5,6 +5,12 @@ Every process reads it before it gives verdicts, and once a second from then on.
 - **Names** are parts of keys. An issuer that has another name than in the store, or a name that was
   another issuer's, is a conflict: there are no verdicts on its tokens, nothing of it is revoked, and no
   process starts with it.
+- **Aliases** of an issuer are other values of its ``iss``, under the same name. The store remembers every one
+  that any process had, because users are revoked under the first ``iss`` alone.
+- **Claims**: revocations are stored by the values of the claims that the issuer's settings name. Other names
+  would find other values, so they are a conflict too, until an operator accepts them
+  (:meth:`IssuerRecords.accept`). So is a revocable claim that is missing in the settings, once something was
+  revoked by it (:meth:`IssuerRecords.record_claim`).
 - **Limits**: revocations are stored for the widest limits by which any process judges. When a process
   starts with a wider one, the store remembers the old value, which applies to what is issued within
   :data:`DELAY_MS` from then: after that every process stores its revocations for long enough
@@ -12,15 +18,16 @@ Every process reads it before it gives verdicts, and once a second from then on.
   revocations are stored for longer than they must be.
 """
 
+import asyncio
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from typing import Final
 
 import msgspec
 import structlog
 
 from revoker.errors import ConfigError, StoreRefused, StoreUnavailable
-from revoker.models import Issuer, LimitIncrease, OldLimits
+from revoker.models import STANDARD_NAMES, Issuer, LimitIncrease, OldLimits
 from revoker.rules import SAFETY_S
 from revoker.store.keys import Keys
 from revoker.store.scripts import Scripts
@@ -33,14 +40,45 @@ DELAY_MS: Final = 60_000
 _ATTEMPTS: Final = 8
 """To change the value while other processes change it, too."""
 
+NOTICE_MS: Final = 3000
+"""Three beats of the watch: within that every process that reaches the store has read a change."""
 
 LIMITS: Final = ("max_token_lifetime", "horizon", "leeway", "clock_skew")
+
+
+_NOT_FOR_0_1: Final = " (with claims or aliases that version 0.1 does not support)"
+"""Follows ``iss`` in a record that says more than 0.1 reads.
+
+0.1 takes that for another issuer, and gives no verdicts. Without it 0.1 would judge by the standard names,
+and remove from the record what it does not read.
+"""
+
+
+class IdentifyingClaims(msgspec.Struct, frozen=True, kw_only=True):
+    """Those of :class:`revoker.models.ClaimNames` by whose values revocations are stored."""
+
+    jti: tuple[str, ...] = STANDARD_NAMES.jti
+    sub: tuple[str, ...] = STANDARD_NAMES.sub
+    sid: tuple[str, ...] = STANDARD_NAMES.sid
+    client_id: tuple[str, ...] = STANDARD_NAMES.client_id
+
+
+_STANDARD_CLAIMS: Final = IdentifyingClaims()
 
 
 class IssuerRecord(
     msgspec.Struct, frozen=True, omit_defaults=True, rename={"increases": "raises"}, kw_only=True
 ):
-    """One issuer: its ``iss``, and the widest limits (s) by which any process judges."""
+    """One issuer: its ``iss``, and the widest limits (s) by which any process judges.
+
+    Attributes:
+        aliases: Every other ``iss`` that any process had for it.
+        claims: None: the standard names.
+        revoked_by: The revocable claims by which something was revoked, and since when (ms by Redis) every
+            process that lacks one is in conflict.
+        changing: When an operator began to change ``claims`` or ``revoked_by`` (ms by Redis); 0: nothing is
+            being changed. Until it is done, there are no verdicts by any names.
+    """
 
     iss: str
     max_token_lifetime: int
@@ -48,38 +86,144 @@ class IssuerRecord(
     leeway: int
     clock_skew: int
     increases: tuple[LimitIncrease, ...] = ()
+    aliases: tuple[str, ...] = ()
+    claims: IdentifyingClaims | None = None
+    revoked_by: dict[str, int] = {}
+    changing: int = 0
+
+    @property
+    def is_beyond_0_1(self) -> bool:
+        """Whether version 0.1 would read less than the record says."""
+        return bool(self.aliases or self.claims or self.revoked_by or self.changing)
 
 
 IssuerRecordsByName = dict[str, IssuerRecord]
 
-_decode: Final = msgspec.json.Decoder(IssuerRecordsByName).decode
+_decoder: Final = msgspec.json.Decoder(IssuerRecordsByName)
+
+
+def _decode(text: bytes) -> IssuerRecordsByName:
+    """The records in a value of the store; raises ``MsgspecError``, and ``TypeError`` where it is no text."""
+    return {
+        name: msgspec.structs.replace(record, iss=record.iss.removesuffix(_NOT_FOR_0_1))
+        if record.is_beyond_0_1
+        else record
+        for name, record in _decoder.decode(text).items()
+    }
 
 
 def encode(records: Mapping[str, IssuerRecord]) -> bytes:
     """The value in the store: equal for equal records, whatever their order."""
-    return msgspec.json.encode(dict(sorted(records.items())))
+    return msgspec.json.encode(
+        {
+            name: msgspec.structs.replace(record, iss=record.iss + _NOT_FOR_0_1)
+            if record.is_beyond_0_1
+            else record
+            for name, record in sorted(records.items())
+        }
+    )
 
 
 def conflicts(records: Mapping[str, IssuerRecord], issuers: Iterable[Issuer]) -> dict[str, str]:
-    """What is wrong with the names of issuers, by name."""
+    """What is wrong with the names and the claims of issuers, by name."""
     found = {}
-    names = {record.iss: name for name, record in records.items()}
     for issuer in issuers:
-        stored = records.get(issuer.name)
-        if (name := names.get(issuer.iss, issuer.name)) != issuer.name:
-            found[issuer.name] = (
-                f"the issuer {issuer.iss} is called {issuer.name} in the settings and {name} in the store;"
-                f" call it {name}, or run `revoker export` with that name and `revoker import` with the new"
-                " one, into an empty store or under another redis.key_prefix"
-            )
-        elif stored is not None and stored.iss != issuer.iss:
-            # not "change the file": users are exported by a hash that contains the old `iss`
-            remedy = "use another store or another redis.key_prefix" if issuer.own else "give it another name"
-            found[issuer.name] = (
-                f"the issuer named {issuer.name} is {stored.iss} in the store and {issuer.iss} in the"
-                f" settings; {remedy}"
-            )
+        problem = _conflict_of_names(records, issuer) or _conflict_of_claims(records, issuer)
+        if problem is not None:
+            found[issuer.name] = problem
     return found
+
+
+def _conflict_of_names(records: Mapping[str, IssuerRecord], issuer: Issuer) -> str | None:
+    names = {iss: name for name, record in records.items() for iss in (record.iss, *record.aliases)}
+    stored = records.get(issuer.name)
+    name = names.get(issuer.iss, issuer.name)
+    if name != issuer.name and issuer.iss in records[name].aliases:
+        return (
+            f"the issuer {issuer.iss} is called {issuer.name} in the settings and is an alias of {name} in"
+            f" the store; put it into issuer_aliases of {name}, or use another store or another"
+            " redis.key_prefix"
+        )
+    if name != issuer.name:
+        return (
+            f"the issuer {issuer.iss} is called {issuer.name} in the settings and {name} in the store;"
+            f" call it {name}, or run `revoker export` with that name and `revoker import` with the new"
+            " one, into an empty store or under another redis.key_prefix"
+        )
+    if stored is not None and stored.iss != issuer.iss:
+        # not "change the file": users are exported by a hash that contains the old `iss`
+        remedy = "use another store or another redis.key_prefix" if issuer.own else "give it another name"
+        return (
+            f"the issuer named {issuer.name} is {stored.iss} in the store and {issuer.iss} in the"
+            f" settings; {remedy}"
+        )
+    for alias in issuer.aliases:
+        if (name := names.get(alias, issuer.name)) != issuer.name:
+            return (
+                f"the issuer {alias} is an alias of {issuer.name} in the settings and is called {name} in the"
+                f" store; configure it as the issuer {name}, or use another store or another redis.key_prefix"
+            )
+    return None
+
+
+def _conflict_of_claims(records: Mapping[str, IssuerRecord], issuer: Issuer) -> str | None:
+    stored = records.get(issuer.name)
+    if stored is None:
+        return None
+    command = f"`revoker store accept-mapping {issuer.name}`"
+    if stored.changing:
+        return (
+            f"the claims of issuer {issuer.name} are being changed; run {command} again if it was interrupted"
+        )
+    changes = claim_changes(stored, issuer)
+    if not changes:
+        return None
+    return (
+        f"the claims of issuer {issuer.name} are not those in the store: {'; '.join(changes)}. What was"
+        f" revoked would be active again: change the settings back, or run {command}"
+    )
+
+
+def claim_changes(record: IssuerRecord, issuer: Issuer) -> list[str]:
+    """How the settings of an issuer differ from the claims that the store remembers; one sentence each."""
+    before, after = record.claims or _STANDARD_CLAIMS, _claims_of(issuer)
+    changes = [
+        f"{name} was {_listed(getattr(before, name))} and is {_listed(getattr(after, name))}"
+        for name in IdentifyingClaims.__struct_fields__
+        if getattr(before, name) != getattr(after, name)
+    ]
+    revocable = issuer.claim_names.revocable if issuer.claim_names else ()
+    changes += [
+        f"`{claim}` was revoked by and is not in revocable"
+        for claim in record.revoked_by
+        if claim not in revocable
+    ]
+    return changes
+
+
+def _claims_of(issuer: Issuer) -> IdentifyingClaims:
+    names = issuer.claim_names or STANDARD_NAMES
+    return IdentifyingClaims(**{name: getattr(names, name) for name in IdentifyingClaims.__struct_fields__})
+
+
+def _accepted(record: IssuerRecord, issuer: Issuer) -> IssuerRecord:
+    """The record once the claims of the settings are accepted."""
+    revocable = issuer.claim_names.revocable if issuer.claim_names else ()
+    return msgspec.structs.replace(
+        record,
+        claims=_recorded_claims(issuer),
+        revoked_by={claim: at for claim, at in record.revoked_by.items() if claim in revocable},
+        changing=0,
+    )
+
+
+def _recorded_claims(issuer: Issuer) -> IdentifyingClaims | None:
+    claims = _claims_of(issuer)
+    return None if claims == _STANDARD_CLAIMS else claims
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names) or "nothing"
 
 
 def reconciled(
@@ -91,14 +235,22 @@ def reconciled(
         stored = records.get(issuer.name)
         limits = {limit: getattr(issuer, limit) for limit in LIMITS}
         if stored is None:
-            result[issuer.name] = IssuerRecord(iss=issuer.iss, **limits)
+            result[issuer.name] = IssuerRecord(
+                iss=issuer.iss,
+                aliases=tuple(sorted(issuer.aliases)),
+                claims=_recorded_claims(issuer),
+                **limits,
+            )
             continue
         increases = [increase for increase in stored.increases if now < _obsolete_at(increase, stored)]
         for limit, value in limits.items():
             if value > (old_value := getattr(stored, limit)):
                 increases.append(LimitIncrease(limit, old_value, now + DELAY_MS))  # type: ignore[arg-type]
         widest = {limit: max(value, getattr(stored, limit)) for limit, value in limits.items()}
-        result[issuer.name] = IssuerRecord(iss=stored.iss, increases=tuple(increases), **widest)
+        aliases = tuple(sorted({*stored.aliases, *issuer.aliases}))
+        result[issuer.name] = msgspec.structs.replace(
+            stored, increases=tuple(increases), aliases=aliases, **widest
+        )
     return result
 
 
@@ -128,7 +280,7 @@ class IssuerRecords:
     Attributes:
         old_limits: By issuer name, only of issuers that have any; frozen, and replaced as a whole. Before the
             first reading it allows no verdict on any issuer.
-        conflicts: What is wrong with names, by name; nothing is written while there is any.
+        conflicts: What is wrong with names and claims, by name; nothing is written while there is any.
         read: Whether the store has ever been read.
     """
 
@@ -138,6 +290,7 @@ class IssuerRecords:
         self._key = keys.settings
         self._issuers = list(issuers)
         self._records: IssuerRecordsByName = {}
+        self._read_at = 0
         self._widest: dict[str, Issuer] = {}
         unread = OldLimits(conflict="what the store remembers of the issuer has not been read yet")
         self.old_limits: Mapping[str, OldLimits] = {issuer.name: unread for issuer in self._issuers}
@@ -169,7 +322,7 @@ class IssuerRecords:
             if found := conflicts(records, self._issuers):
                 if found != self.conflicts:
                     _log.error("settings_conflict", problems=list(found.values()))
-                self._refuse(found)
+                self._refuse(found, records, now)
                 return
             new = reconciled(records, self._issuers, now)
             if encode(new) == text:
@@ -186,7 +339,7 @@ class IssuerRecords:
         _, stored, now = await self.look()
         records = self._records if stored is None else stored
         if found := conflicts(records, self._issuers):
-            self._refuse(found)  # the caller reports it
+            self._refuse(found, records, now)  # the caller reports it
         else:
             self._apply(reconciled(records, self._issuers, now))
 
@@ -194,6 +347,83 @@ class IssuerRecords:
         """Raise ``ConfigError`` where the last reading found these settings and the store in conflict."""
         if self.conflicts:
             raise ConfigError([f"issuers: {problem}" for problem in self.conflicts.values()])
+
+    async def accept(self, issuer: Issuer, cut_off: Callable[[], Awaitable[object]]) -> list[str]:
+        """Record the claims of an issuer as the settings name them. What is interrupted can be repeated.
+
+        Meanwhile no process gives verdicts on tokens of the issuer, or revokes one: by the old names it could
+        store what nobody would find. ``cut_off`` is called once every process has noticed that, and before
+        any process judges by the new names.
+
+        Returns:
+            What has changed, as :func:`claim_changes`; empty where nothing had to be accepted.
+
+        Raises:
+            ConfigError: the name of the issuer is in conflict.
+            StoreUnavailable: no answer; the change may be made in part.
+        """
+        changes: list[str] = []
+        for _ in range(_ATTEMPTS):
+            text, stored, now = await self.look()
+            records = stored or {}
+            if problem := _conflict_of_names(records, issuer):
+                raise ConfigError([f"issuers: {problem}"])
+            record = records.get(issuer.name)
+            if record is None or not (record.changing or claim_changes(record, issuer)):
+                return changes
+            changes = claim_changes(record, issuer) or changes or ["an interrupted change is completed"]
+            if not record.changing:
+                record = msgspec.structs.replace(record, changing=now)
+                if not await self.set(text, {**records, issuer.name: record}):
+                    continue
+            self._apply(reconciled(records, self._issuers, now))
+            await asyncio.sleep(max(0, record.changing + NOTICE_MS - now) / 1000)
+            await cut_off()
+            if await self._complete(issuer, record):
+                return changes
+        raise StoreUnavailable("what the store remembers of the issuers keeps changing")
+
+    async def _complete(self, issuer: Issuer, changing: IssuerRecord) -> bool:
+        """Record the claims; False where another operator has done it, perhaps by other settings."""
+        for _ in range(_ATTEMPTS):
+            text, stored, _ = await self.look()
+            if stored is None or stored.get(issuer.name) != changing:
+                return False
+            if await self.set(text, {**stored, issuer.name: _accepted(changing, issuer)}):
+                return True
+        return False
+
+    async def record_claim(self, issuer: Issuer, claim: str) -> None:
+        """Record that something is revoked by a revocable claim, before it is.
+
+        From then on a process whose settings lack the claim gives no verdicts on tokens of the issuer. The
+        first call waits until every process has noticed that.
+
+        Raises:
+            StoreUnavailable: no answer; nothing may be revoked by the claim yet.
+            StoreRefused: the issuer is in conflict.
+        """
+        self.refuse_in_conflict(issuer)
+        record = self._records.get(issuer.name)
+        if record is not None and record.revoked_by.get(claim, self._read_at) + NOTICE_MS <= self._read_at:
+            return
+        for _ in range(_ATTEMPTS):
+            await self.reconcile()
+            self.refuse_in_conflict(issuer)
+            text, stored, now = await self.look()
+            record = (stored or {}).get(issuer.name)
+            if stored is None or record is None:
+                continue
+            since = record.revoked_by.get(claim)
+            if since is None:
+                since = now
+                record = msgspec.structs.replace(record, revoked_by={**record.revoked_by, claim: now})
+                if not await self.set(text, {**stored, issuer.name: record}):
+                    continue
+            await asyncio.sleep(max(0, since + NOTICE_MS - now) / 1000)
+            self.refuse_in_conflict(issuer)
+            return
+        raise StoreUnavailable("what the store remembers of the issuers keeps changing")
 
     async def look(self) -> tuple[bytes, IssuerRecordsByName | None, int]:
         """The value as stored (empty: none), its records, and Redis ``TIME`` (ms)."""
@@ -205,6 +435,7 @@ class IssuerRecords:
             stored = None if text is None else _decode(text)
         except (msgspec.MsgspecError, TypeError) as error:
             raise StoreRefused("the store holds settings that can't be read") from error
+        self._read_at = now
         return text or b"", stored, now
 
     async def set(self, expected: bytes, records: Mapping[str, IssuerRecord]) -> bool:
@@ -213,7 +444,12 @@ class IssuerRecords:
             [done] = await self._scripts.execute("set_settings", [self._key], (expected, encode(records)))
         return bool(done)
 
-    def _refuse(self, found: dict[str, str]) -> None:
+    def _refuse(self, found: dict[str, str], records: Mapping[str, IssuerRecord], now: int) -> None:
+        """Take over what is wrong; issuers in conflict keep the limits that they had."""
+        if self._widest:  # without it nothing was ever applied, and there are no verdicts on any issuer
+            self._take(reconciled(records, [i for i in self._issuers if i.name not in found], now), found)
+        else:
+            self._records = dict(records)
         self.conflicts, self.read = found, True
         old = dict(self.old_limits)
         for name, problem in found.items():
@@ -221,13 +457,19 @@ class IssuerRecords:
         self.old_limits = old
 
     def _apply(self, records: IssuerRecordsByName) -> None:
-        self.conflicts, self.read, self._records = {}, True, records
+        self.conflicts, self.read = {}, True
+        self._take(records, ())
+
+    def _take(self, records: IssuerRecordsByName, without: Collection[str]) -> None:
+        """Take over the limits of all issuers but some."""
+        self._records = records
         self.old_limits = {
             name: OldLimits(record.increases) for name, record in records.items() if record.increases
         }
-        self._widest = {
+        self._widest |= {
             issuer.name: dataclasses.replace(
                 issuer, **{limit: getattr(records[issuer.name], limit) for limit in LIMITS}
             )
             for issuer in self._issuers
+            if issuer.name not in without
         }

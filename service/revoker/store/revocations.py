@@ -188,7 +188,11 @@ class Revocations:
     async def revoke_claim(
         self, issuer: Issuer, claim: str, value: str, *, before: int | None, reason: str
     ) -> int:
-        """As :meth:`revoke_user`, for a value of a revocable claim."""
+        """As :meth:`revoke_user`, for a value of a revocable claim.
+
+        The first revocation by a claim waits until every process has noticed that the claim is in use.
+        """
+        await self._records.record_claim(issuer, claim)
         keys = (self._keys.claim_cutoff(issuer, claim, value),)
         return await self._cut_off("claim", issuer, keys, before, reason, start=self._latest_start(issuer))
 
@@ -237,6 +241,7 @@ class Revocations:
         Raises:
             InvalidRequest: ``until`` is past.
         """
+        self._records.refuse_in_conflict(issuer)
         tag = user_tag(issuer.iss, sub)
         [end] = await self._run(
             "block",

@@ -234,6 +234,40 @@ class Store:
         finding = epochs.FINDING_OF_POLICY[policy]
         return await self._declare(finding, cutoff_now=policy == "cutoff")
 
+    async def accept_mapping(self, issuer: Issuer, *, keep: bool) -> tuple[list[str], int]:
+        """Accept the names that the settings give an issuer's claims, by which revocations are found.
+
+        What was revoked by other names is covered by a cutoff of the issuer, but for blocks.
+
+        Args:
+            issuer: With the new names.
+            keep: Whether the operator declares that the new names find every revocation, so that there is no
+                cutoff.
+
+        Returns:
+            What has changed, as :meth:`IssuerRecords.accept`, and the cutoff in ms (0: none).
+
+        Raises:
+            ConfigError: the name of the issuer is in conflict.
+            StoreUnavailable: the change may be made in part; repeating it completes it.
+        """
+        cutoff = 0
+
+        async def cut_off() -> None:
+            nonlocal cutoff
+            if not keep:
+                cutoff = await self.revocations.revoke_issuer(
+                    issuer, before=None, reason="the names of its claims have changed"
+                )
+
+        return await self.issuer_records.accept(issuer, cut_off), cutoff
+
+    async def blocked_users(self) -> int:
+        """How many users are blocked now, of whatever issuer; raises ``NoVerdict``."""
+        await self.learn()  # before it, no reading counts
+        await self.watch.look(0)
+        return len(self.revocations.remembered.blocks)
+
     async def _declare(self, finding: str, *, cutoff_now: bool) -> Epoch | None:
         async def declare(read: tuple[DataSet, Reading]) -> Epoch | None:
             data, reading = read

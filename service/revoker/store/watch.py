@@ -121,9 +121,9 @@ class Watch:
         self._checked = self._checked and self._beats % _BEATS_PER_CHECK != 0
         if not self._checked:  # first: it may be the reason for other failures
             await self._check_configuration()
-        if suspects := await self._look(self._beats):
+        if suspects := await self.look(self._beats):
             await self._source.settle(suspects)
-            await self._source.settle(await self._look(0))
+            await self._source.settle(await self.look(0))
         await self._remember_keys()
         shared = await self._learn_latest_time() if self._holds_sessions else 0
         await self._records.reconcile()  # from then on this process revokes: it must know the latest time
@@ -134,7 +134,7 @@ class Watch:
             await self._share_latest_time()
         self.reached = self.reached or not self._records.conflicts
 
-    async def _look(self, beat: int) -> list[DataSet]:
+    async def look(self, beat: int) -> list[DataSet]:
         """Read data sets, and take over the blocks of all processes and what they have lifted."""
         changes = self._remembered.changes
         first_pages: dict[int, tuple[BlocksPage, int]] = {}

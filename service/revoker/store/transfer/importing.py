@@ -70,6 +70,7 @@ class Importing:
         self._data: list[str] = []
         self._longest_ms = 0
         self._reconciled = -math.inf
+        self._claims: dict[tuple[str, str], Issuer] = {}
 
     async def begin(self) -> None:
         """Learn which data set this is, its time, and for how long it keeps what is revoked.
@@ -121,7 +122,9 @@ class Importing:
                 return self._cutoff(record, issuer, self._keys.of_segment("client-cutoff", issuer, place))
             case records.Claim():
                 issuer = self._issuer(record.iss)
-                place = f"{_claim_place(record, issuer)}:{_value_place(record)}"
+                claim = _revocable_claim(record, issuer)
+                self._claims[issuer.name, claim] = issuer
+                place = f"{claim_segment(claim)}:{_value_place(record)}"
                 return self._cutoff(record, issuer, self._keys.of_segment("claim-cutoff", issuer, place))
             case records.Issuer():
                 issuer = self._issuer(record.iss)
@@ -144,6 +147,8 @@ class Importing:
         for pause in (*PAUSES_S, None):
             try:
                 await self._reconcile()
+                for (_, claim), issuer in self._claims.items():
+                    await self._store.issuer_records.record_claim(issuer, claim)
                 await asyncio.gather(*(self._store.scripts.run(*call) for call in calls))
                 break
             except StoreUnavailable:
@@ -262,13 +267,14 @@ class Importing:
         return when
 
 
-def _claim_place(record: records.Claim, issuer: Issuer) -> str:
-    """The part of the key for the name of a claim, which must be revocable."""
+def _revocable_claim(record: records.Claim, issuer: Issuer) -> str:
+    """The name of a claim, which must be revocable."""
     place = record.claim_segment or claim_segment(record.claim or "")
     names = () if issuer.claim_names is None else issuer.claim_names.revocable
-    if place not in map(claim_segment, names):
-        raise InvalidRequest(f"claim {record.claim or place} is not revocable at issuer {issuer.name}")
-    return place
+    for name in names:
+        if claim_segment(name) == place:
+            return name
+    raise InvalidRequest(f"claim {record.claim or place} is not revocable at issuer {issuer.name}")
 
 
 def _value_place(record: records.Claim) -> str:
