@@ -186,8 +186,8 @@ class ClaimSettings(_Section):
 
     Revocations are stored by the values of these claims, so the store remembers the names. With others the
     service does not start, until `revoker store accept-mapping`
-    ([changed claims](reliability.md#changed-claims)). `scope` may change freely, and so may `revocable`, except
-    that a claim stays by which something was revoked.
+    ([changed claims](reliability.md#changed-claims)). `scope` may change freely. So may `revocable`, but a
+    claim stays by which something was revoked.
     """
 
     jti: ClaimNames = STANDARD_NAMES.jti
