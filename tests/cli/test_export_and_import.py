@@ -36,6 +36,7 @@ CONFIG = """
 [redis]
 url = "{url}"
 key_prefix = "{prefix}"
+timeout = 5 # that of export and import; the default of a quarter of a second is too short on a busy machine
 [[issuers]]
 name = "main"
 issuer = "{issuer}"
