@@ -140,12 +140,12 @@ NO_OPTIONAL_SESSION: Final = "no session, unless the optional claim `sid` is the
 NO_TOKEN_ID: Final = "no token id"
 NO_BACKCHANNEL: Final = "the provider sends no logout tokens"
 FRONT_CHANNEL: Final = "front-channel logout only"
-NO_CLAIM: Final = "no further claim that is text"
+NO_CLAIM: Final = "no claim beyond the standard ones"
 MACHINE: Final[Mapping[Action, str]] = {
     "session": "a machine has no session",
-    "claim": NO_CLAIM,
     "backchannel": "a machine has no session",
 }
+PLAIN_MACHINE: Final[Mapping[Action, str]] = {**MACHINE, "claim": NO_CLAIM}
 
 # Keycloak
 
@@ -256,7 +256,7 @@ KEYCLOAK: Final = (
     ProviderToken(
         name="Keycloak 26, machine",
         page="keycloak",
-        settings=_KEYCLOAK_SETTINGS,
+        settings={**_KEYCLOAK_SETTINGS, "claims": {"revocable": ["clientHost"]}},
         payload={
             "exp": At(300),
             "iat": At(0),
@@ -276,6 +276,7 @@ KEYCLOAK: Final = (
         user=("sub",),
         client=("client_id", "azp"),
         token=("jti",),
+        claim=("clientHost",),
         limits=MACHINE,
         machine=True,
     ),
@@ -399,7 +400,7 @@ AUTH0: Final = (
     ProviderToken(
         name="Auth0, machine, 30 days",
         page="auth0",
-        settings={**_AUTH0_SETTINGS, "max_token_lifetime": 30 * DAY},
+        settings={**_AUTH0_SETTINGS, "max_token_lifetime": 30 * DAY, "claims": {"revocable": ["gty"]}},
         payload={
             "iss": "https://shop.eu.auth0.com/",
             "sub": "Jb7kT2mQ9xW4vZ1nR6pL3sY8dC5fG0hA@clients",
@@ -412,6 +413,7 @@ AUTH0: Final = (
         },
         user=("sub",),
         client=("azp",),
+        claim=("gty",),
         limits={**MACHINE, "token": NO_TOKEN_ID},
         machine=True,
     ),
@@ -468,7 +470,7 @@ OKTA: Final = (
         user=("sub",),
         client=("cid",),
         token=("jti",),
-        limits=MACHINE,
+        limits=PLAIN_MACHINE,
         machine=True,
     ),
 )
@@ -554,21 +556,21 @@ ENTRA: Final = (
     ProviderToken(
         name="Entra ID v2.0, 28 hours",
         page="entra",
-        settings={**_ENTRA_SETTINGS, "max_token_lifetime": 29 * HOUR},
+        settings={**_ENTRA_SETTINGS, "max_token_lifetime": 29 * HOUR, "claims": {"revocable": ["tid"]}},
         payload={**_without(_ENTRA_2, "sid"), "exp": At(28 * HOUR), "xms_cc": ["cp1"]},
         user=("oid", "sub"),
         client=("azp",),
         token=("uti",),
+        claim=("tid",),
         limits={
             "session": NO_OPTIONAL_SESSION,
-            "claim": NO_CLAIM,
             "backchannel": FRONT_CHANNEL,
         },
     ),
     ProviderToken(
         name="Entra ID v2.0, machine",
         page="entra",
-        settings=_ENTRA_SETTINGS,
+        settings={**_ENTRA_SETTINGS, "claims": {"revocable": ["tid"]}},
         payload={
             "aud": _ENTRA_API,
             "iss": _ENTRA_V2,
@@ -589,6 +591,7 @@ ENTRA: Final = (
         user=("oid", "sub"),
         client=("azp",),
         token=("uti",),
+        claim=("tid",),
         limits=MACHINE,
         machine=True,
     ),
@@ -712,7 +715,7 @@ COGNITO: Final = (
         user=("sub",),
         client=("client_id",),
         token=("jti",),
-        limits=MACHINE,
+        limits=PLAIN_MACHINE,
         machine=True,
     ),
 )
@@ -822,7 +825,7 @@ PINGONE: Final = (
         },
         user=("client_id",),
         client=("client_id",),
-        limits={**MACHINE, "token": NO_TOKEN_ID},
+        limits={**PLAIN_MACHINE, "token": NO_TOKEN_ID},
         machine=True,
     ),
 )
@@ -881,7 +884,7 @@ ZITADEL: Final = (
         user=("sub",),
         client=("client_id",),
         token=("jti",),
-        limits=MACHINE,
+        limits=PLAIN_MACHINE,
         machine=True,
     ),
 )
@@ -996,10 +999,11 @@ ADFS: Final = (
     ProviderToken(
         name="AD FS, machine",
         page="adfs",
-        settings={**_ADFS_SETTINGS, "claims": {"sub": ["upn", "appid"]}},
+        settings={**_ADFS_SETTINGS, "claims": {"sub": ["upn", "appid"], "revocable": ["apptype"]}},
         payload={**_ADFS, "authmethod": "http://schemas.microsoft.com/ws/2012/12/authmethod/clientsecret"},
         user=("appid",),
         client=("appid",),
+        claim=("apptype",),
         limits={**MACHINE, "token": NO_TOKEN_ID},
         machine=True,
     ),
@@ -1139,7 +1143,7 @@ CLERK: Final = (
         },
         user=("sub",),
         token=("jti",),
-        limits={**MACHINE, "client": "no client: `sub` is the machine"},
+        limits={**PLAIN_MACHINE, "client": "no client: `sub` is the machine"},
         machine=True,
     ),
 )
@@ -1183,6 +1187,7 @@ KINDE: Final = (
             "profile": "kinde",
             "issuer": "https://shop.kinde.com",
             "audiences": ["https://orders.example.com"],
+            "claims": {"revocable": ["gty"]},
         },
         payload={
             "aud": ["https://orders.example.com"],
@@ -1199,6 +1204,7 @@ KINDE: Final = (
         user=("azp",),
         client=("azp",),
         token=("jti",),
+        claim=("gty",),
         limits=MACHINE,
         machine=True,
     ),
@@ -1269,7 +1275,7 @@ LOGTO: Final = (
         user=("sub",),
         client=("client_id",),
         token=("jti",),
-        limits=MACHINE,
+        limits=PLAIN_MACHINE,
         machine=True,
     ),
 )
@@ -1291,7 +1297,7 @@ _POD: Final[Mapping[str, Any]] = {
     "serviceaccount": {"name": "billing-job", "uid": "14ee3fa4-a7e2-420f-9f9a-dbc4507c3798"},
 }
 _SERVICE_ACCOUNT_LIMITS: Final[Mapping[Action, str]] = {
-    **MACHINE,
+    **PLAIN_MACHINE,
     "client": "no client: `sub` is the service account",
 }
 
