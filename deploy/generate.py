@@ -157,7 +157,7 @@ def providers_page() -> str:
 def _effect(token: ProviderToken, action: Action) -> str:
     """By which claim an action finds a token, or why it does not."""
     if (why_not := token.limits.get(action)) is not None:
-        return f"– {why_not}"
+        return f"no: {why_not}"
     if action == "backchannel":
         return f"ends the {token.logout_ends}"
     return f"`{token.identity(action)[0]}`"
