@@ -34,7 +34,7 @@ from revoker.tokens.claims import (
     refuse_other_kinds,
     scope_of,
 )
-from revoker.tokens.jwk import VerifyingKey, shared_secret
+from revoker.tokens.jwk import VerifyingKey, header_algorithms, shared_secret
 from revoker.tokens.key_sets import read_key_set, require_usable
 from revoker.tokens.parsing import UnverifiedToken, base64url_decoded, parse_token, strict_json_object
 
@@ -315,6 +315,7 @@ def report(
     key = None if keys is None else _signing_key(token, keys)
     signature: Signature = "not checked" if keys is None else "failed" if key is None else "verified"
     kid = token.kid if key is None else key.id
+    why_no_key = "signature" if keys is None or token.kid in {held.kid for held in keys} else "key"
     provider = of_profile(terms.profile)
     notes = []
     if signature == "not checked":
@@ -325,7 +326,7 @@ def report(
         issuer=terms.issuer.name,
         profile=terms.profile,
         signature=signature,
-        token_form=_failed_in_token_form(token, terms, kid, now, signature),
+        token_form=_failed_in_token_form(token, terms, kid, now, signature, why_no_key=why_no_key),
         claims_form=_failed_in_claims_form(token, terms, kid, now),
         actions=_actions(token.payload, terms, provider, logout_tokens),
         notes=notes,
@@ -361,7 +362,13 @@ def _signing_key(token: UnverifiedToken, keys: Collection[VerifyingKey]) -> Veri
 
 
 def _failed_in_token_form(
-    token: UnverifiedToken, terms: Terms, kid: str | None, now: float, signature: Signature
+    token: UnverifiedToken,
+    terms: Terms,
+    kid: str | None,
+    now: float,
+    signature: Signature,
+    *,
+    why_no_key: str,
 ) -> list[Failure]:
     payload, issuer = token.payload, terms.issuer
     failures = []
@@ -374,10 +381,10 @@ def _failed_in_token_form(
                 advice="correct issuer, or add the other one to issuer_aliases if it is of the same provider",
             )
         )
-    if token.alg not in terms.algorithms:
+    if token.alg not in header_algorithms(terms.algorithms):
         failures.append(
             Failure(
-                why="signature",
+                why=why_no_key,
                 problem=f"it is signed with {printable(token.alg)}, which algorithms does not have",
                 advice=f"add {printable(token.alg)} to algorithms, if the provider is meant to sign with it",
             )
@@ -385,7 +392,7 @@ def _failed_in_token_form(
     elif signature == "failed":
         failures.append(
             Failure(
-                why="signature",
+                why=why_no_key,
                 problem="none of the issuer's keys made its signature",
                 advice="compare jwks_uri with the provider's discovery document, and copy the whole token",
             )
