@@ -78,6 +78,7 @@ states = st.builds(
     user=users,
     session=marks,
     client=marks,
+    claims=st.lists(marks, max_size=3).map(tuple),
     issuer=marks,
     keys=st.sampled_from([{}, {KID: Revocation(1)}, {"other": Revocation(1)}]),
     loss=st.just(0) | cutoffs,
@@ -143,6 +144,7 @@ def objections(claims, issuer, state, moments):
     for mark, verdict, margin in (
         (state.session, Verdict.SESSION_CUTOFF, 0),
         (state.client, Verdict.CLIENT_CUTOFF, 2),
+        *((mark, Verdict.CLAIM_CUTOFF, 2) for mark in state.claims),
     ):
         if mark is not None and (nameless or covered(mark.at, margin)):
             found.add(verdict)
@@ -167,6 +169,13 @@ def verdict(claims, issuer, state=NO_REVOCATIONS, *, now=NOW, own_now=None, star
     return rules.judge(claims, issuer, state, None, store_now=now, own_now=own_now, session_start=start)
 
 
+def cut(of, at):
+    """A cutoff as the state has it."""
+    if of == "user":
+        return UserState(hard=at)
+    return {"loss": at, "claims": (None, Revocation(at))}.get(of, Revocation(at))
+
+
 @given(claims_of, issuers, states, moments)
 def test_a_verdict_is_one_of_the_objections_and_active_means_there_is_none(claims, issuer, state, moments):
     assert judged(claims, issuer, state, moments) in objected(claims, issuer, state, moments)
@@ -178,7 +187,9 @@ def test_tokens_that_keep_the_bounds_are_judged_by_all_that_stands(lively, state
     assert judged(claims, issuer, state, moments) in objected(claims, issuer, state, moments)
 
 
-@given(lively, states, st.sampled_from(["jti", "user", "session", "client", "issuer", "keys", "loss"]))
+@given(
+    lively, states, st.sampled_from(["jti", "user", "session", "client", "claims", "issuer", "keys", "loss"])
+)
 def test_nothing_that_stands_ever_makes_a_token_active(lively, state, left_out):
     issuer, claims = lively
     without = {name: getattr(state, name) for name in RevocationState.__slots__ if name != left_out}
@@ -186,7 +197,7 @@ def test_nothing_that_stands_ever_makes_a_token_active(lively, state, left_out):
         assert verdict(claims, issuer, RevocationState(**without)) is Verdict.ACTIVE
 
 
-@given(lively, st.integers(0, 2_000), st.sampled_from(["user", "session", "client", "issuer"]))
+@given(lively, st.integers(0, 2_000), st.sampled_from(["user", "session", "client", "claims", "issuer"]))
 @example(
     (Issuer(name="main", iss="i"), Claims(jti="1", sub="a", iat=NOW / 1000 + 2, exp=NOW // 1000 + 9)),
     0,
@@ -196,11 +207,7 @@ def test_whatever_was_ever_active_is_covered_by_a_cutoff_made_from_then_on(livel
     issuer, claims = lively
     assume(verdict(claims, issuer, start=NOW) is Verdict.ACTIVE)
     cutoff = NOW + later_ms
-    state = (
-        RevocationState(user=UserState(hard=cutoff))
-        if of == "user"
-        else RevocationState(**{of: Revocation(cutoff)})
-    )
+    state = RevocationState(**{of: cut(of, cutoff)})
     assert verdict(claims, issuer, state, now=cutoff, start=NOW) is not Verdict.ACTIVE
 
 
@@ -303,12 +310,13 @@ def test_a_whole_second_iat_in_the_second_of_the_cutoff_counts_as_before():
 
 
 @pytest.mark.parametrize(
-    ("of", "margin"), [("user", 0), ("session", 0), ("client", 2000), ("issuer", 2000), ("loss", 2000)]
+    ("of", "margin"),
+    [("user", 0), ("session", 0), ("client", 2000), ("claims", 2000), ("issuer", 2000), ("loss", 2000)],
 )
 def test_sessions_kept_here_are_covered_by_their_start(of, margin):
     def under(cutoff):
-        made = {"user": UserState(hard=cutoff), "loss": cutoff}.get(of, Revocation(cutoff))
-        return verdict(token(iat=NOW // 1000), OWN, RevocationState(**{of: made}), start=NOW - 50_000)
+        state = RevocationState(**{of: cut(of, cutoff)})
+        return verdict(token(iat=NOW // 1000), OWN, state, start=NOW - 50_000)
 
     assert under(NOW - 50_000 - margin) is not Verdict.ACTIVE
     assert under(NOW - 50_001 - margin) is Verdict.ACTIVE
@@ -316,8 +324,8 @@ def test_sessions_kept_here_are_covered_by_their_start(of, margin):
 
 def test_a_token_without_auth_time_is_before_every_cutoff_but_those_of_issuer_and_loss():
     issuer = Issuer(name="m", iss="i", cutoff_claim="auth_time", max_session_lifetime=86400)
-    for of in ("session", "client"):
-        assert verdict(token(), issuer, RevocationState(**{of: Revocation(1)})) is not Verdict.ACTIVE
+    for of in ("session", "client", "claims"):
+        assert verdict(token(), issuer, RevocationState(**{of: cut(of, 1)})) is not Verdict.ACTIVE
     assert verdict(token(), issuer, RevocationState(user=UserState(hard=1))) is Verdict.USER_CUTOFF
     assert verdict(token(), issuer, RevocationState(user=UserState(soft=1, sid="b"))) is Verdict.USER_CUTOFF
     assert verdict(token(), issuer, RevocationState(user=UserState(soft=1, sid="a"))) is Verdict.ACTIVE
@@ -403,6 +411,6 @@ def test_the_login_counts_where_it_is_earlier_than_the_token():
 
 @given(states, st.integers(NOW - 10_000, NOW + 10_000))
 def test_a_session_is_cut_off_where_its_tokens_are_by_a_cutoff_that_sessions_share(state, start):
-    shared = RevocationState(client=state.client, issuer=state.issuer, loss=state.loss)
+    shared = RevocationState(client=state.client, claims=state.claims, issuer=state.issuer, loss=state.loss)
     judged = rules.check_cutoffs(token(), OWN, shared, NOW, start)
     assert rules.session_is_cut_off(start, state, store_now=NOW) == (judged is not Verdict.ACTIVE)

@@ -282,6 +282,7 @@ def issuers_of(settings: Settings) -> dict[str, Issuer]:
             name=sessions.name,
             iss=sessions.issuer,
             own=True,
+            claim_names=ClaimNames(revocable=sessions.revocable) if sessions.revocable else None,
             leeway=settings.revocation.leeway,
             max_token_lifetime=longest,
             horizon=max(longest, sessions.absolute_timeout),

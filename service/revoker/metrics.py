@@ -20,7 +20,7 @@ LATENCY_BUCKETS: Final = (
 )  # fmt: skip
 
 REVOCATION_KINDS: Final = (
-    "token", "user", "session", "client", "issuer", "key", "block", "unblock", "lift", "forget",
+    "token", "user", "session", "client", "claim", "issuer", "key", "block", "unblock", "lift", "forget",
 )  # fmt: skip
 NO_VERDICT_CAUSES: Final = ("store_unavailable", "store_refused", "keys_unavailable", "overload")
 REFUSALS: Final = ("wrong_credentials", "insufficient_scope", "access_denied", "throttled", "rate_limited")

@@ -3,7 +3,7 @@
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, ClassVar, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 import msgspec
 
@@ -74,6 +74,13 @@ class ClaimNames:
 
 
 STANDARD_NAMES: Final = ClaimNames()
+
+RESERVED_CLAIMS: Final = frozenset((
+    "iss", "sub", "aud", "exp", "nbf", "iat", "jti", "sid", "client_id", "azp", "scope", "scp", "auth_time",
+    "acr", "amr", "nonce", "cnf", "act", "may_act", "typ", "token_use", "events", "at_hash", "c_hash",
+    "s_hash", "token_introspection", "status_list",
+))  # fmt: skip
+"""Claims that this service writes into the tokens of its sessions, or by which tokens are judged."""
 
 
 class LimitIncrease(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -164,6 +171,7 @@ class RevocationState:
     """All that the store holds about one token.
 
     Attributes:
+        claims: The cutoff of each of the token's revocable claims, in their order; empty: none has one.
         keys: The issuer's signing keys that were revoked through the API, by ``kid``.
         loss: When revocations were lost (ms; 0: never): no token issued before is active.
     """
@@ -173,6 +181,7 @@ class RevocationState:
     session: Revocation | None = None
     client: Revocation | None = None
     issuer: Revocation | None = None
+    claims: tuple[Revocation | None, ...] = ()
     keys: Mapping[str, Revocation] = field(default_factory=dict)
     loss: int = 0
 
@@ -198,6 +207,7 @@ class Verdict(enum.StrEnum):
     USER_CUTOFF = "user_cutoff"
     SESSION_CUTOFF = "session_cutoff"
     CLIENT_CUTOFF = "client_cutoff"
+    CLAIM_CUTOFF = "claim_cutoff"
     ISSUER_CUTOFF = "issuer_cutoff"
     DATA_LOSS = "data_loss"
 
@@ -211,6 +221,7 @@ class Session(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         ends: Its end, however often it is used (ms).
         auth_time: When the user last authenticated (s).
         generation: Of the current refresh token.
+        claims: Further claims of its access tokens.
     """
 
     sid: str
@@ -228,3 +239,4 @@ class Session(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     ends: int
     auth_time: int
     generation: int
+    claims: Mapping[str, Any] = msgspec.field(default_factory=dict)

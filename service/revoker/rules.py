@@ -4,7 +4,8 @@ All decisions of this kind are made here: whether a limit, block, cutoff or loss
 session. Every function is pure: it takes what it needs, its time included.
 """
 
-from typing import Final, Literal
+from collections.abc import Iterable
+from typing import Any, Final, Literal
 
 from revoker.errors import StoreRefused
 from revoker.models import (
@@ -194,6 +195,8 @@ def check_cutoffs(
         return Verdict.SESSION_CUTOFF
     if covers(state.client, made if issuer.own else login):
         return Verdict.CLIENT_CUTOFF
+    if state.claims and covers_any(state.claims, made if issuer.own else login):
+        return Verdict.CLAIM_CUTOFF
     if covers(state.issuer, made):
         return Verdict.ISSUER_CUTOFF
     if state.loss and made <= state.loss * 1000:
@@ -205,11 +208,11 @@ def comparison_times(claims: Payload, issuer: Issuer, session_start: int | None)
     """The times of a token (µs) that are compared with cutoffs; a cutoff at or after them covers it.
 
     Returns:
-        The first for user, session and client cutoffs, the second for issuer and loss cutoffs. For sessions
-        held by this service both are the start of the session, the second less a margin. For other issuers
-        they are ``iat`` plus ``iat_backdated`` less ``clock_skew``; with ``cutoff_claim = "auth_time"``,
-        ``auth_time`` less ``clock_skew`` where that is earlier. A token without ``auth_time`` is then covered
-        by every cutoff of the first kind.
+        The first for user, session, client and claim cutoffs, the second for issuer and loss cutoffs. For
+        sessions held by this service both are the start of the session, the second less a margin. For other
+        issuers they are ``iat`` plus ``iat_backdated`` less ``clock_skew``; with
+        ``cutoff_claim = "auth_time"``, ``auth_time`` less ``clock_skew`` where that is earlier. A token
+        without ``auth_time`` is then covered by every cutoff of the first kind.
     """
     if issuer.own:
         start = (session_start or 0) * 1000
@@ -224,22 +227,29 @@ def comparison_times(claims: Payload, issuer: Issuer, session_start: int | None)
 
 
 def session_is_cut_off(session_start: int, state: RevocationState, *, store_now: int) -> bool:
-    """Whether a client, issuer or loss cutoff covers a session held by this service.
+    """Whether a client, claim, issuer or loss cutoff covers a session held by this service.
 
     The cutoffs of its user and its own are not considered: the scripts that change the session check them.
 
     Args:
         session_start: When the session began (ms).
-        state: What the store holds for the session's client and issuer.
+        state: What the store holds for the session's client, revocable claims and issuer.
         store_now: Redis ``TIME`` in ms, read together with that.
     """
     at_us = session_comparison_time(session_start, store_now) * 1000
     loss = state.loss
-    return covers(state.client, at_us) or covers(state.issuer, at_us) or (loss != 0 and at_us <= loss * 1000)
+    return (
+        covers(state.client, at_us)
+        or covers_any(state.claims, at_us)
+        or covers(state.issuer, at_us)
+        or (loss != 0 and at_us <= loss * 1000)
+    )
 
 
 def session_comparison_time(session_start: int, store_now: int) -> int:
-    """The time (ms) of a session held by this service that is compared with client, issuer and loss cutoffs.
+    """The time (ms) of a session held by this service that is compared with cutoffs dated by other nodes.
+
+    These are client, claim, issuer and loss cutoffs.
 
     A session that a faster server dated may start in the future. Its start counts as now, so that a cutoff
     made now covers it.
@@ -255,6 +265,11 @@ def begins_too_far_ahead(session_start: int, store_now: int) -> bool:
 def covers(cutoff: Revocation | None, at_us: int) -> bool:
     """Whether a cutoff covers what is dated ``at_us`` (µs)."""
     return cutoff is not None and at_us <= cutoff.at * 1000
+
+
+def covers_any(cutoffs: Iterable[Revocation | None], at_us: int) -> bool:
+    """Whether one of several cutoffs covers what is dated ``at_us`` (µs)."""
+    return any(covers(cutoff, at_us) for cutoff in cutoffs)
 
 
 def user_cutoff(user: UserState, sid: str | None) -> int:
@@ -365,6 +380,20 @@ def refresh_outcome(
         if issued_ms_ago < grace_ms:
             return "repeated"
     return "reused"
+
+
+def revocable_value(claim: str, value: Any) -> str | None:
+    """The text by which a value of a claim is revoked; None where there is none.
+
+    A whole number is the same value with and without a fraction of zero. ``email`` is case-folded.
+    """
+    if type(value) is float and value.is_integer():
+        value = int(value)
+    if type(value) in (int, float):
+        return str(value)
+    if type(value) is not str or not value:
+        return None
+    return value.casefold() if claim == "email" else value
 
 
 def cutoff_lifetime_ms(issuer: Issuer) -> int:

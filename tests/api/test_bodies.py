@@ -11,7 +11,7 @@ from revoker import errors
 from revoker.api.error_responses import REPLIES
 from tests.api.conftest import Wire
 from tests.rig import forge
-from tests.rig.service import SECRETS
+from tests.rig.service import OTHER_ISSUER, SECRETS
 
 row = pytest.mark.row
 
@@ -22,6 +22,7 @@ POSTS = {
     "/revoke-user": {"sub": "s", "iss": forge.ISSUER},
     "/revoke-session": {"sid": "s", "iss": forge.ISSUER},
     "/revoke-client": {"client_id": "c", "iss": forge.ISSUER},
+    "/revoke-claim": {"claim": "grant_id", "value": "g", "iss": OTHER_ISSUER},
     "/revoke-issuer": {"iss": forge.ISSUER},
     "/revoke-key": {"iss": forge.ISSUER, "kid": "k"},
     "/block-user": {"sub": "s", "iss": forge.ISSUER},
@@ -359,6 +360,7 @@ async def test_what_is_no_number_in_a_form_or_query_is_malformed(revoker, number
         "/revoke-user": [{"iss": forge.ISSUER, "sub": "s", "before": number}],
         "/revoke-session": [{"iss": forge.ISSUER, "sid": "s", "before": number}],
         "/revoke-client": [{"iss": forge.ISSUER, "client_id": "c", "before": number}],
+        "/revoke-claim": [{"iss": OTHER_ISSUER, "claim": "grant_id", "value": "g", "before": number}],
         "/revoke-issuer": [{"iss": forge.ISSUER, "before": number}],
     }
     for path, forms in dated.items():

@@ -10,7 +10,7 @@ import pytest
 from revoker.auth import digest
 from tests.rig import forge
 from tests.rig.certificates import Authority
-from tests.rig.service import SECRETS
+from tests.rig.service import OTHER_ISSUER, SECRETS
 
 row = pytest.mark.row
 
@@ -161,6 +161,7 @@ async def test_a_caller_does_only_what_its_scopes_say(start, valkey):
         "/revoke-user": ("revoke", {"sub": "s", "iss": forge.ISSUER}),
         "/revoke-session": ("revoke", {"sid": "s", "iss": forge.ISSUER}),
         "/revoke-client": ("revoke", {"client_id": "s", "iss": forge.ISSUER}),
+        "/revoke-claim": ("revoke", {"claim": "grant_id", "value": "g", "iss": OTHER_ISSUER}),
         "/block-user": ("revoke", {"sub": "s", "iss": forge.ISSUER}),
         "/unblock-user": ("revoke", {"sub": "s", "iss": forge.ISSUER}),
         "/explain": ("revoke", {"token": "x"}),

@@ -225,6 +225,7 @@ async def test_what_logs_out_the_world_needs_the_issuer_named_and_a_scope_of_its
         ("/revoke-user", {"sub": "s"}),
         ("/revoke-session", {"sid": "s"}),
         ("/revoke-client", {"client_id": "s"}),
+        ("/revoke-claim", {"claim": "grant_id", "value": "s"}),
         ("/block-user", {"sub": "s"}),
         ("/unblock-user", {"sub": "s"}),
     ],
@@ -268,7 +269,12 @@ async def test_a_reason_is_a_string_of_sane_length(revoker, reason):
 @row("7009-15")
 @pytest.mark.parametrize(
     ("path", "body"),
-    [("/revoke-user", {"sub": "s"}), ("/revoke-session", {"sid": "s"}), ("/revoke-issuer", {})],
+    [
+        ("/revoke-user", {"sub": "s"}),
+        ("/revoke-session", {"sid": "s"}),
+        ("/revoke-claim", {"claim": "grant_id", "value": "s", "iss": OTHER_ISSUER}),
+        ("/revoke-issuer", {}),
+    ],
 )
 async def test_a_cutoff_is_kept_until_nothing_that_it_covers_can_be_active(revoker, valkey, path, body):
     await cut(revoker, path, **body)

@@ -11,7 +11,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as prometheus
 
 from tests.rig import forge
-from tests.rig.service import SECRETS
+from tests.rig.service import OTHER_ISSUER, SECRETS
 
 row = pytest.mark.row
 
@@ -167,6 +167,8 @@ async def test_no_series_is_made_of_what_others_send(revoker):
         await revoker.post("/revoke", {"iss": forge.ISSUER, "jti": odd})
         await revoker.post("/revoke-user", {"iss": forge.ISSUER, "sub": odd, "reason": odd})
         await revoker.post("/revoke-client", {"iss": forge.ISSUER, "client_id": odd})
+        await revoker.post("/revoke-claim", {"iss": OTHER_ISSUER, "claim": "grant_id", "value": odd})
+        await revoker.post("/revoke-claim", {"iss": OTHER_ISSUER, "claim": odd, "value": odd})
         await revoker.post("/revoke-key", {"iss": "https://x", "kid": odd})
         await revoker.post(
             "/introspect", {"token": "x"}, caller=None, headers={"Authorization": f"Bearer {number}"}

@@ -37,6 +37,10 @@ checks.missing_required_header.enabled = false
 [[operations]]
 include-path = ["/token", "/backchannel-logout", "/sessions", "/sessions/{sid}/elevate"]
 checks.positive_data_acceptance.enabled = false  # takes what was given out before: tokens, sid, cursor
+
+[[operations]]
+include-path = "/revoke-claim"
+checks.positive_data_acceptance.enabled = false  # takes the claims that the settings name
 """
 
 
@@ -49,6 +53,7 @@ async def whole(start, valkey, tmp_path, sessions_section):
         "audiences": [forge.AUDIENCE],
         "jwks_file": str(tmp_path / "main.jwks"),
         "backchannel_audience": "revoker",
+        "claims": {"revocable": ["grant_id"]},
     }
     scopes = {"admin": ["introspect", "revoke", "revoke-all", "sessions"], "gateway": ["introspect"]}
     callers = [
@@ -107,6 +112,7 @@ REQUESTS = {
     "/revoke-user": {"sub": "alice", "iss": forge.ISSUER, "reason": "lost phone"},
     "/revoke-session": {"sid": "s", "iss": forge.ISSUER, "before": int(time.time()) - 5.5},
     "/revoke-client": {"client_id": "c", "iss": forge.ISSUER},
+    "/revoke-claim": {"claim": "grant_id", "value": 7, "iss": forge.ISSUER},
     "/revoke-issuer": {"iss": forge.ISSUER},
     "/revoke-key": {"kid": "k", "iss": forge.ISSUER},
     "/block-user": {"sub": "alice", "iss": forge.ISSUER},

@@ -134,6 +134,7 @@ async def test_a_caller_bound_to_a_client_does_nothing_wider(revoker):
         "/revoke-user": {"sub": "u", **now},
         "/revoke-session": {"sid": "s", **now},
         "/revoke-client": {"client_id": "mobile", **now},
+        "/revoke-claim": {"claim": "grant_id", "value": "g", "iss": OTHER_ISSUER},
         "/block-user": {"sub": "u", **now},
         "/unblock-user": {"sub": "u", **now},
         "/explain": forge.claims(),
@@ -158,6 +159,7 @@ async def test_a_caller_bound_to_an_issuer_revokes_nothing_of_another(revoker):
         "/revoke-user": {"sub": "user-1"},
         "/revoke-session": {"sid": "session-1"},
         "/revoke-client": {"client_id": "web"},
+        "/revoke-claim": {"claim": "grant_id", "value": "g"},
         "/block-user": {"sub": "user-1"},
     }.items():
         answer = await revoker.post(path, {**body, "iss": forge.ISSUER}, caller="one-issuer")

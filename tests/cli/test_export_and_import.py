@@ -40,6 +40,7 @@ key_prefix = "{prefix}"
 name = "main"
 issuer = "{issuer}"
 audiences = ["{audience}"]
+claims.revocable = ["grant_id", "email"]
 jwks_file = "main.jwks"
 [[callers]]
 name = "gateway"

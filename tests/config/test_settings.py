@@ -193,6 +193,16 @@ def test_a_table_where_a_value_belongs_and_the_reverse_are_told():
         ("sessions", {"absolute_timeout": 1209599}, "sessions.absolute_timeout"),
         ("sessions", {"refresh_grace": 61}, "sessions.refresh_grace"),
         ("sessions", {"max_sessions_per_user": -1}, "sessions.max_sessions_per_user"),
+        ("sessions", {"revocable": ["a", "b", "c", "d", "e"]}, "sessions.revocable"),
+        ("sessions", {"revocable": [""]}, "sessions.revocable[0]"),
+        *(
+            ("sessions", {"revocable": ["grant_id", name]}, "sessions.revocable")
+            for name in ("iss", "sub", "aud", "exp", "iat", "jti", "sid", "client_id", "auth_time", "scope")
+        ),
+        *(
+            ("sessions", {"revocable": [name]}, "sessions.revocable")
+            for name in ("acr", "amr", "nbf", "cnf", "act", "azp")
+        ),
     ],
 )
 def test_a_wrong_value_is_told_by_its_place_and_alone(section, values, place):
@@ -212,6 +222,7 @@ def test_a_wrong_value_is_told_by_its_place_and_alone(section, values, place):
         ("callers", {"name": "Edge.gateway_1~x-y", "secret_sha256": [DIGEST.upper(), "0" * 64]}),
         ("callers", {"scopes": ["introspect", "revoke", "revoke-all", "sessions"], "client_id": "app"}),
         ("sessions", {"access_token_lifetime": 60, "idle_timeout": 60, "absolute_timeout": 60}),
+        ("sessions", {"revocable": ["grant_id", "https://example.com/tenant", "email", "roles"]}),
     ],
 )
 def test_a_sound_value_is_taken(section, values):

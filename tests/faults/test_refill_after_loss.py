@@ -46,6 +46,9 @@ class Revoked:
             await post(path, **{claim: value}, before=old)
             self.gone.append(issued(old, **{claim: value}))
             self.spared.append(issued(since, **{claim: value}))
+        grant = f"grant of {name}"
+        await post("/revoke-claim", iss=OTHER_ISSUER, claim="grant_id", value=grant, before=since)
+        self.gone.append(issued(since, iss=OTHER_ISSUER, grant_id=grant))
         user = f"but one session of {name}"
         await post("/revoke-user", sub=user, except_sid="kept", before=since)
         self.gone += [issued(old, sub=user), issued(old, sub=user, sid="other")]

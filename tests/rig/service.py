@@ -143,6 +143,7 @@ def settings_for(url: str, folder: Path, **changes: Any) -> Settings:
         "bound": {"scopes": ["introspect", "revoke"], "client_id": "web"},
         "one-issuer": {"scopes": ["introspect", "revoke"], "issuers": ["other"]},
     }
+    changes["other"] = {"claims": {"revocable": ["grant_id"]}, **changes.get("other", {})}
     values: dict[str, Any] = {
         "redis": {"url": url},
         "issuers": [

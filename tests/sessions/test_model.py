@@ -26,6 +26,7 @@ from tests.sessions.conftest import SESSIONS_ISSUER, deleted, listed, without_si
 STEP = 36
 GRACE, ACCESS, LEEWAY, IDLE, ABSOLUTE = 60, 384, 30, 600, 6000
 CLIENTS = ("web", "app")
+GRANTS = ("g1", "g2")
 SCOPE = "read write"
 
 
@@ -44,6 +45,7 @@ class Login:
 
     sub: str
     client: str
+    grants: tuple[str, ...]
     sid: str
     start: int
     given: float
@@ -60,6 +62,7 @@ class Model(RuleBasedStateMachine):
     sessions = Bundle("sessions")
     users = st.sampled_from(["a", "b"])
     clients = st.sampled_from(CLIENTS)
+    grants = st.sampled_from(GRANTS)
     pasts = st.sampled_from([None, 0, 3, 20])
 
     def __init__(self, clockwork, grace):
@@ -70,9 +73,10 @@ class Model(RuleBasedStateMachine):
         self.cutoffs = {"a": [], "b": []}
         self.blocked = set()
         self.clients_cut = dict.fromkeys(CLIENTS, 0)
+        self.grants_cut = dict.fromkeys(GRANTS, 0)
         run = uuid.uuid4().hex  # the store still has what earlier runs revoked
         self.subs = {name: f"{name}-{run}" for name in "ab"}
-        self.names = {name: f"{name}-{run}" for name in CLIENTS}
+        self.names = {name: f"{name}-{run}" for name in CLIENTS + GRANTS}
 
     # What holds
 
@@ -81,11 +85,14 @@ class Model(RuleBasedStateMachine):
 
     def covered(self, login):
         by_user = any(login.start <= at and spared != login.sid for at, spared in self.cutoffs[login.sub])
-        by_client = login.start - 2000 <= self.clients_cut[login.client]
-        return by_user or by_client or login.start <= login.cutoff
+        return by_user or self.covered_by_others(login) or login.start <= login.cutoff
 
-    def covered_by_client(self, login):
-        return login.start - 2000 <= self.clients_cut[login.client]
+    def others_cut(self, client, grants):
+        """The latest cutoff of a client and of the grants of a session."""
+        return max(self.clients_cut[client], *(self.grants_cut[grant] for grant in grants), 0)
+
+    def covered_by_others(self, login):
+        return login.start - 2000 <= self.others_cut(login.client, login.grants)
 
     def usable(self, login):
         """Whether its refresh token and its elevation would be heard."""
@@ -116,18 +123,22 @@ class Model(RuleBasedStateMachine):
         claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
         assert claims["exp"] == min(claims["iat"] + ACCESS, login.start // 1000 + ABSOLUTE)
         assert abs(claims["iat"] - self.now() / 1000) < STEP / 2
+        assert claims.get("grant_id", []) == [self.names[grant] for grant in login.grants]
         login.access.append(Access(text, claims["exp"]))
         return claims
 
     # What happens
 
-    @rule(target=sessions, user=users, client=clients)
-    def log_in(self, user, client):
+    def login_of(self, user, client, grants):
         asked = {"sub": self.subs[user], "client_id": self.names[client], "scope": SCOPE}
+        return {**asked, "claims": {"grant_id": [self.names[grant] for grant in grants]}} if grants else asked
+
+    @rule(target=sessions, user=users, client=clients, grants=st.sampled_from([(), ("g1",), ("g2",), GRANTS]))
+    def log_in(self, user, client, grants):
         soonest = self.now()
-        answer = self.ask("/sessions", asked)
+        answer = self.ask("/sessions", self.login_of(user, client, grants))
         if answer.status == 503:
-            assert soonest - 2000 <= self.clients_cut[client] + 1
+            assert soonest - 2000 <= self.others_cut(client, grants) + 1
             return multiple()
         if user in self.blocked:
             assert answer.error == (403, "access_denied")
@@ -135,8 +146,8 @@ class Model(RuleBasedStateMachine):
         assert answer.status == 201, answer.body
         body = answer.json
         start = tag_and_start(body["sid"])[1]
-        assert start - 2000 > self.clients_cut[client]
-        login = Login(user, client, body["sid"], start, start, start, [body["refresh_token"]], [])
+        assert start - 2000 > self.others_cut(client, grants)
+        login = Login(user, client, grants, body["sid"], start, start, start, [body["refresh_token"]], [])
         self.took(login, answer)
         self.logins.append(login)
         assert not self.covered(login)
@@ -214,7 +225,7 @@ class Model(RuleBasedStateMachine):
         """The token in hand stays the one that counts, for as long as the session lives."""
         form = {"grant_type": "refresh_token", "refresh_token": login.refresh[-1]}
         usable = self.usable(login)
-        if not usable and self.covered_by_client(login):
+        if not usable and self.covered_by_others(login):
             return  # the lookup refuses it: no script is sent
         done = self.fails(login, fault, "/token", None, form=form, caller=None)
         if done and usable:
@@ -223,9 +234,9 @@ class Model(RuleBasedStateMachine):
     @rule(login=sessions, fault=st.sampled_from([*FAULTS, "no_key"]))
     def log_in_in_vain(self, login, fault):
         """No session begins, as the list of them shows."""
-        if self.now() - 4000 <= self.clients_cut[login.client]:
+        if self.now() - 4000 <= self.others_cut(login.client, login.grants):
             return
-        asked = {"sub": self.subs[login.sub], "client_id": self.names[login.client], "scope": SCOPE}
+        asked = self.login_of(login.sub, login.client, login.grants)
         self.fails(login, fault, "/sessions", asked)
         self.list_sessions(login.sub)
 
@@ -288,6 +299,10 @@ class Model(RuleBasedStateMachine):
     def revoke_client(self, client):
         self.clients_cut[client] = self.revoked("/revoke-client", client_id=self.names[client])
 
+    @rule(grant=grants)
+    def revoke_grant(self, grant):
+        self.grants_cut[grant] = self.revoked("/revoke-claim", claim="grant_id", value=self.names[grant])
+
     @rule(user=users, login=sessions, lasting=st.sampled_from([False, False, True]))
     def block(self, user, login, lasting):
         assert self.ask("/block-user", {"iss": SESSIONS_ISSUER, "sub": self.subs[user]}).status == 200
@@ -338,7 +353,7 @@ class Model(RuleBasedStateMachine):
 @pytest.fixture(params=[GRACE, 0])
 def clockwork(request, valkey, tmp_path, sessions_section, monkeypatch):
     lifetimes = {"access_token_lifetime": ACCESS, "idle_timeout": IDLE, "absolute_timeout": ABSOLUTE}
-    section = sessions_section(refresh_grace=request.param, **lifetimes)
+    section = sessions_section(refresh_grace=request.param, revocable=["grant_id"], **lifetimes)
     relay = FaultProxy(valkey)
     changes = {
         "sessions": section,

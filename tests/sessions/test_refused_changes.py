@@ -16,7 +16,7 @@ from revoker.store.sessions import Lifetimes
 from tests.rig import forge
 from tests.rig.fault_proxy import FAULTS, FaultProxy
 from tests.rig.servers import Valkey
-from tests.rig.service import HANGS_S
+from tests.rig.service import HANGS_S, OTHER_ISSUER
 from tests.rig.sids import new_sid
 from tests.rig.virtual_time import Clockwork
 from tests.sessions.conftest import SESSIONS_ISSUER, deleted, log_in, revoke_user, sids, without_signing_key
@@ -54,7 +54,7 @@ async def through(start, relay, sessions_section):
 @pytest.fixture(params=[10, 0])
 def clockwork(request, valkey, tmp_path, sessions_section, monkeypatch):
     relay = FaultProxy(valkey)
-    section = sessions_section(refresh_grace=request.param)
+    section = sessions_section(refresh_grace=request.param, revocable=["grant_id"])
     made = Clockwork(valkey, tmp_path, through=relay, sessions=section, redis=CONFIRMED)
     made.patch(monkeypatch)
     made.relay = relay
@@ -325,6 +325,7 @@ async def test_a_change_that_is_not_confirmed_is_audited_and_a_repeat_completes_
     requests = {
         "/revoke-user": {"sub": "alice", "iss": SESSIONS_ISSUER, "reason": "lost phone"},
         "/revoke-client": {"client_id": "web", "iss": forge.ISSUER},
+        "/revoke-claim": {"claim": "grant_id", "value": "g-1", "iss": OTHER_ISSUER},
         "/block-user": {"sub": "bob", "iss": forge.ISSUER},
         "/unblock-user": {"sub": "bob", "iss": forge.ISSUER},
         "/revoke": {"token": running.token(jti="that-one", sub="carol")},
@@ -342,8 +343,9 @@ async def test_a_change_that_is_not_confirmed_is_audited_and_a_repeat_completes_
     assert [event["endpoint"] for event in lines] == [*requests, "/sessions/{sid}"]
     assert {event["made"] for event in lines} == {"not confirmed"}
     assert (lines[0]["sub"], lines[0]["reason"], lines[0]["caller"]) == ("alice", "lost phone", "admin")
-    assert (lines[4]["jti"], lines[4]["sub"]) == ("that-one", "carol")
-    assert lines[5]["sid"] == browser.sid
+    assert (lines[2]["claim"], lines[2]["value"]) == ("grant_id", "g-1")
+    assert (lines[5]["jti"], lines[5]["sub"]) == ("that-one", "carol")
+    assert lines[6]["sid"] == browser.sid
     assert requests["/revoke"]["token"] not in str(events)
 
 
@@ -368,16 +370,25 @@ async def test_a_change_is_audited_where_the_server_goes_away_right_after_it(
 # A faster server's sessions
 
 
-@pytest.mark.parametrize("road", ["/revoke-client", "/revoke-issuer"])
-def test_a_session_dated_by_a_faster_server_is_covered_by_a_cutoff_made_since(clockwork, road):
+ROADS = {
+    "/revoke-client": {"client_id": "spa"},
+    "/revoke-claim": {"claim": "grant_id", "value": "g"},
+    "/revoke-issuer": {},
+}
+"""What revokes many sessions at once, and what each names."""
+
+BROWSER = {"client_id": "spa", "claims": {"grant_id": "g"}}
+
+
+@pytest.mark.parametrize(("road", "named"), ROADS.items(), ids=ROADS)
+def test_a_session_dated_by_a_faster_server_is_covered_by_a_cutoff_made_since(clockwork, road, named):
     run, running = clockwork.run, clockwork.running
     clockwork.pass_time(25)
-    browser = run(log_in(running, client_id="spa"))
+    browser = run(log_in(running, **BROWSER))
     clockwork.pass_time(-25)  # as after a failover to a server that is slower by so much
     run(browser.go_on())  # nobody is locked out
     assert run(browser.active())
-    asked = {"iss": SESSIONS_ISSUER} | ({"client_id": "spa"} if road == "/revoke-client" else {})
-    assert run(running.post(road, asked)).status == 200
+    assert run(running.post(road, {"iss": SESSIONS_ISSUER, **named})).status == 200
     for _ in range(3):
         assert not run(browser.active())
         assert run(browser.refresh()).error == INVALID_GRANT
@@ -402,20 +413,19 @@ def test_an_instance_that_never_saw_the_faster_server_covers_its_sessions_too(cl
     assert run(sids(running)) == []
 
 
-@pytest.mark.parametrize("road", ["/revoke-client", "/revoke-issuer"])
+@pytest.mark.parametrize(("road", "named"), ROADS.items(), ids=ROADS)
 def test_an_instance_that_starts_after_the_failover_covers_the_faster_servers_sessions_for_good(
-    clockwork, tmp_path, sessions_section, road
+    clockwork, tmp_path, sessions_section, road, named
 ):
     run, first = clockwork.run, clockwork.running
     clockwork.pass_time(25)
-    browser = run(log_in(first, client_id="spa"))
+    browser = run(log_in(first, **BROWSER))
     assert run(browser.active())
     start_ms = tag_and_start(browser.sid)[1]
     run(_shared_from(clockwork, start_ms))
     clockwork.pass_time(-25)
-    late = clockwork.start_another(tmp_path, sessions=sessions_section())
-    asked = {"iss": SESSIONS_ISSUER} | ({"client_id": "spa"} if road == "/revoke-client" else {})
-    assert run(late.post(road, asked)).status == 200
+    late = clockwork.start_another(tmp_path, sessions=sessions_section(revocable=["grant_id"]))
+    assert run(late.post(road, {"iss": SESSIONS_ISSUER, **named})).status == 200
     for _ in range(3):
         assert not run(browser.active())
         assert run(browser.refresh()).error == INVALID_GRANT

@@ -12,7 +12,7 @@ from redis.exceptions import NoScriptError
 
 from revoker.errors import NoVerdict
 from revoker.metrics import Metrics
-from revoker.models import Issuer
+from revoker.models import ClaimNames, Issuer
 from revoker.store.issuer_records import IssuerRecords
 from revoker.store.keys import Keys
 from revoker.store.revocations import Revocations
@@ -24,7 +24,14 @@ from revoker.store.wire.connection import Refused
 from tests.rig.service import PATIENT_S
 
 MAIN = Issuer(name="main", iss="https://idp.example.com")
-OTHER = Issuer(name="other", iss="https://other.example.com", max_token_lifetime=600, horizon=600)
+TENANT = "https://example.com/tenant"
+OTHER = Issuer(
+    name="other",
+    iss="https://other.example.com",
+    claim_names=ClaimNames(revocable=("grant_id", TENANT)),
+    max_token_lifetime=600,
+    horizon=600,
+)
 ISSUERS = {issuer.iss: issuer for issuer in (MAIN, OTHER)}
 SLOW_MS = 30_000
 """By so much two looks at a clock may be apart in one test; the lives of keys differ by far more."""

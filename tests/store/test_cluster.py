@@ -121,9 +121,13 @@ def test_a_key_lies_where_the_server_says(nodes, key, slot):
         assert client.execute_command("CLUSTER", "KEYSLOT", key) == slot_of(key) == slot
 
 
+NOW = {"before": None, "reason": ""}
+
+
 async def test_what_was_revoked_is_found_wherever_it_lies(shared):
     revocations, keys = shared.revocations, shared.keys
-    claims = Claims(iss=MAIN.iss, jti="1", sub="alice", sid="s", client_id="web")
+    revocable = tuple(("grant_id", f"g{n}") for n in range(20))
+    claims = Claims(iss=MAIN.iss, jti="1", sub="alice", sid="s", client_id="web", revocable=revocable)
     found = await shared.lookups.find(keys.of_token(claims, MAIN))
     assert (found.state.jti, found.state.user, found.state.session, found.state.loss) == (
         None, None, None, 0,
@@ -132,6 +136,7 @@ async def test_what_was_revoked_is_found_wherever_it_lies(shared):
     user = await revocations.revoke_user(MAIN, "alice", before=None, except_sid=None, reason="left")
     session = await revocations.revoke_session(MAIN, "s", before=None, reason="")
     client = await revocations.revoke_client(MAIN, "web", before=None, reason="")
+    grants = {n: await revocations.revoke_claim(MAIN, "grant_id", f"g{n}", **NOW) for n in range(0, 20, 3)}
     issuer = await revocations.revoke_issuer(MAIN, before=None, reason="")
     key = await revocations.revoke_key(MAIN, "k1", reason="leaked")
     await revocations.block_user(MAIN, "alice", until=None, reason="")
@@ -142,6 +147,10 @@ async def test_what_was_revoked_is_found_wherever_it_lies(shared):
         assert (state.jti.at, state.user.hard, state.session.at) == (jti, user, session)
         assert (state.client.at, state.issuer.at, state.keys["k1"].at) == (client, issuer, key)
         assert (state.user.blocked, state.user.reason) == (FOREVER_MS, "left")
+        assert {n: mark.at for n, mark in enumerate(state.claims) if mark} == grants
+        assert len(state.claims) == 20
+    without = Claims(iss=MAIN.iss, jti="2", sub="bob", revocable=(("grant_id", "g1"), ("grant_id", "g2")))
+    assert (await shared.lookups.find(keys.of_token(without, MAIN))).state.claims == ()
 
 
 async def test_the_time_that_the_users_primary_told_goes_on_without_it(shared):

@@ -6,7 +6,7 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from revoker.models import Claims, Issuer
-from revoker.store.keys import Keys, segment, tag_and_start, user_tag
+from revoker.store.keys import Held, Keys, claim_segment, segment, tag_and_start, user_tag
 from tests.rig.sids import new_sid
 
 KEYS = Keys("rv")
@@ -86,6 +86,7 @@ def test_no_two_things_share_a_key():
         for value in ("1", "main", "main:1", sid, ":", "a b"):
             keys += [KEYS.jti(issuer, value), KEYS.client_cutoff(issuer, value), KEYS.user_of(issuer, value)]
             keys += [KEYS.session_cutoff(issuer, value)]
+            keys += [KEYS.claim_cutoff(issuer, claim, value) for claim in ("1", "main", "main:1", ":", "a b")]
     assert len(keys) == len(set(keys))
 
 
@@ -101,6 +102,28 @@ def test_what_is_read_for_a_token_is_what_revocations_write(jti, sub, sid, clien
             KEYS.issuer_cutoff(issuer),
             KEYS.revoked_keys(issuer),
         )
+
+
+@given(issuer=st.sampled_from(["a", "main"]), claims=st.lists(st.tuples(names, names), max_size=5))
+@example(issuer="a", claims=[("x", "y:z"), ("x:y", "z"), ("=" + "a" * 43, "z"), ("x" * 65, "")])
+def test_the_cutoffs_of_revocable_claims_follow_in_their_order_and_are_read_back(issuer, claims):
+    issuer = Issuer(name=issuer, iss="https://idp.example.com")
+    read = KEYS.of_token(Claims(jti="1", sub="alice", revocable=tuple(claims)), issuer)
+
+    assert read[:6] == KEYS.of_token(Claims(jti="1", sub="alice"), issuer)
+    assert read[6:] == tuple(KEYS.claim_cutoff(issuer, claim, value) for claim, value in claims)
+    assert KEYS.of_client(issuer, "web", "A" * 16, tuple(claims))[6:] == read[6:]
+    for key, (claim, value) in zip(read[6:], claims, strict=True):
+        assert KEYS.held(key) == Held("claim-cutoff", issuer.name, segment(value), claim_segment(claim))
+        assert KEYS.of_segment("claim-cutoff", issuer, f"{claim_segment(claim)}:{segment(value)}") == key
+        assert len(key) < 256 and "{" not in key
+
+
+@given(names, names, names, names)
+@example("x", "y:z", "x:y", "z")
+def test_two_claims_never_share_a_key(claim, value, other_claim, other_value):
+    assume((claim, value) != (other_claim, other_value))
+    assert KEYS.claim_cutoff(MAIN, claim, value) != KEYS.claim_cutoff(MAIN, other_claim, other_value)
 
 
 def test_client_id_goes_before_azp():

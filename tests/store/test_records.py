@@ -35,12 +35,18 @@ def built(made, named=nothing, **members):
 
 
 users = st.fixed_dictionaries({"iss": texts, "sub": texts}) | st.fixed_dictionaries({"tag": tags})
+claims = st.builds(
+    lambda claim, value: claim | value,
+    st.fixed_dictionaries({"claim": texts}) | st.fixed_dictionaries({"claim_segment": segments}),
+    st.fixed_dictionaries({"value": texts | st.integers(-(2**63), 2**63)}) | named("value"),
+)
 cutoffs = {"iss": texts, "before": optional(dates), "reason": reasons}
 lines = st.one_of(
     built(records.Jti, named("jti"), iss=texts, exp=optional(dates), at=optional(dates)),
     built(records.User, users, before=optional(dates), except_sid=optional(texts), reason=reasons),
     built(records.Session, named("sid"), **cutoffs),
     built(records.Client, named("client_id"), **cutoffs),
+    built(records.Claim, claims, **cutoffs),
     built(records.Issuer, **cutoffs),
     built(records.Block, users, until=optional(dates), reason=reasons),
     built(records.Key, iss=texts, kid=texts, at=optional(dates), reason=reasons),
@@ -69,9 +75,11 @@ def test_what_is_no_line_is_refused_and_does_no_harm(line):
         records.read(line)
 
 
-members = st.sampled_from(
-    "kind iss jti sub sid segment tag exp at before until reason client_id kid foo".split()  # noqa: SIM905
+names = (
+    *("kind", "iss", "jti", "sub", "sid", "claim", "claim_segment", "value", "segment", "tag", "exp", "at"),
+    *("before", "until", "reason", "client_id", "kid", "foo"),
 )
+members = st.sampled_from(names)
 kinds = st.sampled_from(records.KINDS)
 numbers = st.integers() | st.floats()
 values = st.none() | st.booleans() | numbers | kinds | st.text() | st.lists(st.integers(), max_size=2)
@@ -105,6 +113,9 @@ def test_any_object_is_understood_whole_or_refused(pairs, kind):
         ('{"kind":"jti","iss":"x","jti":"a","jti":"b"}', "twice"),
         ('{"kind":"jti","iss":"x","jti":"a","\\u006ati":"b"}', "twice"),
         ('{"kind":"jti","iss":"x","jti":"\\ud800"}', "truncated"),
+        ('{"kind":"claim","iss":"x","claim":"a"}', "a claim is named by `claim` and `value`"),
+        ('{"kind":"claim","iss":"x","value":1}', "a claim is named by `claim` and `value`"),
+        ('{"kind":"claim","iss":"x","claim":"a","value":true}', "int | float | str"),
         ('{"kind":"user","iss":"x","sub":"a","exp":1}', "unknown field `exp`"),
         ('{"kind":"user","sub":"a"}', "named by `iss` and `sub`"),
         ('{"kind":"user","iss":"x","tag":"abcdefghijklmnop"}', "named by"),

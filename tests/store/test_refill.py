@@ -46,7 +46,7 @@ async def revoke_at_random(changes, dice, now):
     revocations = changes.revocations
     before = dice.choice([None, *(now - dice.randint(0, 400_000) for _ in range(3))])
     reason, issuer = dice.choice(["", "stolen laptop"]), dice.choice([MAIN, OTHER])
-    match dice.randint(0, 6):
+    match dice.randint(0, 7):
         case 0:
             exp = dice.choice([None, now / 1000 + dice.randint(-400, 300)])
             await revocations.revoke_token(issuer, str(dice.randint(0, 5)), exp)
@@ -60,6 +60,8 @@ async def revoke_at_random(changes, dice, now):
         case 5:
             await revocations.revoke_issuer(issuer, before=before, reason=reason)
         case 6:
+            await revocations.revoke_claim(issuer, "a:b", dice.choice("xy"), before=before, reason=reason)
+        case 7:
             await revocations.block_user(issuer, dice.choice(SUBS), until=now + 100_000, reason="")
 
 

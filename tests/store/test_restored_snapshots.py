@@ -73,6 +73,7 @@ WRITES = {
     "revoke_user": lambda each, n: each.revocations.revoke_user(MAIN, n, except_sid=None, **MARK),
     "revoke_session": lambda each, n: each.revocations.revoke_session(MAIN, n, **MARK),
     "revoke_client": lambda each, n: each.revocations.revoke_client(MAIN, n, **MARK),
+    "revoke_claim": lambda each, n: each.revocations.revoke_claim(MAIN, "grant_id", n, **MARK),
     "revoke_issuer": lambda each, _: each.revocations.revoke_issuer(MAIN, **MARK),
     "revoke_key": lambda each, n: each.revocations.revoke_key(MAIN, n, reason=""),
     "forget_key": lambda each, n: each.revocations.forget_key(MAIN, n),

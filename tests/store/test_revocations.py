@@ -99,6 +99,10 @@ async def test_a_cutoff_of_each_kind_only_moves_forward(changes):
             lambda at: revocations.revoke_client(MAIN, "c", before=at, reason="r"),
             keys.client_cutoff(MAIN, "c"),
         ),
+        (
+            lambda at: revocations.revoke_claim(MAIN, "a:b", "c", before=at, reason="r"),
+            keys.claim_cutoff(MAIN, "a:b", "c"),
+        ),
         (lambda at: revocations.revoke_issuer(MAIN, before=at, reason="r"), keys.issuer_cutoff(MAIN)),
         (lambda at: revoke_user(changes, before=at), keys.user_of(MAIN, "alice")),
     ):

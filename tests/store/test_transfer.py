@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from revoker.errors import InvalidRequest, StoreRefused, StoreUnavailable
 from revoker.models import Claims, Issuer
 from revoker.rules import check_cutoffs, jti_expiry_ms
-from revoker.store.keys import user_tag
+from revoker.store.keys import claim_segment, user_tag
 from revoker.store.lookups import NO_KEYS
 from revoker.store.transfer import importing as imports
 from revoker.store.transfer import records
@@ -24,7 +24,7 @@ from tests.rig.network import Network
 from tests.rig.service import PATIENT_S
 from tests.rig.sids import new_sid
 from tests.rig.topologies import NO_FAILOVER, Cluster
-from tests.store.conftest import MAIN, OTHER, opened, store_on
+from tests.store.conftest import MAIN, OTHER, TENANT, opened, store_on
 
 OWN = Issuer(name="sessions", iss="https://sessions.example.com", own=True)
 HOUR = 3_600_000
@@ -87,6 +87,8 @@ async def fill(store):
     own = new_sid(now - HOUR, user_tag(OWN.iss, "dave"), b"0123456789")
     await revocations.revoke_session(OWN, own, before=None, reason="")
     await revocations.revoke_client(MAIN, "web", before=None, reason="compromised")
+    await revocations.revoke_claim(OTHER, "grant_id", "a:b", before=None, reason="")
+    await revocations.revoke_claim(OTHER, TENANT, "x" * 200, before=now - 500, reason="contract ended")
     await revocations.revoke_issuer(OTHER, before=now - HOUR // 10, reason="")
     await revocations.revoke_key(MAIN, "k1", reason="leaked")
     await revocations.revoke_key(MAIN, "k2", reason="")
@@ -158,6 +160,34 @@ async def test_what_is_of_an_issuer_that_is_configured_no_more_goes_by_its_name(
     await importing.begin()
     with pytest.raises(InvalidRequest, match="no issuer other"):
         importing.change(line)
+
+
+async def test_a_claim_is_exported_by_its_name_and_imported_as_the_service_would_store_it(two, valkey):
+    source, target = two
+    await source.revocations.revoke_claim(OTHER, TENANT, "x" * 200, before=None, reason="")
+    [line] = await exported(source)
+    assert (line.iss, line.claim, line.claim_segment, line.value) == (OTHER.iss, TENANT, None, None)
+    await imported(target, [line])
+    await imported(target, [records.Claim(iss="other", claim="grant_id", value=value) for value in (7, "x")])
+    with valkey.client() as client:
+        for claim, value in ((TENANT, "x" * 200), ("grant_id", "7"), ("grant_id", "x")):
+            assert client.exists(target.keys.claim_cutoff(OTHER, claim, value)), claim
+
+
+async def test_a_claim_that_is_not_revocable_any_more_is_exported_and_refused_by_an_import(two):
+    source, target = two
+    await source.revocations.revoke_claim(OTHER, "a:b", "x", before=None, reason="")
+    await source.revocations.revoke_claim(OTHER, "old", "x", before=None, reason="")
+    lines = sorted(await exported(source), key=lambda line: line.claim or "")
+    assert [(line.claim, line.claim_segment) for line in lines] == [
+        (None, claim_segment("a:b")),
+        ("old", None),
+    ]
+    importing = Importing(target)
+    await importing.begin()
+    for line in lines:
+        with pytest.raises(InvalidRequest, match="not revocable at issuer other"):
+            importing.change(line)
 
 
 async def test_what_can_not_be_read_is_told(two, valkey):

@@ -1,4 +1,4 @@
-"""``POST /revoke-user``, ``/revoke-session``, ``/revoke-client``, ``/revoke-issuer``: move a cutoff."""
+"""``POST /revoke-user``, ``-session``, ``-client``, ``-claim`` and ``-issuer``: move a cutoff."""
 
 from typing import Any
 
@@ -9,6 +9,7 @@ from revoker.api.fields import NumericDate, Reason, Text, numeric_date_ms
 from revoker.api.session_services import SessionServices
 from revoker.errors import AccessDenied, InvalidRequest
 from revoker.models import Issuer
+from revoker.rules import revocable_value
 from revoker.store.keys import tag_and_start
 from revoker.store.revocations import Revocations
 
@@ -48,6 +49,19 @@ class RevokeClient(msgspec.Struct, frozen=True, kw_only=True):
     reason: Reason | None = None
 
 
+class RevokeClaim(msgspec.Struct, frozen=True, kw_only=True):
+    """Revoke everything whose claim has a value, or has it among others.
+
+    ``claim`` is one that is revocable by the settings of the issuer. A number is the same value as its text.
+    """
+
+    claim: Text
+    value: Text | int | float
+    iss: Text | None = None
+    before: NumericDate | None = None
+    reason: Reason | None = None
+
+
 class RevokeIssuer(msgspec.Struct, frozen=True, kw_only=True):
     """Revoke every token and session of one issuer: all of its users are logged out."""
 
@@ -79,6 +93,16 @@ class ClientCutoff(msgspec.Struct, frozen=True):
 
     iss: str
     client_id: str
+    cutoff: NumericDate
+    iat_after: NumericDate
+
+
+class ClaimCutoff(msgspec.Struct, frozen=True):
+    """As ``UserCutoff``, for the value of a claim, as it is compared: a text, for ``email`` case-folded."""
+
+    iss: str
+    claim: str
+    value: str
     cutoff: NumericDate
     iat_after: NumericDate
 
@@ -134,6 +158,28 @@ async def revoke_client(call: Call[RevokeClient], *, revocations: Revocations) -
     )
     _log_cutoff("client_revoked", call, issuer, cutoff, client_id=body.client_id)
     return ClientCutoff(issuer.iss, body.client_id, *_dates(issuer, cutoff))
+
+
+async def revoke_claim(call: Call[RevokeClaim], *, revocations: Revocations) -> ClaimCutoff:
+    """Revoke everything whose claim has a value."""
+    body = call.body
+    issuer = call.issuer(body.iss)
+    names = () if issuer.claim_names is None else issuer.claim_names.revocable
+    if body.claim not in names:
+        given = f"only {', '.join(names)}" if names else "none"
+        raise InvalidRequest(f"claim is not revocable at issuer {issuer.name}: {given} by its settings")
+    value = revocable_value(body.claim, body.value)
+    if value is None:
+        raise InvalidRequest("value can't be read")
+    cutoff = await revocations.revoke_claim(
+        issuer,
+        body.claim,
+        value,
+        before=numeric_date_ms(body.before, "before"),
+        reason=body.reason or "",
+    )
+    _log_cutoff("claim_revoked", call, issuer, cutoff, claim=body.claim, value=value)
+    return ClaimCutoff(issuer.iss, body.claim, value, *_dates(issuer, cutoff))
 
 
 async def revoke_issuer(call: Call[RevokeIssuer], *, revocations: Revocations) -> IssuerCutoff:
@@ -194,6 +240,14 @@ ENDPOINTS = (
         answer=ClientCutoff,
         summary="Revoke what a client was given",
         handle=revoke_client,
+    ),
+    Endpoint(
+        path="/revoke-claim",
+        scope="revoke",
+        body=RevokeClaim,
+        answer=ClaimCutoff,
+        summary="Revoke by the value of a claim",
+        handle=revoke_claim,
     ),
     Endpoint(
         path="/revoke-issuer",

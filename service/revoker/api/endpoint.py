@@ -32,7 +32,8 @@ from revoker.models import Issuer
 _audit = structlog.get_logger("audit")
 
 _AUDITED_MEMBERS: Final = (
-    "iss", "sub", "sid", "client_id", "jti", "kid", "exp", "before", "until", "except_sid", "reason",
+    "iss", "sub", "sid", "client_id", "jti", "kid", "exp", "before", "until", "except_sid", "claim", "value",
+    "reason",
 )  # fmt: skip
 """Members of bodies that say what is changed; none is a secret."""
 

@@ -16,13 +16,16 @@ from revoker.rules import FOREVER_MS
 class StandingRevocation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A revocation, cutoff, block or loss of data that concerns a token.
 
-    ``since`` is when it was made, or the date of a cutoff; ``until`` is the end of a block.
+    ``since`` is when it was made, or the date of a cutoff; ``until`` is the end of a block. ``claim`` and
+    ``value`` are there for a claim cutoff.
     """
 
     kind: str
     since: NumericDate | None = None
     until: NumericDate | None = None
     except_sid: str | None = None
+    claim: str | None = None
+    value: str | None = None
     why: str | None = None
 
 
@@ -99,9 +102,18 @@ def _standing_revocations(judged: Judged, state: RevocationState) -> list[Standi
         ("token", state.jti),
         ("session_cutoff", state.session),
         ("client_cutoff", state.client),
-        ("issuer_cutoff", state.issuer),
     ]
     found += [_of_mark(kind, mark) for kind, mark in marks if mark is not None]
+    revocable = judged.claims.revocable if judged.claims else ()
+    found += [
+        StandingRevocation(
+            kind="claim_cutoff", since=mark.at / 1000, claim=claim, value=value, why=mark.reason or None
+        )
+        for (claim, value), mark in zip(revocable, state.claims, strict=False)  # of none where there is none
+        if mark is not None
+    ]
+    if state.issuer is not None:
+        found.append(_of_mark("issuer_cutoff", state.issuer))
     kid = judged.claims.kid if judged.claims else None
     found += [_of_mark("key", mark) for revoked, mark in state.keys.items() if kid in {None, revoked}]
     configured = judged.issuer.revoked_kids if judged.issuer else frozenset()

@@ -58,8 +58,11 @@ async def _is_usable(sessions: SessionServices, session: Session, token: Refresh
 
 async def _is_active(sessions: SessionServices, session: Session) -> bool:
     """Whether the session has not expired and no cutoff or block covers it, as the primary says now."""
+    revocable = sessions.revocable(session.claims)
     claims = Claims(sub=session.sub, sid=session.sid, client_id=session.client_id)
-    found = await sessions.cutoffs.of(sub=session.sub, client_id=session.client_id, sid=session.sid)
+    found = await sessions.cutoffs.of(
+        sub=session.sub, client_id=session.client_id, revocable=revocable, sid=session.sid
+    )
     return (
         sessions.expiry(session) > found.now
         and check_cutoffs(claims, sessions.issuer, found.state, found.now, session.start) is Verdict.ACTIVE

@@ -65,17 +65,19 @@ async def list_sessions(call: Call[SessionQuery], *, sessions: SessionServices) 
         for session in page.sessions
         if own_client in {"", session.client_id} and not _is_cut_off(session, found)
     ]
-    live = await _without_revoked_clients(live, sessions)
+    live = await _without_revoked_parts(live, sessions)
     return SessionPage(
         [_listed(session, sessions, query.current) for session in live],
         None if page.next is None else _encode_cursor(*page.next),
     )
 
 
-async def _without_revoked_clients(live: list[Session], services: SessionServices) -> list[Session]:
-    clients = sorted({session.client_id for session in live})
-    cutoffs = dict(zip(clients, await services.cutoffs.of_clients(clients), strict=True))
-    return [session for session in live if not _is_cut_off(session, cutoffs[session.client_id])]
+async def _without_revoked_parts(live: list[Session], services: SessionServices) -> list[Session]:
+    """The sessions that no cutoff of their clients and claims covers."""
+    parts = [(session.client_id, services.revocable(session.claims)) for session in live]
+    distinct = sorted(set(parts))
+    found = dict(zip(distinct, await services.cutoffs.of_clients_and_claims(distinct), strict=True))
+    return [session for session, own in zip(live, parts, strict=True) if not _is_cut_off(session, found[own])]
 
 
 def _is_cut_off(session: Session, found: Found) -> bool:

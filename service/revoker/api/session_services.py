@@ -1,20 +1,25 @@
 """What the endpoints for sessions held by this service share."""
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Final
 
 import msgspec
 
 from revoker.auth import Caller
 from revoker.errors import AccessDenied
-from revoker.models import Claims, Issuer, Session
+from revoker.models import Claims, Issuer, RevocableClaims, Session
 from revoker.store.lookups import Found
 from revoker.store.sessions import Sessions
 from revoker.store.store import Store
 from revoker.tokens.access_tokens import Minter
+from revoker.tokens.claims import revocable_claims
 from revoker.tokens.private_keys import SigningKey
 from revoker.tokens.refresh_tokens import RefreshTokens
 from revoker.tokens.signing import SigningKeys
+
+CLAIMS_BYTES: Final = 1024
+"""Length of the further claims of a session, as JSON."""
 
 
 class Tokens(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -36,25 +41,27 @@ class SessionCutoffs:
         self._lookups = store.lookups
         self._keys = store.keys
 
-    def of(self, *, sub: str, client_id: str, sid: str | None = None) -> Awaitable[Found]:
+    def of(
+        self, *, sub: str, client_id: str, revocable: RevocableClaims, sid: str | None = None
+    ) -> Awaitable[Found]:
         """Every cutoff and block that can cover a session, or a login where ``sid`` is None."""
-        claims = Claims(sub=sub, sid=sid, client_id=client_id)
+        claims = Claims(sub=sub, sid=sid, client_id=client_id, revocable=revocable)
         return self._lookups.find(self._keys.of_token(claims, self._issuer))
 
-    def shared(self, client_id: str, user_tag: str) -> Awaitable[Found]:
-        """Cutoffs of the client (empty: none), of the issuer, and by a loss of the user's data."""
-        return self._lookups.find(self._keys.of_client(self._issuer, client_id, user_tag))
+    def shared(self, client_id: str, user_tag: str, revocable: RevocableClaims = ()) -> Awaitable[Found]:
+        """Cutoffs of the client (empty: none), of claims, of the issuer, and by a loss of the user's data."""
+        return self._lookups.find(self._keys.of_client(self._issuer, client_id, user_tag, revocable))
 
-    def shared_by_requests(self, client_id: str, user_tag: str) -> Awaitable[Found]:
+    def shared_by_requests(
+        self, client_id: str, user_tag: str, revocable: RevocableClaims = ()
+    ) -> Awaitable[Found]:
         """As :meth:`shared`; requests at the same time share one lookup, which none cancels alone."""
-        return self._lookups.find_shared(self._keys.of_client(self._issuer, client_id, user_tag))
+        return self._lookups.find_shared(self._keys.of_client(self._issuer, client_id, user_tag, revocable))
 
-    def of_clients(self, clients: Sequence[str]) -> Awaitable[list[Found]]:
-        """The cutoff of each client, in the same order."""
-        keys = self._keys
-        return self._lookups.find_all(
-            [(None, None, None, keys.client_cutoff(self._issuer, client), None, None) for client in clients]
-        )
+    def of_clients_and_claims(self, pairs: Sequence[tuple[str, RevocableClaims]]) -> Awaitable[list[Found]]:
+        """The cutoffs of each client together with those of claims, in the same order."""
+        of_session_claims, issuer = self._keys.of_session_claims, self._issuer
+        return self._lookups.find_all([of_session_claims(issuer, *pair) for pair in pairs])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +76,13 @@ class SessionServices:
     minter: Minter
     refresh_tokens: RefreshTokens
     signing_keys: SigningKeys
+
+    def revocable(self, claims: Mapping[str, Any]) -> RevocableClaims:
+        """Those of a session's claims that are revocable, even if they have more values than a token may."""
+        names = self.issuer.claim_names
+        if names is None or not claims:
+            return ()
+        return revocable_claims(names.revocable, claims, most=CLAIMS_BYTES)
 
     def require_access(self, caller: Caller) -> None:
         """Raise ``AccessDenied`` where the caller may not use the issuer of these sessions."""

@@ -1,17 +1,21 @@
 """``/sessions``: begin a session after a login, end it, and record a second factor."""
 
-from typing import Annotated, Final
+from collections.abc import Mapping
+from typing import Annotated, Any, Final
 
 import msgspec
 
 from revoker.api.endpoint import Call, Endpoint
-from revoker.api.session_services import SessionServices, Tokens
+from revoker.api.session_services import CLAIMS_BYTES, SessionServices, Tokens
 from revoker.auth import Caller
 from revoker.errors import AccessDenied, InvalidRequest, StoreRefused
 from revoker.metrics import Metrics
-from revoker.rules import session_is_cut_off
+from revoker.models import RESERVED_CLAIMS, Issuer
+from revoker.rules import revocable_value, session_is_cut_off
 from revoker.store.keys import user_tag
 from revoker.store.sessions import Refusal
+from revoker.tokens.claims import MAX_REVOCABLE_VALUES
+from revoker.tokens.parsing import strict_json_object
 
 Short = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
 # Python's "$" matches before a line feed at the end, too.
@@ -27,7 +31,8 @@ class Login(msgspec.Struct, frozen=True, kw_only=True):
     """A login that the caller has checked.
 
     ``client_id`` defaults to the caller's own, or its name; ``aud`` to the configured audiences, of
-    which it must be a subset.
+    which it must be a subset. ``claims`` are further claims of the access tokens, in at most 1 KiB of JSON.
+    Values of claims that are revocable by the settings are strings or numbers.
     """
 
     sub: Annotated[str, msgspec.Meta(min_length=1, max_length=1024)]
@@ -39,6 +44,7 @@ class Login(msgspec.Struct, frozen=True, kw_only=True):
     device: Short | None = None
     ip: Annotated[str, msgspec.Meta(max_length=64)] | None = None
     user_agent: Annotated[str, msgspec.Meta(max_length=1024)] | None = None
+    claims: dict[str, Any] | None = None
 
 
 class End(msgspec.Struct, frozen=True):
@@ -64,7 +70,11 @@ async def begin_session(call: Call[Login], *, sessions: SessionServices, metrics
     audiences = [login.aud] if isinstance(login.aud, str) else login.aud or []
     if not set(audiences) <= sessions.audiences:
         raise InvalidRequest("aud names an audience that is not configured")
-    found = await sessions.cutoffs.of(sub=login.sub, client_id=client_id)
+    claims = login.claims or {}
+    if claims:
+        _check_claims(claims, sessions.issuer)
+    revocable = sessions.revocable(claims)
+    found = await sessions.cutoffs.of(sub=login.sub, client_id=client_id, revocable=revocable)
     if session_is_cut_off(found.now, found.state, store_now=found.now):
         raise StoreRefused("everything was revoked a moment ago; log in again in two seconds")
     key = sessions.minter.signer(found.now)
@@ -78,6 +88,7 @@ async def begin_session(call: Call[Login], *, sessions: SessionServices, metrics
         device=login.device or "",
         ip=login.ip or "",
         user_agent=login.user_agent or "",
+        claims=claims,
         now=found.now,
     )
     if started is None:
@@ -116,7 +127,7 @@ async def elevate_session(call: Call[Elevation], *, sessions: SessionServices, m
         raise AccessDenied("there is no such session")
     _client(call.caller, session.client_id)
     tag = user_tag(sessions.issuer.iss, session.sub)
-    found = await sessions.cutoffs.shared(session.client_id, tag)
+    found = await sessions.cutoffs.shared(session.client_id, tag, sessions.revocable(session.claims))
     if session_is_cut_off(session.start, found.state, store_now=found.now):
         raise AccessDenied("the session has ended")
     key = sessions.minter.signer(found.now)
@@ -130,6 +141,33 @@ async def elevate_session(call: Call[Elevation], *, sessions: SessionServices, m
     metrics.sessions.labels("elevated").inc()
     call.audit("session_elevated", sid=sid, amr=elevation.amr, acr=elevation.acr)
     return await sessions.tokens(elevated.session, elevated.now, session.scope, key, refreshable=False)
+
+
+def _check_claims(claims: Mapping[str, Any], issuer: Issuer) -> None:
+    """Check the further claims of a session.
+
+    Raises:
+        InvalidRequest: one is not for the caller to set, or tokens with these claims could not be judged.
+    """
+    reserved = sorted(RESERVED_CLAIMS.intersection(claims))
+    if reserved:
+        raise InvalidRequest(f"claims must not have {', '.join(reserved)}")
+    encoded = msgspec.json.encode(claims)
+    if len(encoded) > CLAIMS_BYTES:
+        raise InvalidRequest(f"claims are longer than {CLAIMS_BYTES} bytes")
+    try:
+        strict_json_object(encoded)
+    except ValueError as error:
+        raise InvalidRequest(f"claims are not accepted in a token: {error}") from error
+    for name in issuer.claim_names.revocable if issuer.claim_names else ():
+        value = claims.get(name, [])
+        values = value if isinstance(value, list) else [value]
+        if len(values) > MAX_REVOCABLE_VALUES:
+            raise InvalidRequest(f"claim {name} has more than {MAX_REVOCABLE_VALUES} values")
+        if any(revocable_value(name, item) is None for item in values):
+            raise InvalidRequest(
+                f"claim {name} is revocable: its values are strings that are not empty, or numbers"
+            )
 
 
 def _client(caller: Caller, client_id: str | None) -> str:

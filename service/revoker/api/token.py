@@ -10,6 +10,7 @@ from revoker.api.endpoint import Call, Endpoint
 from revoker.api.session_services import SessionServices, Tokens
 from revoker.errors import InvalidClient, InvalidGrant, InvalidRequest, InvalidScope, UnsupportedGrantType
 from revoker.metrics import Metrics
+from revoker.models import RevocableClaims
 from revoker.rules import session_is_cut_off
 from revoker.store.keys import tag_and_start
 from revoker.store.sessions import Refreshed, Refusal, ReuseUnconfirmed
@@ -62,16 +63,25 @@ async def refresh(
     if tag_start is None:
         raise InvalidGrant(_NO_GRANT)
     tag, start = tag_start
+    revocable: RevocableClaims | None = ()
+    if sessions.issuer.claim_names is not None:  # the claims of a session never change
+        record = await sessions.store.peek(token.sid)
+        revocable = None if record is None else sessions.revocable(record.claims)
     # shared: where its client goes, a refresh must not cancel the lookup of others
-    found = await sessions.cutoffs.shared_by_requests(token.client_id, tag)
+    found = await sessions.cutoffs.shared_by_requests(token.client_id, tag, revocable or ())
     key = sessions.minter.signer(found.now)
     refreshed: Refreshed | Refusal
     try:
-        refreshed = (
-            Refusal.REVOKED
-            if session_is_cut_off(start, found.state, store_now=found.now)
-            else await sessions.store.refresh(token.sid, token.generation, scopes)
-        )
+        if session_is_cut_off(start, found.state, store_now=found.now):
+            refreshed = Refusal.REVOKED
+        else:
+            refreshed = await sessions.store.refresh(token.sid, token.generation, scopes)
+            if revocable is None and isinstance(refreshed, Refreshed):
+                # the record was read at a server that had not got it yet, so its claims were not looked up
+                revocable = sessions.revocable(refreshed.session.claims)
+                found = await sessions.cutoffs.shared_by_requests(token.client_id, tag, revocable)
+                if session_is_cut_off(start, found.state, store_now=found.now):
+                    refreshed = Refusal.REVOKED
     except ReuseUnconfirmed as error:
         await _report_refusal(call, token, error.refusal, metrics, store)
         raise

@@ -32,6 +32,7 @@ ConfigOption = Annotated[
     typer.Option("--config", envvar="REVOKER_CONFIG", metavar="PATH", help="The configuration, a TOML file."),
 ]
 IssOption = Annotated[str, typer.Option("--iss", help="The issuer: its name or its `iss`.")]
+ClaimOption = Annotated[str, typer.Option("--claim", metavar="NAME", help="For claim: its name.")]
 ReasonOption = Annotated[str, typer.Option(help="The reason, for the audit log.")]
 
 

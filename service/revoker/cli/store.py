@@ -9,6 +9,7 @@ import structlog
 import typer
 
 from revoker.cli.configuration import (
+    ClaimOption,
     ConfigOption,
     IssOption,
     fail,
@@ -19,6 +20,7 @@ from revoker.cli.configuration import (
     with_store,
 )
 from revoker.models import Issuer
+from revoker.rules import revocable_value
 
 if TYPE_CHECKING:
     from revoker.store.consistency.epoch import Epoch
@@ -96,26 +98,32 @@ def _report(event: str, epoch: "Epoch | None") -> None:
 
 @commands.command("key")
 def key(
-    kind: Annotated[str, typer.Argument(help="jti, user, session, client, issuer or keys.")],
+    kind: Annotated[str, typer.Argument(help="jti, user, session, client, claim, issuer or keys.")],
     value: Annotated[
-        str, typer.Argument(help="The jti, sub, sid or client_id; nothing for issuer and keys.")
+        str, typer.Argument(help="The jti, sub, sid, client_id or value; nothing for issuer and keys.")
     ] = "",
+    claim: ClaimOption = "",
     iss: IssOption = "",
     config: ConfigOption = None,
 ) -> None:
     """Print the Redis key under which a revocation is stored, for use in a shell."""
     settings = load_settings(config)
-    typer.echo(key_of(new_store(settings), kind, find_issuer(settings, iss), value))
+    typer.echo(key_of(new_store(settings), kind, find_issuer(settings, iss), value, claim))
 
 
-def key_of(store: "Store", kind: str, issuer: Issuer, value: str) -> str:
-    """The Redis key; raises ``BadParameter`` for an unknown kind and for a missing value."""
+def key_of(store: "Store", kind: str, issuer: Issuer, value: str, claim: str) -> str:
+    """The Redis key.
+
+    Raises:
+        BadParameter: the kind is unknown, a value or the name of a claim is missing, or is given in vain.
+    """
     keys = store.keys
     keys_by_kind: dict[str, Callable[[], str]] = {
         "jti": lambda: keys.jti(issuer, value),
         "user": lambda: keys.user_of(issuer, value),
         "session": lambda: keys.session_cutoff(issuer, value),
         "client": lambda: keys.client_cutoff(issuer, value),
+        "claim": lambda: keys.claim_cutoff(issuer, claim, revocable_value(claim, value) or ""),
         "issuer": lambda: keys.issuer_cutoff(issuer),
         "keys": lambda: keys.revoked_keys(issuer),
     }
@@ -123,4 +131,11 @@ def key_of(store: "Store", kind: str, issuer: Issuer, value: str) -> str:
         raise typer.BadParameter(", ".join(keys_by_kind), param_hint="KIND")
     if not value and kind not in {"issuer", "keys"}:
         raise typer.BadParameter(f"a {kind} needs a value", param_hint="VALUE")
+    check_claim(kind, claim)
     return keys_by_kind[kind]()
+
+
+def check_claim(kind: str, claim: str) -> None:
+    """Raise ``BadParameter`` if the name of a claim is missing, or given with another kind."""
+    if (kind == "claim") != bool(claim):
+        raise typer.BadParameter("belongs to the kind claim, which needs it", param_hint="--claim")

@@ -43,7 +43,7 @@ from revoker.config.value_types import (
     secret_of_size,
 )
 from revoker.errors import ConfigError
-from revoker.models import STANDARD_NAMES
+from revoker.models import RESERVED_CLAIMS, STANDARD_NAMES
 
 SESSIONS_NAME: Final = "sessions"
 """The name of the issuer of our own sessions; part of Redis keys."""
@@ -391,6 +391,10 @@ class SessionSettings(_Section):
     max_sessions_per_user: Annotated[int, Field(ge=0)] = 0
     """Beyond it the oldest session ends; 0: unlimited."""
 
+    revocable: Annotated[ClaimNames, Field(max_length=4)] = ()
+    """Up to 4 claims whose values `/revoke-claim` revokes, such as `grant_id`. A session begins with them in
+    `claims` of `POST /sessions`."""
+
     signing_keys_dir: Text = "keys"
     """Folder with one private key per file (PEM or JWK); the newest usable one signs."""
 
@@ -407,6 +411,13 @@ class SessionSettings(_Section):
         http_url(value, schemes=("https",))
         if "?" in value or "#" in value:
             raise reject("must have neither query nor fragment (RFC 8414 §2)")
+        return value
+
+    @field_validator("revocable")
+    @classmethod
+    def _are_further_claims(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not RESERVED_CLAIMS.isdisjoint(value):
+            raise reject("must not have claims that this service sets itself")
         return value
 
     @field_validator("idle_timeout")

@@ -5,6 +5,8 @@
 ``rv:session-cutoff:<issuer>:<sid>``, ``rv:client-cutoff:<issuer>:<client>``, ``rv:issuer-cutoff:<issuer>``
     Time of the cutoff (ms), then a space and the reason if there is one. Expires after the cutoff, by
     horizon + skew + leeway + 60 s.
+``rv:claim-cutoff:<issuer>:<claim>:<value>``
+    As above, for a value of a revocable claim. The name of the claim has no colon, or is a digest.
 ``rv:{<u>}:user``
     JSON of the user's cutoffs and block. Expires as the last of the cutoffs and the block.
 ``rv:{<u>}:session-cutoff:<sid>``
@@ -53,9 +55,11 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from revoker.bounded_cache import CACHED_CHARACTERS, cached_where_short
-from revoker.models import Issuer, Payload
+from revoker.models import Issuer, Payload, RevocableClaims
 
 _PLAIN: Final = re.compile(r"[A-Za-z0-9\-._~:@/|+][A-Za-z0-9\-._~:@/|+=]{0,127}").fullmatch
+
+_PLAIN_CLAIM: Final = re.compile(r"[A-Za-z0-9_.\-]{1,64}").fullmatch
 
 _SID: Final = re.compile(r"[A-Za-z0-9_-]{37}[AQgw]").fullmatch
 """28 bytes in base64url; the last four bits of the last character are unused, and zero."""
@@ -63,7 +67,7 @@ _SID: Final = re.compile(r"[A-Za-z0-9_-]{37}[AQgw]").fullmatch
 SLOTS: Final = 16384
 """Hash slots of a cluster, each kept by one primary at a time."""
 
-_UNDER_ISSUERS: Final = {"jti", "session-cutoff", "client-cutoff", "issuer-cutoff", "keys"}
+_UNDER_ISSUERS: Final = {"jti", "session-cutoff", "client-cutoff", "claim-cutoff", "issuer-cutoff", "keys"}
 _OTHER_KINDS: Final = {"epoch", "seq", "beat", "lifted", "refills", "settings", "blocks", "latest"}
 """Keys that an export does not need; a block is part of the user's record, too."""
 
@@ -75,6 +79,15 @@ def segment(value: str) -> str:
     """The form of a value in a key: itself if it is short and safe, else a digest."""
     if _PLAIN(value):
         return value
+    return _digest(value)
+
+
+def claim_segment(name: str) -> str:
+    """The form of a claim's name in a key, where a value follows: without a colon."""
+    return name if _PLAIN_CLAIM(name) else _digest(name)
+
+
+def _digest(value: str) -> str:
     return "=" + _base64url(hashlib.sha256(value.encode()).digest())
 
 
@@ -132,11 +145,13 @@ class Held:
     Attributes:
         issuer: Its name; empty for keys of one user.
         value: The ``u`` of a user; else the last part of the key, which may be a digest of :func:`segment`.
+        claim: The name of a claim, by :func:`claim_segment`; empty for other keys.
     """
 
     kind: str
     issuer: str
     value: str
+    claim: str = ""
 
 
 class Tail(NamedTuple):
@@ -177,6 +192,7 @@ class Keys(DataKeys):
         self.clustered: Final = clustered
         self.settings: Final = f"{prefix}:settings"
         self._user_of = functools.lru_cache(maxsize=16384)(self._make_user_of)
+        self._claim_prefix = functools.lru_cache(maxsize=1024)(self._make_claim_prefix)
         self._shared = functools.lru_cache(maxsize=1024)(self._make_shared)
 
     def all(self) -> str:
@@ -245,6 +261,15 @@ class Keys(DataKeys):
     def client_cutoff(self, issuer: Issuer, client: str) -> str:
         return f"{self._prefix}:client-cutoff:{issuer.name}:{segment(client)}"
 
+    def claim_cutoff(self, issuer: Issuer, claim: str, value: str) -> str:
+        """The cutoff of a claim's value, in the form of :func:`revoker.rules.revocable_value`."""
+        return self._claim_prefix(issuer.name, claim) + segment(value)
+
+    def claim_cutoffs(self, issuer: Issuer, claims: RevocableClaims) -> tuple[str, ...]:
+        """The cutoffs of all revocable claims of a token or a session, in their order."""
+        prefix, name = self._claim_prefix, issuer.name
+        return tuple([prefix(name, claim) + segment(value) for claim, value in claims])
+
     def issuer_cutoff(self, issuer: Issuer) -> str:
         return f"{self._prefix}:issuer-cutoff:{issuer.name}"
 
@@ -266,6 +291,9 @@ class Keys(DataKeys):
             return None
         if kind in _UNDER_ISSUERS:
             issuer, _, value = rest.partition(":")
+            if kind == "claim-cutoff":
+                claim, _, value = value.partition(":")
+                return Held(kind, issuer, value, claim)
             return Held(kind, issuer, value)
         if kind[:1] == "{" and len(kind) != 2 + 16 and rest.partition(":")[0] in _OTHER_KINDS:
             return None  # of the data set in a slot
@@ -281,7 +309,7 @@ class Keys(DataKeys):
         raise ValueError(key)
 
     def of_token(self, claims: Payload, issuer: Issuer) -> "TokenKeys":
-        """The keys to read to judge a token, in the order of :class:`revoker.models.RevocationState`."""
+        """The keys to read to judge a token: those of :data:`TokenKeys`."""
         jti, sub, sid = claims.jti, claims.sub, claims.sid
         client = claims.client_id or claims.azp
         shared_of = self._shared if not client or len(client) <= CACHED_CHARACTERS else self._make_shared
@@ -292,7 +320,7 @@ class Keys(DataKeys):
             cutoff = self.session_cutoff(issuer, sid)
         else:
             cutoff = session_prefix + segment(sid)
-        return (
+        keys = (
             jti_prefix + segment(jti) if jti else None,
             (self._user_of if len(sub) <= CACHED_CHARACTERS else self._make_user_of)(issuer.iss, sub)
             if sub
@@ -300,21 +328,34 @@ class Keys(DataKeys):
             cutoff,
             *shared,
         )
+        return keys + self.claim_cutoffs(issuer, claims.revocable) if claims.revocable else keys
 
-    def of_client(self, issuer: Issuer, client: str, tag: str) -> "TokenKeys":
+    def of_client(
+        self, issuer: Issuer, client: str, tag: str, revocable: RevocableClaims = ()
+    ) -> "TokenKeys":
         """The keys to read to judge what sessions share, as :meth:`of_token`.
 
         Args:
             issuer: Of the sessions.
             client: Of the sessions; empty: none.
             tag: The user's, whose data set is judged in a cluster. Elsewhere all users share one.
+            revocable: Claims of one of the sessions.
         """
         shared_of = self._shared if len(client) <= CACHED_CHARACTERS else self._make_shared
         user = self.user(tag) if self.clustered else None
-        return (None, user, None, *shared_of(issuer.name, client)[2])
+        keys = (None, user, None, *shared_of(issuer.name, client)[2])
+        return keys + self.claim_cutoffs(issuer, revocable) if revocable else keys
+
+    def of_session_claims(self, issuer: Issuer, client: str, revocable: RevocableClaims) -> "TokenKeys":
+        """The keys of what sessions of one client have in common that have the same revocable claims."""
+        client_cutoff = self.client_cutoff(issuer, client)
+        return (None, None, None, client_cutoff, None, None, *self.claim_cutoffs(issuer, revocable))
 
     def _make_user_of(self, iss: str, sub: str) -> str:
         return self.user(user_tag(iss, sub))
+
+    def _make_claim_prefix(self, name: str, claim: str) -> str:
+        return f"{self._prefix}:claim-cutoff:{name}:{claim_segment(claim)}:"
 
     def _make_shared(self, name: str, client: str | None) -> tuple[str, str, tuple[str | None, str, str]]:
         """The parts of keys that many tokens share.
@@ -334,4 +375,9 @@ class Keys(DataKeys):
         )
 
 
-TokenKeys = tuple[str | None, str | None, str | None, str | None, str | None, str | None]
+TokenKeys = tuple[str | None, ...]
+"""The keys to read to judge a token; None where there is nothing to read.
+
+The first six are the token's own, its user's, session's and client's, the issuer's cutoff, and the issuer's
+revoked signing keys. The cutoffs of the revocable claims follow.
+"""

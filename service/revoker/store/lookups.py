@@ -522,7 +522,7 @@ def deliver(request: Request, found: Found) -> None:
 
 def parse_revocation_state(values: list[bytes | None], loss: int) -> RevocationState:
     """What applies to a token, by the values of its keys; raises ``StoreRefused`` if one is malformed."""
-    jti, user, session, client, issuer, keys = values
+    jti, user, session, client, issuer, keys, *claims = values
     try:
         return RevocationState(
             jti=None if jti is None else parse_revocation(jti),
@@ -530,12 +530,19 @@ def parse_revocation_state(values: list[bytes | None], loss: int) -> RevocationS
             session=None if session is None else parse_revocation(session),
             client=None if client is None else parse_revocation(client),
             issuer=None if issuer is None else parse_revocation(issuer),
+            claims=_claim_cutoffs(claims) if claims else (),
             keys={} if keys is None else revoked_keys(keys),
             loss=loss,
         )
     except (ValueError, msgspec.MsgspecError) as error:
         _log.error("store_unreadable", error=str(error))
         raise StoreRefused("the store holds what can't be read") from error
+
+
+def _claim_cutoffs(values: list[bytes | None]) -> tuple[Revocation | None, ...]:
+    if values.count(None) == len(values):
+        return ()
+    return tuple(None if value is None else parse_revocation(value) for value in values)
 
 
 @cached_where_short(4096, 128, len)

@@ -181,6 +181,13 @@ class Revocations:
         keys = (self._keys.client_cutoff(issuer, client),)
         return await self._cut_off("client", issuer, keys, before, reason, start=self._latest_start(issuer))
 
+    async def revoke_claim(
+        self, issuer: Issuer, claim: str, value: str, *, before: int | None, reason: str
+    ) -> int:
+        """As :meth:`revoke_user`, for a value of a revocable claim."""
+        keys = (self._keys.claim_cutoff(issuer, claim, value),)
+        return await self._cut_off("claim", issuer, keys, before, reason, start=self._latest_start(issuer))
+
     async def revoke_issuer(self, issuer: Issuer, *, before: int | None, reason: str) -> int:
         """As :meth:`revoke_user`, for everything that an issuer made."""
         keys = (self._keys.issuer_cutoff(issuer),)
@@ -260,7 +267,7 @@ class Revocations:
         return await self._lift(self._keys.user_of(issuer, sub), "user", self.cutoff_lifetime(issuer))
 
     async def lift(self, key: str) -> int:
-        """Take back the cutoff of a session, client or issuer by its key; as :meth:`lift_user`."""
+        """Take back the cutoff of a session, client, claim or issuer by its key; as :meth:`lift_user`."""
         return await self._lift(key, "", 0)
 
     async def write_back(self, part: int) -> VerifyWrittenBack | None:

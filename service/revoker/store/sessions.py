@@ -13,7 +13,7 @@ import contextlib
 import enum
 import secrets
 import weakref
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -96,12 +96,16 @@ class _Profile(msgspec.Struct, frozen=True, array_like=True, gc=False):
     user_agent: str
 
 
+class _ProfileWithClaims(_Profile, frozen=True, array_like=True, gc=False):
+    claims: dict[str, Any] = {}
+
+
 class _Auth(msgspec.Struct, frozen=True, array_like=True, gc=False):
     amr: tuple[str, ...]
     acr: str
 
 
-_profile: Final = msgspec.json.Decoder(_Profile).decode
+_profile: Final = msgspec.json.Decoder(_ProfileWithClaims).decode
 _auth: Final = msgspec.json.Decoder(_Auth).decode
 
 
@@ -164,6 +168,7 @@ class Sessions:
         device: str = "",
         ip: str = "",
         user_agent: str = "",
+        claims: Mapping[str, Any] | None = None,
         now: int | None = None,
     ) -> Started | None:
         """Begin a session after a login, dated after everything else of the user's.
@@ -180,6 +185,7 @@ class Sessions:
             device: As the caller reports it.
             ip: Likewise.
             user_agent: Likewise.
+            claims: Further claims of the access tokens.
             now: A time of the store (ms) read for this request: nothing begins long after it.
 
         Returns:
@@ -190,6 +196,8 @@ class Sessions:
         """
         tag = user_tag(self._issuer.iss, sub)
         profile = _Profile(sub, client_id, scope, tuple(aud), device, ip, user_agent)
+        if claims:
+            profile = _ProfileWithClaims(**msgspec.structs.asdict(profile), claims=dict(claims))
         auth = _Auth(tuple(amr), acr)
         random = secrets.token_urlsafe(_RANDOM_BYTES)
         try:
@@ -565,4 +573,5 @@ def _session(sid: str, start: int, header: _Header, auth: _Auth, profile: _Profi
         ends=start + ends,
         auth_time=start // 1000 + auth_time,
         generation=generation,
+        claims=profile.claims if isinstance(profile, _ProfileWithClaims) else {},
     )

@@ -105,7 +105,8 @@ class Minter:
         )
         if key is None:
             key = self.signer(now)
-        return await self._signed(key, key.unsigned(claims)), expires - issued
+        whole = {**session.claims, **msgspec.to_builtins(claims)} if session.claims else claims
+        return await self._signed(key, key.unsigned(whole)), expires - issued
 
     def _signed(self, key: SigningKey, unsigned: str) -> asyncio.Future[str]:
         loop = asyncio.get_running_loop()

@@ -11,6 +11,7 @@ import msgspec
 
 from revoker.errors import InvalidToken
 from revoker.models import LATEST_DATE, STANDARD_NAMES, ClaimNames, Claims, Issuer, Number, RevocableClaims
+from revoker.rules import revocable_value
 from revoker.tokens.parsing import UnverifiedToken
 
 REQUIRED_BY_RFC_9068: Final = frozenset(("iss", "exp", "aud", "sub", "client_id", "iat", "jti"))
@@ -92,7 +93,7 @@ def access_token_claims(payload: Mapping[str, Any], kid: str | None, issuer: Iss
         jti, sub = _first(names.jti, payload), _first(names.sub, payload)
         sid, client_id = first_readable(names.sid, payload), first_readable(names.client_id, payload)
         azp = None
-        revocable = _revocable_claims(names.revocable, payload)
+        revocable = revocable_claims(names.revocable, payload)
     if not sub:
         raise InvalidToken("no sub", "sub")
     if jti == "" or (issuer.require_jti and jti is None):
@@ -183,37 +184,25 @@ def first_readable(names: Sequence[str], payload: Mapping[str, Any]) -> str | No
     return None
 
 
-def _revocable_claims(names: Sequence[str], payload: Mapping[str, Any]) -> RevocableClaims:
+def revocable_claims(
+    names: Sequence[str], payload: Mapping[str, Any], *, most: int = MAX_REVOCABLE_VALUES
+) -> RevocableClaims:
     """The values of the claims that can be revoked by value, without repetitions.
 
     Raises:
-        InvalidToken: a claim has too many values.
+        InvalidToken: a claim has more values than ``most``.
     """
     found: dict[tuple[str, str], None] = {}
     for name in names:
         value = payload.get(name)
         values = value if type(value) is list else [value]
-        if len(values) > MAX_REVOCABLE_VALUES:
-            raise InvalidToken(f"{name} has more than {MAX_REVOCABLE_VALUES} values", name)
+        if len(values) > most:
+            raise InvalidToken(f"{name} has more than {most} values", name)
         for item in values:
             text = revocable_value(name, item)
             if text:
                 found[name, text] = None
     return tuple(found)
-
-
-def revocable_value(name: str, value: Any) -> str | None:
-    """The text by which a value of a claim is revoked; None where there is none.
-
-    A whole number is the same value with and without a fraction of zero. ``email`` is case-folded.
-    """
-    if type(value) is float and value.is_integer():
-        value = int(value)
-    if type(value) in (int, float):
-        return str(value)
-    if type(value) is not str or not value:
-        return None
-    return value.casefold() if name == "email" else value
 
 
 def is_meant_for(claims: Claims, audiences: frozenset[str], client_ids: frozenset[str]) -> bool:

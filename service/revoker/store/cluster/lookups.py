@@ -14,13 +14,12 @@ import structlog
 
 from revoker.errors import NoVerdict, ReplyNotUnderstood, StoreRefused, StoreUnavailable
 from revoker.metrics import Metrics
-from revoker.models import NO_REVOCATIONS, RevocationState
+from revoker.models import NO_REVOCATIONS, Revocation, RevocationState
 from revoker.store.cluster.topology import Node, Topology
 from revoker.store.consistency.clocks import Clocks
 from revoker.store.consistency.epoch import DataSet
 from revoker.store.keys import TokenKeys, slot_of
 from revoker.store.lookups import (
-    NO_KEYS,
     ROLE,
     TIME,
     Batch,
@@ -224,13 +223,13 @@ class ClusterLookups:
                 if node is None:
                     self.read_singly(keys, result)
                     return result
-                parts.setdefault(node, list(NO_KEYS))[index] = key
+                parts.setdefault(node, [None] * len(keys))[index] = key
         if not parts:
             result.set_exception(StoreUnavailable("nothing was asked"))
             return result
         join = _Join(self, keys, result, len(parts))
         for node, part in parts.items():
-            found = self._lookups_at(node).find(tuple(part))  # type: ignore[arg-type]  # as long as keys
+            found = self._lookups_at(node).find(tuple(part))
             of_user = part[_USER] is not None and len(parts) > 1
             found.add_done_callback(join.add_of_user if of_user else join.add)
         return result
@@ -304,9 +303,15 @@ def _joined(states: Sequence[RevocationState]) -> RevocationState:
         session=next((state.session for state in states if state.session), None),
         client=next((state.client for state in states if state.client), None),
         issuer=next((state.issuer for state in states if state.issuer), None),
+        claims=_joined_claims([state.claims for state in states if state.claims]),
         keys=next((state.keys for state in states if state.keys), NO_REVOCATIONS.keys),
         loss=max(state.loss for state in states),
     )
+
+
+def _joined_claims(found: Sequence[tuple[Revocation | None, ...]]) -> tuple[Revocation | None, ...]:
+    """The cutoffs of all revocable claims, of which each part has some in their places."""
+    return tuple(next(filter(None, of_claim), None) for of_claim in zip(*found, strict=True))
 
 
 def _found(keys: TokenKeys, values: Mapping[str, bytes | None], loss: int, now: int) -> Found:

@@ -1,4 +1,4 @@
--- Moves the cutoff of a session, client or issuer forward, never back. Its time is that of rules.cutoff_time.
+-- Moves the cutoff of a session, client, claim or issuer forward, never back. Its time is that of rules.cutoff_time.
 -- KEYS: cutoff, seq, share, epoch.
 -- ARGV:
 --   1 time of the cutoff (ms; '' for now).

@@ -11,7 +11,7 @@ import msgspec
 from revoker.errors import StoreRefused
 from revoker.rules import FOREVER_MS, SAFETY_S
 from revoker.store.consistency.epoch import Epoch
-from revoker.store.keys import Held
+from revoker.store.keys import Held, claim_segment
 from revoker.store.lookups import parse_revocation, parse_user_state, revoked_keys
 from revoker.store.store import Store
 from revoker.store.transfer import records
@@ -129,6 +129,10 @@ class Exporting:
                 yield records.Session(iss=iss, **_named("sid", place.value), **_dated(value))
             case "client-cutoff":
                 yield records.Client(iss=iss, **_named("client_id", place.value), **_dated(value))
+            case "claim-cutoff":
+                yield records.Claim(
+                    iss=iss, **self._claim(place), **_named("value", place.value), **_dated(value)
+                )
             case _:
                 yield records.Issuer(iss=iss, **_dated(value))
 
@@ -149,6 +153,15 @@ class Exporting:
         if user.blocked > now:
             until = None if user.blocked >= FOREVER_MS else date(user.blocked)
             yield records.Block(tag=tag, until=until, reason=user.block_reason or None)
+
+    def _claim(self, place: Held) -> dict[str, Any]:
+        """The name of a claim, or its digest if that is the name of no claim that is revocable by now."""
+        if not place.claim.startswith("="):
+            return {"claim": place.claim}
+        issuer = self._issuers.get(place.issuer)
+        names = () if issuer is None or issuer.claim_names is None else issuer.claim_names.revocable
+        name = next((name for name in names if claim_segment(name) == place.claim), None)
+        return {"claim_segment": place.claim} if name is None else {"claim": name}
 
     def _iss(self, name: str) -> str:
         """The ``iss``; the name of an issuer that is no longer configured, which an import accepts too."""

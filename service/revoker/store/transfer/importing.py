@@ -13,8 +13,15 @@ import msgspec
 
 from revoker.errors import InvalidRequest, StoreRefused, StoreUnavailable
 from revoker.models import Issuer, Number
-from revoker.rules import FOREVER_MS, START_AHEAD_MS, includes_user_cutoff, jti_expiry_ms, jti_lifetime_ms
-from revoker.store.keys import segment, tag_and_start, user_tag
+from revoker.rules import (
+    FOREVER_MS,
+    START_AHEAD_MS,
+    includes_user_cutoff,
+    jti_expiry_ms,
+    jti_lifetime_ms,
+    revocable_value,
+)
+from revoker.store.keys import claim_segment, segment, tag_and_start, user_tag
 from revoker.store.lookups import parse_revocation, parse_user_state, revoked_keys
 from revoker.store.revocations import AHEAD_MS
 from revoker.store.store import Store
@@ -111,6 +118,10 @@ class Importing:
                 issuer = self._issuer(record.iss)
                 place = record.segment or segment(record.client_id or "")
                 return self._cutoff(record, issuer, self._keys.of_segment("client-cutoff", issuer, place))
+            case records.Claim():
+                issuer = self._issuer(record.iss)
+                place = f"{_claim_place(record, issuer)}:{_value_place(record)}"
+                return self._cutoff(record, issuer, self._keys.of_segment("claim-cutoff", issuer, place))
             case records.Issuer():
                 issuer = self._issuer(record.iss)
                 return self._cutoff(record, issuer, self._keys.issuer_cutoff(issuer))
@@ -190,7 +201,7 @@ class Importing:
 
     def _cutoff(
         self,
-        record: records.Session | records.Client | records.Issuer,
+        record: records.Session | records.Client | records.Claim | records.Issuer,
         issuer: Issuer,
         key: str,
         start: int = 0,
@@ -248,6 +259,24 @@ class Importing:
         if when > self.now + AHEAD_MS:
             raise InvalidRequest("the time is further ahead than 5 seconds")
         return when
+
+
+def _claim_place(record: records.Claim, issuer: Issuer) -> str:
+    """The part of the key for the name of a claim, which must be revocable."""
+    place = record.claim_segment or claim_segment(record.claim or "")
+    names = () if issuer.claim_names is None else issuer.claim_names.revocable
+    if place not in map(claim_segment, names):
+        raise InvalidRequest(f"claim {record.claim or place} is not revocable at issuer {issuer.name}")
+    return place
+
+
+def _value_place(record: records.Claim) -> str:
+    if record.segment is not None:
+        return record.segment
+    value = revocable_value(record.claim or "", record.value)
+    if value is None:
+        raise InvalidRequest("value can't be read")
+    return segment(value)
 
 
 def _listed(_: bytes) -> bool:

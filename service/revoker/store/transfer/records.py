@@ -1,7 +1,8 @@
 """The lines of an export and of a file to import: each is one JSON object with a ``kind``.
 
 What was exported and what a person writes have the same form. Where the store keeps only a digest of a
-value, an export names its place there instead: ``segment`` for the last part of a key, ``tag`` for a user.
+value, an export names its place there instead: ``segment`` for the last part of a key, ``claim_segment`` for
+the name of a claim, ``tag`` for a user.
 """
 
 import json
@@ -77,6 +78,18 @@ class Client(_Line, frozen=True, kw_only=True, tag="client"):
     reason: _Reason | None = None
 
 
+class Claim(_Line, frozen=True, kw_only=True, tag="claim"):
+    """A cutoff for a value of a revocable claim; ``claim_segment`` is the place of a name in the key."""
+
+    iss: _Text
+    claim: _Text | None = None
+    claim_segment: _Segment | None = None
+    value: _Text | int | float | None = None
+    segment: _Segment | None = None
+    before: _Date | None = None
+    reason: _Reason | None = None
+
+
 class Issuer(_Line, frozen=True, kw_only=True, tag="issuer"):
     """A cutoff for all that an issuer made: it logs out the world."""
 
@@ -137,10 +150,10 @@ class End(_Line, frozen=True, kw_only=True, tag="end"):
     lines: int
 
 
-Record = Jti | User | Session | Client | Issuer | Block | Key
+Record = Jti | User | Session | Client | Claim | Issuer | Block | Key
 FileLine = Record | Begin | Place | End
 
-KINDS: Final = ("jti", "user", "session", "client", "issuer", "block", "key")
+KINDS: Final = ("jti", "user", "session", "client", "claim", "issuer", "block", "key")
 
 _decode: Final = msgspec.json.Decoder(FileLine).decode
 _encode: Final = msgspec.json.Encoder().encode
@@ -190,6 +203,11 @@ def _names_one_thing(found: FileLine) -> None:
             member = _NAMED_BY[type(found)]
             if (getattr(found, member) is None) == (found.segment is None):
                 raise InvalidRequest(f"a {kind(found)} is named by `{member}`")
+        case Claim():
+            if (found.claim is None) == (found.claim_segment is None) or (
+                (found.value is None) == (found.segment is None)
+            ):
+                raise InvalidRequest("a claim is named by `claim` and `value`")
         case User() | Block():
             if (found.iss is None) != (found.sub is None) or (found.sub is None) == (found.tag is None):
                 raise InvalidRequest(f"a {kind(found)} is named by `iss` and `sub`")
