@@ -157,9 +157,9 @@ def providers_page() -> str:
 def _effect(token: ProviderToken, action: Action) -> str:
     """By which claim an action finds a token, or why it does not."""
     if (why_not := token.limits.get(action)) is not None:
-        return f"no: {why_not}"
+        return why_not
     if action == "backchannel":
-        return f"ends the {token.logout_ends}"
+        return "ends all sessions of the user" if token.logout_ends == "user" else "ends the session"
     return f"`{token.identity(action)[0]}`"
 
 

@@ -17,7 +17,7 @@ CASES = [
     pytest.param(row, action, id=f"{row.name}-{action}")
     for row in PROVIDERS
     for action in ACTIONS
-    if row.identity(action) and action != "claim"
+    if row.identity(action)
 ]
 ROWS = [pytest.param(row, id=row.name) for row in PROVIDERS]
 
@@ -75,6 +75,9 @@ async def perform(revoker, row, action, now):
     if action == "backchannel":
         text = signed(row, row.logout_header, dated(row.logout, now))
         answer = await revoker.post("/backchannel-logout", form={"logout_token": text}, caller=None)
+    elif action == "claim":
+        named = {"iss": row.settings["issuer"], "claim": row.claim[0], "value": row.value("claim")}
+        answer = await revoker.post("/revoke-claim", named)
     else:
         path, name = REVOCATIONS[action]
         answer = await revoker.post(path, {"iss": row.settings["issuer"], name: row.value(action)})

@@ -54,6 +54,9 @@ class Introspect(Payload, frozen=True, kw_only=True, gc=False, omit_defaults=Tru
 _decode: Final = msgspec.json.Decoder(Introspect).decode
 _decode_document: Final = msgspec.json.Decoder(dict[str, Any]).decode
 
+_NO_DATES: Final = {"iat": None, "exp": None, "nbf": None}
+"""The rules judge dates, even those that no token can have; they have the same names at all issuers."""
+
 OPTIONAL_CLAIMS: Final = ("sid", "client_id", "azp", "auth_time")
 
 
@@ -186,9 +189,10 @@ def claims_of(
             document = _members_of(document)
         payload = document if asked.claims is None else document["claims"]
         try:
-            claims = access_token_claims(payload, claims.kid, issuer)
+            named = access_token_claims({**payload, **_NO_DATES}, claims.kid, issuer)
         except InvalidToken as error:
             raise InvalidRequest(f"by the claim names of issuer {issuer.name}: {error}") from error
+        claims = msgspec.structs.replace(named, iat=claims.iat, exp=claims.exp, nbf=claims.nbf)
     if not claims.sub or claims.iat is None or claims.exp is None:
         raise InvalidRequest("token, or jti, sub, iat and exp are needed, jti and sub as strings")
     if not claims.jti and issuer is not None and (issuer.require_jti or claims.jti is not None):
