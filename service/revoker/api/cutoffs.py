@@ -12,6 +12,7 @@ from revoker.models import Issuer
 from revoker.rules import revocable_value
 from revoker.store.keys import tag_and_start
 from revoker.store.revocations import Revocations
+from revoker.store.store import Store
 
 
 class RevokeUser(msgspec.Struct, frozen=True, kw_only=True):
@@ -161,8 +162,11 @@ async def revoke_client(call: Call[RevokeClient], *, revocations: Revocations) -
     return ClientCutoff(issuer.iss, body.client_id, *_dates(issuer, cutoff))
 
 
-async def revoke_claim(call: Call[RevokeClaim], *, revocations: Revocations) -> ClaimCutoff:
-    """Revoke everything whose claim has a value."""
+async def revoke_claim(call: Call[RevokeClaim], *, revocations: Revocations, store: Store) -> ClaimCutoff:
+    """Revoke everything whose claim has a value.
+
+    The first revocation by a claim takes seconds: every process has noticed by then that the claim is in use.
+    """
     body = call.body
     issuer = call.issuer(body.iss)
     names = () if issuer.claim_names is None else issuer.claim_names.revocable
@@ -172,6 +176,7 @@ async def revoke_claim(call: Call[RevokeClaim], *, revocations: Revocations) -> 
     value = revocable_value(body.claim, body.value)
     if value is None:
         raise InvalidRequest("value can't be read")
+    await store.issuer_records.record_claim(issuer, body.claim)
     cutoff = await revocations.revoke_claim(
         issuer,
         body.claim,

@@ -188,11 +188,10 @@ class Revocations:
     async def revoke_claim(
         self, issuer: Issuer, claim: str, value: str, *, before: int | None, reason: str
     ) -> int:
-        """As :meth:`revoke_user`, for a value of a revocable claim.
+        """As :meth:`revoke_user`, for a value of a claim that is recorded as in use.
 
-        The first revocation by a claim waits until every process has noticed that the claim is in use.
+        See :meth:`revoker.store.issuer_records.IssuerRecords.record_claim`.
         """
-        await self._records.record_claim(issuer, claim)
         keys = (self._keys.claim_cutoff(issuer, claim, value),)
         return await self._cut_off("claim", issuer, keys, before, reason, start=self._latest_start(issuer))
 
