@@ -242,6 +242,24 @@ def check(history: list[Record], *, put_back_s: float | None = None) -> list[Vio
     return found
 
 
+def surroundings(history: list[Record], violations: list[Violation]) -> list[Record]:
+    """All faults and losses, and what was done to the token of the first violation that has one."""
+    tokens = [
+        record.token
+        for violation in violations
+        for record in violation.records
+        if isinstance(record, Introspected)
+    ][:1]
+    values = {(kind, getattr(token, kind)) for token in tokens for kind in KINDS}
+    return [
+        record
+        for record in history
+        if isinstance(record, Fault | Cutoff | Absent)
+        or (isinstance(record, Revoked) and (record.kind, record.value) in values)
+        or (isinstance(record, Introspected) and record.token in tokens)
+    ]
+
+
 def _being_put_back(
     revoked: Revoked, record: Introspected, faults: list[Fault], put_back_s: float | None
 ) -> bool:

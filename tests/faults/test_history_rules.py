@@ -14,6 +14,7 @@ from tests.faults.history import (
     check,
     outage,
     read,
+    surroundings,
     write,
 )
 
@@ -157,3 +158,14 @@ def test_what_an_instance_found_just_before_it_was_killed_is_not_held_against_it
     assert rules(inactive, Absent("a", 2.5, 9)) == []
     assert rules(inactive, Absent("b", 2.5, 9)) == ["never revoked and not active"]
     assert rules(inactive, Absent("a", 4, 9)) == ["never revoked and not active"]
+
+
+def test_a_violation_is_reported_with_what_surrounds_it():
+    active = introspected(3, 4, active=True)
+    revocation = revoked(1, 2)
+    fault = Fault("kill", 0.0, 1.0, 1.0)
+    history = [revocation, active, fault, introspected(3, 4, active=True, token=OTHER)]
+    violations = check(history)
+    assert [violation.rule for violation in violations] == ["revoked and active"]
+    assert surroundings(history, violations) == [revocation, active, fault]
+    assert surroundings(history, []) == [fault]
