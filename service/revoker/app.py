@@ -358,6 +358,7 @@ def store_of(
         wait_replicas=settings.redis.wait_replicas,
         wait_fsync=settings.redis.wait_fsync,
         policy=settings.revocation.data_loss,
+        repair_seconds=settings.revocation.repair_seconds,
         issuers=issuers,
         metrics=metrics,
         now=clock,

@@ -48,6 +48,7 @@ def store_on(
     wait_replicas=0,
     wait_fsync=False,
     policy="cutoff",
+    repair_seconds=0,
     issuers=(MAIN, OTHER),
 ):
     return Store(
@@ -57,6 +58,7 @@ def store_on(
         wait_replicas=wait_replicas,
         wait_fsync=wait_fsync,
         policy=policy,
+        repair_seconds=repair_seconds,
         issuers={issuer.iss: issuer for issuer in issuers},
         metrics=Metrics(CollectorRegistry()),
         now=now,

@@ -95,7 +95,7 @@ class MemorySource:
     data_set_numbered = data_set_of
 
     def read_data_sets(self):
-        return () if self._data_set.watermark is None else (self._data_set,)
+        return () if self._data_set.watermark is None else ((0, self._data_set),)
 
     async def look(self, _, on_data_set):
         before, reading = self._data_set.watermark, await self.reading(None)

@@ -177,8 +177,13 @@ class RevocationSettings(_Section):
     """While the store is unreachable: no verdict (503), or as if nothing were revoked."""
 
     data_loss: Literal["cutoff", "refuse", "ignore"] = "cutoff"
-    """When the store has lost data: log everyone out (`cutoff`), give no verdict until
-    `revoker store accept` (`refuse`), or only report it (`ignore`)."""
+    """When the store has lost data, and the running processes can't prove in `repair_seconds` that they have
+    put all of it back: log everyone out (`cutoff`), give no verdict until `revoker store accept` (`refuse`),
+    or only report it (`ignore`)."""
+
+    repair_seconds: Annotated[float, Field(ge=0, le=60)] = 3
+    """How long the running processes may take to repair a loss, so that nobody is logged out; no verdicts
+    meanwhile. 0: `data_loss` applies at once."""
 
 
 class ClaimSettings(_Section):

@@ -111,6 +111,11 @@ class Batch:
         self.sent = 0.0
         self.tries = 0
 
+    @property
+    def server(self) -> str:
+        """The id of the server that it was sent to."""
+        return "" if self.connection is None else self.connection.server
+
 
 CheckServer = Callable[[Batch, int, list[Any]], None]
 """Given a batch, ``TIME`` (ms) and ``ROLE``; raises ``NoVerdict`` if the server must not be trusted."""
@@ -447,16 +452,17 @@ class DataSetReader:
                 raise StoreUnavailable(f"the store answered {str(reply).split(' ')[0]}")
         stamp, values, role = replies
         now = redis_time_ms(stamp)
-        if len(values) != len(batch.keys) + 3:  # a missing value would pass for a token that is not revoked
+        if len(values) != len(batch.keys) + 4:  # a missing value would pass for a token that is not revoked
             # as `understood` takes it: the batch fails, and the connection ends
             raise LookupError("the reply to MGET has another number of values")
         check_server(batch, now, role)
         data = self._data
-        if not data.confirms(batch.before, values[-3], values[-2], values[-1], now):
+        epoch, seq, share, writers = values[-4:]
+        if not data.confirms(batch.before, epoch, seq, share, writers, now, batch.server):
             return batch
         if data.refusal is not None:
             raise StoreRefused(data.refusal)
-        del values[-3:]
+        del values[-4:]
         if values.count(None) == len(values):
             nothing = Found(data.baseline, now)
             for (

@@ -53,7 +53,10 @@ class SinglePrimary:
             else self._reads
         )
         self.data_set: Final = context.new_data_set(
-            context.keys.tail(context.instance), 0, Losses(context.metrics)
+            context.keys.tail(context.instance),
+            0,
+            Losses(context.metrics),
+            confirmation.confirmed_since if confirmation else None,
         )
         self.lookups: Final = BatchedLookups(
             primary,
@@ -127,8 +130,8 @@ class SinglePrimary:
     def data_set_numbered(self, part: int) -> DataSet:  # noqa: ARG002
         return self.data_set
 
-    def read_data_sets(self) -> Iterable[DataSet]:
-        return (self.data_set,) if self.data_set.watermark is not None else ()
+    def read_data_sets(self) -> Iterable[tuple[int, DataSet]]:
+        return ((0, self.data_set),) if self.data_set.watermark is not None else ()
 
     @reads_replies()
     async def look(self, beat: int, on_data_set: OnDataSet) -> list[DataSet]:
@@ -187,10 +190,13 @@ class SinglePrimary:
     async def _read_with_numbers(self, commands: Sequence[Command]) -> tuple[list[Any], Reading]:
         """The replies to commands, and the data set as it was right after them."""
         tail = self.data_set.tail
+        server = self._reads.server
         async with unavailable_on_failure():
             replies = await self._reads.pipeline([*commands, ("TIME",), ("MGET", *tail), ("ROLE",)])
+        if self._reads.server != server:  # not known by which of them
+            server = ""
         try:
-            return replies[: len(commands)], decode(replies[len(commands) :])
+            return replies[: len(commands)], decode(replies[len(commands) :], server)
         except StoreRefused:
             self.reconnect()
             raise

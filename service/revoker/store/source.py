@@ -8,7 +8,7 @@ from revoker.metrics import Metrics
 from revoker.models import RevocationState
 from revoker.store.consistency.blocks import BlocksPage
 from revoker.store.consistency.clocks import Clocks
-from revoker.store.consistency.epoch import DataSet, Losses, Reading
+from revoker.store.consistency.epoch import Confirmed, DataSet, Losses, Reading
 from revoker.store.keys import Keys, Tail, TokenKeys
 from revoker.store.wire.command_channel import CommandChannel, Confirmation
 from revoker.store.wire.connection import Command, Replies
@@ -144,8 +144,8 @@ class Source(Protocol):
     def data_set_numbered(self, part: int) -> DataSet:
         """A data set by its number."""
 
-    def read_data_sets(self) -> Iterable[DataSet]:
-        """Those that were ever read."""
+    def read_data_sets(self) -> Iterable[tuple[int, DataSet]]:
+        """Those that were ever read, with their numbers."""
 
     async def look(self, beat: int, on_data_set: OnDataSet) -> list[DataSet]:
         """Read epochs and numbers: of all data sets at beat 0, else of those whose turn it is.
@@ -196,20 +196,27 @@ class ServerSettings:
         return Confirmation(self.wait_replicas, fsync=self.wait_fsync, timeout=self.timeout)
 
 
+class NewDataSet(Protocol):
+    """Makes the data set of a tail and number."""
+
+    def __call__(self, tail: Tail, part: int, losses: Losses, confirmed: Confirmed | None = None) -> DataSet:
+        """Make one that reports its losses as given; ``confirmed`` says what replicas have confirmed."""
+
+
 @dataclass(frozen=True, slots=True)
 class SourceContext:
     """What a source uses of its store.
 
     Attributes:
         instance: The id under which this process counts its share of the revocations.
-        new_data_set: Makes the data set of a tail and number, which reports its losses as given.
+        new_data_set: Makes data sets.
     """
 
     keys: Keys
     instance: str
     clocks: Clocks
     metrics: Metrics
-    new_data_set: Callable[[Tail, int, Losses], DataSet]
+    new_data_set: NewDataSet
 
 
 MakeSource = Callable[[ServerSettings, SourceContext], Source]

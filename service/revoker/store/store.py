@@ -1,17 +1,27 @@
 """The store: its source, and the parts that read and write it."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
-from revoker.errors import StoreRefused
+from revoker.errors import NoVerdict, StoreRefused
 from revoker.metrics import Metrics
 from revoker.models import Issuer
 from revoker.store.cluster.source import ClusterSource
 from revoker.store.consistency import epoch as epochs
 from revoker.store.consistency.clocks import Clocks
-from revoker.store.consistency.epoch import DataLoss, DataSet, Epoch, Losses, Reading
+from revoker.store.consistency.epoch import (
+    Confirmed,
+    DataLoss,
+    DataSet,
+    Epoch,
+    Losses,
+    Reading,
+    RepairProgress,
+)
 from revoker.store.dangers import dangers
+from revoker.store.instances import Instances
 from revoker.store.issuer_records import IssuerRecords
 from revoker.store.keys import Keys, Tail, tag_and_start
 from revoker.store.revocations import Revocations
@@ -35,6 +45,32 @@ ACCEPT_TRIES: Final = 600
 
 
 Result = TypeVar("Result")
+
+
+class _Repairs:
+    """As :class:`revoker.store.consistency.epoch.Repairs`, for one data set of a store."""
+
+    def __init__(self, store: "Store", part: int, seconds: float) -> None:
+        self._seconds = seconds
+        self._store = store
+        self._part = part
+
+    @property
+    def seconds(self) -> float:
+        return self._seconds
+
+    def announce(self, *, repairing: bool) -> None:
+        self._store.instances.announce(self._part, repairing=repairing)
+
+    def running(self) -> Collection[str]:
+        return self._store.instances.running
+
+    def can_vouch(self) -> bool:
+        return self._store.revocations.can_vouch(self._part)
+
+    async def contribute(self, epoch: bytes, contribution: bytes, share: int | None) -> RepairProgress:
+        revocations = self._store.revocations
+        return await revocations.contribute(self._part, self._store.instance, epoch, contribution, share)
 
 
 def source_of(url: str) -> MakeSource:
@@ -61,6 +97,7 @@ class Store:
         wait_replicas: int,
         wait_fsync: bool = False,
         policy: DataLoss,
+        repair_seconds: float = 0,
         issuers: Mapping[str, Issuer],
         metrics: Metrics,
         now: Callable[[], float],
@@ -72,6 +109,7 @@ class Store:
         self.clocks: Final = Clocks(now)
         self.issuers: Final = issuers
         self._policy: Final = policy
+        self._repair_seconds: Final = repair_seconds
         self._session_patience: Final = 2 * timeout
         self._sessions: list[Sessions] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -80,6 +118,7 @@ class Store:
         self.source: Final = (make_source or source_of(url))(self._servers, context)
         self.lookups: Final = self.source.lookups
         self.scripts: Final = Scripts(self.source, metrics, self.source.data_set_of)
+        self.instances: Final = Instances(self.scripts, self.keys, self.instance)
         self.issuer_records: Final = IssuerRecords(self.source, self.scripts, self.keys, distinct)
         self.revocations: Final = Revocations(
             self.scripts,
@@ -96,11 +135,14 @@ class Store:
             clocks=self.clocks,
             revocations=self.revocations,
             records=self.issuer_records,
+            instances=self.instances,
             metrics=metrics,
             servers=self._servers,
         )
 
-    def _new_data_set(self, tail: Tail, part: int, losses: Losses) -> DataSet:
+    def _new_data_set(
+        self, tail: Tail, part: int, losses: Losses, confirmed: Confirmed | None = None
+    ) -> DataSet:
         return DataSet(
             tail,
             policy=self._policy,
@@ -108,6 +150,8 @@ class Store:
             read=lambda: self.source.reading(tail),
             set_epoch=lambda *epoch: self.scripts.set_epoch(tail, *epoch),
             write_back=lambda: self.revocations.write_back(part),
+            repairs=_Repairs(self, part, self._repair_seconds) if self._repair_seconds else None,
+            confirmed=confirmed,
         )
 
     def open(self) -> None:
@@ -124,6 +168,8 @@ class Store:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for sessions in self._sessions:
             await sessions.close()
+        with contextlib.suppress(NoVerdict):  # the others notice it all the same, a little later
+            await self.instances.leave()
         await self.source.close()
 
     def sessions(self, issuer: Issuer, lifetimes: Lifetimes) -> Sessions:
@@ -180,7 +226,7 @@ class Store:
 
     def data_ids(self) -> list[str]:
         """The ids of all data sets that were read; a loss changes them."""
-        return [data.epoch.id for data in self.source.read_data_sets() if data.epoch is not None]
+        return [data.epoch.id for _, data in self.source.read_data_sets() if data.epoch is not None]
 
     async def dangers(self) -> dict[str, str]:
         """As :func:`revoker.store.dangers.dangers`."""
@@ -275,7 +321,7 @@ class Store:
                 if reading.epoch is None:
                     return None
                 present = Epoch.parse(reading.epoch)
-                done, text, *_ = await self.scripts.set_epoch(
+                done, numbers = await self.scripts.set_epoch(
                     data.tail,
                     reading.epoch,
                     present.id if finding == "accepted" and present.id else epochs.new_id(),
@@ -284,7 +330,7 @@ class Store:
                     None if cutoff_now else present.cutoff,
                 )
                 if done:
-                    return Epoch.parse(text)
+                    return Epoch.parse(numbers.epoch)
                 reading = await self.source.reading(data.tail)
             return None
 

@@ -17,8 +17,10 @@ from revoker.metrics import PROBLEMS, Metrics
 from revoker.models import Issuer, Revocation
 from revoker.store.consistency.blocks import BlocksPage
 from revoker.store.consistency.clocks import DEGRADED_S, LATEST_MS, Clocks
+from revoker.store.consistency.counts import parse_writers
 from revoker.store.consistency.epoch import DataSet
 from revoker.store.dangers import dangers, number_in
+from revoker.store.instances import Instances
 from revoker.store.issuer_records import IssuerRecords
 from revoker.store.keys import Keys
 from revoker.store.lookups import redis_time_ms, revoked_keys
@@ -33,6 +35,9 @@ BEAT_S: Final = 1.0
 _BEATS_PER_CHECK: Final = 30
 _BLOCKS_PER_TRIM: Final = 1000
 """Most ended blocks that one script removes; the next round finds the rest."""
+
+_LISTS_PER_BEAT: Final = 256
+"""Most lists of writers that are shortened in one beat."""
 
 _CONFIGURATION_PROBLEMS: Final = (
     "eviction_policy", "no_persistence", "no_fsync", "unconfirmed_replicas", "too_few_replicas", "unchecked",
@@ -56,6 +61,7 @@ class Watch:
         clocks: Clocks,
         revocations: Revocations,
         records: IssuerRecords,
+        instances: Instances,
         metrics: Metrics,
         servers: ServerSettings,
     ) -> None:
@@ -69,6 +75,7 @@ class Watch:
         self._remembered: Final = revocations.remembered
         self._acknowledged: Final = revocations.acknowledged
         self._records = records
+        self._instances = instances
         self._metrics = metrics
         self._servers = servers
         self._evicted: dict[str, int] = {}
@@ -124,6 +131,8 @@ class Watch:
         if suspects := await self.look(self._beats):
             await self._source.settle(suspects)
             await self._source.settle(await self.look(0))
+        await self._join_repairs()
+        await self._retire_writers()
         await self._remember_keys()
         shared = await self._learn_latest_time() if self._holds_sessions else 0
         await self._records.reconcile()  # from then on this process revokes: it must know the latest time
@@ -186,6 +195,28 @@ class Watch:
             if ended:
                 await self._revocations.trim_blocks(part, ended)
 
+    async def _join_repairs(self) -> None:
+        """Enter this process in the store, and take part in the repairs of others."""
+        in_repair: set[int] = set()
+        with contextlib.suppress(NoVerdict):  # a store that takes no writes can be read all the same
+            in_repair = await self._instances.enter()
+        if in_repair:
+            await self._source.settle(map(self._source.data_set_numbered, in_repair))
+
+    async def _retire_writers(self) -> None:
+        """Take processes that have ended for good from the lists of writers, so that those do not grow."""
+        found = 0
+        for part, data in self._source.read_data_sets():
+            if data.watermark is None or not data.watermark.writers:
+                continue
+            counts = parse_writers(data.watermark.writers)
+            if gone := self._instances.retired(counts):
+                with contextlib.suppress(NoVerdict):  # another beat does it
+                    await self._revocations.retire_writers(part, {writer: counts[writer] for writer in gone})
+                found += 1
+                if found == _LISTS_PER_BEAT:
+                    return
+
     async def _remember_keys(self) -> None:
         """Take over the signing keys that other processes have revoked."""
         changes = self._remembered.changes
@@ -245,7 +276,7 @@ class Watch:
             self._report(problem, found.get(problem))
 
     def _report_data_sets(self) -> None:
-        sets = list(self._source.read_data_sets())
+        sets = [data for _, data in self._source.read_data_sets()]
         found = {data.epoch.finding for data in sets if data.epoch is not None}
         lost = ", ".join(sorted(found & {"cutoff", "ignored"}))
         self._report("data_lost", f"data was found missing ({lost})" if lost else None)

@@ -86,7 +86,7 @@ class _SlotsReader:
         for reply in (stamp, role):
             if isinstance(reply, Exception):
                 raise StoreUnavailable(f"the store answered {str(reply).split(' ')[0]}")
-        now = redis_time_ms(stamp)
+        now, server = redis_time_ms(stamp), batch.server
         check_server(batch, now, role)
         values: dict[str, bytes | None] = {}
         failures: dict[str, NoVerdict | None] = {}  # None: the slot must be settled first
@@ -95,12 +95,12 @@ class _SlotsReader:
         for (data, keys, before), reply in zip(batch.before, slot_replies, strict=True):
             if isinstance(reply, Exception):
                 failures |= dict.fromkeys(keys, _failure(str(reply).split(" ")[0]))
-            elif not data.confirms(before, *reply[-3:], now):
+            elif not data.confirms(before, *reply[-4:], now, server):
                 failures |= dict.fromkeys(keys)
                 missing.append((data, keys, before))
             elif data.refusal is not None:
                 failures |= dict.fromkeys(keys, StoreRefused(data.refusal))
-            elif len(reply) != len(keys) + 3:
+            elif len(reply) != len(keys) + 4:
                 # as `understood` takes it: the batch fails, and the connection ends
                 raise LookupError("the reply to MGET has another number of values")
             else:

@@ -7,6 +7,7 @@ tokens that have keys there.
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -57,6 +58,7 @@ class ClusterSource:
         self._topology: Final = Topology(servers)
         self._keys = context.keys
         self._instance = context.instance
+        self._waits_for_replicas: Final = servers.wait_replicas > 0
         self._new_data_set = context.new_data_set
         self._losses = Losses(context.metrics, grouped=True)
         self._sets: list[DataSet | None] = [None] * SLOTS
@@ -158,11 +160,24 @@ class ClusterSource:
         data = self._sets[part]
         if data is None:
             tail = self._keys.in_part(part).tail(self._instance)
-            data = self._sets[part] = self._new_data_set(tail, part, self._losses)
+            confirmed = functools.partial(self._confirmed_since, part) if self._waits_for_replicas else None
+            data = self._sets[part] = self._new_data_set(tail, part, self._losses, confirmed)
         return data
 
-    def read_data_sets(self) -> Iterable[DataSet]:
-        return [data for data in self._sets if data is not None and data.watermark is not None]
+    def _confirmed_since(self, slot: int, server: str, time: float) -> bool:
+        node = self._topology.node_of(slot)
+        return (
+            node is not None
+            and node.confirmation is not None
+            and node.confirmation.confirmed_since(server, time)
+        )
+
+    def read_data_sets(self) -> Iterable[tuple[int, DataSet]]:
+        return [
+            (slot, data)
+            for slot, data in enumerate(self._sets)
+            if data is not None and data.watermark is not None
+        ]
 
     @reads_replies()
     async def look(self, beat: int, on_data_set: OnDataSet) -> list[DataSet]:
@@ -335,7 +350,7 @@ class ClusterSource:
             if refusal is not None:
                 self._topology.learn_soon()
             else:
-                reading = decode([stamp, replies[-1], _PRIMARY])
+                reading = decode([stamp, replies[-1], _PRIMARY], node.reads.server)
                 found.append(_SlotReading(slot, before, replies[:-1], reading))
         return found
 

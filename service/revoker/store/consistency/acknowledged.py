@@ -100,6 +100,7 @@ class Acknowledged:
         self._entries: dict[str, Written] = {}
         self._bytes = 0
         self._by_part: dict[int, dict[str, None]] = {}
+        self._forgotten_until: dict[int, int] = {}
         self._now: Final = now
         self._swept = 0
         self._warned = -_SWEEP_MS
@@ -110,6 +111,10 @@ class Acknowledged:
     def entries(self, part: int) -> list[Written]:
         """All entries of one data set."""
         return [self._entries[identity] for identity in self._by_part.get(part, ())]
+
+    def has_forgotten(self, part: int) -> bool:
+        """Whether an entry of a data set was forgotten for lack of room, and has not expired."""
+        return self._forgotten_until.get(part, 0) > self._now()
 
     def note(self, written: Written) -> None:
         """Remember an acknowledged revocation, merged with an earlier entry of the same identity."""
@@ -159,7 +164,10 @@ class Acknowledged:
             for identity in [key for key, written in self._entries.items() if written.until <= now]:
                 self._drop(identity)
         while self._is_full():
-            self._drop(next(iter(self._entries)))
+            identity, oldest = next(iter(self._entries.items()))
+            part = self._part(oldest.keys[0])
+            self._forgotten_until[part] = max(oldest.until, self._forgotten_until.get(part, 0))
+            self._drop(identity)
             self._metrics.forgotten_revocations.inc()
             if now - self._warned >= _SWEEP_MS:
                 self._warned = now

@@ -67,6 +67,10 @@ class Confirmation:
             return f"the store answered {self._name} with {Refused(str(reply)).code}"
         return "too few replicas have confirmed the change"
 
+    def confirmed_since(self, server: str, time: float) -> bool:
+        """Whether a server had a write confirmed that was sent after a time, by the loop's clock."""
+        return server == self._server and self._confirmed_at > time
+
     def stale(self, server: str, now: float) -> bool:
         """Whether a server had no write confirmed within :data:`FRESH_S`."""
         return server != self._server or now - self._confirmed_at > self.FRESH_S
