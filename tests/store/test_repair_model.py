@@ -1,19 +1,18 @@
 """Explores every order in which two writers, a loss, a crash and a repair can meet.
 
-The steps of the model are atomic as the scripts and readings of the service are. It decides by the functions of
-the service: :mod:`revoker.store.consistency.counts` and :mod:`revoker.store.consistency.repair`. In every state
-that can be reached:
+The steps of the model are atomic as the scripts and readings of the service are. It decides by the functions
+of the service: :mod:`revoker.store.consistency.counts` and :mod:`revoker.store.consistency.repair`. In every
+state that can be reached:
 
-- an instance that would give a verdict finds all acknowledged revocations that it knows of in the store, unless
-  a cutoff covers them;
+- an instance that would give a verdict finds all acknowledged revocations that it knows of in the store,
+  unless a cutoff covers them;
 - a data set that was declared repaired has all acknowledged revocations that a running instance knows of.
 
-An instance knows of those that it made, and of those that the store had when it last read it. Other instances that
-have no room in the model add nothing new: the rules judge each writer by itself.
+An instance knows of those that it made, and of those that the store had when it last read it.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import pytest

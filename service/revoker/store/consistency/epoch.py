@@ -486,8 +486,9 @@ class DataSet:
             return True
         self._settling = True
         verify: VerifyWrittenBack | None
-        if self._repairs is not None and self._can_be_repaired(found, since):
-            repair = found if supersedes and self._is_repair(found) else None
+        settled_by_others = supersedes and not self._is_repair(found)
+        if self._repairs is not None and not settled_by_others and self._can_be_repaired(found, since):
+            repair = found if supersedes else None
             if repair is None:  # before anything is written back: no process gives verdicts from now on
                 repair = await self._begin_repair(reading, found, missing or cause)
             if repair is None:
@@ -502,10 +503,12 @@ class DataSet:
                 return False
         else:
             verify = await self._write_back()  # before a new epoch shows others that it is settled
-        if supersedes and not self._is_repair(found):
-            set_to: Watermark | None = _numbers(reading)
-        else:
-            set_to = await self._begin(reading, found, missing or cause)
+        if settled_by_others and found is not None and verify is None:
+            self._adopt_reading(found, reading)
+            return True
+        set_to = (
+            _numbers(reading) if settled_by_others else await self._begin(reading, found, missing or cause)
+        )
         if set_to is None:
             return False
         verified = set_to if verify is None else await verify(True)
