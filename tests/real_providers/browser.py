@@ -63,11 +63,16 @@ class Page(HTMLParser):
 
 
 class Browser:
-    """One user's; the cookies of another browser are its own."""
+    """One user's; the cookies of another browser are its own.
 
-    def __init__(self):
+    Args:
+        origin: Of the provider: it gets `Secure` cookies without TLS, as browsers do it for loopback.
+    """
+
+    def __init__(self, origin):
         self.http = aiohttp.ClientSession(
-            cookie_jar=aiohttp.CookieJar(unsafe=True), timeout=aiohttp.ClientTimeout(total=60)
+            cookie_jar=aiohttp.CookieJar(unsafe=True, treat_as_secure_origin=origin),
+            timeout=aiohttp.ClientTimeout(total=60),
         )
 
     async def close(self):

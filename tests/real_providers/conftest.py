@@ -9,13 +9,14 @@ import pytest
 
 from tests.real_providers.browser import Browser
 from tests.real_providers.installation import installed
+from tests.real_providers.keycloak import Keycloak
 from tests.real_providers.logout_relay import LogoutRelay
 from tests.real_providers.node_oidc_provider import NodeOidcProvider
 from tests.rig import forge
 from tests.rig.servers import free_port
 from tests.rig.service import OTHER_ISSUER
 
-PROVIDERS = {kind.name: kind for kind in (NodeOidcProvider,)}
+PROVIDERS = {kind.name: kind for kind in (NodeOidcProvider, Keycloak)}
 
 
 def pytest_configure(config):
@@ -74,12 +75,12 @@ async def http():
 
 
 @pytest.fixture
-async def browse():
+async def browse(provider):
     """Open browsers; all of them are closed with the test."""
     async with contextlib.AsyncExitStack() as stack:
 
         def browse():
-            browser = Browser()
+            browser = Browser(f"http://127.0.0.1:{provider.port}")
             stack.push_async_callback(browser.close)
             return browser
 

@@ -5,6 +5,8 @@ import os
 import re
 import shutil
 import subprocess
+import sys
+import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +15,13 @@ FOLDER = Path(__file__).parents[2] / ".venv" / "providers"
 _PINNED = Path(__file__).parent
 _LONGEST_S = 900
 """After this time a command of an installation has failed."""
+
+_KEYCLOAK = "26.4.5"
+_KEYCLOAK_URL = (
+    f"https://repo1.maven.org/maven2/org/keycloak/keycloak-quarkus-dist/{_KEYCLOAK}/"
+    f"keycloak-quarkus-dist-{_KEYCLOAK}.zip"
+)
+_KEYCLOAK_SHA256 = "72f73642a2c36de797d51b4b2b342d4a49f6e5832af10aa470cd123627bd80b3"
 
 
 class UnavailableError(Exception):
@@ -107,6 +116,26 @@ def _oidc_provider(folder):
     _run(folder, "npm", "ci", "--no-audit", "--no-fund", downloads=True)
 
 
+def _keycloak(folder):
+    archive = folder / "keycloak.zip"
+    _download(_KEYCLOAK_URL, archive)
+    found = hashlib.sha256(archive.read_bytes()).hexdigest()
+    if found != _KEYCLOAK_SHA256:
+        raise ValueError(f"{_KEYCLOAK_URL} has another SHA-256: {found}")
+    _run(folder, sys.executable, "-m", "zipfile", "--extract", archive.name, ".", downloads=False)
+    for script in folder.glob("keycloak-*/bin/*.sh"):
+        script.chmod(0o755)  # zipfile leaves it out
+    archive.unlink()
+
+
+def _download(url, target):
+    try:
+        with urllib.request.urlopen(url, timeout=60) as response, target.open("wb") as file:
+            shutil.copyfileobj(response, file)
+    except OSError as fault:
+        raise UnavailableError(f"{url} is out of reach: {fault}") from fault
+
+
 INSTALLATIONS = {
     installation.name: installation
     for installation in (
@@ -116,6 +145,13 @@ INSTALLATIONS = {
             programs=(Program("node", ("--version",), (20,)), Program("npm", ("--version",), (9,))),
             pinned=("oidc_provider/package.json", "oidc_provider/package-lock.json"),
             install=_oidc_provider,
+        ),
+        Installation(
+            name="keycloak",
+            version=_KEYCLOAK,
+            programs=(Program("java", ("-version",), (17,)),),
+            pinned=(),
+            install=_keycloak,
         ),
     )
 }
