@@ -84,7 +84,7 @@ class Browser:
         Args:
             url: Where to begin.
             answers: What the user fills in, by the names of fields; those that a form lacks are not sent.
-            until: The address is the result. It is not opened.
+            until: One beginning or several. The address is the result, and is not opened.
         """
         request, seen = ("GET", url, None), []
         for _ in range(MOST_STEPS):

@@ -8,6 +8,7 @@ import aiohttp
 import pytest
 
 from tests.real_providers.browser import Browser
+from tests.real_providers.hydra import Hydra
 from tests.real_providers.installation import installed
 from tests.real_providers.keycloak import Keycloak
 from tests.real_providers.logout_relay import LogoutRelay
@@ -16,7 +17,7 @@ from tests.rig import forge
 from tests.rig.servers import free_port
 from tests.rig.service import OTHER_ISSUER
 
-PROVIDERS = {kind.name: kind for kind in (NodeOidcProvider, Keycloak)}
+PROVIDERS = {kind.name: kind for kind in (NodeOidcProvider, Keycloak, Hydra)}
 
 
 def pytest_configure(config):

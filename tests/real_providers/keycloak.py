@@ -42,7 +42,7 @@ class Keycloak(Provider):
             "--http-host=127.0.0.1",
             f"--http-port={self.port}",
             program=str(home / "bin" / "kc.sh"),
-            JAVA_OPTS_APPEND="-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
+            JAVA_OPTS_APPEND="-XX:TieredStopAtLevel=1",
             KC_BOOTSTRAP_ADMIN_USERNAME=ADMIN,
             KC_BOOTSTRAP_ADMIN_PASSWORD=ADMIN_PASSWORD,
         ).start()
@@ -109,8 +109,8 @@ class Keycloak(Provider):
             ],
         }
 
-    def filled_in(self, user):
-        return {"username": user, "password": PASSWORD}
+    async def walk(self, browser, link, user, *, until):
+        return await browser.walk(link, {"username": user, "password": PASSWORD}, until=until)
 
     async def rotate(self, http):
         """Add a key of a higher priority, as an administrator does."""

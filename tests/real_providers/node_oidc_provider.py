@@ -38,8 +38,8 @@ class NodeOidcProvider(Provider):
     def __exit__(self, *_):
         self._process.stop()
 
-    def filled_in(self, user):
-        return {"login": user, "password": "any"}
+    async def walk(self, browser, link, user, *, until):
+        return await browser.walk(link, {"login": user, "password": "any", "logout": "yes"}, until=until)
 
     async def rotate(self, http):
         self._add_key()

@@ -4,6 +4,7 @@ import abc
 import dataclasses
 import json
 import urllib.request
+from types import MappingProxyType
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 from tests.real_providers.browser import Browser
@@ -25,6 +26,7 @@ WEB, MACHINE = "web", "machine"
 class Login:
     """A user who is logged in, and what the client ``web`` has of it."""
 
+    user: str
     browser: Browser
     access_token: str
     id_token: str
@@ -44,6 +46,12 @@ class Provider(abc.ABC):
 
     names_sessions = False
     """Whether its access tokens name their session."""
+
+    confuses_keys = False
+    """Whether tokens that it makes during a rotation can name one key and have the signature of another."""
+
+    asks_for_api = MappingProxyType({})
+    """Parameters of a request for a token that is for the API, where the client alone does not decide."""
 
     def __init__(self, folder, logout_uri):
         self.folder = folder
@@ -68,8 +76,8 @@ class Provider(abc.ABC):
     def __exit__(self, *_): ...
 
     @abc.abstractmethod
-    def filled_in(self, user):
-        """What a user fills in at the login, by the names of fields."""
+    async def walk(self, browser, link, user, *, until):
+        """What a user does from a link of the client ``web`` up to an address of it, which is the result."""
 
     @abc.abstractmethod
     async def rotate(self, http):
@@ -110,19 +118,21 @@ class Provider(abc.ABC):
             "scope": "openid",
             "state": "state-of-the-client",
             "nonce": "nonce-of-the-client",
+            **self.asks_for_api,
         }
         link = f"{self.metadata['authorization_endpoint']}?{urlencode(query)}"
-        reached = await browser.walk(link, self.filled_in(user), until=CALLBACK)
+        reached = await self.walk(browser, link, user, until=CALLBACK)
         got = parse_qs(urlsplit(reached).query)
         assert "code" in got, reached
         answer = await self.token(
             browser.http, WEB, grant_type="authorization_code", code=got["code"][0], redirect_uri=CALLBACK
         )
-        return Login(browser, answer["access_token"], answer["id_token"])
+        return Login(user, browser, answer["access_token"], answer["id_token"])
 
     async def machine_token(self, http):
         """An access token of the client ``machine``."""
-        return (await self.token(http, MACHINE, grant_type="client_credentials"))["access_token"]
+        answer = await self.token(http, MACHINE, grant_type="client_credentials", **self.asks_for_api)
+        return answer["access_token"]
 
     async def token(self, http, client, **form):
         """The answer of the token endpoint."""
@@ -136,7 +146,7 @@ class Provider(abc.ABC):
         """A user logs out, as the client ``web`` asks for."""
         query = {"id_token_hint": login.id_token, "post_logout_redirect_uri": GOODBYE, "client_id": WEB}
         link = f"{self.metadata['end_session_endpoint']}?{urlencode(query)}"
-        await login.browser.walk(link, {"logout": "yes"}, until=GOODBYE)
+        await self.walk(login.browser, link, login.user, until=GOODBYE)
 
 
 def kid_of(token):
