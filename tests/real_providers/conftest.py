@@ -54,12 +54,22 @@ def provider(request, tmp_path_factory, logout_port):
 
 
 @pytest.fixture
-async def revoker(start, valkey, tmp_path, provider):
-    """A service that knows the provider by its key set, and another issuer as all callers expect it."""
-    keys = tmp_path / "other-keys.json"
-    keys.write_text(json.dumps(forge.jwks(forge.rsa_key("other-1"))))
-    other = {"name": "other", "issuer": OTHER_ISSUER, "audiences": ["api"], "jwks_file": str(keys)}
-    return await start(valkey, issuers=[provider.issuers(), other])
+def trust(start, valkey, tmp_path):
+    """Start a service with a table of `[[issuers]]`, and another issuer as all callers expect it."""
+
+    async def trust(issuer):
+        keys = tmp_path / "other-keys.json"
+        keys.write_text(json.dumps(forge.jwks(forge.rsa_key("other-1"))))
+        other = {"name": "other", "issuer": OTHER_ISSUER, "audiences": ["api"], "jwks_file": str(keys)}
+        return await start(valkey, issuers=[issuer, other])
+
+    return trust
+
+
+@pytest.fixture
+async def revoker(trust, provider):
+    """A service that knows the provider by its key set."""
+    return await trust(provider.table())
 
 
 @pytest.fixture

@@ -83,8 +83,8 @@ class Provider(abc.ABC):
     async def rotate(self, http):
         """Sign with a new key from now on; the old ones stay in the key set."""
 
-    def issuers(self):
-        """The tables ``[[issuers]]`` of a service that trusts it.
+    def table(self):
+        """``[[issuers]]`` of a service that trusts it.
 
         The audience of ID tokens is accepted: what refuses them must be that they are ID tokens.
         """

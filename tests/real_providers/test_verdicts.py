@@ -1,10 +1,12 @@
 """Verdicts on the tokens of real identity providers."""
 
 import asyncio
+import tomllib
 
 import jwt
 import pytest
 
+from revoker.cli import issuer_report, issuer_suggestion
 from tests.real_providers.provider import MACHINE, WEB, claims_of, kid_of
 from tests.rig.probes import eventually, within
 
@@ -134,6 +136,18 @@ async def test_a_logout_at_the_provider_ends_the_login_here(provider, revoker, r
     assert not await revoker.active(login.access_token)
     assert await revoker.active(bob)
     assert await revoker.active(machine)
+
+
+async def test_the_settings_that_are_suggested_for_a_token_accept_it(provider, trust, log_in, revoker):
+    token = (await log_in("alice")).access_token
+    suggestion = issuer_suggestion.suggest(issuer_report.read_token(token), None)
+    [table] = tomllib.loads(suggestion.toml())["issuers"]
+    key_set = {"jwks_uri": provider.metadata["jwks_uri"], "jwks_insecure": True}
+
+    suggested = await trust({**table, "name": "main", **key_set})
+
+    assert table.get("profile") == provider.settings.get("profile")
+    assert await identity(suggested, token) == await identity(revoker, token)
 
 
 async def test_no_verdict_is_wrong_while_the_keys_are_rotated(provider, revoker, log_in, http):
