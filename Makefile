@@ -50,8 +50,8 @@ test-monitoring: .venv/.dev ## Test alert rules and dashboard on a real Promethe
 	done
 	$(BIN)/python -m pytest tests/monitoring
 
-test-providers: .venv/.dev ## Test with real identity providers; they need java, or node and npm, or go
-	$(BIN)/python -m tests.real_providers
+test-providers: .venv/.dev ## Test with real identity providers, or PROVIDERS="keycloak"; they need java, node and npm, go and gcc
+	$(BIN)/python -m tests.real_providers $(PROVIDERS)
 
 test-instructions: .venv/.dev ## Count the instructions of a request with valgrind, which comes from Debian
 	@command -v valgrind >/dev/null || { \

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,8 +13,8 @@ from pathlib import Path
 
 FOLDER = Path(__file__).parents[2] / ".venv" / "providers"
 _PINNED = Path(__file__).parent
-_LONGEST_S = 900
-"""After this time a command of an installation has failed."""
+_LONGEST_S = 600
+"""After this time a download, or a command of an installation, has failed."""
 
 _OUT_OF_REACH = (
     r"dial tcp|no such host|i/o timeout|connection refused|TLS handshake|: reading https?://"
@@ -110,10 +111,11 @@ def _run(folder, *command):
     if not ended.returncode:
         return
     output = (ended.stdout + ended.stderr).strip()
-    if not re.search(_OUT_OF_REACH, output):
+    unreached = [line for line in output.splitlines() if re.search(_OUT_OF_REACH, line)]
+    if not unreached:
         print(output)
         ended.check_returncode()
-    raise UnavailableError(f"`{' '.join(command)}` failed, a download is out of reach: {output[-1000:]}")
+    raise UnavailableError(f"`{' '.join(command)}`: a download is out of reach: {unreached[-1]}")
 
 
 def _oidc_provider(folder):
@@ -140,9 +142,13 @@ def _hydra(folder):
 
 
 def _download(url, target):
+    deadline = time.monotonic() + _LONGEST_S
     try:
         with urllib.request.urlopen(url, timeout=60) as response, target.open("wb") as file:
-            shutil.copyfileobj(response, file)
+            while block := response.read1():
+                file.write(block)
+                if time.monotonic() > deadline:
+                    raise TimeoutError(f"not complete after {_LONGEST_S} s")
     except OSError as fault:
         raise UnavailableError(f"{url} is out of reach: {fault}") from fault
 

@@ -11,7 +11,7 @@ from tests.real_providers.provider import MACHINE, WEB, claims_of, kid_of
 from tests.rig.probes import eventually, within
 
 LOADERS = 6
-VERDICTS = 40
+VERDICTS = 20
 """Of each loader, on tokens of either key."""
 
 
