@@ -10,7 +10,7 @@ export PYTHONDONTWRITEBYTECODE :=
 COMPILE := $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 	--no-header --no-emit-index-url --no-emit-find-links
 
-.PHONY: help run test coverage fuzz test-gateways test-servers test-deploy test-monitoring test-instructions lint types bench bench-peers docs ci lock clean
+.PHONY: help run test coverage fuzz test-gateways test-servers test-deploy test-monitoring test-instructions test-providers lint types bench bench-peers docs ci lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ test-monitoring: .venv/.dev ## Test alert rules and dashboard on a real Promethe
 	    echo "$$program is missing: apt-get install prometheus (as root), or put it on the PATH" >&2; exit 1; }; \
 	done
 	$(BIN)/python -m pytest tests/monitoring
+
+test-providers: .venv/.dev ## Test with real identity providers, or PROVIDERS="keycloak"; they need java, node and npm, go and gcc
+	$(BIN)/python -m tests.real_providers $(PROVIDERS)
 
 test-instructions: .venv/.dev ## Count the instructions of a request with valgrind, which comes from Debian
 	@command -v valgrind >/dev/null || { \

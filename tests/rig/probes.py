@@ -1,9 +1,10 @@
 """What a running service says of itself and of tokens, and the claims to ask it about."""
 
 import asyncio
+import contextlib
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
 from revoker.store.consistency.epoch import Epoch
@@ -56,7 +57,11 @@ async def metric(revoker: Running, sample: str) -> float:
     return float(next(line for line in lines if line.startswith(sample + " ")).split(" ")[1])
 
 
-async def eventually(condition: Callable[[], Awaitable[bool]], within: float = HANGS_S) -> None:
+async def eventually(
+    condition: Callable[[], Awaitable[bool]],
+    within: float = HANGS_S,
+    what: str = "what the test waits for",
+) -> None:
     """Wait until the condition holds.
 
     Raises:
@@ -64,8 +69,25 @@ async def eventually(condition: Callable[[], Awaitable[bool]], within: float = H
     """
     deadline = time.monotonic() + within
     while not await condition():
-        assert time.monotonic() < deadline, "did not happen in time"
+        assert time.monotonic() < deadline, f"did not happen within {within:g} s: {what}"
         await asyncio.sleep(0.01)
+
+
+@contextlib.asynccontextmanager
+async def within(seconds: float, what: str) -> AsyncIterator[None]:
+    """End the block after so many seconds.
+
+    Raises:
+        AssertionError: it was not over; the text says what it waited for.
+    """
+    limit = asyncio.timeout(seconds)
+    try:
+        async with limit:
+            yield
+    except TimeoutError as fault:
+        if not limit.expired():
+            raise
+        raise AssertionError(f"not within {seconds:g} s: {what}") from fault
 
 
 def epoch_in(valkey: Valkey, revoker: Running) -> Epoch:
