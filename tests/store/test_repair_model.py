@@ -18,7 +18,7 @@ from typing import NamedTuple
 import pytest
 
 from revoker.store.consistency.counts import Counts, hold_all
-from revoker.store.consistency.repair import Contribution, all_have_contributed, is_proven
+from revoker.store.consistency.repair import Contribution, is_proven, not_heard
 
 TWO_WRITERS = {"a": 2, "b": 1}
 """How many revocations each instance makes at most."""
@@ -103,7 +103,7 @@ class Rules:
 
     intact: Callable[[Counts, Counts], bool] = hold_all
     proven: Callable[..., bool] = is_proven
-    contributed: Callable[..., bool] = all_have_contributed
+    not_heard: Callable[..., set[str]] = not_heard
     refuses_to_count: bool = True
     vouches_before: bool = False
 
@@ -223,7 +223,7 @@ def repair(state: State, instance: Instance, rules: Rules) -> Iterator[State]:
         yield changed(state, instance._replace(step="wait"), with_contribution(state, instance))
     else:
         given = dict(store.given)
-        if rules.proven(store.numbers, given) and rules.contributed(given):
+        if rules.proven(store.numbers, given) and not rules.not_heard(given):
             ended = store._replace(finding="repaired")
             yield changed(state, adopting(state, instance, ended), ended)
         # the time may be over at any moment
@@ -325,7 +325,7 @@ def is_proven_by_total(present, contributions):
         pytest.param(
             Rules(vouches_before=True), TWO_WRITERS, id="it vouches before it has written anything back"
         ),
-        pytest.param(Rules(contributed=lambda _: True), TWO_WRITERS, id="it does not wait for the others"),
+        pytest.param(Rules(not_heard=lambda _: set()), TWO_WRITERS, id="it does not wait for the others"),
     ],
 )
 def test_each_way_of_breaking_the_rules_is_found(mutant, writes):

@@ -24,10 +24,11 @@ from revoker.models import NO_REVOCATIONS, RevocationState
 from revoker.store.consistency.counts import Counts, hold_all
 from revoker.store.consistency.repair import (
     Contribution,
-    all_have_contributed,
     contributions_to,
     encode,
     is_proven,
+    not_heard,
+    shortfall,
 )
 from revoker.store.keys import Tail
 from revoker.store.wire.connection import reads_replies, retrieve_failure, understood
@@ -183,6 +184,7 @@ class Losses:
         self._metrics = metrics
         self._grouped = grouped
         self._in_repair: list[str] = []
+        self._not_repaired = ""
         self._repaired: list[Epoch] = []
         self._lost: list[Epoch] = []
         self._details: dict[str, Any] = {}
@@ -192,6 +194,10 @@ class Losses:
         """Data was found missing, and this process has begun its repair."""
         self._in_repair.append(missing)
         self._event()
+
+    def not_repaired(self, why: str) -> None:
+        """The loss that is reported next could not be repaired."""
+        self._not_repaired = why
 
     def repaired(self, epoch: Epoch) -> None:
         """A loss was repaired, and this process has set this epoch."""
@@ -228,6 +234,7 @@ class Losses:
         if self._lost:
             epoch = max(self._lost, key=_noticed)
             details = self._details | self._slots(self._lost)
+            details |= {"not_repaired": self._not_repaired} if self._not_repaired else {}
             _log.error("data_lost", **details, epoch=epoch.id, finding=epoch.finding, cutoff_ms=epoch.cutoff)
             self._lost.clear()
         for first, adopted in self._adopted.items():
@@ -576,13 +583,14 @@ class DataSet:
                     return False
                 contributions = contributions_to(repair.id, progress.contributions)
                 proven = is_proven(numbers.counts, contributions)
-                if proven and (repair.finding == REPAIRED or all_have_contributed(contributions)):
+                if proven and (repair.finding == REPAIRED or not not_heard(contributions)):
                     return await self._end_repair(repair, numbers, progress.now, verify)
                 if repair.finding == REPAIRED:  # but this process knew of more: repair that, too
                     await self._set_epoch(numbers.epoch, new_id(), progress.now, REPAIRING, repair.cutoff)
                     return False
                 late = progress.now >= repair.noticed + repairs.seconds * 1000
                 if late or asyncio.get_running_loop().time() >= give_up:
+                    self._losses.not_repaired(shortfall(numbers.counts, contributions))
                     return None
                 await asyncio.sleep(_REPAIR_POLL_S)
         finally:

@@ -6,7 +6,7 @@ The loss is repaired when all that any of them knew of is there, or is vouched f
 the argument, and tests/store/test_repair_model.py explores it.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Final
 
 import msgspec
@@ -54,7 +54,21 @@ def is_proven(present: Counts, contributions: Mapping[str, Contribution]) -> boo
     return bool(baselines) and all(hold_all(present, baseline, vouched) for baseline in baselines)
 
 
-def all_have_contributed(contributions: Mapping[str, Contribution], running: Collection[str] = ()) -> bool:
-    """Whether all processes have contributed that any of them knows to be running."""
-    expected = {process for given in contributions.values() for process in given.running}.union(running)
-    return expected <= contributions.keys()
+def not_heard(contributions: Mapping[str, Contribution]) -> set[str]:
+    """The processes that have not contributed although one of them knows them to be running."""
+    expected = {process for given in contributions.values() for process in given.running}
+    return expected - contributions.keys()
+
+
+def shortfall(present: Counts, contributions: Mapping[str, Contribution]) -> str:
+    """Why a loss is not repaired, for the log."""
+    if missing := not_heard(contributions):
+        return f"not heard from: {', '.join(sorted(missing))}"
+    vouched = {process for process, given in contributions.items() if given.vouches}
+    for process, given in contributions.items():
+        if given.counts is not None and not hold_all(present, given.counts, vouched):
+            return (
+                f"{process} knew of {given.seq}{given.writers!r}, the store has {present.seq}"
+                f"{present.writers.decode()!r}, vouched by: {', '.join(sorted(vouched)) or 'nobody'}"
+            )
+    return "no process knew the data set"
