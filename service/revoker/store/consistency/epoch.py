@@ -306,6 +306,7 @@ class DataSet:
         self.epoch: Epoch | None = None
         self.baseline: RevocationState = NO_REVOCATIONS
         self._wrote_blindly = False
+        self._met_loss = False
         self._read_at = 0
         self._wrote_at = 0
 
@@ -342,7 +343,7 @@ class DataSet:
         """
         if before is None or epoch != before.epoch or self.watermark is None or self.watermark.epoch != epoch:
             return False
-        if self._settling:  # revocations made meanwhile raise the numbers
+        if self._settling or self._met_loss:  # revocations made meanwhile may raise the numbers
             return False
         count, own = int(seq or 0), int(share or 0)
         if count < before.seq or own < before.share:
@@ -391,9 +392,9 @@ class DataSet:
             written: The epoch as the write found it, and the numbers including the write.
 
         Returns:
-            Whether the write found the data set with everything that was seen of it. If not, the watermark is
-            set higher than the data set can show, so that later writes do not hide the loss. A write that is
-            answered while a loss is being settled does not count either: it may be lost, too.
+            Whether the write found the data set with everything that was seen of it. If not, no reading counts
+            until that is settled, so that later writes do not hide the loss. A write that is answered while a
+            loss is being settled does not count either: it may be lost, too.
         """
         if before is None or self.watermark is None:
             self._wrote_blindly = True
@@ -405,7 +406,7 @@ class DataSet:
             or written.share <= before.share
             or not hold_all(written.counts, before.counts)
         ):
-            self._raise_watermark(replace(before, seq=before.seq + 1, share=before.share + 1))
+            self._met_loss = True
             return False
         self._raise_watermark(written)
         self._wrote_at = self._read_at
@@ -620,7 +621,7 @@ class DataSet:
             return "the store has no epoch"
         if present is None or self.epoch is None or reading.epoch != present.epoch:
             return "the store holds another data set"
-        if reading.seq < present.seq:
+        if self._met_loss or reading.seq < present.seq:
             return "the store holds fewer revocations than before"
         if not hold_all(Counts(reading.seq, reading.writers), present.counts):
             return "the store has lost revocations of another process"
@@ -645,6 +646,7 @@ class DataSet:
         present = self.watermark
         return (
             self.epoch is not None
+            and not self._met_loss
             and present is not None
             and found.id == self.epoch.id
             and (reading.share or 0) >= present.share
@@ -693,6 +695,7 @@ class DataSet:
         self._losses.adopted(epoch, first=self.epoch is None)
         self.epoch = epoch
         self.watermark = numbers
+        self._met_loss = False
         self._candidate = None
         self._read_at = max(self._read_at, now)
         self._wrote_at = self._read_at - DAY_MS // 2  # the expiry of the share is unknown: extend it soon
