@@ -1,5 +1,7 @@
 """Moments at which lost data could slip through: between a write and its answer, a reading and its use."""
 
+import asyncio
+
 import pytest
 from prometheus_client import CollectorRegistry
 
@@ -197,3 +199,71 @@ async def test_what_was_read_before_a_block_does_not_make_this_process_forget_it
     assert store.revocations.remembered.blocks == {"tag": FOREVER_MS}
     await store.watch.beat()
     assert store.revocations.remembered.blocks == {}
+
+
+class Replicas:
+    """What replicas have confirmed: writes to a server that were sent by a time."""
+
+    def __init__(self):
+        self.server, self.confirmed = "server", -1.0
+
+    def since(self, server, time):
+        return server == self.server and self.confirmed > time
+
+    def confirm(self):
+        self.confirmed = asyncio.get_running_loop().time() + 1
+
+
+async def with_replicas():
+    _, server = await known_data_set()
+    replicas = Replicas()
+    waiting = DataSet(
+        Keys("rv").tail("me"),
+        policy="cutoff",
+        losses=Losses(Metrics(CollectorRegistry())),
+        read=server.read,
+        set_epoch=server.set_epoch,
+        write_back=server.write_back,
+        confirmed=replicas.since,
+    )
+    waiting.adopt_first(server.reading)
+    return waiting, replicas
+
+
+async def test_a_promoted_replica_that_lacks_what_was_never_confirmed_has_lost_nothing():
+    data, _ = await with_replicas()
+    for seq in (b"12", b"13"):
+        assert confirms(data, data.watermark, E1, seq, b"5", 1001)
+    assert confirms(data, data.watermark, E1, b"10", b"5", 1002)
+
+
+async def test_what_replicas_have_confirmed_is_expected_of_every_reading():
+    data, replicas = await with_replicas()
+    assert confirms(data, data.watermark, E1, b"12", b"5", 1001)
+    replicas.confirm()
+    assert confirms(data, data.watermark, E1, b"13", b"5", 1002)
+    assert not confirms(data, data.watermark, E1, b"11", b"5", 1003)
+    assert confirms(data, data.watermark, E1, b"12", b"5", 1003), "the last reading was not confirmed"
+
+
+async def test_what_another_server_has_confirmed_says_nothing_of_this_reading():
+    data, replicas = await with_replicas()
+    replicas.server = "another"
+    assert confirms(data, data.watermark, E1, b"12", b"5", 1001)
+    replicas.confirm()
+    assert confirms(data, data.watermark, E1, b"13", b"5", 1002)
+    assert confirms(data, data.watermark, E1, b"10", b"5", 1003)
+
+
+async def test_a_revocation_of_this_process_that_was_acknowledged_is_expected_at_once():
+    data, _ = await with_replicas()
+    assert data.record_write(data.watermark, Watermark(E1, 12, 6, b" me 6"))
+    assert not confirms(data, data.watermark, E1, b"11", b"5", 1002)
+
+
+async def test_a_lost_revocation_of_another_process_is_noticed_although_there_are_new_ones():
+    data, _ = await known_data_set()
+    read = data.confirms(data.watermark, E1, b"20", b"5", b" me 5 other 5", 1001, "server")
+    assert read
+    hidden = data.confirms(data.watermark, E1, b"21", b"5", b" me 5 other 4 third 2", 1002, "server")
+    assert not hidden
