@@ -16,10 +16,10 @@ from revoker.store.scripts import Scripts
 from revoker.store.wire.connection import understood
 
 RUNNING_MS: Final = 5000
-"""A process that has not entered itself for so long has ended, or knows of nothing that others do not."""
+"""A process that has not entered itself within this time has ended, or knows nothing that others do not."""
 
 RETIRED_MS: Final = 60_000
-"""A process that has not entered itself for so long writes no more."""
+"""A process that has not entered itself within this time writes no more."""
 
 _ANNOUNCE_DELAY_S: Final = 0.02
 """Repairs that begin together, as those of all slots of a shard, are announced together."""

@@ -91,9 +91,9 @@ class Scripts:
 
     def seq(self, key: str) -> int:
         """``rv:seq`` of the data set of a key, as last read; 0: never."""
-        return self._known(key)[0]
+        return self._expected(key)[0]
 
-    def _known(self, key: str) -> tuple[int, int]:
+    def _expected(self, key: str) -> tuple[int, int]:
         """``rv:seq`` and the share of this process, as last read; 0: never."""
         watermark = self._data_of(key).watermark
         return (0, 0) if watermark is None else (watermark.seq, watermark.share)
@@ -251,11 +251,11 @@ class Scripts:
 
     def _command(self, keys: Sequence[str], args: Sequence[Any], tail: Tail | None = None) -> tuple[Any, ...]:
         """What follows the script itself: the number of keys, all KEYS and all ARGV."""
-        known = (0, 0) if tail is not None else self._known(keys[0])
+        expected = (0, 0) if tail is not None else self._expected(keys[0])
         if tail is None:
             tail = self._data_of(keys[0]).tail
         numbers = (tail.seq, tail.share, tail.writers, tail.epoch)
-        return (len(keys) + len(numbers), *keys, *numbers, *args, *known)
+        return (len(keys) + len(numbers), *keys, *numbers, *args, *expected)
 
 
 def numbers_of(reply: list[Any]) -> Watermark:

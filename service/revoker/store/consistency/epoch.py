@@ -190,7 +190,7 @@ class Losses:
         self._details: dict[str, Any] = {}
         self._adopted: dict[bool, list[Epoch]] = {True: [], False: []}
 
-    def repair_begun(self, missing: str) -> None:
+    def repair_started(self, missing: str) -> None:
         """Data was found missing, and this process has begun its repair."""
         self._in_repair.append(missing)
         self._event()
@@ -392,9 +392,9 @@ class DataSet:
             written: The epoch as the write found it, and the numbers including the write.
 
         Returns:
-            Whether the write found the data set with everything that was seen of it. If not, no reading counts
-            until that is settled, so that later writes do not hide the loss. A write that is answered while a
-            loss is being settled does not count either: it may be lost, too.
+            Whether the write found the data set with everything that was seen of it. If not, no reading
+            counts until that is settled, so that later writes do not hide the loss. A write that is answered
+            while a loss is being settled does not count either: it may be lost, too.
         """
         if before is None or self.watermark is None:
             self._wrote_blindly = True
@@ -498,7 +498,7 @@ class DataSet:
         if self._repairs is not None and not settled_by_others and self._can_be_repaired(found, since):
             repair = found if supersedes else None
             if repair is None:  # before anything is written back: no process gives verdicts from now on
-                repair = await self._begin_repair(reading, found, missing or cause)
+                repair = await self._start_repair(reading, found, missing or cause)
             if repair is None:
                 return False
             verify = await self._write_back()
@@ -537,13 +537,13 @@ class DataSet:
             return False
         return self._is_repair(found) or self.epoch is not None
 
-    async def _begin_repair(self, reading: Reading, found: Epoch | None, missing: str) -> Epoch | None:
+    async def _start_repair(self, reading: Reading, found: Epoch | None, missing: str) -> Epoch | None:
         """Set an epoch that stops all verdicts and revocations; None if the present one is not as read."""
         cutoff, latest = self._latest_dates(found)
         done, numbers = await self._set_epoch(reading.epoch or b"", new_id(), latest, REPAIRING, cutoff)
         if not done:
             return None
-        self._losses.repair_begun(missing)
+        self._losses.repair_started(missing)
         return Epoch.parse(numbers.epoch)
 
     async def _repair(self, repair: Epoch, verify: VerifyWrittenBack | None, repairs: Repairs) -> bool | None:

@@ -2,8 +2,8 @@
 -- The last four KEYS of every script are seq, the share of this process in it, the list of writers, and the epoch.
 -- The last two ARGV, removed here, are what the writer last knew of seq and of its share; 0 for nothing.
 
-local known_share = tonumber(table.remove(ARGV))
-local known_seq = tonumber(table.remove(ARGV))
+local expected_share = tonumber(table.remove(ARGV))
+local expected_seq = tonumber(table.remove(ARGV))
 
 local function now_ms()
   local t = redis.call('TIME')
@@ -43,7 +43,7 @@ local function count()
   local n = #KEYS
   local seq, share = number(KEYS[n - 3]), number(KEYS[n - 2])
   local repairing = string.find(redis.call('GET', KEYS[n]) or '', ' repairing', 1, true)
-  if seq < known_seq or share < known_share or repairing then return seq, share end
+  if seq < expected_seq or share < expected_share or repairing then return seq, share end
   share = share + revocations
   return set_share(share, revocations), share
 end
