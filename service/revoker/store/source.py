@@ -41,6 +41,23 @@ class LastRead:
     loss: int
 
 
+@dataclass(frozen=True, slots=True)
+class PartValues:
+    """Values of keys of one data set that shows at least its watermark.
+
+    Attributes:
+        part: Number of the data set.
+        values: In the order of the keys.
+        lifted: What was lifted, as read after the values.
+        now: ``TIME`` (ms), read after all of it.
+    """
+
+    part: int
+    values: list[bytes | None]
+    lifted: list[bytes]
+    now: int
+
+
 class Lookups(Protocol):
     """Finds what applies to tokens: all that verdicts need of a source."""
 
@@ -166,6 +183,12 @@ class Source(Protocol):
 
     async def trusted_value(self, key: str) -> tuple[bytes | None, int]:
         """The value of a key and ``TIME`` (ms), if its data set is not below its watermark."""
+
+    async def values_of_parts(self, keys: Mapping[int, Sequence[str]]) -> list[PartValues]:
+        """The values of keys, by the numbers of their data sets.
+
+        Data sets below their watermark are left out, since :meth:`look` finds them too.
+        """
 
     async def readings(self) -> list[tuple[int, DataSet, Reading]]:
         """All data sets as they are now, whatever their watermarks."""

@@ -15,6 +15,7 @@ import structlog
 from revoker.errors import NotPrimary, NoVerdict, PrimaryStale, ReplyNotUnderstood, StoreRefused
 from revoker.metrics import PROBLEMS, Metrics
 from revoker.models import Issuer, Revocation
+from revoker.store.consistency.acknowledged import Written
 from revoker.store.consistency.blocks import BlocksPage
 from revoker.store.consistency.clocks import DEGRADED_S, LATEST_MS, Clocks
 from revoker.store.consistency.epoch import DataSet
@@ -33,6 +34,12 @@ BEAT_S: Final = 1.0
 _BEATS_PER_CHECK: Final = 30
 _BLOCKS_PER_TRIM: Final = 1000
 """Most ended blocks that one script removes; the next round finds the rest."""
+
+_SAMPLE: Final = 512
+"""Acknowledged revocations of this process that one beat looks for in the store."""
+
+_LAST_MS: Final = 60_000
+"""A revocation that expires within this time is not looked for: no token that it covers is accepted any more."""
 
 _CONFIGURATION_PROBLEMS: Final = (
     "eviction_policy", "no_persistence", "no_fsync", "unconfirmed_replicas", "too_few_replicas", "unchecked",
@@ -72,6 +79,7 @@ class Watch:
         self._metrics = metrics
         self._servers = servers
         self._evicted: dict[str, int] = {}
+        self._absent: set[str] = set()
         self._looked_at = 0.0
         self._beats = 0
         self._checked = False
@@ -128,6 +136,7 @@ class Watch:
         shared = await self._learn_latest_time() if self._holds_sessions else 0
         await self._records.reconcile()  # from then on this process revokes: it must know the latest time
         await self._look_for_evictions()
+        await self._look_for_own_revocations()
         self._beats += 1
         await self._source.lookups.touch()
         if self._holds_sessions and self._clocks.latest > shared + LATEST_MS:
@@ -233,6 +242,37 @@ class Watch:
         self._looked_at = looked_at
         gone = sum(self._evicted.values())
         self._report("evicted_keys", f"the server has evicted {gone} keys" if gone else None)
+
+    async def _look_for_own_revocations(self) -> None:
+        """Look for some of the revocations that this process had acknowledged: an absent one was lost.
+
+        So evictions are noticed that the server does not report, and keys that somebody has deleted.
+        """
+        by_part: dict[int, list[Written]] = {}
+        for written in self._acknowledged.sample(_SAMPLE):
+            by_part.setdefault(self._keys.part(written.keys[0]), []).append(written)
+        keys = {part: [written.keys[0] for written in sampled] for part, sampled in by_part.items()}
+        for found in await self._source.values_of_parts(keys) if keys else ():
+            data = self._source.data_set_numbered(found.part)
+            lifted = {key for _, key in map(_lifted, found.lifted)}
+            absent = set()
+            for written, value in zip(by_part[found.part], found.values, strict=True):
+                if written.is_held_by(value):
+                    self._absent.discard(written.identity)
+                elif not self._acknowledged.holds(written) or written.until - _LAST_MS <= found.now:
+                    continue
+                elif (
+                    written.keys[0] in lifted
+                ):  # an operator's lift, which this process reads in its next look
+                    self._acknowledged.drop(written)
+                else:
+                    absent.add(written.identity)
+            new = absent - self._absent  # one that could not be written back is one loss, not one a second
+            if new and data.refusal is None:
+                cause = f"the store lacks {len(new)} acknowledged revocations of this process"
+                await self._source.settle([data], since=found.now, cause=cause)
+            if new and data.refusal is None:
+                self._absent = {identity for identity in self._absent | new if identity in self._acknowledged}
 
     async def _check_configuration(self) -> None:
         """Report dangerous configuration of the servers; if one does not answer, the beat continues."""

@@ -18,7 +18,7 @@ from revoker.store.consistency.blocks import BlocksPage, BlocksReader
 from revoker.store.consistency.epoch import DAY_MS, DataSet, Losses, Reading, Watermark, decode
 from revoker.store.keys import SLOTS, Tail, slot_of
 from revoker.store.lookups import redis_time_ms
-from revoker.store.source import OnDataSet, ServerSettings, SourceContext
+from revoker.store.source import OnDataSet, PartValues, ServerSettings, SourceContext
 from revoker.store.wire.command_channel import CommandChannel, Confirmation
 from revoker.store.wire.connection import (
     Command,
@@ -233,6 +233,17 @@ class ClusterSource:
                 return found
             await self.settle([found])
         raise StoreUnavailable("the store does not show what was settled")
+
+    @reads_replies()
+    async def values_of_parts(self, keys: Mapping[int, Sequence[str]]) -> list[PartValues]:
+        def values_and_lifted(slot: int) -> list[Command]:
+            return [("MGET", *keys[slot]), ("ZRANGE", self._keys.in_part(slot).lifted, 0, -1)]
+
+        return [
+            PartValues(found.slot, *found.replies, found.reading.now)
+            for found in await self._read_slots(keys, values_and_lifted)
+            if self.data_set_numbered(found.slot).confirms_reading(found.before, found.reading)
+        ]
 
     @reads_replies()
     async def readings(self) -> list[tuple[int, DataSet, Reading]]:
