@@ -4,15 +4,11 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from revoker.store.source import ServerSettings, Source
-from revoker.store.wire.addresses import parse_info
-from revoker.store.wire.connection import Command, unavailable_on_failure
+from revoker.store.wire.connection import Command, parse_info, printable, unavailable_on_failure
 
 _INFO: Final = tuple(("INFO", section) for section in ("memory", "persistence", "stats", "replication"))
 _CONFIG: Final = tuple(("CONFIG", "GET", name) for name in ("maxmemory-policy", "appendonly", "save"))
 _ROLE: Final = ("ROLE",)
-
-_WORDS: Final = 200
-"""Most characters of a server's error that are repeated."""
 
 
 class _Facts:
@@ -29,7 +25,7 @@ class _Facts:
         self._replicas_by_role: int | None = None
         for command, reply in zip(commands, replies, strict=False):
             if isinstance(reply, Exception):
-                self.refusals[" ".join(command)] = _printable(str(reply))
+                self.refusals[" ".join(command)] = printable(str(reply))
             elif command[0] == "INFO":
                 self._fields |= parse_info(reply)
             elif command[0] == "CONFIG" and _is_pair(reply):
@@ -149,7 +145,3 @@ def _unchecked(unseen: list[str], refusals: dict[str, str]) -> str:
 
 def _is_pair(reply: Any) -> bool:
     return isinstance(reply, list) and len(reply) == 2 and isinstance(reply[1], bytes)
-
-
-def _printable(text: str) -> str:
-    return "".join(character if character.isprintable() else "?" for character in text[:_WORDS])

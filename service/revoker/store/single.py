@@ -22,7 +22,9 @@ from revoker.store.wire.connection import (
     TooFewReplicas,
     reads_replies,
     retrieve_failure,
+    role_in,
     unavailable_on_failure,
+    understood,
 )
 
 _log = structlog.get_logger("store")
@@ -41,7 +43,12 @@ class SinglePrimary:
     beats_per_round: Final = 1
 
     def __init__(self, servers: ServerSettings, context: SourceContext) -> None:
-        primary = address_of(servers.url, timeout=servers.timeout)
+        primary = address_of(
+            servers.url,
+            timeout=servers.timeout,
+            password_file=servers.password_file,
+            sentinels=servers.sentinels,
+        )
         confirmation = servers.confirmation()
         self._primary = primary
         self._keys = context.keys
@@ -76,6 +83,7 @@ class SinglePrimary:
         await self._changes.close()
 
     async def follow(self) -> bool:
+        await self._primary.renew()
         return await self._primary.moved()
 
     def reconnect(self) -> None:
@@ -197,7 +205,9 @@ class SinglePrimary:
         """The replies to commands, and the data set as it was right after them."""
         tail = self.data_set.tail
         async with unavailable_on_failure():
-            replies = await self._reads.pipeline([*commands, ("TIME",), ("MGET", *tail), ("ROLE",)])
+            replies = await self._reads.pipeline([*commands, ("TIME",), ("MGET", *tail)], with_role=True)
+        with understood():
+            replies[-1] = role_in(replies[-1])
         try:
             return replies[: len(commands)], decode(replies[len(commands) :])
         except StoreRefused:

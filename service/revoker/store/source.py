@@ -1,7 +1,7 @@
 """The one interface to where the data of a store is; each kind of source implements it."""
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from revoker.metrics import Metrics
@@ -10,6 +10,7 @@ from revoker.store.consistency.blocks import BlocksPage
 from revoker.store.consistency.clocks import Clocks
 from revoker.store.consistency.epoch import DataSet, Losses, Reading
 from revoker.store.keys import Keys, Tail, TokenKeys
+from revoker.store.wire.addresses import SentinelAccess
 from revoker.store.wire.command_channel import CommandChannel, Confirmation
 from revoker.store.wire.connection import Command, Replies
 
@@ -205,12 +206,16 @@ class ServerSettings:
         timeout: For one round trip, in seconds.
         wait_replicas: How many replicas must confirm; 0: none are waited for.
         wait_fsync: Whether they and the primary must have a write on disk.
+        password_file: Holds the password, for a URL without one.
+        sentinels: How Sentinels are reached.
     """
 
     url: str
     timeout: float
     wait_replicas: int
     wait_fsync: bool
+    password_file: str = ""
+    sentinels: SentinelAccess = field(default_factory=SentinelAccess)
 
     def confirmation(self) -> Confirmation | None:
         """A new confirmation, for one server."""

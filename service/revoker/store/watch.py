@@ -25,8 +25,7 @@ from revoker.store.keys import Keys
 from revoker.store.lookups import redis_time_ms, revoked_keys
 from revoker.store.revocations import Revocations
 from revoker.store.source import ServerSettings, Source
-from revoker.store.wire.addresses import parse_info
-from revoker.store.wire.connection import unavailable_on_failure, understood
+from revoker.store.wire.connection import parse_info, unavailable_on_failure, understood
 
 _log = structlog.get_logger("store")
 
@@ -39,7 +38,7 @@ _SAMPLE: Final = 512
 """Acknowledged revocations of this process that one beat looks for in the store."""
 
 _LAST_MS: Final = 60_000
-"""A revocation that expires within this time is not looked for: no token that it covers is accepted any more."""
+"""A revocation that expires within this time is not looked for: it covers no token that is accepted."""
 
 _CONFIGURATION_PROBLEMS: Final = (
     "eviction_policy", "no_persistence", "no_fsync", "unconfirmed_replicas", "too_few_replicas", "unchecked",
@@ -261,9 +260,7 @@ class Watch:
                     self._absent.discard(written.identity)
                 elif not self._acknowledged.holds(written) or written.until - _LAST_MS <= found.now:
                     continue
-                elif (
-                    written.keys[0] in lifted
-                ):  # an operator's lift, which this process reads in its next look
+                elif written.keys[0] in lifted:  # by an operator, a moment ago
                     self._acknowledged.drop(written)
                 else:
                     absent.add(written.identity)

@@ -26,6 +26,7 @@ from revoker.store.wire.connection import (
     Refused,
     Replies,
     TooFewReplicas,
+    answered_with,
     reads_replies,
     retrieve_failure,
     unavailable_on_failure,
@@ -76,6 +77,7 @@ class ClusterSource:
         await self._topology.close()
 
     async def follow(self) -> bool:
+        await self._topology.renew()
         await self._topology.learn()
         return False  # lookups and commands follow the topology
 
@@ -240,7 +242,7 @@ class ClusterSource:
             return [("MGET", *keys[slot]), ("ZRANGE", self._keys.in_part(slot).lifted, 0, -1)]
 
         return [
-            PartValues(found.slot, *found.replies, found.reading.now)
+            PartValues(found.slot, found.replies[0], found.replies[1], found.reading.now)
             for found in await self._read_slots(keys, values_and_lifted)
             if self.data_set_numbered(found.slot).confirms_reading(found.before, found.reading)
         ]
@@ -336,7 +338,7 @@ class ClusterSource:
         async with unavailable_on_failure():
             stamp, *answers = await node.reads.ask([("TIME",), *commands])
         if isinstance(stamp, Exception):
-            raise StoreUnavailable(f"the store answered {str(stamp).split(' ')[0]}")
+            raise StoreUnavailable(answered_with(stamp, "TIME"))
         found, start = [], 0
         for slot, before, size in zip(slots, watermarks, sizes, strict=True):
             replies, start = answers[start : start + size], start + size
