@@ -199,7 +199,7 @@ async def test_the_rights_that_are_printed_are_enough_for_everything(start, revo
     assert (await revoke(running, token)).status == 200
     assert not await running.active({"claims": token, "header": {"kid": "main-1"}})
     for _ in range(2):
-        session = await running.post("/sessions", {"sub": "cid", "client_id": "web"})
+        session = await running.post("/sessions", {"sub": "cid", "client_id": "app"})
         assert session.status == 201, session.body
     form = {"grant_type": "refresh_token", "refresh_token": session.json["refresh_token"]}
     refreshed = await running.post("/token", form=form, caller=None)

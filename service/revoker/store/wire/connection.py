@@ -18,9 +18,6 @@ _BACKOFF_S: Final = (0.02, 0.05, 0.1, 0.2, 0.4)
 
 _INCOMPLETE: Final = object()
 
-_TLS_ALERT: Final = b"\x15\x03"
-"""What a server that expects TLS answers begins with (RFC 8446 §5.1: an alert, in a legacy version)."""
-
 _WORDS: Final = 200
 """Most characters of a server's error that are repeated."""
 
@@ -77,7 +74,6 @@ class Connection(asyncio.Protocol):
     Attributes:
         server: Identifies the server: its ``run_id``, or its address where it has none.
         role: The command, encoded, by which this server shows its role: see :func:`role_in`.
-        tls_alert: Whether the server answered with TLS.
     """
 
     role = ROLE
@@ -89,7 +85,6 @@ class Connection(asyncio.Protocol):
         self._replies: Replies = []
         self._transport: asyncio.Transport | None = None
         self.server = ""
-        self.tls_alert = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]  # asyncio types it too widely
@@ -144,7 +139,6 @@ class Connection(asyncio.Protocol):
                     replies, self._replies = self._replies, []
                     done(replies)
         except hiredis.HiredisError:
-            self.tls_alert = data.startswith(_TLS_ALERT)
             self.abort()
         except Exception:  # noqa: BLE001  # otherwise the replies after it would never be read
             _log.exception("reply_not_understood")

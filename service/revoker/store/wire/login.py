@@ -217,7 +217,7 @@ class Login:
         connection.server = fields.get("run_id", "") or str(address)
         if not self._asks_role:
             return
-        if fields.get("redis_mode") == "cluster" and not self._clustered:
+        if "cluster" in {fields.get("redis_mode"), fields.get("server_mode")} and not self._clustered:
             raise StoreUnavailable(
                 "the server belongs to a cluster: redis.url must begin with redis+cluster:// (TLS:"
                 " rediss+cluster://)"
@@ -256,17 +256,15 @@ class Login:
                 f"the store's certificate is not accepted ({printable(error.verify_message)}): check"
                 " ssl_ca_certs in redis.url"
             )
-        if self._tls is not None and connection.open is False and connection.server == "":
-            if isinstance(error, ssl.SSLError):
+        if self._tls is None:
+            if isinstance(error, ConnectionLost):  # as servers do that expect TLS
                 return (
-                    "the store does not answer with TLS: use its TLS port, or write redis… instead of rediss…"
-                    " in redis.url"
+                    "the store ended the connection without an answer: if its port expects TLS, write rediss"
+                    " instead of redis in redis.url"
                 )
-            if isinstance(error, (TimeoutError, ConnectionResetError, EOFError)):
-                return (
-                    "the store can't be reached with TLS: if the port is one without TLS, write redis…"
-                    " instead of rediss… in redis.url"
-                )
-        if self._tls is None and connection.tls_alert:
-            return "the store expects TLS: write rediss… instead of redis… in redis.url"
+        elif isinstance(error, (ssl.SSLError, TimeoutError, ConnectionResetError)) and not connection.open:
+            return (
+                "the store can't be reached with TLS: if its port has none, write redis instead of rediss in"
+                " redis.url"
+            )
         return "the store can't be reached"
