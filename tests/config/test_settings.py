@@ -394,8 +394,8 @@ def test_files_of_tls_are_tried_at_the_start(tmp_path):
         "sentinel_key_file": files["tls_key_file"],
     }
     assert settle({**SOUND, "redis": {"url": url, **sentinels}}, {}).redis.url == url
-    said = problems({**SOUND, "redis": {"url": url.replace("ssl_keyfile", "ssl_ca_certs")}})
-    assert said == ["redis.url: ssl_ca_certs can't be used; give a file of certificates in PEM"]
+    reported = problems({**SOUND, "redis": {"url": url.replace("ssl_keyfile", "ssl_ca_certs")}})
+    assert reported == ["redis.url: ssl_ca_certs can't be used; give a file of certificates in PEM"]
     for name in sentinels:
         assert places({**SOUND, "redis": {"url": url, **sentinels, name: "/nowhere"}}) == {f"redis.{name}"}
     wrong = {**sentinels, "sentinel_ca_file": files["tls_key_file"]}

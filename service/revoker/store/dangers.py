@@ -1,11 +1,12 @@
 """Finds configuration of the servers that would lose revocations silently, or prevent them."""
 
+import contextlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
 from revoker.store.source import ServerSettings, Source
-from revoker.store.wire.connection import Command, parse_info, printable, unavailable_on_failure
+from revoker.store.wire.connection import Command, parse_info, printable, replicas_in, unavailable_on_failure
 
 _SECTIONS: Final = ("server", "memory", "persistence", "stats", "replication")
 _INFO: Final = tuple(("INFO", section) for section in _SECTIONS)
@@ -32,8 +33,9 @@ class _Facts:
                 self._fields |= parse_info(reply)
             elif command[0] == "CONFIG" and _is_pair(reply):
                 self._configured[command[2]] = reply[1].decode(errors="replace")
-            elif command == _ROLE and isinstance(reply, list) and len(reply) > 2:
-                self._replicas_by_role = len(reply[2]) if isinstance(reply[2], list) else None
+            elif command == _ROLE and isinstance(reply, list) and reply[:1] == [b"master"]:
+                with contextlib.suppress(ValueError):
+                    self._replicas_by_role = replicas_in(reply)
 
     def number(self, name: str) -> int | None:
         """A number in the reply to ``INFO``."""

@@ -47,6 +47,7 @@ from revoker.store.wire.connection import (
     Replies,
     answered_with,
     pack,
+    replicas_in,
     role_in,
 )
 
@@ -341,7 +342,7 @@ class BatchedLookups:
             raise StoreRefused(apart)
         if self._confirmation is not None:
             assert batch.connection is not None  # noqa: S101  # it was sent
-            too_few = len(role[2]) < self._confirmation.replicas
+            too_few = replicas_in(role) < self._confirmation.replicas
             if too_few or self._confirmation.stale(batch.connection.server, self._loop.time()):
                 raise PrimaryStale
 

@@ -250,6 +250,17 @@ def role_in(reply: Any) -> list[Any]:
     return [fields["role"].encode(), int(fields.get("master_repl_offset", 0)), online]
 
 
+def replicas_in(role: list[Any]) -> int:
+    """How many replicas a primary's role shows: its last element (Dragonfly has no offset before it).
+
+    Raises:
+        ValueError: it does not show them.
+    """
+    if len(role) < 2 or not isinstance(role[-1], list):
+        raise ValueError("a role without replicas")
+    return len(role[-1])
+
+
 _REPLICA: Final = re.compile(r"slave\d+").fullmatch
 
 
