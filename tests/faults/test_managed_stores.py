@@ -1,6 +1,6 @@
 """Stores as managed services and other programs offer them: the table of docs/managed-stores.md.
 
-Each is emulated by what its documentation says: commands that are gone, rights that are missing, other replies.
+Each is emulated by what its documentation says: commands removed, rights missing, other replies.
 """
 
 import contextlib

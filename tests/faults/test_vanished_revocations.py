@@ -128,6 +128,22 @@ async def test_an_unblocked_user_and_an_ended_session_are_no_loss(start, own_val
     assert not await has_problem(revoker, "data_lost")
 
 
+async def test_a_block_whose_record_vanishes_is_a_loss_and_is_written_back(start, own_valkey):
+    """Verdicts read the user's record, which expires some day; a policy of volatile keys evicts only that."""
+    revoker = await start(own_valkey)
+    other = await start(own_valkey, prefix=prefix_of(revoker), new=False)
+    ann = {"iss": issued()["iss"], "sub": "ann"}
+    assert (await revoker.post("/block-user", ann)).status == 200
+    store = other.service.store
+    await beat(other)  # which learns of the block
+    with own_valkey.client() as client:
+        assert client.delete(store.keys.user_of(store.issuers[ann["iss"]], "ann")) == 1
+        await beat(other)
+        assert await has_problem(other, "data_lost")
+    assert not await other.active(issued(sub="ann"))
+    assert (await revoker.post("/unblock-user", ann)).status == 200
+
+
 @pytest.fixture
 def cluster(tmp_path):
     with Network() as network:

@@ -11,7 +11,7 @@ from revoker.store.consistency.blocks import BlocksPage, BlocksReader
 from revoker.store.consistency.epoch import DAY_MS, DataSet, Losses, Reading, decode
 from revoker.store.keys import Tail
 from revoker.store.lookups import BatchedLookups, DataSetReader
-from revoker.store.source import OnDataSet, PartValues, ServerSettings, SourceContext
+from revoker.store.source import OnDataSet, PartReplies, ServerSettings, SourceContext
 from revoker.store.wire.addresses import address_of
 from revoker.store.wire.command_channel import CommandChannel, Confirmation
 from revoker.store.wire.connection import (
@@ -185,14 +185,12 @@ class SinglePrimary:
             raise StoreUnavailable("the store has lost data")
         return value, reading.now
 
-    @reads_replies()
-    async def values_of_parts(self, keys: Mapping[int, Sequence[str]]) -> list[PartValues]:
+    async def read_parts(self, commands: Mapping[int, Sequence[Command]]) -> list[PartReplies]:
         before = self.data_set.watermark
-        commands: list[Command] = [("MGET", *keys[0]), ("ZRANGE", self._keys.lifted, 0, -1)]
-        [values, lifted], reading = await self._read_with_numbers(commands)
+        replies, reading = await self._read_with_numbers(commands[0])
         if not self.data_set.confirms_reading(before, reading):
             return []
-        return [PartValues(0, values, lifted, reading.now)]
+        return [PartReplies(0, replies, reading.now)]
 
     async def readings(self) -> list[tuple[int, DataSet, Reading]]:
         return [(0, self.data_set, await self.reading(self.data_set.tail))]

@@ -43,19 +43,17 @@ class LastRead:
 
 
 @dataclass(frozen=True, slots=True)
-class PartValues:
-    """Values of keys of one data set that shows at least its watermark.
+class PartReplies:
+    """Replies of one data set that shows at least its watermark.
 
     Attributes:
         part: Number of the data set.
-        values: In the order of the keys.
-        lifted: What was lifted, as read after the values.
-        now: ``TIME`` (ms), read after all of it.
+        replies: In the order of the commands.
+        now: ``TIME`` (ms); of a single primary it is read after the replies, in a cluster before them.
     """
 
     part: int
-    values: list[bytes | None]
-    lifted: list[bytes]
+    replies: Replies
     now: int
 
 
@@ -185,8 +183,8 @@ class Source(Protocol):
     async def trusted_value(self, key: str) -> tuple[bytes | None, int]:
         """The value of a key and ``TIME`` (ms), if its data set is not below its watermark."""
 
-    async def values_of_parts(self, keys: Mapping[int, Sequence[str]]) -> list[PartValues]:
-        """The values of keys, by the numbers of their data sets.
+    async def read_parts(self, commands: Mapping[int, Sequence[Command]]) -> list[PartReplies]:
+        """Send commands that read data sets, by the numbers of these.
 
         Data sets below their watermark are left out, since :meth:`look` finds them too.
         """

@@ -15,10 +15,10 @@ import structlog
 from revoker.errors import NotPrimary, NoVerdict, PrimaryStale, ReplyNotUnderstood, StoreRefused
 from revoker.metrics import PROBLEMS, Metrics
 from revoker.models import Issuer, Revocation
-from revoker.store.consistency.acknowledged import Written
 from revoker.store.consistency.blocks import BlocksPage
 from revoker.store.consistency.clocks import DEGRADED_S, LATEST_MS, Clocks
 from revoker.store.consistency.epoch import DataSet
+from revoker.store.consistency.presence import Sample, lifted_key
 from revoker.store.dangers import dangers, number_in
 from revoker.store.issuer_records import IssuerRecords
 from revoker.store.keys import Keys
@@ -35,10 +35,9 @@ _BLOCKS_PER_TRIM: Final = 1000
 """Most ended blocks that one script removes; the next round finds the rest."""
 
 _SAMPLE: Final = 512
-"""Acknowledged revocations of this process that one beat looks for in the store."""
+"""Acknowledged revocations of this process that one beat looks for in the store, besides some blocks."""
 
-_LAST_MS: Final = 60_000
-"""A revocation that expires within this time is not looked for: it covers no token that is accepted."""
+_BLOCKS_IN_SAMPLE: Final = 64
 
 _CONFIGURATION_PROBLEMS: Final = (
     "eviction_policy", "no_persistence", "no_fsync", "unconfirmed_replicas", "too_few_replicas", "unchecked",
@@ -79,6 +78,7 @@ class Watch:
         self._servers = servers
         self._evicted: dict[str, int] = {}
         self._absent: set[str] = set()
+        self._unsampled_blocks: list[str] = []
         self._looked_at = 0.0
         self._beats = 0
         self._checked = False
@@ -135,7 +135,7 @@ class Watch:
         shared = await self._learn_latest_time() if self._holds_sessions else 0
         await self._records.reconcile()  # from then on this process revokes: it must know the latest time
         await self._look_for_evictions()
-        await self._look_for_own_revocations()
+        await self._look_for_revocations()
         self._beats += 1
         await self._source.lookups.touch()
         if self._holds_sessions and self._clocks.latest > shared + LATEST_MS:
@@ -148,7 +148,7 @@ class Watch:
         first_pages: dict[int, tuple[BlocksPage, int]] = {}
 
         def on_data_set(part: int, page: BlocksPage | None, lifted: list[bytes], now: int) -> None:
-            self._acknowledged.forget(map(_lifted, lifted))
+            self._acknowledged.forget(map(lifted_key, lifted))
             if page is not None:
                 first_pages[part] = page, now
 
@@ -242,34 +242,43 @@ class Watch:
         gone = sum(self._evicted.values())
         self._report("evicted_keys", f"the server has evicted {gone} keys" if gone else None)
 
-    async def _look_for_own_revocations(self) -> None:
-        """Look for some of the revocations that this process had acknowledged: an absent one was lost.
+    async def _look_for_revocations(self) -> None:
+        """Look for some of the revocations that this process knows: an absent one was lost.
 
         So evictions are noticed that the server does not report, and keys that somebody has deleted.
         """
-        by_part: dict[int, list[Written]] = {}
+        samples: dict[int, Sample] = {}
         for written in self._acknowledged.sample(_SAMPLE):
-            by_part.setdefault(self._keys.part(written.keys[0]), []).append(written)
-        keys = {part: [written.keys[0] for written in sampled] for part, sampled in by_part.items()}
-        for found in await self._source.values_of_parts(keys) if keys else ():
-            data = self._source.data_set_numbered(found.part)
-            lifted = {key for _, key in map(_lifted, found.lifted)}
-            absent = set()
-            for written, value in zip(by_part[found.part], found.values, strict=True):
-                if written.is_held_by(value):
-                    self._absent.discard(written.identity)
-                elif not self._acknowledged.holds(written) or written.until - _LAST_MS <= found.now:
-                    continue
-                elif written.keys[0] in lifted:  # by an operator, a moment ago
-                    self._acknowledged.drop(written)
-                else:
-                    absent.add(written.identity)
+            part = self._keys.part(written.keys[0])
+            samples.setdefault(part, Sample(self._keys.in_part(part))).written.append(written)
+        for tag, until in self._sample_of_blocks():
+            part = self._keys.part(self._keys.user(tag))
+            samples.setdefault(part, Sample(self._keys.in_part(part))).blocks[tag] = until
+        commands = {part: sample.commands(self._keys) for part, sample in samples.items()}
+        for found in await self._source.read_parts(commands) if commands else ():
+            with understood():
+                absent, present = samples[found.part].judge(found.replies, found.now, self._acknowledged)
+            self._absent -= present
             new = absent - self._absent  # one that could not be written back is one loss, not one a second
+            data = self._source.data_set_numbered(found.part)
             if new and data.refusal is None:
-                cause = f"the store lacks {len(new)} acknowledged revocations of this process"
+                cause = f"the store lacks {len(new)} revocations that it had"
                 await self._source.settle([data], since=found.now, cause=cause)
             if new and data.refusal is None:
-                self._absent = {identity for identity in self._absent | new if identity in self._acknowledged}
+                self._absent |= new
+        if len(self._absent) > len(self._acknowledged) + len(self._remembered.blocks):
+            self._absent.clear()  # most have expired
+
+    def _sample_of_blocks(self) -> list[tuple[str, int]]:
+        """Some blocks; repeated calls go through all of them, and then begin again."""
+        if not self._unsampled_blocks:
+            self._unsampled_blocks = list(self._remembered.blocks)
+        taken, self._unsampled_blocks = (
+            self._unsampled_blocks[-_BLOCKS_IN_SAMPLE:],
+            self._unsampled_blocks[:-_BLOCKS_IN_SAMPLE],
+        )
+        blocks = self._remembered.blocks
+        return [(tag, blocks[tag]) for tag in taken if tag in blocks]
 
     async def _check_configuration(self) -> None:
         """Report dangerous configuration of the servers; if one does not answer, the beat continues."""
@@ -306,11 +315,6 @@ class Watch:
                 _log.warning("problem", problem=problem, detail=sentence)
             self.problems[problem] = sentence
         self._metrics.problems.labels(problem).set(0 if sentence is None else 1)
-
-
-def _lifted(text: bytes) -> tuple[int, str]:
-    seq, _, key = text.decode().partition(" ")
-    return int(seq), key
 
 
 def _keys_of(text: bytes | None) -> dict[str, Revocation]:

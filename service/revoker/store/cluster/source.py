@@ -18,7 +18,7 @@ from revoker.store.consistency.blocks import BlocksPage, BlocksReader
 from revoker.store.consistency.epoch import DAY_MS, DataSet, Losses, Reading, Watermark, decode
 from revoker.store.keys import SLOTS, Tail, slot_of
 from revoker.store.lookups import redis_time_ms
-from revoker.store.source import OnDataSet, PartValues, ServerSettings, SourceContext
+from revoker.store.source import OnDataSet, PartReplies, ServerSettings, SourceContext
 from revoker.store.wire.command_channel import CommandChannel, Confirmation
 from revoker.store.wire.connection import (
     Command,
@@ -236,14 +236,10 @@ class ClusterSource:
             await self.settle([found])
         raise StoreUnavailable("the store does not show what was settled")
 
-    @reads_replies()
-    async def values_of_parts(self, keys: Mapping[int, Sequence[str]]) -> list[PartValues]:
-        def values_and_lifted(slot: int) -> list[Command]:
-            return [("MGET", *keys[slot]), ("ZRANGE", self._keys.in_part(slot).lifted, 0, -1)]
-
+    async def read_parts(self, commands: Mapping[int, Sequence[Command]]) -> list[PartReplies]:
         return [
-            PartValues(found.slot, found.replies[0], found.replies[1], found.reading.now)
-            for found in await self._read_slots(keys, values_and_lifted)
+            PartReplies(found.slot, found.replies, found.reading.now)
+            for found in await self._read_slots(commands, lambda slot: commands[slot])
             if self.data_set_numbered(found.slot).confirms_reading(found.before, found.reading)
         ]
 

@@ -130,9 +130,6 @@ class Acknowledged:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def __contains__(self, identity: str) -> bool:
-        return identity in self._entries
-
     def entries(self, part: int) -> list[Written]:
         """All entries of one data set."""
         return [self._entries[identity] for identity in self._by_part.get(part, ())]
