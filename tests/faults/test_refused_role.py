@@ -1,5 +1,7 @@
 """Servers and proxies that refuse ``ROLE``: ``INFO replication`` shows whether a server is the primary."""
 
+import types
+
 import pytest
 
 from tests.rig.network import Network
@@ -101,15 +103,21 @@ async def test_replicas_confirm_where_only_info_shows_them(start, tmp_path):
             servers.stop()
 
 
-async def test_a_cluster_whose_nodes_refuse_the_role_gives_verdicts(start, tmp_path):
+async def test_the_rights_for_a_cluster_are_enough_there_even_without_the_role(start, tmp_path):
     with Network() as network:
         cluster = Cluster(network, tmp_path / "cluster", primaries=2, replicas=0, options=NO_FAILOVER)
         try:
             cluster.start()
-            for node in cluster.nodes:
-                RestrictedUser(node, "+@all", "-role")
             hosts = cluster.url.partition("://")[2]
-            cluster_of_user = type("Url", (), {"url": f"redis+cluster://app:secret@{hosts}"})
-            assert await revokes(await start(cluster_of_user))
+            of_user = types.SimpleNamespace(url=f"redis+cluster://app:secret@{hosts}")
+            rules = store_on(of_user, "rv").acl_rules().replace(" +role", "").split(" ")
+            for node in cluster.nodes:
+                with node.client() as client:
+                    client.execute_command("ACL", "SETUSER", "app", "reset", "on", ">secret", *rules)
+            running = await start(of_user, prefix="rv")
+            assert await revokes(running)
+            report = await running.service.store.check()
+            assert report.ok, report.problems
+            assert len(report.servers) == 2
         finally:
             cluster.stop()
