@@ -122,7 +122,7 @@ def rights(config: ConfigOption = None) -> None:
     rules = new_store(settings).acl_rules()
     typer.echo(
         "# As an administrator, on every server; then ACL SAVE, or CONFIG REWRITE:\n"
-        f"ACL SETUSER {url.username or 'revoker'} reset on >PASSWORD {rules}\n"
+        f"ACL SETUSER {url.username or 'revoker'} reset on >PASSWORD resetchannels {rules}\n"
         "# Access string of ElastiCache and MemoryDB:\n"
         f"on {rules}"
     )

@@ -65,9 +65,7 @@ def sentinel_commands() -> list[str]:
 
 def acl_rules(servers: ServerSettings, prefix: str) -> str:
     """Rules that allow the service everything that it needs, and nothing else."""
-    return " ".join(
-        [f"~{prefix}:*", "resetchannels", "-@all", *(f"+{name}" for name in commands_of(servers))]
-    )
+    return " ".join([f"~{prefix}:*", "-@all", *(f"+{name}" for name in commands_of(servers))])
 
 
 _Trial = tuple[Command, str]
