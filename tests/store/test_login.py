@@ -197,7 +197,7 @@ async def test_sentinels_have_a_password_of_their_own(sentinel, tmp_path):
     file.write_text("wrong")
     said = await why_not(url, sentinels=SentinelAccess(password_file=str(file)))
     assert "1 refused the password (WRONGPASS " in said
-    assert "check redis.sentinel_password_file" in said
+    assert f"check redis.sentinel_password_file (at 127.0.0.1:{sentinel.port})" in said
     assert "requires a password: set it in redis.sentinel_password_file" in await why_not(url)
 
 

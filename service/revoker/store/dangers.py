@@ -34,7 +34,7 @@ class _Facts:
             elif command[0] == "CONFIG" and _is_pair(reply):
                 self._configured[command[2]] = reply[1].decode(errors="replace")
             elif command == _ROLE and isinstance(reply, list) and reply[:1] == [b"master"]:
-                with contextlib.suppress(ValueError):
+                with contextlib.suppress(LookupError):
                     self._replicas_by_role = replicas_in(reply)
 
     def number(self, name: str) -> int | None:

@@ -6,7 +6,6 @@
 
 import asyncio
 import dataclasses
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
@@ -107,7 +106,7 @@ class Sentinels:
         except (TimeoutError, ConnectionLost) as error:
             connection.abort()
             raise StoreUnavailable("the store can't be reached") from error
-        except ValueError:
+        except LookupError:
             role = []
         if role[:1] != [b"master"]:
             connection.abort()
@@ -130,26 +129,30 @@ class Sentinels:
         Raises:
             StoreUnavailable: there is none; the text counts the answers.
         """
-        tasks = {asyncio.create_task(self._ask(address)) for address in self._addresses}
+        tasks = {asyncio.create_task(self._ask_one(address)) for address in self._addresses}
         majority = len(tasks) // 2 + 1
-        answers: Counter[ServerAddress | str] = Counter()
+        answers: dict[ServerAddress | str, list[ServerAddress]] = {}
         try:
             for answer in asyncio.as_completed(tasks):
-                named = await answer
-                answers[named] += 1
-                if isinstance(named, ServerAddress) and answers[named] == majority:
+                sentinel, named = await answer
+                answers.setdefault(named, []).append(sentinel)
+                if isinstance(named, ServerAddress) and len(answers[named]) == majority:
                     return named
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
         counted = ", ".join(
-            f"{count} {f'names {named}' if isinstance(named, ServerAddress) else named}"
-            for named, count in answers.most_common()
+            f"{len(by)} {f'names {named}' if isinstance(named, ServerAddress) else named}"
+            f" (at {', '.join(map(str, by))})"
+            for named, by in sorted(answers.items(), key=lambda answer: -len(answer[1]))
         )
         raise StoreUnavailable(
             f"{majority} of {len(tasks)} Sentinels must name the same primary {self._name}: {counted}"
         )
+
+    async def _ask_one(self, address: ServerAddress) -> tuple[ServerAddress, ServerAddress | str]:
+        return address, await self._ask(address)
 
     async def _ask(self, address: ServerAddress) -> ServerAddress | str:
         """The server that one Sentinel names, or why it names none."""

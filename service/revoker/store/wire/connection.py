@@ -239,13 +239,13 @@ def role_in(reply: Any) -> list[Any]:
     """A reply to ``ROLE``, or to ``INFO replication`` in its form.
 
     Raises:
-        ValueError: it does not show a role.
+        LookupError: it does not show a role.
     """
     if isinstance(reply, list):
         return reply
     fields = parse_info(reply)
     if "role" not in fields:
-        raise ValueError("a reply without a role")
+        raise LookupError("a reply without a role")
     online = [value for name, value in fields.items() if _REPLICA(name) and ",state=online," in f"{value},"]
     return [fields["role"].encode(), int(fields.get("master_repl_offset", 0)), online]
 
@@ -254,10 +254,10 @@ def replicas_in(role: list[Any]) -> int:
     """How many replicas a primary's role shows: its last element (Dragonfly has no offset before it).
 
     Raises:
-        ValueError: it does not show them.
+        LookupError: it does not show them.
     """
     if len(role) < 2 or not isinstance(role[-1], list):
-        raise ValueError("a role without replicas")
+        raise LookupError("a role without replicas")
     return len(role[-1])
 
 

@@ -241,7 +241,7 @@ class Login:
         [info] = await connection.ask(("INFO", "replication"))
         try:
             role_in(info)
-        except ValueError:
+        except LookupError:
             words = printable(str(info)) if isinstance(info, Exception) else "it has no role"
             raise StoreUnavailable(
                 "the store does not show whether it is a primary, and one of these commands is needed:"
