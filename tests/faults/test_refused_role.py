@@ -67,8 +67,8 @@ async def test_a_user_who_may_ask_neither_gets_no_verdicts_and_both_commands_are
     user = RestrictedUser(own_valkey, "+@all", "-role", "-info")
     revoker = await start(user, prefix="rv", new=False, ready=False)
     said = await problem(revoker, "store_unreachable")
-    assert "ROLE (NOPERM User app has no permissions to run the 'role' command)" in said
-    assert "INFO replication (NOPERM User app has no permissions to run the 'info' command)" in said
+    assert "ROLE (NOPERM " in said
+    assert "INFO replication (NOPERM " in said
     assert await gives_no_verdict(revoker)
     user.allow("+role")
     await eventually(lambda: answers(revoker))
