@@ -202,6 +202,7 @@ class Keys(DataKeys):
 
     def __init__(self, prefix: str, *, clustered: bool = False) -> None:
         super().__init__(prefix)
+        self.prefix: Final = prefix
         self._prefix = prefix
         self.clustered: Final = clustered
         self.settings: Final = f"{prefix}:settings"

@@ -20,17 +20,19 @@ from revoker.store.consistency.epoch import (
     Reading,
     RepairProgress,
 )
-from revoker.store.dangers import dangers
+from revoker.store.dangers import dangers, inspect
 from revoker.store.instances import Instances
 from revoker.store.issuer_records import IssuerRecords
 from revoker.store.keys import Keys, Tail, tag_and_start
+from revoker.store.report import Report
 from revoker.store.revocations import Revocations
+from revoker.store.rights import acl_rules, refused_commands
 from revoker.store.scripts import Scripts
 from revoker.store.sessions import Lifetimes, Sessions
 from revoker.store.single import SinglePrimary
 from revoker.store.source import MakeSource, ServerSettings, SourceContext
 from revoker.store.watch import Watch
-from revoker.store.wire.addresses import is_cluster
+from revoker.store.wire.addresses import SentinelAccess, is_cluster
 from revoker.store.wire.command_channel import CommandChannel
 from revoker.store.wire.connection import unavailable_on_failure
 
@@ -96,6 +98,8 @@ class Store:
         timeout: float,
         wait_replicas: int,
         wait_fsync: bool = False,
+        password_file: str = "",
+        sentinels: SentinelAccess | None = None,
         policy: DataLoss,
         repair_seconds: float = 0,
         issuers: Mapping[str, Issuer],
@@ -113,7 +117,9 @@ class Store:
         self._session_patience: Final = 2 * timeout
         self._sessions: list[Sessions] = []
         self._tasks: set[asyncio.Task[None]] = set()
-        self._servers: Final = ServerSettings(url, timeout, wait_replicas, wait_fsync)
+        self._servers: Final = ServerSettings(
+            url, timeout, wait_replicas, wait_fsync, password_file, sentinels or SentinelAccess()
+        )
         context = SourceContext(self.keys, self.instance, self.clocks, metrics, self._new_data_set)
         self.source: Final = (make_source or source_of(url))(self._servers, context)
         self.lookups: Final = self.source.lookups
@@ -231,6 +237,50 @@ class Store:
     async def dangers(self) -> dict[str, str]:
         """As :func:`revoker.store.dangers.dangers`."""
         return await dangers(self.source, self._servers)
+
+    async def check(self) -> Report:
+        """Check all that the service needs of the store; a check that fails is a problem in the report."""
+        report = Report()
+        try:
+            report.refused = await refused_commands(self.source, self.keys, self._servers)
+        except NoVerdict as error:
+            report.add("unreachable", str(error))
+            return report
+        report.checked["reachable, logged in, a primary"] = "yes"
+        if report.refused:
+            report.add("refused_commands", ", ".join(refusal.command for refusal in report.refused))
+        else:
+            report.checked["commands that the service needs"] = "all are allowed"
+        try:
+            report.epoch = await self.epoch()
+        except NoVerdict as error:
+            report.add_failure("the epoch can't be read", error)
+        else:
+            if report.epoch is None:
+                report.add("no_epoch", "the store has no epoch")
+            elif report.epoch.finding == "refused":
+                report.add("data_loss_refused", "the store has lost data, and nobody has accepted that")
+        try:
+            await self.issuer_records.adopt()
+        except NoVerdict as error:
+            report.add_failure("the issuers in the store can't be read", error)
+        else:
+            conflicts = self.issuer_records.conflicts.values()
+            report.add_all({"settings_conflict": "; ".join(conflicts)} if conflicts else {})
+            report.checked["issuers as in the settings"] = "no" if conflicts else "yes"
+        try:
+            configuration = await inspect(self.source, self._servers)
+        except NoVerdict as error:
+            report.add_failure("the configuration of the servers can't be read", error)
+        else:
+            report.servers = configuration.servers
+            report.checked |= configuration.seen
+            report.add_all(configuration.dangers)
+        return report
+
+    def acl_rules(self) -> str:
+        """As :func:`revoker.store.rights.acl_rules`."""
+        return acl_rules(self._servers, self.keys.prefix)
 
     async def init(self) -> bool:
         """Declare the store new; False if it has an epoch already.

@@ -19,7 +19,7 @@ from revoker.store.consistency.blocks import BlocksPage, BlocksReader
 from revoker.store.consistency.epoch import DAY_MS, DataSet, Losses, Reading, Watermark, decode
 from revoker.store.keys import SLOTS, Tail, slot_of
 from revoker.store.lookups import redis_time_ms
-from revoker.store.source import OnDataSet, ServerSettings, SourceContext
+from revoker.store.source import OnDataSet, PartReplies, ServerSettings, SourceContext
 from revoker.store.wire.command_channel import CommandChannel, Confirmation
 from revoker.store.wire.connection import (
     Command,
@@ -27,6 +27,7 @@ from revoker.store.wire.connection import (
     Refused,
     Replies,
     TooFewReplicas,
+    answered_with,
     reads_replies,
     retrieve_failure,
     unavailable_on_failure,
@@ -78,6 +79,7 @@ class ClusterSource:
         await self._topology.close()
 
     async def follow(self) -> bool:
+        await self._topology.renew()
         await self._topology.learn()
         return False  # lookups and commands follow the topology
 
@@ -249,6 +251,13 @@ class ClusterSource:
             await self.settle([found])
         raise StoreUnavailable("the store does not show what was settled")
 
+    async def read_parts(self, commands: Mapping[int, Sequence[Command]]) -> list[PartReplies]:
+        return [
+            PartReplies(found.slot, found.replies, found.reading.now)
+            for found in await self._read_slots(commands, lambda slot: commands[slot])
+            if self.data_set_numbered(found.slot).confirms_reading(found.before, found.reading)
+        ]
+
     @reads_replies()
     async def readings(self) -> list[tuple[int, DataSet, Reading]]:
         found = await self._read_slots(range(SLOTS), lambda _: [])
@@ -340,7 +349,7 @@ class ClusterSource:
         async with unavailable_on_failure():
             stamp, *answers = await node.reads.ask([("TIME",), *commands])
         if isinstance(stamp, Exception):
-            raise StoreUnavailable(f"the store answered {str(stamp).split(' ')[0]}")
+            raise StoreUnavailable(answered_with(stamp, "TIME"))
         found, start = [], 0
         for slot, before, size in zip(slots, watermarks, sizes, strict=True):
             replies, start = answers[start : start + size], start + size

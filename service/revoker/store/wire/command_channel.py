@@ -89,7 +89,7 @@ class _Write:
     __slots__ = ("packed", "requests", "timer")
 
     def __init__(self) -> None:
-        self.packed: list[bytes] = []
+        self.packed: list[bytes | None] = []  # None: the command for the role, which the connection chooses
         self.requests: list[tuple[asyncio.Future[Replies], int]] = []
         self.timer: asyncio.TimerHandle | None = None
 
@@ -142,9 +142,14 @@ class CommandChannel:
             raise Refused(str(reply))
         return reply
 
-    async def pipeline(self, commands: Sequence[Command]) -> Replies:
-        """Send commands in one write, not as a transaction; raises the first error, as :meth:`execute`."""
-        replies = await self.ask(commands)
+    async def pipeline(self, commands: Sequence[Command], *, with_role: bool = False) -> Replies:
+        """Send commands in one write, not as a transaction; raises the first error, as :meth:`execute`.
+
+        Args:
+            commands: To send.
+            with_role: Whether to ask for the role as well; the last reply is that of ``role_in``.
+        """
+        replies = await self._send(pack(commands), len(commands) + with_role, with_role=with_role)
         for reply in replies:
             if isinstance(reply, Exception):
                 raise Refused(str(reply))
@@ -164,7 +169,7 @@ class CommandChannel:
         """Replace the connection, which may lead to the wrong server; requests in flight fail."""
         self._reconnecting.reconnect()
 
-    def _send(self, packed: bytes, replies: int) -> "asyncio.Future[Replies]":
+    def _send(self, packed: bytes, replies: int, *, with_role: bool = False) -> "asyncio.Future[Replies]":
         loop = asyncio.get_running_loop()
         answered: asyncio.Future[Replies] = loop.create_future()
         reconnecting = self._reconnecting
@@ -178,6 +183,8 @@ class CommandChannel:
             write = self._next_write = _Write()
             loop.call_soon(self._flush)
         write.packed.append(packed)
+        if with_role:
+            write.packed.append(None)
         write.requests.append((answered, replies))
         if len(write.requests) == self._requests_per_write:
             self._flush()
@@ -202,7 +209,9 @@ class CommandChannel:
             count += 1
         sent = asyncio.get_running_loop().time()
         connection.send(
-            b"".join(write.packed), count, functools.partial(self._answered, write, connection.server, sent)
+            b"".join([connection.role if packed is None else packed for packed in write.packed]),
+            count,
+            functools.partial(self._answered, write, connection.server, sent),
         )
 
     def _answered(self, write: _Write, server: str, sent: float, replies: Replies | None) -> None:
