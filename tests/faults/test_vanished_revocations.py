@@ -165,5 +165,5 @@ async def test_a_revocation_that_vanishes_from_a_cluster_is_a_loss_of_its_slot(s
     assert await has_problem(revoker, "data_lost")
     assert await store.values([key]) != [None]
     assert await none_is_active(revoker, [gone, there])
-    lost = [data for data in store.source.read_data_sets() if data.epoch.finding == "cutoff"]
+    lost = [data for _, data in store.source.read_data_sets() if data.epoch.finding == "cutoff"]
     assert len(lost) == 1
