@@ -33,14 +33,15 @@ def used(client: redis.Redis) -> int:
 def bytes_a_revocation(client: redis.Redis, count: int) -> float:
     """Revoke so many tokens by the service's own script and say what one of them costs."""
     keys = Keys("rv")
-    tail = (keys.seq, keys.share("bench"), keys.epoch)
+    tail = (keys.seq, keys.share("bench"), keys.writers, keys.epoch)
     digest = client.script_load(TEXTS["revoke_token"].decode())
-    client.evalsha(digest, 4, keys.jti(MAIN, "first"), *tail, "", 86_492_000, "", 0)
+    client.evalsha(digest, 5, keys.jti(MAIN, "first"), *tail, "", 86_492_000, "", "", 0, 0)
     before = used(client)
     for start in range(0, count, PIPELINED):
         pipeline = client.pipeline(transaction=False)
         for _ in range(min(PIPELINED, count - start)):
-            pipeline.evalsha(digest, 4, keys.jti(MAIN, str(uuid.uuid4())), *tail, "", 86_492_000, "", 0)
+            jti = keys.jti(MAIN, str(uuid.uuid4()))
+            pipeline.evalsha(digest, 5, jti, *tail, "", 86_492_000, "", "", 0, 0)
         pipeline.execute()
     return (used(client) - before) / count
 

@@ -24,7 +24,7 @@ from revoker.api.services import Services
 from revoker.api.session_services import SessionCutoffs, SessionServices
 from revoker.api.verdicts import Verdicts
 from revoker.auth import Caller, Callers, RateLimit
-from revoker.config.schema import CallerSettings, IssuerSettings, SessionSettings, Settings
+from revoker.config.schema import CallerSettings, IssuerSettings, RedisSettings, SessionSettings, Settings
 from revoker.errors import ConfigError, StoreUnavailable
 from revoker.log_writer import Dropped
 from revoker.metrics import LOG_LINES, Metrics
@@ -32,6 +32,7 @@ from revoker.models import STANDARD_NAMES, ClaimNames, Issuer
 from revoker.store import embedded
 from revoker.store.sessions import Lifetimes
 from revoker.store.store import Store
+from revoker.store.wire.addresses import SentinelAccess
 from revoker.tokens.access_tokens import Minter
 from revoker.tokens.key_sources import KeySource, key_source
 from revoker.tokens.logout_tokens import LogoutTerms
@@ -357,10 +358,25 @@ def store_of(
         timeout=settings.redis.timeout,
         wait_replicas=settings.redis.wait_replicas,
         wait_fsync=settings.redis.wait_fsync,
+        password_file=settings.redis.password_file,
+        sentinels=_sentinels_of(settings.redis),
         policy=settings.revocation.data_loss,
+        repair_seconds=settings.revocation.repair_seconds,
         issuers=issuers,
         metrics=metrics,
         now=clock,
+    )
+
+
+def _sentinels_of(redis: RedisSettings) -> SentinelAccess:
+    return SentinelAccess(
+        username=redis.sentinel_username,
+        password=redis.sentinel_password,
+        password_file=redis.sentinel_password_file,
+        tls={"": None, "on": True, "off": False}[redis.sentinel_tls],
+        ca_file=redis.sentinel_ca_file,
+        cert_file=redis.sentinel_cert_file,
+        key_file=redis.sentinel_key_file,
     )
 
 

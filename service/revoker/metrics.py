@@ -185,8 +185,13 @@ class Metrics:
         self.store_up = gauge(
             "revoker_store_up", "1 while the store answers, 0 while it does not.", multiprocess_mode="livemin"
         )
+        self.repaired_losses = counter(
+            "revoker_repaired_losses",
+            "Data losses that the running processes have repaired, so that nobody was logged out.",
+        )
         self.data_losses = counter(
-            "revoker_data_losses", "Data losses that this process detected or learned of."
+            "revoker_data_losses",
+            "Data losses that this process detected or learned of, and that were not repaired.",
         )
         self.remembered_revocations = gauge(
             "revoker_remembered_revocations",

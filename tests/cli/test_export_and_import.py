@@ -55,6 +55,11 @@ class Revoker:
 
     def __init__(self, folder, valkey, prefix):
         self.folder, self.valkey, self.prefix = folder, valkey, prefix
+        self.configure()
+        assert self.run("store", "init")[0] == 0
+
+    def configure(self):
+        folder, valkey, prefix = self.folder, self.valkey, self.prefix
         (folder / "main.jwks").write_text(json.dumps(forge.jwks(forge.rsa_key("main-1"))))
         (folder / "revoker.toml").write_text(
             CONFIG.format(
@@ -65,7 +70,6 @@ class Revoker:
                 secret=digest("gateway-secret"),
             )
         )
-        assert self.run("store", "init")[0] == 0
 
     def begin(self, *arguments):
         return Process(self.folder, "-m", "revoker", *arguments, REVOKER_CONFIG="revoker.toml")

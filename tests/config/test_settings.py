@@ -7,6 +7,7 @@ from pydantic import ValidationError
 from revoker.auth import digest
 from revoker.config.schema import Settings, load, settle
 from revoker.errors import ConfigError
+from tests.rig.certificates import Authority
 
 DIGEST = hashlib.sha256(b"secret").hexdigest()
 SOUND = {
@@ -331,12 +332,14 @@ def test_a_shared_secret_that_cannot_be_read_is_reported():
 SOUND_URLS = [
     "embedded:", "embedded:/var/lib/revoker", "redis://host", "redis://host:6379/0", "rediss://user:pw@host:6380/1",
     "redis://[::1]:6379", "unix:///run/valkey.sock", "unix://user:pw@/run/valkey.sock?db=1",
-    "rediss://host?ssl_ca_certs=/ca.pem", "redis+sentinel://a:26379,b:26379/mymaster",
+    "rediss://host?ssl_cert_reqs=none", "rediss://host?ssl_check_hostname=false", "redis+sentinel://a:26379,b:26379/mymaster",
     "rediss+sentinel://:pw@a,b/my.master?db=1", "redis+cluster://a:7000,b:7001", "rediss+cluster://user:pw@a",
 ]  # fmt: skip
 WRONG_URLS = [
     "", "host:6379", "http://host", "redis://", "redis://:pw@", "redis://host:0", "redis://host:70000", "redis://host:x",
-    "redis://host/name", "redis://host/0/1", "rediss://host?ssl_cert_reqs=none", "redis://host?decode_responses=true",
+    "redis://host/name", "redis://host/0/1", "rediss://host?ssl_cert_reqs=optional", "redis://host?decode_responses=true",
+    "rediss://host?ssl_ca_certs=/nowhere.pem", "rediss://host?ssl_ca_certs=/dev/null", "redis://host?ssl_cert_reqs=none",
+    "rediss://host?ssl_keyfile=/dev/null", "rediss://host?ssl_certfile=/dev/null", "rediss://host?ssl_check_hostname=2",
     "redis://host#x", "unix://", "unix:relative", "unix://host/run", "embedded://", "redis+sentinel://", "redis+cluster://",
     "redis+sentinel://host:26379", "redis://[::1", "redis+cluster://a:7000/1", "redis+cluster://:7000",
 ]  # fmt: skip
@@ -378,20 +381,45 @@ def test_the_url_comes_from_a_file(tmp_path):
     assert places({**SOUND, "redis": {"url_file": "/nowhere"}}) == {"redis.url_file"}
 
 
-@pytest.mark.parametrize(
-    ("url", "whole"),
-    [
-        ("redis://host:6379/0", "redis://:p%40ss%2Fw%3Ard@host:6379/0"),
-        ("rediss://user@host", "rediss://user:p%40ss%2Fw%3Ard@host"),
-        ("unix:///run/valkey.sock", "unix://:p%40ss%2Fw%3Ard@/run/valkey.sock"),
-    ],
-)
-def test_the_password_comes_from_a_file(tmp_path, url, whole):
-    file = tmp_path / "password"
-    file.write_text("p@ss/w:rd\n")
-    redis = {"url": url, "password_file": str(file)}
+def test_files_of_tls_are_tried_at_the_start(tmp_path):
+    authority = Authority(tmp_path)
+    files = authority.server_settings()
+    url = (
+        f"rediss+sentinel://a,b,c/main?ssl_ca_certs={authority.certificate}"
+        f"&ssl_certfile={files['tls_cert_file']}&ssl_keyfile={files['tls_key_file']}"
+    )
+    sentinels = {
+        "sentinel_ca_file": str(authority.certificate),
+        "sentinel_cert_file": files["tls_cert_file"],
+        "sentinel_key_file": files["tls_key_file"],
+    }
+    assert settle({**SOUND, "redis": {"url": url, **sentinels}}, {}).redis.url == url
+    reported = problems({**SOUND, "redis": {"url": url.replace("ssl_keyfile", "ssl_ca_certs")}})
+    assert reported == ["redis.url: ssl_ca_certs can't be used; give a file of certificates in PEM"]
+    for name in sentinels:
+        assert places({**SOUND, "redis": {"url": url, **sentinels, name: "/nowhere"}}) == {f"redis.{name}"}
+    wrong = {**sentinels, "sentinel_ca_file": files["tls_key_file"]}
+    assert places({**SOUND, "redis": {"url": url, **wrong}}) == {"redis.sentinel_key_file"}
 
-    assert settle({**SOUND, "redis": redis}, {}).redis.url == whole
+
+@pytest.mark.parametrize(
+    "setting", [{"sentinel_username": "u"}, {"sentinel_password": "p"}, {"sentinel_tls": "on"}], ids=str
+)
+def test_settings_of_sentinels_without_any_are_reported(setting):
+    assert places({**SOUND, "redis": {"url": "redis://h", **setting}}) == {f"redis.{next(iter(setting))}"}
+    settle({**SOUND, "redis": {"url": "redis+sentinel://a,b,c/main", **setting}}, {})
+
+
+def test_the_password_file_is_left_to_the_store_that_reads_it_at_every_login(tmp_path):
+    file = tmp_path / "password"
+    file.write_text("secret\n")
+    redis = settle({**SOUND, "redis": {"url": "rediss://user@host", "password_file": str(file)}}, {}).redis
+
+    assert (redis.url, redis.password_file) == ("rediss://user@host", str(file))
+    file.write_text("\n")
+    assert places({**SOUND, "redis": {"url": "redis://host", "password_file": str(file)}}) == {
+        "redis.password_file"
+    }
 
 
 @pytest.mark.parametrize("url", ["redis://:pw@host", "embedded:"])

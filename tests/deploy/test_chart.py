@@ -247,6 +247,20 @@ def test_callers_with_digests_of_their_own_get_no_secret(render):
     assert [len(caller["secret_sha256"]) for caller in toml_of(rendered)["callers"]] == [1, 2]
 
 
+def test_the_password_of_the_sentinels_is_in_the_secret_of_the_store(render):
+    secret = {"name": "credentials", "passwordKey": "store", "sentinelPasswordKey": "sentinels"}
+    rendered = render({**LEAST, "valkey.enabled": False, "redis.existingSecret": secret} | {
+        "config.redis.url": "redis+sentinel://a:26379,b:26379,c:26379/main"
+    })  # fmt: skip
+    redis = toml_of(rendered)["redis"]
+    [volume] = [
+        item for item in rendered.server["spec"]["template"]["spec"]["volumes"] if item["name"] == "redis"
+    ]
+    paths = {item["key"]: item["path"] for item in volume["secret"]["items"]}
+    assert redis["password_file"] == f"/etc/revoker/redis/{paths['store']}"
+    assert redis["sentinel_password_file"] == f"/etc/revoker/redis/{paths['sentinels']}"
+
+
 # Inner agreement
 
 

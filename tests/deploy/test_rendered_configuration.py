@@ -16,6 +16,7 @@ from revoker.config import schema as settings
 from tests.deploy.conftest import CHART
 from tests.deploy.test_chart import LEAST
 from tests.rig import forge
+from tests.rig.certificates import Authority
 from tests.rig.processes import Process, until
 from tests.rig.servers import free_port
 
@@ -192,7 +193,9 @@ def test_while_the_store_is_down_declaring_it_new_fails_and_is_tried_again(rende
 def test_the_configuration_of_every_ci_values_loads(render, tmp_path, values):
     rendered = render(CHART / f"ci/{values}-values.yaml")
     secret = {"kind": "Secret", "data": {"tls.crt": "", "tls.key": "", "ca.crt": ""}}
-    others = dict.fromkeys(("revoker-tls", "revoker-certificate", "callers-ca", "valkey-ca"), secret) | {
+    authority = base64.b64encode(Authority(tmp_path / "authority").certificate.read_bytes()).decode()
+    others = dict.fromkeys(("revoker-tls", "revoker-certificate", "callers-ca"), secret) | {
+        "valkey-ca": {"kind": "Secret", "data": {"ca.crt": authority}},
         "valkey-credentials": {
             "kind": "Secret",
             "data": {"valkey-password": base64.b64encode(b"p%ss/word").decode()},
@@ -206,7 +209,8 @@ def test_the_configuration_of_every_ci_values_loads(render, tmp_path, values):
     loaded = settings.load(Path(config), environ)
 
     if values == "production":
-        assert loaded.redis.url.startswith("rediss://:p%25ss%2Fword@valkey.data.svc:6379/0?ssl_ca_certs=")
+        assert loaded.redis.url.startswith("rediss://valkey.data.svc:6379/0?ssl_ca_certs=")
+        assert Path(loaded.redis.password_file).read_text() == "p%ss/word"
         assert loaded.server.drain_seconds == 7.5
         assert loaded.revocation.max_token_lifetime == 7776000
         assert loaded.issuers[0].audiences == ("api://orders", 'api://a&b<c>"d"')

@@ -138,6 +138,7 @@ def main() -> int:
     parser.add_argument("--replicas", type=int, default=1, help="of each primary (default 1)")
     parser.add_argument("--wait-replicas", type=int, help="the setting (default: 1 where there are replicas)")
     parser.add_argument("--data-loss", choices=("cutoff", "refuse", "ignore"), default="cutoff")
+    parser.add_argument("--repair-seconds", type=float, default=3, help="the setting (default 3)")
     parser.add_argument("--instances", type=int, default=2, help="of the service (default 2)")
     parser.add_argument("--mutant", default="", help="break the service so (tests/faults/mutants.py)")
     asked = parser.parse_args()
@@ -150,6 +151,7 @@ def main() -> int:
         replicas=0 if alone else asked.replicas,
         wait_replicas=(0 if alone else 1) if asked.wait_replicas is None else asked.wait_replicas,
         data_loss=asked.data_loss,
+        repair_seconds=asked.repair_seconds,
         instances=asked.instances,
         seed=asked.seed,
         mutant=asked.mutant,

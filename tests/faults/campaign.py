@@ -33,6 +33,7 @@ wait_replicas = {wait_replicas}
 
 [revocation]
 data_loss = "{data_loss}"
+repair_seconds = {repair_seconds}
 
 [[issuers]]
 name = "main"
@@ -67,6 +68,7 @@ class Plan:
     replicas: int = 1
     wait_replicas: int = 1
     data_loss: str = "cutoff"
+    repair_seconds: float = 3
     instances: int = 2
     seed: int = 0
     mutant: str = ""
@@ -160,6 +162,7 @@ class Campaign:
             url=self.topology.url,
             wait_replicas=self.plan.wait_replicas,
             data_loss=self.plan.data_loss,
+            repair_seconds=self.plan.repair_seconds,
             issuer=forge.ISSUER,
             audience=forge.AUDIENCE,
             jwks=jwks,

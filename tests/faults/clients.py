@@ -82,6 +82,7 @@ class Clients:
         self._per_instance = per_instance
         self._pause = pause
         self._tasks: list[asyncio.Task[None]] = []
+        self._stopping = False
         self._untouched: collections.deque[Token] = collections.deque(maxlen=200)
         self._unsure: collections.deque[tuple[Token, Kind]] = collections.deque(maxlen=50)
         self.history = history
@@ -92,6 +93,7 @@ class Clients:
             timeout=aiohttp.ClientTimeout(total=PATIENCE_S), connector=aiohttp.TCPConnector(limit=0)
         )
         self._untouched.extend(self._tokens.fresh() for _ in range(20))
+        self._stopping = False
         self._tasks = [
             asyncio.create_task(self._client(name)) for name in self._urls for _ in range(self._per_instance)
         ]
@@ -102,16 +104,17 @@ class Clients:
         await self._http.close()
 
     async def stop(self) -> None:
-        """No more requests at random; a client that failed fails here."""
+        """No more requests at random; a client that failed fails here.
+
+        Requests in flight are answered first. A revocation that is cut short takes effect, and the history
+        would not have it: its tokens would pass for never revoked.
+        """
+        self._stopping = True
         tasks, self._tasks = self._tasks, []
-        for task in tasks:
-            task.cancel()
-        for task in tasks:
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        await asyncio.gather(*tasks)
 
     async def _client(self, instance: str) -> None:
-        while True:
+        while not self._stopping:
             await asyncio.sleep(self._rng.expovariate(1 / self._pause))
             if self._rng.random() < 0.3:
                 await self._revoke_one(instance)

@@ -68,6 +68,9 @@ class Cutoff(msgspec.Struct, frozen=True, tag=True):
     finding: str
 
 
+SEPARATING = {"cut-off-one", "minority", "half-minority"}
+"""Faults that separate an instance from the store, for longer than a repair may take."""
+
 UNHEARD_S = 1.5
 """A beat of the watch, at whose end the losses of a cluster's slots are logged together, and the writing."""
 
@@ -197,7 +200,9 @@ def check(history: list[Record], *, put_back_s: float | None = None) -> list[Vio
     - only a 200 carries a verdict, and always does; the only other answer is 503;
     - an instance that runs answers;
     - an instance that can not reach enough servers acknowledges nothing;
-    - no data is found missing before any was lost.
+    - no data is found missing before any was lost;
+    - nobody is logged out while every process runs that has revoked anything, and all reach the store: then
+      they can put back what was lost, and prove it.
     """
     standing = _Standing(history)
     cutoffs = [record for record in history if isinstance(record, Cutoff)]
@@ -207,6 +212,15 @@ def check(history: list[Record], *, put_back_s: float | None = None) -> list[Vio
     lost = min((fault.start for fault in faults if fault.loses), default=float("inf"))
     found = [
         Violation("a loss where nothing was lost", (cutoff,)) for cutoff in cutoffs if cutoff.found < lost
+    ]
+    ended = min((absence.start for absence in absences), default=float("inf"))
+    apart = [fault for fault in faults if fault.name in SEPARATING]
+    found += [
+        Violation("logged out although every writer ran", (cutoff,))
+        for cutoff in cutoffs
+        if cutoff.finding == "cutoff"
+        and cutoff.found < ended
+        and not any(fault.start <= cutoff.found <= fault.recovered for fault in apart)
     ]
     for record in history:
         if not isinstance(record, Revoked | Introspected):
@@ -240,6 +254,24 @@ def check(history: list[Record], *, put_back_s: float | None = None) -> list[Vio
         ):
             found.append(Violation("never revoked and not active", (record,)))
     return found
+
+
+def surroundings(history: list[Record], violations: list[Violation]) -> list[Record]:
+    """All faults and losses, and what was done to the token of the first violation that has one."""
+    tokens = [
+        record.token
+        for violation in violations
+        for record in violation.records
+        if isinstance(record, Introspected)
+    ][:1]
+    values = {(kind, getattr(token, kind)) for token in tokens for kind in KINDS}
+    return [
+        record
+        for record in history
+        if isinstance(record, Fault | Cutoff | Absent)
+        or (isinstance(record, Revoked) and (record.kind, record.value) in values)
+        or (isinstance(record, Introspected) and record.token in tokens)
+    ]
 
 
 def _being_put_back(

@@ -338,12 +338,10 @@ async def reshard(run: Campaign, _: Deed) -> None:
     await _healthy(run)
 
 
-@deed("hand-over", "cluster")
+@deed("hand-over", *WITH_REPLICAS)
 async def hand_over(run: Campaign, done: Deed) -> None:
-    """``CLUSTER FAILOVER``: a replica takes the place of its primary once it has all that this has."""
-    topology = run.topology
-    assert isinstance(topology, Cluster)
-    await asyncio.to_thread(topology.fail_over, _one_primary(run))
+    """A planned failover: ``FAILOVER``, ``SENTINEL FAILOVER`` or ``CLUSTER FAILOVER``."""
+    await asyncio.to_thread(run.topology.fail_over, _one_primary(run))
     done.promoted = time.monotonic()
     await _healthy(run)
 

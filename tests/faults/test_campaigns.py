@@ -8,6 +8,7 @@ import pytest
 from tests.faults import nemesis
 from tests.faults.__main__ import carry_out
 from tests.faults.campaign import Campaign, Plan
+from tests.faults.history import surroundings
 from tests.rig.network import Network
 
 SECONDS = 15
@@ -21,6 +22,7 @@ def test_every_acknowledged_revocation_holds_through_faults(tmp_path, topology):
         topology=topology,
         replicas=0 if alone else 1,
         wait_replicas=0 if alone else 1,
+        repair_seconds=60,  # a busy machine may take longer than the default
         seed=int(time.time()),
     )
     print(f"python -m tests.faults --topology {topology} --seconds {SECONDS} --seed {plan.seed}")
@@ -31,4 +33,4 @@ def test_every_acknowledged_revocation_holds_through_faults(tmp_path, topology):
             violations = asyncio.run(carry_out(run, nemesis.possible(topology), seconds=SECONDS))
         finally:
             run.stop()
-    assert not violations, "\n".join(map(str, violations[:10]))
+    assert not violations, "\n".join(map(str, [*violations[:10], *surroundings(run.history, violations)]))

@@ -14,6 +14,7 @@ from tests.faults.history import (
     check,
     outage,
     read,
+    surroundings,
     write,
 )
 
@@ -79,16 +80,19 @@ def test_what_nobody_revoked_is_active():
 
 
 def test_a_loss_cuts_off_what_was_issued_before_it_and_from_then_on():
-    assert rules(Cutoff(5, 1000.0, "cutoff")) == ["a loss where nothing was lost"]
-    assert rules(Fault("hang", 4, 4, 4, None, False), Cutoff(5, 1000.0, "cutoff")) == [
+    ended = Absent("a writer", 0, 1)  # so that the loss cannot be repaired
+    assert rules(ended, Cutoff(5, 1000.0, "cutoff")) == ["a loss where nothing was lost"]
+    assert rules(ended, Fault("hang", 4, 4, 4, None, False), Cutoff(5, 1000.0, "cutoff")) == [
         "a loss where nothing was lost"
     ]
     lost = Fault("flush", 3, 4, 5)
     covering, earlier = Cutoff(5, 1000.0, "cutoff"), Cutoff(5, 997.0, "cutoff")
-    assert rules(lost, covering, introspected(6, 7, active=False)) == []
-    assert rules(lost, covering, introspected(3, 4, active=False)) == ["never revoked and not active"]
-    assert rules(lost, earlier, introspected(6, 7, active=False)) == ["never revoked and not active"]
-    assert rules(lost, covering, revoked(1, 2), introspected(6, 7, active=True)) == ["revoked and active"]
+    assert rules(ended, lost, covering, introspected(6, 7, active=False)) == []
+    assert rules(ended, lost, covering, introspected(3, 4, active=False)) == ["never revoked and not active"]
+    assert rules(ended, lost, earlier, introspected(6, 7, active=False)) == ["never revoked and not active"]
+    assert rules(ended, lost, covering, revoked(1, 2), introspected(6, 7, active=True)) == [
+        "revoked and active"
+    ]
 
 
 def test_no_verdict_is_a_503_without_one():
@@ -157,3 +161,23 @@ def test_what_an_instance_found_just_before_it_was_killed_is_not_held_against_it
     assert rules(inactive, Absent("a", 2.5, 9)) == []
     assert rules(inactive, Absent("b", 2.5, 9)) == ["never revoked and not active"]
     assert rules(inactive, Absent("a", 4, 9)) == ["never revoked and not active"]
+
+
+def test_a_violation_is_reported_with_what_surrounds_it():
+    active = introspected(3, 4, active=True)
+    revocation = revoked(1, 2)
+    fault = Fault("kill", 0.0, 1.0, 1.0)
+    history = [revocation, active, fault, introspected(3, 4, active=True, token=OTHER)]
+    violations = check(history)
+    assert [violation.rule for violation in violations] == ["revoked and active"]
+    assert surroundings(history, violations) == [revocation, active, fault]
+    assert surroundings(history, []) == [fault]
+
+
+def test_a_log_out_is_allowed_only_after_a_writer_has_ended_or_was_apart():
+    fault = Fault("flush", 1.0, 2.0, 3.0)
+    cutoff = Cutoff(2.0, 1500.0, "cutoff")
+    assert rules(fault, cutoff) == ["logged out although every writer ran"]
+    assert rules(fault, cutoff, Absent("a", 0.5, 1.0)) == []
+    assert rules(fault, cutoff, Fault("minority", 1.0, 2.0, 3.0)) == []
+    assert rules(fault, Cutoff(2.0, 1500.0, "repaired")) == []

@@ -1,12 +1,15 @@
 """Replies of a form that the protocol does not have, as proxies and look-alikes of Redis give them."""
 
 import asyncio
+import types
 
 import pytest
 
 from tests.rig import forge
 from tests.rig.probes import eventually, has_problem, issued, metric, readiness
 from tests.rig.reply_proxy import ReplyProxy, encode
+from tests.rig.servers import Valkey, free_port
+from tests.rig.topologies import until
 
 REPLIES = {
     "nil": None,
@@ -143,3 +146,33 @@ async def test_a_field_of_info_that_is_no_number_is_not_taken_for_a_good_one(sta
     problems = await running.service.store.dangers()
     assert "evicted" in problems["unchecked"]
     await running.service.store.watch.beat()
+
+
+@pytest.fixture
+async def cluster_of_one(tmp_path):
+    """A proxy before the only node of a cluster, which is found at the proxy."""
+    server = Valkey(tmp_path / "node", "--cluster-enabled", "yes", port=free_port(above=10_000)).start()
+    try:
+        with server.client() as client:
+            client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+            until(lambda: client.cluster("INFO")["cluster_state"] == "ok", "cluster ok")
+        async with ReplyProxy.before(server.port) as proxy:
+            slots = [[0, 16383, [b"127.0.0.1", proxy.port, b"id"]]]
+            proxy.rules["CLUSTER SLOTS"] = encode(slots)
+            yield proxy
+    finally:
+        server.kill()
+
+
+@pytest.mark.parametrize("command", ["ROLE", "TIME", "MGET"])
+async def test_a_lookup_in_a_cluster_whose_reply_is_not_understood_does_not_hang(
+    start, cluster_of_one, command
+):
+    proxy = cluster_of_one
+    of_cluster = types.SimpleNamespace(url=f"redis+cluster://127.0.0.1:{proxy.port}")
+    running = await start(of_cluster, redis=PATIENT)
+    for name, reply in REPLIES.items():
+        proxy.rules[command] = encode(reply)
+        assert await status(running, "/introspect", issued()) == 503, name
+        del proxy.rules[command]
+        await eventually(lambda: gives_verdicts(running))

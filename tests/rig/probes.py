@@ -110,6 +110,11 @@ class RestrictedUser:
     """A server as a user with only these ACL rights sees it."""
 
     def __init__(self, server: Valkey, *rights: str) -> None:
-        with server.client() as client:
-            client.execute_command("ACL", "SETUSER", "app", "on", ">secret", "~*", "&*", *rights)
+        self._server = server
+        self.allow(">secret", "on", "~*", "&*", *rights)
         self.url = f"redis://app:secret@127.0.0.1:{server.port}/0"
+
+    def allow(self, *rights: str) -> None:
+        """Change the rights."""
+        with self._server.client() as client:
+            client.execute_command("ACL", "SETUSER", "app", *rights)

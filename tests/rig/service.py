@@ -146,6 +146,9 @@ def settings_for(url: str, folder: Path, **changes: Any) -> Settings:
     changes["other"] = {"claims": {"revocable": ["grant_id"]}, **changes.get("other", {})}
     values: dict[str, Any] = {
         "redis": {"url": url},
+        "revocation": {
+            "repair_seconds": 0
+        },  # tests of what follows from a loss need one that is not repaired
         "issuers": [
             {**issuer, "name": name, "issuer": iss, "jwks_file": str(keys[name]), **changes.pop(name, {})}
             for name, iss in (("main", forge.ISSUER), ("other", OTHER_ISSUER))

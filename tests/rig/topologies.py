@@ -134,6 +134,14 @@ class Replicated:
         replicas = [replica for replica in self.replicas if replica.up]
         self.promote(max(replicas, key=lambda replica: int(replica.info("replication")["slave_repl_offset"])))
 
+    def fail_over(self, primary: Node) -> None:
+        """Planned failover (``FAILOVER``): a replica takes over once it has all that the primary has."""
+        heir = self.replicas[0]
+        with primary.client() as client:
+            client.execute_command("FAILOVER", "TO", "127.0.0.1", heir.public)
+        until(lambda: heir.primary, "promotion")
+        self.promote(heir)
+
     def revive(self, node: Node) -> None:
         """Start a server that was killed; it replicates the present primary."""
         node.follows = None if node is self.primary else self.primary
@@ -234,6 +242,12 @@ class Sentinels(Replicated):
             return elected if elected is not node and elected.primary else None
 
         self.primary = until(promoted, "promotion")
+
+    def fail_over(self, primary: Node) -> None:
+        """Planned failover (``SENTINEL FAILOVER``)."""
+        with self.sentinels[0].client() as client:  # which refuses while it has not heard of a good replica
+            until(lambda: client.execute_command("SENTINEL", "FAILOVER", NAME), "failover accepted")
+        self.replace(primary)
 
     def stop(self) -> None:
         for sentinel in self.sentinels:

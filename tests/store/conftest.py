@@ -35,7 +35,7 @@ OTHER = Issuer(
 ISSUERS = {issuer.iss: issuer for issuer in (MAIN, OTHER)}
 SLOW_MS = 30_000
 """By so much two looks at a clock may be apart in one test; the lives of keys differ by far more."""
-IMMORTAL = ("epoch", "seq", "blocks", "keys:main", "keys:other")
+IMMORTAL = ("epoch", "seq", "writers", "blocks", "keys:main", "keys:other")
 """What never expires: also the blocks, which must be found again after a loss."""
 
 
@@ -48,6 +48,7 @@ def store_on(
     wait_replicas=0,
     wait_fsync=False,
     policy="cutoff",
+    repair_seconds=0,
     issuers=(MAIN, OTHER),
 ):
     return Store(
@@ -57,6 +58,7 @@ def store_on(
         wait_replicas=wait_replicas,
         wait_fsync=wait_fsync,
         policy=policy,
+        repair_seconds=repair_seconds,
         issuers={issuer.iss: issuer for issuer in issuers},
         metrics=Metrics(CollectorRegistry()),
         now=now,

@@ -13,6 +13,6 @@ def test_what_is_kept_is_bounded_in_bytes_too_and_the_oldest_goes_first():
         kept.note(Written("revoke_user", ("rv:{u}:user",), number, 10**15, except_sid=except_sid))
 
     entries = kept.entries(0)
-    assert sum(each.bytes for each in entries) <= 1_000_000
+    assert sum(entry.size for entry in entries) <= 1_000_000
     assert [each.at for each in entries] == list(range(200 - len(entries), 200))
     assert len(entries) > 20

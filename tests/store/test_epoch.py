@@ -1,5 +1,7 @@
 """Moments at which lost data could slip through: between a write and its answer, a reading and its use."""
 
+import asyncio
+
 import pytest
 from prometheus_client import CollectorRegistry
 
@@ -23,20 +25,25 @@ class Server:
     async def read(self):
         return self.reading
 
-    async def set_epoch(self, stood, new_id, latest, finding, cutoff):
+    async def set_epoch(self, stood, new_id, latest, finding, cutoff, counts=None):  # noqa: PLR0917
         self.done.append("set_epoch")
         noticed = max(self.reading.now, latest)
         text = f"{new_id} {noticed} {noticed if cutoff is None else cutoff} {finding}".encode()
         self.reading = Reading(text, self.reading.seq, self.reading.share, self.reading.now)
-        return True, text, self.reading.seq, self.reading.share or 0
+        return True, Watermark(text, self.reading.seq, self.reading.share or 0)
 
     async def write_back(self):
         self.done.append("write_back")
         return self.stands
 
-    async def stands(self):
+    async def stands(self, _):
         reading = self.reading
         return Watermark(reading.epoch, reading.seq, reading.share or 0)
+
+
+def confirms(data, before, *numbers):
+    *numbers, now = numbers
+    return data.confirms(before, *numbers, b"", now, "server")
 
 
 async def known_data_set(policy="cutoff", *, seq=10, share=5, now=1000):
@@ -75,7 +82,7 @@ async def test_an_answer_is_adopted_and_an_older_snapshot_is_not():
 
 async def test_a_clock_that_went_back_makes_no_snapshot_an_answer():
     data, server = await known_data_set(now=50_000)
-    assert data.confirms(data.watermark, E1, b"10", b"5", 20_000)
+    assert confirms(data, data.watermark, E1, b"10", b"5", 20_000)
     server.reading = Reading(b"other 30000 30000 cutoff", 10, 5, 20_500)
     await data.settle()
     assert data.epoch.cutoff >= 50_000
@@ -96,22 +103,22 @@ async def test_a_clock_that_went_back_makes_no_snapshot_an_answer():
 )
 async def test_a_reading_counts_only_if_it_shows_all_that_was_known(epoch, seq, share, confirmed):
     data, _ = await known_data_set()
-    assert data.confirms(data.watermark, epoch, seq, share, 1001) is confirmed
+    assert confirms(data, data.watermark, epoch, seq, share, 1001) is confirmed
 
 
 async def test_a_reading_is_compared_with_what_was_known_when_it_was_asked_for():
     data, _ = await known_data_set()
     before = data.watermark
-    assert data.record_write(before, E1, 11, 6)
-    assert data.confirms(before, E1, b"10", b"5", 1001)
-    assert not data.confirms(data.watermark, E1, b"10", b"5", 1001)
+    assert data.record_write(before, Watermark(E1, 11, 6))
+    assert confirms(data, before, E1, b"10", b"5", 1001)
+    assert not confirms(data, data.watermark, E1, b"10", b"5", 1001)
 
 
 @pytest.mark.parametrize(("seq", "share"), [(10, 6), (99, 5), (99, 1)])
 async def test_a_write_that_does_not_raise_the_numbers_shows_a_loss_that_no_later_write_hides(seq, share):
     data, server = await known_data_set()
     for more in range(20):
-        data.record_write(data.watermark, E1, seq + more, share + more)
+        data.record_write(data.watermark, Watermark(E1, seq + more, share + more))
     server.reading = Reading(E1, seq + 19, share + 19, 1100)
     await data.settle()
     assert data.epoch.finding == "cutoff"
@@ -121,13 +128,13 @@ async def test_writes_whose_answers_come_out_of_order_are_no_loss():
     data, _ = await known_data_set()
     before = data.watermark
     for more in (3, 1, 2):
-        assert data.record_write(before, E1, 10 + more, 5 + more)
+        assert data.record_write(before, Watermark(E1, 10 + more, 5 + more))
     assert data.watermark == Watermark(E1, 13, 8)
 
 
 async def test_a_share_that_has_expired_while_this_process_slept_is_no_loss():
     data, server = await known_data_set()
-    assert data.record_write(data.watermark, E1, 11, 6)
+    assert data.record_write(data.watermark, Watermark(E1, 11, 6))
     server.reading = Reading(E1, 11, None, 1000 + 90_000_000)
     await data.settle()
     assert data.epoch == Epoch.parse(E1)
@@ -192,3 +199,71 @@ async def test_what_was_read_before_a_block_does_not_make_this_process_forget_it
     assert store.revocations.remembered.blocks == {"tag": FOREVER_MS}
     await store.watch.beat()
     assert store.revocations.remembered.blocks == {}
+
+
+class Replicas:
+    """What replicas have confirmed: writes to a server that were sent by a time."""
+
+    def __init__(self):
+        self.server, self.confirmed = "server", -1.0
+
+    def since(self, server, time):
+        return server == self.server and self.confirmed > time
+
+    def confirm(self):
+        self.confirmed = asyncio.get_running_loop().time() + 1
+
+
+async def with_replicas():
+    _, server = await known_data_set()
+    replicas = Replicas()
+    waiting = DataSet(
+        Keys("rv").tail("me"),
+        policy="cutoff",
+        losses=Losses(Metrics(CollectorRegistry())),
+        read=server.read,
+        set_epoch=server.set_epoch,
+        write_back=server.write_back,
+        confirmed=replicas.since,
+    )
+    waiting.adopt_first(server.reading)
+    return waiting, replicas
+
+
+async def test_a_promoted_replica_that_lacks_what_was_never_confirmed_has_lost_nothing():
+    data, _ = await with_replicas()
+    for seq in (b"12", b"13"):
+        assert confirms(data, data.watermark, E1, seq, b"5", 1001)
+    assert confirms(data, data.watermark, E1, b"10", b"5", 1002)
+
+
+async def test_what_replicas_have_confirmed_is_expected_of_every_reading():
+    data, replicas = await with_replicas()
+    assert confirms(data, data.watermark, E1, b"12", b"5", 1001)
+    replicas.confirm()
+    assert confirms(data, data.watermark, E1, b"13", b"5", 1002)
+    assert not confirms(data, data.watermark, E1, b"11", b"5", 1003)
+    assert confirms(data, data.watermark, E1, b"12", b"5", 1003), "the last reading was not confirmed"
+
+
+async def test_what_another_server_has_confirmed_says_nothing_of_this_reading():
+    data, replicas = await with_replicas()
+    replicas.server = "another"
+    assert confirms(data, data.watermark, E1, b"12", b"5", 1001)
+    replicas.confirm()
+    assert confirms(data, data.watermark, E1, b"13", b"5", 1002)
+    assert confirms(data, data.watermark, E1, b"10", b"5", 1003)
+
+
+async def test_a_revocation_of_this_process_that_was_acknowledged_is_expected_at_once():
+    data, _ = await with_replicas()
+    assert data.record_write(data.watermark, Watermark(E1, 12, 6, b" me 6"))
+    assert not confirms(data, data.watermark, E1, b"11", b"5", 1002)
+
+
+async def test_a_lost_revocation_of_another_process_is_noticed_although_there_are_new_ones():
+    data, _ = await known_data_set()
+    read = data.confirms(data.watermark, E1, b"20", b"5", b" me 5 other 5", 1001, "server")
+    assert read
+    hidden = data.confirms(data.watermark, E1, b"21", b"5", b" me 5 other 4 third 2", 1002, "server")
+    assert not hidden

@@ -72,7 +72,7 @@ async def test_all_that_ask_in_one_turn_leave_as_one_command_with_equal_keys_onc
         said = await asyncio.to_thread(lambda: [monitor.next_command()["command"] for _ in range(3)])
     assert [each.split(" ")[0] for each in said] == ["TIME", "MGET", "ROLE"]
     asked = said[1].split(" ")[1:]
-    assert len(asked) == len(set(asked)) == 7 + 1 + 2 + 3, "jtis, user, issuer and its keys, and the tail"
+    assert len(asked) == len(set(asked)) == 7 + 1 + 2 + 4, "jtis, user, issuer and its keys, and the tail"
 
 
 async def test_each_gets_its_own_answer(alone):

@@ -3,6 +3,7 @@
 Each script runs on the stand-in's Lua and on a real server, with a fixed time in place of the server's.
 """
 
+import collections
 import time
 
 import fakeredis
@@ -14,6 +15,7 @@ from redis import Redis
 
 from revoker import rules
 from revoker.models import Revocation, UserState
+from revoker.store.consistency.counts import Counts, hold_all, parse_writers
 from revoker.store.keys import Keys, tag_and_start
 from revoker.store.lookups import parse_revocation, parse_user_state
 from revoker.store.scripts import TEXTS
@@ -27,7 +29,7 @@ IDLE, LIFE, GRACE, KEEP = 20_000, 60_000, 5_000, 100_000
 TAG = "a" * 16
 KEYS = Keys("scripts")
 USER, INDEX, CUTOFF = KEYS.user(TAG), KEYS.sessions(TAG), "scripts:client-cutoff:main:web"
-TAIL = (KEYS.seq, KEYS.share("me"), KEYS.epoch)
+TAIL = (KEYS.seq, KEYS.share("me"), KEYS.writers, KEYS.epoch)
 RECORD_REST = b'0 8 [[],"1"]["alice","web","read write",[],"","",""]'
 
 offsets = st.sampled_from([-1, 0, 1, -2000, 2000]) | st.integers(-80_000, 80_000)
@@ -42,12 +44,12 @@ def server(request, valkey):
     client.close()
 
 
-def run(server, name, keys, *args, writer_seq=0):
+def run(server, name, keys, *args, known=(0, 0)):
     """Run a script at :data:`NOW`; what it returns, less what every writer must know of the data set."""
     text = TEXTS[name]
     assert text.count(b"redis.call('TIME')") == 1
     text = text.replace(b"redis.call('TIME')", b"{%d, %d}" % (NOW // 1000, NOW % 1000 * 1000))
-    reply = server.eval(text, len(keys) + len(TAIL), *keys, *TAIL, *args, writer_seq)
+    reply = server.eval(text, len(keys) + len(TAIL), *keys, *TAIL, *args, *known)
     return reply[:-1] if isinstance(reply[-1], list) else reply
 
 
@@ -370,14 +372,65 @@ def test_a_refresh_for_a_scope_that_was_not_granted_uses_nothing(server, scopes)
         assert not server.exists(keys[4])
 
 
-@given(st.integers(0, 3), st.integers(0, 3))
-def test_a_change_by_a_writer_who_has_read_more_is_not_counted(server, seq, writer_seq):
+@given(st.tuples(*[st.integers(0, 3)] * 4), st.booleans())
+def test_a_change_by_a_writer_who_knew_more_or_in_a_repair_is_not_counted(server, numbers, repairing):
+    seq, share, known_seq, known_share = numbers
     clear(server)
-    server.set(KEYS.seq, seq, px=10_000_000)
-    run(server, "revoke_user", (USER, INDEX), "", KEEP, "", 5000, "", writer_seq=writer_seq)
-    assert int(server.get(KEYS.seq)) == (seq if seq < writer_seq else seq + 1)
-    assert int(server.get(KEYS.share("me")) or 0) == (0 if seq < writer_seq else 1)
+    server.set(KEYS.seq, seq + share)
+    server.set(KEYS.share("me"), share)
+    server.set(KEYS.writers, f" me {share} other {seq}")
+    server.set(KEYS.epoch, "id 0 0 " + ("repairing" if repairing else "new"))
+    run(server, "revoke_user", (USER, INDEX), "", KEEP, "", 5000, "", known=(known_seq, known_share))
+    counted = seq + share >= known_seq and share >= known_share and not repairing
+    assert int(server.get(KEYS.seq)) == seq + share + counted
+    assert int(server.get(KEYS.share("me"))) == share + counted
+    assert server.get(KEYS.writers).decode() == f" me {share + counted} other {seq}"
     assert stored_user(server).hard == NOW
+
+
+@given(st.lists(st.sampled_from(["me", "you", "them"]), min_size=1))
+def test_the_list_of_writers_counts_the_revocations_of_each_one(server, writers):
+    clear(server)
+    for writer in writers:
+        keys = (USER, INDEX, KEYS.seq, KEYS.share(writer), KEYS.writers, KEYS.epoch)
+        server.eval(TEXTS["revoke_user"], len(keys), *keys, "", KEEP, "", 5000, "", "", 0, 0)
+    counts = Counts(int(server.get(KEYS.seq)), server.get(KEYS.writers))
+    assert parse_writers(counts.writers) == collections.Counter(writers)
+    assert counts.of_others == 0
+
+
+def test_a_writer_that_left_the_list_and_writes_again_takes_nothing_from_the_others(server):
+    clear(server)
+    for _ in range(3):
+        run(server, "revoke_user", (USER, INDEX), "", KEEP, "", 5000, "")
+    before = Counts(int(server.get(KEYS.seq)), server.get(KEYS.writers))
+    run(server, "retire_writers", (), "me", 3)
+    retired = Counts(int(server.get(KEYS.seq)), server.get(KEYS.writers))
+    assert (retired.of_others, parse_writers(retired.writers)) == (3, {})
+    assert hold_all(retired, before)
+    run(server, "revoke_user", (USER, INDEX), "", KEEP, "", 5000, "")
+    again = Counts(int(server.get(KEYS.seq)), server.get(KEYS.writers))
+    assert (again.of_others, parse_writers(again.writers)) == (3, {"me": 4})
+    assert hold_all(again, retired)
+    assert hold_all(again, before)
+
+
+@given(st.none() | st.integers(0, 9), st.integers(0, 9), st.integers(0, 9), st.booleans())
+def test_who_vouches_has_its_whole_share_again(server, vouched, share, of_others, other_epoch):
+    clear(server)
+    server.set(KEYS.epoch, "id 0 0 repairing")
+    server.set(KEYS.seq, share + of_others)
+    server.set(KEYS.share("me"), share)
+    server.set(KEYS.writers, f" me {share}")
+    epoch = "other 0 0 repairing" if other_epoch else "id 0 0 repairing"
+    same, _, fields, numbers = server.eval(
+        TEXTS["vouch"], 5, KEYS.repair, *TAIL, epoch, "me", "text", argument(vouched), 0, 0
+    )
+    expected = share if other_epoch else max(share, vouched or 0)
+    counts = Counts(int(numbers[0]), numbers[2])
+    assert (int(numbers[1]), counts.of_others) == (expected, of_others)
+    assert parse_writers(counts.writers) == {"me": expected}
+    assert (same, fields) == ((0, []) if other_epoch else (1, [b"me", b"text"]))
 
 
 @given(

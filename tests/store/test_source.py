@@ -16,7 +16,7 @@ from revoker.store.issuer_records import encode, reconciled
 from revoker.store.keys import Keys
 from revoker.store.lookups import parse_revocation_state
 from revoker.store.single import SinglePrimary
-from revoker.store.source import Found, LastRead, Lookups, Source
+from revoker.store.source import Found, LastRead, Lookups, PartReplies, Source
 from revoker.store.store import Store, source_of
 from revoker.store.wire.connection import Refused
 from revoker.tokens.verifying import Verifier
@@ -95,7 +95,7 @@ class MemorySource:
     data_set_numbered = data_set_of
 
     def read_data_sets(self):
-        return () if self._data_set.watermark is None else (self._data_set,)
+        return () if self._data_set.watermark is None else ((0, self._data_set),)
 
     async def look(self, _, on_data_set):
         before, reading = self._data_set.watermark, await self.reading(None)
@@ -113,6 +113,9 @@ class MemorySource:
 
     async def trusted_value(self, key):
         return self._values.get(key), self._now()
+
+    async def read_parts(self, commands):
+        return [PartReplies(0, await self.read("", commands[0]), self._now())]
 
     async def readings(self):
         return [(0, self._data_set, await self.reading(None))]

@@ -64,7 +64,8 @@ def kept(valkey, store):
         for key in client.scan_iter(store.keys.all()):
             _, _, name = key.partition(":")
             if (
-                name.partition(":")[0] not in {"seq", "epoch", "beat", "blocks", "latest"}
+                name.partition(":")[0]
+                not in {"seq", "writers", "instances", "epoch", "beat", "blocks", "latest"}
                 and "sessions" not in name
             ):
                 left = client.pexpiretime(key)

@@ -13,7 +13,7 @@ from tests.rig.network import Network
 from tests.rig.probes import eventually
 from tests.rig.reply_proxy import ReplyProxy
 from tests.rig.topologies import NO_FAILOVER, Cluster
-from tests.store.conftest import opened, store_on
+from tests.store.conftest import MAIN, opened, store_on
 
 
 @pytest.fixture
@@ -127,3 +127,24 @@ async def test_a_shared_time_only_grows(valkey, prefix):
                 await store.revocations.share_latest_time(latest)
                 shared.append(int(client.get(store.keys.latest)))
     assert shared == [now, now, now + 20_000, now + 20_000]
+
+
+async def test_a_revocation_that_vanishes_again_and_again_is_one_loss(valkey, prefix):
+    """Otherwise the cutoff of the loss would move once a second, and nobody could stay logged in."""
+    store = store_on(valkey, prefix)
+    await store.init()
+    async with opened(store, watched=False):
+        await store.watch.beat()
+        await store.revocations.revoke_token(MAIN, "gone", None)
+        key, epochs = store.keys.jti(MAIN, "gone"), [(await store.epoch()).id]
+        with valkey.client() as client:
+            for _ in range(3):
+                assert client.delete(key) == 1  # a loss writes it back
+                await store.watch.beat()
+                epochs.append((await store.epoch()).id)
+                client.set(key, 1)
+            await store.watch.beat()  # sees it again
+            client.delete(key)
+            await store.watch.beat()
+            epochs.append((await store.epoch()).id)
+    assert epochs[0] != epochs[1] == epochs[2] == epochs[3] != epochs[4]

@@ -137,6 +137,9 @@ the digests in the configuration must agree.
     {{- $_ := set $redis "password_file" "/etc/revoker/redis/password" -}}
   {{- end -}}
 {{- end -}}
+{{- if and .Values.redis.existingSecret.name .Values.redis.existingSecret.sentinelPasswordKey -}}
+  {{- $_ := set $redis "sentinel_password_file" "/etc/revoker/redis/sentinel-password" -}}
+{{- end -}}
 {{- if not (or $config.issuers $config.sessions) -}}
   {{- fail "config.issuers: at least one issuer, or config.sessions, is needed" -}}
 {{- end -}}
@@ -242,6 +245,10 @@ the digests in the configuration must agree.
       {{- else }}
       - key: {{ ternary $.Values.redis.existingSecret.passwordKey "password" (not (empty $.Values.redis.existingSecret.name)) }}
         path: password
+      {{- end }}
+      {{- if and $.Values.redis.existingSecret.name $.Values.redis.existingSecret.sentinelPasswordKey }}
+      - key: {{ $.Values.redis.existingSecret.sentinelPasswordKey }}
+        path: sentinel-password
       {{- end }}
 {{- end }}
 {{- with .Values.redis.tlsSecret }}

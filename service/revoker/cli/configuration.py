@@ -84,6 +84,7 @@ def with_store(
     *,
     min_timeout: float = 0.0,
     refuse_conflicts: bool = True,
+    adopt: bool = True,
 ) -> Result:
     """Run ``work`` with the store of a configuration, under the limits that the store remembers.
 
@@ -93,6 +94,7 @@ def with_store(
         min_timeout: The least timeout of a round trip, in seconds.
         refuse_conflicts: Refuse settings that give an issuer another name than the store does, or its claims,
             as the service does when it starts.
+        adopt: Whether to read these limits first; False for what must run on any store.
 
     Raises:
         ConfigError: such a conflict.
@@ -105,7 +107,8 @@ def with_store(
     async def run() -> Result:
         store = new_store(settings)
         try:
-            await store.issuer_records.adopt()
+            if adopt:
+                await store.issuer_records.adopt()
             if refuse_conflicts:
                 store.issuer_records.refuse_conflicts()
             return await work(store)

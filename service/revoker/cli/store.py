@@ -1,8 +1,11 @@
 """`revoker store`: declare, inspect and accept the data of a store."""
 
+import dataclasses
 import getpass
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
+from urllib.parse import urlsplit
 
 import structlog
 import typer
@@ -20,9 +23,11 @@ from revoker.cli.configuration import (
 )
 from revoker.models import Issuer
 from revoker.rules import revocable_value
+from revoker.store.rights import sentinel_commands
 
 if TYPE_CHECKING:
     from revoker.store.consistency.epoch import Epoch
+    from revoker.store.report import Report
     from revoker.store.store import Store
 
 KeyKind = Literal["jti", "user", "session", "client", "claim", "issuer", "keys"]
@@ -56,27 +61,78 @@ def init(
 
 
 @commands.command("check")
-def check(config: ConfigOption = None) -> None:
-    """Show the epoch, and settings that can lose revocations silently; status 1 if there are any."""
-
-    async def inspect(store: "Store") -> "tuple[Epoch | None, dict[str, str]]":
-        conflicts = store.issuer_records.conflicts.values()
-        problems = {"settings_conflict": "; ".join(conflicts)} if conflicts else {}
-        return await store.epoch(), problems | await store.dangers()
-
-    epoch, dangers = with_store(config, inspect, refuse_conflicts=False)
-    if epoch is None:
-        typer.echo("epoch: none; run `revoker store init` if the store is new")
-    else:
-        typer.echo(f"epoch: {epoch.id} ({epoch.finding})")
-        typer.echo(f"since: {format_time(epoch.noticed)}")
-        if epoch.cutoff:
-            typer.echo(f"nothing issued before is active: {format_time(epoch.cutoff)}")
-    for danger, detail in dangers.items():
-        typer.echo(f"{danger}: {detail}")
-    if epoch is None or epoch.finding == "refused" or dangers:
+def check(
+    config: ConfigOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Check all that the service needs of the store; status 1 if anything is wrong or cannot be seen."""
+    report = with_store(config, lambda store: store.check(), refuse_conflicts=False, adopt=False)
+    url = _without_password(load_settings(config).redis.url)
+    typer.echo(_as_json(url, report) if as_json else _as_text(url, report))
+    if not report.ok:
         raise typer.Exit(1)
-    typer.echo("ok")
+
+
+def _without_password(url: str) -> str:
+    scheme, separator, rest = url.partition("://")
+    return f"{scheme}{separator}{rest.rpartition('@')[2]}"
+
+
+def _as_json(url: str, report: "Report") -> str:
+    epoch = report.epoch
+    return json.dumps(
+        {
+            "ok": report.ok,
+            "store": url,
+            "servers": report.servers,
+            "epoch": epoch
+            and {"id": epoch.id, "finding": epoch.finding, "noticed": epoch.noticed, "cutoff": epoch.cutoff},
+            "checked": report.checked,
+            "refused": [dataclasses.asdict(refusal) for refusal in report.refused],
+            "problems": [dataclasses.asdict(problem) for problem in report.problems],
+        },
+        indent=2,
+    )
+
+
+def _as_text(url: str, report: "Report") -> str:
+    lines = [f"store: {url}", *(f"server: {server}" for server in report.servers)]
+    if (epoch := report.epoch) is not None:
+        lines += [f"epoch: {epoch.id} ({epoch.finding})", f"since: {format_time(epoch.noticed)}"]
+        if epoch.cutoff:
+            lines.append(f"nothing issued before is active: {format_time(epoch.cutoff)}")
+    if report.checked:
+        lines += ["", "checked:", *(f"  {name}: {seen}" for name, seen in report.checked.items())]
+    for problem in report.problems:
+        lines += ["", f"{problem.name}: {problem.detail}"]
+        if problem.name == "refused_commands":
+            lines += [
+                f"  {refusal.command}: {refusal.words} (needed for {refusal.needed_for})"
+                for refusal in report.refused
+            ]
+        lines += [f"  means: {problem.means}", f"  do: {problem.do}"]
+    return "\n".join([*lines, "", "ok" if report.ok else f"problems: {len(report.problems)}"])
+
+
+@commands.command("rights")
+def rights(config: ConfigOption = None) -> None:
+    """Print the rights that the service and these commands need, as rules of Redis ACLs."""
+    settings = load_settings(config)
+    url = urlsplit(settings.redis.url)
+    rules = new_store(settings).acl_rules()
+    typer.echo(
+        "# As an administrator, on every server; then ACL SAVE, or CONFIG REWRITE:\n"
+        f"ACL SETUSER {url.username or 'revoker'} reset on >PASSWORD resetchannels {rules}\n"
+        "# Access string of ElastiCache and MemoryDB:\n"
+        f"on {rules}"
+    )
+    if url.scheme.endswith("+sentinel"):
+        allowed = " ".join(f"+{name}" for name in sentinel_commands())
+        typer.echo(
+            "# On every Sentinel:\n"
+            f"ACL SETUSER {settings.redis.sentinel_username or url.username or 'revoker'} reset on >PASSWORD"
+            f" -@all {allowed}"
+        )
 
 
 @commands.command("accept")

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
-from urllib.parse import quote, unquote
 
 from pydantic import (
     BaseModel,
@@ -39,6 +38,8 @@ from revoker.config.value_types import (
     Text,
     Texts,
     http_url,
+    loadable,
+    readable,
     reject,
     secret_of_size,
 )
@@ -124,6 +125,13 @@ class ServerSettings(_Section):
         return value
 
 
+def _for_sentinels(value: str, info: ValidationInfo) -> str:
+    url = info.data.get("url", "")
+    if value and url and "+sentinel" not in url.partition("://")[0]:
+        raise reject("belongs to a redis.url that begins with redis+sentinel:// or rediss+sentinel://")
+    return value
+
+
 class RedisSettings(_Section):
     """The store."""
 
@@ -132,14 +140,39 @@ class RedisSettings(_Section):
     `redis+sentinel://host:26379,host:26379/name-of-primary` or `redis+cluster://host:6379,host:6379`
     (TLS: `rediss+sentinel://`, `rediss+cluster://`).
 
-    Once loaded, it includes the password from `password_file`.
+    After a `?`: `db`, and for TLS `ssl_ca_certs`, `ssl_certfile`, `ssl_keyfile`, `ssl_check_hostname`
+    (`true`) and `ssl_cert_reqs` (`required`; `none` lets anybody on the network answer for the store).
     """
 
     url_file: str = ""
     """File that holds `url`, for a URL with a password in it."""
 
     password_file: str = ""
-    """File that holds the password alone, for a `url` without one."""
+    """File that holds the password alone, for a `url` without one.
+
+    It is read at every login, and once a second: a password can be replaced while the service runs.
+    """
+
+    sentinel_username: str = ""
+    """User of the Sentinels, where they have one of their own."""
+
+    sentinel_password: Annotated[str, Field(repr=False)] = ""
+    """Password of the Sentinels. Without it, they get the user and password of the servers."""
+
+    sentinel_password_file: str = ""
+    """File that holds `sentinel_password`; read as `password_file`."""
+
+    sentinel_tls: Literal["", "on", "off"] = ""
+    """Whether the Sentinels use TLS; empty: as `url` says."""
+
+    sentinel_ca_file: str = ""
+    """Authorities of the Sentinels' certificates; empty: `ssl_ca_certs` of `url`."""
+
+    sentinel_cert_file: str = ""
+    """Client certificate for the Sentinels; empty: `ssl_certfile` of `url`."""
+
+    sentinel_key_file: Annotated[str, Field(validate_default=True)] = ""
+    """Its key."""
 
     key_prefix: Name = "rv"
     """First part of every key; services that share a server need different ones."""
@@ -155,6 +188,35 @@ class RedisSettings(_Section):
 
     Needs `wait_replicas` of at least 1.
     """
+
+    @field_validator("sentinel_tls")
+    @classmethod
+    def _needs_sentinels(cls, value: str, info: ValidationInfo) -> str:
+        return _for_sentinels(value, info)
+
+    @field_validator("sentinel_username", "sentinel_password")
+    @classmethod
+    def _is_of_sentinels(cls, value: str, info: ValidationInfo) -> str:
+        return _for_sentinels(value, info)
+
+    @field_validator("sentinel_password_file", "sentinel_ca_file", "sentinel_cert_file", "sentinel_key_file")
+    @classmethod
+    def _is_readable(cls, value: str, info: ValidationInfo) -> str:
+        if _for_sentinels(value, info):
+            readable(value)
+        return value
+
+    @field_validator("sentinel_key_file")
+    @classmethod
+    def _loads(cls, value: str, info: ValidationInfo) -> str:
+        authorities, certificate = info.data.get("sentinel_ca_file"), info.data.get("sentinel_cert_file")
+        if value and certificate == "":
+            raise reject("needs redis.sentinel_cert_file")
+        if authorities:
+            loadable("sentinel_ca_file", authorities)
+        if certificate:
+            loadable("sentinel_cert_file", "", certificate, value)
+        return value
 
     @field_validator("wait_fsync")
     @classmethod
@@ -177,8 +239,13 @@ class RevocationSettings(_Section):
     """While the store is unreachable: no verdict (503), or as if nothing were revoked."""
 
     data_loss: Literal["cutoff", "refuse", "ignore"] = "cutoff"
-    """When the store has lost data: log everyone out (`cutoff`), give no verdict until
-    `revoker store accept` (`refuse`), or only report it (`ignore`)."""
+    """When the store has lost data, and the running processes can't prove in `repair_seconds` that they have
+    put all of it back: log everyone out (`cutoff`), give no verdict until `revoker store accept` (`refuse`),
+    or only report it (`ignore`)."""
+
+    repair_seconds: Annotated[float, Field(ge=0, le=60)] = 3
+    """How long the running processes may take to repair a loss, so that nobody is logged out; no verdicts
+    meanwhile. 0: `data_loss` applies at once."""
 
 
 class ClaimSettings(_Section):
@@ -521,7 +588,7 @@ def _apply_profiles(values: dict[str, Any]) -> None:
 
 
 def _read_secrets(values: dict[str, Any]) -> Iterator[str]:
-    """Read ``redis.url_file`` and ``redis.password_file`` into ``redis.url``."""
+    """Read ``redis.url_file`` into ``redis.url``; the store reads ``redis.password_file`` at every login."""
     redis = values.get("redis")
     if not isinstance(redis, dict):
         return
@@ -542,16 +609,14 @@ def _read_secrets(values: dict[str, Any]) -> Iterator[str]:
         except (OSError, UnicodeDecodeError):
             yield "redis.password_file: can't be read; give the path of a readable file"
             return
-        scheme, separator, rest = url.partition("://")
-        authority, slash, tail = rest.partition("/")
-        user, at, host = authority.rpartition("@")
-        if not separator:
+        _, separator, rest = url.partition("://")
+        user = rest.partition("/")[0].rpartition("@")[0]
+        if not password:
+            yield "redis.password_file: is empty"
+        elif not separator:
             yield "redis.password_file: the embedded store has no password"
         elif ":" in user:
             yield "redis.password_file: redis.url has a password already"
-        else:
-            name = quote(unquote(user), safe="") if at else ""
-            redis["url"] = f"{scheme}://{name}:{quote(password, safe='')}@{host}{slash}{tail}"
 
 
 # Checks across sections; on raw values, so that they are reported together with all other problems

@@ -5,9 +5,10 @@ A message never contains the value: it may be a secret.
 
 import hashlib
 import re
+import ssl
 from pathlib import Path
 from typing import Annotated, Final
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from pydantic import AfterValidator, Field, Strict, StringConstraints
 from pydantic_core import PydanticCustomError
@@ -97,7 +98,50 @@ Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[int, Field(gt=0, le=10 * 366 * 86400)]
 
 
-REDIS_QUERY: Final = frozenset({"db", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile"})
+_REDIS_TLS_QUERY: Final = (
+    "ssl_ca_certs",
+    "ssl_cert_reqs",
+    "ssl_certfile",
+    "ssl_check_hostname",
+    "ssl_keyfile",
+)
+REDIS_QUERY: Final = frozenset({"db", *_REDIS_TLS_QUERY})
+
+
+def loadable(name: str, ca_file: str, cert_file: str = "", key_file: str = "") -> None:
+    """Refuse files that TLS cannot use: authorities, or a certificate and its key (empty: in its file)."""
+    for path in filter(None, (ca_file, cert_file, key_file)):
+        try:
+            with Path(path).open("rb"):
+                pass
+        except OSError as error:
+            raise reject(
+                f"{name} can't be read ({error.strerror}); give the path of a readable file"
+            ) from None
+    try:
+        context = ssl.create_default_context(cafile=ca_file or None)
+        if cert_file:
+            context.load_cert_chain(cert_file, key_file or None, password=b"")
+    except (OSError, ValueError):  # SSLError is an OSError
+        what = "a certificate in PEM with its key" if cert_file else "certificates in PEM"
+        raise reject(f"{name} can't be used; give a file of {what}") from None
+
+
+def _check_redis_tls(scheme: str, query: str) -> None:
+    options = {name: values[-1] for name, values in parse_qs(query, keep_blank_values=True).items()}
+    given = sorted(options.keys() & set(_REDIS_TLS_QUERY))
+    if given and not scheme.startswith("rediss"):
+        raise reject(f"{', '.join(given)} need TLS: write rediss instead of redis")
+    if "ssl_ca_certs" in options:
+        loadable("ssl_ca_certs", options["ssl_ca_certs"])
+    if "ssl_certfile" in options:
+        loadable("ssl_certfile, ssl_keyfile", "", options["ssl_certfile"], options.get("ssl_keyfile", ""))
+    elif "ssl_keyfile" in options:
+        raise reject("ssl_keyfile needs ssl_certfile")
+    if options.get("ssl_check_hostname", "true") not in {"true", "false"}:
+        raise reject("ssl_check_hostname must be true or false")
+    if options.get("ssl_cert_reqs", "required") not in {"required", "none"}:
+        raise reject("ssl_cert_reqs must be required or none")
 
 
 def redis_url(url: str) -> str:
@@ -136,6 +180,7 @@ def redis_url(url: str) -> str:
     unknown = {pair.partition("=")[0] for pair in parts.query.split("&") if pair} - REDIS_QUERY
     if unknown or parts.fragment:
         raise reject(f"may have after a ? only {', '.join(sorted(REDIS_QUERY))}, and nothing after a #")
+    _check_redis_tls(scheme, parts.query)
     return url
 
 

@@ -1,18 +1,17 @@
 """Finds configuration of the servers that would lose revocations silently, or prevent them."""
 
+import contextlib
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any, Final
 
 from revoker.store.source import ServerSettings, Source
-from revoker.store.wire.addresses import parse_info
-from revoker.store.wire.connection import Command, unavailable_on_failure
+from revoker.store.wire.connection import Command, parse_info, printable, replicas_in, unavailable_on_failure
 
-_INFO: Final = tuple(("INFO", section) for section in ("memory", "persistence", "stats", "replication"))
+_SECTIONS: Final = ("server", "memory", "persistence", "stats", "replication")
+_INFO: Final = tuple(("INFO", section) for section in _SECTIONS)
 _CONFIG: Final = tuple(("CONFIG", "GET", name) for name in ("maxmemory-policy", "appendonly", "save"))
 _ROLE: Final = ("ROLE",)
-
-_WORDS: Final = 200
-"""Most characters of a server's error that are repeated."""
 
 
 class _Facts:
@@ -29,13 +28,14 @@ class _Facts:
         self._replicas_by_role: int | None = None
         for command, reply in zip(commands, replies, strict=False):
             if isinstance(reply, Exception):
-                self.refusals[" ".join(command)] = _printable(str(reply))
+                self.refusals[" ".join(command)] = printable(str(reply))
             elif command[0] == "INFO":
                 self._fields |= parse_info(reply)
             elif command[0] == "CONFIG" and _is_pair(reply):
                 self._configured[command[2]] = reply[1].decode(errors="replace")
-            elif command == _ROLE and isinstance(reply, list) and len(reply) > 2:
-                self._replicas_by_role = len(reply[2]) if isinstance(reply[2], list) else None
+            elif command == _ROLE and isinstance(reply, list) and reply[:1] == [b"master"]:
+                with contextlib.suppress(LookupError):
+                    self._replicas_by_role = replicas_in(reply)
 
     def number(self, name: str) -> int | None:
         """A number in the reply to ``INFO``."""
@@ -65,6 +65,24 @@ class _Facts:
         connected = self.number("connected_slaves")
         return self._replicas_by_role if connected is None else connected
 
+    @property
+    def program(self) -> str:
+        name = self._fields.get("server_name", "redis")
+        version = self._fields.get(f"{name}_version") or self._fields.get("redis_version")
+        return f"{name} {version}" if version else "a server that does not say its version"
+
+    def seen(self) -> dict[str, str]:
+        """What it reports, in words."""
+        evicted, replicas = self.number("evicted_keys"), self.replicas
+        found = {
+            "maxmemory-policy": self.eviction_policy,
+            "evicted keys": None if evicted is None else str(evicted),
+            "append-only file": _yes_or_no(self.appends),
+            "snapshots": _yes_or_no(self.saves),
+            "replicas": None if replicas is None else str(replicas),
+        }
+        return {name: value for name, value in found.items() if value is not None}
+
     def unseen(self) -> list[str]:
         """What it does not report, in words."""
         missing = []
@@ -86,6 +104,26 @@ async def dangers(source: Source, servers: ServerSettings) -> dict[str, str]:
 
     ``unchecked`` says which checks could not be made, and why.
     """
+    return (await inspect(source, servers)).dangers
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """What the servers say of their configuration.
+
+    Attributes:
+        dangers: As :func:`dangers`.
+        seen: What every server shows, by what was looked for; of several servers all values.
+        servers: Program, version and mode of every primary.
+    """
+
+    dangers: dict[str, str]
+    seen: dict[str, str]
+    servers: list[str]
+
+
+async def inspect(source: Source, servers: ServerSettings) -> Configuration:
+    """Read the configuration of the servers."""
     commands: list[Command] = [*_INFO, *_CONFIG, _ROLE]
     read = len(commands)
     if servers.wait_fsync:
@@ -95,8 +133,13 @@ async def dangers(source: Source, servers: ServerSettings) -> dict[str, str]:
     found: dict[str, str] = {}
     unseen: dict[str, None] = {}
     refusals: dict[str, str] = {}
+    seen: dict[str, dict[str, None]] = {}
+    programs = []
     for _, replies in answers:
         facts = _Facts(commands[:read], replies[:read])
+        programs.append(facts.program)
+        for name, value in facts.seen().items():
+            seen.setdefault(name, {})[value] = None
         found |= _dangers_of(facts, servers.wait_replicas)
         if servers.wait_fsync and isinstance(replies[-1], Exception):
             found["no_fsync"] = (
@@ -108,7 +151,7 @@ async def dangers(source: Source, servers: ServerSettings) -> dict[str, str]:
             refusals |= facts.refusals
     if unseen:
         found["unchecked"] = _unchecked(list(unseen), refusals)
-    return found
+    return Configuration(found, {name: ", ".join(values) for name, values in seen.items()}, programs)
 
 
 def number_in(fields: dict[str, str], name: str) -> int | None:
@@ -147,9 +190,9 @@ def _unchecked(unseen: list[str], refusals: dict[str, str]) -> str:
     return "; ".join([f"the server does not say {', '.join(unseen)}", *reasons])
 
 
+def _yes_or_no(value: bool | None) -> str | None:
+    return None if value is None else "yes" if value else "no"
+
+
 def _is_pair(reply: Any) -> bool:
     return isinstance(reply, list) and len(reply) == 2 and isinstance(reply[1], bytes)
-
-
-def _printable(text: str) -> str:
-    return "".join(character if character.isprintable() else "?" for character in text[:_WORDS])

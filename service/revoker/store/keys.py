@@ -35,15 +35,23 @@
     day after the last.
 ``rv:seq``, ``rv:seq:<instance>``
     Number of revocations stored in all, and by one process; the second for a day after its last write.
+``rv:writers``
+    The same by all processes that write and have not ended, `` id count id count``. Never expires.
+``rv:instances``
+    Hash of the running processes: when they were last seen (ms), and what they repair
+    (:mod:`revoker.store.instances`). Never expires; ended processes are removed.
+``rv:repair``
+    Hash of what the processes contribute to the repair of a loss (:mod:`revoker.store.consistency.repair`);
+    for a day.
 ``rv:beat:<instance>``
     Written repeatedly where replicas confirm changes, so that they are seen to do so; for 10 s.
 ``rv:latest``
     The latest time (ms) that any server of the store has reported, where this service holds sessions; for
     5 minutes after that. A server that takes over with a slower clock does not know it.
 
-In a cluster every slot is a data set of its own. Each has its own ``rv:epoch``, ``rv:seq``, ``rv:lifted``,
-``rv:refills`` and ``rv:beat``, and ``rv:blocks`` with the users of the slot, as ``rv:{<tag>}:epoch`` with the
-slot's tag of :func:`slot_tags`.
+In a cluster every slot is a data set of its own. Each has its own ``rv:epoch``, ``rv:seq``, ``rv:writers``,
+``rv:lifted``, ``rv:refills``, ``rv:repair`` and ``rv:beat``, and ``rv:blocks`` with the users of the slot, as
+``rv:{<tag>}:epoch`` with the slot's tag of :func:`slot_tags`.
 """
 
 import base64
@@ -68,7 +76,10 @@ SLOTS: Final = 16384
 """Hash slots of a cluster, each kept by one primary at a time."""
 
 _UNDER_ISSUERS: Final = {"jti", "session-cutoff", "client-cutoff", "claim-cutoff", "issuer-cutoff", "keys"}
-_OTHER_KINDS: Final = {"epoch", "seq", "beat", "lifted", "refills", "settings", "blocks", "latest"}
+_OTHER_KINDS: Final = {
+    "epoch", "seq", "writers", "beat", "lifted", "refills", "repair", "instances", "settings", "blocks",
+    "latest",
+}  # fmt: skip
 """Keys that an export does not need; a block is part of the user's record, too."""
 
 SID_BYTES: Final = 28
@@ -160,6 +171,7 @@ class Tail(NamedTuple):
     epoch: str
     seq: str
     share: str
+    writers: str
 
 
 class DataKeys:
@@ -172,6 +184,8 @@ class DataKeys:
         self.blocks: Final = f"{place}:blocks"
         self.lifted: Final = f"{place}:lifted"
         self.refills: Final = f"{place}:refills"
+        self.writers: Final = f"{place}:writers"
+        self.repair: Final = f"{place}:repair"
 
     def share(self, instance: str) -> str:
         return f"{self._place}:seq:{instance}"
@@ -180,7 +194,7 @@ class DataKeys:
         return f"{self._place}:beat:{instance}"
 
     def tail(self, instance: str) -> Tail:
-        return Tail(self.epoch, self.seq, self.share(instance))
+        return Tail(self.epoch, self.seq, self.share(instance), self.writers)
 
 
 class Keys(DataKeys):
@@ -188,9 +202,11 @@ class Keys(DataKeys):
 
     def __init__(self, prefix: str, *, clustered: bool = False) -> None:
         super().__init__(prefix)
+        self.prefix: Final = prefix
         self._prefix = prefix
         self.clustered: Final = clustered
         self.settings: Final = f"{prefix}:settings"
+        self.instances: Final = f"{prefix}:instances"
         self._user_of = functools.lru_cache(maxsize=16384)(self._make_user_of)
         self._claim_prefix = functools.lru_cache(maxsize=1024)(self._make_claim_prefix)
         self._shared = functools.lru_cache(maxsize=1024)(self._make_shared)

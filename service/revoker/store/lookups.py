@@ -8,8 +8,9 @@ batches may be in flight, so that none waits for the round trip of another. What
                         └── settled ←────────┘  reading below the watermark: settled, then sent once more
 
 Every batch reads, in one write, its keys, the epoch and the two numbers of their data sets, ``TIME`` and
-``ROLE``; so no verdict rests on anything older than its request. ``TIME`` is read first: a cutoff made
-meanwhile, which this reading does not show, is then never dated before it.
+``ROLE`` (``INFO replication`` where that is refused); so no verdict rests on anything older than its request.
+``TIME`` is read first: a cutoff made meanwhile, which this reading does not show, is then never dated
+before it.
 """
 
 import asyncio
@@ -40,7 +41,15 @@ from revoker.store.keys import TokenKeys
 from revoker.store.source import Found, LastRead
 from revoker.store.wire.addresses import Connectable
 from revoker.store.wire.command_channel import Confirmation
-from revoker.store.wire.connection import Connection, ReconnectingConnection, Replies, pack
+from revoker.store.wire.connection import (
+    Connection,
+    ReconnectingConnection,
+    Replies,
+    answered_with,
+    pack,
+    replicas_in,
+    role_in,
+)
 
 _log = structlog.get_logger("store")
 
@@ -53,7 +62,6 @@ MAX_WAITING: Final = 65536
 NO_KEYS: Final[TokenKeys] = (None, None, None, None, None, None)
 
 TIME: Final = pack([("TIME",)])
-ROLE: Final = pack([("ROLE",)])
 
 _PROBE_PAUSE_S: Final = 1.0
 """A new connection may lead to a server that has lost data, so it is probed at once. It is not
@@ -111,16 +119,24 @@ class Batch:
         self.sent = 0.0
         self.tries = 0
 
+    @property
+    def server(self) -> str:
+        """The id of the server that it was sent to."""
+        return "" if self.connection is None else self.connection.server
 
-CheckServer = Callable[[Batch, int, list[Any]], None]
-"""Given a batch, ``TIME`` (ms) and ``ROLE``; raises ``NoVerdict`` if the server must not be trusted."""
+
+CheckServer = Callable[[Batch, int, Any], None]
+"""Given a batch, ``TIME`` (ms) and the reply to ``ROLE``; raises ``NoVerdict`` if the server is not trusted.
+
+The reply may be one to ``INFO replication`` instead.
+"""
 
 
 class BatchReader(Protocol):
     """How the keys of a batch are read, and what the replies mean for its requests."""
 
-    def pack(self, batch: Batch) -> tuple[bytes, int]:
-        """The commands that read a batch, encoded, and their number of replies."""
+    def pack(self, batch: Batch, role: bytes) -> tuple[bytes, int]:
+        """The commands that read a batch, encoded, and their number of replies; the last is ``role``."""
 
     def answer(self, batch: Batch, replies: Replies, check_server: CheckServer) -> Batch | None:
         """Give every request its result.
@@ -286,8 +302,8 @@ class BatchedLookups:
                 batch = Batch(self._take(BATCH), deadline)
             else:
                 return
-            packed, replies = self._reader.pack(batch)
             batch.connection = connection
+            packed, replies = self._reader.pack(batch, connection.role)
             batch.sent = self._clocks.now()
             batch.tries += 1
             self.in_flight[batch] = None
@@ -317,8 +333,10 @@ class BatchedLookups:
             if batch.connection is not None:
                 batch.connection.abort()
 
-    def _check_server(self, batch: Batch, now: int, role: list[Any]) -> None:
+    def _check_server(self, batch: Batch, now: int, role: Any) -> None:
         """As :data:`CheckServer`."""
+        if role.__class__ is not list:
+            role = self._role_in(role)
         received = self._clocks.now()
         self._observe_seconds(received - batch.sent)
         self._observe_batch(len(batch.requests))
@@ -329,9 +347,15 @@ class BatchedLookups:
             raise StoreRefused(apart)
         if self._confirmation is not None:
             assert batch.connection is not None  # noqa: S101  # it was sent
-            too_few = len(role[2]) < self._confirmation.replicas
+            too_few = replicas_in(role) < self._confirmation.replicas
             if too_few or self._confirmation.stale(batch.connection.server, self._loop.time()):
                 raise PrimaryStale
+
+    def _role_in(self, reply: Any) -> list[Any]:
+        if isinstance(reply, Exception):  # the next login asks in another way
+            self._connection.reconnect()
+            raise StoreUnavailable(answered_with(reply, "ROLE")) from reply
+        return role_in(reply)
 
     def _send_again(self, batch: Batch) -> None:
         if batch.tries < 2 and self._connection.failure is None and not self._closed:
@@ -433,30 +457,30 @@ class DataSetReader:
     def __init__(self, data: DataSet) -> None:
         self._data = data
 
-    def pack(self, batch: Batch) -> tuple[bytes, int]:
+    def pack(self, batch: Batch, role: bytes) -> tuple[bytes, int]:
         keys = batch.keys
         if not keys:
             keys |= dict.fromkeys(itertools.chain.from_iterable(map(_KEYS_OF_REQUEST, batch.requests)))
             keys.pop(None, None)
         batch.before = self._data.watermark
-        return TIME + pack([("MGET", *keys, *self._data.tail)]) + ROLE, 3
+        return TIME + pack([("MGET", *keys, *self._data.tail)]) + role, 3
 
     def answer(self, batch: Batch, replies: Replies, check_server: CheckServer) -> Batch | None:
-        for reply in replies:
-            if isinstance(reply, Exception):
-                raise StoreUnavailable(f"the store answered {str(reply).split(' ')[0]}")
         stamp, values, role = replies
+        if isinstance(stamp, Exception) or isinstance(values, Exception):
+            raise unanswered(stamp, values)
         now = redis_time_ms(stamp)
-        if len(values) != len(batch.keys) + 3:  # a missing value would pass for a token that is not revoked
+        if len(values) != len(batch.keys) + 4:  # a missing value would pass for a token that is not revoked
             # as `understood` takes it: the batch fails, and the connection ends
             raise LookupError("the reply to MGET has another number of values")
         check_server(batch, now, role)
         data = self._data
-        if not data.confirms(batch.before, values[-3], values[-2], values[-1], now):
+        epoch, seq, share, writers = values[-4:]
+        if not data.confirms(batch.before, epoch, seq, share, writers, now, batch.server):
             return batch
         if data.refusal is not None:
             raise StoreRefused(data.refusal)
-        del values[-3:]
+        del values[-4:]
         if values.count(None) == len(values):
             nothing = Found(data.baseline, now)
             for (
@@ -491,6 +515,13 @@ class DataSetReader:
         if self._data.refusal is not None:
             raise StoreRefused(self._data.refusal)
         return self._data.baseline.loss
+
+
+def unanswered(stamp: Any, values: Any) -> StoreUnavailable:
+    """The error for replies to ``TIME`` and ``MGET`` of which at least one is an error."""
+    if isinstance(stamp, Exception):
+        return StoreUnavailable(answered_with(stamp, "TIME"))
+    return StoreUnavailable(answered_with(values, "MGET"))
 
 
 def deliver(request: Request, found: Found) -> None:

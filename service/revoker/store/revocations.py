@@ -2,7 +2,8 @@
 
 import asyncio
 import functools
-from collections.abc import Callable, Collection, Mapping, Sequence
+import itertools
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -19,10 +20,10 @@ from revoker.rules import (
 )
 from revoker.store.consistency.acknowledged import Acknowledged, Written
 from revoker.store.consistency.clocks import LATEST_AHEAD_MS
-from revoker.store.consistency.epoch import VerifyWrittenBack, Watermark, new_id
+from revoker.store.consistency.epoch import RepairProgress, VerifyWrittenBack, Watermark, new_id
 from revoker.store.issuer_records import IssuerRecords
 from revoker.store.keys import Keys, tag_and_start, user_tag
-from revoker.store.scripts import RESTORE, Scripts
+from revoker.store.scripts import RESTORE, Scripts, numbers_of
 from revoker.store.wire.connection import understood
 
 AHEAD_MS: Final = 5000
@@ -310,7 +311,11 @@ class Revocations:
             if not marked:
                 break
             done += 1
-        return functools.partial(self._mark, part, "end", refill, done, done)
+
+        def verify(last: bool) -> Awaitable[Watermark | None]:
+            return self._mark(part, "end" if last else "renew", refill, done, done)
+
+        return verify
 
     async def _restore(self, part: int, calls: list[_Call], refill: str, done: int) -> bool:
         """Run scripts in one write, then mark them as done; False if the mark of earlier ones is gone."""
@@ -353,6 +358,11 @@ class Revocations:
         args = (latest, LATEST_AHEAD_MS, _LATEST_LIFETIME_MS)
         await self._scripts.call_unconfirmed("share_latest_time", [self._keys.latest], args)
 
+    async def retire_writers(self, part: int, counts: Mapping[str, int]) -> None:
+        """Take ended processes, with these counts, from the list of writers; raises ``NoVerdict``."""
+        args = tuple(itertools.chain.from_iterable(counts.items()))
+        await self._scripts.execute("retire_writers", (), args, self._keys.in_part(part).tail(""))
+
     async def refilling(self, part: int) -> int:
         """How many processes are restoring revocations in one data set."""
         key = self._keys.in_part(part).refills
@@ -364,8 +374,24 @@ class Revocations:
         args = (step, self._process, refill, marked, done)
         key = self._keys.in_part(part).refills
         with understood():
-            found, seq, share, epoch = await self._scripts.execute("refill", [key], args)
-            return Watermark(epoch, int(seq), int(share)) if found else None
+            found, numbers = await self._scripts.execute("refill", [key], args)
+            return numbers_of(numbers) if found else None
+
+    def can_vouch(self, part: int) -> bool:
+        """Whether everything that this process has acknowledged in a data set can be written back."""
+        return not self.acknowledged.has_forgotten(part)
+
+    async def contribute(
+        self, part: int, instance: str, epoch: bytes, contribution: bytes, share: int | None
+    ) -> RepairProgress:
+        """As :meth:`revoker.store.consistency.epoch.Repairs.contribute`, to a data set by its number."""
+        args = (epoch, instance, contribution, "" if share is None else share)
+        with understood():
+            _, now, fields, numbers = await self._scripts.execute(
+                "vouch", [self._keys.in_part(part).repair], args
+            )
+            given = {process.decode(): text for process, text in zip(fields[::2], fields[1::2], strict=True)}
+            return RepairProgress(int(now), given, numbers_of(numbers))
 
     def _restore_calls(self, part: int) -> list[_Call]:
         lifetime_ms = max(map(self.cutoff_lifetime, self._issuers.values()))

@@ -8,7 +8,8 @@ from typing import Any, Final
 
 from revoker.errors import ReplyNotUnderstood, StoreUnavailable, Unconfirmed
 from revoker.metrics import Metrics
-from revoker.store.consistency.epoch import DataSet, new_id
+from revoker.store.consistency.counts import Counts
+from revoker.store.consistency.epoch import DataSet, Watermark, new_id
 from revoker.store.keys import Tail
 from revoker.store.source import Source
 from revoker.store.wire.connection import (
@@ -39,6 +40,9 @@ _SHARED_PARTS: Final[dict[str, tuple[str, ...]]] = {
     "set_settings": (),
     "share_latest_time": (),
     "refill": (),
+    "vouch": (),
+    "retire_writers": (),
+    "enter_instance": (),
     "start_session": ("user", "session"),
     "refresh_session": ("user", "session"),
     "elevate_session": ("user", "session"),
@@ -87,8 +91,12 @@ class Scripts:
 
     def seq(self, key: str) -> int:
         """``rv:seq`` of the data set of a key, as last read; 0: never."""
+        return self._expected(key)[0]
+
+    def _expected(self, key: str) -> tuple[int, int]:
+        """``rv:seq`` and the share of this process, as last read; 0: never."""
         watermark = self._data_of(key).watermark
-        return 0 if watermark is None else watermark.seq
+        return (0, 0) if watermark is None else (watermark.seq, watermark.share)
 
     async def run(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> list[Any]:
         """Run a script that revokes or undoes a revocation; it may be repeated.
@@ -147,25 +155,49 @@ class Scripts:
             raise Unconfirmed(str(error)) from error
         if isinstance(reply[-1], list):
             with understood():
-                *values, (seq, share, epoch) = reply
-                return values, data.record_write(before, epoch, int(seq), int(share))
+                *values, numbers = reply
+                return values, data.record_write(before, numbers_of(numbers))
         refused = len(reply) == 1 and isinstance(reply[0], bytes) and reply[0].isalpha()
         if counted and not refused:
             raise Unconfirmed(str(ReplyNotUnderstood()))
         return reply, True
 
     async def set_epoch(  # noqa: PLR0917  # the arguments of the script, in its order
-        self, tail: Tail, expected: bytes, new_id: str, latest: int, finding: str, cutoff: int | None
-    ) -> tuple[bool, bytes, int, int]:
-        """Set the epoch if it is still ``expected`` (empty: none).
+        self,
+        tail: Tail,
+        expected: bytes,
+        new_id: str,
+        latest: int,
+        finding: str,
+        cutoff: int | None,
+        counts: Counts | None = None,
+    ) -> tuple[bool, Watermark]:
+        """Set the epoch if it is still as expected, and the counts are.
+
+        Args:
+            tail: Of the data set.
+            expected: The epoch; empty: none.
+            new_id: Of the epoch.
+            latest: The epoch is not dated before it (ms).
+            finding: As that of the epoch.
+            cutoff: Likewise; None: now.
+            counts: Those that the data set must have; None: any.
 
         Returns:
-            Whether it was set, the epoch in the store, seq and share.
+            Whether it was set, and the numbers in the store.
         """
-        args = (expected, new_id, latest, finding, "now" if cutoff is None else cutoff)
+        args = (
+            expected,
+            new_id,
+            latest,
+            finding,
+            "now" if cutoff is None else cutoff,
+            "" if counts is None else counts.seq,
+            "" if counts is None else counts.writers,
+        )
         with understood():
-            done, text, seq, share = await self.execute("set_epoch", (), args, tail)
-            return bool(done), text, int(seq), int(share)
+            done, numbers = await self.execute("set_epoch", (), args, tail)
+            return bool(done), numbers_of(numbers)
 
     async def execute(
         self, name: str, keys: Sequence[str], args: Sequence[Any], tail: Tail | None = None
@@ -175,7 +207,7 @@ class Scripts:
         Args:
             name: Of the script.
             keys: Of the script, without the tail; empty with ``tail``.
-            args: Of the script, without the writer's seq.
+            args: Of the script, without what the writer knows.
             tail: Of the data set; None: of that of the first key.
         """
         command = self._command(keys, args, tail)
@@ -219,10 +251,17 @@ class Scripts:
 
     def _command(self, keys: Sequence[str], args: Sequence[Any], tail: Tail | None = None) -> tuple[Any, ...]:
         """What follows the script itself: the number of keys, all KEYS and all ARGV."""
-        writer_seq = 0 if tail is not None else self.seq(keys[0])
+        expected = (0, 0) if tail is not None else self._expected(keys[0])
         if tail is None:
             tail = self._data_of(keys[0]).tail
-        return (len(keys) + len(tail), *keys, tail.seq, tail.share, tail.epoch, *args, writer_seq)
+        numbers = (tail.seq, tail.share, tail.writers, tail.epoch)
+        return (len(keys) + len(numbers), *keys, *numbers, *args, *expected)
+
+
+def numbers_of(reply: list[Any]) -> Watermark:
+    """Decode what a script says of the data set that it met."""
+    seq, share, writers, epoch = reply
+    return Watermark(epoch, int(seq), int(share), writers)
 
 
 def _failure(error: Exception) -> StoreUnavailable:

@@ -11,7 +11,7 @@ from revoker.store.consistency.blocks import BlocksPage, BlocksReader
 from revoker.store.consistency.epoch import DAY_MS, DataSet, Losses, Reading, decode
 from revoker.store.keys import Tail
 from revoker.store.lookups import BatchedLookups, DataSetReader
-from revoker.store.source import OnDataSet, ServerSettings, SourceContext
+from revoker.store.source import OnDataSet, PartReplies, ServerSettings, SourceContext
 from revoker.store.wire.addresses import address_of
 from revoker.store.wire.command_channel import CommandChannel, Confirmation
 from revoker.store.wire.connection import (
@@ -22,7 +22,9 @@ from revoker.store.wire.connection import (
     TooFewReplicas,
     reads_replies,
     retrieve_failure,
+    role_in,
     unavailable_on_failure,
+    understood,
 )
 
 _log = structlog.get_logger("store")
@@ -41,7 +43,12 @@ class SinglePrimary:
     beats_per_round: Final = 1
 
     def __init__(self, servers: ServerSettings, context: SourceContext) -> None:
-        primary = address_of(servers.url, timeout=servers.timeout)
+        primary = address_of(
+            servers.url,
+            timeout=servers.timeout,
+            password_file=servers.password_file,
+            sentinels=servers.sentinels,
+        )
         confirmation = servers.confirmation()
         self._primary = primary
         self._keys = context.keys
@@ -53,7 +60,10 @@ class SinglePrimary:
             else self._reads
         )
         self.data_set: Final = context.new_data_set(
-            context.keys.tail(context.instance), 0, Losses(context.metrics)
+            context.keys.tail(context.instance),
+            0,
+            Losses(context.metrics),
+            confirmation.confirmed_since if confirmation else None,
         )
         self.lookups: Final = BatchedLookups(
             primary,
@@ -76,6 +86,7 @@ class SinglePrimary:
         await self._changes.close()
 
     async def follow(self) -> bool:
+        await self._primary.renew()
         return await self._primary.moved()
 
     def reconnect(self) -> None:
@@ -127,8 +138,8 @@ class SinglePrimary:
     def data_set_numbered(self, part: int) -> DataSet:  # noqa: ARG002
         return self.data_set
 
-    def read_data_sets(self) -> Iterable[DataSet]:
-        return (self.data_set,) if self.data_set.watermark is not None else ()
+    def read_data_sets(self) -> Iterable[tuple[int, DataSet]]:
+        return ((0, self.data_set),) if self.data_set.watermark is not None else ()
 
     @reads_replies()
     async def look(self, beat: int, on_data_set: OnDataSet) -> list[DataSet]:
@@ -177,6 +188,13 @@ class SinglePrimary:
             raise StoreUnavailable("the store has lost data")
         return value, reading.now
 
+    async def read_parts(self, commands: Mapping[int, Sequence[Command]]) -> list[PartReplies]:
+        before = self.data_set.watermark
+        replies, reading = await self._read_with_numbers(commands[0])
+        if not self.data_set.confirms_reading(before, reading):
+            return []
+        return [PartReplies(0, replies, reading.now)]
+
     async def readings(self) -> list[tuple[int, DataSet, Reading]]:
         return [(0, self.data_set, await self.reading(self.data_set.tail))]
 
@@ -187,10 +205,15 @@ class SinglePrimary:
     async def _read_with_numbers(self, commands: Sequence[Command]) -> tuple[list[Any], Reading]:
         """The replies to commands, and the data set as it was right after them."""
         tail = self.data_set.tail
+        server = self._reads.server
         async with unavailable_on_failure():
-            replies = await self._reads.pipeline([*commands, ("TIME",), ("MGET", *tail), ("ROLE",)])
+            replies = await self._reads.pipeline([*commands, ("TIME",), ("MGET", *tail)], with_role=True)
+        if self._reads.server != server:  # not known by which of them
+            server = ""
+        with understood():
+            replies[-1] = role_in(replies[-1])
         try:
-            return replies[: len(commands)], decode(replies[len(commands) :])
+            return replies[: len(commands)], decode(replies[len(commands) :], server)
         except StoreRefused:
             self.reconnect()
             raise

@@ -1,15 +1,16 @@
 """The one interface to where the data of a store is; each kind of source implements it."""
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from revoker.metrics import Metrics
 from revoker.models import RevocationState
 from revoker.store.consistency.blocks import BlocksPage
 from revoker.store.consistency.clocks import Clocks
-from revoker.store.consistency.epoch import DataSet, Losses, Reading
+from revoker.store.consistency.epoch import Confirmed, DataSet, Losses, Reading
 from revoker.store.keys import Keys, Tail, TokenKeys
+from revoker.store.wire.addresses import SentinelAccess
 from revoker.store.wire.command_channel import CommandChannel, Confirmation
 from revoker.store.wire.connection import Command, Replies
 
@@ -39,6 +40,21 @@ class LastRead:
 
     now: int | None
     loss: int
+
+
+@dataclass(frozen=True, slots=True)
+class PartReplies:
+    """Replies of one data set that shows at least its watermark.
+
+    Attributes:
+        part: Number of the data set.
+        replies: In the order of the commands.
+        now: ``TIME`` (ms); of a single primary it is read after the replies, in a cluster before them.
+    """
+
+    part: int
+    replies: Replies
+    now: int
 
 
 class Lookups(Protocol):
@@ -144,8 +160,8 @@ class Source(Protocol):
     def data_set_numbered(self, part: int) -> DataSet:
         """A data set by its number."""
 
-    def read_data_sets(self) -> Iterable[DataSet]:
-        """Those that were ever read."""
+    def read_data_sets(self) -> Iterable[tuple[int, DataSet]]:
+        """Those that were ever read, with their numbers."""
 
     async def look(self, beat: int, on_data_set: OnDataSet) -> list[DataSet]:
         """Read epochs and numbers: of all data sets at beat 0, else of those whose turn it is.
@@ -167,6 +183,12 @@ class Source(Protocol):
     async def trusted_value(self, key: str) -> tuple[bytes | None, int]:
         """The value of a key and ``TIME`` (ms), if its data set is not below its watermark."""
 
+    async def read_parts(self, commands: Mapping[int, Sequence[Command]]) -> list[PartReplies]:
+        """Send commands that read data sets, by the numbers of these.
+
+        Data sets below their watermark are left out, since :meth:`look` finds them too.
+        """
+
     async def readings(self) -> list[tuple[int, DataSet, Reading]]:
         """All data sets as they are now, whatever their watermarks."""
 
@@ -182,12 +204,16 @@ class ServerSettings:
         timeout: For one round trip, in seconds.
         wait_replicas: How many replicas must confirm; 0: none are waited for.
         wait_fsync: Whether they and the primary must have a write on disk.
+        password_file: Holds the password, for a URL without one.
+        sentinels: How Sentinels are reached.
     """
 
     url: str
     timeout: float
     wait_replicas: int
     wait_fsync: bool
+    password_file: str = ""
+    sentinels: SentinelAccess = field(default_factory=SentinelAccess)
 
     def confirmation(self) -> Confirmation | None:
         """A new confirmation, for one server."""
@@ -196,20 +222,27 @@ class ServerSettings:
         return Confirmation(self.wait_replicas, fsync=self.wait_fsync, timeout=self.timeout)
 
 
+class NewDataSet(Protocol):
+    """Makes the data set of a tail and number."""
+
+    def __call__(self, tail: Tail, part: int, losses: Losses, confirmed: Confirmed | None = None) -> DataSet:
+        """Make one that reports its losses as given; ``confirmed`` says what replicas have confirmed."""
+
+
 @dataclass(frozen=True, slots=True)
 class SourceContext:
     """What a source uses of its store.
 
     Attributes:
         instance: The id under which this process counts its share of the revocations.
-        new_data_set: Makes the data set of a tail and number, which reports its losses as given.
+        new_data_set: Makes data sets.
     """
 
     keys: Keys
     instance: str
     clocks: Clocks
     metrics: Metrics
-    new_data_set: Callable[[Tail, int, Losses], DataSet]
+    new_data_set: NewDataSet
 
 
 MakeSource = Callable[[ServerSettings, SourceContext], Source]

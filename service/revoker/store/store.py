@@ -1,26 +1,38 @@
 """The store: its source, and the parts that read and write it."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
-from revoker.errors import StoreRefused
+from revoker.errors import NoVerdict, StoreRefused
 from revoker.metrics import Metrics
 from revoker.models import Issuer
 from revoker.store.cluster.source import ClusterSource
 from revoker.store.consistency import epoch as epochs
 from revoker.store.consistency.clocks import Clocks
-from revoker.store.consistency.epoch import DataLoss, DataSet, Epoch, Losses, Reading
-from revoker.store.dangers import dangers
+from revoker.store.consistency.epoch import (
+    Confirmed,
+    DataLoss,
+    DataSet,
+    Epoch,
+    Losses,
+    Reading,
+    RepairProgress,
+)
+from revoker.store.dangers import dangers, inspect
+from revoker.store.instances import Instances
 from revoker.store.issuer_records import IssuerRecords
 from revoker.store.keys import Keys, Tail, tag_and_start
+from revoker.store.report import Report
 from revoker.store.revocations import Revocations
+from revoker.store.rights import acl_rules, refused_commands
 from revoker.store.scripts import Scripts
 from revoker.store.sessions import Lifetimes, Sessions
 from revoker.store.single import SinglePrimary
 from revoker.store.source import MakeSource, ServerSettings, SourceContext
 from revoker.store.watch import Watch
-from revoker.store.wire.addresses import is_cluster
+from revoker.store.wire.addresses import SentinelAccess, is_cluster
 from revoker.store.wire.command_channel import CommandChannel
 from revoker.store.wire.connection import unavailable_on_failure
 
@@ -35,6 +47,32 @@ ACCEPT_TRIES: Final = 600
 
 
 Result = TypeVar("Result")
+
+
+class _Repairs:
+    """As :class:`revoker.store.consistency.epoch.Repairs`, for one data set of a store."""
+
+    def __init__(self, store: "Store", part: int, seconds: float) -> None:
+        self._seconds = seconds
+        self._store = store
+        self._part = part
+
+    @property
+    def seconds(self) -> float:
+        return self._seconds
+
+    def announce(self, *, repairing: bool) -> None:
+        self._store.instances.announce(self._part, repairing=repairing)
+
+    def running(self) -> Collection[str]:
+        return self._store.instances.running
+
+    def can_vouch(self) -> bool:
+        return self._store.revocations.can_vouch(self._part)
+
+    async def contribute(self, epoch: bytes, contribution: bytes, share: int | None) -> RepairProgress:
+        revocations = self._store.revocations
+        return await revocations.contribute(self._part, self._store.instance, epoch, contribution, share)
 
 
 def source_of(url: str) -> MakeSource:
@@ -60,7 +98,10 @@ class Store:
         timeout: float,
         wait_replicas: int,
         wait_fsync: bool = False,
+        password_file: str = "",
+        sentinels: SentinelAccess | None = None,
         policy: DataLoss,
+        repair_seconds: float = 0,
         issuers: Mapping[str, Issuer],
         metrics: Metrics,
         now: Callable[[], float],
@@ -72,14 +113,18 @@ class Store:
         self.clocks: Final = Clocks(now)
         self.issuers: Final = issuers
         self._policy: Final = policy
+        self._repair_seconds: Final = repair_seconds
         self._session_patience: Final = 2 * timeout
         self._sessions: list[Sessions] = []
         self._tasks: set[asyncio.Task[None]] = set()
-        self._servers: Final = ServerSettings(url, timeout, wait_replicas, wait_fsync)
+        self._servers: Final = ServerSettings(
+            url, timeout, wait_replicas, wait_fsync, password_file, sentinels or SentinelAccess()
+        )
         context = SourceContext(self.keys, self.instance, self.clocks, metrics, self._new_data_set)
         self.source: Final = (make_source or source_of(url))(self._servers, context)
         self.lookups: Final = self.source.lookups
         self.scripts: Final = Scripts(self.source, metrics, self.source.data_set_of)
+        self.instances: Final = Instances(self.scripts, self.keys, self.instance)
         self.issuer_records: Final = IssuerRecords(self.source, self.scripts, self.keys, distinct)
         self.revocations: Final = Revocations(
             self.scripts,
@@ -96,11 +141,14 @@ class Store:
             clocks=self.clocks,
             revocations=self.revocations,
             records=self.issuer_records,
+            instances=self.instances,
             metrics=metrics,
             servers=self._servers,
         )
 
-    def _new_data_set(self, tail: Tail, part: int, losses: Losses) -> DataSet:
+    def _new_data_set(
+        self, tail: Tail, part: int, losses: Losses, confirmed: Confirmed | None = None
+    ) -> DataSet:
         return DataSet(
             tail,
             policy=self._policy,
@@ -108,6 +156,8 @@ class Store:
             read=lambda: self.source.reading(tail),
             set_epoch=lambda *epoch: self.scripts.set_epoch(tail, *epoch),
             write_back=lambda: self.revocations.write_back(part),
+            repairs=_Repairs(self, part, self._repair_seconds) if self._repair_seconds else None,
+            confirmed=confirmed,
         )
 
     def open(self) -> None:
@@ -124,6 +174,8 @@ class Store:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for sessions in self._sessions:
             await sessions.close()
+        with contextlib.suppress(NoVerdict):  # the others notice it all the same, a little later
+            await self.instances.leave()
         await self.source.close()
 
     def sessions(self, issuer: Issuer, lifetimes: Lifetimes) -> Sessions:
@@ -180,11 +232,55 @@ class Store:
 
     def data_ids(self) -> list[str]:
         """The ids of all data sets that were read; a loss changes them."""
-        return [data.epoch.id for data in self.source.read_data_sets() if data.epoch is not None]
+        return [data.epoch.id for _, data in self.source.read_data_sets() if data.epoch is not None]
 
     async def dangers(self) -> dict[str, str]:
         """As :func:`revoker.store.dangers.dangers`."""
         return await dangers(self.source, self._servers)
+
+    async def check(self) -> Report:
+        """Check all that the service needs of the store; a check that fails is a problem in the report."""
+        report = Report()
+        try:
+            report.refused = await refused_commands(self.source, self.keys, self._servers)
+        except NoVerdict as error:
+            report.add("unreachable", str(error))
+            return report
+        report.checked["reachable, logged in, a primary"] = "yes"
+        if report.refused:
+            report.add("refused_commands", ", ".join(refusal.command for refusal in report.refused))
+        else:
+            report.checked["commands that the service needs"] = "all are allowed"
+        try:
+            report.epoch = await self.epoch()
+        except NoVerdict as error:
+            report.add_failure("the epoch can't be read", error)
+        else:
+            if report.epoch is None:
+                report.add("no_epoch", "the store has no epoch")
+            elif report.epoch.finding == "refused":
+                report.add("data_loss_refused", "the store has lost data, and nobody has accepted that")
+        try:
+            await self.issuer_records.adopt()
+        except NoVerdict as error:
+            report.add_failure("the issuers in the store can't be read", error)
+        else:
+            conflicts = self.issuer_records.conflicts.values()
+            report.add_all({"settings_conflict": "; ".join(conflicts)} if conflicts else {})
+            report.checked["issuers as in the settings"] = "no" if conflicts else "yes"
+        try:
+            configuration = await inspect(self.source, self._servers)
+        except NoVerdict as error:
+            report.add_failure("the configuration of the servers can't be read", error)
+        else:
+            report.servers = configuration.servers
+            report.checked |= configuration.seen
+            report.add_all(configuration.dangers)
+        return report
+
+    def acl_rules(self) -> str:
+        """As :func:`revoker.store.rights.acl_rules`."""
+        return acl_rules(self._servers, self.keys.prefix)
 
     async def init(self) -> bool:
         """Declare the store new; False if it has an epoch already.
@@ -275,7 +371,7 @@ class Store:
                 if reading.epoch is None:
                     return None
                 present = Epoch.parse(reading.epoch)
-                done, text, *_ = await self.scripts.set_epoch(
+                done, numbers = await self.scripts.set_epoch(
                     data.tail,
                     reading.epoch,
                     present.id if finding == "accepted" and present.id else epochs.new_id(),
@@ -284,7 +380,7 @@ class Store:
                     None if cutoff_now else present.cutoff,
                 )
                 if done:
-                    return Epoch.parse(text)
+                    return Epoch.parse(numbers.epoch)
                 reading = await self.source.reading(data.tail)
             return None
 

@@ -17,15 +17,17 @@ from revoker.metrics import PROBLEMS, Metrics
 from revoker.models import Issuer, Revocation
 from revoker.store.consistency.blocks import BlocksPage
 from revoker.store.consistency.clocks import DEGRADED_S, LATEST_MS, Clocks
+from revoker.store.consistency.counts import parse_writers
 from revoker.store.consistency.epoch import DataSet
+from revoker.store.consistency.presence import Sample, lifted_key
 from revoker.store.dangers import dangers, number_in
+from revoker.store.instances import Instances
 from revoker.store.issuer_records import IssuerRecords
 from revoker.store.keys import Keys
 from revoker.store.lookups import redis_time_ms, revoked_keys
 from revoker.store.revocations import Revocations
 from revoker.store.source import ServerSettings, Source
-from revoker.store.wire.addresses import parse_info
-from revoker.store.wire.connection import unavailable_on_failure, understood
+from revoker.store.wire.connection import parse_info, unavailable_on_failure, understood
 
 _log = structlog.get_logger("store")
 
@@ -33,6 +35,14 @@ BEAT_S: Final = 1.0
 _BEATS_PER_CHECK: Final = 30
 _BLOCKS_PER_TRIM: Final = 1000
 """Most ended blocks that one script removes; the next round finds the rest."""
+
+_LISTS_PER_BEAT: Final = 256
+"""Most lists of writers that are shortened in one beat."""
+
+_SAMPLE: Final = 512
+"""Acknowledged revocations of this process that one beat looks for in the store, besides some blocks."""
+
+_BLOCKS_IN_SAMPLE: Final = 64
 
 _CONFIGURATION_PROBLEMS: Final = (
     "eviction_policy", "no_persistence", "no_fsync", "unconfirmed_replicas", "too_few_replicas", "unchecked",
@@ -56,6 +66,7 @@ class Watch:
         clocks: Clocks,
         revocations: Revocations,
         records: IssuerRecords,
+        instances: Instances,
         metrics: Metrics,
         servers: ServerSettings,
     ) -> None:
@@ -69,9 +80,12 @@ class Watch:
         self._remembered: Final = revocations.remembered
         self._acknowledged: Final = revocations.acknowledged
         self._records = records
+        self._instances = instances
         self._metrics = metrics
         self._servers = servers
         self._evicted: dict[str, int] = {}
+        self._absent: set[str] = set()
+        self._unsampled_blocks: list[str] = []
         self._looked_at = 0.0
         self._beats = 0
         self._checked = False
@@ -124,10 +138,13 @@ class Watch:
         if suspects := await self.look(self._beats):
             await self._source.settle(suspects)
             await self._source.settle(await self.look(0))
+        await self._join_repairs()
+        await self._retire_writers()
         await self._remember_keys()
         shared = await self._learn_latest_time() if self._holds_sessions else 0
         await self._records.reconcile()  # from then on this process revokes: it must know the latest time
         await self._look_for_evictions()
+        await self._look_for_revocations()
         self._beats += 1
         await self._source.lookups.touch()
         if self._holds_sessions and self._clocks.latest > shared + LATEST_MS:
@@ -140,7 +157,7 @@ class Watch:
         first_pages: dict[int, tuple[BlocksPage, int]] = {}
 
         def on_data_set(part: int, page: BlocksPage | None, lifted: list[bytes], now: int) -> None:
-            self._acknowledged.forget(map(_lifted, lifted))
+            self._acknowledged.forget(map(lifted_key, lifted))
             if page is not None:
                 first_pages[part] = page, now
 
@@ -185,6 +202,28 @@ class Watch:
         with contextlib.suppress(NoVerdict):  # another round finds them again
             if ended:
                 await self._revocations.trim_blocks(part, ended)
+
+    async def _join_repairs(self) -> None:
+        """Enter this process in the store, and take part in the repairs of others."""
+        in_repair: set[int] = set()
+        with contextlib.suppress(NoVerdict):  # a store that takes no writes can be read all the same
+            in_repair = await self._instances.enter()
+        if in_repair:
+            await self._source.settle(map(self._source.data_set_numbered, in_repair))
+
+    async def _retire_writers(self) -> None:
+        """Take processes that have ended for good from the lists of writers, so that those do not grow."""
+        found = 0
+        for part, data in self._source.read_data_sets():
+            if data.watermark is None or not data.watermark.writers:
+                continue
+            counts = parse_writers(data.watermark.writers)
+            if gone := self._instances.retired(counts):
+                with contextlib.suppress(NoVerdict):  # another beat does it
+                    await self._revocations.retire_writers(part, {writer: counts[writer] for writer in gone})
+                found += 1
+                if found == _LISTS_PER_BEAT:
+                    return
 
     async def _remember_keys(self) -> None:
         """Take over the signing keys that other processes have revoked."""
@@ -234,6 +273,44 @@ class Watch:
         gone = sum(self._evicted.values())
         self._report("evicted_keys", f"the server has evicted {gone} keys" if gone else None)
 
+    async def _look_for_revocations(self) -> None:
+        """Look for some of the revocations that this process knows: an absent one was lost.
+
+        So evictions are noticed that the server does not report, and keys that somebody has deleted.
+        """
+        samples: dict[int, Sample] = {}
+        for written in self._acknowledged.sample(_SAMPLE):
+            part = self._keys.part(written.keys[0])
+            samples.setdefault(part, Sample(self._keys.in_part(part))).written.append(written)
+        for tag, until in self._sample_of_blocks():
+            part = self._keys.part(self._keys.user(tag))
+            samples.setdefault(part, Sample(self._keys.in_part(part))).blocks[tag] = until
+        commands = {part: sample.commands(self._keys) for part, sample in samples.items()}
+        for found in await self._source.read_parts(commands) if commands else ():
+            with understood():
+                absent, present = samples[found.part].judge(found.replies, found.now, self._acknowledged)
+            self._absent -= present
+            new = absent - self._absent  # one that could not be written back is one loss, not one a second
+            data = self._source.data_set_numbered(found.part)
+            if new and data.refusal is None:
+                cause = f"the store lacks {len(new)} revocations that it had"
+                await self._source.settle([data], since=found.now, cause=cause)
+            if new and data.refusal is None:
+                self._absent |= new
+        if len(self._absent) > len(self._acknowledged) + len(self._remembered.blocks):
+            self._absent.clear()  # most have expired
+
+    def _sample_of_blocks(self) -> list[tuple[str, int]]:
+        """Some blocks; repeated calls go through all of them, and then begin again."""
+        if not self._unsampled_blocks:
+            self._unsampled_blocks = list(self._remembered.blocks)
+        taken, self._unsampled_blocks = (
+            self._unsampled_blocks[-_BLOCKS_IN_SAMPLE:],
+            self._unsampled_blocks[:-_BLOCKS_IN_SAMPLE],
+        )
+        blocks = self._remembered.blocks
+        return [(tag, blocks[tag]) for tag in taken if tag in blocks]
+
     async def _check_configuration(self) -> None:
         """Report dangerous configuration of the servers; if one does not answer, the beat continues."""
         try:
@@ -245,7 +322,7 @@ class Watch:
             self._report(problem, found.get(problem))
 
     def _report_data_sets(self) -> None:
-        sets = list(self._source.read_data_sets())
+        sets = [data for _, data in self._source.read_data_sets()]
         found = {data.epoch.finding for data in sets if data.epoch is not None}
         lost = ", ".join(sorted(found & {"cutoff", "ignored"}))
         self._report("data_lost", f"data was found missing ({lost})" if lost else None)
@@ -269,11 +346,6 @@ class Watch:
                 _log.warning("problem", problem=problem, detail=sentence)
             self.problems[problem] = sentence
         self._metrics.problems.labels(problem).set(0 if sentence is None else 1)
-
-
-def _lifted(text: bytes) -> tuple[int, str]:
-    seq, _, key = text.decode().partition(" ")
-    return int(seq), key
 
 
 def _keys_of(text: bytes | None) -> dict[str, Revocation]:

@@ -20,7 +20,6 @@ from revoker.store.consistency.clocks import Clocks
 from revoker.store.consistency.epoch import DataSet
 from revoker.store.keys import TokenKeys, slot_of
 from revoker.store.lookups import (
-    ROLE,
     TIME,
     Batch,
     BatchedLookups,
@@ -31,7 +30,7 @@ from revoker.store.lookups import (
     redis_time_ms,
 )
 from revoker.store.source import Found, LastRead
-from revoker.store.wire.connection import Replies, pack
+from revoker.store.wire.connection import Replies, answered_with, pack
 
 _log = structlog.get_logger("store")
 
@@ -70,7 +69,7 @@ class _SlotsReader:
     def __init__(self, sets: SlotDataSets) -> None:
         self._sets = sets
 
-    def pack(self, batch: Batch) -> tuple[bytes, int]:
+    def pack(self, batch: Batch, role: bytes) -> tuple[bytes, int]:
         by_slot: dict[int, dict[str, int]] = {}
         for keys, _, _ in batch.requests:
             for key in keys:
@@ -79,14 +78,13 @@ class _SlotsReader:
         sets = [(self._sets.data_set_numbered(slot), list(keys)) for slot, keys in by_slot.items()]
         batch.before = [(data, keys, data.watermark) for data, keys in sets]
         packed = pack([("MGET", *keys, *data.tail) for data, keys in sets])
-        return TIME + packed + ROLE, len(sets) + 2
+        return TIME + packed + role, len(sets) + 2
 
     def answer(self, batch: Batch, replies: Replies, check_server: CheckServer) -> Batch | None:
         stamp, *slot_replies, role = replies
-        for reply in (stamp, role):
-            if isinstance(reply, Exception):
-                raise StoreUnavailable(f"the store answered {str(reply).split(' ')[0]}")
-        now = redis_time_ms(stamp)
+        if isinstance(stamp, Exception):
+            raise StoreUnavailable(answered_with(stamp, "TIME"))
+        now, server = redis_time_ms(stamp), batch.server
         check_server(batch, now, role)
         values: dict[str, bytes | None] = {}
         failures: dict[str, NoVerdict | None] = {}  # None: the slot must be settled first
@@ -94,13 +92,13 @@ class _SlotsReader:
         missing = []
         for (data, keys, before), reply in zip(batch.before, slot_replies, strict=True):
             if isinstance(reply, Exception):
-                failures |= dict.fromkeys(keys, _failure(str(reply).split(" ")[0]))
-            elif not data.confirms(before, *reply[-3:], now):
+                failures |= dict.fromkeys(keys, _failure(reply))
+            elif not data.confirms(before, *reply[-4:], now, server):
                 failures |= dict.fromkeys(keys)
                 missing.append((data, keys, before))
             elif data.refusal is not None:
                 failures |= dict.fromkeys(keys, StoreRefused(data.refusal))
-            elif len(reply) != len(keys) + 3:
+            elif len(reply) != len(keys) + 4:
                 # as `understood` takes it: the batch fails, and the connection ends
                 raise LookupError("the reply to MGET has another number of values")
             else:
@@ -321,5 +319,6 @@ def _found(keys: TokenKeys, values: Mapping[str, bytes | None], loss: int, now: 
     return Found(parse_revocation_state(found, loss), now)
 
 
-def _failure(code: str) -> StoreUnavailable:
-    return (_SlotMoved if code in _REDIRECTIONS else StoreUnavailable)(f"the store answered {code}")
+def _failure(error: Exception) -> StoreUnavailable:
+    moved = str(error).partition(" ")[0] in _REDIRECTIONS
+    return (_SlotMoved if moved else StoreUnavailable)(answered_with(error))

@@ -7,6 +7,7 @@ tokens that have keys there.
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -18,7 +19,7 @@ from revoker.store.consistency.blocks import BlocksPage, BlocksReader
 from revoker.store.consistency.epoch import DAY_MS, DataSet, Losses, Reading, Watermark, decode
 from revoker.store.keys import SLOTS, Tail, slot_of
 from revoker.store.lookups import redis_time_ms
-from revoker.store.source import OnDataSet, ServerSettings, SourceContext
+from revoker.store.source import OnDataSet, PartReplies, ServerSettings, SourceContext
 from revoker.store.wire.command_channel import CommandChannel, Confirmation
 from revoker.store.wire.connection import (
     Command,
@@ -26,6 +27,7 @@ from revoker.store.wire.connection import (
     Refused,
     Replies,
     TooFewReplicas,
+    answered_with,
     reads_replies,
     retrieve_failure,
     unavailable_on_failure,
@@ -57,6 +59,7 @@ class ClusterSource:
         self._topology: Final = Topology(servers)
         self._keys = context.keys
         self._instance = context.instance
+        self._waits_for_replicas: Final = servers.wait_replicas > 0
         self._new_data_set = context.new_data_set
         self._losses = Losses(context.metrics, grouped=True)
         self._sets: list[DataSet | None] = [None] * SLOTS
@@ -76,6 +79,7 @@ class ClusterSource:
         await self._topology.close()
 
     async def follow(self) -> bool:
+        await self._topology.renew()
         await self._topology.learn()
         return False  # lookups and commands follow the topology
 
@@ -158,11 +162,24 @@ class ClusterSource:
         data = self._sets[part]
         if data is None:
             tail = self._keys.in_part(part).tail(self._instance)
-            data = self._sets[part] = self._new_data_set(tail, part, self._losses)
+            confirmed = functools.partial(self._confirmed_since, part) if self._waits_for_replicas else None
+            data = self._sets[part] = self._new_data_set(tail, part, self._losses, confirmed)
         return data
 
-    def read_data_sets(self) -> Iterable[DataSet]:
-        return [data for data in self._sets if data is not None and data.watermark is not None]
+    def _confirmed_since(self, slot: int, server: str, time: float) -> bool:
+        node = self._topology.node_of(slot)
+        return (
+            node is not None
+            and node.confirmation is not None
+            and node.confirmation.confirmed_since(server, time)
+        )
+
+    def read_data_sets(self) -> Iterable[tuple[int, DataSet]]:
+        return [
+            (slot, data)
+            for slot, data in enumerate(self._sets)
+            if data is not None and data.watermark is not None
+        ]
 
     @reads_replies()
     async def look(self, beat: int, on_data_set: OnDataSet) -> list[DataSet]:
@@ -233,6 +250,13 @@ class ClusterSource:
                 return found
             await self.settle([found])
         raise StoreUnavailable("the store does not show what was settled")
+
+    async def read_parts(self, commands: Mapping[int, Sequence[Command]]) -> list[PartReplies]:
+        return [
+            PartReplies(found.slot, found.replies, found.reading.now)
+            for found in await self._read_slots(commands, lambda slot: commands[slot])
+            if self.data_set_numbered(found.slot).confirms_reading(found.before, found.reading)
+        ]
 
     @reads_replies()
     async def readings(self) -> list[tuple[int, DataSet, Reading]]:
@@ -325,7 +349,7 @@ class ClusterSource:
         async with unavailable_on_failure():
             stamp, *answers = await node.reads.ask([("TIME",), *commands])
         if isinstance(stamp, Exception):
-            raise StoreUnavailable(f"the store answered {str(stamp).split(' ')[0]}")
+            raise StoreUnavailable(answered_with(stamp, "TIME"))
         found, start = [], 0
         for slot, before, size in zip(slots, watermarks, sizes, strict=True):
             replies, start = answers[start : start + size], start + size
@@ -335,7 +359,7 @@ class ClusterSource:
             if refusal is not None:
                 self._topology.learn_soon()
             else:
-                reading = decode([stamp, replies[-1], _PRIMARY])
+                reading = decode([stamp, replies[-1], _PRIMARY], node.reads.server)
                 found.append(_SlotReading(slot, before, replies[:-1], reading))
         return found
 

@@ -5,6 +5,7 @@ moved). It has carried out nothing of the command, so that is sent again. Replic
 """
 
 import asyncio
+import collections
 import functools
 import itertools
 import random
@@ -16,7 +17,7 @@ import structlog
 from revoker.errors import NoVerdict, StoreUnavailable
 from revoker.store.keys import SLOTS
 from revoker.store.source import ServerSettings
-from revoker.store.wire.addresses import Login, ServerAddress, parse_info, parse_server_list
+from revoker.store.wire.addresses import login_of, parse_server_list
 from revoker.store.wire.command_channel import CommandChannel, Confirmation
 from revoker.store.wire.connection import (
     Command,
@@ -25,10 +26,13 @@ from revoker.store.wire.connection import (
     Refused,
     Replies,
     TooFewReplicas,
+    parse_info,
+    public_message,
     reads_replies,
     retrieve_failure,
     understood,
 )
+from revoker.store.wire.login import Login, ServerAddress
 
 _log = structlog.get_logger("store")
 
@@ -88,7 +92,9 @@ class Topology:
     def __init__(self, servers: ServerSettings) -> None:
         addresses, options = parse_server_list(servers.url)
         self._servers = servers
-        self._login = Login(options, timeout=servers.timeout)
+        self._login = login_of(
+            options, timeout=servers.timeout, password_file=servers.password_file, clustered=True
+        )
         self._seeds = {address: self._seed(address) for address in addresses}
         self._timeout = servers.timeout
         self._by_address: dict[ServerAddress, Node] = {}
@@ -96,6 +102,7 @@ class Topology:
         self._unused: set[ServerAddress] = set()
         self._learning: asyncio.Task[None] | None = None
         self._learnt_at = 0.0
+        self._failures: list[Exception] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self.nodes: list[Node] = []
 
@@ -115,6 +122,10 @@ class Topology:
             await channel.close()
         for node in self._by_address.values():
             await node.close()
+
+    async def renew(self) -> None:
+        """As :meth:`revoker.store.wire.login.Login.renew`."""
+        await self._login.renew()
 
     async def learn(self) -> None:
         """Ask which primary has which slot; concurrent calls share one request.
@@ -203,13 +214,14 @@ class Topology:
 
     async def _learn(self) -> None:
         channels = {**self._seeds, **{address: node.reads for address, node in self._by_address.items()}}
+        self._failures.clear()
         asked = random.sample(list(channels), min(_NODES_ASKED, len(channels)))
         views = await self._views([(address, channels[address]) for address in asked])
         if not views:
             others = channels.keys() - asked
             views = await self._views([(address, channels[address]) for address in others])
         if not views:
-            raise StoreUnavailable("no node of the cluster can be reached")
+            raise StoreUnavailable(self._why_unread())
         _, slots_of = max(views, key=lambda view: view[0])
         await self._adopt(slots_of)
 
@@ -222,7 +234,8 @@ class Topology:
             for answer in asyncio.as_completed(tasks):
                 try:
                     views.append(await answer)
-                except (Refused, ConnectionLost, NoVerdict, TimeoutError):
+                except (Refused, ConnectionLost, NoVerdict, TimeoutError) as error:
+                    self._failures.append(error)
                     continue
                 if len(views) > len(tasks) // 2:
                     break
@@ -231,6 +244,19 @@ class Topology:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
         return views
+
+    def _why_unread(self) -> str:
+        """Why no node says which primary has which slot; the reason that most nodes have."""
+        reasons = collections.Counter(
+            "cluster support disabled" if "cluster support disabled" in str(error) else public_message(error)
+            for error in self._failures
+        )
+        [(reason, count)] = reasons.most_common(1)
+        if reason == "cluster support disabled":
+            return "the server is not part of a cluster: redis.url must begin with redis:// (TLS: rediss://)"
+        if reason == "the store can't be reached":
+            return "no node of the cluster can be reached"
+        return f"no node of the cluster can be used ({count} of {reasons.total()}: {reason})"
 
     async def _adopt(self, slots_of: dict[ServerAddress, list[range]]) -> None:
         by_slot: list[Node | None] = [None] * SLOTS

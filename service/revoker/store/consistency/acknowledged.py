@@ -12,6 +12,7 @@ import msgspec
 import structlog
 
 from revoker.metrics import Metrics
+from revoker.models import UserState
 
 _log = structlog.get_logger("store")
 
@@ -25,6 +26,8 @@ _ENTRY_BYTES: Final = 256
 """Size of an entry without its texts."""
 
 _SWEEP_MS: Final = 60_000
+
+_parse_user: Final = msgspec.json.Decoder(UserState).decode
 
 
 class Written(msgspec.Struct, frozen=True, gc=False):
@@ -54,11 +57,30 @@ class Written(msgspec.Struct, frozen=True, gc=False):
         return f"{self.keys[0]} {self.except_sid}" if self.except_sid else self.keys[0]
 
     @property
-    def bytes(self) -> int:
+    def size(self) -> int:
         """Estimated memory of the entry."""
         # the last is part of the identity, too
         texts = (*self.keys, self.reason, self.except_sid, self.except_sid)
         return _ENTRY_BYTES + sum(map(sys.getsizeof, texts))
+
+    def is_held_by(self, value: bytes | None) -> bool:
+        """Whether the value of its key still has this revocation, or a stronger one.
+
+        A value that cannot be read counts as one: every lookup of it fails, so nothing is active by it.
+        """
+        if value is None:
+            return False
+        try:
+            match self.script:
+                case "revoke_token":
+                    return True
+                case "move_cutoff":
+                    return int(value.partition(b" ")[0]) >= self.at
+                case _:
+                    user = _parse_user(value)
+                    return max(user.hard, user.soft) >= self.at
+        except (ValueError, msgspec.MsgspecError):
+            return True
 
     @property
     def args(self) -> tuple[Any, ...]:
@@ -100,9 +122,11 @@ class Acknowledged:
         self._entries: dict[str, Written] = {}
         self._bytes = 0
         self._by_part: dict[int, dict[str, None]] = {}
+        self._forgotten_until: dict[int, int] = {}
         self._now: Final = now
         self._swept = 0
         self._warned = -_SWEEP_MS
+        self._unsampled: list[str] = []
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -111,18 +135,38 @@ class Acknowledged:
         """All entries of one data set."""
         return [self._entries[identity] for identity in self._by_part.get(part, ())]
 
+    def has_forgotten(self, part: int) -> bool:
+        """Whether an entry of a data set was forgotten for lack of room, and has not expired."""
+        return self._forgotten_until.get(part, 0) > self._now()
+
+    def sample(self, count: int) -> list[Written]:
+        """Some entries; repeated calls go through all of them, and then begin again."""
+        if not self._unsampled:
+            self._unsampled = list(self._entries)
+        taken, self._unsampled = self._unsampled[-count:], self._unsampled[:-count]
+        return [self._entries[identity] for identity in taken if identity in self._entries]
+
+    def holds(self, written: Written) -> bool:
+        """Whether an entry was neither forgotten nor replaced since it was returned."""
+        return self._entries.get(written.identity) is written
+
+    def drop(self, written: Written) -> None:
+        """Forget an entry that :meth:`holds`."""
+        self._drop(written.identity)
+        self._metrics.remembered_revocations.set(len(self._entries))
+
     def note(self, written: Written) -> None:
         """Remember an acknowledged revocation, merged with an earlier entry of the same identity."""
         identity = written.identity
         earlier = self._entries.pop(identity, None)
         if earlier is not None:
-            self._bytes -= earlier.bytes
+            self._bytes -= earlier.size
             last = earlier if earlier.at > written.at else written
             written = msgspec.structs.replace(
                 last, until=max(earlier.until, written.until), seq=max(earlier.seq, written.seq)
             )
         self._entries[identity] = written
-        self._bytes += written.bytes
+        self._bytes += written.size
         self._by_part.setdefault(self._part(written.keys[0]), {})[identity] = None
         if self._is_full():
             self._make_room()
@@ -142,7 +186,7 @@ class Acknowledged:
 
     def _drop(self, identity: str) -> None:
         written = self._entries.pop(identity)
-        self._bytes -= written.bytes
+        self._bytes -= written.size
         part = self._part(written.keys[0])
         del self._by_part[part][identity]
         if not self._by_part[part]:
@@ -159,7 +203,10 @@ class Acknowledged:
             for identity in [key for key, written in self._entries.items() if written.until <= now]:
                 self._drop(identity)
         while self._is_full():
-            self._drop(next(iter(self._entries)))
+            identity, oldest = next(iter(self._entries.items()))
+            part = self._part(oldest.keys[0])
+            self._forgotten_until[part] = max(oldest.until, self._forgotten_until.get(part, 0))
+            self._drop(identity)
             self._metrics.forgotten_revocations.inc()
             if now - self._warned >= _SWEEP_MS:
                 self._warned = now

@@ -1,5 +1,5 @@
 -- Blocks a user until a time. A block never gets shorter.
--- KEYS: user, blocks, seq, share, epoch.
+-- KEYS: user, blocks, seq, share, list of writers, epoch.
 -- ARGV:
 --   1 end of the block (ms).
 --   2 how long the record is stored after that (ms).

@@ -1,5 +1,5 @@
 -- Records that a second factor was passed: new amr and acr, auth_time is now. The start of the session does not change.
--- KEYS: session, its cutoff, user, seq, share, epoch.
+-- KEYS: session, its cutoff, user, seq, share, list of writers, epoch.
 -- ARGV: sid, start (ms), idle time-out (ms), lifetime (ms), auth.
 -- Returns: 'elevated', the present (ms), the record; or 'blocked', 'revoked', 'ended'.
 local sid, start, idle, life = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])

@@ -1,5 +1,5 @@
 -- Ends one session. A start further ahead than the clock of any server of the store is that of no session.
--- KEYS: session, its cutoff, index, seq, share, epoch.
+-- KEYS: session, its cutoff, index, seq, share, list of writers, epoch.
 -- ARGV: sid, start (ms), how long the cutoff is stored (ms), by how much the start may be ahead (ms).
 -- Returns: the time of the cutoff (ms); or 'ahead'.
 if tonumber(ARGV[2]) > now_ms() + tonumber(ARGV[4]) then return {'ahead'} end

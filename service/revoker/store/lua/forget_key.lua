@@ -1,5 +1,5 @@
 -- Undoes the revocation of a signing key.
--- KEYS: the issuer's revoked keys, lifted, result of the request, seq, share, epoch.
+-- KEYS: the issuer's revoked keys, lifted, result of the request, seq, share, list of writers, epoch.
 -- ARGV: kid.
 -- Returns: 1 if it was revoked, else 0.
 local before = result_before()

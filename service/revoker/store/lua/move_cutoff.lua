@@ -1,5 +1,5 @@
 -- Moves the cutoff of a session, client, claim or issuer forward, never back. Its time is that of rules.cutoff_time.
--- KEYS: cutoff, seq, share, epoch.
+-- KEYS: cutoff, seq, share, list of writers, epoch.
 -- ARGV:
 --   1 time of the cutoff (ms; '' for now).
 --   2 how long it is stored after that (ms).

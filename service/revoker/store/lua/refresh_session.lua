@@ -2,7 +2,7 @@
 -- A refusal changes nothing. A use is marked until the service has confirmed that it is stored for good. While the mark exists,
 -- the same generation may be used again at any time, because its first answer may have been lost. The use is then written
 -- again, so that replicas confirm it.
--- KEYS: session, its cutoff, user, index, mark of an unconfirmed use of this generation, seq, share, epoch.
+-- KEYS: session, its cutoff, user, index, mark of an unconfirmed use of this generation, seq, share, list of writers, epoch.
 -- ARGV:
 --   1 sid.
 --   2 start (ms).

@@ -1,5 +1,5 @@
 -- Revokes a signing key for good.
--- KEYS: the issuer's revoked keys, seq, share, epoch.
+-- KEYS: the issuer's revoked keys, seq, share, list of writers, epoch.
 -- ARGV: kid, reason, time of the revocation where it is restored (ms; '' for now).
 -- Returns: the time of the first revocation (ms).
 local text = redis.call('GET', KEYS[1])

@@ -1,5 +1,5 @@
 -- Adds a jti to the denylist. A repetition keeps the time of the first revocation, and an expiry that is later.
--- KEYS: jti entry, seq, share, epoch.
+-- KEYS: jti entry, seq, share, list of writers, epoch.
 -- ARGV:
 --   1 expiry of the entry (ms; '' where exp is unknown).
 --   2 how long it is stored where exp is unknown (ms).

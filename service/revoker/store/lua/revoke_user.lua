@@ -1,6 +1,6 @@
 -- Moves a user's cutoff forward, with or without an excepted session. The record covers what all calls together cover. Its time
 -- is that of rules.cutoff_time.
--- KEYS: user, index of sessions, seq, share, epoch.
+-- KEYS: user, index of sessions, seq, share, list of writers, epoch.
 -- ARGV:
 --   1 time of the cutoff (ms; '' for now).
 --   2 how long it is stored after that (ms).

@@ -1,5 +1,5 @@
 -- Sets what the store remembers of the issuers, if it is still what the caller read.
--- KEYS: settings, seq, share, epoch.
+-- KEYS: settings, seq, share, list of writers, epoch.
 -- ARGV: the value as read ('' for none), the new value.
 -- Returns: 1 or 0.
 if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return {0} end

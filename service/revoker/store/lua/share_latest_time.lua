@@ -1,6 +1,6 @@
 -- Shares the latest time that any server of the store has reported. It only grows; but a time that no server can have reported is
 -- replaced.
--- KEYS: latest, seq, share, epoch.
+-- KEYS: latest, seq, share, list of writers, epoch.
 -- ARGV: the time (ms), by how much a time may be ahead of the server's (ms), how long it is stored (ms).
 -- Returns: the time in the store (ms).
 local latest = tonumber(ARGV[1])

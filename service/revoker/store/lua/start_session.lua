@@ -1,7 +1,7 @@
 -- Starts a session, later than anything else dated for the user: rules.session_start_time. Older sessions beyond the limit end
 -- only once the new one is confirmed.
 -- The key of the session contains its start, so the script makes it; it lies in the slot of the declared keys.
--- KEYS: user, index, seq, share, epoch.
+-- KEYS: user, index, seq, share, list of writers, epoch.
 -- ARGV:
 --   1 prefix of the user's keys.
 --   2 u, the user's tag.

@@ -1,5 +1,5 @@
 -- Removes blocks that have ended from the hash of all blocks. A block that was renewed meanwhile stays.
--- KEYS: blocks, seq, share, epoch.
+-- KEYS: blocks, seq, share, list of writers, epoch.
 -- ARGV: tags of users.
 -- Returns: how many were removed.
 local now, removed = now_ms(), 0

@@ -1,6 +1,6 @@
 -- Removes sessions of a user whose start was never confirmed, and ends the oldest sessions beyond the limit.
 -- The keys of sessions contain their start, so the script makes them; they lie in the slot of the declared keys.
--- KEYS: user, index, seq, share, epoch.
+-- KEYS: user, index, seq, share, list of writers, epoch.
 -- ARGV: prefix of the user's keys, limit (0: none), how long a cutoff is stored (ms), random ends of the sids to be removed.
 -- Returns: how many were removed; for each ended session its sid and the time of its cutoff (ms); the present (ms).
 local prefix, limit, lifetime = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])

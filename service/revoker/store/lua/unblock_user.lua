@@ -1,5 +1,5 @@
 -- Ends a user's block; cutoffs stay. A record that was stored only for the block is deleted.
--- KEYS: user, blocks, lifted, result of the request, seq, share, epoch.
+-- KEYS: user, blocks, lifted, result of the request, seq, share, list of writers, epoch.
 -- ARGV: how long the record is stored after its last cutoff (ms), u, the user's tag.
 -- Returns: the end of the block (ms; 0: there was none).
 local before = result_before()

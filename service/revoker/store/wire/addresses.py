@@ -1,109 +1,40 @@
-"""The addresses of the servers and how to log in to them, from the store's URL.
+"""The addresses of the servers, and who is the primary, from the store's URL.
 
 ``redis://``, ``rediss://`` and ``unix://`` name one server; ``redis+sentinel://`` (TLS:
 ``rediss+sentinel://``) names Sentinels and the name under which they know the primary.
 """
 
 import asyncio
-import ssl
-from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
 from redis.asyncio.connection import SSLConnection, parse_url
 
 from revoker.errors import StoreUnavailable
-from revoker.store.wire.connection import Command, Connection, ConnectionLost, Replies
+from revoker.store.wire.connection import Connection, ConnectionLost, role_in
+from revoker.store.wire.login import Credentials, Login, ServerAddress, Tls
 
 _DEFAULT_PORTS: Final = {"sentinel": 26379, "cluster": 6379}
-_TLS_OPTIONS: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 
 
 @dataclass(frozen=True, slots=True)
-class ServerAddress:
-    """Host and port, or the path of a Unix socket."""
+class SentinelAccess:
+    """How Sentinels are reached where that differs from the servers.
 
-    host: str = ""
-    port: int = 0
-    path: str = ""
+    Attributes:
+        tls: None: as the servers.
+    """
 
-
-class Login:
-    """Credentials, TLS options and the time-out for connecting to servers."""
-
-    def __init__(
-        self,
-        options: dict[str, Any],
-        *,
-        timeout: float,
-        password_optional: bool = False,
-    ) -> None:
-        """Nothing connects yet.
-
-        Args:
-            options: As returned by redis-py's ``parse_url``.
-            timeout: For connecting and logging in together, in seconds.
-            password_optional: Whether a server that refuses the password, since it has none, is accepted.
-        """
-        self._password_optional = password_optional
-        self._user = options.get("username")
-        self._password = options.get("password")
-        self._database = options.get("db")
-        tls = options.get("connection_class") is SSLConnection
-        self._tls: Final = {k: options[k] for k in _TLS_OPTIONS if k in options} if tls else None
-        self._context: ssl.SSLContext | None = None
-        self.timeout: Final = timeout
-
-    async def connect(self, address: ServerAddress, lost: Callable[[Connection], None]) -> Connection:
-        """Connect and log in.
-
-        Raises:
-            StoreUnavailable: it was refused, or took longer than the time-out.
-        """
-        connection = Connection(lost)
-        try:
-            async with asyncio.timeout(self.timeout):
-                await self._connect(address, connection)
-                await self._log_in(address, connection)
-        except (
-            OSError,
-            TimeoutError,
-            ValueError,
-            ConnectionLost,
-        ) as error:  # ValueError: a malformed host or TLS file
-            connection.abort()
-            raise StoreUnavailable("the store can't be reached") from error
-        except BaseException:  # cancelled, too: it may be connected already
-            connection.abort()
-            raise
-        return connection
-
-    async def _connect(self, address: ServerAddress, connection: Connection) -> None:
-        loop = asyncio.get_running_loop()
-        if address.path:
-            await loop.create_unix_connection(lambda: connection, address.path)
-            return
-        if self._tls is not None and self._context is None:
-            self._context = SSLConnection(**self._tls).ssl_context.get()
-        await loop.create_connection(lambda: connection, address.host, address.port, ssl=self._context)
-
-    async def _log_in(self, address: ServerAddress, connection: Connection) -> None:
-        commands: list[Command] = []
-        if self._password:
-            commands.append(("AUTH", self._user, self._password) if self._user else ("AUTH", self._password))
-        if self._database:
-            commands.append(("SELECT", self._database))
-        commands.append(("PING",))  # a server that hangs accepts connections all the same
-        *replies, server_info = await connection.ask(*commands, ("INFO", "server"))
-        if not connection.open:
-            raise StoreUnavailable("the store closed the connection")
-        if self._password_optional:
-            replies = replies[-1:]
-        _refuse_errors(replies)
-        run_id = parse_info(server_info).get("run_id", "")
-        connection.server = run_id or f"{address.host}:{address.port}{address.path}"
+    username: str = ""
+    password: str = field(default="", repr=False)
+    password_file: str = ""
+    tls: bool | None = None
+    ca_file: str = ""
+    cert_file: str = ""
+    key_file: str = ""
 
 
 class Connectable(Protocol):
@@ -126,6 +57,9 @@ class PrimaryLocator(Connectable, Protocol):
     async def moved(self) -> bool:
         """Whether another server than that of the last connection is the primary by now."""
 
+    async def renew(self) -> None:
+        """As :meth:`Login.renew`."""
+
 
 class FixedServer:
     """One server, whose role is not asked."""
@@ -140,6 +74,9 @@ class FixedServer:
 
     async def moved(self) -> bool:
         return False
+
+    async def renew(self) -> None:
+        await self._login.renew()
 
 
 class Sentinels:
@@ -165,11 +102,13 @@ class Sentinels:
         connection = await self._login.connect(address, lost)
         try:
             async with asyncio.timeout(self.timeout):
-                [role] = await connection.ask(("ROLE",))
+                role = role_in(await connection.ask_role())
         except (TimeoutError, ConnectionLost) as error:
             connection.abort()
             raise StoreUnavailable("the store can't be reached") from error
-        if not isinstance(role, list) or role[:1] != [b"master"]:
+        except LookupError:
+            role = []
+        if role[:1] != [b"master"]:
             connection.abort()
             raise StoreUnavailable("the Sentinels name a server that is not a primary")
         self._last = address
@@ -181,32 +120,39 @@ class Sentinels:
         except StoreUnavailable:
             return False  # what the wire leads to may be sound all the same
 
+    async def renew(self) -> None:
+        await self._login.renew()
+
     async def _primary(self) -> ServerAddress:
         """The server that a majority of the Sentinels names.
 
         Raises:
             StoreUnavailable: there is none; the text counts the answers.
         """
-        tasks = {asyncio.create_task(self._ask(address)) for address in self._addresses}
+        tasks = {asyncio.create_task(self._ask_one(address)) for address in self._addresses}
         majority = len(tasks) // 2 + 1
-        answers: Counter[ServerAddress | str] = Counter()
+        answers: dict[ServerAddress | str, list[ServerAddress]] = {}
         try:
             for answer in asyncio.as_completed(tasks):
-                named = await answer
-                answers[named] += 1
-                if isinstance(named, ServerAddress) and answers[named] == majority:
+                sentinel, named = await answer
+                answers.setdefault(named, []).append(sentinel)
+                if isinstance(named, ServerAddress) and len(answers[named]) == majority:
                     return named
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
         counted = ", ".join(
-            f"{count} {f'names {named.host}:{named.port}' if isinstance(named, ServerAddress) else named}"
-            for named, count in answers.most_common()
+            f"{len(by)} {f'names {named}' if isinstance(named, ServerAddress) else named}"
+            f" (at {', '.join(map(str, by))})"
+            for named, by in sorted(answers.items(), key=lambda answer: -len(answer[1]))
         )
         raise StoreUnavailable(
             f"{majority} of {len(tasks)} Sentinels must name the same primary {self._name}: {counted}"
         )
+
+    async def _ask_one(self, address: ServerAddress) -> tuple[ServerAddress, ServerAddress | str]:
+        return address, await self._ask(address)
 
     async def _ask(self, address: ServerAddress) -> ServerAddress | str:
         """The server that one Sentinel names, or why it names none."""
@@ -229,18 +175,70 @@ class Sentinels:
             connection.abort()
 
 
-def address_of(url: str, *, timeout: float) -> PrimaryLocator:
+def address_of(
+    url: str, *, timeout: float, password_file: str = "", sentinels: SentinelAccess | None = None
+) -> PrimaryLocator:
     """The primary that a URL names, which `revoker.config.value_types.redis_url` has validated."""
     if "+" not in urlsplit(url).scheme:
         options: dict[str, Any] = dict(parse_url(url))
         address = ServerAddress(
             options.get("host", "localhost"), options.get("port", 6379), options.get("path", "")
         )
-        return FixedServer(address, Login(options, timeout=timeout))
+        return FixedServer(address, login_of(options, timeout=timeout, password_file=password_file))
     addresses, options = parse_server_list(url)
-    login = Login(options, timeout=timeout)
-    sentinel_login = Login({**options, "db": None}, timeout=timeout, password_optional=True)
+    login = login_of(options, timeout=timeout, password_file=password_file)
+    sentinel_login = _sentinel_login(options, timeout, password_file, sentinels or SentinelAccess())
     return Sentinels(addresses, urlsplit(url).path[1:], login, sentinel_login)
+
+
+def login_of(
+    options: Mapping[str, Any], *, timeout: float, password_file: str = "", clustered: bool = False
+) -> Login:
+    """How servers are logged in to, by the options of their URL."""
+    return Login(
+        _credentials(options, password_file),
+        timeout=timeout,
+        tls=_tls_of(options),
+        database=int(options.get("db") or 0),
+        clustered=clustered,
+    )
+
+
+def _credentials(options: Mapping[str, Any], password_file: str) -> Credentials:
+    return Credentials(
+        options.get("username") or "",
+        options.get("password") or "",
+        password_file,
+        "redis.password_file" if password_file else "redis.password_file or redis.url",
+    )
+
+
+def _tls_of(options: Mapping[str, Any]) -> Tls | None:
+    return Tls.of_options(options) if options.get("connection_class") is SSLConnection else None
+
+
+def _sentinel_login(
+    options: Mapping[str, Any], timeout: float, password_file: str, access: SentinelAccess
+) -> Login:
+    if access.username or access.password or access.password_file:
+        credentials = Credentials(
+            access.username, access.password, access.password_file, "redis.sentinel_password_file"
+        )
+    else:  # the password of the servers, unless they have none
+        credentials = dataclasses.replace(
+            _credentials(options, password_file), optional=True, setting="redis.sentinel_password_file"
+        )
+    tls = _tls_of(options)
+    if access.tls is not None:
+        tls = (tls or Tls()) if access.tls else None
+    if tls is not None and (access.ca_file or access.cert_file):
+        tls = dataclasses.replace(
+            tls,
+            ca_file=access.ca_file or tls.ca_file,
+            cert_file=access.cert_file or tls.cert_file,
+            key_file=access.key_file if access.cert_file else tls.key_file,
+        )
+    return Login(credentials, timeout=timeout, tls=tls, asks_role=False)
 
 
 def is_cluster(url: str) -> bool:
@@ -258,17 +256,3 @@ def parse_server_list(url: str) -> tuple[list[ServerAddress], dict[str, Any]]:
         host = urlsplit(f"//{text}")
         addresses.append(ServerAddress(host.hostname or "localhost", host.port or _DEFAULT_PORTS[kind]))
     return addresses, dict(parse_url(f"{scheme}://{user}{at}localhost?{parts.query}"))
-
-
-def parse_info(text: Any) -> dict[str, str]:
-    """The fields of an ``INFO`` reply; empty where it is an error."""
-    if not isinstance(text, bytes):
-        return {}
-    lines = text.decode(errors="replace").splitlines()
-    return {name: value for name, colon, value in (line.partition(":") for line in lines) if colon}
-
-
-def _refuse_errors(replies: Replies) -> None:
-    for reply in replies:
-        if isinstance(reply, Exception):
-            raise StoreUnavailable(f"the store answered {str(reply).split(' ')[0]}") from reply

@@ -67,6 +67,10 @@ class Confirmation:
             return f"the store answered {self._name} with {Refused(str(reply)).code}"
         return "too few replicas have confirmed the change"
 
+    def confirmed_since(self, server: str, time: float) -> bool:
+        """Whether a server had a write confirmed that was sent after a time, by the loop's clock."""
+        return server == self._server and self._confirmed_at > time
+
     def stale(self, server: str, now: float) -> bool:
         """Whether a server had no write confirmed within :data:`FRESH_S`."""
         return server != self._server or now - self._confirmed_at > self.FRESH_S
@@ -85,7 +89,7 @@ class _Write:
     __slots__ = ("packed", "requests", "timer")
 
     def __init__(self) -> None:
-        self.packed: list[bytes] = []
+        self.packed: list[bytes | None] = []  # None: the command for the role, which the connection chooses
         self.requests: list[tuple[asyncio.Future[Replies], int]] = []
         self.timer: asyncio.TimerHandle | None = None
 
@@ -138,9 +142,14 @@ class CommandChannel:
             raise Refused(str(reply))
         return reply
 
-    async def pipeline(self, commands: Sequence[Command]) -> Replies:
-        """Send commands in one write, not as a transaction; raises the first error, as :meth:`execute`."""
-        replies = await self.ask(commands)
+    async def pipeline(self, commands: Sequence[Command], *, with_role: bool = False) -> Replies:
+        """Send commands in one write, not as a transaction; raises the first error, as :meth:`execute`.
+
+        Args:
+            commands: To send.
+            with_role: Whether to ask for the role as well; the last reply is that of ``role_in``.
+        """
+        replies = await self._send(pack(commands), len(commands) + with_role, with_role=with_role)
         for reply in replies:
             if isinstance(reply, Exception):
                 raise Refused(str(reply))
@@ -160,7 +169,7 @@ class CommandChannel:
         """Replace the connection, which may lead to the wrong server; requests in flight fail."""
         self._reconnecting.reconnect()
 
-    def _send(self, packed: bytes, replies: int) -> "asyncio.Future[Replies]":
+    def _send(self, packed: bytes, replies: int, *, with_role: bool = False) -> "asyncio.Future[Replies]":
         loop = asyncio.get_running_loop()
         answered: asyncio.Future[Replies] = loop.create_future()
         reconnecting = self._reconnecting
@@ -174,6 +183,8 @@ class CommandChannel:
             write = self._next_write = _Write()
             loop.call_soon(self._flush)
         write.packed.append(packed)
+        if with_role:
+            write.packed.append(None)
         write.requests.append((answered, replies))
         if len(write.requests) == self._requests_per_write:
             self._flush()
@@ -198,7 +209,9 @@ class CommandChannel:
             count += 1
         sent = asyncio.get_running_loop().time()
         connection.send(
-            b"".join(write.packed), count, functools.partial(self._answered, write, connection.server, sent)
+            b"".join([connection.role if packed is None else packed for packed in write.packed]),
+            count,
+            functools.partial(self._answered, write, connection.server, sent),
         )
 
     def _answered(self, write: _Write, server: str, sent: float, replies: Replies | None) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import collections
 import contextlib
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from typing import Any, Final
 
@@ -17,9 +18,22 @@ _BACKOFF_S: Final = (0.02, 0.05, 0.1, 0.2, 0.4)
 
 _INCOMPLETE: Final = object()
 
+_WORDS: Final = 200
+"""Most characters of a server's error that are repeated."""
+
 Replies = list[Any]
 Done = Callable[[Replies | None], None]
 Command = tuple[Any, ...]
+
+
+def pack(commands: Sequence[Command]) -> bytes:
+    """Commands in the protocol's encoding."""
+    return b"".join(map(hiredis.pack_command, commands))
+
+
+ROLE: Final = pack([("ROLE",)])
+ROLE_BY_INFO: Final = pack([("INFO", "replication")])
+"""For servers that refuse ``ROLE``: it costs a few microseconds more."""
 
 
 class ConnectionLost(Exception):
@@ -59,7 +73,10 @@ class Connection(asyncio.Protocol):
 
     Attributes:
         server: Identifies the server: its ``run_id``, or its address where it has none.
+        role: The command, encoded, by which this server shows its role: see :func:`role_in`.
     """
+
+    role = ROLE
 
     def __init__(self, lost: Callable[["Connection"], None]) -> None:
         self._lost = lost
@@ -90,10 +107,17 @@ class Connection(asyncio.Protocol):
         Raises:
             ConnectionLost: the connection ended.
         """
+        return await self._ask(pack(commands), len(commands))
+
+    async def ask_role(self) -> Any:
+        """The reply to :attr:`role`; as :meth:`ask`."""
+        return (await self._ask(self.role, 1))[0]
+
+    async def _ask(self, packed: bytes, count: int) -> Replies:
         answered: asyncio.Future[Replies | None] = asyncio.get_running_loop().create_future()
         self.send(
-            pack(commands),
-            len(commands),
+            packed,
+            count,
             lambda replies: None if answered.done() else answered.set_result(replies),
         )
         replies = await answered
@@ -203,9 +227,41 @@ class ReconnectingConnection:
         self._changed(None)
 
 
-def pack(commands: Sequence[Command]) -> bytes:
-    """Commands in the protocol's encoding."""
-    return b"".join(map(hiredis.pack_command, commands))
+def parse_info(text: Any) -> dict[str, str]:
+    """The fields of an ``INFO`` reply; empty where it is an error."""
+    if not isinstance(text, bytes):
+        return {}
+    lines = text.decode(errors="replace").splitlines()
+    return {name: value for name, colon, value in (line.partition(":") for line in lines) if colon}
+
+
+def role_in(reply: Any) -> list[Any]:
+    """A reply to ``ROLE``, or to ``INFO replication`` in its form.
+
+    Raises:
+        LookupError: it does not show a role.
+    """
+    if isinstance(reply, list):
+        return reply
+    fields = parse_info(reply)
+    if "role" not in fields:
+        raise LookupError("a reply without a role")
+    online = [value for name, value in fields.items() if _REPLICA(name) and ",state=online," in f"{value},"]
+    return [fields["role"].encode(), int(fields.get("master_repl_offset", 0)), online]
+
+
+def replicas_in(role: list[Any]) -> int:
+    """How many replicas a primary's role shows: its last element (Dragonfly has no offset before it).
+
+    Raises:
+        LookupError: it does not show them.
+    """
+    if len(role) < 2 or not isinstance(role[-1], list):
+        raise LookupError("a role without replicas")
+    return len(role[-1])
+
+
+_REPLICA: Final = re.compile(r"slave\d+").fullmatch
 
 
 def _login_failure(error: Exception) -> StoreUnavailable:
@@ -250,15 +306,33 @@ async def unavailable_on_failure() -> AsyncIterator[None]:
         raise StoreUnavailable(public_message(error)) from error
 
 
+def answered_with(error: Exception, command: str = "") -> str:
+    """The text that callers get for a server's error: what it refused, and in its words where these help."""
+    text = str(error)
+    code = text.partition(" ")[0]
+    to = f"{command} with " if command else ""
+    if code == "CROSSSLOT":
+        return f"the store answered {to}CROSSSLOT: it is a cluster, so redis.url must begin with redis+cluster://"
+    if code == "NOPERM" or "unknown command" in text or "can't run this command" in text:
+        return f"the store answered {to}{printable(text)}"
+    return f"the store answered {to}{code}"
+
+
+def printable(text: str) -> str:
+    """A server's words as logs and answers can hold them (RFC 6749 §5.2: no quote, no backslash)."""
+    plain = text[:_WORDS].replace('"', "'").replace("\\", "/")
+    return "".join(character if " " <= character <= "~" else "?" for character in plain).strip()
+
+
 FAILURES: Final = (Refused, ConnectionLost, TooFewReplicas, OSError, TimeoutError)
 
 
 def public_message(error: Exception) -> str:
     """The text that callers get for one of the :data:`FAILURES`."""
     match error:
-        case TooFewReplicas():
+        case TooFewReplicas() | StoreUnavailable() | ReplyNotUnderstood():
             return str(error)
         case Refused():
-            return f"the store answered {error.code}"
+            return answered_with(error)
         case _:
             return "the store did not answer"
