@@ -231,5 +231,5 @@ def test_the_rights_of_sentinels_are_printed_where_there_are_any(revoker):
     reached_by(revoker, "redis+sentinel://app@h1:26379,h2:26379,h3:26379/main")
     status, out, _ = revoker.run("store", "rights")
     assert status == 0
-    assert "ACL SETUSER app reset on >PASSWORD ~" in out
+    assert "ACL SETUSER app reset on >PASSWORD resetchannels ~" in out
     assert "+sentinel|master" in out
