@@ -23,7 +23,6 @@ from revoker.cli.configuration import (
 )
 from revoker.models import Issuer
 from revoker.rules import revocable_value
-from revoker.store.rights import sentinel_commands
 
 if TYPE_CHECKING:
     from revoker.store.consistency.epoch import Epoch
@@ -117,6 +116,8 @@ def _as_text(url: str, report: "Report") -> str:
 @commands.command("rights")
 def rights(config: ConfigOption = None) -> None:
     """Print the rights that the service and these commands need, as rules of Redis ACLs."""
+    from revoker.store.rights import sentinel_commands  # noqa: PLC0415
+
     settings = load_settings(config)
     url = urlsplit(settings.redis.url)
     rules = new_store(settings).acl_rules()
