@@ -399,6 +399,19 @@ def test_the_list_of_writers_counts_the_revocations_of_each_one(server, writers)
     assert counts.of_others == 0
 
 
+def test_a_share_that_has_expired_goes_on_from_the_list(server):
+    clear(server)
+    for _ in range(3):
+        run(server, "revoke_user", (USER, INDEX), "", KEEP, "", 5000, "")
+    before = Counts(int(server.get(KEYS.seq)), server.get(KEYS.writers))
+    server.delete(KEYS.share("me"))
+    run(server, "revoke_user", (USER, INDEX), "", KEEP, "", 5000, "")
+    after = Counts(int(server.get(KEYS.seq)), server.get(KEYS.writers))
+    assert (after.seq, parse_writers(after.writers)) == (4, {"me": 4})
+    assert int(server.get(KEYS.share("me"))) == 4
+    assert hold_all(after, before)
+
+
 def test_a_writer_that_left_the_list_and_writes_again_takes_nothing_from_the_others(server):
     clear(server)
     for _ in range(3):

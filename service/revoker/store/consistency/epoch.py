@@ -11,6 +11,7 @@ that lacks what was never acknowledged has lost nothing.
 """
 
 import asyncio
+import itertools
 import secrets
 from collections.abc import Awaitable, Callable, Collection, Sized
 from dataclasses import dataclass, replace
@@ -44,7 +45,8 @@ FINDING_OF_POLICY: Final[dict[DataLoss, str]] = {
 REPAIRING: Final = "repairing"
 REPAIRED: Final = "repaired"
 DAY_MS: Final = 86_400_000
-_REPAIR_POLL_S: Final = 0.05
+_REPAIR_POLL_S: Final = (0.02, 0.05, 0.1, 0.2)
+"""Pauses between two looks at what others have contributed; the last one is repeated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -576,6 +578,7 @@ class DataSet:
         share = present.share if present is not None and vouches else None
         give_up = asyncio.get_running_loop().time() + repairs.seconds
         repairs.announce(repairing=True)
+        pauses = itertools.chain(_REPAIR_POLL_S, itertools.repeat(_REPAIR_POLL_S[-1]))
         try:
             while True:
                 progress = await repairs.contribute(repair.text.encode(), contribution, share)
@@ -593,7 +596,7 @@ class DataSet:
                 if late or asyncio.get_running_loop().time() >= give_up:
                     self._losses.not_repaired(shortfall(numbers.counts, contributions))
                     return None
-                await asyncio.sleep(_REPAIR_POLL_S)
+                await asyncio.sleep(next(pauses))
         finally:
             repairs.announce(repairing=False)
 

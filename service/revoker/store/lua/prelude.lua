@@ -17,22 +17,30 @@ local function number(key)
   return tonumber(redis.call('GET', key) or 0)
 end
 
--- The list of writers, ' id count id count', with another count of one of them; and whether it was in the list.
-local function with_writer(list, id, share)
-  local entry, count = ' ' .. id .. ' ', string.format('%.0f', share)
-  local first, last = string.find(list, entry, 1, true)
-  if not first then return list .. entry .. count, false end
-  local rest = string.find(list, ' ', last + 1, true)
-  return string.sub(list, 1, last) .. count .. (rest and string.sub(list, rest) or ''), true
+-- The list of writers, ' id count id count', cut around the count of this process: what precedes it, the count, what follows.
+-- A process that is not in the list would be its last one, with the count nil.
+local function writers()
+  local n = #KEYS
+  local list, entry = redis.call('GET', KEYS[n - 1]) or '', ' ' .. string.match(KEYS[n - 2], '[^:]*$') .. ' '
+  local _, last = string.find(list, entry, 1, true)
+  if not last then return list .. entry, nil, '' end
+  local rest = string.find(list, ' ', last + 1, true) or #list + 1
+  return string.sub(list, 1, last), tonumber(string.sub(list, last + 1, rest - 1)), string.sub(list, rest)
+end
+
+-- The share of this process; that in the list never expires.
+local function own_share()
+  local _, listed = writers()
+  return math.max(number(KEYS[#KEYS - 2]), listed or 0)
 end
 
 -- Sets the share of this process, which expires after a day, and its count in the list of writers. Returns seq, which is raised
 -- by `more`; by the whole share if the list has no longer had it, so that seq less all counts in the list never decreases.
 local function set_share(share, more)
-  local n = #KEYS
-  local list, listed = with_writer(redis.call('GET', KEYS[n - 1]) or '', string.match(KEYS[n - 2], '[^:]*$'), share)
-  redis.call('SET', KEYS[n - 2], string.format('%.0f', share), 'PX', 86400000)
-  redis.call('SET', KEYS[n - 1], list)
+  local n, count = #KEYS, string.format('%.0f', share)
+  local before, listed, after = writers()
+  redis.call('SET', KEYS[n - 2], count, 'PX', 86400000)
+  redis.call('SET', KEYS[n - 1], before .. count .. after)
   return redis.call('INCRBY', KEYS[n - 3], string.format('%.0f', listed and more or share))
 end
 
@@ -41,7 +49,7 @@ end
 -- is missing. The writer detects it by the reply, and writes again.
 local function count()
   local n = #KEYS
-  local seq, share = number(KEYS[n - 3]), number(KEYS[n - 2])
+  local seq, share = number(KEYS[n - 3]), own_share()
   local repairing = string.find(redis.call('GET', KEYS[n]) or '', ' repairing', 1, true)
   if seq < expected_seq or share < expected_share or repairing then return seq, share end
   share = share + revocations

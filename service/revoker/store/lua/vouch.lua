@@ -5,7 +5,7 @@
 -- Returns: 1 or 0 (the epoch is another one), the present (ms), contributions by process, the numbers of the data set.
 local n = #KEYS
 local same = redis.call('GET', KEYS[n]) == ARGV[1]
-local seq, share = number(KEYS[n - 3]), number(KEYS[n - 2])
+local seq, share = number(KEYS[n - 3]), own_share()
 if same then
   local vouched = tonumber(ARGV[4])
   if vouched and vouched > share then
