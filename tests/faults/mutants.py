@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 
 from revoker import __main__ as command
-from revoker.store import lookups
+from revoker.store import lookups, revocations
 from revoker.store.consistency import epoch
 from revoker.store.wire.addresses import address_of
 
@@ -44,8 +44,8 @@ def ignores_seq() -> None:
             known is not None and self.watermark is not None and known.epoch == stood == self.watermark.epoch
         )
 
-    def record_write(self, before, stood, *_):
-        return before is None or self.watermark is None or self.watermark.epoch == stood
+    def record_write(self, before, written):
+        return before is None or self.watermark is None or self.watermark.epoch == written.epoch
 
     def only_epoch(self, reading, found):
         return (
@@ -61,10 +61,20 @@ def ignores_seq() -> None:
     )
 
 
+def vouches_blindly() -> None:
+    """A process vouches for its revocations without having written them back."""
+
+    async def nothing(*_):
+        return None
+
+    revocations.Revocations.write_back = nothing
+
+
 MUTANTS: dict[str, Callable[[], None]] = {
     "reads-replica": reads_replica,
     "ignores-epoch": ignores_epoch,
     "ignores-seq": ignores_seq,
+    "vouches-blindly": vouches_blindly,
 }
 
 

@@ -32,8 +32,15 @@ def violations(folder, deeds, *, count=1, seed=SEED, **plan):
         (["flush"], {"topology": "single", "wait_replicas": 0, "mutant": "ignores-epoch"}),
         (["snapshot"], {"topology": "single", "wait_replicas": 0, "mutant": "ignores-seq"}),
         (["blackout"], {"topology": "replicated", "wait_replicas": 0}),
+        (["flush"], {"topology": "single", "wait_replicas": 0, "mutant": "vouches-blindly"}),
     ],
-    ids=["a replica is read", "the epoch is ignored", "the numbers are ignored", "no replica confirms"],
+    ids=[
+        "a replica is read",
+        "the epoch is ignored",
+        "the numbers are ignored",
+        "no replica confirms",
+        "a process vouches for what it has not written back",
+    ],
 )
 def test_what_lets_revoked_tokens_through_is_found(tmp_path, deeds, plan):
     """It shows where a client asks at the right moment: on a busy machine not each time."""
