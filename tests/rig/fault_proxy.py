@@ -36,7 +36,7 @@ _UNCONFIRMED: dict[str, Command] = {
 
 _REFUSED: Command = ("EVAL", "return redis.error_reply('BUSY for a while')", 0)
 
-_SERVICE_KEYS = (b":blocks", b":latest", b":refills", b":seq", b":settings")
+_SERVICE_KEYS = (b":blocks", b":instances", b":latest", b":refills", b":repair", b":seq", b":settings")
 """How the first keys of scripts end that the service sends by itself, not for a request."""
 
 
@@ -121,7 +121,7 @@ class FaultProxy:
                         confirmation = _UNCONFIRMED.get(fault)
                         if fault == "lost_after":
                             lost.set()
-                    elif fault == "lookup_refused" and name == b"MGET" and any(map(_is_of_client, received)):
+                    elif fault == "lookup_refused" and name == b"MGET" and _is_lookup(received):
                         self._fault, sent = None, _REFUSED
                     elif name == b"WAIT" and confirmation is not None:
                         confirmation, sent = None, confirmation
@@ -141,6 +141,6 @@ def _is_of_a_request(command: list[Any]) -> bool:
     return not keys[0].endswith(_SERVICE_KEYS) and not trims_sessions
 
 
-def _is_of_client(key: bytes) -> bool:
-    """Only a lookup for a request reads it; the service's own reading of the store does not."""
-    return b":client-cutoff:" in key
+def _is_lookup(keys: list[bytes]) -> bool:
+    """Only a lookup for a request reads the cutoff of a client together with the epoch."""
+    return any(b":client-cutoff:" in key for key in keys) and any(key.endswith(b":epoch") for key in keys)

@@ -12,7 +12,8 @@ import pytest
 
 from revoker import app
 from revoker.store import lookups, scripts
-from revoker.store.wire.connection import pack
+from revoker.store.consistency import presence
+from revoker.store.wire.connection import Replies, pack
 from tests.rig.fault_proxy import FaultProxy
 from tests.rig.servers import Valkey
 from tests.rig.service import PATIENT_S, Running, serve, settings_for, until_ready
@@ -96,3 +97,9 @@ class Clockwork:
             with self._valkey.client() as client:
                 client.script_load(put_forward.decode())
         monkeypatch.setattr(lookups, "TIME", pack([("EVAL", _TIME.replace("AHEAD", self._key), 0)]))
+        judge = presence.Sample.judge
+
+        def judge_ahead(sample: presence.Sample, replies: Replies, now: int, *rest: Any) -> Any:
+            return judge(sample, replies, now + int(self.ahead * 1000), *rest)
+
+        monkeypatch.setattr(presence.Sample, "judge", judge_ahead)

@@ -14,7 +14,11 @@ def store_blocks(server, key, until, count, named="tag"):
     with server.client() as client:
         for start in range(0, count, 1000):
             numbers = range(start, min(start + 1000, count))
-            client.hset(key, mapping={f"{named}{number:013}": until for number in numbers})
+            tags = [f"{named}{number:013}" for number in numbers]
+            client.hset(key, mapping=dict.fromkeys(tags, until))
+            if until == FOREVER_MS:  # else it has ended, and the user's record is gone
+                users = {f"{key.rpartition(':')[0]}:{{{tag}}}:user": f'{{"blocked":{until}}}' for tag in tags}
+                client.mset(users)
 
 
 async def test_blocks_that_have_ended_leave_the_store_and_are_not_remembered(start, valkey, prefix):
