@@ -26,6 +26,7 @@ MARGIN = 0.05
 RECORDED = Path(__file__).with_name("instructions.json")
 
 FLOOR, CLAIMS, WARM, TOKEN = "floor", "claims form", "token form, verified before", "/token, ES256"
+ENVELOPE, MAPPED, MAPPED_ENVELOPE = "claims with header", "mapped claims", "mapped claims with header"
 A_BATCH = "one of a batch of 100 claims"
 
 
@@ -80,6 +81,9 @@ def measured(stack: ExitStack, folder: Path) -> dict[str, int]:
     return {
         FLOOR: sent(floor, ports[0], claims),
         CLAIMS: sent(revoker, ports[1], claims),
+        ENVELOPE: sent(revoker, ports[1], material.envelopes()),
+        MAPPED: sent(revoker, ports[1], material.mapped_claims()),
+        MAPPED_ENVELOPE: sent(revoker, ports[1], material.mapped_envelopes()),
         WARM: sent(revoker, ports[1], material.warm_tokens()),
         A_BATCH: sent(revoker, ports[1], material.batch_form(), 13, 3),
         TOKEN: round(_refreshes(stack, revoker, ports[1], material.authorization)),
