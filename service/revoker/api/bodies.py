@@ -1,10 +1,12 @@
 """How bodies, forms and queries are read: within limits, and strictly."""
 
 import asyncio
+import contextlib
 import functools
 import json
 import re
 import urllib.parse
+from collections.abc import Mapping
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -26,6 +28,7 @@ MAX_FIELDS: Final = 64
 LARGEST: Final = 2**63
 """Larger numbers in forms are refused, as are those further below 0."""
 _WHITE_SPACE: Final = b" \t\n\r"
+_SPACE: Final = ord(" ")
 _BACKSLASH: Final = ord("\\")
 _BROKEN_PERCENT: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 
@@ -34,6 +37,8 @@ _decode_members: Final = msgspec.json.Decoder(dict[str, Any]).decode
 
 Body = TypeVar("Body", bound=msgspec.Struct)
 Fields = dict[str, str]
+Document = Mapping[str, Any] | msgspec.Struct | bytes
+"""All members of a JSON object, or what was read from it if it has no others, or itself as sent."""
 
 
 def refuse_query(request: web.Request) -> None:
@@ -183,45 +188,56 @@ def refuse_duplicates(raw: bytes) -> None:
         raise InvalidRequest("the body is not valid JSON") from error
 
 
-def is_unambiguous(raw: bytes, read: msgspec.Struct | dict[str, Any]) -> bool:
+def is_unambiguous(raw: bytes, read: msgspec.Struct | Mapping[str, Any]) -> bool:
     """Whether a document certainly has no duplicate member: a cheap test that most documents pass.
-
-    A document that is equal to its re-encoding has none. Nor has one without escapes that contains, white
-    space aside, no more ``":`` than the re-encoding: each member name ends with one.
 
     Args:
         raw: A JSON document.
         read: The value read from it; a type omits absent members.
     """
     encoded = _encode(read)
-    if encoded == raw:
-        return True
+    return encoded == raw or _has_as_many_members(raw, encoded)
+
+
+def _has_as_many_members(raw: bytes, encoded: bytes) -> bool:
+    """Whether a document has no more members than its re-encoding, which has no duplicate.
+
+    Each name ends with ``":``. False also if that can't be counted, because there are escapes.
+    """
     if _BACKSLASH in raw or not raw.isascii():
         return False
     return raw.translate(None, _WHITE_SPACE).count(b'":') == encoded.count(b'":')
 
 
-def refuse_ambiguous(raw: bytes, read: msgspec.Struct) -> dict[str, Any] | None:
+def refuse_ambiguous(raw: bytes, read: msgspec.Struct) -> Document:
     """As :func:`refuse_duplicates`, without its slow parser for most documents.
 
     Returns:
-        All members of the document; None where it was not needed to read them.
+        What is known of the document then.
     """
-    if _encode(read) == raw:
-        return None
-    try:
+    encoded = _encode(read)
+    if encoded == raw:
+        return read
+    spaced = raw[raw.find(b":") + 1] == _SPACE  # it may differ in nothing else
+    if spaced and _has_as_many_members(raw, encoded):
+        return raw
+    members = None
+    with contextlib.suppress(InvalidRequest):  # the slow parser reads more, such as a lone surrogate
         members = members_of(raw)
-    except InvalidRequest:  # the slow parser reads more, such as a lone surrogate
-        members = None
     if members is None or not is_unambiguous(raw, members):
         refuse_duplicates(raw)
-    return members
+    return members or raw
 
 
-def members_of(raw: bytes) -> dict[str, Any]:
+def members_of(document: Document) -> Mapping[str, Any]:
     """All members of a JSON object, of which no duplicate is noticed."""
+    if isinstance(document, msgspec.Struct):
+        members: dict[str, Any] = msgspec.to_builtins(document)
+        return members
+    if not isinstance(document, bytes):
+        return document
     try:
-        return _decode_members(raw)
+        return _decode_members(document)
     except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
         raise InvalidRequest("the body is not valid JSON") from error
 

@@ -4,8 +4,7 @@ Gateways ask this for every request that they serve: this is the hot path, with 
 ``store.lookups``.
 """
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import msgspec
 from aiohttp import web
@@ -141,14 +140,14 @@ def _payload_of(asked: Introspect) -> Payload:
 
 
 def claims_of(
-    asked: Introspect, caller: Caller, document: bytes | Mapping[str, Any]
+    asked: Introspect, caller: Caller, document: bodies.Document
 ) -> tuple[Payload, Issuer | None]:
     """The claims to judge, under their standard names, with the ``kid`` of the header where that is given.
 
     Args:
         asked: As read from the body.
         caller: Who asks.
-        document: The body as sent, or its members: the issuer may have other names for its claims.
+        document: From which that was read: the issuer may have other names for its claims.
 
     Returns:
         The claims, and their issuer; None: the caller may not ask about it.
@@ -160,7 +159,7 @@ def claims_of(
     kid = None if asked.header is None else asked.header.kid
     issuer = caller.issuer(payload.iss)
     if issuer is not None and issuer.claim_names is not None:
-        members = bodies.members_of(document) if isinstance(document, bytes) else document
+        members = bodies.members_of(document)
         try:
             claims = mapped_claims(payload, kid, members if kid is None else members["claims"], issuer)
         except InvalidToken as error:
@@ -215,11 +214,11 @@ class Introspection:
             if fields is not None:
                 return await self._respond_to_token(_token_of_form(fields), caller)
             asked = read_introspect(raw)
-            members = bodies.refuse_ambiguous(raw, asked)
+            document = bodies.refuse_ambiguous(raw, asked)
             token = token_of(asked)
             if token is not None:
                 return await self._respond_to_token(token, caller)
-            claims, issuer = claims_of(asked, caller, members or raw)
+            claims, issuer = claims_of(asked, caller, document)
             judged = await self._verdicts.of_claims(claims, issuer, caller)
         finally:
             self._admission.in_progress -= 1
