@@ -1,12 +1,10 @@
 """How bodies, forms and queries are read: within limits, and strictly."""
 
 import asyncio
-import contextlib
 import functools
 import json
 import re
 import urllib.parse
-from collections.abc import Mapping
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -37,7 +35,7 @@ _decode_members: Final = msgspec.json.Decoder(dict[str, Any]).decode
 
 Body = TypeVar("Body", bound=msgspec.Struct)
 Fields = dict[str, str]
-Document = Mapping[str, Any] | msgspec.Struct | bytes
+Document = dict[str, Any] | msgspec.Struct | bytes
 """All members of a JSON object, or what was read from it if it has no others, or itself as sent."""
 
 
@@ -188,7 +186,7 @@ def refuse_duplicates(raw: bytes) -> None:
         raise InvalidRequest("the body is not valid JSON") from error
 
 
-def is_unambiguous(raw: bytes, read: msgspec.Struct | Mapping[str, Any]) -> bool:
+def is_unambiguous(raw: bytes, read: msgspec.Struct | dict[str, Any]) -> bool:
     """Whether a document certainly has no duplicate member: a cheap test that most documents pass.
 
     Args:
@@ -218,26 +216,33 @@ def refuse_ambiguous(raw: bytes, read: msgspec.Struct) -> Document:
     encoded = _encode(read)
     if encoded == raw:
         return read
-    spaced = raw[raw.find(b":") + 1] == _SPACE  # it may differ in nothing else
+    spaced = _SPACE in raw[:32]  # probably behind the first name: it may differ in nothing else
     if spaced and _has_as_many_members(raw, encoded):
         return raw
-    members = None
-    with contextlib.suppress(InvalidRequest):  # the slow parser reads more, such as a lone surrogate
-        members = members_of(raw)
-    if members is None or not is_unambiguous(raw, members):
-        refuse_duplicates(raw)
-    return members or raw
+    if _BACKSLASH not in raw:  # otherwise it is seldom equal to its re-encoding
+        try:
+            members = _all_members(raw)
+            if is_unambiguous(raw, members):
+                return members
+        except InvalidRequest:
+            pass  # the slow parser reads more, such as numbers beyond any double
+    refuse_duplicates(raw)
+    return raw
 
 
-def members_of(document: Document) -> Mapping[str, Any]:
+def members_of(document: Document) -> dict[str, Any]:
     """All members of a JSON object, of which no duplicate is noticed."""
-    if isinstance(document, msgspec.Struct):
-        members: dict[str, Any] = msgspec.to_builtins(document)
-        return members
-    if not isinstance(document, bytes):
+    if isinstance(document, dict):
         return document
+    if isinstance(document, bytes):
+        return _all_members(document)
+    members: dict[str, Any] = msgspec.to_builtins(document)
+    return members
+
+
+def _all_members(raw: bytes) -> dict[str, Any]:
     try:
-        return _decode_members(document)
+        return _decode_members(raw)
     except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
         raise InvalidRequest("the body is not valid JSON") from error
 
