@@ -74,7 +74,7 @@ def measured(stack: ExitStack, folder: Path) -> dict[str, int]:
     def sent(server: Counted, port: int, workload: Workload, warm: int = 140, counted: int = 40) -> int:
         bodies = cycle(workload.bodies.read_bytes().split(b"\n"))
         begin = head(workload.path, "application/json", workload.authorization)
-        abreast = Abreast(stack, port, [bodies] * ABREAST, begin)
+        abreast = Abreast(stack, server, port, [bodies] * ABREAST, begin)
         return round(server.count(abreast.rounds, warm, counted) / ABREAST / workload.units)
 
     claims = material.claims_form()
@@ -94,7 +94,7 @@ def _refreshes(stack: ExitStack, server: Counted, port: int, authorization: str)
     """Every answer's refresh token is what the next request of its connection shows."""
     login = json.dumps({"sub": "alice", "client_id": "web"}).encode()
     logins = Abreast(
-        stack, port, [cycle([login])] * ABREAST, head("/sessions", "application/json", authorization)
+        stack, server, port, [cycle([login])] * ABREAST, head("/sessions", "application/json", authorization)
     )
     logins.rounds(1)
     latest = logins.answers
@@ -105,7 +105,7 @@ def _refreshes(stack: ExitStack, server: Counted, port: int, authorization: str)
             yield urlencode({"grant_type": "refresh_token", "refresh_token": refresh_token}).encode()
 
     begin = head("/token", "application/x-www-form-urlencoded")
-    refreshing = Abreast(stack, port, [bodies(index) for index in range(ABREAST)], begin)
+    refreshing = Abreast(stack, server, port, [bodies(index) for index in range(ABREAST)], begin)
     refreshing.answers = latest
     return server.count(refreshing.rounds, 20, 20) / ABREAST
 

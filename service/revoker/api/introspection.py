@@ -19,7 +19,7 @@ from revoker.api.verdicts import Verdicts
 from revoker.auth import Caller
 from revoker.errors import InvalidRequest, InvalidToken
 from revoker.models import Issuer, Payload, Verdict
-from revoker.tokens.claims import is_readable, joined_claims, mapped_claims
+from revoker.tokens.claims import identity_of, is_readable, joined_claims
 from revoker.tokens.parsing import strict_json_object
 from revoker.tokens.refresh_tokens import looks_like
 
@@ -139,9 +139,7 @@ def _payload_of(asked: Introspect) -> Payload:
     return asked.claims
 
 
-def claims_of(
-    asked: Introspect, caller: Caller, document: bodies.Document
-) -> tuple[Payload, Issuer | None]:
+def claims_of(asked: Introspect, caller: Caller, document: bodies.Document) -> tuple[Payload, Issuer | None]:
     """The claims to judge, under their standard names, with the ``kid`` of the header where that is given.
 
     Args:
@@ -161,9 +159,10 @@ def claims_of(
     if issuer is not None and issuer.claim_names is not None:
         members = bodies.members_of(document)
         try:
-            claims = mapped_claims(payload, kid, members if kid is None else members["claims"], issuer)
+            identity = identity_of(members if kid is None else members["claims"], issuer)
         except InvalidToken as error:
             raise InvalidRequest(f"by the claim names of issuer {issuer.name}: {error}") from error
+        claims = joined_claims(payload, kid, identity)
     elif kid is not None:
         identity = payload.jti, payload.sub, payload.sid, payload.client_id, payload.azp, ()
         claims = joined_claims(payload, kid, identity)

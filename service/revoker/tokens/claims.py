@@ -93,7 +93,7 @@ def access_token_claims(payload: Mapping[str, Any], kid: str | None, issuer: Iss
         InvalidToken: ``jti``, ``sub``, ``iat``, ``exp``, ``nbf``, ``aud`` or ``iss`` has the wrong type,
             ``sub`` or a required ``jti`` is missing or empty, or a claim has too many values to revoke.
     """
-    identity = _identity(payload, issuer)
+    identity = identity_of(payload, issuer)
     fixed = Payload(
         iss=_strict("iss", payload, _text),
         iat=_strict("iat", payload, _date),
@@ -103,11 +103,6 @@ def access_token_claims(payload: Mapping[str, Any], kid: str | None, issuer: Iss
         nbf=_strict("nbf", payload, _date),
     )
     return joined_claims(fixed, kid, identity)
-
-
-def mapped_claims(fixed: Payload, kid: str | None, payload: Mapping[str, Any], issuer: Issuer) -> Claims:
-    """As :func:`access_token_claims`; the claims that all issuers name alike were read before."""
-    return joined_claims(fixed, kid, _identity(payload, issuer))
 
 
 def origin_claims(payload: Mapping[str, Any], kid: str, names: ClaimNames | None) -> Claims:
@@ -132,11 +127,11 @@ def origin_claims(payload: Mapping[str, Any], kid: str, names: ClaimNames | None
     return joined_claims(fixed, kid, (jti, sub, sid, client_id, azp, ()))
 
 
-_Identity = tuple[str | None, str | None, str | None, str | None, str | None, RevocableClaims]
+Identity = tuple[str | None, str | None, str | None, str | None, str | None, RevocableClaims]
 """``jti``, ``sub``, ``sid``, ``client_id``, ``azp``, and what can be revoked by value."""
 
 
-def _identity(payload: Mapping[str, Any], issuer: Issuer) -> _Identity:
+def identity_of(payload: Mapping[str, Any], issuer: Issuer) -> Identity:
     """The claims whose names an issuer may choose; raises as :func:`access_token_claims`."""
     names = issuer.claim_names
     azp = None
@@ -155,7 +150,7 @@ def _identity(payload: Mapping[str, Any], issuer: Issuer) -> _Identity:
     return jti, sub, sid, client_id, azp, revocable
 
 
-def joined_claims(fixed: Payload, kid: str | None, identity: _Identity) -> Claims:
+def joined_claims(fixed: Payload, kid: str | None, identity: Identity) -> Claims:
     """The claims that all issuers name alike, together with the others."""
     jti, sub, sid, client_id, azp, revocable = identity
     return Claims(
