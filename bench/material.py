@@ -88,11 +88,10 @@ class Material:
         )
 
     def batch_form(self) -> Workload:
-        bodies = [
-            _line({"tokens": [self._claims(n + i) for i in range(BATCH)]})
-            for n in range(0, 200 * BATCH, BATCH)
-        ]
-        return self._workload("batch", "/introspect/batch", bodies, BATCH)
+        return self._batches("batch", self._claims)
+
+    def mapped_batch(self) -> Workload:
+        return self._batches("mapped-batch", self._mapped)
 
     def warm_tokens(self) -> Workload:
         return self._workload("warm", "/introspect", self._tokens(USERS))
@@ -140,6 +139,12 @@ class Material:
         names = {"jti": "uti", "sub": "oid", "sid": "session_id", "client_id": "appid"}
         claims = {names.get(name, name): value for name, value in self._claims(n).items()}
         return {**claims, "iss": MAPPED_ISSUER, "tenant": f"tenant-{n % 50}", "email": f"u{n}@example.com"}
+
+    def _batches(self, name: str, claims: Callable[[int], dict[str, Any]]) -> Workload:
+        bodies = [
+            _line({"tokens": [claims(n + i) for i in range(BATCH)]}) for n in range(0, 200 * BATCH, BATCH)
+        ]
+        return self._workload(name, "/introspect/batch", bodies, BATCH)
 
     def _workload(self, name: str, path: str, bodies: list[str], units: int = 1) -> Workload:
         file = self.folder / f"{name}.bodies"
