@@ -80,7 +80,10 @@ def measured(stack: ExitStack, folder: Path) -> dict[str, int]:
         bodies = cycle(workload.bodies.read_bytes().split(b"\n"))
         begin = head(workload.path, "application/json", workload.authorization)
         abreast = Abreast(stack, server, port, [bodies] * ABREAST, begin)
-        return round(server.count(abreast.rounds, warm, counted) / ABREAST / workload.units)
+        count = server.count(abreast.rounds, warm, counted)
+        if abreast.answers[0].count(b'"active":true') != workload.units and server is not floor:
+            raise RuntimeError(f"{workload.name}: {abreast.answers[0][:500]!r}")  # a refusal costs less
+        return round(count / ABREAST / workload.units)
 
     claims = material.claims_form()
     return {
