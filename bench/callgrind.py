@@ -2,19 +2,20 @@
 
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from bench.servers import answers
 from tests.rig.processes import REPOSITORY
 
 ABREAST = 16
-"""Requests sent before an answer is awaited: under valgrind all of them are read in one turn."""
+"""Requests that are read in one turn of the event loop."""
 
 _ENVIRON = {
     "PYTHONHASHSEED": "0",
@@ -47,6 +48,15 @@ class Counted:
             if self._child.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"does not answer:\n{self._log.read_text(errors='replace')[-4000:]}")
             time.sleep(0.1)
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """It does not run meanwhile."""
+        self._child.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._child.send_signal(signal.SIGCONT)
 
     def say(self, line: str) -> str:
         """Write a line to its standard input, unless it is empty; returns the next line of its output."""
@@ -85,9 +95,12 @@ class Counted:
 
 
 class Abreast:
-    """Connections that all send a request before the first of them reads an answer."""
+    """Connections that all send a request before the server reads the first of them."""
 
-    def __init__(self, stack: ExitStack, port: int, bodies: list[Iterator[bytes]], head: bytes) -> None:
+    def __init__(
+        self, stack: ExitStack, server: Counted, port: int, bodies: list[Iterator[bytes]], head: bytes
+    ) -> None:
+        self._server = server
         self._bodies = bodies
         self._head = head
         self.answers = [b""] * len(bodies)
@@ -97,9 +110,10 @@ class Abreast:
 
     def rounds(self, count: int) -> None:
         for _ in range(count):
-            for connection, bodies in zip(self._sockets, self._bodies, strict=True):
-                body = next(bodies)
-                connection.sendall(b"%b%d\r\n\r\n%b" % (self._head, len(body), body))
+            with self._server.stopped():
+                for connection, bodies in zip(self._sockets, self._bodies, strict=True):
+                    body = next(bodies)
+                    connection.sendall(b"%b%d\r\n\r\n%b" % (self._head, len(body), body))
             for index, connection in enumerate(self._sockets):
                 self.answers[index] = _answer(connection)
 

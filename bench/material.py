@@ -17,6 +17,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 
 ISSUER = "https://idp.example.com"
+MAPPED_ISSUER = "https://mapped.example.com"
+"""It has other names for four claims, and two that are revocable by value."""
 SESSIONS_ISSUER = "https://sessions.example.com"
 AUDIENCE = "api://orders"
 CALLER = "edge-gateway"
@@ -72,12 +74,24 @@ class Material:
     def claims_form(self) -> Workload:
         return self._workload("claims", "/introspect", [_line(self._claims(n)) for n in range(USERS)])
 
+    def envelopes(self) -> Workload:
+        return self._workload(
+            "envelope", "/introspect", [_line(_envelope(self._claims(n))) for n in range(USERS)]
+        )
+
+    def mapped_claims(self) -> Workload:
+        return self._workload("mapped", "/introspect", [_line(self._mapped(n)) for n in range(USERS)])
+
+    def mapped_envelopes(self) -> Workload:
+        return self._workload(
+            "mapped-envelope", "/introspect", [_line(_envelope(self._mapped(n))) for n in range(USERS)]
+        )
+
     def batch_form(self) -> Workload:
-        bodies = [
-            _line({"tokens": [self._claims(n + i) for i in range(BATCH)]})
-            for n in range(0, 200 * BATCH, BATCH)
-        ]
-        return self._workload("batch", "/introspect/batch", bodies, BATCH)
+        return self._batches("batch", self._claims)
+
+    def mapped_batch(self) -> Workload:
+        return self._batches("mapped-batch", self._mapped)
 
     def warm_tokens(self) -> Workload:
         return self._workload("warm", "/introspect", self._tokens(USERS))
@@ -120,10 +134,26 @@ class Material:
             "client_id": f"client-{n % 20}",
         }
 
+    def _mapped(self, n: int) -> dict[str, Any]:
+        """As :meth:`_claims`, by the names of ``MAPPED_ISSUER``."""
+        names = {"jti": "uti", "sub": "oid", "sid": "session_id", "client_id": "appid"}
+        claims = {names.get(name, name): value for name, value in self._claims(n).items()}
+        return {**claims, "iss": MAPPED_ISSUER, "tenant": f"tenant-{n % 50}", "email": f"u{n}@example.com"}
+
+    def _batches(self, name: str, claims: Callable[[int], dict[str, Any]]) -> Workload:
+        bodies = [
+            _line({"tokens": [claims(n + i) for i in range(BATCH)]}) for n in range(0, 200 * BATCH, BATCH)
+        ]
+        return self._workload(name, "/introspect/batch", bodies, BATCH)
+
     def _workload(self, name: str, path: str, bodies: list[str], units: int = 1) -> Workload:
         file = self.folder / f"{name}.bodies"
         file.write_text("\n".join(bodies))
         return Workload(name, path, file, self.authorization, units)
+
+
+def _envelope(claims: dict[str, Any]) -> dict[str, Any]:
+    return {"claims": claims, "header": {"alg": "RS256", "kid": KEY_ID, "typ": "at+jwt"}}
 
 
 def _sign(pem: bytes, claims: list[dict[str, Any]]) -> list[str]:

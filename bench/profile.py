@@ -193,6 +193,6 @@ def _counts(bench: Bench, arguments: tuple[str, ...]) -> tuple[dict[str, float],
         workload = bench.material.claims_form()
         bodies = cycle(workload.bodies.read_bytes().split(b"\n"))
         begin = head(workload.path, "application/json", workload.authorization)
-        abreast = Abreast(stack, at, [bodies] * ABREAST, begin)
+        abreast = Abreast(stack, server, at, [bodies] * ABREAST, begin)
         whole[name] = server.count(abreast.rounds, 140, 40) / ABREAST
     return by_step, whole

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from cryptography.hazmat.primitives import serialization
 
-from bench.material import AUDIENCE, CALLER, ISSUER, SESSIONS_ISSUER, Material, signing_key
+from bench.material import AUDIENCE, CALLER, ISSUER, MAPPED_ISSUER, SESSIONS_ISSUER, Material, signing_key
 from tests.rig.cpu import Cores
 from tests.rig.processes import Process, until
 from tests.rig.servers import Valkey, free_port
@@ -30,6 +30,18 @@ name = "main"
 issuer = "{issuer}"
 audiences = ["{audience}"]
 jwks_file = "{jwks}"
+
+[[issuers]]
+name = "mapped"
+issuer = "{mapped_issuer}"
+audiences = ["{audience}"]
+jwks_file = "{jwks}"
+[issuers.claims]
+jti = ["uti"]
+sub = ["oid"]
+sid = ["session_id"]
+client_id = ["appid"]
+revocable = ["tenant", "email"]
 
 [[callers]]
 name = "{caller}"
@@ -147,6 +159,7 @@ class Servers:
                 store=store.url,
                 timeout=timeout,
                 issuer=ISSUER,
+                mapped_issuer=MAPPED_ISSUER,
                 audience=AUDIENCE,
                 jwks=jwks,
                 caller=CALLER,

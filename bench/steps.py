@@ -113,8 +113,7 @@ async def steps(service: app.Service, bodies: list[bytes], authorization: str) -
     def read(of: Iterator[bytes]) -> None:
         body = next(of)
         asked = read_introspect(body)
-        refuse_ambiguous(body, asked)
-        claims_of(asked, caller, body)
+        claims_of(asked, caller, refuse_ambiguous(body, asked))
 
     def judge() -> None:
         verdicts.judged(next(next_claims), issuer, found)

@@ -7,13 +7,16 @@ from bench.report import Section, Target, figure, table
 from bench.rounds import Results, Subject, measure
 
 FLOOR, NAIVE, CLAIMS, WARM, COLD, BATCH = "floor", "naive", "claims", "warm", "cold", "batch"
+ENVELOPE, MAPPED = "envelope", "mapped"
 BATCH_CONNECTIONS = 8
-SUBJECTS = (NAIVE, CLAIMS, WARM, COLD, BATCH)
+SUBJECTS = (NAIVE, CLAIMS, ENVELOPE, MAPPED, WARM, COLD, BATCH)
 
 _WORDS = {
     FLOOR: "floor: bare aiohttp on uvloop, reads the body, answers fixed JSON",
     NAIVE: "naive: aiohttp and one redis-py command (MGET) for each request",
     CLAIMS: "Revoker, claims form",
+    ENVELOPE: "Revoker, claims form with the header of the token",
+    MAPPED: "Revoker, claims form, four claims with other names and two that are revocable",
     WARM: "Revoker, token form, verified before",
     COLD: "Revoker, token form, RS256 to be verified",
     BATCH: f"Revoker, batch of 100 claims, {BATCH_CONNECTIONS} connections",
@@ -35,6 +38,8 @@ def run(bench: Bench, only: Collection[str]) -> Section:
         subjects.append(Subject(NAIVE, naive.url, naive.process, claims))
     forms = {
         CLAIMS: lambda: claims,
+        ENVELOPE: bench.material.envelopes,
+        MAPPED: bench.material.mapped_claims,
         WARM: bench.material.warm_tokens,
         COLD: bench.material.cold_tokens,
         BATCH: bench.material.batch_form,

@@ -137,8 +137,9 @@ def test_no_item_of_a_batch_is_read_otherwise_than_alone(texts):
         if isinstance(item, bytes):
             assert json.loads(item, object_pairs_hook=list) == json.loads(text, object_pairs_hook=list)
         else:
-            assert strictly(text) is not None
-            assert item == introspection.read_introspect(text.encode())
+            asked, document = item
+            assert bodies.members_of(document) == strictly(text)
+            assert asked == introspection.read_introspect(text.encode())
 
 
 @given(st.binary(max_size=60) | st.text('{}[]",:0e-\\tn ', max_size=40).map(str.encode))

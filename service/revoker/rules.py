@@ -414,13 +414,11 @@ def revocable_value(claim: str, value: Any) -> str | None:
 
     A whole number is the same value with and without a fraction of zero. ``email`` is case-folded.
     """
+    if type(value) is str:
+        return (value.casefold() if claim == "email" else value) or None
     if type(value) is float and value.is_integer():
         value = int(value)
-    if type(value) in (int, float):
-        return str(value)
-    if type(value) is not str or not value:
-        return None
-    return value.casefold() if claim == "email" else value
+    return str(value) if type(value) in (int, float) else None
 
 
 def cutoff_lifetime_ms(issuer: Issuer) -> int:

@@ -1,5 +1,6 @@
 """The settings of ``[[issuers]]`` for tokens that do not look like RFC 9068, in every form of a question."""
 
+import json
 import time
 
 import pytest
@@ -261,15 +262,57 @@ async def test_a_token_beside_claims_stays_refused_where_claims_have_other_names
     assert (await revoker.post("/introspect", asked, caller="gateway")).error == (400, "invalid_request")
 
 
-async def test_a_repeated_member_is_refused_where_claims_have_other_names(start, valkey):
+@pytest.mark.parametrize("separators", [(",", ":"), (", ", ": ")], ids=["compact", "spaced"])
+@pytest.mark.parametrize("name", ["uti", "session_id", "name", "inner"])
+@pytest.mark.parametrize("form", [dict, forge.envelope])
+async def test_a_repeated_member_is_refused_where_claims_have_other_names(
+    start, valkey, separators, name, form
+):
+    comma, colon = separators
     revoker = await start(valkey, main=MAPPED)
-    body = forge.json.dumps(mapped_claims()).encode()
-    twice = body.replace(b'"uti":', b'"uti": "other", "uti":')
+    claims = mapped_claims(name="x", outer={"inner": 1})
+    whole = json.dumps(form(claims), separators=separators)
+    twice = whole.replace(f'"{name}"', f'"{name}"{colon}"other"{comma}"{name}"')
 
-    assert (await revoker.post("/introspect", twice, caller="gateway")).error == (400, "invalid_request")
-    batch = b'{"tokens":[' + twice + b"," + body + b"]}"
+    answer = await revoker.post("/introspect", twice.encode(), caller="gateway")
+    assert answer.error == (400, "invalid_request")
+    batch = f'{{"tokens":[{twice},{whole}]}}'.encode()
     answer = await revoker.post("/introspect/batch", batch, caller="gateway")
     assert answer.json["results"] == [{"error": "invalid_request"}, {"active": True}]
+
+
+async def test_the_names_of_claims_are_the_same_under_every_name_of_the_issuer(start, valkey):
+    revoker = await start(valkey, main={**MAPPED, "issuer_aliases": [ALIAS]})
+    claims = mapped_claims(iss=ALIAS)
+
+    assert await active(revoker, claims)
+    await revoker.post("/revoke-user", {"iss": forge.ISSUER, "sub": "object-1"})
+    assert not await active(revoker, claims)
+
+
+async def test_a_jti_that_is_no_text_is_refused_even_if_it_is_not_needed(start, valkey):
+    revoker = await start(
+        valkey, main={"require_jti": False, "claims": {"jti": ["jti", "uti"], "revocable": ["tenant"]}}
+    )
+
+    for separators in ((",", ":"), (", ", ": ")):
+        body = json.dumps(forge.claims(jti=7), separators=separators).encode()
+        assert (await revoker.post("/introspect", body, caller="gateway")).error == (400, "invalid_request")
+        batch = await revoker.post("/introspect/batch", b'{"tokens":[%b]}' % body, caller="gateway")
+        assert batch.json["results"] == [{"error": "invalid_request"}]
+
+
+@pytest.mark.parametrize("times", [1, 200])
+async def test_one_batch_may_ask_about_issuers_with_and_without_other_names(start, valkey, times):
+    """It is read at once, or item by item if it is long."""
+    revoker = await start(valkey, main=MAPPED)
+    other = forge.claims(iss="https://other.example.com", sub="object-1")
+    await revoker.post("/revoke-user", {"iss": forge.ISSUER, "sub": "object-1"})
+    asked = [other, mapped_claims(), mapped_claims(oid="object-2"), forge.envelope(mapped_claims())]
+
+    answer = await revoker.post("/introspect/batch", {"tokens": asked * times}, caller="gateway")
+
+    assert [result["active"] for result in answer.json["results"]] == [True, False, True, False] * times
 
 
 WHY = {

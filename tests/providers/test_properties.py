@@ -5,9 +5,11 @@ import json
 import time
 
 import msgspec
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
+from revoker.api.batch import _items, _read
+from revoker.api.bodies import refuse_ambiguous
 from revoker.api.introspection import claims_of, read_introspect
 from revoker.auth import Caller
 from revoker.errors import InvalidRequest, InvalidToken
@@ -15,6 +17,7 @@ from revoker.models import ClaimNames, Issuer, Revocation, RevocationState, User
 from revoker.rules import judge
 from revoker.store.keys import Keys
 from revoker.tokens.claims import access_token_claims
+from revoker.tokens.parsing import strict_json_object
 
 NOW = int(time.time())
 ISSUER = Issuer(name="main", iss="https://idp.example.com")
@@ -79,13 +82,17 @@ def by_token(payload, issuer, held):
     return verdict_of(claims, issuer, held) is Verdict.ACTIVE
 
 
-def by_claims(body, issuer, held):
-    caller = Caller(
+def caller_of(issuer):
+    return Caller(
         name="edge", digests=(), scopes=frozenset(), issuers={ISSUER.iss: issuer}, default_issuer=None
     )
+
+
+def by_claims(body, issuer, held):
     raw = json.dumps(body).encode()
     try:
-        claims, found = claims_of(read_introspect(raw), caller, raw)
+        asked = read_introspect(raw)
+        claims, found = claims_of(asked, caller_of(issuer), refuse_ambiguous(raw, asked))
     except InvalidRequest:
         return False
     assert found is issuer
@@ -138,3 +145,74 @@ def test_a_mapped_token_is_read_as_one_with_the_standard_names(names, payload):
     standard = access_token_claims(renamed, "k", ISSUER)
 
     assert standard == msgspec.structs.replace(mapped, revocable=())
+
+
+usual_issuers = st.builds(
+    lambda require_jti, **names: dataclasses.replace(
+        ISSUER, claim_names=ClaimNames(**names), require_jti=require_jti
+    ),
+    require_jti=st.booleans(),
+    jti=st.sampled_from([("jti",), ("uti", "jti"), ("jti", "uti")]),
+    sub=st.sampled_from([("sub",), ("oid", "sub"), ("sub", "oid")]),
+    sid=st.sampled_from([("sid",), ("session_id", "sid")]),
+    client_id=st.sampled_from([("client_id", "azp"), ("cid",)]),
+    revocable=st.sampled_from([(), ("tenant",), ("email", "name")]),
+)
+odd = st.sampled_from(["José", '"', "a b", ":x", "\ud800", 1e300, 10**20, [{"jti": "z"}], {"oid": "z"}])
+usual_payloads = st.builds(
+    lambda spoilt, more: {
+        "iss": ISSUER.iss, "jti": "a", "sub": "b", "iat": NOW, "exp": NOW + 60, **spoilt, **more
+    },
+    st.dictionaries(st.sampled_from([*NAMES, "auth_time"]), values, max_size=2),
+    st.just({}) | st.dictionaries(st.sampled_from(["name", "roles", "kid"]), odd, max_size=1),
+)  # fmt: skip
+ways_to_write = st.fixed_dictionaries({
+    "separators": st.sampled_from([(",", ":"), (", ", ": "), (" ,", " :")]),
+    "ensure_ascii": st.booleans(),
+})  # fmt: skip
+
+
+@st.composite
+def bodies(draw, payload):
+    """A payload as an issuer may write it, sometimes with a duplicate member, and a body that has it."""
+    text = json.dumps(payload, **draw(ways_to_write))
+    if draw(st.integers(0, 3)) == 0:
+        text = f"{text[:-1]},{json.dumps(draw(st.sampled_from(NAMES)))}:{json.dumps(draw(values))}}}"
+    written = text.encode("utf-8", "surrogatepass")
+    return written, draw(
+        st.sampled_from([written, b'{"claims":%b,"header":{"alg":"x","kid":"k"}}' % written])
+    )
+
+
+NO_TEXT = json.dumps({"iss": ISSUER.iss, "jti": 0, "sub": "b", "iat": NOW, "exp": NOW + 60}).encode()
+
+
+@given(usual_issuers, usual_payloads.flatmap(bodies), st.booleans())
+@example(
+    dataclasses.replace(ISSUER, claim_names=ClaimNames(jti=("jti", "uti")), require_jti=False),
+    (NO_TEXT, NO_TEXT),
+    False,
+)
+def test_a_body_is_read_as_the_payload_of_a_token(issuer, written, in_batch):
+    """However it is written, and whichever of the ways to read it is taken."""
+    payload, body = written
+    try:
+        expected = access_token_claims(strict_json_object(payload), None, issuer)
+    except (InvalidToken, ValueError):
+        expected = None
+
+    try:
+        if in_batch:
+            [item] = _items(b'{"tokens":[%b]}' % body)
+            asked, document = _read(item) if isinstance(item, bytes) else item
+        else:
+            asked = read_introspect(body)
+            document = refuse_ambiguous(body, asked)
+        read, _ = claims_of(asked, caller_of(issuer), document)
+    except InvalidRequest:
+        read = None
+
+    if read is not None and body is not payload:
+        assert read.kid == "k"
+        read = msgspec.structs.replace(read, kid=None)
+    assert read == expected

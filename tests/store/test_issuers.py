@@ -277,12 +277,21 @@ async def test_whoever_has_other_names_than_were_accepted_revokes_nothing(valkey
     await new.close()
 
 
-async def test_two_operators_at_once_end_with_the_names_of_one(valkey, prefix, monkeypatch):
+@pytest.fixture
+async def operators(valkey, prefix, monkeypatch):
+    """Two stores with their issuer, which name ``sub`` otherwise than the store has recorded."""
     monkeypatch.setattr(issuer_records, "NOTICE_MS", 0)
     first, _ = store_of(valkey, prefix)
     await first.issuer_records.reconcile()
-    by_oid, with_oid = store_of(valkey, prefix, **BY_OID)
-    by_upn, with_upn = store_of(valkey, prefix, claim_names=ClaimNames(sub=("upn",)))
+    names = BY_OID, {"claim_names": ClaimNames(sub=("upn",))}
+    made = [store_of(valkey, prefix, **other) for other in names]
+    yield made
+    for store in (first, *(store for store, _ in made)):
+        await store.close()
+
+
+async def test_two_operators_at_once_end_with_the_names_of_one(operators):
+    (by_oid, with_oid), (by_upn, with_upn) = operators
     cutoffs = []
 
     async def accept(store, issuer):
@@ -296,16 +305,10 @@ async def test_two_operators_at_once_end_with_the_names_of_one(valkey, prefix, m
     assert len(cutoffs) >= 2
     accepted = [await applied(by_oid, with_oid), await applied(by_upn, with_upn)]
     assert accepted.count(True) == 1
-    for store in (first, by_oid, by_upn):
-        await store.close()
 
 
-async def test_a_change_in_between_by_another_operator_is_cut_off_once_more(valkey, prefix, monkeypatch):
-    monkeypatch.setattr(issuer_records, "NOTICE_MS", 0)
-    first, _ = store_of(valkey, prefix)
-    await first.issuer_records.reconcile()
-    by_oid, with_oid = store_of(valkey, prefix, **BY_OID)
-    by_upn, with_upn = store_of(valkey, prefix, claim_names=ClaimNames(sub=("upn",)))
+async def test_a_change_in_between_by_another_operator_is_cut_off_once_more(operators):
+    (by_oid, with_oid), (by_upn, with_upn) = operators
     calls = []
 
     async def nothing():
@@ -320,8 +323,6 @@ async def test_a_change_in_between_by_another_operator_is_cut_off_once_more(valk
     assert changes == ["sub was `upn` and is `oid`"]
     assert calls == [True, True]
     assert await applied(by_oid, with_oid) is True
-    for store in (first, by_oid, by_upn):
-        await store.close()
 
 
 async def test_the_first_revocation_by_a_claim_stops_whoever_does_not_look_it_up(valkey, prefix, monkeypatch):

@@ -75,6 +75,9 @@ _decode_batch: Final = msgspec.json.Decoder(Batch).decode
 _decode_raw_items: Final = msgspec.json.Decoder(RawItems)
 _decode_list: Final = msgspec.json.Decoder(RawList)
 
+Parsed = tuple[Introspect, bodies.Document]
+"""An item, and the document from which it was read."""
+
 Checked = tuple[Payload, Issuer, VerifiedToken | None]
 
 
@@ -104,8 +107,7 @@ class BatchIntrospection:
         fields, raw = await bodies.read(request, bodies.BATCH_LIMIT)
         if fields is not None:
             raise InvalidRequest("a batch is JSON")
-        mapped = any(issuer.claim_names is not None for issuer in caller.issuers.values())
-        items = await _items_in_turns(raw, parsed=not mapped)
+        items = await _items_in_turns(raw)
         if caller.rate_limit is not None:
             caller.rate_limit.charge(len(items) - 1)
         answers: list[bytes] = [b""] * len(items)
@@ -145,15 +147,15 @@ class BatchIntrospection:
             answers[index] = active if verdict is Verdict.ACTIVE else INACTIVE
         return PrebuiltResponse(b'{"results":[' + b",".join(answers) + b"]}")
 
-    def _check(self, item: Introspect | bytes, caller: Caller) -> Checked | bytes | str:
+    def _check(self, item: Parsed | bytes, caller: Caller) -> Checked | bytes | str:
         """What to look up for one item; or its answer, where that is certain; or a token to verify."""
         try:
-            asked = _read(item) if isinstance(item, bytes) else item
+            asked, document = _read(item) if isinstance(item, bytes) else item
             text = token_of(asked)
             if text is not None:
                 token = self._verifier.cached(text)
                 return text if token is None else self._checked(token, caller)
-            claims, issuer = claims_of(asked, caller, item if isinstance(item, bytes) else b"")
+            claims, issuer = claims_of(asked, caller, document)
         except InvalidRequest:
             return MALFORMED
         if issuer is None or (caller.audiences and not caller.may_see(claims.aud)):
@@ -188,28 +190,25 @@ class BatchIntrospection:
         return claims, token.issuer, token
 
 
-async def _items_in_turns(raw: bytes, *, parsed: bool) -> Sequence[Introspect | bytes]:
-    """As :func:`_items`; a long batch is read in several turns of the event loop.
-
-    Args:
-        raw: The body.
-        parsed: False: the items are needed as they were sent, because an issuer has other names for claims.
-    """
-    if len(raw) <= _BYTES_READ_AT_ONCE and parsed:
+async def _items_in_turns(raw: bytes) -> Sequence[Parsed | bytes]:
+    """As :func:`_items`; a long batch is read in several turns of the event loop."""
+    if len(raw) <= _BYTES_READ_AT_ONCE:
         return _items(raw)
     _validate_around_list(raw)
     await asyncio.sleep(0)
     return _raw_items(raw)
 
 
-def _items(raw: bytes) -> Sequence[Introspect | bytes]:
+def _items(raw: bytes) -> Sequence[Parsed | bytes]:
     """The items of a batch, parsed if all are well-formed; otherwise raw, to be parsed one by one."""
     try:
         batch = _decode_batch(raw)
-    except (msgspec.MsgspecError, RecursionError, UnicodeError):
-        batch = None
-    if batch is not None and bodies.is_unambiguous(raw, batch):
-        return batch.tokens
+        if bodies.is_unambiguous(raw, batch):
+            return [(asked, asked) for asked in batch.tokens]
+        if len(raw) <= bodies.BODY_LIMIT and bodies.is_unambiguous(raw, members := bodies.members_of(raw)):
+            return list(zip(batch.tokens, members["tokens"], strict=True))
+    except (msgspec.MsgspecError, RecursionError, UnicodeError, InvalidRequest):
+        pass  # at least one is malformed
     _validate_around_list(raw)
     return _raw_items(raw)
 
@@ -236,9 +235,8 @@ def _find(part: bytes, whole: bytes) -> int:
     return start
 
 
-def _read(item: bytes) -> Introspect:
+def _read(item: bytes) -> Parsed:
     if len(item) > bodies.BODY_LIMIT:
         raise InvalidRequest("longer than a body may be that asks for one token")
     asked = read_introspect(item)
-    bodies.refuse_ambiguous(item, asked)
-    return asked
+    return asked, bodies.refuse_ambiguous(item, asked)

@@ -4,8 +4,7 @@ Gateways ask this for every request that they serve: this is the hot path, with 
 ``store.lookups``.
 """
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import msgspec
 from aiohttp import web
@@ -19,8 +18,8 @@ from revoker.api.session_services import SessionServices
 from revoker.api.verdicts import Verdicts
 from revoker.auth import Caller
 from revoker.errors import InvalidRequest, InvalidToken
-from revoker.models import Claims, Issuer, Payload, Verdict
-from revoker.tokens.claims import access_token_claims, is_readable
+from revoker.models import Issuer, Payload, Verdict
+from revoker.tokens.claims import identity_of, is_readable, joined_claims
 from revoker.tokens.parsing import strict_json_object
 from revoker.tokens.refresh_tokens import looks_like
 
@@ -52,10 +51,6 @@ class Introspect(Payload, frozen=True, kw_only=True, gc=False, omit_defaults=Tru
 
 
 _decode: Final = msgspec.json.Decoder(Introspect).decode
-_decode_document: Final = msgspec.json.Decoder(dict[str, Any]).decode
-
-_NO_DATES: Final = {"iat": None, "exp": None, "nbf": None}
-"""The rules judge dates, even those that no token can have; they have the same names at all issuers."""
 
 OPTIONAL_CLAIMS: Final = ("sid", "client_id", "azp", "auth_time")
 
@@ -130,7 +125,7 @@ def token_of(asked: Introspect) -> str | None:
 
 
 def _payload_of(asked: Introspect) -> Payload:
-    """The claims to judge, with the ``kid`` of the header where that is given.
+    """The payload of a token whose claims are asked about.
 
     Raises:
         InvalidRequest: only half of ``claims`` and ``header`` is there, or claims are beside them.
@@ -141,40 +136,16 @@ def _payload_of(asked: Introspect) -> Payload:
         raise InvalidRequest("claims and header belong together")
     if _has_claims(asked):
         raise InvalidRequest("claims are both in claims and beside it")
-    payload = asked.claims
-    return Claims(
-        kid=asked.header.kid,
-        iss=payload.iss,
-        jti=payload.jti,
-        sub=payload.sub,
-        iat=payload.iat,
-        exp=payload.exp,
-        sid=payload.sid,
-        client_id=payload.client_id,
-        azp=payload.azp,
-        aud=payload.aud,
-        auth_time=payload.auth_time,
-        nbf=payload.nbf,
-    )
+    return asked.claims
 
 
-def _members_of(raw: bytes) -> dict[str, Any]:
-    """The members of a body that was read before."""
-    try:
-        return _decode_document(raw)
-    except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
-        raise InvalidRequest("the body is not valid JSON") from error
-
-
-def claims_of(
-    asked: Introspect, caller: Caller, document: bytes | Mapping[str, Any]
-) -> tuple[Payload, Issuer | None]:
-    """The claims to judge, under their standard names.
+def claims_of(asked: Introspect, caller: Caller, document: bodies.Document) -> tuple[Payload, Issuer | None]:
+    """The claims to judge, under their standard names, with the ``kid`` of the header where that is given.
 
     Args:
         asked: As read from the body.
         caller: Who asks.
-        document: The body as sent, or its members: the issuer may have other names for its claims.
+        document: From which that was read: the issuer may have other names for its claims.
 
     Returns:
         The claims, and their issuer; None: the caller may not ask about it.
@@ -182,17 +153,19 @@ def claims_of(
     Raises:
         InvalidRequest: a claim is missing that the claims form needs.
     """
-    claims = _payload_of(asked)
-    issuer = caller.issuer(claims.iss)
+    claims = payload = _payload_of(asked)
+    kid = None if asked.header is None else asked.header.kid
+    issuer = caller.issuer(payload.iss)
     if issuer is not None and issuer.claim_names is not None:
-        if isinstance(document, bytes):
-            document = _members_of(document)
-        payload = document if asked.claims is None else document["claims"]
+        members = bodies.members_of(document)
         try:
-            named = access_token_claims({**payload, **_NO_DATES}, claims.kid, issuer)
+            identity = identity_of(members if kid is None else members["claims"], issuer)
         except InvalidToken as error:
             raise InvalidRequest(f"by the claim names of issuer {issuer.name}: {error}") from error
-        claims = msgspec.structs.replace(named, iat=claims.iat, exp=claims.exp, nbf=claims.nbf)
+        claims = joined_claims(payload, kid, identity)
+    elif kid is not None:
+        identity = payload.jti, payload.sub, payload.sid, payload.client_id, payload.azp, ()
+        claims = joined_claims(payload, kid, identity)
     if not claims.sub or claims.iat is None or claims.exp is None:
         raise InvalidRequest("token, or jti, sub, iat and exp are needed, jti and sub as strings")
     if not claims.jti and issuer is not None and (issuer.require_jti or claims.jti is not None):
@@ -240,11 +213,11 @@ class Introspection:
             if fields is not None:
                 return await self._respond_to_token(_token_of_form(fields), caller)
             asked = read_introspect(raw)
-            bodies.refuse_ambiguous(raw, asked)
+            document = bodies.refuse_ambiguous(raw, asked)
             token = token_of(asked)
             if token is not None:
                 return await self._respond_to_token(token, caller)
-            claims, issuer = claims_of(asked, caller, raw)
+            claims, issuer = claims_of(asked, caller, document)
             judged = await self._verdicts.of_claims(claims, issuer, caller)
         finally:
             self._admission.in_progress -= 1

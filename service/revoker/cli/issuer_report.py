@@ -433,8 +433,7 @@ def _failed_in_claims_form(
     raw = json.dumps(body).encode()
     try:
         asked = read_introspect(raw)
-        bodies.refuse_ambiguous(raw, asked)
-        claims, found = claims_of(asked, caller, raw)
+        claims, found = claims_of(asked, caller, bodies.refuse_ambiguous(raw, asked))
     except InvalidRequest as error:
         return [Failure(why="claims", problem=f"the request is answered 400: {error}")]
     if found is None:

@@ -10,7 +10,16 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from revoker.errors import InvalidToken
-from revoker.models import LATEST_DATE, STANDARD_NAMES, ClaimNames, Claims, Issuer, Number, RevocableClaims
+from revoker.models import (
+    LATEST_DATE,
+    STANDARD_NAMES,
+    ClaimNames,
+    Claims,
+    Issuer,
+    Number,
+    Payload,
+    RevocableClaims,
+)
 from revoker.rules import revocable_value
 from revoker.tokens.parsing import UnverifiedToken
 
@@ -84,39 +93,21 @@ def access_token_claims(payload: Mapping[str, Any], kid: str | None, issuer: Iss
         InvalidToken: ``jti``, ``sub``, ``iat``, ``exp``, ``nbf``, ``aud`` or ``iss`` has the wrong type,
             ``sub`` or a required ``jti`` is missing or empty, or a claim has too many values to revoke.
     """
-    names = issuer.claim_names
-    if names is None:
-        jti, sub = _strict("jti", payload, _text), _strict("sub", payload, _text)
-        sid, client_id, azp = (_lenient(name, payload, _text) for name in ("sid", "client_id", "azp"))
-        revocable: RevocableClaims = ()
-    else:
-        jti, sub = _first(names.jti, payload), _first(names.sub, payload)
-        sid, client_id = first_readable(names.sid, payload), first_readable(names.client_id, payload)
-        azp = None
-        revocable = revocable_claims(names.revocable, payload)
-    if not sub:
-        raise InvalidToken("no sub", "sub")
-    if jti == "" or (issuer.require_jti and jti is None):
-        raise InvalidToken("no jti", "jti")
-    return Claims(
-        kid=kid,
+    identity = identity_of(payload, issuer)
+    fixed = Payload(
         iss=_strict("iss", payload, _text),
-        jti=jti,
-        sub=sub,
         iat=_strict("iat", payload, _date),
         exp=_strict("exp", payload, _date),
-        sid=sid,
-        client_id=client_id,
-        azp=azp,
         aud=_strict("aud", payload, _audience),
         auth_time=_lenient("auth_time", payload, _date),
         nbf=_strict("nbf", payload, _date),
-        revocable=revocable,
     )
+    return joined_claims(fixed, kid, identity)
 
 
 def origin_claims(payload: Mapping[str, Any], kid: str, names: ClaimNames | None) -> Claims:
     """The claims of a genuine token of any kind; one that is empty or has the wrong type is ignored."""
+    azp = None
     if names is None:
         jti, sub, sid, client_id, azp = (
             _lenient(name, payload, _text) or None for name in ("jti", "sub", "sid", "client_id", "azp")
@@ -125,20 +116,57 @@ def origin_claims(payload: Mapping[str, Any], kid: str, names: ClaimNames | None
         jti, sub, sid, client_id = (
             first_readable(given, payload) for given in (names.jti, names.sub, names.sid, names.client_id)
         )
-        azp = None
-    return Claims(
-        kid=kid,
+    fixed = Payload(
         iss=_lenient("iss", payload, _text) or None,
-        jti=jti,
-        sub=sub,
         iat=_lenient("iat", payload, _date),
         exp=_lenient("exp", payload, _date),
-        sid=sid,
-        client_id=client_id,
-        azp=azp,
         aud=_lenient("aud", payload, _audience) or None,
         auth_time=_lenient("auth_time", payload, _date),
         nbf=_lenient("nbf", payload, _date),
+    )
+    return joined_claims(fixed, kid, (jti, sub, sid, client_id, azp, ()))
+
+
+Identity = tuple[str | None, str | None, str | None, str | None, str | None, RevocableClaims]
+"""``jti``, ``sub``, ``sid``, ``client_id``, ``azp``, and what can be revoked by value."""
+
+
+def identity_of(payload: Mapping[str, Any], issuer: Issuer) -> Identity:
+    """The claims whose names an issuer may choose; raises as :func:`access_token_claims`."""
+    names = issuer.claim_names
+    azp = None
+    revocable: RevocableClaims = ()
+    if names is None:
+        jti, sub = _strict("jti", payload, _text), _strict("sub", payload, _text)
+        sid, client_id, azp = (_lenient(name, payload, _text) for name in ("sid", "client_id", "azp"))
+    else:
+        jti, sub = _first(names.jti, payload), _first(names.sub, payload)
+        sid, client_id = first_readable(names.sid, payload), first_readable(names.client_id, payload)
+        revocable = revocable_claims(names.revocable, payload)
+    if not sub:
+        raise InvalidToken("no sub", "sub")
+    if jti == "" or (issuer.require_jti and jti is None):
+        raise InvalidToken("no jti", "jti")
+    return jti, sub, sid, client_id, azp, revocable
+
+
+def joined_claims(fixed: Payload, kid: str | None, identity: Identity) -> Claims:
+    """The claims that all issuers name alike, together with the others."""
+    jti, sub, sid, client_id, azp, revocable = identity
+    return Claims(
+        kid=kid,
+        iss=fixed.iss,
+        jti=jti,
+        sub=sub,
+        iat=fixed.iat,
+        exp=fixed.exp,
+        sid=sid,
+        client_id=client_id,
+        azp=azp,
+        aud=fixed.aud,
+        auth_time=fixed.auth_time,
+        nbf=fixed.nbf,
+        revocable=revocable,
     )
 
 
@@ -170,8 +198,11 @@ def _first(names: Sequence[str], payload: Mapping[str, Any]) -> str | None:
     """
     for name in names:
         value = payload.get(name)
-        if value is not None and value != "":
-            return _text(name, value)
+        if type(value) is str:
+            if value:
+                return value
+        elif value is not None:
+            raise InvalidToken(f"{name} is not a string", name)
     return None
 
 
@@ -192,16 +223,16 @@ def revocable_claims(
     Raises:
         InvalidToken: a claim has more values than ``most``.
     """
-    found: dict[tuple[str, str], None] = {}
+    found: list[tuple[str, str]] = []
     for name in names:
         value = payload.get(name)
-        values = value if type(value) is list else [value]
-        if len(values) > most:
-            raise InvalidToken(f"{name} has more than {most} values", name)
-        for item in values:
-            text = revocable_value(name, item)
-            if text:
-                found[name, text] = None
+        if type(value) is list:
+            if len(value) > most:
+                raise InvalidToken(f"{name} has more than {most} values", name)
+            texts = dict.fromkeys(revocable_value(name, item) for item in value)
+            found += [(name, text) for text in texts if text]
+        elif text := revocable_value(name, value):
+            found.append((name, text))
     return tuple(found)
 
 

@@ -6,7 +6,6 @@ gives the same token for as long as the signing key is the same.
 
 import contextlib
 import functools
-import hashlib
 import hmac
 import secrets
 import struct
@@ -18,6 +17,8 @@ from typing import Final
 
 import msgspec
 import structlog
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.hmac import HMAC
 
 from revoker.errors import ConfigError
 from revoker.tokens.parsing import base64url, base64url_decoded
@@ -154,13 +155,15 @@ def looks_like(token: str) -> bool:
 def _mac(secret: bytes, fixed: bytes, client: bytes) -> bytes:
     mac = _labelled_mac(secret).copy()
     mac.update(fixed + client)
-    return mac.digest()
+    return mac.finalize()
 
 
 @functools.lru_cache(16)
-def _labelled_mac(secret: bytes) -> hmac.HMAC:
+def _labelled_mac(secret: bytes) -> HMAC:
     """HMAC-SHA-256 of the label alone; copying it is faster than starting again."""
-    return hmac.new(secret, _LABEL, hashlib.sha256)
+    mac = HMAC(secret, SHA256())
+    mac.update(_LABEL)
+    return mac
 
 
 def _stamp(path: Path) -> tuple[int, ...] | None:
