@@ -1,6 +1,7 @@
 """A loss that the running instances can prove to have put back logs nobody out; any other one does."""
 
 import asyncio
+import dataclasses
 import time
 
 import pytest
@@ -143,6 +144,30 @@ async def test_what_was_revoked_in_a_repair_is_acknowledged_afterwards_and_holds
         if answer.status == 200:
             assert not await revokers[0].active(one)
             assert not await revokers[1].active(one)
+
+
+async def test_the_cutoff_of_an_earlier_loss_stays_although_one_process_has_not_heard_of_it(
+    start, own_valkey
+):
+    first, second = await two(start, own_valkey, **REPAIR)
+    old = issued()
+    assert await first.service.store.declare_lost("cutoff") is not None
+    for revoker in (first, second):
+        await eventually(lambda revoker=revoker: is_cut_off(revoker, old))
+    cutoff = epoch_in(own_valkey, first).cutoff
+    behind = first.service.store.source.data_set
+    behind.epoch = dataclasses.replace(behind.epoch, cutoff=0)
+    flush(own_valkey)
+    await has_verdict(first)  # it starts the repair
+    await verdicts_are_back(first, second)
+    assert (epoch_in(own_valkey, first).finding, epoch_in(own_valkey, first).cutoff) == ("repaired", cutoff)
+    assert await is_cut_off(first, old)
+    assert await is_cut_off(second, old)
+
+
+async def is_cut_off(revoker, claims):
+    answer = await revoker.post("/introspect", claims, caller="gateway")
+    return answer.status == 200 and answer.json == {"active": False}
 
 
 @pytest.mark.parametrize("policy", ["refuse", "ignore"])

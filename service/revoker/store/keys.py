@@ -208,7 +208,7 @@ class Keys(DataKeys):
         self.settings: Final = f"{prefix}:settings"
         self.instances: Final = f"{prefix}:instances"
         self._user_of = functools.lru_cache(maxsize=16384)(self._make_user_of)
-        self._claim_prefix = functools.lru_cache(maxsize=1024)(self._make_claim_prefix)
+        self._cached_claim_key = functools.lru_cache(maxsize=16384)(self._make_claim_key)
         self._shared = functools.lru_cache(maxsize=1024)(self._make_shared)
 
     def all(self) -> str:
@@ -279,12 +279,12 @@ class Keys(DataKeys):
 
     def claim_cutoff(self, issuer: Issuer, claim: str, value: str) -> str:
         """The cutoff of a claim's value, in the form of :func:`revoker.rules.revocable_value`."""
-        return self._claim_prefix(issuer.name, claim) + segment(value)
+        return self._claim_key(issuer.name, claim, value)
 
     def claim_cutoffs(self, issuer: Issuer, claims: RevocableClaims) -> tuple[str, ...]:
         """The cutoffs of all revocable claims of a token or a session, in their order."""
-        prefix, name = self._claim_prefix, issuer.name
-        return tuple([prefix(name, claim) + segment(value) for claim, value in claims])
+        key, name = self._claim_key, issuer.name
+        return tuple([key(name, claim, value) for claim, value in claims])
 
     def issuer_cutoff(self, issuer: Issuer) -> str:
         return f"{self._prefix}:issuer-cutoff:{issuer.name}"
@@ -370,8 +370,12 @@ class Keys(DataKeys):
     def _make_user_of(self, iss: str, sub: str) -> str:
         return self.user(user_tag(iss, sub))
 
-    def _make_claim_prefix(self, name: str, claim: str) -> str:
-        return f"{self._prefix}:claim-cutoff:{name}:{claim_segment(claim)}:"
+    def _claim_key(self, name: str, claim: str, value: str) -> str:
+        make = self._cached_claim_key if len(value) <= CACHED_CHARACTERS else self._make_claim_key
+        return make(name, claim, value)
+
+    def _make_claim_key(self, name: str, claim: str, value: str) -> str:
+        return f"{self._prefix}:claim-cutoff:{name}:{claim_segment(claim)}:{segment(value)}"
 
     def _make_shared(self, name: str, client: str | None) -> tuple[str, str, tuple[str | None, str, str]]:
         """The parts of keys that many tokens share.

@@ -236,7 +236,8 @@ class Losses:
         if self._lost:
             epoch = max(self._lost, key=_noticed)
             details = self._details | self._slots(self._lost)
-            details |= {"not_repaired": self._not_repaired} if self._not_repaired else {}
+            if self._not_repaired:
+                details["not_repaired"], self._not_repaired = self._not_repaired, ""
             _log.error("data_lost", **details, epoch=epoch.id, finding=epoch.finding, cutoff_ms=epoch.cutoff)
             self._lost.clear()
         for first, adopted in self._adopted.items():
@@ -573,6 +574,7 @@ class DataSet:
                 -1 if present is None else present.seq,
                 "" if present is None else present.writers.decode(),
                 tuple(repairs.running()),
+                0 if self.epoch is None else self.epoch.cutoff,
             )
         )
         share = present.share if present is not None and vouches else None
@@ -587,11 +589,21 @@ class DataSet:
                     return False
                 contributions = contributions_to(repair.id, progress.contributions)
                 proven = is_proven(numbers.counts, contributions)
-                if proven and (repair.finding == REPAIRED or not not_heard(contributions)):
-                    return await self._end_repair(repair, numbers, progress.now, verify)
-                if repair.finding == REPAIRED:  # but this process knew of more: repair that, too
-                    await self._set_epoch(numbers.epoch, new_id(), progress.now, REPAIRING, repair.cutoff)
+                cutoff = max(repair.cutoff, *(given.cutoff for given in contributions.values()))
+                if repair.finding == REPAIRED:
+                    if proven and cutoff == repair.cutoff:
+                        return await self._end_repair(repair, numbers, verify)
+                    # this process knew of more: repair that, too
+                    await self._set_epoch(numbers.epoch, new_id(), progress.now, REPAIRING, cutoff)
                     return False
+                if proven and not not_heard(contributions):
+                    done, ended = await self._set_epoch(
+                        numbers.epoch, repair.id, progress.now, REPAIRED, cutoff, numbers.counts
+                    )
+                    if not done:
+                        return False
+                    self._losses.repaired(Epoch.parse(ended.epoch))
+                    return await self._end_repair(Epoch.parse(ended.epoch), ended, verify)
                 late = progress.now >= repair.noticed + repairs.seconds * 1000
                 if late or asyncio.get_running_loop().time() >= give_up:
                     self._losses.not_repaired(shortfall(numbers.counts, contributions))
@@ -601,21 +613,12 @@ class DataSet:
             repairs.announce(repairing=False)
 
     async def _end_repair(
-        self, repair: Epoch, numbers: Watermark, now: int, verify: VerifyWrittenBack | None
+        self, repaired: Epoch, numbers: Watermark, verify: VerifyWrittenBack | None
     ) -> bool:
-        """End a repair that is proven by these numbers; False if the data set has others by now."""
-        epoch = repair
-        if repair.finding != REPAIRED:
-            done, numbers = await self._set_epoch(
-                numbers.epoch, repair.id, now, REPAIRED, repair.cutoff, numbers.counts
-            )
-            if not done:
-                return False
-            epoch = Epoch.parse(numbers.epoch)
-            self._losses.repaired(epoch)
+        """Adopt a repaired data set; returns True."""
         if verify is not None:
             await verify(True)
-        self._adopt(epoch, numbers, now)
+        self._adopt(repaired, numbers, repaired.noticed)
         return True
 
     def _missing(self, reading: Reading, found: Epoch | None) -> str | None:

@@ -23,6 +23,7 @@ class Contribution(msgspec.Struct, frozen=True, omit_defaults=True):
         seq: What it knew of the data set: ``seq``; -1 if it had not read it before the loss.
         writers: The list of writers in the same reading.
         running: The processes that were running when it last looked.
+        cutoff: Of the last loss that it knows of (ms; 0: none). It stays in force.
     """
 
     repair: str
@@ -30,6 +31,7 @@ class Contribution(msgspec.Struct, frozen=True, omit_defaults=True):
     seq: int = -1
     writers: str = ""
     running: tuple[str, ...] = ()
+    cutoff: int = 0
 
     @property
     def counts(self) -> Counts | None:
