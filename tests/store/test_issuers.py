@@ -175,7 +175,8 @@ async def test_two_that_start_at_once_agree(valkey, prefix):
     assert records["main"].leeway == 50
     for store, issuer in made:
         assert store.issuer_records.widest(issuer).leeway == 50
-        assert store.issuer_records.old_limits["main"].increases == records["main"].increases
+        old = store.issuer_records.old_limits.get("main")  # none if the one with the widest came first
+        assert (old.increases if old else ()) == records["main"].increases
         await store.close()
 
 
