@@ -244,9 +244,17 @@ class Sentinels(Replicated):
         self.primary = until(promoted, "promotion")
 
     def fail_over(self, primary: Node) -> None:
-        """Planned failover (``SENTINEL FAILOVER``)."""
-        with self.sentinels[0].client() as client:  # which refuses while it has not heard of a good replica
-            until(lambda: client.execute_command("SENTINEL", "FAILOVER", NAME), "failover accepted")
+        """Planned failover (``SENTINEL FAILOVER``), repeated: a Sentinel may refuse it or give it up."""
+        with self.sentinels[0].client() as client:
+
+            def moved() -> bool:
+                address = client.execute_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", NAME)
+                if int(address[1]) == primary.public:
+                    client.execute_command("SENTINEL", "FAILOVER", NAME)  # an error while one is under way
+                    return False
+                return True
+
+            until(moved, "failover")
         self.replace(primary)
 
     def stop(self) -> None:
