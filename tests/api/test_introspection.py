@@ -453,6 +453,8 @@ async def test_the_envelope_is_judged_like_the_claims_in_it(revoker):
         *({**forge.envelope(forge.claims()), name: forge.claims()[name]} for name in ("jti", "iss", "exp")),
         {**forge.claims(), "header": {"kid": "main-1"}},
         {**forge.claims(), "claims": forge.claims()},
+        {**forge.envelope(forge.claims()), "sid": {}},
+        {**forge.envelope(forge.claims()), "auth_time": "yesterday"},
         forge.envelope({**forge.claims(), "iat": "1700000000"}),
         forge.envelope({**forge.claims(), "sub": None}),
     ],

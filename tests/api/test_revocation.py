@@ -19,7 +19,8 @@ def stored_keys(revoker, valkey):
     """All that the store holds for this service, but for the heartbeats of its processes."""
     prefix = revoker.service._settings.redis.key_prefix
     with valkey.client() as client:
-        keys = [key for key in client.scan_iter(f"{prefix}:*") if not key.startswith(f"{prefix}:seq:")]
+        heartbeats = (f"{prefix}:seq:", f"{prefix}:instances")
+        keys = [key for key in client.scan_iter(f"{prefix}:*") if not key.startswith(heartbeats)]
         return {key: client.hgetall(key) if client.type(key) == "hash" else client.get(key) for key in keys}
 
 

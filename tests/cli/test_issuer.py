@@ -108,7 +108,9 @@ def token_with(payload=None, header=None):
     return forge.forge(forge.rsa_key(), header or forge.header_of(forge.rsa_key()), payload or forge.claims())
 
 
-GOOD = token_with()
+GOOD = token_with(forge.claims(lifetime=36_000))
+"""It stays active for as long as all tests may take."""
+
 UNUSABLE = {
     "opaque": "2YotnFZFEjr1zCsicMWpAA",
     "JWE": forge.base64url(b'{"alg":"dir","enc":"A256GCM"}') + "..aXY.Y2lwaGVy.dGFn",

@@ -96,14 +96,15 @@ def _without_unreadable_claims(raw: bytes) -> Introspect:
     except ValueError as error:
         raise InvalidRequest(f"the body is not a JSON object that can be read: {error}") from error
     if document.get("token") is None:
-        for claims in (document, document.get("claims")):
-            if type(claims) is dict:
-                for name in OPTIONAL_CLAIMS:
-                    if not is_readable(name, claims.get(name)):
-                        claims.pop(name, None)
-                for name in _IDENTITIES:
-                    if type(claims.get(name, "")) is not str and claims[name] is not None:
-                        claims[name] = ""  # refused, unless the issuer has another name for it
+        # beside an envelope there is no claim, so none that may count as absent
+        claims = document if document.get("claims") is None else document["claims"]
+        if type(claims) is dict:
+            for name in OPTIONAL_CLAIMS:
+                if not is_readable(name, claims.get(name)):
+                    claims.pop(name, None)
+            for name in _IDENTITIES:
+                if type(claims.get(name, "")) is not str and claims[name] is not None:
+                    claims[name] = ""  # refused, unless the issuer has another name for it
     return bodies.converted_json(document, Introspect)
 
 
