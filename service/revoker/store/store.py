@@ -42,6 +42,9 @@ _DATA_SETS_AT_ONCE: Final = 512
 NOTICED_MS: Final = 3000
 """Three beats of the watch: within that every process has noticed a loss."""
 
+_LEAVE_S: Final = 0.25
+"""How long a process that ends tries to say so to a store that does not answer."""
+
 _ACCEPT_PAUSE_S: Final = 0.1
 ACCEPT_TRIES: Final = 600
 
@@ -174,8 +177,9 @@ class Store:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for sessions in self._sessions:
             await sessions.close()
-        with contextlib.suppress(NoVerdict):  # the others notice it all the same, a little later
-            await self.instances.leave()
+        with contextlib.suppress(NoVerdict, TimeoutError):  # the others notice it all the same, later
+            async with asyncio.timeout(_LEAVE_S):
+                await self.instances.leave()
         await self.source.close()
 
     def sessions(self, issuer: Issuer, lifetimes: Lifetimes) -> Sessions:
