@@ -191,7 +191,7 @@ def test_tokens_that_pass_unchecked_are_reported(tmp_path, own_valkey, keys):
 
 
 def test_lost_data_is_reported_until_it_is_accepted(tmp_path, own_valkey, keys):
-    first, second = pair(tmp_path, own_valkey, keys)
+    first, second = pair(tmp_path, own_valkey, keys, revocation={"repair_seconds": 0})
     with watched(tmp_path, first, second) as prometheus:
         with own_valkey.client() as client:
             client.flushall()
