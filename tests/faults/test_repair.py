@@ -130,6 +130,20 @@ async def test_a_running_process_that_is_not_heard_is_waited_for(start, own_valk
     assert epoch_in(own_valkey, first).finding == "cutoff"
 
 
+async def test_a_process_that_the_store_has_forgotten_is_still_waited_for(start, own_valkey):
+    first, second = await two(start, own_valkey, **REPAIR)
+    flush(own_valkey)
+    await first.service.store.instances.enter()  # reads the store after the loss, before that is found
+    assert second.service.store.instance in first.service.store.instances.running
+    [gone] = await revoke_many(second, 1)  # in a store that was repaired with both
+    await verdicts_are_back(first, second)
+    assert epoch_in(own_valkey, first).finding == "repaired"
+    assert not await first.active(gone)
+    await second.close()
+    await first.service.store.instances.enter()
+    assert second.service.store.instance not in first.service.store.instances.running
+
+
 async def test_what_was_revoked_in_a_repair_is_acknowledged_afterwards_and_holds(start, own_valkey):
     revokers = await two(start, own_valkey, **REPAIR)
     await revoke_many(revokers[0])

@@ -7,6 +7,7 @@ before: they may know of revocations that no other process knows of.
 import asyncio
 import contextlib
 import itertools
+import time
 from collections.abc import Collection, Iterable
 from typing import Final
 
@@ -20,6 +21,8 @@ RUNNING_MS: Final = 5000
 
 RETIRED_MS: Final = 60_000
 """A process that has not entered itself within this time writes no more."""
+
+_LEFT: Final = "left"
 
 _ANNOUNCE_DELAY_S: Final = 0.02
 """Repairs that begin together, as those of all slots of a shard, are announced together."""
@@ -35,15 +38,19 @@ class Instances:
         self._instance: Final = instance
         self._repairing: set[int] = set()
         self._announcing: asyncio.Task[None] | None = None
-        self._running: frozenset[str] = frozenset()
+        self._seen: dict[str, float] = {}
         self._entered_at: dict[str, int] = {}
         self._absent_since: dict[str, int] = {}
         self._now = 0
 
     @property
     def running(self) -> Collection[str]:
-        """The processes that were running at the last :meth:`enter`."""
-        return self._running
+        """The processes that were seen within :data:`RUNNING_MS`, but for those that have left.
+
+        One that is no longer in the store counts, too: the store may have lost that.
+        """
+        earliest = time.monotonic() - RUNNING_MS / 1000
+        return [instance for instance, seen in self._seen.items() if seen > earliest]
 
     async def enter(self) -> set[int]:
         """Enter this process; raises ``NoVerdict``.
@@ -51,7 +58,7 @@ class Instances:
         Returns:
             The numbers of the data sets that others repair.
         """
-        args = (self._instance, _text(self._repairing), "")
+        args = (self._instance, _text(self._repairing))
         with understood():
             now, fields = await self._scripts.call_unconfirmed("enter_instance", [self._keys.instances], args)
             entries = {
@@ -59,20 +66,32 @@ class Instances:
                 for instance, text in zip(fields[::2], fields[1::2], strict=True)
             }
             self._now = int(now)
-            self._entered_at = {instance: int(at) for instance, (at, _) in entries.items()}
-            others = [parts for instance, (_, parts) in entries.items() if instance != self._instance]
+            entered_at = {instance: int(at) for instance, (at, _) in entries.items()}
+            left = {instance for instance, (_, parts) in entries.items() if parts == _LEFT}
+            others = [parts for name, (_, parts) in entries.items() if name not in {self._instance, *left}]
             repaired = {part for text in others for part in _parts(text)}
-        self._running = frozenset(
-            instance for instance, at in self._entered_at.items() if self._now - at < RUNNING_MS
-        )
+        self._note(entered_at, left)
         return repaired
+
+    def _note(self, entered_at: dict[str, int], left: set[str]) -> None:
+        """Note which processes have entered themselves since the last time, and which have left."""
+        present = time.monotonic()
+        for instance, at in entered_at.items():
+            if at != self._entered_at.get(instance) and self._now - at < RUNNING_MS:
+                self._seen[instance] = present
+        self._seen = {
+            instance: seen
+            for instance, seen in self._seen.items()
+            if instance not in left and present - seen < RUNNING_MS / 1000
+        }
+        self._entered_at = entered_at
 
     async def leave(self) -> None:
         """This process ends; raises ``NoVerdict``."""
         if self._announcing is not None:
             self._announcing.cancel()
         if self._now:
-            args = (self._instance, "", 1)
+            args = (self._instance, _LEFT)
             await self._scripts.call_unconfirmed("enter_instance", [self._keys.instances], args)
 
     def announce(self, part: int, *, repairing: bool) -> None:

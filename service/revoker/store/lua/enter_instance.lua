@@ -1,14 +1,10 @@
--- A running process enters itself, with what it repairs at the moment; or leaves.
+-- A running process enters itself, with what it repairs at the moment; or says that it leaves.
 -- KEYS: running processes, seq, share, list of writers, epoch.
--- ARGV: process, what it repairs ('' for nothing), 1 if it leaves.
+-- ARGV: process, what it repairs ('' for nothing, 'left' if it leaves).
 -- Returns: the present (ms), and all processes with the time (ms) at which they last did so, a space, and what they repair.
 -- One that has not done so for an hour is removed.
 local now = now_ms()
-if ARGV[3] == '1' then
-  redis.call('HDEL', KEYS[1], ARGV[1])
-else
-  redis.call('HSET', KEYS[1], ARGV[1], digits(now) .. ' ' .. ARGV[2])
-end
+redis.call('HSET', KEYS[1], ARGV[1], digits(now) .. ' ' .. ARGV[2])
 local fields = redis.call('HGETALL', KEYS[1])
 for i = 1, #fields, 2 do
   if now - tonumber(string.match(fields[i + 1], '^%d+')) > 3600000 then redis.call('HDEL', KEYS[1], fields[i]) end
