@@ -8,7 +8,7 @@ import pytest
 from tests.rig import forge
 from tests.rig.probes import eventually, has_problem, issued, metric, readiness
 from tests.rig.reply_proxy import ReplyProxy, encode
-from tests.rig.servers import Valkey, free_port
+from tests.rig.servers import Valkey
 from tests.rig.topologies import until
 
 REPLIES = {
@@ -151,7 +151,7 @@ async def test_a_field_of_info_that_is_no_number_is_not_taken_for_a_good_one(sta
 @pytest.fixture
 async def cluster_of_one(tmp_path):
     """A proxy before the only node of a cluster, which is found at the proxy."""
-    server = Valkey(tmp_path / "node", "--cluster-enabled", "yes", port=free_port(above=10_000)).start()
+    server = Valkey(tmp_path / "node", "--cluster-enabled", "yes").start()
     try:
         with server.client() as client:
             client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)

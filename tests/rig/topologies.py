@@ -13,7 +13,7 @@ import redis
 
 from tests.rig import processes
 from tests.rig.network import Network
-from tests.rig.servers import Valkey, free_port
+from tests.rig.servers import BUS, Valkey, free_port
 
 NAME = "main"
 """The name of the primary that Sentinel monitors."""
@@ -21,9 +21,6 @@ NAME = "main"
 T = TypeVar("T")
 
 _SLOTS = 16384
-
-_BUS = 10_000
-"""The cluster bus listens on the port of the node plus this; before Redis 7.0 it can't be configured."""
 
 
 def until(condition: Callable[[], T | None], what: str, seconds: float = 120) -> T:
@@ -291,9 +288,9 @@ class Cluster:
         self.nodes = [self._node() for _ in range(primaries * (1 + replicas))]
 
     def _node(self) -> Node:
-        node = Node(self.network, f"store-{self._made}", self.folder, port=free_port(above=_BUS))
+        node = Node(self.network, f"store-{self._made}", self.folder, port=free_port(above=BUS))
         self._made += 1
-        node.bus = self.network.relay(node.port + _BUS, party=node.name)
+        node.bus = self.network.relay(node.port + BUS, party=node.name)
         node.options = (
             *node.options,
             *("--cluster-enabled", "yes", "--cluster-config-file", "nodes.conf"),
