@@ -347,8 +347,8 @@ class BatchedLookups:
             raise StoreRefused(apart)
         if self._confirmation is not None:
             assert batch.connection is not None  # noqa: S101  # it was sent
-            too_few = replicas_in(role) < self._confirmation.replicas
-            if too_few or self._confirmation.stale(batch.connection.server, self._loop.time()):
+            server, replicas = batch.connection.server, replicas_in(role)
+            if not self._confirmation.trusts(server, replicas, self._loop.time()):
                 raise PrimaryStale
 
     def _role_in(self, reply: Any) -> list[Any]:

@@ -51,6 +51,7 @@ class SinglePrimary:
         )
         confirmation = servers.confirmation()
         self._primary = primary
+        self._confirmation: Final = confirmation
         self._keys = context.keys
         self._instance = context.instance
         self._reads: Final = CommandChannel(primary.connect, timeout=primary.timeout)
@@ -122,6 +123,26 @@ class SinglePrimary:
         return self._reads.server
 
     async def keep_confirming(self) -> None:
+        await asyncio.gather(self._keep_beating(), self._keep_asking())
+
+    async def _keep_asking(self) -> None:
+        """Ask Sentinels for the primary while that has no write confirmed."""
+        loop = asyncio.get_running_loop()
+        while self._confirmation is not None:
+            await asyncio.sleep(Confirmation.BEAT_S)
+            if not self._confirmation.is_late(self._changes.server, loop.time()):
+                continue
+            if await self._primary.moved():
+                self._leave_primary()
+            self._confirmation.note(self._primary.naming)
+
+    def _leave_primary(self) -> None:
+        """Replace all connections: they lead to a server that is not the primary any more."""
+        _log.warning("primary_moved")
+        self.lookups.reconnect()
+        self.reconnect()
+
+    async def _keep_beating(self) -> None:
         while True:
             try:
                 await self._changes.execute(*Confirmation.heartbeat(self._keys.beat(self._instance)))

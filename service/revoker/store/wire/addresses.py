@@ -51,11 +51,31 @@ class Connectable(Protocol):
         """
 
 
+@dataclass(frozen=True, slots=True)
+class Naming:
+    """What Sentinels say of the primary.
+
+    Attributes:
+        server: As :attr:`Connection.server`, of the server that most of them name.
+        others: All servers beside it, down or not: of those Sentinels, the one that knows most. None: one of
+            them does not say.
+        asked: When they were asked, by the loop's clock.
+    """
+
+    server: str
+    others: int | None
+    asked: float
+
+
 class PrimaryLocator(Connectable, Protocol):
     """Finds the primary, which may change."""
 
+    @property
+    def naming(self) -> Naming | None:
+        """What Sentinels last said, if it is of the server of the last connection; None without Sentinels."""
+
     async def moved(self) -> bool:
-        """Whether another server than that of the last connection is the primary by now."""
+        """Whether another server than that of the last connection is the primary by now; it says so once."""
 
     async def renew(self) -> None:
         """As :meth:`Login.renew`."""
@@ -68,6 +88,7 @@ class FixedServer:
         self._address = address
         self._login = login
         self.timeout: Final = login.timeout
+        self.naming: Final = None
 
     async def connect(self, lost: Callable[[Connection], None]) -> Connection:
         return await self._login.connect(self._address, lost)
@@ -77,6 +98,14 @@ class FixedServer:
 
     async def renew(self) -> None:
         await self._login.renew()
+
+
+@dataclass(frozen=True, slots=True)
+class _Named:
+    """A primary as one Sentinel names it, or several; ``others`` as in :class:`Naming`."""
+
+    address: ServerAddress
+    others: int | None
 
 
 class Sentinels:
@@ -95,11 +124,14 @@ class Sentinels:
         self._login = login
         self._sentinel_login = sentinel_login
         self._last: ServerAddress | None = None
+        self._server = ""
+        self.naming: Naming | None = None
         self.timeout: Final = login.timeout
 
     async def connect(self, lost: Callable[[Connection], None]) -> Connection:
-        address = await self._primary()
-        connection = await self._login.connect(address, lost)
+        asked = asyncio.get_running_loop().time()
+        named = await self._primary()
+        connection = await self._login.connect(named.address, lost)
         try:
             async with asyncio.timeout(self.timeout):
                 role = role_in(await connection.ask_role())
@@ -111,19 +143,28 @@ class Sentinels:
         if role[:1] != [b"master"]:
             connection.abort()
             raise StoreUnavailable("the Sentinels name a server that is not a primary")
-        self._last = address
+        self._last, self._server = named.address, connection.server
+        self.naming = Naming(self._server, named.others, asked)
         return connection
 
     async def moved(self) -> bool:
+        asked, last = asyncio.get_running_loop().time(), self._last
         try:
-            return self._last is not None and await self._primary() != self._last
+            named = await self._primary()
         except StoreUnavailable:
             return False  # what the wire leads to may be sound all the same
+        if last is None or last != self._last:  # connected meanwhile
+            return False
+        if named.address != last:
+            self._last = self.naming = None  # reported once
+            return True
+        self.naming = Naming(self._server, named.others, asked)
+        return False
 
     async def renew(self) -> None:
         await self._login.renew()
 
-    async def _primary(self) -> ServerAddress:
+    async def _primary(self) -> "_Named":
         """The server that a majority of the Sentinels names.
 
         Raises:
@@ -132,12 +173,16 @@ class Sentinels:
         tasks = {asyncio.create_task(self._ask_one(address)) for address in self._addresses}
         majority = len(tasks) // 2 + 1
         answers: dict[ServerAddress | str, list[ServerAddress]] = {}
+        others: dict[ServerAddress, list[int | None]] = {}
         try:
             for answer in asyncio.as_completed(tasks):
                 sentinel, named = await answer
-                answers.setdefault(named, []).append(sentinel)
-                if isinstance(named, ServerAddress) and len(answers[named]) == majority:
-                    return named
+                if isinstance(named, _Named):
+                    others.setdefault(named.address, []).append(named.others)
+                answers.setdefault(named.address if isinstance(named, _Named) else named, []).append(sentinel)
+                if isinstance(named, _Named) and len(answers[named.address]) == majority:
+                    counts = [count for count in others[named.address] if count is not None]
+                    return _Named(named.address, max(counts) if len(counts) == majority else None)
         finally:
             for task in tasks:
                 task.cancel()
@@ -151,10 +196,10 @@ class Sentinels:
             f"{majority} of {len(tasks)} Sentinels must name the same primary {self._name}: {counted}"
         )
 
-    async def _ask_one(self, address: ServerAddress) -> tuple[ServerAddress, ServerAddress | str]:
+    async def _ask_one(self, address: ServerAddress) -> "tuple[ServerAddress, _Named | str]":
         return address, await self._ask(address)
 
-    async def _ask(self, address: ServerAddress) -> ServerAddress | str:
+    async def _ask(self, address: ServerAddress) -> "_Named | str":
         """The server that one Sentinel names, or why it names none."""
         try:
             connection = await self._sentinel_login.connect(address, lambda _: None)
@@ -166,7 +211,11 @@ class Sentinels:
             if isinstance(reply, Exception):
                 return f"answered {str(reply).split(' ')[0]}"
             fields = dict(zip(reply[::2], reply[1::2], strict=True))
-            return ServerAddress(fields[b"ip"].decode(), int(fields[b"port"]))
+            others = fields.get(b"num-slaves")
+            return _Named(
+                ServerAddress(fields[b"ip"].decode(), int(fields[b"port"])),
+                None if others is None else int(others),
+            )
         except (TimeoutError, ConnectionLost):
             return "did not answer"
         except (TypeError, ValueError, LookupError, AttributeError):

@@ -8,6 +8,7 @@ from typing import Any, Final
 import hiredis
 
 from revoker.errors import ReplyNotUnderstood, StoreUnavailable
+from revoker.store.wire.addresses import Naming
 from revoker.store.wire.connection import (
     Command,
     Connect,
@@ -22,10 +23,12 @@ from revoker.store.wire.connection import (
 
 
 class Confirmation:
-    """How many replicas must confirm a write, and which server had writes confirmed lately.
+    """How many replicas must confirm a write, and which server verdicts may rest on.
 
     A primary that is partitioned from its replicas continues to answer while another may have been promoted.
-    Hence a server is trusted only if it had a write confirmed within the last :data:`FRESH_S`.
+    Hence a server is trusted if it had a write confirmed within the last :data:`FRESH_S`. One that has too few
+    replicas, as after a failover, is trusted if Sentinels name it and know no server beside those that must
+    confirm: while it is a primary, no other one can acknowledge anything then.
     """
 
     FRESH_S: Final = 2.0
@@ -50,6 +53,8 @@ class Confirmation:
         self.command: Final = pack([(*wait, replicas, int(timeout * 1000) or 1)])
         self._server = ""
         self._confirmed_at = 0.0
+        self._naming: Naming | None = None
+        self._named_from = 0.0
 
     def record(self, reply: Any, server: str, sent: float) -> bool:
         """Whether a reply to :attr:`command` confirms; ``sent`` is by the loop's clock."""
@@ -74,6 +79,32 @@ class Confirmation:
     def stale(self, server: str, now: float) -> bool:
         """Whether a server had no write confirmed within :data:`FRESH_S`."""
         return server != self._server or now - self._confirmed_at > self.FRESH_S
+
+    def is_late(self, server: str, now: float) -> bool:
+        """Whether a server has missed a beat."""
+        return server != self._server or now - self._confirmed_at > 2 * self.BEAT_S
+
+    def note(self, naming: Naming | None) -> None:
+        """Take over what Sentinels have said."""
+        if naming is not None and (self._naming is None or naming.server != self._naming.server):
+            self._named_from = naming.asked
+        self._naming = naming
+
+    def trusts(self, server: str, replicas: int, now: float) -> bool:
+        """Whether verdicts may rest on a primary to which so many replicas are connected.
+
+        Sentinels that name a primary without its replicas must have had time to name another one: its
+        replicas may have gone to that. This matters only where there are servers that Sentinels do not know.
+        """
+        if replicas >= self.replicas and not self.stale(server, now):
+            return True
+        naming = self._naming
+        if naming is None or naming.server != server or now - naming.asked > self.FRESH_S:
+            return False
+        if naming.others is None or naming.others > self.replicas:
+            return False
+        had_none = self._server not in {"", server}
+        return had_none or naming.asked - max(self._confirmed_at, self._named_from) >= self.FRESH_S
 
 
 REQUESTS_PER_WRITE: Final = 16
