@@ -49,7 +49,7 @@ class SinglePrimary:
             password_file=servers.password_file,
             sentinels=servers.sentinels,
         )
-        confirmation = servers.confirmation()
+        confirmation = servers.confirmation(primary)
         self._primary = primary
         self._confirmation: Final = confirmation
         self._keys = context.keys
@@ -134,7 +134,6 @@ class SinglePrimary:
                 continue
             if await self._primary.moved():
                 self._leave_primary()
-            self._confirmation.note(self._primary.naming)
 
     def _leave_primary(self) -> None:
         """Replace all connections: they lead to a server that is not the primary any more."""

@@ -10,7 +10,7 @@ from revoker.store.consistency.blocks import BlocksPage
 from revoker.store.consistency.clocks import Clocks
 from revoker.store.consistency.epoch import Confirmed, DataSet, Losses, Reading
 from revoker.store.keys import Keys, Tail, TokenKeys
-from revoker.store.wire.addresses import SentinelAccess
+from revoker.store.wire.addresses import PrimaryLocator, SentinelAccess
 from revoker.store.wire.command_channel import CommandChannel, Confirmation
 from revoker.store.wire.connection import Command, Replies
 
@@ -215,11 +215,13 @@ class ServerSettings:
     password_file: str = ""
     sentinels: SentinelAccess = field(default_factory=SentinelAccess)
 
-    def confirmation(self) -> Confirmation | None:
-        """A new confirmation, for one server."""
+    def confirmation(self, locator: PrimaryLocator | None = None) -> Confirmation | None:
+        """A new confirmation, for one server, or for the one that the locator finds."""
         if not self.wait_replicas:
             return None
-        return Confirmation(self.wait_replicas, fsync=self.wait_fsync, timeout=self.timeout)
+        return Confirmation(
+            self.wait_replicas, fsync=self.wait_fsync, timeout=self.timeout, locator=locator
+        )
 
 
 class NewDataSet(Protocol):

@@ -60,11 +60,13 @@ class Naming:
         others: All servers beside it, down or not: of those Sentinels, the one that knows most. None: one of
             them does not say.
         asked: When they were asked, by the loop's clock.
+        since: When they were first asked of those times at which they named this server.
     """
 
     server: str
     others: int | None
     asked: float
+    since: float
 
 
 class PrimaryLocator(Connectable, Protocol):
@@ -144,7 +146,7 @@ class Sentinels:
             connection.abort()
             raise StoreUnavailable("the Sentinels name a server that is not a primary")
         self._last, self._server = named.address, connection.server
-        self.naming = Naming(self._server, named.others, asked)
+        self._note(named, asked)
         return connection
 
     async def moved(self) -> bool:
@@ -158,8 +160,14 @@ class Sentinels:
         if named.address != last:
             self._last = self.naming = None  # reported once
             return True
-        self.naming = Naming(self._server, named.others, asked)
+        self._note(named, asked)
         return False
+
+    def _note(self, named: "_Named", asked: float) -> None:
+        """The server of the last connection was named."""
+        last = self.naming
+        since = asked if last is None or last.server != self._server else last.since
+        self.naming = Naming(self._server, named.others, asked, since)
 
     async def renew(self) -> None:
         await self._login.renew()

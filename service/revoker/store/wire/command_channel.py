@@ -8,7 +8,7 @@ from typing import Any, Final
 import hiredis
 
 from revoker.errors import ReplyNotUnderstood, StoreUnavailable
-from revoker.store.wire.addresses import Naming
+from revoker.store.wire.addresses import PrimaryLocator
 from revoker.store.wire.connection import (
     Command,
     Connect,
@@ -39,22 +39,24 @@ class Confirmation:
         """A write to be confirmed when there is no other; its key expires after 10 s."""
         return ("SET", key, 1, "PX", 10_000)
 
-    def __init__(self, replicas: int, *, fsync: bool, timeout: float) -> None:
+    def __init__(
+        self, replicas: int, *, fsync: bool, timeout: float, locator: PrimaryLocator | None = None
+    ) -> None:
         """No server has been confirmed yet.
 
         Args:
             replicas: How many must confirm, at least.
             fsync: Whether they and the primary must have it on disk (``WAITAOF``).
             timeout: How long to wait for them, in seconds.
+            locator: Says what Sentinels name; None: there are none.
         """
+        self._locator: Final = locator
         self.replicas: Final = replicas
         wait = ("WAITAOF", 1) if fsync else ("WAIT",)
         self._name: Final = wait[0]
         self.command: Final = pack([(*wait, replicas, int(timeout * 1000) or 1)])
         self._server = ""
         self._confirmed_at = 0.0
-        self._naming: Naming | None = None
-        self._named_from = 0.0
 
     def record(self, reply: Any, server: str, sent: float) -> bool:
         """Whether a reply to :attr:`command` confirms; ``sent`` is by the loop's clock."""
@@ -84,12 +86,6 @@ class Confirmation:
         """Whether a server has missed a beat."""
         return server != self._server or now - self._confirmed_at > 2 * self.BEAT_S
 
-    def note(self, naming: Naming | None) -> None:
-        """Take over what Sentinels have said."""
-        if naming is not None and (self._naming is None or naming.server != self._naming.server):
-            self._named_from = naming.asked
-        self._naming = naming
-
     def trusts(self, server: str, replicas: int, now: float) -> bool:
         """Whether verdicts may rest on a primary to which so many replicas are connected.
 
@@ -98,13 +94,13 @@ class Confirmation:
         """
         if replicas >= self.replicas and not self.stale(server, now):
             return True
-        naming = self._naming
+        naming = None if self._locator is None else self._locator.naming
         if naming is None or naming.server != server or now - naming.asked > self.FRESH_S:
             return False
         if naming.others is None or naming.others > self.replicas:
             return False
         had_none = self._server not in {"", server}
-        return had_none or naming.asked - max(self._confirmed_at, self._named_from) >= self.FRESH_S
+        return had_none or naming.asked - max(self._confirmed_at, naming.since) >= self.FRESH_S
 
 
 REQUESTS_PER_WRITE: Final = 16
