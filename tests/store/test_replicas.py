@@ -2,10 +2,12 @@
 
 import asyncio
 import contextlib
+import types
 
 import pytest
 
 from revoker.errors import NoVerdict, PrimaryStale, StoreUnavailable
+from revoker.store.wire.addresses import Naming
 from revoker.store.wire.command_channel import Confirmation
 from tests.rig.servers import Valkey
 from tests.rig.service import HANGS_S
@@ -27,6 +29,51 @@ def test_a_server_is_fresh_for_two_seconds_after_it_has_shown_enough_replicas():
     assert not confirmation.stale("a", 12.0)
     assert confirmation.stale("a", 12.001)
     assert confirmation.stale("b", 10.0)
+
+
+def naming(server, *, asked, since=0.0, others=1):
+    return types.SimpleNamespace(naming=Naming(server, others, asked, since))
+
+
+@pytest.mark.parametrize(
+    ("locator", "trusted"),
+    [
+        (None, False),
+        (types.SimpleNamespace(naming=None), False),
+        (naming("new", asked=20.0, since=20.0), True),
+        (naming("new", asked=17.9), False),
+        (naming("old", asked=20.0), False),
+        (naming("new", asked=20.0, others=2), False),
+        (naming("new", asked=20.0, others=None), False),
+    ],
+    ids=[
+        "no Sentinels",
+        "no answer of theirs",
+        "named after the failover",
+        "named too long ago",
+        "another one is named",
+        "a server that need not confirm",
+        "a Sentinel that does not say how many",
+    ],
+)
+def test_a_new_primary_without_replicas_is_trusted_as_sentinels_say(locator, trusted):
+    confirmation = Confirmation(1, fsync=False, timeout=0.25, locator=locator)
+    assert confirmation.record(1, "old", 19.0)
+    assert confirmation.trusts("new", 0, 20.0) is trusted
+
+
+def test_a_primary_that_had_replicas_is_trusted_without_them_once_sentinels_have_had_time():
+    for asked, trusted in ((11.9, False), (12.0, True)):
+        confirmation = Confirmation(1, fsync=False, timeout=0.25, locator=naming("a", asked=asked))
+        assert confirmation.record(1, "a", 10.0)
+        assert confirmation.trusts("a", 1, 11.0)
+        assert confirmation.trusts("a", 0, 13.0) is trusted
+
+
+def test_a_process_that_has_just_started_trusts_a_primary_without_replicas_once_sentinels_have_had_time():
+    for since, trusted in ((10.1, False), (10.0, True)):
+        locator = naming("a", asked=12.0, since=since)
+        assert Confirmation(1, fsync=False, timeout=0.25, locator=locator).trusts("a", 0, 13.0) is trusted
 
 
 @pytest.mark.parametrize(("reply", "enough"), [([1, 1], True), ([0, 1], False), ([1, 0], False)])
