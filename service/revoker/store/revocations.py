@@ -320,9 +320,7 @@ class Revocations:
 
     async def _restore(self, part: int, calls: list[_Call], refill: str, done: int) -> bool:
         """Run scripts in one write, then mark them as done; False if the mark of earlier ones is gone."""
-        await asyncio.gather(
-            *(self._scripts.execute(RESTORE[script], keys, args) for script, keys, args in calls)
-        )
+        await self._scripts.execute_together([(RESTORE[script], keys, args) for script, keys, args in calls])
         self._metrics.refilled_revocations.inc(len(calls))
         return await self._mark(part, "renew", refill, done, done + 1) is not None
 

@@ -17,6 +17,7 @@ from revoker.store.wire.connection import (
     FAILURES,
     ConnectionLost,
     Refused,
+    Replies,
     TooFewReplicas,
     public_message,
     unavailable_on_failure,
@@ -212,15 +213,34 @@ class Scripts:
             tail: Of the data set; None: of that of the first key.
         """
         command = self._command(keys, args, tail)
+        [reply] = await self._execute(command[1], [(name, command)])
+        if not isinstance(reply, list) or not reply:
+            raise ReplyNotUnderstood
+        return reply
+
+    async def execute_together(self, calls: Sequence[tuple[str, Sequence[str], Sequence[Any]]]) -> None:
+        """Run scripts that may be repeated, on one data set, in one write.
+
+        Args:
+            calls: Of each script the name, and keys and arguments as in :meth:`execute`.
+        """
+        scripts = [(name, self._command(keys, args)) for name, keys, args in calls]
+        await self._execute(calls[0][1][0], scripts)
+
+    async def _execute(self, key: str, scripts: Sequence[tuple[str, tuple[Any, ...]]]) -> Replies:
         start = time.perf_counter()
         observe = self._failed
         try:
             try:
-                reply: Any = await self._servers.change(command[1], "EVALSHA", DIGESTS[name], *command)
+                replies = await self._servers.change_together(
+                    key, [("EVALSHA", DIGESTS[name], *command) for name, command in scripts]
+                )
             except Refused as error:
                 if error.code != "NOSCRIPT":
                     raise
-                reply = await self._servers.change(command[1], "EVAL", TEXTS[name], *command)
+                replies = await self._servers.change_together(
+                    key, [("EVAL", TEXTS[name], *command) for name, command in scripts]
+                )
             observe = self._succeeded
         except FAILURES as error:
             if isinstance(error, Refused) and error.code == "READONLY":
@@ -228,9 +248,7 @@ class Scripts:
             raise _failure(error) from error
         finally:
             observe(time.perf_counter() - start)
-        if not isinstance(reply, list) or not reply:
-            raise ReplyNotUnderstood
-        return reply
+        return replies
 
     async def call_unconfirmed(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> list[Any]:
         """Run a script that may be repeated, without the replicas: for a change that may be lost again.

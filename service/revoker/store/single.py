@@ -99,6 +99,9 @@ class SinglePrimary:
     def change(self, key: str, *command: Any) -> Awaitable[Any]:  # noqa: ARG002  # every key is at this primary
         return self._changes.execute(*command)
 
+    async def change_together(self, key: str, commands: Sequence[Command]) -> Replies:  # noqa: ARG002
+        return await self._changes.pipeline(commands)
+
     def change_unconfirmed(self, key: str, *command: Any) -> "asyncio.Future[Replies]":  # noqa: ARG002
         sent = self._reads.ask([command])
         sent.add_done_callback(retrieve_failure)

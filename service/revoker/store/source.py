@@ -125,6 +125,9 @@ class Source(Protocol):
     def change(self, key: str, *command: Any) -> Awaitable[Any]:
         """Send a command that writes to the slot of a key, confirmed by replicas where that is required."""
 
+    async def change_together(self, key: str, commands: Sequence[Command]) -> Replies:
+        """As :meth:`change`, for many commands that write to the slot of one key; raises the first error."""
+
     def change_unconfirmed(self, key: str, *command: Any) -> Awaitable[Replies]:
         """As :meth:`change`, without the replicas: for a change that may be lost again.
 

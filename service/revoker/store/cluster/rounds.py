@@ -7,6 +7,7 @@ and the replies to one write advance all whose commands were in it.
 
 import asyncio
 import collections
+import contextlib
 import functools
 from collections.abc import Coroutine, Generator, Sequence
 from typing import Any, Final
@@ -48,6 +49,12 @@ class _Strand:
         self.coroutine = coroutine
         self.ended = ended
 
+    def cancel(self) -> None:
+        """End the coroutine; it must not wait for anything then."""
+        self.ended.cancel()
+        with contextlib.suppress(asyncio.CancelledError, StopIteration):
+            self.coroutine.throw(asyncio.CancelledError())
+
 
 class Rounds:
     """Advances coroutines that await :class:`Call`, or futures of the event loop.
@@ -79,8 +86,7 @@ class Rounds:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for strand in (*self._running, *self._waiting):
-            strand.coroutine.close()
-            strand.ended.cancel()
+            strand.cancel()
 
     def _begin(self, strand: _Strand) -> None:
         self._running.add(strand)
@@ -89,7 +95,7 @@ class Rounds:
     def _advance(self, strand: _Strand, replies: Replies | None, error: Exception | None = None) -> None:
         """Give a coroutine what it has waited for, and take what it asks for next."""
         if strand.ended.done():  # cancelled
-            strand.coroutine.close()
+            strand.cancel()
             self._end(strand)
             return
         self.advancing = True

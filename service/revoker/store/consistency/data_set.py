@@ -12,9 +12,9 @@ that lacks what was never acknowledged has lost nothing.
 
 import asyncio
 import itertools
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Coroutine
 from dataclasses import replace
-from typing import Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from revoker.errors import StoreRefused, StoreUnavailable
 from revoker.models import NO_REVOCATIONS, RevocationState
@@ -45,6 +45,9 @@ from revoker.store.wire.connection import reads_replies, retrieve_failure
 _REPAIR_POLL_S: Final = (0.02, 0.05, 0.1, 0.2)
 """Pauses between two looks at what others have contributed; the last one is repeated."""
 
+_PAUSE_PER_REPAIR_S: Final = 0.0001
+"""Looking at thousands of repairs must not take the time that the repairs need."""
+
 
 class RepairProgress(NamedTuple):
     """How far a repair is.
@@ -67,6 +70,10 @@ class Repairs(Protocol):
     def seconds(self) -> float:
         """How long a repair may take."""
 
+    @property
+    def in_progress(self) -> int:
+        """How many data sets of the store this process repairs."""
+
     def announce(self, *, repairing: bool) -> None:
         """Let the other processes look at the data set soon."""
 
@@ -88,6 +95,19 @@ SETTLE_WAIT_S: Final = 0.5
 """How long a request waits while a loss is being settled; settling continues without it."""
 
 Read = Callable[[], Awaitable[Reading]]
+
+
+Start = Callable[[Coroutine[Any, Any, None]], "asyncio.Future[None]"]
+"""Runs a coroutine; the future is that of its end."""
+
+
+async def until_settled(tasks: Collection["asyncio.Future[None]"]) -> None:
+    """Wait for what :meth:`DataSet.begin` has begun; raises as :meth:`DataSet.settle`."""
+    done, pending = await asyncio.wait(tasks, timeout=SETTLE_WAIT_S)
+    if pending:
+        raise StoreRefused("the store has lost data, and what is known of it is being put back")
+    for task in done:
+        task.result()
 
 
 class SetEpoch(Protocol):
@@ -159,8 +179,8 @@ class DataSet:
         self._candidate: tuple[Watermark, str, float] | None = None
         self._lock = asyncio.Lock()
         self._settling = False
-        self._task: asyncio.Task[None] | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._task: asyncio.Future[None] | None = None
+        self._tasks: set[asyncio.Future[None]] = set()
         self.watermark: Watermark | None = None
         self.epoch: Epoch | None = None
         self.baseline: RevocationState = NO_REVOCATIONS
@@ -306,17 +326,25 @@ class DataSet:
             StoreUnavailable: the store did not answer; nothing is settled.
             StoreRefused: the server is no primary, or settling takes longer than :data:`SETTLE_WAIT_S`.
         """
-        task = self._task
-        if task is None or since:
-            task = asyncio.get_running_loop().create_task(self._settle(since, cause))
-            self._tasks.add(task)
-            task.add_done_callback(self._ended)
-            if not since:
-                self._task = task
-        done, _ = await asyncio.wait({task}, timeout=SETTLE_WAIT_S)
-        if not done:
-            raise StoreRefused("the store has lost data, and what is known of it is being put back")
-        task.result()
+        await until_settled([self.begin(since=since, cause=cause)])
+
+    def begin(self, *, since: int = 0, cause: str = "", start: Start | None = None) -> "asyncio.Future[None]":
+        """Begin to settle, as :meth:`settle`; it continues if nobody waits for it.
+
+        ``start`` runs it; None: a task of the event loop does.
+        """
+        if self._task is not None and not since:
+            return self._task
+        settling = self._settle(since, cause)
+        if start is None:
+            task: asyncio.Future[None] = asyncio.get_running_loop().create_task(settling)
+        else:
+            task = start(settling)
+        self._tasks.add(task)
+        if not since:
+            self._task = task
+        task.add_done_callback(self._ended)
+        return task
 
     async def close(self) -> None:
         """Cancel what is being settled."""
@@ -324,7 +352,7 @@ class DataSet:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _ended(self, task: "asyncio.Future[None]") -> None:
         self._tasks.discard(task)
         if task is self._task:
             self._task = None
@@ -435,6 +463,7 @@ class DataSet:
         )
         share = present.share if present is not None and vouches else None
         give_up = asyncio.get_running_loop().time() + repairs.seconds
+        contributed = False
         repairs.announce(repairing=True)
         pauses = itertools.chain(_REPAIR_POLL_S, itertools.repeat(_REPAIR_POLL_S[-1]))
         try:
@@ -442,7 +471,11 @@ class DataSet:
                 progress = await repairs.contribute(repair.text.encode(), contribution, share)
                 numbers = progress.numbers
                 if numbers.epoch != repair.text.encode():
-                    return False
+                    ended = Epoch.parse(numbers.epoch)
+                    if not contributed or (ended.id, ended.finding) != (repair.id, REPAIRED):
+                        return False
+                    repair = ended
+                contributed = True
                 contributions = contributions_to(repair.id, progress.contributions)
                 proven = is_proven(numbers.counts, contributions)
                 cutoff = max(repair.cutoff, *(given.cutoff for given in contributions.values()))
@@ -453,18 +486,20 @@ class DataSet:
                     await self._set_epoch(numbers.epoch, new_id(), progress.now, REPAIRING, cutoff)
                     return False
                 if proven and not not_heard(contributions):
-                    done, ended = await self._set_epoch(
+                    done, found = await self._set_epoch(
                         numbers.epoch, repair.id, progress.now, REPAIRED, cutoff, numbers.counts
                     )
-                    if not done:
-                        return False
-                    self._losses.repaired(Epoch.parse(ended.epoch))
-                    return await self._end_repair(Epoch.parse(ended.epoch), ended, verify)
+                    if done:
+                        repaired = Epoch.parse(found.epoch)
+                        self._losses.repaired(repaired)
+                        return await self._end_repair(repaired, found, verify)
+                    if found.epoch != numbers.epoch:  # most often because another process has ended it
+                        continue
                 late = progress.now >= repair.noticed + repairs.seconds * 1000
                 if late or asyncio.get_running_loop().time() >= give_up:
                     self._losses.not_repaired(shortfall(numbers.counts, contributions))
                     return None
-                await asyncio.sleep(next(pauses))
+                await asyncio.sleep(max(next(pauses), repairs.in_progress * _PAUSE_PER_REPAIR_S))
         finally:
             repairs.announce(repairing=False)
 
