@@ -129,6 +129,9 @@ class FakeSource:
         except NoScriptError as error:
             raise Refused("NOSCRIPT") from error
 
+    async def change_together(self, key, commands):
+        return [await self.change(key, *command) for command in commands]
+
     async def read(self, _, commands):
         replies = [await self._client.execute_command(*command) for command in commands]
         # the client decodes TIME
@@ -143,6 +146,9 @@ class ChannelSource:
 
     async def change(self, _, *command):
         return await self._channel.execute(*command)
+
+    async def change_together(self, _, commands):
+        return await self._channel.pipeline(commands)
 
     async def read(self, _, commands):
         return await self._channel.pipeline(commands)

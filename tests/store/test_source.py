@@ -68,7 +68,7 @@ class MemorySource:
     async def change(self, *_):
         raise Refused("READONLY")
 
-    change_unconfirmed = change_all = change
+    change_unconfirmed = change_all = change_together = change
 
     async def read(self, _, commands):
         now = self._now()

@@ -1,6 +1,5 @@
 """Revokes, blocks and undoes; one script and one round trip each."""
 
-import asyncio
 import functools
 import itertools
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
@@ -115,6 +114,8 @@ class Revocations:
         self.acknowledged: Final = Acknowledged(metrics, keys.part, now=latest)
         self._process: Final = new_id()
         self._part_of_user = functools.lru_cache(maxsize=65536)(lambda tag: keys.part(keys.user(tag)))
+        self._taken_blocks = 0
+        self._blocks_by_part: tuple[tuple[int, int], dict[int, list[tuple[str, int]]]] | None = None
         self.remembered: Final = Remembered({}, {issuer: {} for issuer in self._issuers})
 
     def cutoff_lifetime(self, issuer: Issuer) -> int:
@@ -332,6 +333,7 @@ class Revocations:
             changes: How many there were when reading them began; later ones of this process are newer.
         """
         remembered = self.remembered
+        self._taken_blocks += 1
         blocks = remembered.blocks
         newer = {tag: at for tag, at in remembered.changed_blocks.items() if at > changes}
         remembered.changed_blocks = newer
@@ -393,13 +395,13 @@ class Revocations:
             return RepairProgress(int(now), given, numbers_of(numbers))
 
     def _restore_calls(self, part: int) -> list[_Call]:
-        lifetime_ms = max(map(self.cutoff_lifetime, self._issuers.values()))
-        calls: list[_Call] = [
-            ("block_user", self._block_keys(tag), (until, lifetime_ms, "", tag))
-            for tag, until in self.remembered.blocks.items()
-            if self._part_of_user(tag) == part
-        ]
+        calls: list[_Call] = []
+        if tags := self._blocks_of(part):
+            lifetime_ms = max(map(self.cutoff_lifetime, self._issuers.values()))
+            calls += [("block_user", self._block_keys(tag), (until, lifetime_ms, "", tag)) for tag, until in tags]
         for name, keys in self.remembered.keys.items():
+            if not keys:
+                continue
             key = self._keys.revoked_keys(self._issuers[name])
             if self._keys.part(key) == part:
                 calls += [
@@ -407,6 +409,16 @@ class Revocations:
                 ]
         calls += [(entry.script, entry.keys, entry.args) for entry in self.acknowledged.entries(part)]
         return calls
+
+    def _blocks_of(self, part: int) -> list[tuple[str, int]]:
+        """The blocks of one data set, and their ends. Thousands of slots may be restored in one go."""
+        state = (self.remembered.changes, self._taken_blocks)
+        if self._blocks_by_part is None or self._blocks_by_part[0] != state:
+            by_part: dict[int, list[tuple[str, int]]] = {}
+            for tag, until in self.remembered.blocks.items():
+                by_part.setdefault(self._part_of_user(tag), []).append((tag, until))
+            self._blocks_by_part = state, by_part
+        return self._blocks_by_part[1].get(part, [])
 
     def _block_keys(self, tag: str) -> tuple[str, str]:
         user = self._keys.user(tag)

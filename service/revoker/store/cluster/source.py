@@ -73,6 +73,7 @@ class ClusterSource:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._rounds: Final = Rounds(self._topology)
         self._looked_at: dict[Node, float] = {}
+        self._looking: set[Node] = set()
         self.lookups: Final = ClusterLookups(self._topology, self, context.metrics, context.clocks)
 
     def open(self) -> None:
@@ -239,31 +240,36 @@ class ClusterSource:
 
     async def settle(self, sets: Iterable[DataSet], *, since: int = 0, cause: str = "") -> None:
         sets = list(dict.fromkeys(sets))
+        if not sets:
+            return
         if not since:
-            for slot in {data.tail.epoch: slot_of(data.tail.epoch) for data in sets}.values():
-                self._look_at_node(slot)
-        if sets:
-            await until_settled(
-                [data.begin(since=since, cause=cause, start=self._rounds.start) for data in sets]
-            )
+            for node in {self._topology.node_of(slot_of(data.tail.epoch)) for data in sets}:
+                if node is not None:
+                    self._look_at_node(node)
+        await until_settled([data.begin(since=since, cause=cause, start=self._rounds.start) for data in sets])
 
-    def _look_at_node(self, slot: int) -> None:
-        """Find in the background what else has been lost at the node of a slot that has lost data."""
-        node, now = self._topology.node_of(slot), asyncio.get_running_loop().time()
-        if node is None or now - self._looked_at.get(node, -_NODE_LOOK_S) < _NODE_LOOK_S:
+    def _look_at_node(self, node: Node) -> None:
+        """Find in the background what else has been lost at a node of which a slot has lost data."""
+        now = asyncio.get_running_loop().time()
+        if node in self._looking or now - self._looked_at.get(node, -_NODE_LOOK_S) < _NODE_LOOK_S:
             return
         self._looked_at[node] = now
+        self._looking.add(node)
         task = asyncio.get_running_loop().create_task(self._settle_node(node))
         self._tasks.add(task)
         task.add_done_callback(self._node_settled)
 
     async def _settle_node(self, node: Node) -> None:
-        suspects = []
-        for found in await self._read_at(node, node.slots, lambda _: []):
-            data = self.data_set_numbered(found.slot)
-            if data.watermark is not None and not data.confirms_reading(found.before, found.reading):
-                suspects.append(data)
-        await self.settle(suspects)
+        try:
+            settling = []
+            for found in await self._read_at(node, node.slots, lambda _: []):
+                data = self.data_set_numbered(found.slot)
+                if data.watermark is not None and not data.confirms_reading(found.before, found.reading):
+                    settling.append(data.begin(start=self._rounds.start))
+            if settling:
+                await asyncio.wait(settling)
+        finally:
+            self._looking.discard(node)
 
     def _node_settled(self, task: "asyncio.Task[Any]") -> None:
         self._tasks.discard(task)
