@@ -195,13 +195,29 @@ class Clients:
             return None, {}
         return response.status, json.loads(text) if text else {}
 
+    def last_acknowledged(self, instance: str, kind: Kind) -> str:
+        """The value of the last revocation of a kind that an instance has acknowledged."""
+        return next(
+            record.value
+            for record in reversed(self.history)
+            if isinstance(record, Revoked)
+            and (record.instance, record.kind, record.status) == (instance, kind, 200)
+        )
+
     async def recovered(self, names: set[str], since: float, seconds: float) -> float:
         """When each of the instances had answered both kinds of requests with 200 again, from ``since`` on.
 
         Raises:
             TimeoutError: one did not.
         """
-        wanted = {(kind, name) for kind in (Revoked, Introspected) for name in names}
+        return await self._succeed({(kind, name) for kind in (Revoked, Introspected) for name in names}, since, seconds)
+
+    async def gives_verdicts(self, names: set[str], since: float, seconds: float) -> float:
+        """As :meth:`recovered`, for introspections only."""
+        return await self._succeed({(Introspected, name) for name in names}, since, seconds)
+
+    async def _succeed(self, wanted: set[tuple[type[Record], str]], since: float, seconds: float) -> float:
+        wanted = set(wanted)
         seen = len(self.history)
         async with asyncio.timeout(seconds):
             while wanted:

@@ -8,7 +8,8 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-from tests.faults.campaign import Campaign, Deed, Instance
+from tests.faults import append_only
+from tests.faults.campaign import RECOVERY_S, Campaign, Deed, Instance
 from tests.rig.topologies import Cluster, Node, Replicated, Sentinels
 
 Act = Callable[[Campaign, Deed], Awaitable[None]]
@@ -132,6 +133,55 @@ async def snapshot(run: Campaign, _: Deed) -> None:
     shutil.copytree(copy, node.folder / "appendonlydir")
     await asyncio.to_thread(run.topology.revive, node)
     await _healthy(run)
+
+
+@deed("cut-tail", "single", loses=True)
+async def cut_tail(run: Campaign, _: Deed) -> None:
+    """SIGKILL of a primary under ``appendfsync everysec``; the end of its file is gone, maybe half a command."""
+    node = _one_primary(run)
+    await _write_every_second(node)
+    node.kill()
+    file = append_only.latest_file(node.folder)
+    starts = append_only.starts(file.read_bytes())
+    place = starts[-run.rng.randint(1, min(40, len(starts) - 1))]
+    append_only.cut(file, place + run.rng.choice([0, run.rng.randint(1, 20)]))
+    await asyncio.to_thread(run.topology.revive, node)
+    await _healthy(run)
+
+
+async def _write_every_second(node: Node) -> None:
+    with node.client() as client:
+        await asyncio.to_thread(client.config_set, "appendfsync", "everysec")
+
+
+@deed("writer-and-tail", "single", loses=True)
+async def writer_and_tail(run: Campaign, _: Deed) -> None:
+    """SIGKILL of an instance, and of the primary, whose file ends before the last that this instance wrote."""
+    node, writer = _one_primary(run), run.rng.choice(run.instances)
+    others = {instance.name for instance in run.instances} - {writer.name}
+    await _write_every_second(node)
+    acknowledged = run.clients.last_acknowledged(writer.name, "jti")
+    with run.absent(writer):
+        writer.kill()
+        # what no other process has read would be lost without a sign
+        await run.clients.recovered(others, time.monotonic(), RECOVERY_S)
+        node.kill()
+        file = append_only.latest_file(node.folder)
+        place = append_only.start_of(file.read_bytes(), acknowledged.encode())
+        append_only.cut(file, place + run.rng.choice([0, run.rng.randint(1, 20)]))
+        await asyncio.to_thread(run.topology.revive, node)
+        await _healthy(run)
+        await run.clients.gives_verdicts(others, time.monotonic(), RECOVERY_S)
+        await asyncio.to_thread(writer.start)
+
+
+@deed("rolling-restart", "sentinel", "cluster")
+async def rolling_restart(run: Campaign, _: Deed) -> None:
+    """SIGTERM of every server, one after the other; each is back and in sync before the next one ends."""
+    for node in list(run.topology.nodes):
+        await asyncio.to_thread(node.end)
+        await asyncio.to_thread(run.topology.revive, node)
+        await _healthy(run)
 
 
 @deed("cut-off", *ALL)
@@ -342,6 +392,16 @@ async def reshard(run: Campaign, _: Deed) -> None:
 async def hand_over(run: Campaign, done: Deed) -> None:
     """A planned failover: ``FAILOVER``, ``SENTINEL FAILOVER`` or ``CLUSTER FAILOVER``."""
     await asyncio.to_thread(run.topology.fail_over, _one_primary(run))
+    done.promoted = time.monotonic()
+    await _healthy(run)
+
+
+@deed("hand-over-coordinated", "sentinel")
+async def hand_over_coordinated(run: Campaign, done: Deed) -> None:
+    """``SENTINEL FAILOVER main COORDINATED`` (from Valkey 9.0 on): the primary itself becomes a replica."""
+    topology = run.topology
+    assert isinstance(topology, Sentinels)
+    await asyncio.to_thread(topology.fail_over, topology.primary, "COORDINATED")
     done.promoted = time.monotonic()
     await _healthy(run)
 

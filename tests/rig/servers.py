@@ -137,6 +137,13 @@ class Valkey:
             self.process.wait()
             self.process = None
 
+    def end(self) -> None:
+        """SIGTERM: it writes down what it has, and its replicas get it."""
+        if self.process is not None:
+            self.process.terminate()
+            self.process.wait()
+            self.process = None
+
     def hang(self) -> None:
         """SIGSTOP: connections stay open, but nothing is answered."""
         assert self.process is not None

@@ -240,14 +240,14 @@ class Sentinels(Replicated):
 
         self.primary = until(promoted, "promotion")
 
-    def fail_over(self, primary: Node) -> None:
+    def fail_over(self, primary: Node, *options: str) -> None:
         """Planned failover (``SENTINEL FAILOVER``), repeated: a Sentinel may refuse it or give it up."""
         with self.sentinels[0].client() as client:
 
             def moved() -> bool:
                 address = client.execute_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", NAME)
                 if int(address[1]) == primary.public:
-                    client.execute_command("SENTINEL", "FAILOVER", NAME)  # an error while one is under way
+                    client.execute_command("SENTINEL", "FAILOVER", NAME, *options)  # an error while one is under way
                     return False
                 return True
 
