@@ -167,7 +167,7 @@ async def unwatched(valkey, prefix):
 
 async def test_a_block_whose_answer_came_after_the_loss_is_made_again(unwatched, valkey, monkeypatch):
     store = unwatched
-    execute, answered = store.source.change, []
+    execute, answered = store.source.change_together, []
 
     async def losing(*command):
         reply = await execute(*command)
@@ -178,7 +178,7 @@ async def test_a_block_whose_answer_came_after_the_loss_is_made_again(unwatched,
             await store.source.data_set.settle()
         return reply
 
-    monkeypatch.setattr(store.source, "change", losing)
+    monkeypatch.setattr(store.source, "change_together", losing)
     assert await store.revocations.block_user(MAIN, "alice", until=None, reason="") == FOREVER_MS
     found = await store.lookups.find(store.keys.of_token(Claims(sub="alice", jti="1"), MAIN))
     assert found.state.user.blocked == FOREVER_MS

@@ -265,7 +265,8 @@ class ClusterSource:
             for found in await self._read_at(node, node.slots, lambda _: []):
                 data = self.data_set_numbered(found.slot)
                 if data.watermark is not None and not data.confirms_reading(found.before, found.reading):
-                    settling.append(data.begin(start=self._rounds.start))
+                    below = (found.before, found.reading) if found.before is data.watermark else None
+                    settling.append(data.begin(start=self._rounds.start, found=below))
             if settling:
                 await asyncio.wait(settling)
         finally:

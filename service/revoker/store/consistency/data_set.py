@@ -328,14 +328,25 @@ class DataSet:
         """
         await until_settled([self.begin(since=since, cause=cause)])
 
-    def begin(self, *, since: int = 0, cause: str = "", start: Start | None = None) -> "asyncio.Future[None]":
+    def begin(
+        self,
+        *,
+        since: int = 0,
+        cause: str = "",
+        start: Start | None = None,
+        found: tuple[Watermark, Reading] | None = None,
+    ) -> "asyncio.Future[None]":
         """Begin to settle, as :meth:`settle`; it continues if nobody waits for it.
 
-        ``start`` runs it; None: a task of the event loop does.
+        Args:
+            since: As there.
+            cause: As there.
+            start: Runs it; None: a task of the event loop does.
+            found: The watermark and the reading that is below it; None: it is read first.
         """
         if self._task is not None and not since:
             return self._task
-        settling = self._settle(since, cause)
+        settling = self._settle(since, cause, found)
         if start is None:
             task: asyncio.Future[None] = asyncio.get_running_loop().create_task(settling)
         else:
@@ -358,19 +369,23 @@ class DataSet:
             self._task = None
         retrieve_failure(task)
 
-    async def _settle(self, since: int, cause: str) -> None:
+    async def _settle(self, since: int, cause: str, found: tuple[Watermark, Reading] | None) -> None:
         async with self._lock:
             try:
                 for _ in range(8):
-                    if await self._settled(since, cause):
+                    # what was read before the latest write of this process says nothing of that
+                    reading = found[1] if found is not None and found[0] is self.watermark else None
+                    found = None
+                    if await self._settled(since, cause, reading):
                         return
             finally:
                 self._settling = False
             raise StoreUnavailable("the store's epoch keeps changing")
 
     @reads_replies()
-    async def _settled(self, since: int, cause: str) -> bool:
-        reading = await self._read()
+    async def _settled(self, since: int, cause: str, reading: Reading | None) -> bool:
+        if reading is None:
+            reading = await self._read()
         found = Epoch.parse(reading.epoch) if reading.epoch is not None else None
         missing = self._missing(reading, found)
         if missing is None and (since == 0 or (self.epoch is not None and self.epoch.noticed >= since)):
@@ -425,13 +440,18 @@ class DataSet:
         return self._is_repair(found) or self.epoch is not None
 
     async def _start_repair(self, reading: Reading, found: Epoch | None, missing: str) -> Epoch | None:
-        """Set an epoch that stops all verdicts and revocations; None if the present one is not as read."""
+        """Set an epoch that stops all verdicts and revocations, unless another process has just done so.
+
+        None if the present one is not as read.
+        """
         cutoff, latest = self._latest_dates(found)
         done, numbers = await self._set_epoch(reading.epoch or b"", new_id(), latest, REPAIRING, cutoff)
-        if not done:
+        repair = Epoch.parse(numbers.epoch)
+        if done:
+            self._losses.repair_started(missing)
+        elif repair.finding != REPAIRING or not self._supersedes_ours(repair, 0):
             return None
-        self._losses.repair_started(missing)
-        return Epoch.parse(numbers.epoch)
+        return repair
 
     async def _repair(self, repair: Epoch, verify: VerifyWrittenBack | None, repairs: Repairs) -> bool | None:
         """Contribute to a repair until it has ended.
