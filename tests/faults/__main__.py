@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.faults import history, nemesis
+from tests.faults import history, nemesis, table
 from tests.faults.campaign import RECOVERY_S, Campaign, Plan
 from tests.faults.history import Fault, Introspected, Record, Revoked, Violation, outage
 from tests.rig.network import Network
@@ -89,7 +89,7 @@ def rows(run: Campaign, violations: list[Violation]) -> list[str]:
         these = [fault for fault in faults if fault.name == name]
         silent = [outage(records, Introspected, fault.start, fault.recovered) for fault in these]
         deaf = [outage(records, Revoked, fault.start, fault.recovered) for fault in these]
-        late = [after_promotion(records, fault) for fault in these if fault.promoted is not None]
+        late = [history.after_promotion(records, fault) for fault in these if fault.promoted is not None]
         cut = sum(
             any(fault.start <= cutoff.found <= fault.recovered for cutoff in cutoffs) for fault in these
         )
@@ -99,20 +99,6 @@ def rows(run: Campaign, violations: list[Violation]) -> list[str]:
             f"| {_spread(late) if late else '–'} | {_spread(deaf)} | {cut} |"
         )
     return texts
-
-
-def after_promotion(records: list[Record], fault: Fault) -> float:
-    """How long after the promotion an instance still gave no verdict."""
-    assert fault.promoted is not None
-    last = [
-        record.end
-        for record in records
-        if isinstance(record, Introspected)
-        and record.status != 200
-        and fault.start <= record.end
-        and record.start <= fault.recovered
-    ]
-    return max(0.0, max(last, default=0.0) - fault.promoted)
 
 
 def _spread(seconds: list[float]) -> str:
@@ -143,7 +129,13 @@ def main() -> int:
     parser.add_argument("--repair-seconds", type=float, default=3, help="the setting (default 3)")
     parser.add_argument("--instances", type=int, default=2, help="of the service (default 2)")
     parser.add_argument("--mutant", default="", help="break the service so (tests/faults/mutants.py)")
+    parser.add_argument(
+        "--table", action="store_true", help="cause what operators plan for under load, --count times each, and print it"
+    )
+    parser.add_argument("--rows", default="", help="of --table: their numbers from 0 on, separated by commas")
     asked = parser.parse_args()
+    if asked.table:
+        return table.measure(asked.count or 3, asked.seed, [int(row) for row in asked.rows.split(",") if row], carry_out)
     deeds = asked.nemesis.split(",") if asked.nemesis else nemesis.possible(asked.topology)
     if unknown := set(deeds) - set(nemesis.possible(asked.topology)):
         parser.error(f"--nemesis: not on a {asked.topology} topology: {', '.join(sorted(unknown))}")

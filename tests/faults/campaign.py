@@ -13,7 +13,7 @@ from typing import Any
 
 from revoker.auth import digest
 from tests.faults import mutants
-from tests.faults.clients import Clients
+from tests.faults.clients import Clients, Rates
 from tests.faults.history import Absent, Cutoff, Fault, Isolated, Record
 from tests.rig import forge
 from tests.rig.network import Network
@@ -62,6 +62,7 @@ class Plan:
         topology: ``single``, ``replicated``, ``sentinel`` or ``cluster``.
         replicas: Of each primary.
         mutant: A way in which the service is broken (:mod:`tests.faults.mutants`); empty: none.
+        rates: What clients ask beside some hundred requests a second.
     """
 
     topology: str
@@ -72,6 +73,7 @@ class Plan:
     instances: int = 2
     seed: int = 0
     mutant: str = ""
+    rates: Rates | None = None
 
 
 class Instance:
@@ -151,6 +153,7 @@ class Campaign:
             {instance.name: instance.url for instance in self.instances},
             rng=random.Random(f"{plan.seed} clients"),
             history=self.history,
+            rates=plan.rates,
         )
 
     def _instance(self, name: str) -> Instance:
@@ -233,7 +236,7 @@ RECOVERY_S = 120.0
 
 @dataclass
 class Deed:
-    """A fault that is under way."""
+    """A fault that is under way; ``promoted`` is also when a server has lost its data, or is back without it."""
 
     start: float
     promoted: float | None = field(default=None)

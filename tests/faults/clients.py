@@ -7,6 +7,8 @@ import json
 import random
 import time
 import uuid
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any, Self
 
 import aiohttp
@@ -27,6 +29,27 @@ _ENDPOINTS: dict[Kind, str] = {
     "client_id": "/revoke-client",
 }
 _WEIGHTS = (12, 3, 3, 2)
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What clients ask of all instances together, each second, beside what they ask at random.
+
+    Attributes:
+        revocations: One a request.
+        introspections: In batches of :data:`BATCH`.
+    """
+
+    revocations: int
+    introspections: int
+
+
+BATCH = 100
+"""Tokens in one request: single requests at such rates need more than two cores."""
+
+_TICK_S = 0.02
+_MOST_UNDER_WAY = 64
+"""Requests of a kind to one instance; beyond it the rate is not reached."""
 
 
 class Tokens:
@@ -75,12 +98,14 @@ class Clients:
         history: list[Record],
         per_instance: int = 3,
         pause: float = 0.02,
+        rates: Rates | None = None,
     ) -> None:
         self._urls = urls
         self._rng = rng
         self._tokens = Tokens(rng)
         self._per_instance = per_instance
         self._pause = pause
+        self._rates = rates
         self._tasks: list[asyncio.Task[None]] = []
         self._stopping = False
         self._untouched: collections.deque[Token] = collections.deque(maxlen=200)
@@ -97,6 +122,17 @@ class Clients:
         self._tasks = [
             asyncio.create_task(self._client(name)) for name in self._urls for _ in range(self._per_instance)
         ]
+        if self._rates is not None:
+            share = len(self._urls)
+            for name in self._urls:
+                self._tasks += [
+                    asyncio.create_task(
+                        self._steadily(self._rates.revocations / share, self._revoke_fresh, name)
+                    ),
+                    asyncio.create_task(
+                        self._steadily(self._rates.introspections / share / BATCH, self._introspect_some, name)
+                    ),
+                ]
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -120,6 +156,30 @@ class Clients:
                 await self._revoke_one(instance)
             else:
                 await self.introspect(instance, self._asked_for())
+
+    async def _steadily(
+        self, per_second: float, ask: Callable[[str], Awaitable[object]], instance: str
+    ) -> None:
+        """Ask at this rate, whatever the answers."""
+        under_way: set[asyncio.Task[object]] = set()
+        due, last = 0.0, time.monotonic()
+        while not self._stopping:
+            await asyncio.sleep(_TICK_S)
+            now = time.monotonic()
+            due, last = min(due + (now - last) * per_second, _MOST_UNDER_WAY), now
+            while due >= 1 and len(under_way) < _MOST_UNDER_WAY:
+                due -= 1
+                task = asyncio.ensure_future(ask(instance))
+                under_way.add(task)
+                task.add_done_callback(under_way.discard)
+        await asyncio.gather(*under_way)
+
+    async def _revoke_fresh(self, instance: str) -> None:
+        [kind] = self._rng.choices(KINDS, _WEIGHTS)
+        await self.revoke(instance, self._tokens.fresh(), kind)
+
+    async def _introspect_some(self, instance: str) -> None:
+        await self._introspect_batch(instance, [self._asked_for() for _ in range(BATCH)])
 
     def _asked_for(self) -> Token:
         chance = self._rng.random()
@@ -170,17 +230,19 @@ class Clients:
         """Ask every instance for every token that was ever acknowledged to be revoked."""
         for instance in self._urls:
             for first in range(0, len(self.acknowledged), 500):
-                tokens = self.acknowledged[first : first + 500]
-                start = time.monotonic()
-                status, answer = await self._post(
-                    instance, "/introspect/batch", {"tokens": list(map(claims, tokens))}, "gateway"
-                )
-                end = time.monotonic()
-                results = answer.get("results", [{}] * len(tokens))
-                self.history += [
-                    Introspected(start, end, instance, token, status, result.get("active"))
-                    for token, result in zip(tokens, results, strict=True)
-                ]
+                await self._introspect_batch(instance, self.acknowledged[first : first + 500])
+
+    async def _introspect_batch(self, instance: str, tokens: list[Token]) -> None:
+        start = time.monotonic()
+        status, answer = await self._post(
+            instance, "/introspect/batch", {"tokens": list(map(claims, tokens))}, "gateway"
+        )
+        end = time.monotonic()
+        results = answer.get("results", [{}] * len(tokens))
+        self.history += [
+            Introspected(start, end, instance, token, status, result.get("active"))
+            for token, result in zip(tokens, results, strict=True)
+        ]
 
     async def _post(
         self, instance: str, path: str, body: dict[str, Any], caller: str

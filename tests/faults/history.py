@@ -97,7 +97,7 @@ class Fault(msgspec.Struct, frozen=True, tag=True):
     Attributes:
         healed: When what was broken had been put right.
         recovered: When every instance had given a verdict and acknowledged a revocation again.
-        promoted: When another server had become primary, where one did.
+        promoted: When another server had become primary, or one was back that had lost data.
         loses: Whether the store may have lost data by it.
     """
 
@@ -318,6 +318,28 @@ def outage(history: list[Record], kind: type[Revoked | Introspected], start: flo
             first, last = spans.get(record.instance, (record.start, record.end))
             spans[record.instance] = min(first, record.start), max(last, record.end)
     return max((last - first for first, last in spans.values()), default=0.0)
+
+
+def after_promotion(records: list[Record], fault: Fault) -> float:
+    """How long an instance still gave no verdict after the promotion, or after the fault where there was none.
+
+    Instances that were killed or stopped meanwhile are left out.
+    """
+    absent = {
+        absence.instance
+        for absence in records
+        if isinstance(absence, Absent) and absence.end > fault.start and absence.start < fault.recovered
+    }
+    last = [
+        record.end
+        for record in records
+        if isinstance(record, Introspected)
+        and record.status != 200
+        and record.instance not in absent
+        and fault.start <= record.end
+        and record.start <= fault.recovered
+    ]
+    return max(0.0, max(last, default=0.0) - (fault.promoted or fault.start))
 
 
 def write(history: list[Record], path: Path) -> None:

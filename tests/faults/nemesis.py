@@ -95,10 +95,11 @@ async def hang(run: Campaign, _: Deed) -> None:
 
 
 @deed("flush", *ALL, loses=True)
-async def flush(run: Campaign, _: Deed) -> None:
+async def flush(run: Campaign, done: Deed) -> None:
     """FLUSHALL of a primary."""
     with _one_primary(run).client() as client:
         await asyncio.to_thread(client.flushall)
+    done.promoted = time.monotonic()
 
 
 @deed("empty", *ALL, loses=True)
@@ -136,7 +137,7 @@ async def snapshot(run: Campaign, _: Deed) -> None:
 
 
 @deed("cut-tail", "single", loses=True)
-async def cut_tail(run: Campaign, _: Deed) -> None:
+async def cut_tail(run: Campaign, done: Deed) -> None:
     """SIGKILL of a primary under ``appendfsync everysec``; the end of its file is gone, maybe half a command."""
     node = _one_primary(run)
     await _write_every_second(node)
@@ -146,6 +147,7 @@ async def cut_tail(run: Campaign, _: Deed) -> None:
     place = starts[-run.rng.randint(1, min(40, len(starts) - 1))]
     append_only.cut(file, place + run.rng.choice([0, run.rng.randint(1, 20)]))
     await asyncio.to_thread(run.topology.revive, node)
+    done.promoted = time.monotonic()
     await _healthy(run)
 
 
@@ -155,7 +157,7 @@ async def _write_every_second(node: Node) -> None:
 
 
 @deed("writer-and-tail", "single", loses=True)
-async def writer_and_tail(run: Campaign, _: Deed) -> None:
+async def writer_and_tail(run: Campaign, done: Deed) -> None:
     """SIGKILL of an instance, and of the primary, whose file ends before the last that this instance wrote."""
     node, writer = _one_primary(run), run.rng.choice(run.instances)
     others = {instance.name for instance in run.instances} - {writer.name}
@@ -170,6 +172,7 @@ async def writer_and_tail(run: Campaign, _: Deed) -> None:
         place = append_only.start_of(file.read_bytes(), acknowledged.encode())
         append_only.cut(file, place + run.rng.choice([0, run.rng.randint(1, 20)]))
         await asyncio.to_thread(run.topology.revive, node)
+        done.promoted = time.monotonic()
         await _healthy(run)
         await run.clients.gives_verdicts(others, time.monotonic(), RECOVERY_S)
         await asyncio.to_thread(writer.start)
