@@ -130,14 +130,22 @@ def main() -> int:
     parser.add_argument("--instances", type=int, default=2, help="of the service (default 2)")
     parser.add_argument("--mutant", default="", help="break the service so (tests/faults/mutants.py)")
     parser.add_argument(
-        "--table", action="store_true", help="cause what operators plan for under load, --count times each, and print it"
+        "--table",
+        action="store_true",
+        help="cause what operators plan for under load, --count times each, and print it",
     )
     parser.add_argument("--rows", default="", help="of --table: their numbers from 0 on, separated by commas")
     asked = parser.parse_args()
     if asked.table:
-        return table.measure(asked.count or 3, asked.seed, [int(row) for row in asked.rows.split(",") if row], carry_out)
+        return table.measure(
+            asked.count or 3, asked.seed, [int(row) for row in asked.rows.split(",") if row], carry_out
+        )
     deeds = asked.nemesis.split(",") if asked.nemesis else nemesis.possible(asked.topology)
-    if unknown := set(deeds) - set(nemesis.possible(asked.topology)):
+    if unknown := {
+        name
+        for name in deeds
+        if name not in nemesis.DEEDS or asked.topology not in nemesis.DEEDS[name].topologies
+    }:
         parser.error(f"--nemesis: not on a {asked.topology} topology: {', '.join(sorted(unknown))}")
     alone = asked.topology == "single"
     plan = Plan(

@@ -236,7 +236,7 @@ RECOVERY_S = 120.0
 
 @dataclass
 class Deed:
-    """A fault that is under way; ``promoted`` is also when a server has lost its data, or is back without it."""
+    """A fault that is under way; ``promoted`` as that of :class:`Fault`."""
 
     start: float
     promoted: float | None = field(default=None)

@@ -7,7 +7,7 @@ import json
 import random
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -108,6 +108,8 @@ class Clients:
         self._rates = rates
         self._tasks: list[asyncio.Task[None]] = []
         self._stopping = False
+        self._quiet = False
+        self._revoking = 0
         self._untouched: collections.deque[Token] = collections.deque(maxlen=200)
         self._unsure: collections.deque[tuple[Token, Kind]] = collections.deque(maxlen=50)
         self.history = history
@@ -130,7 +132,9 @@ class Clients:
                         self._steadily(self._rates.revocations / share, self._revoke_fresh, name)
                     ),
                     asyncio.create_task(
-                        self._steadily(self._rates.introspections / share / BATCH, self._introspect_some, name)
+                        self._steadily(
+                            self._rates.introspections / share / BATCH, self._introspect_some, name
+                        )
                     ),
                 ]
         return self
@@ -152,7 +156,7 @@ class Clients:
     async def _client(self, instance: str) -> None:
         while not self._stopping:
             await asyncio.sleep(self._rng.expovariate(1 / self._pause))
-            if self._rng.random() < 0.3:
+            if self._rng.random() < 0.3 and not self._quiet:
                 await self._revoke_one(instance)
             else:
                 await self.introspect(instance, self._asked_for())
@@ -175,6 +179,8 @@ class Clients:
         await asyncio.gather(*under_way)
 
     async def _revoke_fresh(self, instance: str) -> None:
+        if self._quiet:
+            return
         [kind] = self._rng.choices(KINDS, _WEIGHTS)
         await self.revoke(instance, self._tokens.fresh(), kind)
 
@@ -209,7 +215,11 @@ class Clients:
         value = getattr(token, kind)
         body = {"iss": forge.ISSUER, kind: value, **({"exp": token.exp} if kind == "jti" else {})}
         start = time.monotonic()
-        status, answer = await self._post(instance, _ENDPOINTS[kind], body, "admin")
+        self._revoking += 1
+        try:
+            status, answer = await self._post(instance, _ENDPOINTS[kind], body, "admin")
+        finally:
+            self._revoking -= 1
         iat_after = answer.get("iat_after")
         self.history.append(Revoked(start, time.monotonic(), instance, kind, value, status, iat_after))
         if status != 200:
@@ -272,7 +282,21 @@ class Clients:
         Raises:
             TimeoutError: one did not.
         """
-        return await self._succeed({(kind, name) for kind in (Revoked, Introspected) for name in names}, since, seconds)
+        return await self._succeed(
+            {(kind, name) for kind in (Revoked, Introspected) for name in names}, since, seconds
+        )
+
+    @contextlib.asynccontextmanager
+    async def all_read(self, names: set[str], seconds: float) -> AsyncIterator[None]:
+        """In this block nothing is revoked, and all of these instances have read all that was."""
+        self._quiet = True
+        try:
+            while self._revoking:
+                await asyncio.sleep(0.001)
+            await self.gives_verdicts(names, time.monotonic(), seconds)
+            yield
+        finally:
+            self._quiet = False
 
     async def gives_verdicts(self, names: set[str], since: float, seconds: float) -> float:
         """As :meth:`recovered`, for introspections only."""

@@ -321,7 +321,7 @@ def outage(history: list[Record], kind: type[Revoked | Introspected], start: flo
 
 
 def after_promotion(records: list[Record], fault: Fault) -> float:
-    """How long an instance still gave no verdict after the promotion, or after the fault where there was none.
+    """How long an instance still gave no verdict after the promotion, or after the beginning of the fault.
 
     Instances that were killed or stopped meanwhile are left out.
     """

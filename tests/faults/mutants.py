@@ -70,11 +70,17 @@ def vouches_blindly() -> None:
     revocations.Revocations.write_back = nothing
 
 
+def expects_raw_readings() -> None:
+    """What was read is expected again, whether replicas have it or not."""
+    data_set.DataSet._expect = lambda self, numbers, _: self._raise_watermark(numbers)
+
+
 MUTANTS: dict[str, Callable[[], None]] = {
     "reads-replica": reads_replica,
     "ignores-epoch": ignores_epoch,
     "ignores-seq": ignores_seq,
     "vouches-blindly": vouches_blindly,
+    "expects-raw-readings": expects_raw_readings,
 }
 
 

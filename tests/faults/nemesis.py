@@ -22,6 +22,7 @@ class Deeds:
     act: Act
     topologies: frozenset[str]
     loses: bool
+    always_noticed: bool
     says: str
 
 
@@ -30,17 +31,24 @@ ALL = ("single", "replicated", "sentinel", "cluster")
 WITH_REPLICAS = ("replicated", "sentinel", "cluster")
 
 
-def deed(name: str, *topologies: str, loses: bool = False) -> Callable[[Act], Act]:
+def deed(
+    name: str, *topologies: str, loses: bool = False, always_noticed: bool = True
+) -> Callable[[Act], Act]:
     def enter(act: Act) -> Act:
         says = " ".join((act.__doc__ or "").split())
-        DEEDS[name] = Deeds(act, frozenset(topologies), loses, says)
+        DEEDS[name] = Deeds(act, frozenset(topologies), loses, always_noticed, says)
         return act
 
     return enter
 
 
 def possible(topology: str) -> list[str]:
-    return [name for name, deed_kind in DEEDS.items() if topology in deed_kind.topologies]
+    """Faults that leave every rule in force."""
+    return [
+        name
+        for name, deed_kind in DEEDS.items()
+        if topology in deed_kind.topologies and deed_kind.always_noticed
+    ]
 
 
 async def commit(run: Campaign, name: str) -> None:
@@ -138,7 +146,25 @@ async def snapshot(run: Campaign, _: Deed) -> None:
 
 @deed("cut-tail", "single", loses=True)
 async def cut_tail(run: Campaign, done: Deed) -> None:
-    """SIGKILL of a primary under ``appendfsync everysec``; the end of its file is gone, maybe half a command."""
+    """SIGKILL of a primary under ``appendfsync everysec``; the end of its file is gone, maybe half a command.
+
+    Every instance had read what is lost.
+    """
+    async with run.clients.all_read({instance.name for instance in run.instances}, RECOVERY_S):
+        await _cut_tail(run, done)
+
+
+@deed("cut-tail-at-once", "single", loses=True, always_noticed=False)
+async def cut_tail_at_once(run: Campaign, done: Deed) -> None:
+    """As ``cut-tail``, at any moment.
+
+    An instance may say active until another one that had read more has found the loss (docs/reliability.md,
+    "What can't be noticed at once").
+    """
+    await _cut_tail(run, done)
+
+
+async def _cut_tail(run: Campaign, done: Deed) -> None:
     node = _one_primary(run)
     await _write_every_second(node)
     node.kill()
@@ -158,20 +184,20 @@ async def _write_every_second(node: Node) -> None:
 
 @deed("writer-and-tail", "single", loses=True)
 async def writer_and_tail(run: Campaign, done: Deed) -> None:
-    """SIGKILL of an instance, and of the primary, whose file ends before the last that this instance wrote."""
+    """SIGKILL of an instance, and of the primary, whose file ends before the last that the instance wrote."""
     node, writer = _one_primary(run), run.rng.choice(run.instances)
     others = {instance.name for instance in run.instances} - {writer.name}
     await _write_every_second(node)
-    acknowledged = run.clients.last_acknowledged(writer.name, "jti")
     with run.absent(writer):
-        writer.kill()
         # what no other process has read would be lost without a sign
-        await run.clients.recovered(others, time.monotonic(), RECOVERY_S)
-        node.kill()
-        file = append_only.latest_file(node.folder)
-        place = append_only.start_of(file.read_bytes(), acknowledged.encode())
-        append_only.cut(file, place + run.rng.choice([0, run.rng.randint(1, 20)]))
-        await asyncio.to_thread(run.topology.revive, node)
+        async with run.clients.all_read(others, RECOVERY_S):
+            acknowledged = run.clients.last_acknowledged(writer.name, "jti")
+            writer.kill()
+            node.kill()
+            file = append_only.latest_file(node.folder)
+            place = append_only.start_of(file.read_bytes(), acknowledged.encode())
+            append_only.cut(file, place + run.rng.choice([0, run.rng.randint(1, 20)]))
+            await asyncio.to_thread(run.topology.revive, node)
         done.promoted = time.monotonic()
         await _healthy(run)
         await run.clients.gives_verdicts(others, time.monotonic(), RECOVERY_S)

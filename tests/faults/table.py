@@ -37,7 +37,7 @@ ROWS = (
     Row("replicated", 0, ("hand-over",)),
     Row("cluster", 1, ("failover", "hand-over")),
     Row("cluster", 0, ("failover", "hand-over")),
-    Row("single", 0, ("cut-tail", "flush", "writer-and-tail")),
+    Row("single", 0, ("cut-tail", "cut-tail-at-once", "flush", "writer-and-tail")),
     Row("cluster", 1, ("flush",)),
     Row("sentinel", 1, ("rolling-restart",)),
     Row("cluster", 1, ("rolling-restart",)),

@@ -43,14 +43,25 @@ def violations(folder, deeds, *, count=1, seed=SEED, **plan):
     ],
 )
 def test_what_lets_revoked_tokens_through_is_found(tmp_path, deeds, plan):
+    finds(tmp_path, deeds, "revoked and active", plan)
+
+
+def finds(tmp_path, deeds, rule, plan):
     """It shows where a client asks at the right moment: on a busy machine not each time."""
     for seed in itertools.count(SEED):
         folder = tmp_path / str(seed)
         folder.mkdir()
-        if "revoked and active" in {
-            violation.rule for violation in violations(folder, deeds, seed=seed, **plan)
-        }:
+        if rule in {violation.rule for violation in violations(folder, deeds, seed=seed, **plan)}:
             return
+
+
+NOT_REPAIRED = {"topology": "replicated", "wait_replicas": 1, "repair_seconds": 0}
+"""A repair would hide that nothing was lost."""
+
+
+def test_what_logs_users_out_without_cause_is_found(tmp_path):
+    plan = NOT_REPAIRED | {"mutant": "expects-raw-readings"}
+    finds(tmp_path, ["failover"], "logged out although every writer ran", plan)
 
 
 @pytest.mark.parametrize(
@@ -58,8 +69,9 @@ def test_what_lets_revoked_tokens_through_is_found(tmp_path, deeds, plan):
     [
         (["lag", "blackout"], {"topology": "replicated", "wait_replicas": 1}),
         (["flush", "snapshot"], {"topology": "single", "wait_replicas": 0}),
+        (["failover"], NOT_REPAIRED),
     ],
-    ids=["replicas confirm", "lost data is noticed"],
+    ids=["replicas confirm", "lost data is noticed", "only what replicas have is expected"],
 )
 def test_nothing_is_found_in_the_same_where_nothing_is_broken(tmp_path, deeds, plan):
     found = violations(tmp_path, deeds, **plan)

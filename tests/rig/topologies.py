@@ -247,7 +247,9 @@ class Sentinels(Replicated):
             def moved() -> bool:
                 address = client.execute_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", NAME)
                 if int(address[1]) == primary.public:
-                    client.execute_command("SENTINEL", "FAILOVER", NAME, *options)  # an error while one is under way
+                    client.execute_command(
+                        "SENTINEL", "FAILOVER", NAME, *options
+                    )  # an error while one is under way
                     return False
                 return True
 

@@ -398,7 +398,9 @@ class Revocations:
         calls: list[_Call] = []
         if tags := self._blocks_of(part):
             lifetime_ms = max(map(self.cutoff_lifetime, self._issuers.values()))
-            calls += [("block_user", self._block_keys(tag), (until, lifetime_ms, "", tag)) for tag, until in tags]
+            calls += [
+                ("block_user", self._block_keys(tag), (until, lifetime_ms, "", tag)) for tag, until in tags
+            ]
         for name, keys in self.remembered.keys.items():
             if not keys:
                 continue

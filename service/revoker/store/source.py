@@ -224,9 +224,7 @@ class ServerSettings:
         """A new confirmation, for one server, or for the one that the locator finds."""
         if not self.wait_replicas:
             return None
-        return Confirmation(
-            self.wait_replicas, fsync=self.wait_fsync, timeout=self.timeout, locator=locator
-        )
+        return Confirmation(self.wait_replicas, fsync=self.wait_fsync, timeout=self.timeout, locator=locator)
 
 
 class NewDataSet(Protocol):

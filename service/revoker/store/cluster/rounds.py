@@ -171,12 +171,12 @@ class Rounds:
         start = 0
         for strand, call in asked:
             own, start = replies[start : start + len(call.commands)], start + len(call.commands)
-            error = next((reply for reply in own if isinstance(reply, Exception)), None)
-            if error is None:
+            failure = next((reply for reply in own if isinstance(reply, Exception)), None)
+            if failure is None:
                 self._advance(strand, own)
-            elif isinstance(error, TooFewReplicas):
-                self._advance(strand, None, error)
-            elif (refused := Refused(str(error))).code in _REDIRECTIONS:
+            elif isinstance(failure, TooFewReplicas):
+                self._advance(strand, None, failure)
+            elif (refused := Refused(str(failure))).code in _REDIRECTIONS:
                 self._start(self._ask_singly(strand, call))
             else:
                 self._advance(strand, None, refused)

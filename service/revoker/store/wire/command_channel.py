@@ -26,9 +26,9 @@ class Confirmation:
     """How many replicas must confirm a write, and which server verdicts may rest on.
 
     A primary that is partitioned from its replicas continues to answer while another may have been promoted.
-    Hence a server is trusted if it had a write confirmed within the last :data:`FRESH_S`. One that has too few
-    replicas, as after a failover, is trusted if Sentinels name it and know no server beside those that must
-    confirm: while it is a primary, no other one can acknowledge anything then.
+    Hence a server is trusted if it had a write confirmed within the last :data:`FRESH_S`. One that has too
+    few replicas, as after a failover, is trusted if Sentinels name it and know no server beside those that
+    must confirm: while it is a primary, no other one can acknowledge anything then.
     """
 
     FRESH_S: Final = 2.0

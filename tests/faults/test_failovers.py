@@ -1,0 +1,73 @@
+"""Failovers and restarts that must log nobody out, and the loss that must."""
+
+import asyncio
+
+import pytest
+
+from tests.faults.__main__ import carry_out
+from tests.faults.campaign import Campaign, Plan
+from tests.faults.history import Cutoff, Fault, Introspected
+from tests.rig.network import Network
+
+SEED = 1
+
+pytestmark = pytest.mark.timeout(900)
+
+
+def committed(folder, deed, *, repair_seconds=60, **plan):
+    """The history of one fault, in which no rule is broken; a busy machine may take long for a repair."""
+    alone = plan["topology"] == "single"
+    with Network() as network:
+        run = Campaign(
+            Plan(
+                seed=SEED,
+                replicas=0 if alone else 1,
+                wait_replicas=0 if alone else 1,
+                repair_seconds=repair_seconds,
+                **plan,
+            ),
+            network,
+            folder,
+        )
+        try:
+            run.start()
+            found = asyncio.run(carry_out(run, [deed], count=1, quiet=True))
+        finally:
+            run.stop()
+    assert not found, "\n".join(map(str, found[:10]))
+    return run.history
+
+
+def cut_off(history):
+    return [record for record in history if isinstance(record, Cutoff) and record.finding == "cutoff"]
+
+
+@pytest.mark.parametrize(
+    ("topology", "deed"),
+    [
+        ("single", "cut-tail"),
+        ("sentinel", "rolling-restart"),
+        ("cluster", "rolling-restart"),
+        ("cluster", "flush"),
+    ],
+)
+def test_nobody_is_logged_out(tmp_path, topology, deed):
+    assert not cut_off(committed(tmp_path, deed, topology=topology))
+
+
+def test_what_a_process_wrote_that_has_ended_is_cut_off_if_it_is_lost(tmp_path):
+    assert cut_off(committed(tmp_path, "writer-and-tail", topology="single", repair_seconds=1))
+
+
+def test_a_new_primary_gives_verdicts_before_it_has_a_replica(tmp_path):
+    history = committed(tmp_path, "hand-over", topology="sentinel")
+    [fault] = [record for record in history if isinstance(record, Fault)]
+    early = [
+        record
+        for record in history
+        if isinstance(record, Introspected)
+        and record.status == 200
+        and fault.promoted < record.start < record.end < fault.healed
+    ]
+    assert {record.instance for record in early} == {"a", "b"}
+    assert not cut_off(history)
