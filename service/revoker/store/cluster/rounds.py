@@ -116,7 +116,7 @@ class Rounds:
         elif asked is None:
             asyncio.get_running_loop().call_soon(self._advance, strand, None)
         else:  # as asyncio.Task does
-            asked._asyncio_future_blocking = False
+            asked._asyncio_future_blocking = False  # noqa: SLF001
             asked.add_done_callback(functools.partial(self._resume, strand))
 
     def _resume(self, strand: _Strand, _: "asyncio.Future[Any]") -> None:
@@ -162,7 +162,7 @@ class Rounds:
         if not asked:
             return
         try:
-            replies = await channel.ask_each([command for _, call in asked for command in call.commands])
+            replies = await channel.ask_singly([command for _, call in asked for command in call.commands])
         except (*FAILURES, NoVerdict) as error:
             self._topology.learn_soon()
             for strand, _ in asked:

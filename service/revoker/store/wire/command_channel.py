@@ -189,9 +189,9 @@ class CommandChannel:
         """As :meth:`pipeline`, with errors among the replies as values."""
         return self._send(pack(commands), len(commands))
 
-    def ask_each(self, commands: Sequence[Command]) -> "asyncio.Future[Replies]":
+    def ask_singly(self, commands: Sequence[Command]) -> "asyncio.Future[Replies]":
         """As :meth:`ask`; :class:`TooFewReplicas` is a value, too, for every command that it applies to."""
-        return self._send(pack(commands), len(commands), each=True)
+        return self._send(pack(commands), len(commands), singly=True)
 
     async def close(self) -> None:
         """Close the connection; requests in flight fail."""
@@ -204,7 +204,7 @@ class CommandChannel:
         self._reconnecting.reconnect()
 
     def _send(
-        self, packed: bytes, replies: int, *, with_role: bool = False, each: bool = False
+        self, packed: bytes, replies: int, *, with_role: bool = False, singly: bool = False
     ) -> "asyncio.Future[Replies]":
         loop = asyncio.get_running_loop()
         answered: asyncio.Future[Replies] = loop.create_future()
@@ -221,7 +221,7 @@ class CommandChannel:
         write.packed.append(packed)
         if with_role:
             write.packed.append(None)
-        write.requests.append((answered, replies, each))
+        write.requests.append((answered, replies, singly))
         if len(write.requests) == self._requests_per_write:
             self._flush()
         return answered
@@ -269,12 +269,12 @@ class CommandChannel:
             if not self._confirmation.record(reply, server, sent):
                 complaint = self._confirmation.complaint(reply)
         start = 0
-        for future, count, each in write.requests:
+        for future, count, singly in write.requests:
             own = replies[start : start + count]
             start += count
             if future.done():
                 continue
-            if complaint and each:
+            if complaint and singly:
                 future.set_result(
                     [
                         reply if isinstance(reply, Exception) else TooFewReplicas(complaint, [reply])
