@@ -48,7 +48,7 @@ CarryOut = Callable[..., Awaitable[list[Violation]]]
 
 def measure(count: int, seed: int, chosen: list[int], carry_out: CarryOut) -> int:
     """Print the rows, all or those with these numbers; 1 where a rule was broken."""
-    found: list[Violation] = []
+    failed = False
     print(HEAD, flush=True)
     for row in [ROWS[number] for number in chosen] or ROWS:
         plan = Plan(
@@ -62,24 +62,17 @@ def measure(count: int, seed: int, chosen: list[int], carry_out: CarryOut) -> in
             run = Campaign(plan, network, Path(folder))
             try:
                 run.start()
-                violations = asyncio.run(_carried_out(run, row, count, carry_out))
+                for deed in row.deeds:
+                    found = asyncio.run(carry_out(run, [deed], count=count, quiet=True))
+                    print(_text(run, row, deed, found), *found[:5], sep="\n", flush=True)
             finally:
                 run.stop()
-        print(*_rows(run, row, violations), *violations[:5], sep="\n", flush=True)
-        found += violations
-    return 1 if found else 0
+        failed = failed or bool(found)
+    return 1 if failed else 0
 
 
-async def _carried_out(run: Campaign, row: Row, count: int, carry_out: CarryOut) -> list[Violation]:
-    """All runs of one event after the other: none of the next begins while a process is ended for good."""
-    found: list[Violation] = []
-    for deed in row.deeds:
-        found = await carry_out(run, [deed], count=count, quiet=True)
-    return found
-
-
-def _rows(run: Campaign, row: Row, violations: list[Violation]) -> list[str]:
-    faults = [record for record in run.history if isinstance(record, Fault)]
+def _text(run: Campaign, row: Row, name: str, violations: list[Violation]) -> str:
+    these = [record for record in run.history if isinstance(record, Fault) and record.name == name]
     cutoffs = {
         record.at: record.found
         for record in run.history
@@ -92,19 +85,15 @@ def _rows(run: Campaign, row: Row, violations: list[Violation]) -> list[str]:
         for record in violation.records
         if isinstance(record, Introspected)
     ]
-    texts = []
-    for name in dict.fromkeys(fault.name for fault in faults):
-        these = [fault for fault in faults if fault.name == name]
-        late = [after_promotion(run.history, fault) for fault in these]
-        first, last = these[0].start, these[-1].recovered
-        texts.append(
-            f"| {row.topology} | {row.wait_replicas} of {run.plan.replicas} | {name} | {len(these)} "
-            f"| {sum(any(fault.start <= at <= fault.recovered for at in cutoffs) for fault in these)} "
-            f"| {sum(first <= at <= last + 1 for at in active)} "
-            f"| {statistics.median(late):.2f} s ({max(late):.2f} s) "
-            f"| {_rate(run, Revoked, first, last):.0f} | {_rate(run, Introspected, first, last):.0f} |"
-        )
-    return texts
+    late = [after_promotion(run.history, fault) for fault in these]
+    first, last = these[0].start, these[-1].recovered
+    return (
+        f"| {row.topology} | {row.wait_replicas} of {run.plan.replicas} | {name} | {len(these)} "
+        f"| {sum(any(fault.start <= at <= fault.recovered for at in cutoffs) for fault in these)} "
+        f"| {sum(first <= at <= last + 1 for at in active)} "
+        f"| {statistics.median(late):.2f} s ({max(late):.2f} s) "
+        f"| {_rate(run, Revoked, first, last):.0f} | {_rate(run, Introspected, first, last):.0f} |"
+    )
 
 
 def _rate(run: Campaign, kind: type[Revoked | Introspected], first: float, last: float) -> float:

@@ -7,7 +7,8 @@ import pytest
 
 from revoker.errors import StoreUnavailable
 from revoker.store.wire.addresses import address_of
-from tests.rig.probes import issued
+from revoker.store.wire.command_channel import Confirmation
+from tests.rig.probes import eventually, issued, revoke, status_of
 from tests.rig.reply_proxy import ReplyProxy, encode
 from tests.rig.servers import free_port
 from tests.store.conftest import store_on
@@ -16,9 +17,9 @@ TIMEOUT_S = 5.0
 """A machine that is slow by itself must not pass for Sentinels that do not answer."""
 
 
-def naming(port, epoch=1):
+def naming(port, epoch=1, others=0):
     fields = [b"name", b"main", b"ip", b"127.0.0.1", b"port", b"%d" % port, b"config-epoch", b"%d" % epoch]
-    return encode(fields)
+    return encode([*fields, b"num-slaves", b"%d" % others])
 
 
 @pytest.fixture
@@ -91,3 +92,31 @@ async def test_no_verdict_rests_on_what_one_sentinel_of_three_says(start, sentin
     await revoker.service.store.watch.beat()
     assert "2 of 3 Sentinels must name the same" in revoker.service.store.problems["store_unreachable"]
     assert (await revoker.post("/introspect", issued())).status == 503
+
+
+@pytest.mark.parametrize(("others", "vouched"), [((1, 1, 0), True), ((1, 2, 2), False)])
+async def test_a_primary_without_replicas_gives_verdicts_if_sentinels_know_only_those_that_confirm(
+    start, sentinels, own_valkey, prefix, others, vouched
+):
+    alone = store_on(own_valkey, prefix)
+    assert await alone.init()
+    await alone.close()
+    url = await sentinels(*(naming(own_valkey.port, others=count) for count in others))
+    settings = {"timeout": 0.5, "wait_replicas": 1}
+    server = types.SimpleNamespace(url=url)
+    revoker = await start(server, prefix=prefix, new=False, ready=False, redis=settings)
+    locator = revoker.service.store.source.lookups._confirmation._locator
+    await eventually(lambda: named_for_long(locator))
+    if vouched:
+        await eventually(lambda: has_verdict(revoker))
+        assert (await revoke(revoker, issued())).status == 503
+    else:
+        assert await status_of(revoker, issued()) == 503
+
+
+async def named_for_long(locator):
+    return locator.naming is not None and locator.naming.asked - locator.naming.since > Confirmation.FRESH_S
+
+
+async def has_verdict(revoker):
+    return await status_of(revoker, issued()) == 200
