@@ -95,7 +95,7 @@ async def test_no_verdict_rests_on_what_one_sentinel_of_three_says(start, sentin
 
 
 @pytest.mark.parametrize(("others", "vouched"), [((1, 1, 0), True), ((1, 2, 2), False)])
-async def test_a_primary_without_replicas_gives_verdicts_if_sentinels_know_only_those_that_confirm(
+async def test_a_primary_without_replicas_gives_verdicts_if_sentinels_know_only_those_that_confirm(  # noqa: PLR0917
     start, sentinels, own_valkey, prefix, others, vouched
 ):
     alone = store_on(own_valkey, prefix)
