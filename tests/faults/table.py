@@ -98,9 +98,9 @@ def _text(run: Campaign, row: Row, name: str, violations: list[Violation]) -> st
 
 def _rate(run: Campaign, kind: type[Revoked | Introspected], first: float, last: float) -> float:
     """Answers of 200 a second, of the seconds in which there were some."""
-    times = [
-        int(record.end * 10)
+    seconds = [
+        int(record.end)
         for record in run.history
         if isinstance(record, kind) and record.status == 200 and first <= record.end <= last
     ]
-    return 10 * len(times) / len(set(times)) if times else 0.0
+    return len(seconds) / len(set(seconds)) if seconds else 0.0
