@@ -105,6 +105,10 @@ class Rounds:
             strand.ended.set_result(None)
             self._end(strand)
             return
+        except asyncio.CancelledError:
+            strand.ended.cancel()
+            self._end(strand)
+            return
         except Exception as failure:  # noqa: BLE001  # whoever waits for the end gets it
             strand.ended.set_exception(failure)
             self._end(strand)
