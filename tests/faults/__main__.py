@@ -18,6 +18,7 @@ from pathlib import Path
 
 from tests.faults import history, nemesis, table
 from tests.faults.campaign import RECOVERY_S, Campaign, Plan
+from tests.faults.clients import Rates
 from tests.faults.history import Fault, Introspected, Record, Revoked, Violation, outage
 from tests.rig.network import Network
 
@@ -133,12 +134,17 @@ def main() -> int:
         action="store_true",
         help="cause what operators plan for under load, --count times each, and print it",
     )
+    parser.add_argument(
+        "--load",
+        default="500,2000",
+        help="of --table: revocations and introspections a second (default 500,2000)",
+    )
     parser.add_argument("--rows", default="", help="of --table: their numbers from 0 on, separated by commas")
     asked = parser.parse_args()
     if asked.table:
-        return table.measure(
-            asked.count or 3, asked.seed, [int(row) for row in asked.rows.split(",") if row], carry_out
-        )
+        rows = [int(row) for row in asked.rows.split(",") if row]
+        rates = Rates(*map(int, asked.load.split(",")))
+        return table.measure(asked.count or 3, asked.seed, rows, rates, carry_out)
     deeds = asked.nemesis.split(",") if asked.nemesis else nemesis.possible(asked.topology)
     if unknown := {
         name

@@ -12,8 +12,6 @@ from tests.faults.clients import Rates
 from tests.faults.history import Cutoff, Fault, Introspected, Revoked, Violation, after_promotion
 from tests.rig.network import Network
 
-RATES = Rates(revocations=500, introspections=2000)
-
 HEAD = (
     "| store | `wait_replicas` | event | runs | logged out | acknowledged revocations active again "
     "| verdicts back, median (longest) | revocations/s | introspections/s |\n"
@@ -46,7 +44,7 @@ ROWS = (
 CarryOut = Callable[..., Awaitable[list[Violation]]]
 
 
-def measure(count: int, seed: int, chosen: list[int], carry_out: CarryOut) -> int:
+def measure(count: int, seed: int, chosen: list[int], rates: Rates, carry_out: CarryOut) -> int:
     """Print the rows, all or those with these numbers; 1 where a rule was broken."""
     failed = False
     print(HEAD, flush=True)
@@ -56,7 +54,7 @@ def measure(count: int, seed: int, chosen: list[int], carry_out: CarryOut) -> in
             replicas=0 if row.topology == "single" else 1,
             wait_replicas=row.wait_replicas,
             seed=seed,
-            rates=RATES,
+            rates=rates,
         )
         with tempfile.TemporaryDirectory(prefix="revoker-table-") as folder, Network() as network:
             run = Campaign(plan, network, Path(folder))
