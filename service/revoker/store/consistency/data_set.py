@@ -97,13 +97,17 @@ SETTLE_WAIT_S: Final = 0.5
 Read = Callable[[], Awaitable[Reading]]
 
 
+_SETTLED_TOGETHER: Final = 512
+"""Data sets that are settled in :data:`SETTLE_WAIT_S`, most of the time; who waits for more waits longer."""
+
 Start = Callable[[Coroutine[Any, Any, None]], "asyncio.Future[None]"]
 """Runs a coroutine; the future is that of its end."""
 
 
 async def until_settled(tasks: Collection["asyncio.Future[None]"]) -> None:
     """Wait for what :meth:`DataSet.begin` has begun; raises as :meth:`DataSet.settle`."""
-    done, pending = await asyncio.wait(tasks, timeout=SETTLE_WAIT_S)
+    timeout = SETTLE_WAIT_S * (1 + len(tasks) // _SETTLED_TOGETHER)
+    done, pending = await asyncio.wait(tasks, timeout=timeout)
     if pending:
         raise StoreRefused("the store has lost data, and what is known of it is being put back")
     for task in done:
