@@ -142,9 +142,9 @@ def main() -> int:
     parser.add_argument("--rows", default="", help="of --table: their numbers from 0 on, separated by commas")
     asked = parser.parse_args()
     if asked.table:
-        rows = [int(row) for row in asked.rows.split(",") if row]
+        chosen = [int(row) for row in asked.rows.split(",") if row]
         rates = Rates(*map(int, asked.load.split(",")))
-        return table.measure(asked.count or 3, asked.seed, rows, rates, carry_out)
+        return table.measure(asked.count or 3, asked.seed, chosen, rates, carry_out)
     deeds = asked.nemesis.split(",") if asked.nemesis else nemesis.possible(asked.topology)
     if unknown := {
         name
