@@ -7,15 +7,8 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parent.parent.parent
-PAGES = sorted(
-    [
-        *ROOT.glob("*.md"),
-        *ROOT.glob("clients/**/*.md"),
-        *ROOT.glob("docs/**/*.md"),
-        *ROOT.glob("deploy/**/*.md"),
-        *ROOT.glob("helm/**/*.md"),
-    ]
-)
+FOLDERS = ("clients", "deploy", "docs", "helm")
+PAGES = sorted([*ROOT.glob("*.md"), *(page for folder in FOLDERS for page in ROOT.glob(f"{folder}/**/*.md"))])
 CODE = re.compile(r"^( *)```.*?^\1```$|``.+?``|`[^`\n]*`", re.MULTILINE | re.DOTALL)
 
 

@@ -70,7 +70,7 @@ class RevokerMiddleware:
             return self._respond(request)
         try:
             token = _token_in(request)
-            request.token = None if token is None else verified_sync(client(), token)  # type: ignore[attr-defined]
+            request.token = None if token is None else verified_sync(client(), token)
         except Refused as refused:
             return response_to(refused)
         response: HttpResponse = self._get_response(request)
@@ -79,7 +79,7 @@ class RevokerMiddleware:
     async def _respond(self, request: HttpRequest) -> HttpResponse:
         try:
             token = _token_in(request)
-            request.token = None if token is None else await verified(async_client(), token)  # type: ignore[attr-defined]
+            request.token = None if token is None else await verified(async_client(), token)
         except Refused as refused:
             return response_to(refused)
         response: HttpResponse = await self._get_response(request)

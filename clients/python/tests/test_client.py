@@ -162,7 +162,7 @@ async def test_a_wrong_secret_and_a_missing_scope_are_denied(revoker, make, user
         ("http://revoker", "é"),
     ],
 )
-def test_a_wrong_address_or_secret_is_said_at_the_start(kind, url, secret):
+def test_a_wrong_address_or_secret_is_refused_at_the_start(kind, url, secret):
     with pytest.raises(ValueError, match="must be"):
         kind(url, secret)
 
