@@ -136,11 +136,19 @@ class FastPath(ServedPath):
 class Dispatcher:
     """Responds to the requests of one port."""
 
-    def __init__(self, paths: Iterable[ServedPath], *, admission: Admission, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        paths: Iterable[ServedPath],
+        *,
+        admission: Admission,
+        metrics: Metrics,
+        client_address: Callable[[web.Request], str],
+    ) -> None:
         served = list(paths)
         fast = [path for path in served if isinstance(path, FastPath)]
         self._admission = admission
         self._metrics = metrics
+        self._client_address = client_address
         self._fast: Final = {path.path: path for path in fast if not path.subtree}
         self._subtrees: Final = [path for path in fast if path.subtree]
         routed = [path for path in served if not (isinstance(path, FastPath) and path.subtree)]
@@ -269,7 +277,7 @@ class Dispatcher:
                 path=name,
                 status=status,
                 seconds=round(seconds, 6),
-                peer=request.remote,
+                peer=self._client_address(request),
             )
 
     def _routed_path(self, request: web.Request) -> ServedPath | None:
