@@ -16,6 +16,7 @@ from aiohttp import HttpVersion11, web
 from revoker import errors
 from revoker.api.admission import OVERLOADED, Admission, Connection
 from revoker.api.bodies import BATCH_LIMIT
+from revoker.api.client_address import ClientAddresses
 from revoker.api.error_responses import (
     NO_STORE,
     error_response,
@@ -35,6 +36,8 @@ COUNTED: Final = web.RequestKey("counted", bool)
 
 ANY: Final = "*"
 _OTHER: Final = "other"
+
+_ANY_PEER: Final = ClientAddresses()
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}").fullmatch
 _AUTHORITY: Final = re.compile(r"(?i)https?://[^/?#]*").match
@@ -127,9 +130,7 @@ class FastPath(ServedPath):
             raise ValueError(f"{self.path}: a subtree, and nothing else, is served with any method")
 
     def contains(self, target: str) -> bool:
-        """Whether a request target, a path or a whole URL (RFC 9112 §3.2.2), is this path or below it."""
-        if not target.startswith("/") and (authority := _AUTHORITY(target)):
-            target = target[authority.end() :]
+        """Whether a request target in origin form is this path or below it."""
         return target == self.path or target.startswith((f"{self.path}/", f"{self.path}?"))
 
 
@@ -142,7 +143,7 @@ class Dispatcher:
         *,
         admission: Admission,
         metrics: Metrics,
-        client_address: Callable[[web.Request], str],
+        client_address: Callable[[web.Request], str] = _ANY_PEER.of,
     ) -> None:
         served = list(paths)
         fast = [path for path in served if isinstance(path, FastPath)]
@@ -181,7 +182,7 @@ class Dispatcher:
         began = time.perf_counter()
         fast = self._fast.get(request.raw_path)
         if fast is None or request.method != fast.method or "Expect" in request.headers:
-            fast = self._subtree(request.raw_path)
+            fast = self._subtree_or_whole_url(request)
         admission = self._admission
         counted = False
         if fast is None:
@@ -229,7 +230,17 @@ class Dispatcher:
         return malformed_request(status) if path is None else path.malformed(status)
 
     def _find(self, target: str) -> FastPath | None:
+        target = _origin_form(target)
         return self._fast.get(target) or self._subtree(target)
+
+    def _subtree_or_whole_url(self, request: web.Request) -> FastPath | None:
+        """The fast path of a request whose target, as sent, is none that it can have."""
+        target = _origin_form(request.raw_path)
+        if target is not request.raw_path:
+            fast = self._fast.get(target)
+            if fast is not None and request.method == fast.method and "Expect" not in request.headers:
+                return fast
+        return self._subtree(target)
 
     def _subtree(self, target: str) -> FastPath | None:
         for path in self._subtrees:
@@ -287,6 +298,14 @@ class Dispatcher:
             return None
         resource = route.resource
         return None if resource is None else self._routed.get((resource.canonical, route.method))
+
+
+def _origin_form(target: str) -> str:
+    """A request target without scheme and authority: a whole URL names the same path (RFC 9112 §3.2.2)."""
+    if target.startswith("/") or not (authority := _AUTHORITY(target)):
+        return target
+    rest = target[authority.end() :]
+    return rest if rest.startswith("/") else f"/{rest}"
 
 
 class _Measures:
