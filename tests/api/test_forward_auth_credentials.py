@@ -136,7 +136,7 @@ async def test_two_cookie_names_are_a_fault_of_the_gateway(revoker, ask):
 # Tokens that need a proof
 
 
-@pytest.mark.row("POP-04", "POP-06", "POP-07")
+@pytest.mark.row("POP-04", "POP-07")
 @pytest.mark.parametrize(
     ("cnf", "scheme", "reason"),
     [
@@ -169,7 +169,6 @@ async def test_the_reason_is_given_for_active_tokens_only(revoker, ask):
         assert "the token is not active" in challenge
 
 
-@pytest.mark.row("POP-06")
 @pytest.mark.parametrize("scheme", ["DPoP", "dpop", "DPOP"])
 async def test_the_scheme_dpop_is_refused_with_the_reason(revoker, ask, scheme):
     expected = (
