@@ -2,7 +2,7 @@
 
 Serves Envoy's ext_authz, nginx's auth_request, Traefik's ForwardAuth, Caddy's forward_auth and HAProxy.
 The gateway authenticates by ``X-Revoker-Key``. Method, query, body, and the path below ``/forward-auth`` are
-the user's and are ignored. Envoy can ask by gRPC as well: :mod:`revoker.api.ext_authz` decides by the same code.
+the user's and are ignored. Envoy can also ask by gRPC: :mod:`revoker.api.ext_authz`, by the same code.
 """
 
 import functools
@@ -132,7 +132,8 @@ class ForwardAuth:
 def _token_of(question: Question) -> str | Answer:
     """The only token of a request, or why there is none.
 
-    ``Authorization`` and cookie may both have it, if they agree: a backend might read the one that was not judged.
+    ``Authorization`` and cookie may both have it, if they agree: a backend might read the one that was not
+    judged.
     """
     name = question.cookie_names[0] if question.cookie_names else None
     if name is not None and (len(question.cookie_names) > 1 or not _COOKIE_NAME(name)):

@@ -93,8 +93,8 @@ class ServerSettings(_Section):
     """CA certificates (PEM) for client certificates, which are then requested but not required."""
 
     trusted_proxies: ProxyNetworks = ()
-    """Networks (CIDR) of gateways and proxies whose `Forwarded` or `X-Forwarded-For` names the client, for `peer`
-    in the log and for the limit on wrong credentials; see [addresses of clients](client-addresses.md).
+    """Networks (CIDR) of gateways and proxies whose `Forwarded` or `X-Forwarded-For` names the client, for
+    `peer` in the log and for the limit on wrong credentials; see [addresses of clients](client-addresses.md).
     """
 
     max_in_progress: Annotated[int, Field(ge=1, le=1_000_000)] = 128
