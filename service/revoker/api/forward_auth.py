@@ -141,10 +141,10 @@ def _token_of(question: Question) -> str | Answer:
     credentials = question.authorizations
     in_header = None
     if len(credentials) > 1:
-        return _MALFORMED
+        return MALFORMED
     if credentials and _SCHEME(credentials[0]):
         if (bearer := _BEARER(credentials[0])) is None:
-            return _MALFORMED
+            return MALFORMED
         in_header = bearer[1]
     elif credentials and _DPOP(credentials[0]):
         return _PROOF_OFFERED
@@ -155,7 +155,7 @@ def _token_of(question: Question) -> str | Answer:
         return _invalid_request("more than one cookie has the name of the one with the token")
     in_cookie = found[0] if found else ""
     if in_cookie and not _IS_TOKEN(in_cookie):
-        return _MALFORMED
+        return MALFORMED
     if in_header and in_cookie and in_header != in_cookie:
         return _invalid_request("Authorization and cookie have different tokens")
     return in_header or in_cookie or _NO_TOKEN
@@ -183,7 +183,7 @@ def unavailable(error: RevokerError) -> web.Response:
 
 def malformed_request(_: int) -> web.Response:
     """401: gateways take other 4xx for a failure of theirs, but the user's request is wrong."""
-    return web.Response(status=401, headers={**NO_STORE, **_MALFORMED.headers})
+    return web.Response(status=401, headers={**NO_STORE, **MALFORMED.headers})
 
 
 def _bound(cnf: Mapping[str, Any]) -> Answer:
@@ -249,7 +249,7 @@ def _forbidden(scope: str) -> Answer:
 
 
 _NO_TOKEN: Final = _unauthorized(_REALM)
-_MALFORMED: Final = _invalid_request()
+MALFORMED: Final = _invalid_request()
 _PROOF_OFFERED: Final = _unauthorized(
     f'{_DPOP_REALM}, error="invalid_token", error_description="DPoP proofs are not checked here"'
 )
