@@ -54,11 +54,13 @@ def question(
 class Asker:
     """A channel to the port; ``url`` of it as host and port."""
 
-    def __init__(self, address: str, credentials: Any = None) -> None:
+    def __init__(
+        self, address: str, credentials: Any = None, options: Sequence[tuple[str, Any]] = ()
+    ) -> None:
         self.channel = (
-            grpc.aio.insecure_channel(address)
+            grpc.aio.insecure_channel(address, options=options)
             if credentials is None
-            else grpc.aio.secure_channel(address, credentials)
+            else grpc.aio.secure_channel(address, credentials, options=options)
         )
         self._call = self.channel.unary_unary(METHOD, response_deserializer=CheckResponse.FromString)
 
