@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from tests.rig import forge
+
 MARK = b"\xef\xbb\xbf"
 JSON = {"Content-Type": "application/json"}
 
@@ -43,3 +45,10 @@ async def test_only_one_mark_at_the_beginning_is_ignored(revoker):
             assert (await revoker.post(path, body)).error == (400, "invalid_request")
     duplicate = MARK + b'{"token": "a", "token": "b"}'
     assert (await revoker.post("/introspect", duplicate)).error == (400, "invalid_request")
+
+
+async def test_a_key_set_may_have_a_mark(start, valkey, tmp_path):
+    keys = tmp_path / "marked.jwks"
+    keys.write_bytes(MARK + json.dumps(forge.jwks(forge.rsa_key("main-1"))).encode())
+    revoker = await start(valkey, main={"jwks_file": str(keys)})
+    assert await revoker.active(revoker.token())
