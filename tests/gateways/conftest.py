@@ -8,19 +8,24 @@ import os
 import re
 import resource
 import shutil
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import aiohttp
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
+from tests.gateways import streaming_backend
 from tests.gateways.interruptible_link import InterruptibleLink
 from tests.rig import forge
+from tests.rig.processes import Process, init_store, until, write_configuration
 from tests.rig.servers import Valkey, free_port
 from tests.rig.service import HANGS_S, SECRETS, Running, Start
 
@@ -164,17 +169,30 @@ async def started(
     *,
     revoker: int,
     backend: int,
+    further_ports: Mapping[str, int] = MappingProxyType({}),
     changed: Callable[[str], str] = str,
+    edit: Callable[[Path], None] = lambda _: None,
 ) -> AsyncIterator[str]:
-    """The gateway between these ports; ``changed`` is applied to its configuration.
+    """The gateway between these ports; the value is where users go.
 
-    The value is where users go.
+    Args:
+        kind: Which gateway.
+        folder: Where to write its configuration.
+        http: Asks whether it is up.
+        key: That of the issuer.
+        revoker: Revoker's port.
+        backend: The backend's port.
+        further_ports: By the port in the configuration, that to use instead.
+        changed: Applied to the text of all files of the configuration.
+        edit: Applied to the folder of the configuration.
     """
-    ports = {"8000": free_port(), "8001": free_port(), "8080": revoker, "9000": backend}
+    ports = {"8000": free_port(), "8001": free_port(), "8080": revoker, "9000": backend, **further_ports}
     shutil.copytree(CONFIGURATIONS / kind.folder, folder)
+    edit(folder)
     for path in folder.iterdir():
         text = changed(path.read_text().replace("change-me", SECRETS["gateway"]))
-        path.write_text(re.sub(r"(?<=[: ])(8000|8001|8080|9000)\b", lambda m: str(ports[m[0]]), text))
+        pattern = rf"(?<=[: ])({'|'.join(ports)})\b"
+        path.write_text(re.sub(pattern, lambda match: str(ports[match[0]]), text))
     (folder / "jwks.json").write_text(json.dumps(forge.jwks(key)))
     environ = {
         **os.environ,
@@ -222,6 +240,58 @@ async def until_asked(http: aiohttp.ClientSession, url: str, token: str) -> None
                 return
         assert time.monotonic() < deadline, response
         await asyncio.sleep(0.05)
+
+
+@dataclasses.dataclass
+class Site:
+    """What is behind a gateway: Revoker and a backend, each a process of its own."""
+
+    revoker_port: int
+    backend_port: int
+    grpc_port: int
+
+    @property
+    def backend(self) -> str:
+        """Where the backend answers without a gateway."""
+        return f"http://127.0.0.1:{self.backend_port}"
+
+    async def revoke_user(self, sub: str) -> None:
+        """Log a user out everywhere."""
+        url = f"http://127.0.0.1:{self.revoker_port}/revoke-user"
+        headers = {"Authorization": aiohttp.encode_basic_auth("admin", SECRETS["admin"])}
+        async with aiohttp.request("POST", url, json={"sub": sub}, headers=headers) as response:
+            assert response.status == 200, await response.text()
+
+
+def user_token(**changes: object) -> str:
+    """A token of the issuer whose keys the site's Revoker and its gateways read."""
+    return forge.token(forge.rsa_key("main-1"), jti=str(uuid.uuid4()), **changes)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """One Revoker and one backend for all gateways of a module."""
+    folder = tmp_path_factory.mktemp("site")
+    site = Site(free_port(), free_port(), free_port())
+    configuration = write_configuration(folder, "", server={"port": site.revoker_port, "drain_seconds": 0})
+    with contextlib.ExitStack() as stack:
+        store = Valkey(folder / "valkey").start()
+        stack.callback(store.kill)
+        configuration.write_text(configuration.read_text().replace('url = ""', f'url = "{store.url}"'))
+        init_store(folder, configuration)
+        (folder / "backend").mkdir()
+        ports = (site.backend_port, site.grpc_port)
+        stack.enter_context(Process(folder / "backend", streaming_backend.__file__, *ports))
+        revoker = stack.enter_context(Process(folder, "-m", "revoker", "serve", "--config", configuration))
+        revoker.url()
+        for port in ports:
+            until(lambda port=port: _listens(port), "the start of the backend")
+        yield site
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 @pytest.fixture(params=KINDS)
