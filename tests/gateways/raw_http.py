@@ -107,23 +107,23 @@ async def status_of(
 
 
 async def exchange(
-    url: str, target: str, headers: Iterable[Header] = (), *, method: str = "GET"
+    url: str, target: str, headers: Iterable[Header] = (), *, method: str = "GET", body: bytes = b""
 ) -> tuple[int, dict[str, str], bytes]:
     """Status, headers with names in lower case, and body of the answer to exactly these bytes."""
     host, port = url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     lines = [f"{method} {target} HTTP/1.1", "Host: gateway", *(f"{name}: {value}" for name, value in headers)]
     try:
-        writer.write("\r\n".join([*lines, "", ""]).encode("latin-1"))
+        writer.write("\r\n".join([*lines, "", ""]).encode("latin-1") + body)
         async with asyncio.timeout(30):
             first, *fields = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")[:-4].split("\r\n")
             found = dict(field.lower().split(": ", 1) for field in fields)
-            body = b""
+            content = b""
             if "content-length" in found:
-                body = await reader.readexactly(int(found["content-length"]))
+                content = await reader.readexactly(int(found["content-length"]))
     finally:
         writer.transport.abort()
-    return int(first.split(" ")[1]), found, body
+    return int(first.split(" ")[1]), found, content
 
 
 def bearer(token: str) -> Header:
