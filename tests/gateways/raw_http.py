@@ -81,9 +81,10 @@ class ScriptedRevoker(_Listener):
         writer.close()
 
 
-def answer(status: int, *headers: Header, body: bytes = b"{}") -> bytes:
-    """An answer of a service, which then closes the connection."""
-    lines = [f"HTTP/1.1 {status} X", "Connection: close", "Content-Type: application/json"]
+def answer(status: int, *headers: Header, body: bytes = b"{}", keep_alive: bool = False) -> bytes:
+    """An answer of a service, which then closes the connection unless it says that it keeps it."""
+    lines = [f"HTTP/1.1 {status} X", "Content-Type: application/json"]
+    lines += [] if keep_alive else ["Connection: close"]
     lines += [f"{name}: {value}" for name, value in headers]
     return "\r\n".join([*lines, f"Content-Length: {len(body)}", "", ""]).encode() + body
 
