@@ -15,6 +15,7 @@ from revoker import __version__, logs
 from revoker.api import dispatch
 from revoker.api.admission import Admission
 from revoker.api.batch import BatchIntrospection
+from revoker.api.client_address import ClientAddresses
 from revoker.api.credentials import Authentication
 from revoker.api.envelope import Dispatcher, Port
 from revoker.api.forward_auth import ForwardAuth
@@ -101,6 +102,7 @@ class Service:
             authentication=Authentication(
                 callers_of(settings, self._issuers),
                 client_certificates=bool(settings.server.tls_client_ca_file),
+                addresses=ClientAddresses(settings.server.trusted_proxies),
             ),
             clocks=self.store.clocks,
             issuers=self._issuers,
@@ -160,7 +162,12 @@ class Service:
             )
         )
         paths += dispatch.documentation(paths)
-        serve = functools.partial(Dispatcher, admission=admission, metrics=metrics)
+        serve = functools.partial(
+            Dispatcher,
+            admission=admission,
+            metrics=metrics,
+            client_address=services.authentication.client_address,
+        )
         if not separate_ops:
             return serve(paths), None
         main = [path for path in paths if path.port is Port.MAIN]

@@ -18,6 +18,9 @@ BODY_LIMIT: Final = 65536
 BATCH_LIMIT: Final = 17 * 1024 * 1024
 BODY_SECONDS: Final = 10.0
 
+BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
+"""Before JSON it may be ignored (RFC 8259 §8.1); some clients write it."""
+
 _FORM: Final = "application/x-www-form-urlencoded"
 _JSON: Final = "application/json"
 _MEDIA_TYPES: Final = frozenset({_FORM, _JSON})
@@ -49,7 +52,7 @@ async def read(request: web.Request, limit: int) -> tuple[Fields | None, bytes]:
     """Read the body.
 
     Returns:
-        The fields where it is a form, else None; and the bytes.
+        The fields where it is a form, else None; and the bytes, of JSON without a byte order mark.
 
     Raises:
         UnsupportedMediaType: neither a form nor JSON, or compressed.
@@ -65,7 +68,9 @@ async def read(request: web.Request, limit: int) -> tuple[Fields | None, bytes]:
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise UnsupportedMediaType("the body must not be compressed")
     raw = await read_bytes(request, limit)
-    return (form_fields(raw) if media_type == _FORM else None), raw
+    if media_type == _FORM:
+        return form_fields(raw), raw
+    return None, raw.removeprefix(BYTE_ORDER_MARK)
 
 
 async def read_bytes(request: web.Request, limit: int) -> bytes:

@@ -50,6 +50,7 @@ class Introspect(Payload, frozen=True, kw_only=True, gc=False, omit_defaults=Tru
     header: Header | None = None
 
 
+_BYTE_ORDER_MARK: Final = bodies.BYTE_ORDER_MARK
 _decode: Final = msgspec.json.Decoder(Introspect).decode
 
 OPTIONAL_CLAIMS: Final = ("sid", "client_id", "azp", "auth_time")
@@ -209,6 +210,7 @@ class Introspection:
             if SCOPE not in caller.scopes:
                 caller.require(SCOPE)
             raw = await bodies.read_bytes(request, bodies.BODY_LIMIT)
+            raw = raw.removeprefix(_BYTE_ORDER_MARK)
         self._admission.in_progress += 1
         try:
             if fields is not None:

@@ -32,6 +32,7 @@ from revoker.config.value_types import (
     Name,
     NotEmpty,
     Port,
+    ProxyNetworks,
     ReadableFile,
     RedisUrl,
     Seconds,
@@ -90,6 +91,11 @@ class ServerSettings(_Section):
 
     tls_client_ca_file: ReadableFile = ""
     """CA certificates (PEM) for client certificates, which are then requested but not required."""
+
+    trusted_proxies: ProxyNetworks = ()
+    """Networks (CIDR) of gateways and proxies whose `Forwarded` or `X-Forwarded-For` names the client, for `peer`
+    in the log and for the limit on wrong credentials; see [addresses of clients](gateways.md#addresses-of-clients).
+    """
 
     max_in_progress: Annotated[int, Field(ge=1, le=1_000_000)] = 128
     """Load shedding: requests for verdicts and refreshed tokens in progress in one process. While there are
