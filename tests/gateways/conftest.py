@@ -268,9 +268,9 @@ def user_token(**changes: object) -> str:
     return forge.token(forge.rsa_key("main-1"), jti=str(uuid.uuid4()), **changes)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """One Revoker and one backend for all gateways of a module."""
+    """One Revoker and one backend for all gateways; a test that revokes has a user of its own."""
     folder = tmp_path_factory.mktemp("site")
     site = Site(free_port(), free_port(), free_port())
     configuration = write_configuration(folder, "", server={"port": site.revoker_port, "drain_seconds": 0})

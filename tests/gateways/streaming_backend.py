@@ -5,6 +5,7 @@
 - a WebSocket is answered with what it sends;
 - ``GET …/events`` streams the events that ``POST /publish`` gives it, without a token and not by the gateway;
 - an upload is read as it comes; ``GET /received`` says how much of it has come, by the ``id`` of its query;
+- ``POST …/login`` sets the cookie of the recipe; the body is the token, as a provider would have issued it;
 - ``?limit=n`` refuses a longer upload with 413;
 - everything else is answered with the request as the backend sees it, and as a CGI program would see it.
 
@@ -32,6 +33,8 @@ async def answer(request: web.Request) -> web.StreamResponse:
         return await echo(request)
     if request.path.endswith("/events"):
         return await stream(request)
+    if request.path.endswith("/login"):
+        return await log_in(request)
     limit = int(request.query.get("limit", sys.maxsize))
     if (request.content_length or 0) > limit:
         return web.json_response({"limit": limit}, status=413, headers={"X-Refused-By": "backend"})
@@ -68,6 +71,13 @@ async def stream(request: web.Request) -> web.StreamResponse:
         await response.write_eof()
     finally:
         streams.discard(queue)
+    return response
+
+
+async def log_in(request: web.Request) -> web.Response:
+    response = web.json_response({})
+    token = await request.text()
+    response.set_cookie("__Host-token", token, secure=True, httponly=True, samesite="Strict", max_age=300)
     return response
 
 
