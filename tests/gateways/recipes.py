@@ -7,7 +7,8 @@ from pathlib import Path
 PAGES = Path(__file__).parents[2] / "docs" / "recipes"
 
 _STEP = re.compile(
-    r"^(?P<files>`[\w.-]+`(?: and `[\w.-]+`)*), (?:(?P<where>before|after|instead of) `(?P<line>[^\n]+)`|a new file):\n"
+    r"^(?P<files>`[\w.-]+`(?: and `[\w.-]+`)*), "
+    r"(?:(?P<where>before|after|instead of) `(?P<line>[^\n]+)`|a new file):\n"
     r"\n```\w+\n(?P<snippet>.*?)^```$",
     re.MULTILINE | re.DOTALL,
 )

@@ -60,7 +60,9 @@ async def browsed(site, tmp_path):
 
         http = await stack.enter_async_context(aiohttp.ClientSession())
         ports = {"revoker": site.revoker_port, "backend": site.backend_port}
-        gateway = started(kind, tmp_path / "gateway", http, forge.rsa_key("main-1"), **ports, changed=changed, edit=edit)
+        gateway = started(
+            kind, tmp_path / "gateway", http, forge.rsa_key("main-1"), **ports, changed=changed, edit=edit
+        )
         url = await stack.enter_async_context(gateway)
         await until_asked(http, url, user_token())
         page = await stack.enter_async_context(chromium(tmp_path / "chromium"))
@@ -68,14 +70,16 @@ async def browsed(site, tmp_path):
 
 
 async def test_an_app_logs_in_calls_and_can_read_why_it_is_refused_after_logout(browsed, site):
-    page, app, other, gateway = browsed
+    page, app, _, gateway = browsed
     user = str(uuid.uuid4())
     token = user_token(sub=user)
     await page.open(app + "/")
 
     before = await page.run(CALL, gateway + "/app/orders", WITH_COOKIE)
     assert (before["status"], before["challenge"]) == (401, 'Bearer realm="revoker"')
-    logged_in = await page.run(CALL, gateway + "/docs/login", {**WITH_COOKIE, "method": "POST", "body": token})
+    logged_in = await page.run(
+        CALL, gateway + "/docs/login", {**WITH_COOKIE, "method": "POST", "body": token}
+    )
     assert logged_in["status"] == 200
     assert await page.run("async () => document.cookie") == ""
     in_header = {"headers": {"Authorization": f"Bearer {token}"}}
@@ -108,6 +112,8 @@ async def test_a_page_of_another_origin_can_neither_read_nor_cause_anything(brow
     async with aiohttp.request("GET", f"{site.backend}/received", params={"id": upload}) as response:
         assert await response.json() == 0
     await page.open(app + "/")
-    await page.run(CALL, f"{gateway}/app/orders?id={upload}", {**WITH_COOKIE, "method": "POST", "body": "genuine"})
+    await page.run(
+        CALL, f"{gateway}/app/orders?id={upload}", {**WITH_COOKIE, "method": "POST", "body": "genuine"}
+    )
     async with aiohttp.request("GET", f"{site.backend}/received", params={"id": upload}) as response:
         assert await response.json() == len("genuine")

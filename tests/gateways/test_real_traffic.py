@@ -93,7 +93,9 @@ async def test_a_websocket_without_a_good_token_is_refused_as_a_request_is(
     gateway, http, path, headers, status
 ):
     with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
-        await http.ws_connect(gateway + path, headers=authorized(**headers) if "scope" in headers else headers)
+        await http.ws_connect(
+            gateway + path, headers=authorized(**headers) if "scope" in headers else headers
+        )
     assert refused.value.status == status
 
 
@@ -101,7 +103,11 @@ async def test_a_websocket_without_a_good_token_is_refused_as_a_request_is(
 @pytest.mark.parametrize("protocol", ["h2c", "websocket, h2c", "h2c, websocket", "TLS/1.0", "anything"])
 async def test_a_connection_changes_to_no_other_protocol(gateway, http, path, protocol):
     """What is sent after such a change would pass the gateway unseen, for any path."""
-    upgrade = {"Upgrade": protocol, "Connection": "Upgrade, HTTP2-Settings", "HTTP2-Settings": "AAMAAABkAAQAoAAA"}
+    upgrade = {
+        "Upgrade": protocol,
+        "Connection": "Upgrade, HTTP2-Settings",
+        "HTTP2-Settings": "AAMAAABkAAQAoAAA",
+    }
     headers = [*(authorized() | upgrade).items()]
     status, _, body = await exchange(gateway, path, headers)
     assert status in {200, 400, 403}
@@ -135,7 +141,9 @@ async def test_an_upload_reaches_the_backend_while_it_is_being_sent(gateway, htt
             await asyncio.sleep(0.02)
         yield b"x" * 30_000
 
-    async with http.post(gateway + CLOSED, params={"id": upload}, data=body(), headers=authorized()) as response:
+    async with http.post(
+        gateway + CLOSED, params={"id": upload}, data=body(), headers=authorized()
+    ) as response:
         assert response.status == 200
         assert (await response.json())["length"] == 100_000
 
@@ -215,7 +223,9 @@ async def test_what_the_gateway_accepts_revoker_does_not_refuse(kind, site, tmp_
     async with aiohttp.ClientSession() as client:
         ports = {"revoker": site.revoker_port, "backend": site.backend_port}
         changed = {"changed": lambda text: patient(wide(text))}
-        async with started(kind, tmp_path / "gateway", client, forge.rsa_key("main-1"), **ports, **changed) as url:
+        async with started(
+            kind, tmp_path / "gateway", client, forge.rsa_key("main-1"), **ports, **changed
+        ) as url:
             await until_asked(client, url, user_token())
             token = bearer(user_token(scope="reports:read"))
             for name, (rest, headers) in LONG.items():
@@ -237,7 +247,7 @@ ALLOWED = {
     "x-real-ip",
     "x-replaced-path",
 }
-"""What Revoker may be sent, beside ``X-Forwarded-*`` and ``X-Envoy-*``; the gateways set all of it themselves."""
+"""What Revoker may be sent, beside ``X-Forwarded-*`` and ``X-Envoy-*``; gateways set all of it themselves."""
 
 
 async def test_revoker_is_sent_the_authorization_and_what_the_gateway_itself_sets(kind, tmp_path):
@@ -246,7 +256,13 @@ async def test_revoker_is_sent_the_authorization_and_what_the_gateway_itself_set
         *("Cookie", "Range", "If-None-Match", "Referer", "Origin", "Content-Type", "Accept", "User-Agent"),
         *("X-Forwarded-For", "X-Forwarded-Host", "X-Real-IP", "Forwarded", "X-Original-URL", "X-Odd", "Via"),
         *("X-Revoker-Key", "X-Revoker-Require", "X-Revoker-Cookie", "X-Revoker-Other", "Proxy-Authorization"),
-        *("X-Envoy-Original-Path", "X-Request-Id", "DPoP", "Sec-WebSocket-Protocol", "Access-Control-Request-Method"),
+        *(
+            "X-Envoy-Original-Path",
+            "X-Request-Id",
+            "DPoP",
+            "Sec-WebSocket-Protocol",
+            "Access-Control-Request-Method",
+        ),
     ]
     scripted = ScriptedRevoker()
     await scripted.open()
@@ -268,4 +284,6 @@ async def test_revoker_is_sent_the_authorization_and_what_the_gateway_itself_set
             assert "canary" not in question
             assert f"\r\nauthorization: {token[1]}\r\n".lower() in question
             sent = {line.split(":")[0] for line in question.split("\r\n")[1:] if line}
-            assert {name for name in sent - ALLOWED if not name.startswith(("x-forwarded-", "x-envoy-"))} == set()
+            assert {
+                name for name in sent - ALLOWED if not name.startswith(("x-forwarded-", "x-envoy-"))
+            } == set()

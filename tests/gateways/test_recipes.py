@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import json
+import os
+import shutil
 import subprocess
 import time
 import uuid
@@ -13,7 +15,15 @@ import pytest
 import pytest_asyncio
 
 from tests.gateways import recipes
-from tests.gateways.conftest import KINDS, patient, program_of, started, until_asked, user_token
+from tests.gateways.conftest import (
+    CONFIGURATIONS,
+    KINDS,
+    patient,
+    program_of,
+    started,
+    until_asked,
+    user_token,
+)
 from tests.gateways.raw_http import ScriptedRevoker, answer, bearer, exchange, status_of
 from tests.rig import forge
 from tests.rig.servers import free_port
@@ -77,36 +87,24 @@ def cookie(token):
 
 
 CHECKS = {
-    "nginx": ("-t",),
-    "envoy": ("--mode", "validate"),
-    "envoy-jwt": ("--mode", "validate"),
-    "haproxy": ("-c",),
+    "nginx": (*KINDS["nginx"].arguments, "-t"),
+    "envoy": (*KINDS["envoy"].arguments, "--mode", "validate"),
+    "envoy-jwt": (*KINDS["envoy-jwt"].arguments, "--mode", "validate"),
+    "caddy": ("validate", *KINDS["caddy"].arguments[1:]),
+    "haproxy": (*KINDS["haproxy"].arguments, "-c"),
 }
+"""The arguments that make a gateway check its configuration; Traefik has none."""
 
 
 @pytest.mark.parametrize("recipe", recipes.names())
 @pytest.mark.parametrize("name", CHECKS)
-def test_a_recipe_alone_is_a_configuration_that_the_gateway_accepts(name, recipe, tmp_path, site):
-    check_alone(KINDS[name], recipe, tmp_path / "gateway", CHECKS[name])
-
-
-@pytest.mark.parametrize("recipe", recipes.names())
-def test_a_recipe_alone_is_a_configuration_that_caddy_accepts(recipe, tmp_path):
-    check_alone(KINDS["caddy"], recipe, tmp_path / "gateway", None)
-
-
-def check_alone(kind, recipe, folder, check):
-    import os
-    import shutil
-
-    from tests.gateways.conftest import CONFIGURATIONS
-
+def test_a_recipe_alone_is_a_configuration_that_the_gateway_accepts(name, recipe, tmp_path):
+    kind, folder = KINDS[name], tmp_path / "gateway"
     shutil.copytree(CONFIGURATIONS / kind.folder, folder)
     recipes.apply(recipe, folder, kind.folder)
     (folder / "jwks.json").write_text(json.dumps(forge.jwks(forge.rsa_key("main-1"))))
-    arguments = ("validate", *kind.arguments[1:]) if check is None else (*kind.arguments, *check)
     environ = os.environ | {"REVOKER_KEY": "key", "REVOKER_URL": "http://127.0.0.1:8080", "HOME": str(folder)}
-    checked = subprocess.run([program_of(kind), *arguments], cwd=folder, env=environ, capture_output=True)
+    checked = subprocess.run([program_of(kind), *CHECKS[name]], cwd=folder, env=environ, capture_output=True)
     assert checked.returncode == 0, checked.stderr.decode() + checked.stdout.decode()
 
 
@@ -167,7 +165,10 @@ async def test_a_cookie_is_no_token_elsewhere_and_its_name_is_the_gateways_alone
             assert response.status == 401, (path, headers)
     async with http.get(f"{gateway}/app/1", headers=cookie(token) | mine) as response:
         assert response.status == 200
-        assert not any(name.startswith("HTTP_X_REVOKER") and value for name, value in (await response.json())["cgi"].items())
+        assert not any(
+            name.startswith("HTTP_X_REVOKER") and value
+            for name, value in (await response.json())["cgi"].items()
+        )
 
 
 async def test_another_origin_can_cause_no_request_with_the_cookie(gateway, http):
@@ -257,7 +258,10 @@ async def channel(gateway, kind, http2_port):
 
 
 async def test_grpc_calls_pass_with_a_token_and_messages_go_both_ways(gateway, kind, http2_port):
-    metadata = [("authorization", f"Bearer {user_token(sub='alice')}"), *((name, "forged") for name in IDENTITY)]
+    metadata = [
+        ("authorization", f"Bearer {user_token(sub='alice')}"),
+        *((name, "forged") for name in IDENTITY),
+    ]
     async with channel(gateway, kind, http2_port) as opened:
         call = opened.stream_stream("/shop.Orders/Watch")(metadata=metadata, timeout=HANGS_S)
         for message in (b"one", b"x" * 100_000, b"three"):
@@ -265,7 +269,9 @@ async def test_grpc_calls_pass_with_a_token_and_messages_go_both_ways(gateway, k
             assert await call.read() == message
         await call.done_writing()
         assert await call.code() is grpc.StatusCode.OK
-        seen = json.loads(await opened.unary_unary("/shop.Orders/Seen")(b"", metadata=metadata, timeout=HANGS_S))
+        seen = json.loads(
+            await opened.unary_unary("/shop.Orders/Seen")(b"", metadata=metadata, timeout=HANGS_S)
+        )
     assert [value for name, value in seen if name == "x-auth-subject"] == ["alice"]
     assert "forged" not in str(seen)
     assert SECRETS["gateway"] not in str(seen)

@@ -1,7 +1,7 @@
 """Time-outs of the gateways: for silence alone, and never longer than Revoker keeps an idle connection.
 
-A test's copy of a configuration has all times beyond Revoker's answer divided, so that what would take minutes
-takes seconds. What is not in a configuration can't be divided; the gateway's own defaults are named in it for that.
+A test's copy of a configuration has all times beyond Revoker's answer divided: what would take minutes takes
+seconds. Defaults that are not in a configuration can't be divided; the configurations name them for that.
 """
 
 import asyncio
@@ -26,7 +26,9 @@ TIMES = re.compile(r"(?<![\w.])(\d+)s\b")
 
 
 def shortened(text):
-    return TIMES.sub(lambda time: f"{int(time[1]) * 1000 // FACTOR}ms" if int(time[1]) >= 10 else time[0], text)
+    return TIMES.sub(
+        lambda time: f"{int(time[1]) * 1000 // FACTOR}ms" if int(time[1]) >= 10 else time[0], text
+    )
 
 
 def in_seconds(text):
@@ -114,11 +116,15 @@ async def test_a_gateway_closes_idle_connections_to_revoker_before_revoker_does(
     key = forge.rsa_key("main-1")
     async with (
         server,
-        started(kind, tmp_path / "gateway", http, key, revoker=port, backend=port, changed=quick(kind)) as url,
+        started(
+            kind, tmp_path / "gateway", http, key, revoker=port, backend=port, changed=quick(kind)
+        ) as url,
     ):
         await until_asked(http, url, user_token())
         assert await status_of(url, "/public-news/1", [bearer(user_token())]) == 200
-        async with asyncio.timeout(KEEPALIVE_SECONDS):  # undivided: how long a default of an hour is not waited for
+        async with asyncio.timeout(
+            KEEPALIVE_SECONDS
+        ):  # undivided: how long a default of an hour is not waited for
             await revoker.closed.wait()
 
 
