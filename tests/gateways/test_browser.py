@@ -10,8 +10,9 @@ from aiohttp.test_utils import TestServer
 
 from tests.gateways import recipes
 from tests.gateways.chromium import chromium
-from tests.gateways.conftest import KINDS, patient, started, until_asked, user_token
+from tests.gateways.conftest import until_asked, user_token
 from tests.rig import forge
+from tests.rig.gateways import KINDS, patient, started
 
 CALL = """async (url, options) => {
   try {

@@ -9,9 +9,10 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
-from tests.gateways.conftest import KINDS, patient, started, until_asked, user_token
+from tests.gateways.conftest import until_asked, user_token
 from tests.gateways.raw_http import ScriptedRevoker, answer, bearer, exchange, status_of
 from tests.rig import forge
+from tests.rig.gateways import KINDS, patient, started
 from tests.rig.service import HANGS_S
 
 CLOSED, SCOPED, OPEN, NO_LOGIN = "/orders", "/reports/1", "/public-news/1", "/public/1"

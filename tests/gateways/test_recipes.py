@@ -15,17 +15,10 @@ import pytest
 import pytest_asyncio
 
 from tests.gateways import recipes
-from tests.gateways.conftest import (
-    CONFIGURATIONS,
-    KINDS,
-    patient,
-    program_of,
-    started,
-    until_asked,
-    user_token,
-)
+from tests.gateways.conftest import until_asked, user_token
 from tests.gateways.raw_http import ScriptedRevoker, answer, bearer, exchange, status_of
 from tests.rig import forge
+from tests.rig.gateways import CONFIGURATIONS, KINDS, patient, program_of, started
 from tests.rig.servers import free_port
 from tests.rig.service import HANGS_S, SECRETS
 

@@ -12,9 +12,10 @@ import aiohttp
 import pytest
 
 from revoker.server.lifecycle import KEEPALIVE_SECONDS
-from tests.gateways.conftest import CONFIGURATIONS, KINDS, patient, started, until_asked, user_token
+from tests.gateways.conftest import until_asked, user_token
 from tests.gateways.raw_http import answer, bearer, status_of
 from tests.rig import forge
+from tests.rig.gateways import CONFIGURATIONS, KINDS, patient, started
 from tests.rig.service import HANGS_S
 
 FACTOR = 30
