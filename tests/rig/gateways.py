@@ -127,13 +127,7 @@ async def started(
         edit: Applied to the folder of the configuration.
     """
     ports = {"8000": free_port(), "8001": free_port(), "8080": revoker, "9000": backend, **further_ports}
-    shutil.copytree(CONFIGURATIONS / kind.folder, folder)
-    edit(folder)
-    for path in folder.iterdir():
-        text = changed(path.read_text().replace("change-me", SECRETS["gateway"]))
-        pattern = rf"(?<=[: ])({'|'.join(ports)})\b"
-        path.write_text(re.sub(pattern, lambda match: str(ports[match[0]]), text))
-    (folder / "jwks.json").write_text(json.dumps(forge.jwks(key)))
+    _configure(kind, folder, key, ports, changed, edit)
     environ = {
         **os.environ,
         "REVOKER_KEY": SECRETS["gateway"],
@@ -142,32 +136,59 @@ async def started(
         "XDG_DATA_HOME": str(folder),
         "XDG_CONFIG_HOME": str(folder),
     }
-    command = [program_of(kind), *kind.arguments]
-    with (folder / "out.log").open("wb") as log, open_files(USUAL_OPEN_FILES):
-        process = subprocess.Popen(command, cwd=folder, env=environ, stdout=log, stderr=log)
     url = f"http://127.0.0.1:{ports['8000']}"
-    try:
-        await _until_up(http, url, process, folder / "out.log")
+    with _running(kind, folder, environ) as process:
+        await _until_up(http, url, process)
         yield url
+
+
+def _configure(
+    kind: Kind,
+    folder: Path,
+    key: forge.SigningKey,
+    ports: Mapping[str, int],
+    changed: Callable[[str], str],
+    edit: Callable[[Path], object],
+) -> None:
+    shutil.copytree(CONFIGURATIONS / kind.folder, folder)
+    edit(folder)
+    for path in folder.iterdir():
+        text = changed(path.read_text().replace("change-me", SECRETS["gateway"]))
+        pattern = rf"(?<=[: ])({'|'.join(ports)})\b"
+        path.write_text(re.sub(pattern, lambda match: str(ports[match[0]]), text))
+    (folder / "jwks.json").write_text(json.dumps(forge.jwks(key)))
+
+
+@contextlib.contextmanager
+def _running(kind: Kind, folder: Path, environ: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    """The program; where it ends by itself, the error has what it has written."""
+    output = folder / "out.log"
+    command = [program_of(kind), *kind.arguments]
+    with output.open("wb") as log, open_files(USUAL_OPEN_FILES):
+        process = subprocess.Popen(command, cwd=folder, env=environ, stdout=log, stderr=log)
+    try:
+        yield process
     finally:
+        ended = process.poll() is not None
         process.terminate()
         try:
             process.wait(10)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        if ended:
+            raise RuntimeError(f"{kind.name} has ended: {output.read_text(errors='replace')[-3000:]}")
 
 
-async def _until_up(
-    http: aiohttp.ClientSession, url: str, process: subprocess.Popen[bytes], log: Path
-) -> None:
+async def _until_up(http: aiohttp.ClientSession, url: str, process: subprocess.Popen[bytes]) -> None:
+    """Return once it answers, or has ended."""
     deadline = time.monotonic() + HANGS_S
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            break
+    while process.poll() is None:
         with contextlib.suppress(aiohttp.ClientError):
             async with http.get(url + "/healthz") as response:
                 if response.status == 200:
                     return
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"nothing answers at {url}")
         await asyncio.sleep(0.05)
-    raise RuntimeError(f"the gateway did not start: {log.read_text()[-3000:]}")
+    raise RuntimeError(f"nothing answers at {url}")
