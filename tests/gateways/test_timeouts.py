@@ -15,7 +15,7 @@ from revoker.server.lifecycle import KEEPALIVE_SECONDS
 from tests.gateways.conftest import until_asked, user_token
 from tests.gateways.raw_http import answer, bearer, status_of
 from tests.rig import forge
-from tests.rig.gateways import CONFIGURATIONS, KINDS, patient, started
+from tests.rig.gateways import CONFIGURATIONS, KINDS, divided, patient, started
 from tests.rig.service import HANGS_S
 
 FACTOR = 30
@@ -23,23 +23,10 @@ FACTOR = 30
 BEYOND_S = 90 / FACTOR
 """Longer than the total time-outs that gateways have by default or in examples: 15, 30 and 60 s."""
 
-TIMES = re.compile(r"(?<![\w.])(\d+)s\b")
-
-
-def shortened(text):
-    return TIMES.sub(
-        lambda time: f"{int(time[1]) * 1000 // FACTOR}ms" if int(time[1]) >= 10 else time[0], text
-    )
-
-
-def in_seconds(text):
-    """Envoy's durations have no other unit."""
-    return re.sub(r"\b(\d+)ms\b", lambda time: f"{int(time[1]) / 1000:g}s", text)
-
 
 def quick(kind):
     """How the configuration of a gateway is shortened."""
-    return lambda text: patient(in_seconds(shortened(text)) if kind.folder == "envoy" else shortened(text))
+    return lambda text: patient(divided(kind, text, FACTOR))
 
 
 @pytest.fixture

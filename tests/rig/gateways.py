@@ -100,6 +100,17 @@ def patient(configuration: str, seconds: int = 5) -> str:
     return configuration.replace("TIMEOUT_MS = 500", f"TIMEOUT_MS = {seconds * 1000}")
 
 
+def divided(kind: Kind, configuration: str, factor: float) -> str:
+    """Divide all times of ten seconds or more: those for silence, and for connections that are idle."""
+
+    def shorter(time: re.Match[str]) -> str:
+        seconds = int(time[1]) / factor
+        # Envoy knows no other unit than seconds, the others no fractions of them.
+        return f"{seconds:.3f}s" if kind.folder == "envoy" else f"{round(1000 * seconds)}ms"
+
+    return re.sub(r"(?<![\w.])([1-9]\d+)s\b", shorter, configuration)
+
+
 @contextlib.asynccontextmanager
 async def started(
     kind: Kind,
@@ -127,7 +138,7 @@ async def started(
         edit: Applied to the folder of the configuration.
     """
     ports = {"8000": free_port(), "8001": free_port(), "8080": revoker, "9000": backend, **further_ports}
-    _configure(kind, folder, key, ports, changed, edit)
+    _configure(kind, folder, key, ports, changed=changed, edit=edit)
     environ = {
         **os.environ,
         "REVOKER_KEY": SECRETS["gateway"],
@@ -147,6 +158,7 @@ def _configure(
     folder: Path,
     key: forge.SigningKey,
     ports: Mapping[str, int],
+    *,
     changed: Callable[[str], str],
     edit: Callable[[Path], object],
 ) -> None:
