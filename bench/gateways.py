@@ -235,8 +235,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=3, help="duration of a run (default 3)")
     parser.add_argument("--connections", type=int, default=32, help="of the load (default 32)")
     parser.add_argument("--requests", type=int, default=2000, help="that may be lost (default 2000)")
+    parser.add_argument("--parts", default="cost,loss", help="one or both (default cost,loss)")
     options = parser.parse_args()
-    for part in ("cost", "loss"):
+    for part in options.parts.split(","):
         with tempfile.TemporaryDirectory(prefix="bench-") as folder:
             if part == "cost":
                 measured = costs(

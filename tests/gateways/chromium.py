@@ -75,16 +75,10 @@ async def chromium(folder: Path):
             env=os.environ | {"HOME": str(folder)},
         )
     try:
-        async with asyncio.timeout(120):
-            while not (folder / "DevToolsActivePort").exists():
-                assert process.poll() is None, (folder / "out.log").read_text()
-                await asyncio.sleep(0.05)
-            port = (folder / "DevToolsActivePort").read_text().split("\n")[0]
-            async with aiohttp.ClientSession() as http:
-                async with http.get(f"http://127.0.0.1:{port}/json/list") as response:
-                    [target] = [found for found in await response.json() if found["type"] == "page"]
-                async with http.ws_connect(target["webSocketDebuggerUrl"], max_msg_size=0) as socket:
-                    yield Page(socket)
+        async with aiohttp.ClientSession() as http:
+            url = await _page_of(http, process, folder)
+            async with http.ws_connect(url, max_msg_size=0) as socket:
+                yield Page(socket)
     finally:
         process.terminate()
         try:
@@ -92,3 +86,18 @@ async def chromium(folder: Path):
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+async def _page_of(http: aiohttp.ClientSession, process: subprocess.Popen, folder: Path) -> str:
+    """Where the first page is controlled, once the browser has one."""
+    port_file = folder / "DevToolsActivePort"
+    async with asyncio.timeout(120):
+        while True:
+            assert process.poll() is None, (folder / "out.log").read_text()
+            port = port_file.read_text().partition("\n")[0] if port_file.exists() else ""
+            with contextlib.suppress(aiohttp.ClientError):
+                async with http.get(f"http://127.0.0.1:{port}/json/list") as response:
+                    for target in await response.json():
+                        if target["type"] == "page":
+                            return target["webSocketDebuggerUrl"]
+            await asyncio.sleep(0.05)
