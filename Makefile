@@ -28,10 +28,10 @@ fuzz: .venv/.dev ## Test the parsers with generated input for about a minute; FU
 	FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-300} $(BIN)/python -m pytest -m hypothesis --timeout 0 \
 	  tests/test_rules.py tests/test_raised_limits.py tests/test_parsers.py tests/test_auth.py tests/tokens tests/store/test_keys.py tests/store/test_records.py
 
-test-gateways: .venv/.gateways ## Test deploy/gateways on the real programs; nginx and HAProxy come from Debian
-	@for program in nginx haproxy; do \
+test-gateways: .venv/.gateways ## Test deploy/gateways on the real programs; nginx, HAProxy and Chromium come from Debian
+	@for program in nginx haproxy chromium; do \
 	  PATH="$$PATH:/usr/sbin" command -v $$program >/dev/null || { \
-	    echo "$$program is missing: apt-get install nginx-light haproxy (as root), or put it on the PATH" >&2; exit 1; }; \
+	    echo "$$program is missing: apt-get install nginx-light haproxy chromium (as root), or put it on the PATH" >&2; exit 1; }; \
 	done
 	$(BIN)/python -m pytest tests/gateways
 
