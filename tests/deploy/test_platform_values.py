@@ -1,4 +1,4 @@
-"""What platforms ask of a chart: names, networks and users of their own, and an upgrade that asks for nothing."""
+"""What platforms ask of a chart: names, networks and users of their own, and upgrades without work."""
 
 import json
 import shutil
