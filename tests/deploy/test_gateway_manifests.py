@@ -1,4 +1,4 @@
-"""The manifests for controllers: what they pass on and copy, where the credential is, and that they fail closed.
+"""The manifests for controllers: what they pass on and copy, where the key is, and that they fail closed.
 
 Their schemas are tried by tests/kubernetes, on a real API server.
 """

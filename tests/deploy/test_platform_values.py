@@ -111,7 +111,7 @@ def test_the_service_has_the_families_and_the_address_that_the_platform_gives(re
     assert spec["type"] == "ClusterIP"
     assert spec["clusterIP"] == "None"
     assert (spec["ipFamilyPolicy"], spec["ipFamilies"]) == ("PreferDualStack", ["IPv6", "IPv4"])
-    assert spec["trafficDistribution"] == "PreferClose"
+    assert spec["trafficDistribution"] == "PreferSameZone"
 
 
 def test_names_are_resolved_at_the_ports_of_the_platforms_dns(render):

@@ -1,7 +1,7 @@
 """A real API server on a real etcd, without nodes: what it admits and keeps is what a cluster would.
 
-``make test-kubernetes`` builds it (tests/kubernetes/apiserver) and installs helm and kubectl. Nothing runs in it: where
-helm waits for a Job or a Pod, the tests say that it has succeeded, as a controller would.
+``make test-kubernetes`` builds it (tests/kubernetes/apiserver) and installs helm and kubectl. Nothing runs in
+it: where helm waits for a Job or a Pod, the tests say that it has succeeded, as a controller would.
 """
 
 import contextlib
@@ -51,7 +51,7 @@ SCHEMAS = {
         "deploy/crds/cert-manager.io_*.yaml",
     ),
 }
-"""Modules that carry the schemas (CustomResourceDefinitions) of their projects: checksum, and where they are."""
+"""Modules with the schemas (CustomResourceDefinitions) of their projects: checksum, and paths in them."""
 
 
 def program(name):

@@ -1,4 +1,4 @@
-"""The chart on a real API server: every object admitted, and the life of a release from its installation on."""
+"""The chart on a real API server: every object admitted, and a release from its installation to its end."""
 
 import json
 
@@ -32,7 +32,10 @@ def templates(objects):
 
 def rendered(cluster, values, namespace):
     result = cluster.helm("template", "revoker", CHART, "--namespace", namespace, "--values", values)
-    return [item for item in yaml.safe_load_all(result.stdout) if item]
+    objects = [item for item in yaml.safe_load_all(result.stdout) if item]
+    for item in objects:
+        item["metadata"].setdefault("namespace", namespace)
+    return objects
 
 
 def install(cluster, namespace, *arguments, chart=CHART, values=LEAST, command="install"):
@@ -48,7 +51,6 @@ def test_the_server_takes_every_object_strictly_and_warns_of_none(cluster, names
     text = yaml.safe_dump_all(rendered(cluster, values, namespace))
     result = cluster.kubectl(
         *("apply", "--server-side", "--dry-run=server", "--validate=strict", "--filename=-"),
-        *("--namespace", namespace) if values != PLATFORM else (),
         given=text,
     )
     assert "Warning" not in result.stderr
@@ -180,7 +182,7 @@ def test_new_values_can_be_set_on_a_release_that_has_none(cluster, namespace, ch
     changes = {
         "commonLabels": {"app.kubernetes.io/part-of": "identity"},
         "podSecurityContext": {"runAsUser": None, "runAsGroup": None, "fsGroup": None},
-        "service": {"ipFamilyPolicy": "PreferDualStack", "trafficDistribution": "PreferClose"},
+        "service": {"ipFamilyPolicy": "PreferDualStack", "trafficDistribution": "PreferSameZone"},
         "dnsConfig": {"options": [{"name": "ndots", "value": "2"}]},
         "global": {"imageRegistry": "mirror.example.com", "imagePullSecrets": ["mirror"]},
     }
