@@ -10,7 +10,7 @@ from tests.kubernetes.conftest import succeeding
 
 LEAST = CHART / "ci/trial-values.yaml"
 PLATFORM = CHART / "ci/platform-values.yaml"
-KEPT = {"revoker-callers", "revoker-valkey"}
+LEFT_ALONE = {"revoker-callers", "revoker-valkey"}
 
 
 def templates(objects):
@@ -128,8 +128,8 @@ def test_the_check_is_run_by_helm(cluster, namespace):
 
 def test_a_release_is_upgraded_rolled_back_and_uninstalled(cluster, namespace):
     install(cluster, namespace)
-    secrets = {name: item["data"] for name, item in cluster.get("secrets", namespace).items() if name in KEPT}
-    assert secrets.keys() == KEPT
+    secrets = {name: item["data"] for name, item in cluster.get("secrets", namespace).items() if name in LEFT_ALONE}
+    assert secrets.keys() == LEFT_ALONE
     assert "revoker-store" in cluster.get("configmaps", namespace)
 
     install(
@@ -151,7 +151,7 @@ def test_a_release_is_upgraded_rolled_back_and_uninstalled(cluster, namespace):
         assert cluster.get("secrets", namespace)[name]["data"] == data
 
     cluster.helm("uninstall", "revoker", "--namespace", namespace)
-    assert {*cluster.get("secrets", namespace)} == KEPT
+    assert {*cluster.get("secrets", namespace)} == LEFT_ALONE
     assert {*cluster.get("configmaps", namespace)} - {"kube-root-ca.crt"} == {"revoker-store"}
     for kind in ("deployments", "statefulsets", "services", "poddisruptionbudgets", "jobs", "pods"):
         assert cluster.get(kind, namespace) == {}, kind
