@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from bench import (
-    gateways,
+    ext_authz,
     importing,
     latency,
     overload,
@@ -31,7 +31,7 @@ SECTIONS = {
     "latency": latency.run,
     "workers": workers.run,
     "overload": overload.run,
-    "gateways": gateways.run,
+    "ext_authz": ext_authz.run,
     "profile": profile.run,
     "store-size": store_size.run,
     "sessions": sessions.run,
