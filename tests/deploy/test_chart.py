@@ -479,3 +479,29 @@ def test_the_notes_give_three_commands(helm):
         "get secret revoker-callers",
     ):
         assert command in notes
+
+
+def test_the_port_of_grpc_is_that_of_the_configuration(render):
+    without = render({**LEAST, "networkPolicy.enabled": True})
+    rendered = render({**LEAST, "networkPolicy.enabled": True, "config.server.grpc_port": 9191})
+
+    def ports(chart):
+        [container] = chart.server["spec"]["template"]["spec"]["containers"]
+        policies = [
+            policy for policy in chart.all("NetworkPolicy") if policy["metadata"]["name"] == "revoker"
+        ]
+        return (
+            {port["name"]: port["containerPort"] for port in container["ports"]},
+            {port["name"]: port["port"] for port in chart.one("Service", "revoker")["spec"]["ports"]},
+            [port["port"] for port in policies[0]["spec"]["ingress"][0]["ports"]],
+        )
+
+    assert [("grpc" in found) for found in ports(without)] == [False, False, False]
+    container, service, policy = ports(rendered)
+    assert (container["grpc"], service["grpc"], policy) == (9191, 9191, ["http", "grpc"])
+    assert toml_of(rendered)["server"]["grpc_port"] == 9191
+
+
+def test_trusted_proxies_reach_the_configuration(render):
+    rendered = render({**LEAST, "config.server.trusted_proxies": ["10.0.0.0/8"]})
+    assert toml_of(rendered)["server"]["trusted_proxies"] == ["10.0.0.0/8"]
