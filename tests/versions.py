@@ -20,7 +20,7 @@ _FOLDER = Path(__file__).parents[1] / ".venv" / "servers"
 
 _ALONE = (
     "tests/store/test_revocations.py",
-    "tests/store/test_epoch.py",
+    "tests/store/test_data_set.py",
     "tests/store/test_lookups.py",
     "tests/store/test_replicas.py",
     "tests/sessions/test_token_endpoint.py",

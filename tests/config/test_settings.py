@@ -5,6 +5,7 @@ import pytest
 from pydantic import ValidationError
 
 from revoker.auth import digest
+from revoker.config import schema
 from revoker.config.schema import Settings, load, settle
 from revoker.errors import ConfigError
 from tests.rig.certificates import Authority
@@ -507,3 +508,19 @@ def test_proxy_networks_are_networks_or_addresses_from_file_or_environment():
     environ = {"REVOKER_SERVER__TRUSTED_PROXIES": '["10.0.0.0/8"]'}
     assert settle(SOUND, environ).server.trusted_proxies == ("10.0.0.0/8",)
     assert settle(SOUND, {}).server.trusted_proxies == ()
+
+
+def test_a_port_for_grpc_needs_another_number_and_the_extra(monkeypatch):
+    assert settle(changed("server", grpc_port=9191), {}).server.grpc_port == 9191
+    for other in ({"port": 9191}, {"ops_port": 9191}):
+        [problem] = problems(changed("server", grpc_port=9191, **other))
+        assert problem.startswith("server.grpc_port: must differ from server.port")
+    missing = {"envoy", "grpc", "grpc_health"}
+    find = schema.find_spec
+    for module in sorted(missing):
+        monkeypatch.setattr(
+            schema, "find_spec", lambda name, gone=module: None if name == gone else find(name)
+        )
+        [problem] = problems(changed("server", grpc_port=9191))
+        assert problem == "server.grpc_port: needs the extra grpc: pip install 'revoker[grpc]'"
+        assert settle(SOUND, {}).server.grpc_port == 0

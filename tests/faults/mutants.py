@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from revoker import __main__ as command
 from revoker.store import lookups, revocations
-from revoker.store.consistency import epoch
+from revoker.store.consistency import data_set
 from revoker.store.wire.addresses import address_of
 
 REPLICA = "FAULTS_REPLICA"
@@ -31,13 +31,13 @@ def reads_replica() -> None:
 
 def ignores_epoch() -> None:
     """Whatever data set is read or written to counts as the known one."""
-    epoch.DataSet.confirms = lambda self, known, *_: known is not None
-    epoch.DataSet.record_write = lambda *_: True
+    data_set.DataSet.confirms = lambda self, known, *_: known is not None
+    data_set.DataSet.record_write = lambda *_: True
 
 
 def ignores_seq() -> None:
     """The epoch is compared, the numbers of revocations are not."""
-    missing = epoch.DataSet._missing
+    missing = data_set.DataSet._missing
 
     def confirms(self, known, stood, *_):
         return (
@@ -54,7 +54,7 @@ def ignores_seq() -> None:
             else missing(self, reading, found)
         )
 
-    epoch.DataSet.confirms, epoch.DataSet.record_write, epoch.DataSet._missing = (
+    data_set.DataSet.confirms, data_set.DataSet.record_write, data_set.DataSet._missing = (
         confirms,
         record_write,
         only_epoch,

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from revoker.store import store as stores
-from revoker.store.consistency import epoch
+from revoker.store.consistency import data_set
 from revoker.store.consistency.acknowledged import Written
 from revoker.store.scripts import TEXTS
 from tests.rig.forge import envelope
@@ -192,7 +192,7 @@ async def test_what_was_revoked_while_a_loss_is_settled_is_kept_as_well(start, o
 async def test_much_is_put_back_in_the_background_once_while_requests_get_no_verdict(
     start, own_valkey, proxy, events, monkeypatch
 ):
-    monkeypatch.setattr(epoch, "SETTLE_WAIT_S", 0.05)
+    monkeypatch.setattr(data_set, "SETTLE_WAIT_S", 0.05)
     revoker = await start(proxy, revocation={"data_loss": "ignore"})
     lost, count = issued(), 10_000
     assert (await revoke(revoker, lost)).status == 200

@@ -123,8 +123,9 @@ class Valkey:
                 client.ping()
                 return
             if self.process is not None and self.process.poll() is not None:
-                log = (self.folder / "log").read_text(errors="replace") if (self.folder / "log").exists() else ""
-                raise RuntimeError(f"{PROGRAM} ended with status {self.process.returncode}: {log[-1000:]}")
+                log = self.folder / "log"
+                end = log.read_text(errors="replace")[-1000:] if log.exists() else "no log"
+                raise RuntimeError(f"{PROGRAM} ended with status {self.process.returncode}: {end}")
             if time.monotonic() > deadline:
                 raise TimeoutError(f"no answer on port {self.port}")
             time.sleep(0.02)

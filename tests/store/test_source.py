@@ -11,7 +11,8 @@ from revoker.auth import Caller
 from revoker.metrics import Metrics
 from revoker.models import Claims, Verdict
 from revoker.store.cluster.source import ClusterSource
-from revoker.store.consistency.epoch import Epoch, Losses, Reading
+from revoker.store.consistency.epoch import Epoch, Reading
+from revoker.store.consistency.losses import Losses
 from revoker.store.issuer_records import encode, reconciled
 from revoker.store.keys import Keys
 from revoker.store.lookups import parse_revocation_state

@@ -5,6 +5,7 @@ import functools
 import json
 import re
 import urllib.parse
+from codecs import BOM_UTF8
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -17,9 +18,6 @@ from revoker.json_members import DuplicateMember, unique_members
 BODY_LIMIT: Final = 65536
 BATCH_LIMIT: Final = 17 * 1024 * 1024
 BODY_SECONDS: Final = 10.0
-
-BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
-"""Before JSON it may be ignored (RFC 8259 §8.1); some clients write it."""
 
 _FORM: Final = "application/x-www-form-urlencoded"
 _JSON: Final = "application/json"
@@ -70,7 +68,7 @@ async def read(request: web.Request, limit: int) -> tuple[Fields | None, bytes]:
     raw = await read_bytes(request, limit)
     if media_type == _FORM:
         return form_fields(raw), raw
-    return None, raw.removeprefix(BYTE_ORDER_MARK)
+    return None, raw.removeprefix(BOM_UTF8)  # RFC 8259 §8.1: it may be ignored
 
 
 async def read_bytes(request: web.Request, limit: int) -> bytes:

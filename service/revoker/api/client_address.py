@@ -32,7 +32,7 @@ _BARE: Final = re.compile(r"[0-9A-Fa-f:.]+").fullmatch
 
 
 class ClientAddresses:
-    """Finds the addresses of clients; ``trusted`` are the networks of the proxies, none: every peer is one."""
+    """Finds the addresses of clients; ``trusted``: the networks of proxies. None: every peer is a client."""
 
     def __init__(self, trusted: Iterable[str] = ()) -> None:
         self._trusted: Final = tuple(map(_unmapped_network, trusted))

@@ -154,9 +154,9 @@ class Dispatcher:
         self._subtrees: Final = [path for path in fast if path.subtree]
         routed = [path for path in served if not (isinstance(path, FastPath) and path.subtree)]
         self._routed: Final = {(path.path, path.method): path for path in routed}
-        self._measures: Final = {_OTHER: _Measures(_OTHER, metrics, buffered=False)}
+        self._measures: Final = {_OTHER: Measures(_OTHER, metrics, buffered=False)}
         for path in served:
-            self._measures[path.path] = _Measures(path.path, metrics, buffered=isinstance(path, FastPath))
+            self._measures[path.path] = Measures(path.path, metrics, buffered=isinstance(path, FastPath))
         self._start_at_zero(served)
         self.application: Final = web.Application(client_max_size=BATCH_LIMIT)
         self.application.add_routes(
@@ -255,10 +255,7 @@ class Dispatcher:
 
     def _response_to(self, error: Exception, fast: FastPath | None) -> web.Response:
         if isinstance(error, errors.RevokerError):
-            if (cause := of_kind(_CAUSES, error)) is not None:
-                self._metrics.no_verdicts.labels(cause).inc()
-            elif (refusal := of_kind(_REFUSALS, error)) is not None:
-                self._metrics.refused_callers.labels(refusal).inc()
+            count_error(error, self._metrics)
             return response_to(error) if fast is None else fast.render_error(error)
         if isinstance(error, web.HTTPException):
             return response_to_http_error(error)
@@ -308,7 +305,15 @@ def _origin_form(target: str) -> str:
     return rest if rest.startswith("/") else f"/{rest}"
 
 
-class _Measures:
+def count_error(error: errors.RevokerError, metrics: Metrics) -> None:
+    """Count why there was no verdict, or why a caller was refused."""
+    if (cause := of_kind(_CAUSES, error)) is not None:
+        metrics.no_verdicts.labels(cause).inc()
+    elif (refusal := of_kind(_REFUSALS, error)) is not None:
+        metrics.refused_callers.labels(refusal).inc()
+
+
+class Measures:
     """Counts the responses at one path, and observes how long they took.
 
     Buffers are lost where the process ends at once; so only the counts of fast paths are buffered.

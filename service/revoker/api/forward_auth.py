@@ -2,7 +2,7 @@
 
 Serves Envoy's ext_authz, nginx's auth_request, Traefik's ForwardAuth, Caddy's forward_auth and HAProxy.
 The gateway authenticates by ``X-Revoker-Key``. Method, query, body, and the path below ``/forward-auth`` are
-the user's and are ignored. Envoy can ask by gRPC as well: :mod:`revoker.api.ext_authz` decides by the same code.
+the user's and are ignored. Envoy can also ask by gRPC: :mod:`revoker.api.ext_authz`, by the same code.
 """
 
 import functools
@@ -132,7 +132,8 @@ class ForwardAuth:
 def _token_of(question: Question) -> str | Answer:
     """The only token of a request, or why there is none.
 
-    ``Authorization`` and cookie may both have it, if they agree: a backend might read the one that was not judged.
+    ``Authorization`` and cookie may both have it, if they agree: a backend might read the one that was not
+    judged.
     """
     name = question.cookie_names[0] if question.cookie_names else None
     if name is not None and (len(question.cookie_names) > 1 or not _COOKIE_NAME(name)):
@@ -140,10 +141,10 @@ def _token_of(question: Question) -> str | Answer:
     credentials = question.authorizations
     in_header = None
     if len(credentials) > 1:
-        return _MALFORMED
+        return MALFORMED
     if credentials and _SCHEME(credentials[0]):
         if (bearer := _BEARER(credentials[0])) is None:
-            return _MALFORMED
+            return MALFORMED
         in_header = bearer[1]
     elif credentials and _DPOP(credentials[0]):
         return _PROOF_OFFERED
@@ -154,7 +155,7 @@ def _token_of(question: Question) -> str | Answer:
         return _invalid_request("more than one cookie has the name of the one with the token")
     in_cookie = found[0] if found else ""
     if in_cookie and not _IS_TOKEN(in_cookie):
-        return _MALFORMED
+        return MALFORMED
     if in_header and in_cookie and in_header != in_cookie:
         return _invalid_request("Authorization and cookie have different tokens")
     return in_header or in_cookie or _NO_TOKEN
@@ -182,7 +183,7 @@ def unavailable(error: RevokerError) -> web.Response:
 
 def malformed_request(_: int) -> web.Response:
     """401: gateways take other 4xx for a failure of theirs, but the user's request is wrong."""
-    return web.Response(status=401, headers={**NO_STORE, **_MALFORMED.headers})
+    return web.Response(status=401, headers={**NO_STORE, **MALFORMED.headers})
 
 
 def _bound(cnf: Mapping[str, Any]) -> Answer:
@@ -248,7 +249,7 @@ def _forbidden(scope: str) -> Answer:
 
 
 _NO_TOKEN: Final = _unauthorized(_REALM)
-_MALFORMED: Final = _invalid_request()
+MALFORMED: Final = _invalid_request()
 _PROOF_OFFERED: Final = _unauthorized(
     f'{_DPOP_REALM}, error="invalid_token", error_description="DPoP proofs are not checked here"'
 )

@@ -4,6 +4,7 @@ Gateways ask this for every request that they serve: this is the hot path, with 
 ``store.lookups``.
 """
 
+from codecs import BOM_UTF8
 from typing import Annotated, Final
 
 import msgspec
@@ -50,7 +51,6 @@ class Introspect(Payload, frozen=True, kw_only=True, gc=False, omit_defaults=Tru
     header: Header | None = None
 
 
-_BYTE_ORDER_MARK: Final = bodies.BYTE_ORDER_MARK
 _decode: Final = msgspec.json.Decoder(Introspect).decode
 
 OPTIONAL_CLAIMS: Final = ("sid", "client_id", "azp", "auth_time")
@@ -210,7 +210,7 @@ class Introspection:
             if SCOPE not in caller.scopes:
                 caller.require(SCOPE)
             raw = await bodies.read_bytes(request, bodies.BODY_LIMIT)
-            raw = raw.removeprefix(_BYTE_ORDER_MARK)
+            raw = raw.removeprefix(BOM_UTF8)
         self._admission.in_progress += 1
         try:
             if fields is not None:

@@ -36,7 +36,7 @@ from revoker.errors import (
 from revoker.metrics import Metrics
 from revoker.models import Revocation, RevocationState, UserState
 from revoker.store.consistency.clocks import Clocks
-from revoker.store.consistency.epoch import DataSet
+from revoker.store.consistency.data_set import DataSet
 from revoker.store.keys import TokenKeys
 from revoker.store.source import Found, LastRead
 from revoker.store.wire.addresses import Connectable

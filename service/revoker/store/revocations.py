@@ -20,7 +20,8 @@ from revoker.rules import (
 )
 from revoker.store.consistency.acknowledged import Acknowledged, Written
 from revoker.store.consistency.clocks import LATEST_AHEAD_MS
-from revoker.store.consistency.epoch import RepairProgress, VerifyWrittenBack, Watermark, new_id
+from revoker.store.consistency.data_set import RepairProgress, VerifyWrittenBack
+from revoker.store.consistency.epoch import Watermark, new_id
 from revoker.store.issuer_records import IssuerRecords
 from revoker.store.keys import Keys, tag_and_start, user_tag
 from revoker.store.scripts import RESTORE, Scripts, numbers_of
@@ -384,7 +385,7 @@ class Revocations:
     async def contribute(
         self, part: int, instance: str, epoch: bytes, contribution: bytes, share: int | None
     ) -> RepairProgress:
-        """As :meth:`revoker.store.consistency.epoch.Repairs.contribute`, to a data set by its number."""
+        """As :meth:`revoker.store.consistency.data_set.Repairs.contribute`, to a data set by its number."""
         args = (epoch, instance, contribution, "" if share is None else share)
         with understood():
             _, now, fields, numbers = await self._scripts.execute(

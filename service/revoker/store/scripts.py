@@ -9,7 +9,8 @@ from typing import Any, Final
 from revoker.errors import ReplyNotUnderstood, StoreUnavailable, Unconfirmed
 from revoker.metrics import Metrics
 from revoker.store.consistency.counts import Counts
-from revoker.store.consistency.epoch import DataSet, Watermark, new_id
+from revoker.store.consistency.data_set import DataSet
+from revoker.store.consistency.epoch import Watermark, new_id
 from revoker.store.keys import Tail
 from revoker.store.source import Source
 from revoker.store.wire.connection import (

@@ -8,7 +8,9 @@ import structlog
 
 from revoker.errors import NoVerdict, StoreRefused, StoreUnavailable
 from revoker.store.consistency.blocks import BlocksPage, BlocksReader
-from revoker.store.consistency.epoch import DAY_MS, DataSet, Losses, Reading, decode
+from revoker.store.consistency.data_set import DataSet
+from revoker.store.consistency.epoch import DAY_MS, Reading, decode
+from revoker.store.consistency.losses import Losses
 from revoker.store.keys import Tail
 from revoker.store.lookups import BatchedLookups, DataSetReader
 from revoker.store.source import OnDataSet, PartReplies, ServerSettings, SourceContext

@@ -8,7 +8,9 @@ from revoker.metrics import Metrics
 from revoker.models import RevocationState
 from revoker.store.consistency.blocks import BlocksPage
 from revoker.store.consistency.clocks import Clocks
-from revoker.store.consistency.epoch import Confirmed, DataSet, Losses, Reading
+from revoker.store.consistency.data_set import Confirmed, DataSet
+from revoker.store.consistency.epoch import Reading
+from revoker.store.consistency.losses import Losses
 from revoker.store.keys import Keys, Tail, TokenKeys
 from revoker.store.wire.addresses import SentinelAccess
 from revoker.store.wire.command_channel import CommandChannel, Confirmation
@@ -178,7 +180,7 @@ class Source(Protocol):
         """The next page of blocks, and ``TIME`` (ms); None if the data set is below its watermark."""
 
     async def settle(self, sets: Iterable[DataSet], *, since: int = 0, cause: str = "") -> None:
-        """Settle data sets; as :meth:`revoker.store.consistency.epoch.DataSet.settle`."""
+        """Settle data sets; as :meth:`revoker.store.consistency.data_set.DataSet.settle`."""
 
     async def trusted_value(self, key: str) -> tuple[bytes | None, int]:
         """The value of a key and ``TIME`` (ms), if its data set is not below its watermark."""

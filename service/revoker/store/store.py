@@ -11,15 +11,9 @@ from revoker.models import Issuer
 from revoker.store.cluster.source import ClusterSource
 from revoker.store.consistency import epoch as epochs
 from revoker.store.consistency.clocks import Clocks
-from revoker.store.consistency.epoch import (
-    Confirmed,
-    DataLoss,
-    DataSet,
-    Epoch,
-    Losses,
-    Reading,
-    RepairProgress,
-)
+from revoker.store.consistency.data_set import Confirmed, DataSet, RepairProgress
+from revoker.store.consistency.epoch import DataLoss, Epoch, Reading
+from revoker.store.consistency.losses import Losses
 from revoker.store.dangers import dangers, inspect
 from revoker.store.instances import Instances
 from revoker.store.issuer_records import IssuerRecords
@@ -53,7 +47,7 @@ Result = TypeVar("Result")
 
 
 class _Repairs:
-    """As :class:`revoker.store.consistency.epoch.Repairs`, for one data set of a store."""
+    """As :class:`revoker.store.consistency.data_set.Repairs`, for one data set of a store."""
 
     def __init__(self, store: "Store", part: int, seconds: float) -> None:
         self._seconds = seconds

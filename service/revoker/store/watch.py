@@ -18,7 +18,7 @@ from revoker.models import Issuer, Revocation
 from revoker.store.consistency.blocks import BlocksPage
 from revoker.store.consistency.clocks import DEGRADED_S, LATEST_MS, Clocks
 from revoker.store.consistency.counts import parse_writers
-from revoker.store.consistency.epoch import DataSet
+from revoker.store.consistency.data_set import DataSet
 from revoker.store.consistency.presence import Sample, lifted_key
 from revoker.store.dangers import dangers, number_in
 from revoker.store.instances import Instances

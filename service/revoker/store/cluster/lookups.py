@@ -17,7 +17,7 @@ from revoker.metrics import Metrics
 from revoker.models import NO_REVOCATIONS, Revocation, RevocationState
 from revoker.store.cluster.topology import Node, Topology
 from revoker.store.consistency.clocks import Clocks
-from revoker.store.consistency.epoch import DataSet
+from revoker.store.consistency.data_set import DataSet
 from revoker.store.keys import TokenKeys, slot_of
 from revoker.store.lookups import (
     TIME,

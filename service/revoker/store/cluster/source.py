@@ -16,7 +16,9 @@ from revoker.errors import NoVerdict, PrimaryStale, StoreRefused, StoreUnavailab
 from revoker.store.cluster.lookups import ClusterLookups, Values
 from revoker.store.cluster.topology import Node, Topology
 from revoker.store.consistency.blocks import BlocksPage, BlocksReader
-from revoker.store.consistency.epoch import DAY_MS, DataSet, Losses, Reading, Watermark, decode
+from revoker.store.consistency.data_set import DataSet
+from revoker.store.consistency.epoch import DAY_MS, Reading, Watermark, decode
+from revoker.store.consistency.losses import Losses
 from revoker.store.keys import SLOTS, Tail, slot_of
 from revoker.store.lookups import redis_time_ms
 from revoker.store.source import OnDataSet, PartReplies, ServerSettings, SourceContext

@@ -8,7 +8,9 @@ from prometheus_client import CollectorRegistry
 from revoker.metrics import Metrics
 from revoker.models import Claims
 from revoker.rules import FOREVER_MS
-from revoker.store.consistency.epoch import DataSet, Epoch, Losses, Reading, Watermark
+from revoker.store.consistency.data_set import DataSet
+from revoker.store.consistency.epoch import Epoch, Reading, Watermark
+from revoker.store.consistency.losses import Losses
 from revoker.store.keys import Keys
 from tests.store.conftest import MAIN, opened, store_on
 

@@ -1,0 +1,568 @@
+"""Detects that the store has lost data, and settles the loss.
+
+The store carries an *epoch*: the id of the data set, when data was last found missing, and the cutoff
+that followed. Every reading of the store includes the epoch, ``seq`` (the number of revocations ever
+stored) and this process's share of it, and the counts of all writers. While the epoch stays the same and no
+number has decreased, nothing that this process has seen was lost. Otherwise no reading counts until the loss
+is settled: repaired if that can be proved (:mod:`revoker.store.consistency.repair`), else as configured.
+
+Where replicas must confirm writes, a reading is held only to what they are known to have: a promoted replica
+that lacks what was never acknowledged has lost nothing.
+"""
+
+import asyncio
+import itertools
+from collections.abc import Awaitable, Callable, Collection
+from dataclasses import replace
+from typing import Final, NamedTuple, Protocol
+
+from revoker.errors import StoreRefused, StoreUnavailable
+from revoker.models import NO_REVOCATIONS, RevocationState
+from revoker.store.consistency.counts import Counts, hold_all
+from revoker.store.consistency.epoch import (
+    DAY_MS,
+    FINDING_OF_POLICY,
+    REPAIRED,
+    REPAIRING,
+    DataLoss,
+    Epoch,
+    Reading,
+    Watermark,
+    new_id,
+)
+from revoker.store.consistency.losses import Losses
+from revoker.store.consistency.repair import (
+    Contribution,
+    contributions_to,
+    encode,
+    is_proven,
+    not_heard,
+    shortfall,
+)
+from revoker.store.keys import Tail
+from revoker.store.wire.connection import reads_replies, retrieve_failure
+
+_REPAIR_POLL_S: Final = (0.02, 0.05, 0.1, 0.2)
+"""Pauses between two looks at what others have contributed; the last one is repeated."""
+
+
+class RepairProgress(NamedTuple):
+    """How far a repair is.
+
+    Attributes:
+        now: Redis ``TIME`` (ms).
+        contributions: By process, encoded.
+        numbers: Of the data set at that moment.
+    """
+
+    now: int
+    contributions: dict[str, bytes]
+    numbers: Watermark
+
+
+class Repairs(Protocol):
+    """What a data set needs for its repair."""
+
+    @property
+    def seconds(self) -> float:
+        """How long a repair may take."""
+
+    def announce(self, *, repairing: bool) -> None:
+        """Let the other processes look at the data set soon."""
+
+    def running(self) -> Collection[str]:
+        """The processes that run, as far as this one knows."""
+
+    def can_vouch(self) -> bool:
+        """Whether this process can write back every revocation that it has acknowledged here."""
+
+    async def contribute(self, epoch: bytes, contribution: bytes, share: int | None) -> RepairProgress:
+        """Contribute if the epoch is as given, and set the share; None: without vouching.
+
+        Raises:
+            StoreUnavailable: it may or may not be stored; repeating it is safe.
+        """
+
+
+SETTLE_WAIT_S: Final = 0.5
+"""How long a request waits while a loss is being settled; settling continues without it."""
+
+Read = Callable[[], Awaitable[Reading]]
+
+
+class SetEpoch(Protocol):
+    """Sets the epoch of a data set."""
+
+    def __call__(  # noqa: PLR0917  # the arguments of the script, in its order
+        self,
+        expected: bytes,
+        new_id: str,
+        latest: int,
+        finding: str,
+        cutoff: int | None,
+        counts: Counts | None = None,
+    ) -> Awaitable[tuple[bool, Watermark]]:
+        """As :meth:`revoker.store.scripts.Scripts.set_epoch`."""
+
+
+VerifyWrittenBack = Callable[[bool], Awaitable[Watermark | None]]
+"""Returns the data set's numbers if it holds everything that was written back, else None; the last time it is
+called with True."""
+Confirmed = Callable[[str, float], bool]
+"""Whether replicas have confirmed a write that was sent to a server, by its id, after a time of the loop."""
+WriteBack = Callable[[], Awaitable[VerifyWrittenBack | None]]
+"""Writes back the revocations that this process has seen; returns None if there are none."""
+
+
+class DataSet:
+    """What this process has seen of one data set, and how it settles a loss of it.
+
+    Attributes:
+        tail: The keys of epoch, ``seq`` and share.
+        watermark: The least that the next reading must show; None before the first.
+        epoch: The epoch in use; None before the first reading.
+        baseline: What applies to tokens of which the data set has no entry: nothing, or the cutoff of a loss.
+    """
+
+    def __init__(
+        self,
+        tail: Tail,
+        *,
+        policy: DataLoss,
+        losses: Losses,
+        read: Read,
+        set_epoch: SetEpoch,
+        write_back: WriteBack,
+        repairs: Repairs | None = None,
+        confirmed: Confirmed | None = None,
+    ) -> None:
+        """Nothing is read.
+
+        Args:
+            tail: As the attribute.
+            policy: What follows from a loss that is not repaired.
+            losses: Where to report losses.
+            read: Reads the data set.
+            set_epoch: Sets its epoch.
+            write_back: Writes back what this process knows.
+            repairs: For losses that can be repaired; None: none can.
+            confirmed: What replicas have; None: no replicas are waited for.
+        """
+        self.tail: Final = tail
+        self._policy: Final = policy
+        self._losses = losses
+        self._read = read
+        self._set_epoch = set_epoch
+        self._write_back = write_back
+        self._repairs: Final = repairs
+        self._confirmed: Final = confirmed
+        self._candidate: tuple[Watermark, str, float] | None = None
+        self._lock = asyncio.Lock()
+        self._settling = False
+        self._task: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.watermark: Watermark | None = None
+        self.epoch: Epoch | None = None
+        self.baseline: RevocationState = NO_REVOCATIONS
+        self._wrote_blindly = False
+        self._met_loss = False
+        self._read_at = 0
+        self._wrote_at = 0
+
+    @property
+    def refusal(self) -> str | None:
+        """Why no verdict may rest on the data set although the store answers; None where one may."""
+        if self.epoch is not None and self.epoch.finding == "refused":
+            return "the store has lost data, and nobody has accepted that"
+        return None
+
+    def confirms(  # noqa: PLR0917  # nearly every lookup would pay for keywords
+        self,
+        before: Watermark | None,
+        epoch: bytes | None,
+        seq: bytes | int | None,
+        share: bytes | int | None,
+        writers: bytes | None,
+        now: int,
+        server: str,
+    ) -> bool:
+        """Whether a reading shows at least the watermark from before it was sent; if so, raise the watermark.
+
+        Args:
+            before: :attr:`watermark` when the command was sent.
+            epoch: As read.
+            seq: As read.
+            share: As read.
+            writers: As read.
+            now: Redis ``TIME`` of the reading, ms.
+            server: The id of the server that was read.
+
+        Raises:
+            ValueError: a number is malformed.
+        """
+        if before is None or epoch != before.epoch or self.watermark is None or self.watermark.epoch != epoch:
+            return False
+        if self._settling or self._met_loss:  # revocations made meanwhile may raise the numbers
+            return False
+        count, own = int(seq or 0), int(share or 0)
+        if count < before.seq or own < before.share:
+            return False
+        same_writers = writers == before.writers
+        if not same_writers and not hold_all(Counts(count, writers or b""), before.counts):
+            return False
+        self._read_at = max(self._read_at, now)
+        if not same_writers or count > before.seq or own > before.share:
+            self._expect(Watermark(epoch, count, own, writers or b""), server)
+        return True
+
+    def confirms_reading(self, before: Watermark | None, reading: Reading) -> bool:
+        """As :meth:`confirms`."""
+        return self.confirms(
+            before,
+            reading.epoch,
+            reading.seq,
+            reading.share,
+            reading.writers,
+            reading.now,
+            reading.server,
+        )
+
+    def _expect(self, numbers: Watermark, server: str) -> None:
+        """Raise the watermark to what was read; where replicas are waited for, once they have all of it.
+
+        They have it if they have confirmed a write that was sent to the same server after the reading.
+        """
+        if self._confirmed is None:
+            self._raise_watermark(numbers)
+            return
+        if self._candidate is not None:
+            candidate, read_from, read_at = self._candidate
+            if candidate.epoch == numbers.epoch and read_from == server:
+                if not self._confirmed(read_from, read_at):
+                    return
+                self._raise_watermark(candidate)
+        self._candidate = numbers, server, asyncio.get_running_loop().time()
+
+    def record_write(self, before: Watermark | None, written: Watermark) -> bool:
+        """Raise the watermark by a write of this process, which was confirmed where replicas are waited for.
+
+        Args:
+            before: :attr:`watermark` when the write was sent.
+            written: The epoch as the write found it, and the numbers including the write.
+
+        Returns:
+            Whether the write found the data set with everything that was seen of it. If not, no reading
+            counts until that is settled, so that later writes do not hide the loss. A write that is answered
+            while a loss is being settled does not count either: it may be lost, too.
+        """
+        if before is None or self.watermark is None:
+            self._wrote_blindly = True
+            return True
+        if self._settling or not written.epoch == before.epoch == self.watermark.epoch:
+            return False
+        if (
+            written.seq <= before.seq
+            or written.share <= before.share
+            or not hold_all(written.counts, before.counts)
+        ):
+            self._met_loss = True
+            return False
+        self._raise_watermark(written)
+        self._wrote_at = self._read_at
+        return True
+
+    def adopt_first(self, reading: Reading) -> bool:
+        """Adopt the epoch of the first reading; False if it is another reading or has none: then settle."""
+        if self.epoch is not None or self._wrote_blindly or reading.epoch is None:
+            return False
+        epoch = Epoch.parse(reading.epoch)
+        if not epoch.id or epoch.finding == REPAIRING:
+            return False
+        self._adopt_reading(epoch, reading)
+        return True
+
+    def share_ages(self) -> bool:
+        """Whether the key of this process's share must have its expiry extended soon."""
+        return bool(self.watermark and self.watermark.share) and self._read_at - self._wrote_at > DAY_MS // 4
+
+    def share_refreshed(self) -> None:
+        """The share expires in a day from the last reading."""
+        self._wrote_at = self._read_at
+
+    def _raise_watermark(self, numbers: Watermark) -> None:
+        present = self.watermark
+        if present is not None and present.epoch == numbers.epoch:
+            latest = numbers if numbers.seq >= present.seq else present
+            self.watermark = replace(latest, share=max(numbers.share, present.share))
+
+    async def settle(self, *, since: int = 0, cause: str = "") -> None:
+        """Agree with the store on one epoch, after a reading was below the watermark.
+
+        Args:
+            since: Data is missing since this Redis ``TIME`` (ms): no epoch noticed earlier settles it.
+            cause: Why, where ``since`` is given.
+
+        Raises:
+            StoreUnavailable: the store did not answer; nothing is settled.
+            StoreRefused: the server is no primary, or settling takes longer than :data:`SETTLE_WAIT_S`.
+        """
+        task = self._task
+        if task is None or since:
+            task = asyncio.get_running_loop().create_task(self._settle(since, cause))
+            self._tasks.add(task)
+            task.add_done_callback(self._ended)
+            if not since:
+                self._task = task
+        done, _ = await asyncio.wait({task}, timeout=SETTLE_WAIT_S)
+        if not done:
+            raise StoreRefused("the store has lost data, and what is known of it is being put back")
+        task.result()
+
+    async def close(self) -> None:
+        """Cancel what is being settled."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if task is self._task:
+            self._task = None
+        retrieve_failure(task)
+
+    async def _settle(self, since: int, cause: str) -> None:
+        async with self._lock:
+            try:
+                for _ in range(8):
+                    if await self._settled(since, cause):
+                        return
+            finally:
+                self._settling = False
+            raise StoreUnavailable("the store's epoch keeps changing")
+
+    @reads_replies()
+    async def _settled(self, since: int, cause: str) -> bool:
+        reading = await self._read()
+        found = Epoch.parse(reading.epoch) if reading.epoch is not None else None
+        missing = self._missing(reading, found)
+        if missing is None and (since == 0 or (self.epoch is not None and self.epoch.noticed >= since)):
+            return True
+        supersedes = found is not None and self._supersedes_ours(found, since)
+        if supersedes and found is not None and self._is_accepted(found, reading):
+            self._adopt_reading(found, reading)
+            return True
+        self._settling = True
+        verify: VerifyWrittenBack | None
+        settled_by_others = supersedes and not self._is_repair(found)
+        if self._repairs is not None and not settled_by_others and self._can_be_repaired(found, since):
+            repair = found if supersedes else None
+            if repair is None:  # before anything is written back: no process gives verdicts from now on
+                repair = await self._start_repair(reading, found, missing or cause)
+            if repair is None:
+                return False
+            verify = await self._write_back()
+            ended = await self._repair(repair, verify, self._repairs)
+            if ended is not None:
+                return ended
+            reading = await self._read()
+            found = Epoch.parse(reading.epoch or b"")
+            if found != repair:
+                return False
+        else:
+            verify = await self._write_back()  # before a new epoch shows others that it is settled
+        if settled_by_others and found is not None and verify is None:
+            self._adopt_reading(found, reading)
+            return True
+        set_to = (
+            _numbers(reading) if settled_by_others else await self._begin(reading, found, missing or cause)
+        )
+        if set_to is None:
+            return False
+        verified = set_to if verify is None else await verify(True)
+        if verified is None or verified.epoch != set_to.epoch:
+            return False
+        self._adopt(Epoch.parse(verified.epoch), verified, reading.now)
+        return True
+
+    def _is_repair(self, found: Epoch | None) -> bool:
+        """Whether an epoch is that of a repair to which this process must contribute."""
+        if found is None:
+            return False
+        return found.finding == REPAIRING or (found.finding == REPAIRED and self.epoch is not None)
+
+    def _can_be_repaired(self, found: Epoch | None, since: int) -> bool:
+        """Whether a repair may end what was found: keys were not evicted, and nobody has to accept a loss."""
+        if since or (self.epoch is not None and self.epoch.finding == "refused"):
+            return False
+        return self._is_repair(found) or self.epoch is not None
+
+    async def _start_repair(self, reading: Reading, found: Epoch | None, missing: str) -> Epoch | None:
+        """Set an epoch that stops all verdicts and revocations; None if the present one is not as read."""
+        cutoff, latest = self._latest_dates(found)
+        done, numbers = await self._set_epoch(reading.epoch or b"", new_id(), latest, REPAIRING, cutoff)
+        if not done:
+            return None
+        self._losses.repair_started(missing)
+        return Epoch.parse(numbers.epoch)
+
+    async def _repair(self, repair: Epoch, verify: VerifyWrittenBack | None, repairs: Repairs) -> bool | None:
+        """Contribute to a repair until it has ended.
+
+        Args:
+            repair: The epoch of the repair; or of one that ended without this process.
+            verify: Of what was written back.
+            repairs: As in the constructor.
+
+        Returns:
+            True if this process has adopted the repaired data set, False if the data set is another one by
+            now, None if there is no proof in time.
+        """
+        if verify is not None:
+            written = await verify(False)
+            if written is None or written.epoch != repair.text.encode():
+                return False
+        present = self.watermark
+        vouches = present is not None and repairs.can_vouch()
+        contribution = encode(
+            Contribution(
+                repair.id,
+                vouches,
+                -1 if present is None else present.seq,
+                "" if present is None else present.writers.decode(),
+                tuple(repairs.running()),
+                0 if self.epoch is None else self.epoch.cutoff,
+            )
+        )
+        share = present.share if present is not None and vouches else None
+        give_up = asyncio.get_running_loop().time() + repairs.seconds
+        repairs.announce(repairing=True)
+        pauses = itertools.chain(_REPAIR_POLL_S, itertools.repeat(_REPAIR_POLL_S[-1]))
+        try:
+            while True:
+                progress = await repairs.contribute(repair.text.encode(), contribution, share)
+                numbers = progress.numbers
+                if numbers.epoch != repair.text.encode():
+                    return False
+                contributions = contributions_to(repair.id, progress.contributions)
+                proven = is_proven(numbers.counts, contributions)
+                cutoff = max(repair.cutoff, *(given.cutoff for given in contributions.values()))
+                if repair.finding == REPAIRED:
+                    if proven and cutoff == repair.cutoff:
+                        return await self._end_repair(repair, numbers, verify)
+                    # this process knew of more: repair that, too
+                    await self._set_epoch(numbers.epoch, new_id(), progress.now, REPAIRING, cutoff)
+                    return False
+                if proven and not not_heard(contributions):
+                    done, ended = await self._set_epoch(
+                        numbers.epoch, repair.id, progress.now, REPAIRED, cutoff, numbers.counts
+                    )
+                    if not done:
+                        return False
+                    self._losses.repaired(Epoch.parse(ended.epoch))
+                    return await self._end_repair(Epoch.parse(ended.epoch), ended, verify)
+                late = progress.now >= repair.noticed + repairs.seconds * 1000
+                if late or asyncio.get_running_loop().time() >= give_up:
+                    self._losses.not_repaired(shortfall(numbers.counts, contributions))
+                    return None
+                await asyncio.sleep(next(pauses))
+        finally:
+            repairs.announce(repairing=False)
+
+    async def _end_repair(
+        self, repaired: Epoch, numbers: Watermark, verify: VerifyWrittenBack | None
+    ) -> bool:
+        """Adopt a repaired data set; returns True."""
+        if verify is not None:
+            await verify(True)
+        self._adopt(repaired, numbers, repaired.noticed)
+        return True
+
+    def _missing(self, reading: Reading, found: Epoch | None) -> str | None:
+        present = self.watermark
+        if found is None:
+            return "the store has no epoch"
+        if present is None or self.epoch is None or reading.epoch != present.epoch:
+            return "the store holds another data set"
+        if self._met_loss or reading.seq < present.seq:
+            return "the store holds fewer revocations than before"
+        if not hold_all(Counts(reading.seq, reading.writers), present.counts):
+            return "the store has lost revocations of another process"
+        share = reading.share or 0
+        if share < present.share:
+            if reading.now - self._wrote_at < DAY_MS - 3_600_000:
+                return "the store has lost revocations of this process"
+            self.watermark = replace(present, share=share)
+        self._read_at = max(self._read_at, reading.now)
+        return None
+
+    def _supersedes_ours(self, found: Epoch, since: int) -> bool:
+        """Whether another instance has recorded this loss already."""
+        if self.epoch is None:
+            return found.id != ""
+        if found == self.epoch:
+            return False
+        return found.noticed >= max(self._read_at, since)
+
+    def _is_accepted(self, found: Epoch, reading: Reading) -> bool:
+        """Whether an operator accepted the data, so that only the finding has changed; nothing is missing."""
+        present = self.watermark
+        return (
+            self.epoch is not None
+            and not self._met_loss
+            and present is not None
+            and found.id == self.epoch.id
+            and (reading.share or 0) >= present.share
+            and hold_all(Counts(reading.seq, reading.writers), present.counts)
+        )
+
+    def _latest_dates(self, found: Epoch | None) -> tuple[int, int]:
+        """The latest cutoff in force, and the latest time that was read of the store (ms)."""
+        cutoff = max(self.epoch.cutoff if self.epoch else 0, found.cutoff if found else 0)
+        return cutoff, max(self._read_at, self.epoch.noticed if self.epoch else 0, cutoff)
+
+    async def _begin(self, reading: Reading, found: Epoch | None, missing: str) -> Watermark | None:
+        """Set a new epoch if the present one is still as read; returns its numbers, None if it was not."""
+        last = self.epoch or found
+        refused = last is not None and last.finding == "refused"
+        finding = "refused" if refused else FINDING_OF_POLICY[self._policy]
+        cutoff, latest = self._latest_dates(found)
+        done, numbers = await self._set_epoch(
+            reading.epoch or b"",
+            new_id(),
+            latest,
+            finding,
+            None if finding == "cutoff" else cutoff,
+        )
+        if not done:
+            return None
+        epoch = Epoch.parse(numbers.epoch)
+        self._losses.lost(
+            epoch,
+            missing=missing,
+            policy=self._policy,
+            blocks_and_keys="written back" if self.epoch else "not known to this process",
+            hint=None if reading.epoch is not None else
+            "a new installation is declared with `revoker store init` before the first start",
+        )  # fmt: skip
+        return numbers
+
+    def _adopt_reading(self, epoch: Epoch, reading: Reading) -> None:
+        """Adopt an epoch; where replicas are waited for, they may lack what was read."""
+        numbers = _numbers(reading)
+        self._adopt(
+            epoch, numbers if self._confirmed is None else Watermark(numbers.epoch, 0, 0), reading.now
+        )
+
+    def _adopt(self, epoch: Epoch, numbers: Watermark, now: int) -> None:
+        self._losses.adopted(epoch, first=self.epoch is None)
+        self.epoch = epoch
+        self.watermark = numbers
+        self._met_loss = False
+        self._candidate = None
+        self._read_at = max(self._read_at, now)
+        self._wrote_at = self._read_at - DAY_MS // 2  # the expiry of the share is unknown: extend it soon
+        self.baseline = RevocationState(loss=epoch.cutoff) if epoch.cutoff else NO_REVOCATIONS
+
+
+def _numbers(reading: Reading) -> Watermark:
+    return Watermark(reading.epoch or b"", reading.seq, reading.share or 0, reading.writers)
