@@ -29,7 +29,7 @@ def test_it_names_everything_that_is_locked(bill):
     assert components == set(locked)
 
 
-def test_each_component_can_be_identified(bill):
+def test_every_component_can_be_identified(bill):
     for item in bill["components"]:
         assert item["purl"] == f"pkg:pypi/{item['name']}@{item['version']}"
         hashes = [found for reference in item["externalReferences"] for found in reference.get("hashes", [])]
