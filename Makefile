@@ -4,6 +4,7 @@
 SHELL := /bin/sh
 BIN := .venv/bin
 WORKERS := 4
+SBOM := revoker.cdx.json
 export PYTHONPYCACHEPREFIX := $(CURDIR)/.venv/pycache
 # Empty means unset: without compiled files, compiling takes a third of the time of the tests.
 export PYTHONDONTWRITEBYTECODE :=
@@ -14,7 +15,7 @@ KUBERNETES_VERSION = $(shell sed -n 's/^require k8s.io.kubernetes \(v1\.\([0-9]*
   -X k8s.io\/component-base\/version.gitVersion=\1 \
   -X k8s.io\/component-base\/version.gitMajor=1 -X k8s.io\/component-base\/version.gitMinor=\2/p' tests/kubernetes/apiserver/go.mod)
 
-.PHONY: help run test coverage fuzz test-gateways test-servers test-deploy test-monitoring test-instructions test-providers test-client test-kubernetes lint types bench bench-peers docs ci lock clean
+.PHONY: help run test coverage fuzz test-gateways test-servers test-deploy test-monitoring test-instructions test-providers test-client test-kubernetes test-image lint types sbom bench bench-peers docs ci lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +48,12 @@ test-servers: .venv/.servers ## Test the store on other versions of Redis and Va
 test-deploy: .venv/.deploy ## Test image and chart with hadolint, helm and the schemas of Kubernetes
 	$(BIN)/python -m pytest tests/deploy
 
+test-image: .venv/.deploy ## Build the image and run it, as root; buildah and mmdebstrap come from Debian
+	@missing=; for program in buildah mmdebstrap; do command -v $$program >/dev/null || missing="$$missing $$program"; done; \
+	if [ "$$(id -u)" != 0 ]; then echo "image: NOT TESTED, since this is not root"; \
+	elif [ -n "$$missing" ]; then echo "image: NOT TESTED, since there is no$$missing (apt-get install buildah mmdebstrap)"; \
+	else $(BIN)/python -m pytest tests/image_build; fi
+
 test-kubernetes: .venv/.deploy .venv/kubernetes/kube-apiserver ## Install the chart on a real API server; it is built from source, which takes minutes and needs go and etcd
 	@command -v etcd >/dev/null || { \
 	  echo "etcd is missing: apt-get install etcd-server (as root), or put it on the PATH" >&2; exit 1; }
@@ -78,6 +85,10 @@ lint: .venv/.dev ## Check style, format, layers of imports, and the language of 
 
 types: .venv/.dev ## Check types
 	$(BIN)/mypy
+
+sbom: .venv/.deploy ## Write the bill of materials of the image (CycloneDX) to SBOM=revoker.cdx.json
+	$(BIN)/cyclonedx-py requirements requirements/service.txt --pyproject pyproject.toml --mc-type application \
+	  --output-reproducible --output-format JSON --output-file $(SBOM)
 
 bench: .venv/.dev ## Measure, and write docs/performance.md
 	$(BIN)/python -m bench

@@ -7,6 +7,7 @@ Its base is a stand-in: Debian's own Python 3.11 on the same Debian. The suite f
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -101,8 +102,8 @@ class Image:
     def command(self, *arguments, uid, gid=0, mounts=(), environ=()):
         """A command that runs in the image: read-only, without rights, as the user of these numbers.
 
-        Each program on the way replaces the one before, so a signal reaches what runs in the image. The mounts are
-        in a namespace of their own, and end with it.
+        Each program on the way replaces the one before, so a signal reaches what runs in the image. The
+        mounts are in a namespace of their own, and end with it.
         """
         tree = shlex.quote(str(self.tree))
         lines = [
@@ -126,13 +127,16 @@ class Image:
 @pytest.fixture(scope="session")
 def image(tmp_path_factory):
     folder = tmp_path_factory.mktemp("image")
-    storage = Storage(folder)
-    base_image(storage, debian(folder))
-    storage.buildah(
-        *("bud", "--format", "docker", "--isolation", "chroot", "--network", "host", "--pull-never"),
-        *pip_settings(folder),
-        *("--build-arg", f"BASE={BASE}", "--build-arg", "REVISION=0123abc"),
-        *("--file", ROOT / "deploy/Dockerfile", "--tag", REFERENCE, ROOT),
-        timeout=900,
-    )
-    return Image(storage)
+    try:
+        storage = Storage(folder)
+        base_image(storage, debian(folder))
+        storage.buildah(
+            *("bud", "--format", "docker", "--isolation", "chroot", "--network", "host", "--pull-never"),
+            *pip_settings(folder),
+            *("--build-arg", f"BASE={BASE}", "--build-arg", "REVISION=0123abc"),
+            *("--file", ROOT / "deploy/Dockerfile", "--tag", REFERENCE, ROOT),
+            timeout=900,
+        )
+        yield Image(storage)
+    finally:
+        shutil.rmtree(folder)  # hundreds of megabytes, which pytest would keep

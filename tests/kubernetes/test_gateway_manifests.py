@@ -1,9 +1,14 @@
 """The manifests for controllers, taken by a server that has the schemas and rules of their projects."""
 
+import json
+import subprocess
+from pathlib import Path
+
 import pytest
 import yaml
 
 from tests.deploy.conftest import ROOT
+from tests.kubernetes.conftest import program
 
 MANIFESTS = ROOT / "deploy/gateways/kubernetes"
 VALUES_ONLY = {"istio-mesh"}
@@ -55,3 +60,22 @@ def test_a_mistake_would_be_found(cluster, file, kind, change):
     result = apply(cluster, changed(file, kind, change), check=False)
     assert result.returncode != 0
     assert not result.stderr.startswith("error: no matches for kind"), result.stderr
+
+
+def read_by_istio(mesh_config):
+    return subprocess.run(
+        [program("go"), "run", "."],
+        cwd=Path(__file__).parent / "meshconfig",
+        input=json.dumps(mesh_config),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def test_the_mesh_configuration_is_what_istio_reads():
+    config = yaml.safe_load((MANIFESTS / "istio-mesh.yaml").read_text())["meshConfig"]
+    result = read_by_istio(config)
+    assert result.returncode == 0, result.stderr
+    config["extensionProviders"][0]["envoyExtAuthzHttp"]["failOpenn"] = False
+    assert "failOpenn" in read_by_istio(config).stderr
