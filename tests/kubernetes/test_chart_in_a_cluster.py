@@ -128,7 +128,8 @@ def test_the_check_is_run_by_helm(cluster, namespace):
 
 def test_a_release_is_upgraded_rolled_back_and_uninstalled(cluster, namespace):
     install(cluster, namespace)
-    secrets = {name: item["data"] for name, item in cluster.get("secrets", namespace).items() if name in LEFT_ALONE}
+    found = cluster.get("secrets", namespace)
+    secrets = {name: item["data"] for name, item in found.items() if name in LEFT_ALONE}
     assert secrets.keys() == LEFT_ALONE
     assert "revoker-store" in cluster.get("configmaps", namespace)
 
