@@ -29,7 +29,7 @@ from tests.rig.servers import Valkey, free_port
 _KEY = "main-1"
 _QUESTION, _NO_QUESTION = "/orders", "/public/1"
 
-_FACTOR = 60
+_FACTOR = 30
 """By which times are divided, so that thousands of idle connections end within minutes."""
 
 _HAPROXY_FACTOR = 1
