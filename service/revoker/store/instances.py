@@ -52,11 +52,6 @@ class Instances:
         earliest = time.monotonic() - RUNNING_MS / 1000
         return [instance for instance, seen in self._seen.items() if seen > earliest]
 
-    @property
-    def repairing(self) -> int:
-        """How many data sets this process repairs."""
-        return len(self._repairing)
-
     async def enter(self) -> set[int]:
         """Enter this process; raises ``NoVerdict``.
 

@@ -58,10 +58,6 @@ class _Repairs:
     def seconds(self) -> float:
         return self._seconds
 
-    @property
-    def in_progress(self) -> int:
-        return self._store.instances.repairing
-
     def announce(self, *, repairing: bool) -> None:
         self._store.instances.announce(self._part, repairing=repairing)
 

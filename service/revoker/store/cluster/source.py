@@ -14,10 +14,9 @@ from typing import Any, Final
 
 from revoker.errors import NoVerdict, PrimaryStale, StoreRefused, StoreUnavailable
 from revoker.store.cluster.lookups import ClusterLookups, Values
-from revoker.store.cluster.rounds import Call, Rounds
 from revoker.store.cluster.topology import Node, Topology
 from revoker.store.consistency.blocks import BlocksPage, BlocksReader
-from revoker.store.consistency.data_set import DataSet, until_settled
+from revoker.store.consistency.data_set import DataSet
 from revoker.store.consistency.epoch import DAY_MS, Reading, Watermark, decode
 from revoker.store.consistency.losses import Losses
 from revoker.store.keys import SLOTS, Tail, slot_of
@@ -38,9 +37,6 @@ from revoker.store.wire.connection import (
 
 _SLOTS_AT_ONCE: Final = 512
 """Slots that are read or settled together, and commands in one write."""
-
-_NODE_LOOK_S: Final = 1.0
-"""All slots of a node are read no more often because one has lost data."""
 
 _PRIMARY: Final = [b"master"]
 """The ``ROLE`` of a server that answers for a slot: replicas never do."""
@@ -71,9 +67,6 @@ class ClusterSource:
         self._sets: list[DataSet | None] = [None] * SLOTS
         self._blocks = BlocksReader()
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._rounds: Final = Rounds(self._topology)
-        self._looked_at: dict[Node, float] = {}
-        self._looking: set[Node] = set()
         self.lookups: Final = ClusterLookups(self._topology, self, context.metrics, context.clocks)
 
     def open(self) -> None:
@@ -83,7 +76,6 @@ class ClusterSource:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._rounds.close()
         await asyncio.gather(*(data.close() for data in self._sets if data is not None))
         await self.lookups.close()
         await self._topology.close()
@@ -102,12 +94,7 @@ class ClusterSource:
         return reply
 
     async def change_together(self, key: str, commands: Sequence[Command]) -> Replies:
-        return await self._send(slot_of(key), commands, changing=True)
-
-    async def _send(self, slot: int, commands: Sequence[Command], *, changing: bool) -> Replies:
-        if self._rounds.advancing:
-            return await Call(slot, commands, changing=changing)
-        return await self._topology.send(slot, commands, changing=changing)
+        return await self._topology.send(slot_of(key), commands, changing=True)
 
     def change_unconfirmed(self, key: str, *command: Any) -> "asyncio.Task[Replies]":
         async def send() -> Replies:
@@ -141,7 +128,7 @@ class ClusterSource:
         return [replies[key] for key in commands]
 
     async def read(self, key: str, commands: Sequence[Command]) -> Replies:
-        return await self._send(slot_of(key), commands, changing=False)
+        return await self._topology.send(slot_of(key), commands, changing=False)
 
     async def values(self, keys: Sequence[str]) -> list[bytes | None]:
         replies = await asyncio.gather(*(self.read(key, [("GET", key)]) for key in keys))
@@ -240,41 +227,15 @@ class ClusterSource:
 
     async def settle(self, sets: Iterable[DataSet], *, since: int = 0, cause: str = "") -> None:
         sets = list(dict.fromkeys(sets))
-        if not sets:
-            return
-        if not since:
-            for node in {self._topology.node_of(slot_of(data.tail.epoch)) for data in sets}:
-                if node is not None:
-                    self._look_at_node(node)
-        await until_settled([data.begin(since=since, cause=cause, start=self._rounds.start) for data in sets])
-
-    def _look_at_node(self, node: Node) -> None:
-        """Find in the background what else has been lost at a node of which a slot has lost data."""
-        now = asyncio.get_running_loop().time()
-        if node in self._looking or now - self._looked_at.get(node, -_NODE_LOOK_S) < _NODE_LOOK_S:
-            return
-        self._looked_at[node] = now
-        self._looking.add(node)
-        task = asyncio.get_running_loop().create_task(self._settle_node(node))
-        self._tasks.add(task)
-        task.add_done_callback(self._node_settled)
-
-    async def _settle_node(self, node: Node) -> None:
-        try:
-            settling = []
-            for found in await self._read_at(node, node.slots, lambda _: []):
-                data = self.data_set_numbered(found.slot)
-                if data.watermark is not None and not data.confirms_reading(found.before, found.reading):
-                    below = (found.before, found.reading) if found.before is data.watermark else None
-                    settling.append(data.begin(start=self._rounds.start, found=below))
-            if settling:
-                await asyncio.wait(settling)
-        finally:
-            self._looking.discard(node)
-
-    def _node_settled(self, task: "asyncio.Task[Any]") -> None:
-        self._tasks.discard(task)
-        retrieve_failure(task)
+        failure: BaseException | None = None
+        for start in range(0, len(sets), _SLOTS_AT_ONCE):
+            settling = (
+                data.settle(since=since, cause=cause) for data in sets[start : start + _SLOTS_AT_ONCE]
+            )
+            for result in await asyncio.gather(*settling, return_exceptions=True):
+                failure = failure or (result if isinstance(result, BaseException) else None)
+        if failure is not None:
+            raise failure
 
     async def trusted_value(self, key: str) -> tuple[bytes | None, int]:
         values = await self.trusted_values([key])

@@ -12,9 +12,9 @@ that lacks what was never acknowledged has lost nothing.
 
 import asyncio
 import itertools
-from collections.abc import Awaitable, Callable, Collection, Coroutine
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import replace
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from revoker.errors import StoreRefused, StoreUnavailable
 from revoker.models import NO_REVOCATIONS, RevocationState
@@ -45,9 +45,6 @@ from revoker.store.wire.connection import reads_replies, retrieve_failure
 _REPAIR_POLL_S: Final = (0.02, 0.05, 0.1, 0.2)
 """Pauses between two looks at what others have contributed; the last one is repeated."""
 
-_PAUSE_PER_REPAIR_S: Final = 0.0001
-"""Looking at thousands of repairs must not take the time that the repairs need."""
-
 
 class RepairProgress(NamedTuple):
     """How far a repair is.
@@ -70,10 +67,6 @@ class Repairs(Protocol):
     def seconds(self) -> float:
         """How long a repair may take."""
 
-    @property
-    def in_progress(self) -> int:
-        """How many data sets of the store this process repairs."""
-
     def announce(self, *, repairing: bool) -> None:
         """Let the other processes look at the data set soon."""
 
@@ -95,23 +88,6 @@ SETTLE_WAIT_S: Final = 0.5
 """How long a request waits while a loss is being settled; settling continues without it."""
 
 Read = Callable[[], Awaitable[Reading]]
-
-
-_SETTLED_TOGETHER: Final = 512
-"""Data sets that are settled in :data:`SETTLE_WAIT_S`, most of the time; who waits for more waits longer."""
-
-Start = Callable[[Coroutine[Any, Any, None]], "asyncio.Future[None]"]
-"""Runs a coroutine; the future is that of its end."""
-
-
-async def until_settled(tasks: Collection["asyncio.Future[None]"]) -> None:
-    """Wait for what :meth:`DataSet.begin` has begun; raises as :meth:`DataSet.settle`."""
-    timeout = SETTLE_WAIT_S * (1 + len(tasks) // _SETTLED_TOGETHER)
-    done, pending = await asyncio.wait(tasks, timeout=timeout)
-    if pending:
-        raise StoreRefused("the store has lost data, and what is known of it is being put back")
-    for task in done:
-        task.result()
 
 
 class SetEpoch(Protocol):
@@ -183,8 +159,8 @@ class DataSet:
         self._candidate: tuple[Watermark, str, float] | None = None
         self._lock = asyncio.Lock()
         self._settling = False
-        self._task: asyncio.Future[None] | None = None
-        self._tasks: set[asyncio.Future[None]] = set()
+        self._task: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
         self.watermark: Watermark | None = None
         self.epoch: Epoch | None = None
         self.baseline: RevocationState = NO_REVOCATIONS
@@ -330,36 +306,17 @@ class DataSet:
             StoreUnavailable: the store did not answer; nothing is settled.
             StoreRefused: the server is no primary, or settling takes longer than :data:`SETTLE_WAIT_S`.
         """
-        await until_settled([self.begin(since=since, cause=cause)])
-
-    def begin(
-        self,
-        *,
-        since: int = 0,
-        cause: str = "",
-        start: Start | None = None,
-        found: tuple[Watermark, Reading] | None = None,
-    ) -> "asyncio.Future[None]":
-        """Begin to settle, as :meth:`settle`; it continues if nobody waits for it.
-
-        Args:
-            since: As there.
-            cause: As there.
-            start: Runs it; None: a task of the event loop does.
-            found: The watermark and the reading that is below it; None: it is read first.
-        """
-        if self._task is not None and not since:
-            return self._task
-        settling = self._settle(since, cause, found)
-        if start is None:
-            task: asyncio.Future[None] = asyncio.get_running_loop().create_task(settling)
-        else:
-            task = start(settling)
-        self._tasks.add(task)
-        if not since:
-            self._task = task
-        task.add_done_callback(self._ended)
-        return task
+        task = self._task
+        if task is None or since:
+            task = asyncio.get_running_loop().create_task(self._settle(since, cause))
+            self._tasks.add(task)
+            task.add_done_callback(self._ended)
+            if not since:
+                self._task = task
+        done, _ = await asyncio.wait({task}, timeout=SETTLE_WAIT_S)
+        if not done:
+            raise StoreRefused("the store has lost data, and what is known of it is being put back")
+        task.result()
 
     async def close(self) -> None:
         """Cancel what is being settled."""
@@ -367,29 +324,25 @@ class DataSet:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _ended(self, task: "asyncio.Future[None]") -> None:
+    def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if task is self._task:
             self._task = None
         retrieve_failure(task)
 
-    async def _settle(self, since: int, cause: str, found: tuple[Watermark, Reading] | None) -> None:
+    async def _settle(self, since: int, cause: str) -> None:
         async with self._lock:
             try:
                 for _ in range(8):
-                    # what was read before the latest write of this process says nothing of that
-                    reading = found[1] if found is not None and found[0] is self.watermark else None
-                    found = None
-                    if await self._settled(since, cause, reading):
+                    if await self._settled(since, cause):
                         return
             finally:
                 self._settling = False
             raise StoreUnavailable("the store's epoch keeps changing")
 
     @reads_replies()
-    async def _settled(self, since: int, cause: str, reading: Reading | None) -> bool:
-        if reading is None:
-            reading = await self._read()
+    async def _settled(self, since: int, cause: str) -> bool:
+        reading = await self._read()
         found = Epoch.parse(reading.epoch) if reading.epoch is not None else None
         missing = self._missing(reading, found)
         if missing is None and (since == 0 or (self.epoch is not None and self.epoch.noticed >= since)):
@@ -523,7 +476,7 @@ class DataSet:
                 if late or asyncio.get_running_loop().time() >= give_up:
                     self._losses.not_repaired(shortfall(numbers.counts, contributions))
                     return None
-                await asyncio.sleep(max(next(pauses), repairs.in_progress * _PAUSE_PER_REPAIR_S))
+                await asyncio.sleep(next(pauses))
         finally:
             repairs.announce(repairing=False)
 

@@ -111,22 +111,19 @@ Where replicas confirm, all requests of one turn of the event loop share one wri
 
 
 class _Write:
-    """Requests that are sent together: their commands, and for each its future and number of replies.
-
-    Also whether each command of it is confirmed by itself.
-    """
+    """Requests that are sent together: their commands, and for each its future and number of replies."""
 
     __slots__ = ("packed", "requests", "timer")
 
     def __init__(self) -> None:
         self.packed: list[bytes | None] = []  # None: the command for the role, which the connection chooses
-        self.requests: list[tuple[asyncio.Future[Replies], int, bool]] = []
+        self.requests: list[tuple[asyncio.Future[Replies], int]] = []
         self.timer: asyncio.TimerHandle | None = None
 
     def fail(self, error: Exception) -> None:
         if self.timer is not None:
             self.timer.cancel()
-        for future, _, _ in self.requests:
+        for future, _ in self.requests:
             if not future.done():
                 future.set_exception(error)
 
@@ -189,10 +186,6 @@ class CommandChannel:
         """As :meth:`pipeline`, with errors among the replies as values."""
         return self._send(pack(commands), len(commands))
 
-    def ask_singly(self, commands: Sequence[Command]) -> "asyncio.Future[Replies]":
-        """As :meth:`ask`; :class:`TooFewReplicas` is a value, too, for every command that it applies to."""
-        return self._send(pack(commands), len(commands), singly=True)
-
     async def close(self) -> None:
         """Close the connection; requests in flight fail."""
         await self._reconnecting.close()
@@ -203,9 +196,7 @@ class CommandChannel:
         """Replace the connection, which may lead to the wrong server; requests in flight fail."""
         self._reconnecting.reconnect()
 
-    def _send(
-        self, packed: bytes, replies: int, *, with_role: bool = False, singly: bool = False
-    ) -> "asyncio.Future[Replies]":
+    def _send(self, packed: bytes, replies: int, *, with_role: bool = False) -> "asyncio.Future[Replies]":
         loop = asyncio.get_running_loop()
         answered: asyncio.Future[Replies] = loop.create_future()
         reconnecting = self._reconnecting
@@ -221,7 +212,7 @@ class CommandChannel:
         write.packed.append(packed)
         if with_role:
             write.packed.append(None)
-        write.requests.append((answered, replies, singly))
+        write.requests.append((answered, replies))
         if len(write.requests) == self._requests_per_write:
             self._flush()
         return answered
@@ -239,7 +230,7 @@ class CommandChannel:
             self._unsent.append(write)
 
     def _transmit(self, write: _Write, connection: Connection) -> None:
-        count = sum(replies for _, replies, _ in write.requests)
+        count = sum(replies for _, replies in write.requests)
         if self._confirmation is not None:
             write.packed.append(self._confirmation.command)
             count += 1
@@ -269,19 +260,12 @@ class CommandChannel:
             if not self._confirmation.record(reply, server, sent):
                 complaint = self._confirmation.complaint(reply)
         start = 0
-        for future, count, singly in write.requests:
+        for future, count in write.requests:
             own = replies[start : start + count]
             start += count
             if future.done():
                 continue
-            if complaint and singly:
-                future.set_result(
-                    [
-                        reply if isinstance(reply, Exception) else TooFewReplicas(complaint, [reply])
-                        for reply in own
-                    ]
-                )
-            elif complaint and not any(isinstance(reply, Exception) for reply in own):
+            if complaint and not any(isinstance(reply, Exception) for reply in own):
                 future.set_exception(TooFewReplicas(complaint, own))
             else:
                 future.set_result(own)
