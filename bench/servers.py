@@ -19,6 +19,7 @@ from tests.rig.servers import Valkey, free_port
 _CONFIG = """\
 [server]
 port = {port}
+grpc_port = {grpc_port}
 workers = {workers}
 
 [redis]
@@ -125,6 +126,7 @@ class Servers:
         workers: int = 1,
         cores: frozenset[int] | None = None,
         sessions: str | None = None,
+        grpc_port: int = 0,
     ) -> Server:
         """A real process with a configuration file.
 
@@ -133,9 +135,12 @@ class Servers:
             workers: How many processes.
             cores: Where not the server's.
             sessions: The algorithm with which it signs the tokens of sessions; None: it has no sessions.
+            grpc_port: Where it serves Envoy by gRPC; 0: nowhere.
         """
         port = free_port()
-        config = self.write_configuration(store, port=port, workers=workers, sessions=sessions)
+        config = self.write_configuration(
+            store, port=port, workers=workers, sessions=sessions, grpc_port=grpc_port
+        )
         return self.start(port, "-m", "revoker", "serve", "--config", config, cores=cores)
 
     def write_configuration(
@@ -146,6 +151,7 @@ class Servers:
         workers: int = 1,
         sessions: str | None = None,
         timeout: float = 0.25,
+        grpc_port: int = 0,
     ) -> Path:
         """A configuration file, by which the store is declared new; arguments as for :meth:`revoker`."""
         name = self._next()
@@ -155,6 +161,7 @@ class Servers:
         config.write_text(
             _CONFIG.format(
                 port=port,
+                grpc_port=grpc_port,
                 workers=workers,
                 store=store.url,
                 timeout=timeout,

@@ -1,7 +1,7 @@
 """Writes every file that is made from the code; `make docs` runs it.
 
-These are the OpenAPI document and its page, two pages of docs/ and the table of a third, and the chart's
-copies and schema. A test fails while one of them differs from what this would write.
+These are the OpenAPI document and its page, two pages and a schema of docs/ and the table of a third page,
+and the chart's copies and schema. A test fails while one of them differs from what this would write.
 """
 
 import json
@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from revoker.cli import config
 from revoker.config.schema import Settings
 from revoker.metrics import Metrics
 
@@ -62,6 +63,11 @@ every value as `REVOKER_<SECTION>__<KEY>`: an entry of a list of tables by its n
 unknown or unsafe stops the start: all errors are listed at once, one line each, and the exit status is 2.
 SIGHUP reads the callers again; everything else needs a restart.
 
+`revoker config example` prints a file with every setting. `revoker config check` finds the same errors as the
+start, and those of keys and certificates, without contacting anything; it exits with status 2 if there are
+any. [configuration.schema.json](configuration.schema.json), which `revoker config schema` prints, is for
+editors and pipelines: `#:schema <its URL>` in the first line of a TOML file.
+
 *Generated from `service/revoker/config/schema.py` by `make docs`.*
 """
 
@@ -74,6 +80,7 @@ def outputs() -> dict[Path, str]:
         API / "docs.html": docs_page.page(document),
         ROOT / "docs/metrics.md": metrics_page(),
         ROOT / "docs/configuration.md": configuration_page(),
+        ROOT / "docs/configuration.schema.json": config.schema_text(),
         PROVIDERS_PAGE: providers_page(),
         CHART / "values.schema.json": values_schema(),
         **{

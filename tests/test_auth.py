@@ -167,7 +167,7 @@ def test_an_empty_secret_is_nobody_s_whatever_the_digests_are(monotonic):
         with pytest.raises(InvalidClient):
             callers.authenticate(credentials)
     with pytest.raises(InvalidClient):
-        callers.by_secret("", "10.0.0.1")
+        callers.by_secret("", lambda: "10.0.0.1")
 
 
 def test_a_certificate_that_names_two_callers_names_none(monotonic):

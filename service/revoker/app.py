@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import structlog
 from prometheus_client import CollectorRegistry
@@ -15,6 +15,7 @@ from revoker import __version__, logs
 from revoker.api import dispatch
 from revoker.api.admission import Admission
 from revoker.api.batch import BatchIntrospection
+from revoker.api.client_address import ClientAddresses
 from revoker.api.credentials import Authentication
 from revoker.api.envelope import Dispatcher, Port
 from revoker.api.forward_auth import ForwardAuth
@@ -40,6 +41,9 @@ from revoker.tokens.refresh_tokens import RefreshKeyFile, RefreshTokens
 from revoker.tokens.signing import SigningKeys
 from revoker.tokens.verifying import TrustedIssuer, Verifier
 
+if TYPE_CHECKING:
+    from revoker.api.ext_authz import ExtAuthz
+
 _log = structlog.get_logger("service")
 
 FLUSH_INTERVAL_S: Final = 0.25
@@ -57,6 +61,7 @@ class Service:
     Attributes:
         main: Serves the main port: all paths, but for those of ``ops``.
         ops: Serves health, metrics and documentation on ``ops_port``; None where that is not set.
+        ext_authz: Answers on ``grpc_port``; None where that is not set.
     """
 
     def __init__(
@@ -96,11 +101,13 @@ class Service:
                 )
             )
         verifier = Verifier(trusted, metrics)
+        addresses = ClientAddresses(settings.server.trusted_proxies)
         self._services = Services(
             admission=Admission(settings.server.max_in_progress),
             authentication=Authentication(
                 callers_of(settings, self._issuers),
                 client_certificates=bool(settings.server.tls_client_ca_file),
+                addresses=addresses,
             ),
             clocks=self.store.clocks,
             issuers=self._issuers,
@@ -124,6 +131,12 @@ class Service:
             ),
             verifier=verifier,
         )
+        self._forward_auth = ForwardAuth(
+            authentication=self._services.authentication,
+            verdicts=self._services.verdicts,
+            admission=self._services.admission,
+        )
+        self.ext_authz: Final = self._ext_authz(addresses) if settings.server.grpc_port else None
         self.health: Final = Health(self._problems, self.started)
         self._was_started = False
         self._keys_due = math.inf
@@ -146,9 +159,7 @@ class Service:
             verdicts=verdicts,
             admission=admission,
         )
-        forward_auth = ForwardAuth(
-            authentication=services.authentication, verdicts=verdicts, admission=admission
-        )
+        forward_auth = self._forward_auth
         paths = list(
             dispatch.paths(
                 services,
@@ -160,11 +171,26 @@ class Service:
             )
         )
         paths += dispatch.documentation(paths)
-        serve = functools.partial(Dispatcher, admission=admission, metrics=metrics)
+        serve = functools.partial(
+            Dispatcher,
+            admission=admission,
+            metrics=metrics,
+            client_address=services.authentication.client_address,
+        )
         if not separate_ops:
             return serve(paths), None
         main = [path for path in paths if path.port is Port.MAIN]
         return serve(main), serve(path for path in paths if path.port is Port.OPS)
+
+    def _ext_authz(self, addresses: ClientAddresses) -> "ExtAuthz":
+        from revoker.api.ext_authz import ExtAuthz  # noqa: PLC0415  # its libraries are an extra
+
+        return ExtAuthz(
+            forward_auth=self._forward_auth,
+            addresses=addresses,
+            admission=self._services.admission,
+            metrics=self._metrics,
+        )
 
     async def start(self) -> None:
         """Begin to connect and to load keys; what needs either is answered 503 until then."""

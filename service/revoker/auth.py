@@ -185,11 +185,14 @@ class Callers:
             _remember(self._by_header, credentials.authorization, caller)
         return caller.spend_request()
 
-    def by_secret(self, secret: str, peer: str) -> Caller:
-        """The caller that a secret alone belongs to; raises as :meth:`authenticate`."""
+    def by_secret(self, secret: str, peer: Callable[[], str]) -> Caller:
+        """The caller that a secret alone belongs to; raises as :meth:`authenticate`.
+
+        ``peer`` gives the address of the sender; only a wrong secret asks for it.
+        """
         caller = self._by_bare_secret.get(secret) or self._with_secret(secret)
         if caller is None:
-            self._failures.count(peer)
+            self._failures.count(peer())
             raise InvalidClient("wrong credentials")
         _remember(self._by_bare_secret, secret, caller)
         return caller.spend_request()

@@ -102,7 +102,7 @@ async def test_a_cutoff_never_moves_back_and_may_be_repeated(revoker):
     assert not await active(revoker, claims(grant_id="g"))
 
 
-async def test_names_and_values_with_colons_never_run_into_each_other(start, valkey):
+async def test_names_and_values_with_colons_never_collide(start, valkey):
     names = ["a", "a:b", "a:b:c", "b"]
     revoker = await start(valkey, main={"claims": {"revocable": names}})
     for cut_name in names:

@@ -7,10 +7,11 @@ from prometheus_client import CollectorRegistry
 
 from revoker import app
 from revoker.api.admission import Admission
-from revoker.api.envelope import ANY, Dispatcher, FastPath, Logged, ServedPath
+from revoker.api.envelope import ANY, COUNTED, Dispatcher, FastPath, LoadShedding, Logged, ServedPath
 from revoker.metrics import Metrics
 from revoker.server.connections import Runner
 from revoker.server.lifecycle import CONNECTION
+from tests.api.conftest import Wire
 from tests.rig.servers import free_port
 from tests.rig.service import settings_for
 
@@ -29,6 +30,8 @@ async def service(tmp_path):
         "/forward-auth",
         "/forward-auth/below",
         "/forward-auth?a=b",
+        "http://gateway.example/introspect",
+        "HTTP://gateway.example:80/introspect/batch",
         "http://gateway.example/forward-auth/below",
         "HTTPS://gateway.example/forward-auth",
     ],
@@ -98,6 +101,24 @@ async def test_what_is_logged_is_chosen_for_a_path_with_its_method(events):
 
     assert await ask(served, *requests) == [(200, "here")] * 3
     assert [line["method"] for line in events if line["event"] == "request"] == ["POST"]
+
+
+async def test_a_whole_url_counts_for_load_shedding_as_its_path_does():
+    async def say_whether_counted(request):
+        return web.Response(text=str(request.get(COUNTED)))
+
+    path = FastPath(path="/fast", method="GET", handle=say_whether_counted, load_shedding=LoadShedding.ALL)
+    dispatcher = Dispatcher([path], admission=Admission(9), metrics=Metrics(CollectorRegistry()))
+    runner, port = Runner(dispatcher, **CONNECTION), free_port()
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", port).start()
+        wire = Wire(f"http://127.0.0.1:{port}")
+        for target in ("/fast", "http://gateway.example/fast"):
+            answer = await wire.send(f"GET {target} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            assert answer.endswith(b"True"), target
+    finally:
+        await runner.cleanup()
 
 
 @pytest.mark.parametrize("terms", [{"subtree": True}, {"method": ANY}])

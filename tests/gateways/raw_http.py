@@ -81,9 +81,10 @@ class ScriptedRevoker(_Listener):
         writer.close()
 
 
-def answer(status: int, *headers: Header, body: bytes = b"{}") -> bytes:
-    """An answer of a service, which then closes the connection."""
-    lines = [f"HTTP/1.1 {status} X", "Connection: close", "Content-Type: application/json"]
+def answer(status: int, *headers: Header, body: bytes = b"{}", keep_alive: bool = False) -> bytes:
+    """An answer of a service, which then closes the connection unless it says that it keeps it."""
+    lines = [f"HTTP/1.1 {status} X", "Content-Type: application/json"]
+    lines += [] if keep_alive else ["Connection: close"]
     lines += [f"{name}: {value}" for name, value in headers]
     return "\r\n".join([*lines, f"Content-Length: {len(body)}", "", ""]).encode() + body
 
@@ -104,6 +105,26 @@ async def status_of(
         writer.transport.abort()
     found = re.match(rb"HTTP/1\.[01] (\d{3})", line)
     return int(found[1]) if found else 0
+
+
+async def exchange(
+    url: str, target: str, headers: Iterable[Header] = (), *, method: str = "GET", body: bytes = b""
+) -> tuple[int, dict[str, str], bytes]:
+    """Status, headers with names in lower case, and body of the answer to exactly these bytes."""
+    host, port = url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    lines = [f"{method} {target} HTTP/1.1", "Host: gateway", *(f"{name}: {value}" for name, value in headers)]
+    try:
+        writer.write("\r\n".join([*lines, "", ""]).encode("latin-1") + body)
+        async with asyncio.timeout(30):
+            first, *fields = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")[:-4].split("\r\n")
+            found = dict(field.lower().split(": ", 1) for field in fields)
+            content = b""
+            if "content-length" in found:
+                content = await reader.readexactly(int(found["content-length"]))
+    finally:
+        writer.transport.abort()
+    return int(first.split(" ")[1]), found, content
 
 
 def bearer(token: str) -> Header:

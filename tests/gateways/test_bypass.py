@@ -8,9 +8,9 @@ from itertools import product
 
 import pytest
 
-from tests.gateways.conftest import started
 from tests.gateways.raw_http import RecordingBackend, ScriptedRevoker, answer, bearer, folded, status_of
 from tests.rig import forge
+from tests.rig.gateways import started
 
 CLOSED, SCOPED, OPEN, NO_LOGIN = "/orders", "/reports/1", "/public-news/1", "/public/1"
 """A route of each kind: it needs a token, a token with a scope, opens without a verdict, needs no login."""

@@ -13,8 +13,9 @@ import aiohttp
 import pytest
 
 from tests.gateways import backend_process
-from tests.gateways.conftest import USUAL_OPEN_FILES, open_files, patient, started, until_asked
+from tests.gateways.conftest import until_asked
 from tests.rig import forge
+from tests.rig.gateways import USUAL_OPEN_FILES, open_files, patient, started
 from tests.rig.processes import Process, init_store, write_configuration
 from tests.rig.servers import free_port
 from tests.rig.service import HANGS_S, SECRETS

@@ -45,6 +45,16 @@ def test_every_alert_has_a_severity_and_links_to_its_section_of_the_runbook():
         assert name in headings
 
 
+def test_rules_and_summaries_distinguish_releases_by_namespace_and_job():
+    for group in RULES["groups"]:
+        for rule in group["rules"]:
+            for grouping in re.findall(r"\b(?:by|on) \(([^)]*)\)", rule["expr"]):
+                assert grouping.startswith("namespace, job"), rule
+    for name in ALERTS.keys() - {"RevokerAbsent"}:
+        summary = ALERTS[name]["annotations"]["summary"]
+        assert summary.startswith("{{ with $labels.namespace }}{{ . }}/{{ end }}{{ $labels.job }}: "), name
+
+
 def test_links_within_the_runbook_lead_somewhere():
     text = (ROOT / "docs/runbook.md").read_text()
     anchors = {
@@ -59,6 +69,19 @@ def test_hurrying_leaves_no_long_duration_and_changes_nothing_else():
         for rule in group["rules"]:
             assert not re.search(r"\[\d+[mhd]\]|offset \d+[mhd]", rule["expr"])
             assert rule.get("for", "1s") == "1s"
+
+
+def test_the_dashboard_selects_namespace_and_job_in_every_query():
+    dashboard = json.loads((MONITORING / "dashboard.json").read_text())
+    variables = {variable["name"]: variable for variable in dashboard["templating"]["list"]}
+    assert list(variables) == ["datasource", "namespace", "job"]
+    assert variables["namespace"]["allValue"] == ".*", "targets outside Kubernetes have no namespace"
+    for panel in dashboard["panels"]:
+        for target in panel["targets"]:
+            selectors = re.findall(r"\{[^{}]*\}", target["expr"])
+            assert selectors
+            for selector in selectors:
+                assert 'namespace=~"$namespace",job=~"$job"' in selector, panel["title"]
 
 
 def test_the_dashboard_is_whole():

@@ -137,7 +137,7 @@ async def test_an_identity_that_is_no_text_is_refused_in_both_forms(start, valke
     assert batch.json["results"] == [{"error": "invalid_request"}, {"active": True}]
 
 
-async def test_a_machine_token_is_known_by_its_client(start, valkey):
+async def test_a_machine_token_is_identified_by_its_client(start, valkey):
     revoker = await start(valkey, main={"claims": {"sub": ["sub", "client_id"]}})
 
     for sub in (ABSENT, "", None):
@@ -240,7 +240,7 @@ async def test_a_login_after_the_cutoff_is_active_although_its_date_lies_before(
     assert not await active(revoker, forge.claims(now=now - 1000, lifetime=3600))
 
 
-async def test_each_issuer_has_its_own_longest_lifetime(start, valkey):
+async def test_every_issuer_has_its_own_longest_lifetime(start, valkey):
     revoker = await start(
         valkey, main={"max_token_lifetime": 30 * 86400}, revocation={"max_token_lifetime": 3600}
     )

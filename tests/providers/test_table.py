@@ -98,7 +98,7 @@ async def test_an_action_reaches_the_token_and_not_its_neighbour(begin, row, act
 
 
 @pytest.mark.parametrize("row", ROWS)
-async def test_what_identifies_a_token_is_shown_and_its_text_is_enough_to_revoke_it(begin, row):
+async def test_what_identifies_a_token_is_printed_and_its_text_is_enough_to_revoke_it(begin, row):
     """What the table calls impossible has no value here, either."""
     revoker, now = await begin(row), int(time.time())
     claims, beside = dated(row.payload, now), dated(neighbour(row, "token"), now)

@@ -49,7 +49,7 @@ def spare(tmp_path_factory):
 
 
 @contextlib.asynccontextmanager
-async def known(nodes, prefix, **changes):
+async def earlier(nodes, prefix, **changes):
     """A store that has read all its data sets."""
     async with opened(store_on(nodes, prefix, timeout=PATIENT_S, **changes)) as store:
         for _ in range(20):
@@ -76,7 +76,7 @@ def declared(nodes):
 
 @pytest.fixture
 async def shared(nodes, declared):
-    async with known(nodes, declared) as made:
+    async with earlier(nodes, declared) as made:
         yield made
 
 
@@ -86,7 +86,7 @@ async def store(spare, prefix):
     made = store_on(spare, prefix, timeout=PATIENT_S)
     assert await made.init()
     await made.close()
-    async with known(spare, prefix) as made:
+    async with earlier(spare, prefix) as made:
         yield made
 
 
@@ -153,7 +153,7 @@ async def test_what_was_revoked_is_found_wherever_it_lies(shared):
     assert (await shared.lookups.find(keys.of_token(without, MAIN))).state.claims == ()
 
 
-async def test_the_time_that_the_users_primary_told_goes_on_without_it(shared):
+async def test_the_time_of_the_users_primary_advances_without_it(shared):
     keys = shared.keys.of_token(Claims(iss=MAIN.iss, jti="1", sub="alice", sid="s"), MAIN)
     first = await shared.lookups.find(keys)
 
@@ -165,7 +165,7 @@ async def test_the_time_that_the_users_primary_told_goes_on_without_it(shared):
     assert went_on.now <= second.now + 1
 
 
-async def test_the_time_of_a_cluster_is_known_once_a_primary_was_read(shared):
+async def test_a_cluster_has_a_time_once_a_primary_was_read(shared):
     before = int(time.time() * 1000)
     await shared.lookups.find(shared.keys.of_token(Claims(sub="ann", jti="any"), MAIN))
     assert before - 1000 <= shared.clocks.store_ms <= int(time.time() * 1000) + 1000
@@ -176,7 +176,7 @@ async def test_another_instance_finds_it_and_knows_blocks_and_keys(shared, nodes
     await asyncio.gather(*(shared.revocations.revoke_token(MAIN, jti, exp()) for jti in jtis))
     await shared.revocations.block_user(MAIN, "bob", until=None, reason="")
     await shared.revocations.revoke_key(MAIN, "k9", reason="")
-    async with known(nodes, declared) as other:
+    async with earlier(nodes, declared) as other:
         assert all(await asyncio.gather(*(listed(other, jti) for jti in jtis)))
         bob = user_tag(MAIN.iss, "bob")
         assert other.revocations.remembered.blocks[bob] == FOREVER_MS
@@ -254,7 +254,7 @@ async def test_a_slot_on_its_way_is_read_key_by_key(store, spare, gone):
             assert await listed(store, jti)
             assert not await listed(store, jti_at(store, 1))
             unknown = next(
-                each for each in map(str, itertools.count()) if slot_of(store.keys.jti(MAIN, each)) == slot
+                item for item in map(str, itertools.count()) if slot_of(store.keys.jti(MAIN, item)) == slot
             )
             assert not await listed(store, unknown)
             assert "data_lost" not in store.problems
@@ -273,8 +273,8 @@ async def test_a_slot_on_its_way_is_read_key_by_key(store, spare, gone):
 
 
 async def test_the_loss_of_one_shard_covers_what_lay_there_and_nothing_else(store, spare):
-    lost, kept, untouched = jti_at(store, 0), jti_at(store, 1), jti_at(store, 2)
-    for jti in (lost, kept):
+    lost, entries, untouched = jti_at(store, 0), jti_at(store, 1), jti_at(store, 2)
+    for jti in (lost, entries):
         await store.revocations.revoke_token(MAIN, jti, exp())
     store.revocations.acknowledged.forget([(1 << 60, store.keys.jti(MAIN, lost))])  # or it were put back
     with spare.nodes[0].client() as client:
@@ -282,11 +282,11 @@ async def test_the_loss_of_one_shard_covers_what_lay_there_and_nothing_else(stor
     found = await asyncio.gather(
         *(
             store.lookups.find((store.keys.jti(MAIN, jti), None, None, None, None, None))
-            for jti in (lost, kept, untouched)
+            for jti in (lost, entries, untouched)
         )
     )
-    assert [each.state.loss > 0 for each in found] == [True, False, False]
-    assert [each.state.jti is not None for each in found] == [False, True, False]
+    assert [item.state.loss > 0 for item in found] == [True, False, False]
+    assert [item.state.jti is not None for item in found] == [False, True, False]
     await store.watch.beat()
     assert "data_lost" in store.problems
 
@@ -310,17 +310,17 @@ async def test_in_a_slot_writes_that_are_as_many_as_were_lost_hide_nothing(store
         answered.release()
         return reply
 
-    async with known(spare, prefix) as third:
+    async with earlier(spare, prefix) as third:
         await write()
         with spare.nodes[min(slot_of(user) // SHARE, 2)].client() as client:
-            kept = {key: client.get(key) for key in (user, *numbers)}
+            entries = {key: client.get(key) for key in (user, *numbers)}
             await asyncio.gather(write(), write())
             await store.revocations.revoke_user(MAIN, "alice", before=None, except_sid=None, reason="")
             keys = (None, user, None, None, None, None)
             assert (await third.lookups.find(keys)).state.user.hard > long_ago
             monkeypatch.setattr(data, "settle", held)
             monkeypatch.setattr(store.scripts, "call", counted)
-            client.mset(kept)
+            client.mset(entries)
         writing = asyncio.gather(*(write() for _ in range(3)))
         for _ in range(3):
             await answered.acquire()
@@ -334,7 +334,7 @@ async def test_what_this_process_revoked_is_put_back_into_its_slot(spare, prefix
     made = store_on(spare, prefix, timeout=PATIENT_S, policy="ignore")
     assert await made.init()
     await made.close()
-    async with known(spare, prefix, policy="ignore") as store:
+    async with earlier(spare, prefix, policy="ignore") as store:
         jtis = [jti_at(store, 1) for _ in range(10)]
         await asyncio.gather(*(store.revocations.revoke_token(MAIN, jti, exp()) for jti in jtis))
         await store.revocations.block_user(MAIN, "eve", until=None, reason="")
@@ -369,6 +369,6 @@ async def test_a_declaration_that_broke_off_is_completed_and_none_is_repeated(sp
 
 async def test_a_loss_that_is_declared_counts_in_every_slot(store):
     assert (await store.declare_lost("refuse")).finding == "refused"
-    assert {Epoch.parse(each.epoch).finding for each in (await store.readings()).values()} == {"refused"}
+    assert {Epoch.parse(item.epoch).finding for item in (await store.readings()).values()} == {"refused"}
     with pytest.raises(StoreRefused):
         await listed(store, "x")

@@ -36,9 +36,9 @@ class Server:
 
     async def write_back(self):
         self.done.append("write_back")
-        return self.stands
+        return self.in_effect
 
-    async def stands(self, _):
+    async def in_effect(self, _):
         reading = self.reading
         return Watermark(reading.epoch, reading.seq, reading.share or 0)
 
@@ -48,7 +48,7 @@ def confirms(data, before, *numbers):
     return data.confirms(before, *numbers, b"", now, "server")
 
 
-async def known_data_set(policy="cutoff", *, seq=10, share=5, now=1000):
+async def read_data_set(policy="cutoff", *, seq=10, share=5, now=1000):
     server = Server(Reading(E1, seq, share, now))
     data = DataSet(
         Keys("rv").tail("me"),
@@ -67,7 +67,7 @@ async def known_data_set(policy="cutoff", *, seq=10, share=5, now=1000):
     "found", [None, b"other 0 0 new", b"other 5000 5000 cutoff", b"not an epoch", b"e2 5000 0 accepted"]
 )
 async def test_blocks_and_keys_are_back_before_anybody_can_see_that_the_loss_is_settled(found):
-    data, server = await known_data_set()
+    data, server = await read_data_set()
     server.reading = Reading(found, 10, 5, 2000)
     await data.settle()
     assert server.done[0] == "write_back"
@@ -75,7 +75,7 @@ async def test_blocks_and_keys_are_back_before_anybody_can_see_that_the_loss_is_
 
 async def test_an_answer_is_adopted_and_an_older_snapshot_is_not():
     for noticed, answer in ((1000, True), (5000, True), (999, False)):
-        data, server = await known_data_set()
+        data, server = await read_data_set()
         server.reading = Reading(b"other %d %d cutoff" % (noticed, noticed), 1, None, 6000)
         await data.settle()
         assert ("set_epoch" not in server.done) is answer
@@ -83,7 +83,7 @@ async def test_an_answer_is_adopted_and_an_older_snapshot_is_not():
 
 
 async def test_a_clock_that_went_back_makes_no_snapshot_an_answer():
-    data, server = await known_data_set(now=50_000)
+    data, server = await read_data_set(now=50_000)
     assert confirms(data, data.watermark, E1, b"10", b"5", 20_000)
     server.reading = Reading(b"other 30000 30000 cutoff", 10, 5, 20_500)
     await data.settle()
@@ -103,13 +103,13 @@ async def test_a_clock_that_went_back_makes_no_snapshot_an_answer():
         (b"e2 0 0 new", b"10", b"5", False),
     ],
 )
-async def test_a_reading_counts_only_if_it_shows_all_that_was_known(epoch, seq, share, confirmed):
-    data, _ = await known_data_set()
+async def test_a_reading_counts_only_if_it_has_all_that_was_seen(epoch, seq, share, confirmed):
+    data, _ = await read_data_set()
     assert confirms(data, data.watermark, epoch, seq, share, 1001) is confirmed
 
 
-async def test_a_reading_is_compared_with_what_was_known_when_it_was_asked_for():
-    data, _ = await known_data_set()
+async def test_a_reading_is_compared_with_the_watermark_of_when_it_was_sent():
+    data, _ = await read_data_set()
     before = data.watermark
     assert data.record_write(before, Watermark(E1, 11, 6))
     assert confirms(data, before, E1, b"10", b"5", 1001)
@@ -118,7 +118,7 @@ async def test_a_reading_is_compared_with_what_was_known_when_it_was_asked_for()
 
 @pytest.mark.parametrize(("seq", "share"), [(10, 6), (99, 5), (99, 1)])
 async def test_a_write_that_does_not_raise_the_numbers_shows_a_loss_that_no_later_write_hides(seq, share):
-    data, server = await known_data_set()
+    data, server = await read_data_set()
     for more in range(20):
         data.record_write(data.watermark, Watermark(E1, seq + more, share + more))
     server.reading = Reading(E1, seq + 19, share + 19, 1100)
@@ -127,7 +127,7 @@ async def test_a_write_that_does_not_raise_the_numbers_shows_a_loss_that_no_late
 
 
 async def test_writes_whose_answers_come_out_of_order_are_no_loss():
-    data, _ = await known_data_set()
+    data, _ = await read_data_set()
     before = data.watermark
     for more in (3, 1, 2):
         assert data.record_write(before, Watermark(E1, 10 + more, 5 + more))
@@ -135,7 +135,7 @@ async def test_writes_whose_answers_come_out_of_order_are_no_loss():
 
 
 async def test_a_share_that_has_expired_while_this_process_slept_is_no_loss():
-    data, server = await known_data_set()
+    data, server = await read_data_set()
     assert data.record_write(data.watermark, Watermark(E1, 11, 6))
     server.reading = Reading(E1, 11, None, 1000 + 90_000_000)
     await data.settle()
@@ -143,8 +143,8 @@ async def test_a_share_that_has_expired_while_this_process_slept_is_no_loss():
 
 
 @pytest.mark.parametrize("policy", ["cutoff", "ignore", "refuse"])
-async def test_a_refusal_stands_until_it_is_accepted_whatever_is_lost_meanwhile(policy):
-    data, server = await known_data_set(policy)
+async def test_a_refusal_is_in_effect_until_it_is_accepted_whatever_is_lost_meanwhile(policy):
+    data, server = await read_data_set(policy)
     server.reading = Reading(b"r 2000 0 refused", 10, 5, 2000)
     await data.settle()
     server.reading = Reading(None, 0, None, 3000)
@@ -217,7 +217,7 @@ class Replicas:
 
 
 async def with_replicas():
-    _, server = await known_data_set()
+    _, server = await read_data_set()
     replicas = Replicas()
     waiting = DataSet(
         Keys("rv").tail("me"),
@@ -264,7 +264,7 @@ async def test_a_revocation_of_this_process_that_was_acknowledged_is_expected_at
 
 
 async def test_a_lost_revocation_of_another_process_is_noticed_although_there_are_new_ones():
-    data, _ = await known_data_set()
+    data, _ = await read_data_set()
     read = data.confirms(data.watermark, E1, b"20", b"5", b" me 5 other 5", 1001, "server")
     assert read
     hidden = data.confirms(data.watermark, E1, b"21", b"5", b" me 5 other 4 third 2", 1002, "server")

@@ -63,7 +63,7 @@ def test_it_evicts_nothing_and_acknowledges_only_what_is_on_disk_and_opens_no_po
         assert {name: connection.config_get(name)[name] for name in wanted} == wanted
 
 
-def test_a_folder_is_new_until_it_is_marked_known(folder):
+def test_a_folder_is_new_until_it_is_marked(folder):
     with Embedded(folder):
         assert embedded.is_new(folder)
     with Embedded(folder):
@@ -79,7 +79,7 @@ def test_a_folder_that_was_emptied_is_not_new(folder):
         assert not embedded.is_new(folder)
 
 
-def test_a_second_service_is_told_whose_folder_it_is(folder, monkeypatch):
+def test_a_second_service_learns_whose_folder_it_is(folder, monkeypatch):
     monkeypatch.setattr(embedded, "LOCK_SECONDS", 0.1)
     with Embedded(folder) as store:
         with pytest.raises(ConfigError, match="another service") as caught:

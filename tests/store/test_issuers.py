@@ -55,7 +55,7 @@ def test_a_bound_that_was_raised_is_noted_and_one_that_was_lowered_stays(bound):
 def test_increases_add_up_until_nothing_from_before_them_can_be_active():
     first = reconciled({"main": record(MAIN)}, [dataclasses.replace(MAIN, leeway=40)], NOW)
     second = reconciled(first, [dataclasses.replace(MAIN, leeway=50)], NOW + 1000)["main"]
-    assert [(each.old_value, each.until) for each in second.increases] == [
+    assert [(item.old_value, item.until) for item in second.increases] == [
         (30, NOW + DELAY_MS),
         (40, NOW + 1000 + DELAY_MS),
     ]
@@ -96,9 +96,9 @@ def named(issuer=MAIN, aliases=(), **names):
 def test_other_names_of_claims_are_conflicts_that_say_what_has_changed():
     stood = reconciled({}, [named(sub=("oid", "sub"), sid=())], NOW)
     assert conflicts(stood, [named(sub=("oid", "sub"), sid=())]) == {}
-    told = conflicts(stood, [MAIN])["main"]
-    assert "sub was `oid`, `sub` and is `sub`; sid was nothing and is `sid`" in told
-    assert "`revoker store accept-mapping main`" in told
+    reported = conflicts(stood, [MAIN])["main"]
+    assert "sub was `oid`, `sub` and is `sub`; sid was nothing and is `sid`" in reported
+    assert "`revoker store accept-mapping main`" in reported
     for names in ({"sub": ("sub", "oid")}, {"jti": ("uti",)}, {"client_id": ("azp",)}):
         assert set(conflicts({"main": record(MAIN)}, [named(**names)])) == {"main"}
     for names in ({"scope": ("permissions",)}, {"revocable": ("email",)}):
@@ -121,8 +121,8 @@ def test_an_alias_belongs_to_its_issuer_for_good_and_an_issuer_does_not_become_a
     assert reconciled(stood, [MAIN], NOW) == stood
     assert "is an alias of main in the store" in conflicts(stood, [MAIN, OTHER])["other"]
     separate = reconciled({}, [MAIN, OTHER], NOW)
-    told = conflicts(separate, [named(aliases=(alias,))])["main"]
-    assert f"{alias} is an alias of main in the settings and is called other in the store" in told
+    reported = conflicts(separate, [named(aliases=(alias,))])["main"]
+    assert f"{alias} is an alias of main in the settings and is called other in the store" in reported
     changed_places = dataclasses.replace(MAIN, iss=alias, aliases=(MAIN.iss,))
     assert set(conflicts(stood, [changed_places])) == {"main"}
 
@@ -209,7 +209,7 @@ async def test_what_was_lost_is_written_anew_with_the_increases(valkey, prefix):
     await second.issuer_records.reconcile()
     _, records, _ = await second.issuer_records.look()
     assert records["main"].increases == increases
-    assert [each.old_value for each in increases] == [30]
+    assert [item.old_value for item in increases] == [30]
     await first.close()
     await second.close()
 

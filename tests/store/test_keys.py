@@ -30,11 +30,11 @@ def test_two_values_never_share_a_segment(one, other):
 def test_a_segment_is_short_and_safe(value):
     found = segment(value)
     assert len(found) <= 128
-    assert all(each.isascii() and (each.isalnum() or each in "-._~:@/|+=") for each in found)
+    assert all(item.isascii() and (item.isalnum() or item in "-._~:@/|+=") for item in found)
 
 
 @pytest.mark.parametrize("plain", ["a", "A-._~:@/|+=", "x" * 128, "auth0|5f7c8e", "me@example.com"])
-def test_what_is_short_and_safe_stands_as_it_is(plain):
+def test_what_is_short_and_safe_is_stored_as_it_is(plain):
     assert segment(plain) == plain
 
 

@@ -79,22 +79,25 @@ async def test_open_connections_log_in_again_with_a_new_password(start, own_valk
 
 
 async def test_a_password_file_that_vanishes_is_named(valkey, tmp_path):
-    for content, said in ((None, "redis.password_file can't be read"), ("", "redis.password_file is empty")):
+    for content, message in (
+        (None, "redis.password_file can't be read"),
+        ("", "redis.password_file is empty"),
+    ):
         file = tmp_path / "vanishing"
         if content is not None:
             file.write_text(content)
-        assert await why_not(valkey.url, password_file=str(file)) == said
+        assert await why_not(valkey.url, password_file=str(file)) == message
 
 
 # Messages
 
 
-async def test_a_wrong_password_is_said_with_the_servers_words_and_the_setting(own_valkey, password_file):
+async def test_a_wrong_password_is_reported_with_the_servers_words_and_the_setting(own_valkey, password_file):
     RestrictedUser(own_valkey, "resetpass", ">right", "+@all")
     url = f"redis://app@127.0.0.1:{own_valkey.port}/0"
-    said = await why_not(url, password_file=str(password_file))
-    assert said.startswith("the store refused the password (WRONGPASS ")
-    assert said.endswith("): check redis.password_file")
+    message = await why_not(url, password_file=str(password_file))
+    assert message.startswith("the store refused the password (WRONGPASS ")
+    assert message.endswith("): check redis.password_file")
     clustered = store_on(Address(f"redis+cluster://app:wrong@127.0.0.1:{own_valkey.port}"), "rv")
     with pytest.raises(StoreUnavailable) as refused:
         await clustered.source.follow()
@@ -111,7 +114,7 @@ async def test_a_missing_password_is_asked_for(own_valkey):
     )
 
 
-async def test_a_url_of_the_wrong_kind_is_said(tmp_path, valkey):
+async def test_a_url_of_the_wrong_kind_is_reported(tmp_path, valkey):
     server = Valkey(tmp_path / "node", "--cluster-enabled", "yes").start()
     try:
         assert "redis.url must begin with redis+cluster://" in await why_not(server.url)
@@ -123,7 +126,7 @@ async def test_a_url_of_the_wrong_kind_is_said(tmp_path, valkey):
     await alone.close()
 
 
-async def test_keys_of_several_slots_are_said_to_be_in_a_cluster_where_info_does_not(start, own_valkey):
+async def test_keys_of_several_slots_are_reported_as_a_cluster_where_info_does_not(start, own_valkey):
     async with ReplyProxy.before(own_valkey.port) as proxy:
         revoker = await start(proxy)
         proxy.rules["MGET"] = encode(RuntimeError("CROSSSLOT Keys in request don't hash to the same slot"))
@@ -146,13 +149,13 @@ async def tls_port(valkey, authority):
         yield port
 
 
-async def test_tls_on_one_side_only_is_said(valkey, tls_port, authority):
+async def test_tls_on_one_side_only_is_reported(valkey, tls_port, authority):
     assert await why_not(f"redis://127.0.0.1:{tls_port}") == (
         "the store ended the connection without an answer: if its port expects TLS, write rediss instead of"
         " redis in redis.url"
     )
-    said = await why_not(f"rediss://127.0.0.1:{valkey.port}?ssl_ca_certs={authority.certificate}")
-    assert said == (
+    message = await why_not(f"rediss://127.0.0.1:{valkey.port}?ssl_ca_certs={authority.certificate}")
+    assert message == (
         "the store can't be reached with TLS: if its port has none, write redis instead of rediss in"
         " redis.url"
     )
@@ -161,9 +164,9 @@ async def test_tls_on_one_side_only_is_said(valkey, tls_port, authority):
 async def test_a_certificate_is_checked_by_authority_and_name_as_the_url_says(tls_port, authority):
     url = f"rediss://127.0.0.1:{tls_port}"
     await leads_to_a_primary(f"{url}?ssl_ca_certs={authority.certificate}")
-    said = await why_not(url)
-    assert said.startswith("the store's certificate is not accepted (")
-    assert "ssl_ca_certs" in said
+    message = await why_not(url)
+    assert message.startswith("the store's certificate is not accepted (")
+    assert "ssl_ca_certs" in message
     await leads_to_a_primary(f"{url}?ssl_cert_reqs=none")
     other_name = f"rediss://localhost:{tls_port}?ssl_ca_certs={authority.certificate}"
     assert "not accepted" in await why_not(other_name)
@@ -195,9 +198,9 @@ async def test_sentinels_have_a_password_of_their_own(sentinel, tmp_path):
     ):
         await leads_to_a_primary(url, sentinels=access)
     file.write_text("wrong")
-    said = await why_not(url, sentinels=SentinelAccess(password_file=str(file)))
-    assert "1 refused the password (WRONGPASS " in said
-    assert f"check redis.sentinel_password_file (at 127.0.0.1:{sentinel.port})" in said
+    message = await why_not(url, sentinels=SentinelAccess(password_file=str(file)))
+    assert "1 refused the password (WRONGPASS " in message
+    assert f"check redis.sentinel_password_file (at 127.0.0.1:{sentinel.port})" in message
     assert "requires a password: set it in redis.sentinel_password_file" in await why_not(url)
 
 

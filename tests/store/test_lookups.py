@@ -24,7 +24,7 @@ async def done_by(seconds):
     The loop's timers say so, which go off in their order however late the machine lets them.
     """
     loop, late, asked = asyncio.get_running_loop(), [], []
-    timer = loop.call_later(seconds, lambda: late.extend(each for each in asked if not each.done()))
+    timer = loop.call_later(seconds, lambda: late.extend(item for item in asked if not item.done()))
     yield asked.append
     timer.cancel()
     assert not late
@@ -69,19 +69,19 @@ async def test_all_that_ask_in_one_turn_leave_as_one_command_with_equal_keys_onc
     with own_valkey.client() as client, client.monitor() as monitor:
         asking = asyncio.gather(*(alone.lookups.find(keys_of(alone, str(n % 7))) for n in range(100)))
         await asking
-        said = await asyncio.to_thread(lambda: [monitor.next_command()["command"] for _ in range(3)])
-    assert [each.split(" ")[0] for each in said] == ["TIME", "MGET", "ROLE"]
-    asked = said[1].split(" ")[1:]
+        message = await asyncio.to_thread(lambda: [monitor.next_command()["command"] for _ in range(3)])
+    assert [item.split(" ")[0] for item in message] == ["TIME", "MGET", "ROLE"]
+    asked = message[1].split(" ")[1:]
     assert len(asked) == len(set(asked)) == 7 + 1 + 2 + 4, "jtis, user, issuer and its keys, and the tail"
 
 
-async def test_each_gets_its_own_answer(alone):
+async def test_everyone_gets_their_own_answer(alone):
     for jti in ("1", "3"):
         await alone.revocations.revoke_token(MAIN, jti, None)
     found = await asyncio.gather(*(alone.lookups.find(keys_of(alone, str(n))) for n in range(5)))
-    assert [each.state.jti is not None for each in found] == [False, True, False, True, False]
+    assert [item.state.jti is not None for item in found] == [False, True, False, True, False]
     together = await alone.lookups.find_all([keys_of(alone, str(n)) for n in range(5)])
-    assert [each.state.jti is not None for each in together] == [False, True, False, True, False]
+    assert [item.state.jti is not None for item in together] == [False, True, False, True, False]
     assert await alone.lookups.find_all([]) == []
 
 
@@ -124,7 +124,7 @@ async def test_a_cancelled_lookup_harms_no_other(alone):
     asked[0].cancel()
     groups[0].cancel()
     found = await asyncio.gather(*asked[1:])
-    assert [each.state.jti is not None for each in found] == [True, False]
+    assert [item.state.jti is not None for item in found] == [True, False]
     assert len(await groups[1]) == 2
     await asyncio.sleep(0)
     assert asked[0].cancelled()
@@ -136,8 +136,8 @@ async def test_what_cannot_be_read_fails_those_that_asked_for_it_alone(alone, ow
         client.set(alone.keys.user_of(MAIN, "bad"), "{")
     asked = [keys_of(alone, "1"), keys_of(alone, "bad"), keys_of(alone, "2", sub="bad"), keys_of(alone, "3")]
     found = await asyncio.gather(*map(alone.lookups.find, asked), return_exceptions=True)
-    assert [isinstance(each, StoreRefused) for each in found] == [False, True, True, False]
-    assert all(each.state.jti is None for each in (found[0], found[3]))
+    assert [isinstance(item, StoreRefused) for item in found] == [False, True, True, False]
+    assert all(item.state.jti is None for item in (found[0], found[3]))
 
 
 @pytest.mark.parametrize("name", ["seq", "share"])
@@ -270,11 +270,11 @@ async def test_a_server_that_still_loads_gives_no_verdict(alone, own_valkey):
     slowly = ("--key-load-delay", "50000", "--loading-process-events-interval-bytes", "1024")
     own_valkey.options = (*own_valkey.options, *slowly)
     starting = asyncio.ensure_future(asyncio.to_thread(own_valkey.start))
-    said = ""
-    while said != "the store answered LOADING":
+    message = ""
+    while message != "the store answered LOADING":
         with pytest.raises(StoreUnavailable) as refused:
             await alone.lookups.find(keys_of(alone, "1"))
-        said = str(refused.value)
+        message = str(refused.value)
         await asyncio.sleep(0.01)
     with own_valkey.client() as client:
         client.config_set("key-load-delay", 0)

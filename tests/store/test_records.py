@@ -126,6 +126,6 @@ def test_any_object_is_understood_whole_or_refused(pairs, kind):
         ('{"kind":"export","format":2,"at":1}', "format 2"),
     ],
 )
-def test_a_bad_line_is_told_what_is_wrong(line, problem):
+def test_what_is_wrong_with_a_bad_line_is_reported(line, problem):
     with pytest.raises(InvalidRequest, match=problem.replace("|", "\\|")):
         records.read(line.encode())

@@ -34,8 +34,8 @@ async def states(changes):
             continue
         text, left = await changes.client.get(key), await changes.client.pttl(key)
         if name.endswith(":user"):
-            said = parse_user_state(text)
-            value = cutoffs(said), said.blocked
+            message = parse_user_state(text)
+            value = cutoffs(message), message.blocked
         else:
             value = revoked_keys(text) if name.startswith("keys") else parse_revocation(text)
         found[name] = value, (None if left == -1 else now + left)
@@ -71,7 +71,7 @@ async def lose(changes):
 
 
 @pytest.mark.parametrize("seed", range(10))
-async def test_all_that_one_process_wrote_stands_again_as_it_stood(changes, seed):
+async def test_all_that_one_process_wrote_is_in_effect_again_as_it_was(changes, seed):
     dice, now = random.Random(seed), await changes.now()
     await changes.revocations.revoke_key(MAIN, "stolen", reason="leaked")
     for _ in range(dice.randint(1, 40)):
@@ -80,19 +80,19 @@ async def test_all_that_one_process_wrote_stands_again_as_it_stood(changes, seed
     await lose(changes)
     for _ in range(2):
         assert await changes.revocations.write_back(0) is not None
-        stands = await states(changes)
-        assert {key: value for key, (value, _) in stands.items()} == {
+        in_effect = await states(changes)
+        assert {key: value for key, (value, _) in in_effect.items()} == {
             key: value for key, (value, _) in stood.items()
         }
         for key, (value, till) in stood.items():
             blocked = isinstance(value, tuple) and value[1]
             if blocked:  # whose user is not known any more: kept as for the most patient issuer
-                assert stands[key][1] > till - SLOW_MS
+                assert in_effect[key][1] > till - SLOW_MS
             else:
-                assert stands[key][1] == (till and pytest.approx(till, abs=SLOW_MS)), key
+                assert in_effect[key][1] == (till and pytest.approx(till, abs=SLOW_MS)), key
 
 
-async def test_what_stands_already_is_not_weakened(changes):
+async def test_what_is_in_effect_already_is_not_weakened(changes):
     now, revocations = await changes.now(), changes.revocations
     for at in (now - 50_000, None):
         await revocations.revoke_client(MAIN, "web", before=at, reason="")
@@ -121,34 +121,34 @@ async def test_a_store_whose_clock_is_behind_gets_the_times_that_were_acknowledg
     )
 
 
-def test_of_several_data_sets_each_gets_its_own():
-    kept = Acknowledged(Metrics(CollectorRegistry()), int, now=int, limit=3)
+def test_of_several_data_sets_every_one_gets_its_own():
+    remembered = Acknowledged(Metrics(CollectorRegistry()), int, now=int, limit=3)
     for key in ("1", "2", "1", "3", "4"):
-        kept.note(written(key))
-    assert {part: [each.keys[0] for each in kept.entries(part)] for part in range(5)} == {
+        remembered.note(written(key))
+    assert {part: [item.keys[0] for item in remembered.entries(part)] for part in range(5)} == {
         0: [], 1: ["1"], 2: [], 3: ["3"], 4: ["4"],
     }  # fmt: skip
 
 
 async def test_a_mark_says_whether_all_went_into_one_data_set(changes):
     await changes.revocations.revoke_token(MAIN, "1", None)
-    stands = await changes.revocations.write_back(0)
+    in_effect = await changes.revocations.write_back(0)
     assert await changes.revocations.refilling(0) == 1
-    shown = await stands(True)
-    assert (shown.seq, shown.share, shown.epoch) == (1, 1, b""), "what is put back is not counted"
+    printed = await in_effect(True)
+    assert (printed.seq, printed.share, printed.epoch) == (1, 1, b""), "what is put back is not counted"
     assert await changes.revocations.refilling(0) == 0
-    stands = await changes.revocations.write_back(0)
+    in_effect = await changes.revocations.write_back(0)
     await lose(changes)
-    assert await stands(True) is None
+    assert await in_effect(True) is None
 
 
 async def test_a_mark_of_fewer_writes_is_of_another_data_set(changes):
     await changes.revocations.revoke_token(MAIN, "1", None)
-    stands = await changes.revocations.write_back(0)
+    in_effect = await changes.revocations.write_back(0)
     [(process, mark)] = (await changes.client.hgetall(changes.keys.refills)).items()
     refill, _, at = mark.split()
     await changes.client.hset(changes.keys.refills, process, b"%b 0 %b" % (refill, at))
-    assert await stands(True) is None
+    assert await in_effect(True) is None
 
 
 async def test_a_mark_that_was_left_behind_counts_no_more_after_half_a_minute(changes):
@@ -179,7 +179,7 @@ async def test_every_process_hears_of_a_lift_and_of_what_was_revoked_since(store
     await revocations.revoke_client(MAIN, "app", before=None, reason="")
     assert await other.revocations.lift(key)
     await store.watch.beat()
-    assert {each.keys[0] for each in revocations.acknowledged.entries(0)} == {
+    assert {item.keys[0] for item in revocations.acknowledged.entries(0)} == {
         store.keys.client_cutoff(MAIN, "app")
     }
     await revocations.revoke_client(MAIN, "web", before=None, reason="again")
@@ -200,13 +200,13 @@ async def test_the_ends_of_sessions_are_put_back_whatever_ended_them(valkey, pre
         displaced, ended, last = [(await sessions.start("alice", "web")).session.sid for _ in range(3)]
         await sessions.end(ended)
         with valkey.client() as client:
-            kept = {
+            remembered = {
                 key: client.get(key)
                 for key in client.scan_iter(f"{prefix}:*")
                 if ":session:" in key and key.endswith((last,))
             }
             client.delete(*client.scan_iter(f"{prefix}:*"))
-            for key, text in kept.items():
+            for key, text in remembered.items():
                 client.set(key, text, px=100_000)
         for sid in (reused, displaced, ended, last):
             claims = Claims(iss=own.iss, jti="1", sub="alice", sid=sid)
@@ -218,44 +218,44 @@ def written(key, at=1000, until=100_000, **more):
     return Written("revoke_token", (key,), at, until, **more)
 
 
-def test_the_oldest_go_first_once_there_is_no_room_and_that_is_said():
+def test_the_oldest_go_first_once_there_is_no_room_and_that_is_reported():
     metrics = Metrics(CollectorRegistry())
-    kept = Acknowledged(metrics, Keys("rv").part, now=int, limit=3)
-    with structlog.testing.capture_logs() as told:
+    remembered = Acknowledged(metrics, Keys("rv").part, now=int, limit=3)
+    with structlog.testing.capture_logs() as reported:
         for name in "abcde":
-            kept.note(written(name))
-    assert [each.keys[0] for each in kept.entries(0)] == ["c", "d", "e"]
+            remembered.note(written(name))
+    assert [item.keys[0] for item in remembered.entries(0)] == ["c", "d", "e"]
     assert metrics.registry.get_sample_value("revoker_forgotten_revocations_total") == 2
     assert metrics.registry.get_sample_value("revoker_remembered_revocations") == 3
-    assert [each["event"] for each in told] == ["revocations_forgotten"]
+    assert [item["event"] for item in reported] == ["revocations_forgotten"]
 
 
 def test_what_has_expired_makes_room_before_anything_else_goes():
     metrics = Metrics(CollectorRegistry())
-    kept = Acknowledged(metrics, Keys("rv").part, now=lambda: 200_000, limit=3)
+    remembered = Acknowledged(metrics, Keys("rv").part, now=lambda: 200_000, limit=3)
     for name, until in (("a", 500_000), ("b", 100_000), ("c", 500_000)):
-        kept.note(written(name, until=until))
-    kept.note(written("d", at=200_000, until=500_000))
-    assert [each.keys[0] for each in kept.entries(0)] == ["a", "c", "d"]
+        remembered.note(written(name, until=until))
+    remembered.note(written("d", at=200_000, until=500_000))
+    assert [item.keys[0] for item in remembered.entries(0)] == ["a", "c", "d"]
     assert metrics.registry.get_sample_value("revoker_forgotten_revocations_total") == 0
 
 
-def test_of_two_for_the_same_thing_the_later_is_kept_and_the_longer_life():
-    kept = Acknowledged(Metrics(CollectorRegistry()), Keys("rv").part, now=int)
-    kept.note(written("a", at=2000, until=9000, reason="first", seq=1))
-    kept.note(written("a", at=1000, until=9500, reason="second", seq=2))
-    kept.note(written("a", at=1000, until=9000, except_sid="s"))
-    assert kept.entries(0) == [
+def test_of_two_for_the_same_thing_the_later_is_remembered_with_the_longer_life():
+    remembered = Acknowledged(Metrics(CollectorRegistry()), Keys("rv").part, now=int)
+    remembered.note(written("a", at=2000, until=9000, reason="first", seq=1))
+    remembered.note(written("a", at=1000, until=9500, reason="second", seq=2))
+    remembered.note(written("a", at=1000, until=9000, except_sid="s"))
+    assert remembered.entries(0) == [
         written("a", at=2000, until=9500, reason="first", seq=2),
         written("a", at=1000, until=9000, except_sid="s"),
     ]
 
 
 def test_a_lift_takes_back_what_was_acknowledged_before_it():
-    kept = Acknowledged(Metrics(CollectorRegistry()), Keys("rv").part, now=int)
-    kept.note(written("a", seq=4))
-    kept.note(written("a", except_sid="s", seq=6))
-    kept.note(written("b", seq=4))
-    kept.forget([(3, "a"), (5, "a"), (2, "b")])
-    assert [(each.keys[0], each.except_sid) for each in kept.entries(0)] == [("a", "s"), ("b", "")]
-    kept.forget([])
+    remembered = Acknowledged(Metrics(CollectorRegistry()), Keys("rv").part, now=int)
+    remembered.note(written("a", seq=4))
+    remembered.note(written("a", except_sid="s", seq=6))
+    remembered.note(written("b", seq=4))
+    remembered.forget([(3, "a"), (5, "a"), (2, "b")])
+    assert [(item.keys[0], item.except_sid) for item in remembered.entries(0)] == [("a", "s"), ("b", "")]
+    remembered.forget([])

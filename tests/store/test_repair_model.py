@@ -80,7 +80,7 @@ class Instance(NamedTuple):
     epoch: int = 1
     made: int = 0
     acknowledged: frozenset[str] = NOTHING
-    known_of: frozenset[str] = NOTHING
+    numbers_of: frozenset[str] = NOTHING
     share: int = 0
     baseline: Counts = Counts(0, b"")
     reply: tuple[Store, bool] | None = None
@@ -146,7 +146,7 @@ def actions(state: State, instance: Instance, rules: Rules) -> Iterator[State]:
             yield from settle(state, instance)
         elif instance.baseline != store.numbers or not state.crash_is_old:
             read = instance._replace(
-                baseline=store.numbers, known_of=instance.acknowledged | (store.held & acknowledged(state))
+                baseline=store.numbers, numbers_of=instance.acknowledged | (store.held & acknowledged(state))
             )
             yield changed(state, read)._replace(crash_is_old=bool(state.crashed))
     elif store.finding == "repairing" and store.epoch > instance.epoch:
@@ -185,7 +185,7 @@ def read_reply(state: State, instance: Instance, rules: Rules) -> Iterator[State
             state,
             instance._replace(
                 acknowledged=mine,
-                known_of=mine | (store.held & acknowledged(state)),
+                numbers_of=mine | (store.held & acknowledged(state)),
                 share=store.count(instance.name),
                 baseline=store.numbers,
             ),
@@ -201,15 +201,15 @@ def settle(state: State, instance: Instance) -> Iterator[State]:
         yield changed(state, instance._replace(step="write back"))
     else:
         epoch = 1 + max(store.epoch, *(other.epoch for other in state.instances))
-        begun = store._replace(epoch=epoch, finding="repairing", given=())
-        yield changed(state, instance._replace(step="write back"), begun)
+        started = store._replace(epoch=epoch, finding="repairing", given=())
+        yield changed(state, instance._replace(step="write back"), started)
 
 
 def adopting(state: State, instance: Instance, store: Store) -> Instance:
     return instance._replace(
         step="",
         epoch=store.epoch,
-        known_of=instance.known_of | (store.held & acknowledged(state)),
+        numbers_of=instance.numbers_of | (store.held & acknowledged(state)),
         share=store.count(instance.name),
         baseline=store.numbers,
     )
@@ -278,7 +278,7 @@ def violation(state: State, rules: Rules) -> str:
     for instance in state.instances:
         if not instance.running:
             continue
-        missing = lacking & instance.known_of
+        missing = lacking & instance.numbers_of
         if missing and not instance.step and not finds_loss(store, instance, rules):
             return f"{instance.name} says active"
         if missing and store.finding == "repaired" and store.epoch >= instance.epoch:
@@ -328,6 +328,6 @@ def is_proven_by_total(present, contributions):
         pytest.param(Rules(not_heard=lambda _: set()), TWO_WRITERS, id="it does not wait for the others"),
     ],
 )
-def test_each_way_of_breaking_the_rules_is_found(mutant, writes):
+def test_every_way_of_breaking_the_rules_is_found(mutant, writes):
     _, found, _ = explore(mutant, writes)
     assert found

@@ -19,7 +19,7 @@ CONFIRMED_S = 1.0
 """For how long a change waits for replicas; what may be late on a busy machine is tried again."""
 
 
-def test_a_server_is_fresh_for_two_seconds_after_it_has_shown_enough_replicas():
+def test_a_server_is_fresh_for_two_seconds_after_it_had_enough_replicas():
     confirmation = Confirmation(2, fsync=False, timeout=0.25)
     assert confirmation.stale("a", 10.0)
     assert not confirmation.record(1, "a", 10.0)
@@ -156,7 +156,7 @@ async def test_without_its_replica_a_primary_confirms_nothing_and_is_not_believe
     assert "stale_primary" not in confirmed.problems
 
 
-async def test_an_operator_is_told_where_the_number_of_replicas_does_not_fit(own_valkey, replica, confirmed):
+async def test_a_number_of_replicas_that_does_not_fit_is_reported(own_valkey, replica, confirmed):
     assert not {"unconfirmed_replicas", "too_few_replicas"} & set(await confirmed.dangers())
     for confirm, problem in ((0, "unconfirmed_replicas"), (2, "too_few_replicas")):
         other = store_on(own_valkey, "other", wait_replicas=confirm)
@@ -175,7 +175,7 @@ async def test_what_is_on_the_disk_of_all_is_confirmed(own_valkey, replica, pref
             await revoked(store)
 
 
-async def test_an_operator_is_told_where_the_disk_can_not_be_confirmed(own_valkey, replica, prefix):
+async def test_a_disk_that_cannot_be_confirmed_is_reported(own_valkey, replica, prefix):
     with own_valkey.client() as client:
         client.config_set("appendonly", "no")
     made = store_on(own_valkey, prefix, wait_replicas=1, wait_fsync=True, timeout=CONFIRMED_S)

@@ -69,27 +69,27 @@ class Instance:
 
 MARK = {"before": None, "reason": ""}
 WRITES = {
-    "revoke_token": lambda each, n: each.revocations.revoke_token(MAIN, f"new{n}", None),
-    "revoke_user": lambda each, n: each.revocations.revoke_user(MAIN, n, except_sid=None, **MARK),
-    "revoke_session": lambda each, n: each.revocations.revoke_session(MAIN, n, **MARK),
-    "revoke_client": lambda each, n: each.revocations.revoke_client(MAIN, n, **MARK),
-    "revoke_claim": lambda each, n: each.revocations.revoke_claim(MAIN, "grant_id", n, **MARK),
-    "revoke_issuer": lambda each, _: each.revocations.revoke_issuer(MAIN, **MARK),
-    "revoke_key": lambda each, n: each.revocations.revoke_key(MAIN, n, reason=""),
-    "forget_key": lambda each, n: each.revocations.forget_key(MAIN, n),
-    "block_user": lambda each, n: each.revocations.block_user(MAIN, n, until=None, reason=""),
-    "unblock_user": lambda each, n: each.revocations.unblock_user(MAIN, n),
-    "lift_user": lambda each, n: each.revocations.lift_user(MAIN, n),
-    "lift": lambda each, n: each.revocations.lift(each.store.keys.client_cutoff(MAIN, n)),
-    "end a session": lambda each, n: each.sessions.end(each.sids[int(n)]),
-    "reuse a refresh token": lambda each, n: each.sessions.refresh(each.sids[int(n)], 1, ()),
-    "displace a session": lambda each, _: each.sessions.start("displacing", "web"),
+    "revoke_token": lambda item, n: item.revocations.revoke_token(MAIN, f"new{n}", None),
+    "revoke_user": lambda item, n: item.revocations.revoke_user(MAIN, n, except_sid=None, **MARK),
+    "revoke_session": lambda item, n: item.revocations.revoke_session(MAIN, n, **MARK),
+    "revoke_client": lambda item, n: item.revocations.revoke_client(MAIN, n, **MARK),
+    "revoke_claim": lambda item, n: item.revocations.revoke_claim(MAIN, "grant_id", n, **MARK),
+    "revoke_issuer": lambda item, _: item.revocations.revoke_issuer(MAIN, **MARK),
+    "revoke_key": lambda item, n: item.revocations.revoke_key(MAIN, n, reason=""),
+    "forget_key": lambda item, n: item.revocations.forget_key(MAIN, n),
+    "block_user": lambda item, n: item.revocations.block_user(MAIN, n, until=None, reason=""),
+    "unblock_user": lambda item, n: item.revocations.unblock_user(MAIN, n),
+    "lift_user": lambda item, n: item.revocations.lift_user(MAIN, n),
+    "lift": lambda item, n: item.revocations.lift(item.store.keys.client_cutoff(MAIN, n)),
+    "end a session": lambda item, n: item.sessions.end(item.sids[int(n)]),
+    "reuse a refresh token": lambda item, n: item.sessions.refresh(item.sids[int(n)], 1, ()),
+    "displace a session": lambda item, _: item.sessions.start("displacing", "web"),
 }
 
 
-def import_tokens(each):
-    entries = [each.store.keys.jti(MAIN, f"new{n}") for n in range(len(LOST))]
-    return each.store.scripts.run("revoke_tokens", entries, [-100_000, ""] * len(entries))
+def import_tokens(item):
+    entries = [item.store.keys.jti(MAIN, f"new{n}") for n in range(len(LOST))]
+    return item.store.scripts.run("revoke_tokens", entries, [-100_000, ""] * len(entries))
 
 
 async def seq_at(instance):
@@ -103,7 +103,7 @@ class Snapshot:
     def __init__(self, client, prefix):
         self._client = client
         self._prefix = prefix
-        self._kept = {key: (client.dump(key), max(0, client.pttl(key))) for key in self._keys()}
+        self._remembered = {key: (client.dump(key), max(0, client.pttl(key))) for key in self._keys()}
 
     def _keys(self):
         return list(self._client.scan_iter(f"{self._prefix}:*"))
@@ -111,7 +111,7 @@ class Snapshot:
     def restore(self):
         with self._client.pipeline() as pipeline:
             pipeline.delete(*self._keys())
-            for key, (value, left) in self._kept.items():
+            for key, (value, left) in self._remembered.items():
                 pipeline.restore(key, left, value)
             pipeline.execute()
 
@@ -129,10 +129,10 @@ async def instances(valkey, prefix):
     stores = [store_on(valkey, prefix, timeout=30) for _ in range(3)]
     await stores[0].init()
     async with contextlib.AsyncExitStack() as stack:
-        for each in stores:
-            await stack.enter_async_context(opened(each, watched=False))
-            await each.lookups.touch()
-        yield [Instance(each) for each in stores]
+        for item in stores:
+            await stack.enter_async_context(opened(item, watched=False))
+            await item.lookups.touch()
+        yield [Instance(item) for item in stores]
 
 
 @pytest.mark.parametrize("author", [True, False], ids=["its own", "another's"])
@@ -143,7 +143,7 @@ async def test_writes_that_are_as_many_as_were_lost_hide_nothing(instances, keep
     await writer.prepare()
     snapshot = keep()
     await asyncio.gather(*(first.revocations.revoke_token(MAIN, jti, None) for jti in LOST))
-    assert [await each.says(LOST[0]) for each in instances] == [False] * 3
+    assert [await item.says(LOST[0]) for item in instances] == [False] * 3
     seq = await seq_at(first)
     released = writer.hold(monkeypatch)
     snapshot.restore()
@@ -155,16 +155,16 @@ async def test_writes_that_are_as_many_as_were_lost_hide_nothing(instances, keep
     writing = asyncio.gather(*calls)
     for _ in calls:
         await writer.answered.acquire()
-    said = [await third.says(jti) for jti in LOST]
+    message = [await third.says(jti) for jti in LOST]
     released.set()
     await writing
-    assert said == [False] * len(LOST)
-    for each in instances:
-        assert [await each.says(jti) for jti in LOST] == [False] * len(LOST)
+    assert message == [False] * len(LOST)
+    for item in instances:
+        assert [await item.says(jti) for jti in LOST] == [False] * len(LOST)
     assert await seq_at(first) == seq, "what was made again is counted, once"
 
 
-async def test_a_write_sent_again_is_held_against_what_is_known_by_then(instances, keep, monkeypatch):
+async def test_a_write_sent_again_is_compared_with_what_was_read_by_then(instances, keep, monkeypatch):
     """The first attempt is lost with its connection and with what others revoked meanwhile."""
     first, other, third = instances
     await other.revocations.revoke_token(MAIN, "0", None)
@@ -176,7 +176,7 @@ async def test_a_write_sent_again_is_held_against_what_is_known_by_then(instance
         if len(attempts) > 1:
             return await execute(*command)
         await first.revocations.revoke_token(MAIN, "1", None)
-        assert [await each.says("1") for each in (other, third)] == [False, False]
+        assert [await item.says("1") for item in (other, third)] == [False, False]
         snapshot.restore()
         raise ConnectionLost
 
@@ -184,8 +184,8 @@ async def test_a_write_sent_again_is_held_against_what_is_known_by_then(instance
     released = other.hold(monkeypatch)
     writing = asyncio.ensure_future(other.revocations.revoke_token(MAIN, "2", None))
     await other.answered.acquire()
-    said = await third.says("1")
+    message = await third.says("1")
     released.set()
     await writing
-    assert said is False
+    assert message is False
     assert [await third.says(jti) for jti in "012"] == [False] * 3

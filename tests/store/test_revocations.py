@@ -44,7 +44,7 @@ async def test_a_jti_is_listed_until_nothing_accepts_its_token(changes):
     assert await expiry(changes, key) == pytest.approx(jti_expiry_ms(MAIN, now / 1000 + 300), abs=SLOW_MS)
 
 
-async def test_a_jti_without_exp_is_kept_as_long_as_any_token_can_live(changes):
+async def test_a_jti_without_exp_is_stored_as_long_as_any_token_can_live(changes):
     await changes.revocations.revoke_token(MAIN, "1", None)
     longest = (MAIN.max_token_lifetime + MAIN.clock_skew + MAIN.leeway + 60) * 1000
     expected = await changes.now() + longest
@@ -75,7 +75,7 @@ async def test_every_change_is_counted_for_all_and_for_this_process_even_a_repea
     assert await changes.client.pttl(changes.keys.share("me")) == pytest.approx(DAY, abs=SLOW_MS)
 
 
-async def test_a_cutoff_is_kept_until_its_date_and_the_horizon_have_passed(changes):
+async def test_a_cutoff_is_stored_until_its_date_and_the_horizon_have_passed(changes):
     now = await changes.now()
     for before in (None, now - 3_600_000):
         at = await changes.revocations.revoke_client(OTHER, f"of {before}", before=before, reason="")
@@ -87,7 +87,7 @@ async def test_a_cutoff_is_kept_until_its_date_and_the_horizon_have_passed(chang
             assert await expiry(changes, key) == pytest.approx(expected, abs=SLOW_MS)
 
 
-async def test_a_cutoff_of_each_kind_only_moves_forward(changes):
+async def test_a_cutoff_of_every_kind_only_moves_forward(changes):
     now = await changes.now()
     revocations, keys = changes.revocations, changes.keys
     for move, key in (
@@ -136,13 +136,13 @@ async def test_a_cutoff_far_ahead_is_refused_and_changes_nothing(changes):
     assert await changes.client.mget(changes.keys.seq, changes.keys.client_cutoff(MAIN, "c")) == [None, None]
 
 
-async def test_a_cutoff_made_now_is_never_before_what_stands(changes):
-    stands = await changes.now() + 60_000
+async def test_a_cutoff_made_now_is_never_before_what_is_in_effect(changes):
+    in_effect = await changes.now() + 60_000
     key = changes.keys.user_of(MAIN, "alice")
-    await changes.client.set(key, f'{{"hard":{stands},"last":{stands}}}', px=DAY)
-    assert await revoke_user(changes) == stands
-    await changes.client.set(changes.keys.client_cutoff(MAIN, "c"), str(stands), px=DAY)
-    assert await changes.revocations.revoke_client(MAIN, "c", before=None, reason="") == stands
+    await changes.client.set(key, f'{{"hard":{in_effect},"last":{in_effect}}}', px=DAY)
+    assert await revoke_user(changes) == in_effect
+    await changes.client.set(changes.keys.client_cutoff(MAIN, "c"), str(in_effect), px=DAY)
+    assert await changes.revocations.revoke_client(MAIN, "c", before=None, reason="") == in_effect
 
 
 @pytest.mark.parametrize("seed", range(30))
@@ -153,9 +153,9 @@ async def test_excepted_sessions_are_the_sum_of_all_calls_ever_made(changes, see
     calls = []
     for _ in range(dice.randint(1, 9)):
         at, spared = base + dice.randint(0, 6) * 1000, dice.choice([None, "a", "b", "c"])
-        stands = await revoke_user(changes, before=at, except_sid=spared)
+        in_effect = await revoke_user(changes, before=at, except_sid=spared)
         calls.append((at, spared))
-        assert stands == max(at for at, _ in calls)
+        assert in_effect == max(at for at, _ in calls)
         state = RevocationState(user=await user(changes))
         for sid in ("a", "b", "c", "none"):
             covering = max((at for at, spared in calls if spared != sid), default=None)
@@ -198,8 +198,8 @@ async def test_lifting_a_block_leaves_the_cutoff_and_its_life(changes, monkeypat
     await changes.revocations.block_user(MAIN, "alice", until=None, reason="")
     await changes.revocations.unblock_user(MAIN, "alice")
     assert (await user(changes)).hard == at
-    kept = at + cutoff_lifetime_ms(MAIN)
-    assert await expiry(changes, changes.keys.user_of(MAIN, "alice")) == pytest.approx(kept, abs=SLOW_MS)
+    entries = at + cutoff_lifetime_ms(MAIN)
+    assert await expiry(changes, changes.keys.user_of(MAIN, "alice")) == pytest.approx(entries, abs=SLOW_MS)
 
 
 async def test_a_block_outlives_a_shorter_cutoff_and_the_other_way_round(changes):
@@ -285,7 +285,7 @@ async def test_a_hundred_calls_at_once_equal_their_sum(store):
     assert store.source.data_set.watermark.share == 100
 
 
-async def test_requests_that_take_something_back_are_noted_apart_from_each_other_for_a_minute(changes):
+async def test_requests_that_take_something_back_are_noted_separately_for_a_minute(changes):
     revocations, client = changes.revocations, changes.client
     for sub in ("ann", "bob"):
         await revocations.unblock_user(MAIN, sub)

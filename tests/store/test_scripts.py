@@ -44,12 +44,12 @@ def server(request, valkey):
     client.close()
 
 
-def run(server, name, keys, *args, known=(0, 0)):
+def run(server, name, keys, *args, earlier=(0, 0)):
     """Run a script at :data:`NOW`; what it returns, less what every writer must know of the data set."""
     text = TEXTS[name]
     assert text.count(b"redis.call('TIME')") == 1
     text = text.replace(b"redis.call('TIME')", b"{%d, %d}" % (NOW // 1000, NOW % 1000 * 1000))
-    reply = server.eval(text, len(keys) + len(TAIL), *keys, *TAIL, *args, *known)
+    reply = server.eval(text, len(keys) + len(TAIL), *keys, *TAIL, *args, *earlier)
     return reply[:-1] if isinstance(reply[-1], list) else reply
 
 
@@ -273,12 +273,12 @@ def test_a_cutoff_is_dated_as_the_rules_say_and_never_moves_back(server, stored,
     date = rules.cutoff_time(
         requested, NOW, max_ahead=max_ahead, earliest=earliest, earliest_ahead=ahead, expires=expires
     )
-    kept = None if stored is None else Revocation(stored, "first")
+    remembered = None if stored is None else Revocation(stored, "first")
     if isinstance(date, str):
         assert reply == [date.encode()]
-        assert stored_cutoff(server, CUTOFF) == kept
+        assert stored_cutoff(server, CUTOFF) == remembered
         return
-    state = kept if rules.includes_cutoff(kept, date) else Revocation(date, "second")
+    state = remembered if rules.includes_cutoff(remembered, date) else Revocation(date, "second")
     assert [int(value) for value in reply] == [state.at, date]
     if state.at + KEEP > NOW:
         assert stored_cutoff(server, CUTOFF) == state
@@ -286,7 +286,7 @@ def test_a_cutoff_is_dated_as_the_rules_say_and_never_moves_back(server, stored,
 
 
 @given(st.sampled_from([0, 1, -1]) | offsets, st.none() | st.sampled_from([-1, 0, 1]) | offsets)
-def test_a_session_ends_at_the_present_unless_it_was_never_begun(server, from_limit, cutoff_after):
+def test_a_session_ends_at_the_present_unless_it_never_started(server, from_limit, cutoff_after):
     clear(server)
     start = NOW + rules.START_AHEAD_MS + from_limit
     sid = new_sid(start, TAG, bytes(10))
@@ -374,14 +374,14 @@ def test_a_refresh_for_a_scope_that_was_not_granted_uses_nothing(server, scopes)
 
 @given(st.tuples(*[st.integers(0, 3)] * 4), st.booleans())
 def test_a_change_by_a_writer_who_knew_more_or_in_a_repair_is_not_counted(server, numbers, repairing):
-    seq, share, known_seq, known_share = numbers
+    seq, share, seq_before, share_before = numbers
     clear(server)
     server.set(KEYS.seq, seq + share)
     server.set(KEYS.share("me"), share)
     server.set(KEYS.writers, f" me {share} other {seq}")
     server.set(KEYS.epoch, "id 0 0 " + ("repairing" if repairing else "new"))
-    run(server, "revoke_user", (USER, INDEX), "", KEEP, "", 5000, "", known=(known_seq, known_share))
-    counted = seq + share >= known_seq and share >= known_share and not repairing
+    run(server, "revoke_user", (USER, INDEX), "", KEEP, "", 5000, "", earlier=(seq_before, share_before))
+    counted = seq + share >= seq_before and share >= share_before and not repairing
     assert int(server.get(KEYS.seq)) == seq + share + counted
     assert int(server.get(KEYS.share("me"))) == share + counted
     assert server.get(KEYS.writers).decode() == f" me {share + counted} other {seq}"
@@ -389,7 +389,7 @@ def test_a_change_by_a_writer_who_knew_more_or_in_a_repair_is_not_counted(server
 
 
 @given(st.lists(st.sampled_from(["me", "you", "them"]), min_size=1))
-def test_the_list_of_writers_counts_the_revocations_of_each_one(server, writers):
+def test_the_list_of_writers_counts_the_revocations_of_every_one(server, writers):
     clear(server)
     for writer in writers:
         keys = (USER, INDEX, KEYS.seq, KEYS.share(writer), KEYS.writers, KEYS.epoch)
@@ -450,7 +450,7 @@ def test_who_vouches_has_its_whole_share_again(server, vouched, share, of_others
     st.none() | st.sampled_from([59_999, 60_000, 60_001, 10**15]) | st.integers(-70_000, 70_000),
     offsets,
 )
-def test_the_latest_time_only_grows_unless_no_server_can_have_shown_it(server, shared, offset):
+def test_the_latest_time_only_grows_unless_no_server_can_have_had_it(server, shared, offset):
     clear(server)
     latest = NOW + offset
     if shared is not None:

@@ -62,7 +62,7 @@ async def test_a_server_that_most_sentinels_name_is_the_primary(sentinels, valke
 async def test_one_sentinel_of_three_is_not_believed(sentinels, valkey, own_valkey):
     true, other = naming(valkey.port), naming(own_valkey.port)
     unknown = encode(RuntimeError("ERR No such master with that name"))
-    for replies, said in (
+    for replies, message in (
         ((true, None, None), f"1 names 127.0.0.1:{valkey.port}"),
         ((true, None, None), "2 can't be reached"),
         ((true, other, None), f"1 names 127.0.0.1:{own_valkey.port}"),
@@ -74,7 +74,7 @@ async def test_one_sentinel_of_three_is_not_believed(sentinels, valkey, own_valk
             StoreUnavailable, match="2 of 3 Sentinels must name the same primary main"
         ) as error:
             await primary_by(await sentinels(*replies))
-        assert said in str(error.value)
+        assert message in str(error.value)
 
 
 async def test_of_two_sentinels_both_must_agree(sentinels, valkey, own_valkey):

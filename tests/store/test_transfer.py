@@ -57,7 +57,7 @@ async def imported(store, lines):
     await importing.end()
 
 
-def kept(valkey, store):
+def remembered(valkey, store):
     """All keys that revoke, without their prefix, with their values and ends."""
     found = {}
     with valkey.client() as client:
@@ -95,19 +95,19 @@ async def fill(store):
     await revocations.revoke_key(MAIN, "k2", reason="")
 
 
-async def test_all_that_stands_arrives_in_another_store_and_nothing_else(two, valkey):
+async def test_all_that_is_in_effect_arrives_in_another_store_and_nothing_else(two, valkey):
     source, target = two
     await fill(source)
     await imported(target, await exported(source))
 
-    before, after = kept(valkey, source), kept(valkey, target)
+    before, after = remembered(valkey, source), remembered(valkey, target)
     assert before.keys() == after.keys()
     for name, (value, till) in before.items():
         text, until = after[name]
         if name == "settings":
             assert "revoked_by" in text  # the import records which claims are in use
         elif name.endswith(":user"):
-            found, expected = (msgspec.json.decode(each) for each in (text, value))
+            found, expected = (msgspec.json.decode(item) for item in (text, value))
             found.pop("last", None), expected.pop("last", None)
             assert found == expected, name
         elif name.startswith("keys:"):
@@ -126,12 +126,12 @@ async def test_importing_again_changes_nothing_but_the_counts(two, valkey):
     await fill(source)
     lines = await exported(source)
     await imported(target, lines)
-    first = kept(valkey, target)
+    first = remembered(valkey, target)
     before = (await target.readings())[0]
     await imported(target, lines)
 
-    assert kept(valkey, target).keys() == first.keys()
-    for name, (value, _) in kept(valkey, target).items():
+    assert remembered(valkey, target).keys() == first.keys()
+    for name, (value, _) in remembered(valkey, target).items():
         assert value == first[name][0]
     assert ((await target.readings())[0]).seq == before.seq + len(lines)
 
@@ -143,7 +143,7 @@ async def test_a_loss_of_data_is_taken_along_as_cutoffs_of_the_issuers(two):
     lines = await exported(source)
 
     assert {(line.iss, line.before) for line in lines} == {
-        (each.iss, cutoff / 1000) for each in (MAIN, OTHER, OWN)
+        (item.iss, cutoff / 1000) for item in (MAIN, OTHER, OWN)
     }
     await imported(target, lines)
     for issuer in (MAIN, OTHER, OWN):
@@ -193,7 +193,7 @@ async def test_a_claim_that_is_not_revocable_any_more_is_exported_and_refused_by
             importing.change(line)
 
 
-async def test_what_can_not_be_read_is_told(two, valkey):
+async def test_what_cannot_be_read_is_reported(two, valkey):
     source, _ = two
     with valkey.client() as client:
         bad = [source.keys.jti(MAIN, "j"), source.keys.user("a" * 16), source.keys.all()[:-1] + "what:x"]
@@ -235,7 +235,7 @@ async def test_nothing_is_written_to_a_store_without_an_epoch(valkey, prefix):
             await Importing(store).begin()
 
 
-async def test_data_lost_while_importing_is_said(two, valkey):
+async def test_data_lost_while_importing_is_reported(two, valkey):
     _, target = two
     importing = Importing(target)
     await importing.begin()
@@ -269,7 +269,7 @@ async def test_a_time_that_is_yet_to_come_is_refused(two):
         importing.change(records.User(iss=MAIN.iss, sub="a", before=importing.now / 1000 + 6))
 
 
-async def test_what_stands_already_and_what_has_expired_is_known_beforehand(two):
+async def test_what_is_in_effect_already_and_what_has_expired_is_counted_beforehand(two):
     source, target = two
     await fill(source)
     lines = await exported(source)
@@ -284,7 +284,7 @@ async def test_what_stands_already_and_what_has_expired_is_known_beforehand(two)
     assert importing.change(records.Jti(iss=MAIN.iss, jti="x", exp=1000)).expiry < importing.now
 
 
-async def test_many_tokens_at_once_are_listed_as_each_by_itself(changes):
+async def test_many_tokens_at_once_are_listed_as_one_by_one(changes):
     """The bulk script against the one that the service uses, with all that may stand before."""
     now = await changes.now()
     chance = random.Random(7)
@@ -320,7 +320,7 @@ calls = st.lists(st.tuples(st.integers(1, 12), sids), max_size=5)
 
 @settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture, SLOW_MACHINE])
 @given(here=calls, there=calls)
-async def test_what_is_imported_adds_up_with_what_stands(two, here, there):
+async def test_what_is_imported_adds_up_with_what_is_in_effect(two, here, there):
     """For any token it is as if all calls had been made in one store."""
     source, target = two
     sub = uuid.uuid4().hex

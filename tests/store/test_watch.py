@@ -72,7 +72,7 @@ async def now_of(store):
     return (await store.readings())[0].now
 
 
-async def test_nothing_is_revoked_before_the_latest_time_of_the_store_is_known(valkey, proxy, prefix):
+async def test_nothing_is_revoked_before_the_latest_time_of_the_store_is_read(valkey, proxy, prefix):
     """The watch fails after it has read the issuers: what it needs for a revocation it must have by then."""
     declaring = store_on(valkey, prefix, issuers=[OWN])
     assert await declaring.init()
@@ -99,7 +99,7 @@ async def test_nothing_is_revoked_before_the_latest_time_of_the_store_is_known(v
     assert cutoffs[0] >= latest
 
 
-async def test_a_shared_time_that_no_server_can_have_shown_is_replaced(valkey, prefix):
+async def test_a_shared_time_that_no_server_can_have_had_is_replaced(valkey, prefix):
     store = store_on(valkey, prefix, issuers=[OWN])
     await store.init()
     async with opened(store, watched=False):

@@ -13,14 +13,21 @@ local function first(headers, name)
   return values and values[0] or ""
 end
 
+local function all(headers, name)
+  local values, found = headers[name], {}
+  if not values then return nil end
+  for i = 0, #values do found[#found + 1] = values[i] end
+  return found
+end
+
 core.register_action("ask_revoker", { "http-req" }, function(txn)
   txn:set_var("txn.verdict", "refused")
-  local question = { ["x-revoker-key"] = { key } }
-  local authorization = txn.http:req_get_headers()["authorization"]
-  if authorization then
-    local values = {}
-    for i = 0, #authorization do values[#values + 1] = authorization[i] end
-    question["authorization"] = values
+  local headers = txn.http:req_get_headers()
+  local question = { ["x-revoker-key"] = { key }, ["authorization"] = all(headers, "authorization") }
+  local cookie = txn:get_var("txn.cookie")
+  if cookie then
+    question["x-revoker-cookie"] = { cookie }
+    question["cookie"] = all(headers, "cookie")
   end
   local require = txn:get_var("txn.require")
   if require then question["x-revoker-require"] = { require } end
@@ -28,12 +35,11 @@ core.register_action("ask_revoker", { "http-req" }, function(txn)
   local answer = core.httpclient():get { url = url, headers = question, timeout = TIMEOUT_MS }
   local verdict = answer and VERDICTS[answer.status] or "refused"
   if verdict == "200" or verdict == "401" or verdict == "403" then
-    local headers = answer.headers
-    txn:set_var("txn.challenge", first(headers, "www-authenticate"))
-    txn:set_var("txn.subject", first(headers, "x-auth-subject"))
-    txn:set_var("txn.session", first(headers, "x-auth-session"))
-    txn:set_var("txn.client", first(headers, "x-auth-client"))
-    txn:set_var("txn.scope", first(headers, "x-auth-scope"))
+    txn:set_var("txn.challenge", first(answer.headers, "www-authenticate"))
+    txn:set_var("txn.subject", first(answer.headers, "x-auth-subject"))
+    txn:set_var("txn.session", first(answer.headers, "x-auth-session"))
+    txn:set_var("txn.client", first(answer.headers, "x-auth-client"))
+    txn:set_var("txn.scope", first(answer.headers, "x-auth-scope"))
   end
   txn:set_var("txn.verdict", verdict)
 end)

@@ -17,11 +17,25 @@ app.kubernetes.io/name: {{ include "revoker.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 
+{{- /*
+The labels of an object, from (list ROOT [COMPONENT [LABELS]]). Made as one dictionary, since two lists of
+labels may name the same one. The chart's own come first: selectors depend on them.
+*/ -}}
 {{- define "revoker.labels" -}}
-helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
-{{ include "revoker.selectorLabels" . }}
-app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
-app.kubernetes.io/managed-by: {{ .Release.Service }}
+{{- $root := first . -}}
+{{- $labels := include "revoker.selectorLabels" $root | fromYaml -}}
+{{- $_ := set $labels "helm.sh/chart" (printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_") -}}
+{{- $_ := set $labels "app.kubernetes.io/version" $root.Chart.AppVersion -}}
+{{- $_ := set $labels "app.kubernetes.io/managed-by" $root.Release.Service -}}
+{{- if gt (len .) 1 -}}
+  {{- with index . 1 -}}
+    {{- $_ := set $labels "app.kubernetes.io/component" . -}}
+  {{- end -}}
+{{- end -}}
+{{- if gt (len .) 2 -}}
+  {{- $labels = merge $labels (index . 2) -}}
+{{- end -}}
+{{- toYaml (merge $labels (default dict $root.Values.commonLabels)) -}}
 {{- end -}}
 
 {{- define "revoker.serviceAccountName" -}}
@@ -33,10 +47,76 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end -}}
 
 {{- define "revoker.image" -}}
+{{- include "revoker.registry" . -}}
 {{- if .Values.image.digest -}}
 {{- printf "%s@%s" .Values.image.repository .Values.image.digest -}}
 {{- else -}}
 {{- printf "%s:%s" .Values.image.repository (default .Chart.AppVersion .Values.image.tag) -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* What goes before the repository of every image. */ -}}
+{{- define "revoker.registry" -}}
+{{- with (.Values.global).imageRegistry -}}
+{{- printf "%s/" (trimSuffix "/" .) -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* The pull secrets of a pod, from (list ROOT SECRETS): the global ones, by name or as objects, and its own. */ -}}
+{{- define "revoker.pullSecrets" -}}
+{{- $names := list -}}
+{{- range concat (default list ((first .).Values.global).imagePullSecrets) (default list (last .)) -}}
+  {{- if kindIs "string" . -}}
+    {{- $names = append $names . -}}
+  {{- else -}}
+    {{- $names = append $names .name -}}
+  {{- end -}}
+{{- end -}}
+{{- with uniq $names -}}
+imagePullSecrets:
+  {{- range . }}
+  - name: {{ . }}
+  {{- end }}
+{{- end -}}
+{{- end -}}
+
+{{- /* A security context without what a null in the values has removed. */ -}}
+{{- define "revoker.securityContext" -}}
+{{- $context := dict -}}
+{{- range $key, $value := . -}}
+  {{- if not (kindIs "invalid" $value) -}}
+    {{- $_ := set $context $key $value -}}
+  {{- end -}}
+{{- end -}}
+{{- toYaml $context -}}
+{{- end -}}
+
+{{- /*
+The security context of the trial Valkey's pod. A uid or gid that is null for the service is not set here
+either: OpenShift gives each namespace its own. `helm upgrade --reuse-values` from 0.1 has no such value.
+*/ -}}
+{{- define "revoker.valkeyPodSecurityContext" -}}
+{{- $default := dict "runAsNonRoot" true "runAsUser" 999 "runAsGroup" 1000 "fsGroup" 1000 "seccompProfile" (dict "type" "RuntimeDefault") -}}
+{{- $context := default $default .Values.valkey.podSecurityContext -}}
+{{- $ofService := default dict .Values.podSecurityContext -}}
+{{- range list "runAsUser" "runAsGroup" "fsGroup" -}}
+  {{- if kindIs "invalid" (index $ofService .) -}}
+    {{- $context = omit $context . -}}
+  {{- end -}}
+{{- end -}}
+{{- include "revoker.securityContext" $context -}}
+{{- end -}}
+
+{{- /* How a pod finds the store and the identity providers. */ -}}
+{{- define "revoker.nameResolution" -}}
+{{- $fields := dict -}}
+{{- range $key := list "dnsPolicy" "dnsConfig" "hostAliases" -}}
+  {{- with index $.Values $key -}}
+    {{- $_ := set $fields $key . -}}
+  {{- end -}}
+{{- end -}}
+{{- with $fields -}}
+{{- toYaml . -}}
 {{- end -}}
 {{- end -}}
 
@@ -314,7 +394,7 @@ envFrom:
   {{- toYaml . | nindent 2 }}
 {{- end }}
 securityContext:
-  {{- toYaml .Values.securityContext | nindent 2 }}
+  {{- include "revoker.securityContext" .Values.securityContext | nindent 2 }}
 resources:
   requests: {cpu: 50m, memory: 96Mi}
   limits: {memory: 256Mi}

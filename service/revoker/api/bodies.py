@@ -5,6 +5,7 @@ import functools
 import json
 import re
 import urllib.parse
+from codecs import BOM_UTF8
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -49,7 +50,7 @@ async def read(request: web.Request, limit: int) -> tuple[Fields | None, bytes]:
     """Read the body.
 
     Returns:
-        The fields where it is a form, else None; and the bytes.
+        The fields where it is a form, else None; and the bytes, of JSON without a byte order mark.
 
     Raises:
         UnsupportedMediaType: neither a form nor JSON, or compressed.
@@ -65,7 +66,9 @@ async def read(request: web.Request, limit: int) -> tuple[Fields | None, bytes]:
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise UnsupportedMediaType("the body must not be compressed")
     raw = await read_bytes(request, limit)
-    return (form_fields(raw) if media_type == _FORM else None), raw
+    if media_type == _FORM:
+        return form_fields(raw), raw
+    return None, raw.removeprefix(BOM_UTF8)  # RFC 8259 §8.1: it may be ignored
 
 
 async def read_bytes(request: web.Request, limit: int) -> bytes:

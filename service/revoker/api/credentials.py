@@ -5,6 +5,7 @@ from typing import Final
 
 from aiohttp import web
 
+from revoker.api.client_address import ClientAddresses
 from revoker.auth import Caller, Callers, Credentials, certificate_names
 from revoker.errors import InvalidRequest
 
@@ -18,10 +19,14 @@ class Authentication:
     Attributes:
         callers: Of the present settings; a reload replaces them.
         client_certificates: Whether callers may use one instead of a secret.
+        client_address: Gives the address of a request's client, whose failed attempts are limited.
     """
 
-    def __init__(self, callers: Callers, *, client_certificates: bool) -> None:
+    def __init__(
+        self, callers: Callers, *, client_certificates: bool, addresses: ClientAddresses | None = None
+    ) -> None:
         self.callers = callers
+        self.client_address: Final = (addresses or ClientAddresses()).of
         self.client_certificates: Final = client_certificates
 
     def authenticate(self, request: web.Request, fields: Mapping[str, str] | None) -> Caller:
@@ -36,7 +41,7 @@ class Authentication:
                 form.get("client_id"),
                 form.get("client_secret"),
                 certificate(request),
-                request.remote or "",
+                self.client_address(request),
             )
         )
 

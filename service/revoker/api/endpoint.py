@@ -180,7 +180,7 @@ class BoundEndpoint(Generic[Body]):
             body = converted(name_values(request.rel_url.raw_query_string.encode()), endpoint.body)
         if not logs.audit_lines_have_room():
             await logs.wait_for_audit_room()
-        call = Call(caller, body, request.remote or "", path, fields, raw)
+        call = Call(caller, body, self.authentication.client_address(request), path, fields, raw)
         try:
             return await self.handle(call)
         except Unconfirmed as error:

@@ -16,6 +16,7 @@ from aiohttp import HttpVersion11, web
 from revoker import errors
 from revoker.api.admission import OVERLOADED, Admission, Connection
 from revoker.api.bodies import BATCH_LIMIT
+from revoker.api.client_address import ClientAddresses
 from revoker.api.error_responses import (
     NO_STORE,
     error_response,
@@ -35,6 +36,8 @@ COUNTED: Final = web.RequestKey("counted", bool)
 
 ANY: Final = "*"
 _OTHER: Final = "other"
+
+_ANY_PEER: Final = ClientAddresses()
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}").fullmatch
 _AUTHORITY: Final = re.compile(r"(?i)https?://[^/?#]*").match
@@ -127,27 +130,33 @@ class FastPath(ServedPath):
             raise ValueError(f"{self.path}: a subtree, and nothing else, is served with any method")
 
     def contains(self, target: str) -> bool:
-        """Whether a request target, a path or a whole URL (RFC 9112 §3.2.2), is this path or below it."""
-        if not target.startswith("/") and (authority := _AUTHORITY(target)):
-            target = target[authority.end() :]
+        """Whether a request target in origin form is this path or below it."""
         return target == self.path or target.startswith((f"{self.path}/", f"{self.path}?"))
 
 
 class Dispatcher:
     """Responds to the requests of one port."""
 
-    def __init__(self, paths: Iterable[ServedPath], *, admission: Admission, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        paths: Iterable[ServedPath],
+        *,
+        admission: Admission,
+        metrics: Metrics,
+        client_address: Callable[[web.Request], str] = _ANY_PEER.of,
+    ) -> None:
         served = list(paths)
         fast = [path for path in served if isinstance(path, FastPath)]
         self._admission = admission
         self._metrics = metrics
+        self._client_address = client_address
         self._fast: Final = {path.path: path for path in fast if not path.subtree}
         self._subtrees: Final = [path for path in fast if path.subtree]
         routed = [path for path in served if not (isinstance(path, FastPath) and path.subtree)]
         self._routed: Final = {(path.path, path.method): path for path in routed}
-        self._measures: Final = {_OTHER: _Measures(_OTHER, metrics, buffered=False)}
+        self._measures: Final = {_OTHER: Measures(_OTHER, metrics, buffered=False)}
         for path in served:
-            self._measures[path.path] = _Measures(path.path, metrics, buffered=isinstance(path, FastPath))
+            self._measures[path.path] = Measures(path.path, metrics, buffered=isinstance(path, FastPath))
         self._start_at_zero(served)
         self.application: Final = web.Application(client_max_size=BATCH_LIMIT)
         self.application.add_routes(
@@ -173,7 +182,7 @@ class Dispatcher:
         began = time.perf_counter()
         fast = self._fast.get(request.raw_path)
         if fast is None or request.method != fast.method or "Expect" in request.headers:
-            fast = self._subtree(request.raw_path)
+            fast = self._subtree_or_whole_url(request)
         admission = self._admission
         counted = False
         if fast is None:
@@ -221,7 +230,17 @@ class Dispatcher:
         return malformed_request(status) if path is None else path.malformed(status)
 
     def _find(self, target: str) -> FastPath | None:
+        target = _origin_form(target)
         return self._fast.get(target) or self._subtree(target)
+
+    def _subtree_or_whole_url(self, request: web.Request) -> FastPath | None:
+        """The fast path of a request whose target, as sent, is none that it can have."""
+        target = _origin_form(request.raw_path)
+        if target is not request.raw_path:
+            fast = self._fast.get(target)
+            if fast is not None and request.method == fast.method and "Expect" not in request.headers:
+                return fast
+        return self._subtree(target)
 
     def _subtree(self, target: str) -> FastPath | None:
         for path in self._subtrees:
@@ -236,10 +255,7 @@ class Dispatcher:
 
     def _response_to(self, error: Exception, fast: FastPath | None) -> web.Response:
         if isinstance(error, errors.RevokerError):
-            if (cause := of_kind(_CAUSES, error)) is not None:
-                self._metrics.no_verdicts.labels(cause).inc()
-            elif (refusal := of_kind(_REFUSALS, error)) is not None:
-                self._metrics.refused_callers.labels(refusal).inc()
+            count_error(error, self._metrics)
             return response_to(error) if fast is None else fast.render_error(error)
         if isinstance(error, web.HTTPException):
             return response_to_http_error(error)
@@ -269,7 +285,7 @@ class Dispatcher:
                 path=name,
                 status=status,
                 seconds=round(seconds, 6),
-                peer=request.remote,
+                peer=self._client_address(request),
             )
 
     def _routed_path(self, request: web.Request) -> ServedPath | None:
@@ -281,7 +297,23 @@ class Dispatcher:
         return None if resource is None else self._routed.get((resource.canonical, route.method))
 
 
-class _Measures:
+def _origin_form(target: str) -> str:
+    """A request target without scheme and authority: a whole URL names the same path (RFC 9112 §3.2.2)."""
+    if target.startswith("/") or not (authority := _AUTHORITY(target)):
+        return target
+    rest = target[authority.end() :]
+    return rest if rest.startswith("/") else f"/{rest}"
+
+
+def count_error(error: errors.RevokerError, metrics: Metrics) -> None:
+    """Count why there was no verdict, or why a caller was refused."""
+    if (cause := of_kind(_CAUSES, error)) is not None:
+        metrics.no_verdicts.labels(cause).inc()
+    elif (refusal := of_kind(_REFUSALS, error)) is not None:
+        metrics.refused_callers.labels(refusal).inc()
+
+
+class Measures:
     """Counts the responses at one path, and observes how long they took.
 
     Buffers are lost where the process ends at once; so only the counts of fast paths are buffered.

@@ -2,13 +2,16 @@
 
 Serves Envoy's ext_authz, nginx's auth_request, Traefik's ForwardAuth, Caddy's forward_auth and HAProxy.
 The gateway authenticates by ``X-Revoker-Key``. Method, query, body, and the path below ``/forward-auth`` are
-the user's and are ignored.
+the user's and are ignored. Envoy can also ask by gRPC: :mod:`revoker.api.ext_authz`, by the same code.
 """
 
+import functools
 import re
 import urllib.parse
-from typing import Final
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Final
 
+import msgspec
 from aiohttp import web
 
 from revoker.api.admission import Admission
@@ -25,11 +28,47 @@ from revoker.tokens.verifying import VerifiedToken
 
 KEY_HEADER: Final = "X-Revoker-Key"
 REQUIREMENTS_HEADER: Final = "X-Revoker-Require"
+COOKIE_HEADER: Final = "X-Revoker-Cookie"
 
-_BEARER: Final = re.compile(r"[Bb][Ee][Aa][Rr][Ee][Rr] ([A-Za-z0-9\-._~+/]+=*)").fullmatch
-_SCHEME: Final = re.compile(r"[Bb][Ee][Aa][Rr][Ee][Rr](?![!#$%&'*+\-.^_`|~0-9A-Za-z])").match
+_B64TOKEN: Final = r"[A-Za-z0-9\-._~+/]+=*"
+_BEARER: Final = re.compile(rf"[Bb][Ee][Aa][Rr][Ee][Rr] ({_B64TOKEN})").fullmatch
+_NO_TOKEN_CHARACTER: Final = r"(?![!#$%&'*+\-.^_`|~0-9A-Za-z])"
+_SCHEME: Final = re.compile(rf"[Bb][Ee][Aa][Rr][Ee][Rr]{_NO_TOKEN_CHARACTER}").match
+_DPOP: Final = re.compile(rf"[Dd][Pp][Oo][Pp]{_NO_TOKEN_CHARACTER}").match
+_IS_TOKEN: Final = re.compile(_B64TOKEN).fullmatch
+_COOKIE_NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,256}").fullmatch
 _UNRESERVED: Final = "".join(chr(byte) for byte in range(0x21, 0x7F) if chr(byte) != "%")
 _REALM: Final = 'Bearer realm="revoker"'
+_DPOP_REALM: Final = 'DPoP realm="revoker"'
+
+
+class Question(msgspec.Struct, frozen=True, gc=False):
+    """What a gateway asks: values of headers, as they came.
+
+    Attributes:
+        keys: Of the gateway, as are ``requirements`` and ``cookie_names``.
+        requirements: What the route requires.
+        cookie_names: Of the cookie that has the token; none: only ``Authorization`` has it.
+        authorizations: Of the user, as are ``cookies``.
+        cookies: Read only where there is a name.
+        certificate: Gives the names in the gateway's client certificate.
+        peer: Gives the address whose failed attempts are limited.
+    """
+
+    keys: Sequence[str]
+    requirements: Sequence[str]
+    cookie_names: Sequence[str]
+    authorizations: Sequence[str]
+    cookies: Sequence[str]
+    certificate: Callable[[], frozenset[str]]
+    peer: Callable[[], str]
+
+
+class Answer(msgspec.Struct, frozen=True, gc=False):
+    """200, 401 or 403, with headers that replace all of these names."""
+
+    status: int
+    headers: dict[str, str]
 
 
 class ForwardAuth:
@@ -37,38 +76,100 @@ class ForwardAuth:
 
     def __init__(self, *, authentication: Authentication, verdicts: Verdicts, admission: Admission) -> None:
         self._authentication = authentication
+        self._client_address = authentication.client_address
         self._verdicts = verdicts
         self._admission = admission
 
     async def respond(self, request: web.Request) -> web.Response:
         """Respond 200 with who the user is, 401 or 403; raises where there is no verdict."""
-        caller = self._gateway(request)
+        values = request.headers.getall
+        cookie_names = values(COOKIE_HEADER, ())
+        answer = await self.answer(
+            Question(
+                keys=values(KEY_HEADER, ()),
+                requirements=values(REQUIREMENTS_HEADER, ()),
+                cookie_names=cookie_names,
+                authorizations=values("Authorization", ()),
+                cookies=values("Cookie", ()) if cookie_names else (),
+                certificate=functools.partial(certificate, request),
+                peer=functools.partial(self._client_address, request),
+            )
+        )
+        return web.Response(status=answer.status, headers={**NO_STORE, **answer.headers})
+
+    async def answer(self, question: Question) -> Answer:
+        """Answer a question; raises where there is no verdict, or where the gateway is not a caller.
+
+        It must be counted in ``admission`` meanwhile.
+        """
+        caller = self._gateway(question)
         caller.require(SCOPE)
-        credentials = request.headers.getall("Authorization", ())
-        if not credentials or (len(credentials) == 1 and not _SCHEME(credentials[0])):
-            return _unauthorized(_REALM)
-        bearer = _BEARER(credentials[0]) if len(credentials) == 1 else None
-        if bearer is None:
-            return _unauthorized(f'{_REALM}, error="invalid_request"')
-        requirements = parse_requirements(tuple(request.headers.getall(REQUIREMENTS_HEADER, ())))
-        judged = await self._verdicts.of_token(bearer[1], caller, waiting=self._admission.not_counted)
+        text = _token_of(question)
+        if isinstance(text, Answer):
+            return text
+        requirements = parse_requirements(tuple(question.requirements))
+        judged = await self._verdicts.of_token(text, caller, waiting=self._admission.not_counted)
         token = judged.token
-        if judged.verdict is not Verdict.ACTIVE or token is None or token.cnf:
+        if judged.verdict is not Verdict.ACTIVE or token is None:
             return _unauthorized(
                 f'{_REALM}, error="invalid_token", error_description="the token is not active"'
             )
+        if token.cnf is not None:
+            return _bound(token.cnf)
         if requirements is None:
             return _forbidden("")
         return _unmet(requirements, token, judged) or _authorized(token)
 
-    def _gateway(self, request: web.Request) -> Caller:
-        keys = request.headers.getall(KEY_HEADER, ())
+    def _gateway(self, question: Question) -> Caller:
         callers = self._authentication.callers
-        if len(keys) == 1:
-            return callers.by_secret(keys[0], request.remote or "")
-        if keys:
+        if len(question.keys) == 1:
+            return callers.by_secret(question.keys[0], question.peer)
+        if question.keys:
             raise InvalidClient("more than one X-Revoker-Key")
-        return callers.by_certificate(certificate(request))
+        return callers.by_certificate(question.certificate())
+
+
+def _token_of(question: Question) -> str | Answer:
+    """The only token of a request, or why there is none.
+
+    ``Authorization`` and cookie may both have it, if they agree: a backend might read the one that was not
+    judged.
+    """
+    name = question.cookie_names[0] if question.cookie_names else None
+    if name is not None and (len(question.cookie_names) > 1 or not _COOKIE_NAME(name)):
+        return _forbidden("")
+    credentials = question.authorizations
+    in_header = None
+    if len(credentials) > 1:
+        return MALFORMED
+    if credentials and _SCHEME(credentials[0]):
+        if (bearer := _BEARER(credentials[0])) is None:
+            return MALFORMED
+        in_header = bearer[1]
+    elif credentials and _DPOP(credentials[0]):
+        return _PROOF_OFFERED
+    if name is None:
+        return in_header or _NO_TOKEN
+    found = list(_cookies(question.cookies, name))
+    if len(found) > 1:
+        return _invalid_request("more than one cookie has the name of the one with the token")
+    in_cookie = found[0] if found else ""
+    if in_cookie and not _IS_TOKEN(in_cookie):
+        return MALFORMED
+    if in_header and in_cookie and in_header != in_cookie:
+        return _invalid_request("Authorization and cookie have different tokens")
+    return in_header or in_cookie or _NO_TOKEN
+
+
+def _cookies(lines: Sequence[str], name: str) -> Iterator[str]:
+    """The values of all cookies of a name (RFC 6265 §4.2.1), without quotes around them."""
+    for line in lines:
+        for pair in line.split(";"):
+            found, equals, value = pair.partition("=")
+            if equals and found.strip(" \t") == name:
+                value = value.strip(" \t")
+                quoted = len(value) > 1 and value[0] == value[-1] == '"'
+                yield value[1:-1] if quoted else value
 
 
 def unavailable(error: RevokerError) -> web.Response:
@@ -82,10 +183,20 @@ def unavailable(error: RevokerError) -> web.Response:
 
 def malformed_request(_: int) -> web.Response:
     """401: gateways take other 4xx for a failure of theirs, but the user's request is wrong."""
-    return _unauthorized(f'{_REALM}, error="invalid_request"')
+    return web.Response(status=401, headers={**NO_STORE, **MALFORMED.headers})
 
 
-def _unmet(requirements: Requirements, token: VerifiedToken, judged: Judged) -> web.Response | None:
+def _bound(cnf: Mapping[str, Any]) -> Answer:
+    """The refusal of an active token that needs a proof of possession (RFC 9449 §7.1, RFC 8705 §3)."""
+    if "jkt" in cnf:
+        realm, what = _DPOP_REALM, "a DPoP key (jkt)"
+    else:
+        realm, what = _REALM, "a client certificate (x5t#S256)" if "x5t#S256" in cnf else "a key (cnf)"
+    description = f"the token is bound to {what}, and possession cannot be checked here"
+    return _unauthorized(f'{realm}, error="invalid_token", error_description="{description}"')
+
+
+def _unmet(requirements: Requirements, token: VerifiedToken, judged: Judged) -> Answer | None:
     """The refusal of a token that does not meet the requirements; None: it does."""
     if not set(requirements.scopes) <= set(scope_words(token.scope)):
         return _forbidden(" ".join(requirements.scopes))
@@ -103,17 +214,17 @@ def _unmet(requirements: Requirements, token: VerifiedToken, judged: Judged) -> 
     return None
 
 
-def _authorized(token: VerifiedToken) -> web.Response:
+def _authorized(token: VerifiedToken) -> Answer:
     """200 with all four headers, so that those of the client are always replaced."""
     claims = token.claims
-    return web.Response(
-        headers={
-            **NO_STORE,
+    return Answer(
+        200,
+        {
             "X-Auth-Subject": _header(claims.sub),
             "X-Auth-Session": _header(claims.sid),
             "X-Auth-Client": _header(claims.client_id or claims.azp),
             "X-Auth-Scope": " ".join(_header(word) for word in scope_words(token.scope)),
-        }
+        },
     )
 
 
@@ -122,14 +233,23 @@ def _header(value: str | None) -> str:
     return urllib.parse.quote(value or "", safe=_UNRESERVED)
 
 
-def _unauthorized(challenge: str) -> web.Response:
-    return web.Response(status=401, headers={**NO_STORE, "WWW-Authenticate": challenge})
+def _unauthorized(challenge: str) -> Answer:
+    return Answer(401, {"WWW-Authenticate": challenge})
 
 
-def _forbidden(scope: str) -> web.Response:
-    """RFC 6750 §3.1; without a scope where the requirements are malformed."""
+def _invalid_request(description: str = "") -> Answer:
+    described = f', error_description="{description}"' if description else ""
+    return _unauthorized(f'{_REALM}, error="invalid_request"{described}')
+
+
+def _forbidden(scope: str) -> Answer:
+    """RFC 6750 §3.1; without a scope where what the gateway sets is malformed."""
     needed = f', scope="{scope}"' if scope else ""
-    return web.Response(
-        status=403,
-        headers={**NO_STORE, "WWW-Authenticate": f'{_REALM}, error="insufficient_scope"{needed}'},
-    )
+    return Answer(403, {"WWW-Authenticate": f'{_REALM}, error="insufficient_scope"{needed}'})
+
+
+_NO_TOKEN: Final = _unauthorized(_REALM)
+MALFORMED: Final = _invalid_request()
+_PROOF_OFFERED: Final = _unauthorized(
+    f'{_DPOP_REALM}, error="invalid_token", error_description="DPoP proofs are not checked here"'
+)

@@ -4,6 +4,7 @@ Gateways ask this for every request that they serve: this is the hot path, with 
 ``store.lookups``.
 """
 
+from codecs import BOM_UTF8
 from typing import Annotated, Final
 
 import msgspec
@@ -209,6 +210,7 @@ class Introspection:
             if SCOPE not in caller.scopes:
                 caller.require(SCOPE)
             raw = await bodies.read_bytes(request, bodies.BODY_LIMIT)
+            raw = raw.removeprefix(BOM_UTF8)
         self._admission.in_progress += 1
         try:
             if fields is not None:

@@ -8,6 +8,7 @@ import tomllib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -32,6 +33,7 @@ from revoker.config.value_types import (
     Name,
     NotEmpty,
     Port,
+    ProxyNetworks,
     ReadableFile,
     RedisUrl,
     Seconds,
@@ -79,6 +81,9 @@ class ServerSettings(_Section):
     ops_port: Port = 0
     """Port for probes, `/metrics`, `/openapi.json` and `/docs`; 0: the same as `port`."""
 
+    grpc_port: Port = 0
+    """Port for [Envoy's ext_authz over gRPC](ext-authz-grpc.md); 0: none. Needs the extra `grpc`."""
+
     workers: Annotated[int, Field(ge=1, le=128)] = 1
     """Processes on this machine that share the port."""
 
@@ -90,6 +95,11 @@ class ServerSettings(_Section):
 
     tls_client_ca_file: ReadableFile = ""
     """CA certificates (PEM) for client certificates, which are then requested but not required."""
+
+    trusted_proxies: ProxyNetworks = ()
+    """Networks (CIDR) of gateways and proxies whose `Forwarded` or `X-Forwarded-For` names the client, for
+    `peer` in the log and for the limit on wrong credentials; see [addresses of clients](client-addresses.md).
+    """
 
     max_in_progress: Annotated[int, Field(ge=1, le=1_000_000)] = 128
     """Load shedding: requests for verdicts and refreshed tokens in progress in one process. While there are
@@ -105,6 +115,17 @@ class ServerSettings(_Section):
     def _is_another_port(cls, value: int, info: ValidationInfo) -> int:
         if value and value == info.data.get("port"):
             raise reject("must differ from server.port; 0 serves both on one port")
+        return value
+
+    @field_validator("grpc_port")
+    @classmethod
+    def _has_what_grpc_needs(cls, value: int, info: ValidationInfo) -> int:
+        if not value:
+            return value
+        if value in {info.data.get("port"), info.data.get("ops_port")}:
+            raise reject("must differ from server.port and server.ops_port; 0 serves no gRPC")
+        if not all(map(find_spec, ("grpc", "grpc_health", "envoy", "google.protobuf"))):
+            raise reject("needs the extra grpc: pip install 'revoker[grpc]'")
         return value
 
     @field_validator("tls_key_file")

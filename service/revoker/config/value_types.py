@@ -4,6 +4,7 @@ A message never contains the value: it may be a secret.
 """
 
 import hashlib
+import ipaddress
 import re
 import ssl
 from pathlib import Path
@@ -93,6 +94,26 @@ Digest = Annotated[
     AfterValidator(_not_of_empty_secret),
 ]
 Host = Annotated[str, _matching(r"[^\s/]+", "must be an address or a host name")]
+
+
+def proxy_network(text: str) -> str:
+    """Refuse what is no network, or is every network: anybody could then write any address into the log."""
+    try:
+        network = ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        raise reject("must be a network as 10.0.0.0/8 or 2001:db8::/32, or one address") from None
+    if "%" in text:
+        raise reject("must have no zone (%)")
+    if network.prefixlen == 0:
+        raise reject("trusts everybody; give the networks of the proxies only")
+    if "/" in text and ipaddress.ip_interface(text).ip != network.network_address:
+        raise reject(f"has bits set after its prefix; the network is {network}")
+    return text
+
+
+ProxyNetworks = Annotated[
+    tuple[Annotated[str, AfterValidator(proxy_network)], ...], Strict(False), Field(max_length=256)
+]
 ReadableFile = Annotated[str, AfterValidator(readable)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[int, Field(gt=0, le=10 * 366 * 86400)]

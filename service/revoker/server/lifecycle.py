@@ -14,7 +14,7 @@ import socket
 import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import structlog
 from aiohttp import web
@@ -24,6 +24,10 @@ from revoker.config.schema import ServerSettings, Settings
 from revoker.errors import ConfigError
 from revoker.server import start_signals
 from revoker.server.connections import Runner, Site
+
+if TYPE_CHECKING:
+    from revoker.api.ext_authz import ExtAuthz
+    from revoker.server.grpc_listener import GrpcListener
 
 BACKLOG: Final = 1024
 LISTENERS_PER_SOCKET: Final = 8
@@ -65,6 +69,8 @@ class Service(Protocol):
     def main(self) -> Site: ...
     @property
     def ops(self) -> Site | None: ...
+    @property
+    def ext_authz(self) -> "ExtAuthz | None": ...
     async def start(self) -> None: ...
     def started(self) -> bool: ...
     def conflicts(self) -> list[str]: ...
@@ -184,14 +190,19 @@ async def serve(
         if service.ops is not None:
             await _open(stack, service.ops, listeners.ops, tls=None)
         runner = await _open(stack, service.main, listeners.main, tls=tls_context(server))
+        grpc = await _open_grpc(stack, service, server) if server.grpc_port else None
         listening()
         if await _finishes_before(shutdown, _until_started(service)):
             gc.collect()
             gc.freeze()
             gc.set_threshold(GC_THRESHOLD)
+            if grpc is not None:
+                await grpc.report_ready()
             ready()
         await shutdown.wait()
         service.drain()
+        if grpc is not None:
+            await grpc.drain()
         log.info("draining", seconds=server.drain_seconds)
         runner.close_connections_after_response()
         await asyncio.sleep(server.drain_seconds)
@@ -237,6 +248,18 @@ def _reload(service: Service, reload_settings: Callable[[], Settings]) -> None:
         service.reload(reload_settings())
     except ConfigError as error:
         log.error("settings not taken over", problems=error.problems)  # noqa: TRY400 -- says all
+
+
+async def _open_grpc(
+    stack: contextlib.AsyncExitStack, service: Service, server: ServerSettings
+) -> "GrpcListener":
+    from revoker.server.grpc_listener import GrpcListener  # noqa: PLC0415  # its libraries are an extra
+
+    assert service.ext_authz is not None  # noqa: S101  # as there is a port
+    listener = GrpcListener(service.ext_authz, server)
+    stack.push_async_callback(listener.stop, SHUTDOWN_SECONDS)
+    await listener.start()
+    return listener
 
 
 async def _open(

@@ -5,6 +5,7 @@ tokens that it verified stay cached.
 """
 
 from abc import ABC, abstractmethod
+from codecs import BOM_UTF8
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from collections.abc import Set as AbstractSet
@@ -171,7 +172,7 @@ def read_key_set(
     Raises:
         ValueError: it is not a JWK Set.
     """
-    members = strict_json_object(document)
+    members = strict_json_object(document.removeprefix(BOM_UTF8))
     entries = members.get("keys")
     if type(entries) is not list:
         if any(type(value) is str and value.startswith(_CERTIFICATE) for value in members.values()):
