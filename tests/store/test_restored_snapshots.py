@@ -169,7 +169,7 @@ async def test_a_write_sent_again_is_compared_with_what_was_read_by_then(instanc
     first, other, third = instances
     await other.revocations.revoke_token(MAIN, "0", None)
     snapshot = keep()
-    execute, attempts = other.store.source.change, []
+    execute, attempts = other.store.source.change_together, []
 
     async def broken(*command):
         attempts.append(command)
@@ -180,7 +180,7 @@ async def test_a_write_sent_again_is_compared_with_what_was_read_by_then(instanc
         snapshot.restore()
         raise ConnectionLost
 
-    monkeypatch.setattr(other.store.source, "change", broken)
+    monkeypatch.setattr(other.store.source, "change_together", broken)
     released = other.hold(monkeypatch)
     writing = asyncio.ensure_future(other.revocations.revoke_token(MAIN, "2", None))
     await other.answered.acquire()

@@ -127,6 +127,7 @@ class Sentinels:
         self._sentinel_login = sentinel_login
         self._last: ServerAddress | None = None
         self._server = ""
+        self._others_behind = False
         self.naming: Naming | None = None
         self.timeout: Final = login.timeout
 
@@ -145,11 +146,15 @@ class Sentinels:
         if role[:1] != [b"master"]:
             connection.abort()
             raise StoreUnavailable("the Sentinels name a server that is not a primary")
+        self._others_behind = self._others_behind or self._last not in {None, named.address}
         self._last, self._server = named.address, connection.server
         self._note(named, asked)
         return connection
 
     async def moved(self) -> bool:
+        if self._others_behind:  # one that broke has found another primary: the others lead to the old one
+            self._others_behind = False
+            return True
         asked, last = asyncio.get_running_loop().time(), self._last
         try:
             named = await self._primary()
