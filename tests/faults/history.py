@@ -6,7 +6,7 @@ one monotonic clock, except those in tokens and cutoffs, which are seconds UTC.
 
 import bisect
 import collections
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -184,13 +184,16 @@ def covers(revoked: Revoked, token: Token) -> bool:
     return revoked.kind == "jti" or token.iat <= (revoked.iat_after or 0.0)
 
 
-def check(history: list[Record], *, put_back_s: float | None = None) -> list[Violation]:
+def check(
+    history: list[Record], *, put_back_s: float | None = None, not_repaired: Collection[str] = ()
+) -> list[Violation]:
     """Every violation of the rules below.
 
     Args:
         history: In any order.
         put_back_s: Where ``data_loss = "ignore"``: for how long after a fault an instance may not have what
             another acknowledged before it; None: it must have it at once.
+        not_repaired: Faults after which a repair may take longer than ``repair_seconds``.
 
     The rules:
 
@@ -214,7 +217,7 @@ def check(history: list[Record], *, put_back_s: float | None = None) -> list[Vio
         Violation("a loss where nothing was lost", (cutoff,)) for cutoff in cutoffs if cutoff.found < lost
     ]
     ended = min((absence.start for absence in absences), default=float("inf"))
-    apart = [fault for fault in faults if fault.name in SEPARATING]
+    apart = [fault for fault in faults if fault.name in SEPARATING or fault.name in not_repaired]
     found += [
         Violation("logged out although every writer ran", (cutoff,))
         for cutoff in cutoffs
