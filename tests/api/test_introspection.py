@@ -296,7 +296,7 @@ BAD = {
     "number beyond all numbers": b'{"nbf":1e400,',
     "integer of 5000 digits": b'{"nbf":' + b"9" * 5000 + b",",
     "deep": b'{"x":' + b"[" * 20000 + b"]" * 20000 + b",",
-    "BOM": b'\xef\xbb\xbf{"x":1,',
+    "two byte order marks": b'\xef\xbb\xbf\xef\xbb\xbf{"x":1,',
     "no object": b'[{"x":1,',
     "comment": b'{/**/"x":1,',
     "single quotes": b"{'x':1,",
