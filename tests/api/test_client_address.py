@@ -208,3 +208,11 @@ async def test_a_wrong_gateway_key_counts_for_the_client_too(behind_gateway, eve
         "GET", "/forward-auth", headers={**headers, "Authorization": f"Bearer {behind_gateway.token()}"}
     )
     assert answer.status == 200
+
+
+def test_a_line_that_cannot_be_read_costs_no_more_than_its_length():
+    """Quadratic time would be hours for these, and stop the process: anybody can send one."""
+    addresses = ClientAddresses(["10.0.0.0/8"])
+    for spaces in (" " * 1_000_000, "\t" * 1_000_000):
+        for line in (f"for=1.2.3.4;{spaces}\\", f"for=1.2.3.4{spaces}\\", f"{spaces}x", f'for="{spaces}'):
+            assert addresses.behind("10.0.0.1", [line], ()) == "10.0.0.1"

@@ -43,6 +43,19 @@ async def test_the_token_is_in_the_cookie_that_the_gateway_names(revoker, ask, n
         assert (await ask(("Cookie", line), cookie=name))[0] == 200, cookies
 
 
+@pytest.mark.parametrize("joint", [",", ", ", ",\t", "; z=1,"])
+async def test_lines_that_a_gateway_has_joined_by_a_comma_are_read_as_lines(revoker, ask, joint):
+    """Envoy and Caddy join them; the backend gets the lines, and might read the other one."""
+    first, second = revoker.token(), revoker.token()
+    joined = f"session={first}{joint}session={second}"
+    assert (await ask(("Cookie", joined)))[0] == 401
+    assert (await ask(("Cookie", f"a=b{joint}session={first}")))[0] == 401
+    assert (await ask(("Cookie", f"a=b{joint}session2=x; session={first}")))[0] == 200
+    for authorization in (f"Basic eA=={joint}Bearer {second}", f"Basic eA=={joint}dpop {second}"):
+        sent = [("Authorization", authorization), ("Cookie", f"session={first}")]
+        assert await ask(*sent) == (401, INVALID), authorization
+
+
 async def test_any_line_of_cookies_may_have_it(revoker, ask):
     token = revoker.token()
     assert (await ask(("Cookie", "a=b"), ("Cookie", f"session={token}"), ("Cookie", "c=d")))[0] == 200
@@ -221,7 +234,7 @@ async def test_heads_up_to_32_kib_are_judged(revoker):
     [
         ["Cookie: a=" + "x" * 33_000],
         ["Cookie: a=" + "x" * 400_000],
-        [f"X-{n}: " + "y" * 3_000 for n in range(100)],
+        [f"X-{n}: " + "y" * 30_000 for n in range(100)],  # more than is read at once
         [f"X-{n}: y" for n in range(200)],
     ],
 )

@@ -133,6 +133,17 @@ async def test_no_head_makes_a_refusal_look_like_no_verdict(attacked, method):
     assert not backend.requests
 
 
+@pytest.mark.parametrize("protocols", [("websocket", "h2c"), ("h2c", "websocket")])
+async def test_of_two_protocols_to_change_to_the_backend_sees_the_websocket_or_none(attacked, protocols):
+    """After a change to HTTP/2 the gateway would pass requests for any path."""
+    url, backend = attacked
+    headers = [("Connection", "Upgrade, HTTP2-Settings"), ("HTTP2-Settings", "AAMAAABkAAQAoAAA")]
+    headers += [("Upgrade", protocol) for protocol in protocols]
+    await status_of(url, NO_LOGIN, headers)
+    seen = [pair for request in backend.requests for pair in request["headers"]]
+    assert {value for name, value in seen if name == "upgrade"} <= {"websocket"}
+
+
 async def test_a_garbage_token_never_gets_through_an_open_route(attacked):
     """Many at once, some of which make Revoker close their connections."""
     url, backend = attacked

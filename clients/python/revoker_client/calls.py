@@ -132,7 +132,7 @@ def read(call: Call[T], status: int, headers: Mapping[str, str], content: bytes)
     if status in {200, 201, 204}:
         try:
             return call.parse(json.loads(content) if content else None)
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
             raise RevokerUnavailable(f"{call.path}: the answer cannot be read: {error!r}") from error
     code, text = _error_of(content)
     message = f"{call.path}: {status} {code}: {text}"

@@ -14,7 +14,7 @@ from typing import Any, Final
 from fastmcp.server.auth import AccessToken, TokenVerifier
 
 from revoker_client.asgi import App, Message, Receive, Scope, Send, refuse
-from revoker_client.bearer import Refused, verified
+from revoker_client.bearer import Refused, token_in, verified
 from revoker_client.client import RevokerClient
 
 _without_verdict: Final[ContextVar[list[Refused] | None]] = ContextVar("without_verdict", default=None)
@@ -40,7 +40,7 @@ class RevokerTokenVerifier(TokenVerifier):
             Refused: There is no verdict, and the application is not guarded; FastMCP answers 500.
         """
         try:
-            verdict = await verified(self._client, token)
+            verdict = await verified(self._client, token_in([f"Bearer {token}"]))
         except Refused as refused:
             if refused.status == 503:
                 found = _without_verdict.get()

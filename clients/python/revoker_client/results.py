@@ -46,7 +46,7 @@ class Introspection:
     @property
     def sender_constrained(self) -> bool:
         """Whether the token is bound to a key (``cnf``): it is no bearer token, and proof must be checked."""
-        return bool(self.members.get("cnf"))
+        return self.members.get("cnf") is not None
 
     def _text(self, member: str) -> str | None:
         value = self.members.get(member)

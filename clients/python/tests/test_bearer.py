@@ -43,9 +43,10 @@ def test_what_is_no_token_is_401(values, error):
     assert refused.value.headers["WWW-Authenticate"].startswith("Bearer")
 
 
-def test_a_token_that_is_bound_to_a_key_is_no_bearer_token():
+@pytest.mark.parametrize("cnf", [{"jkt": "x"}, {}])
+def test_a_token_that_is_bound_to_a_key_is_no_bearer_token(cnf):
     with pytest.raises(Refused, match="bound to a key") as refused:
-        accepted(Introspection(True, {"active": True, "cnf": {"jkt": "x"}}), ())
+        accepted(Introspection(True, {"active": True, "cnf": cnf}), ())
     assert refused.value.status == 401
 
 

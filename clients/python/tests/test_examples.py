@@ -183,3 +183,4 @@ async def test_an_agent_gets_503_where_there_is_no_verdict(examples):
         answer = await asked(url + "/mcp", "token", "POST")
         assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
         assert (await asked(url + "/mcp", None, "POST")).status_code == 401
+        assert (await asked(url + "/mcp", "x" * 20_000, "POST")).status_code == 401

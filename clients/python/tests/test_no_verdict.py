@@ -103,6 +103,12 @@ async def test_a_batch_with_too_few_results_is_no_verdict(make):
         await make(server.url, timeout=10).introspect_batch(["x", "y"])
 
 
+@pytest.mark.parametrize("results", [b'{"results":["x"]}', b'{"results":[{"active":1}]}', b'{"results":{}}'])
+async def test_a_batch_with_malformed_results_is_no_verdict(make, results):
+    with Script(answer(200, results)) as server, pytest.raises(RevokerUnavailable, match="cannot be read"):
+        await make(server.url, timeout=10).introspect_batch(["x"])
+
+
 async def test_an_item_without_a_verdict_is_an_error_in_its_place(make):
     results = b'{"results":[{"error":"temporarily_unavailable"},{"active":false}]}'
     with Script(answer(200, results)) as server:

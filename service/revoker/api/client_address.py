@@ -18,10 +18,11 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 MAX_PROXIES: Final = 32
 """In a row. Beyond that the list is not read, so that no request costs more than this."""
 
+# Possessive: spaces that are tried in every division would take quadratic time.
 _PAIR: Final = re.compile(
-    r"""[ \t]*
+    r"""[ \t]*+
         (?:(?P<name>[!#$%&'*+.^_`|~0-9A-Za-z-]+)=(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<plain>[^\s",;\\]+)))?
-        [ \t]*(?P<end>[;,]|\Z)""",
+        [ \t]*+(?P<end>[;,]|\Z)""",
     re.VERBOSE,
 ).match
 _ESCAPED: Final = re.compile(r"\\(.)")

@@ -35,6 +35,9 @@ _BEARER: Final = re.compile(rf"[Bb][Ee][Aa][Rr][Ee][Rr] ({_B64TOKEN})").fullmatc
 _NO_TOKEN_CHARACTER: Final = r"(?![!#$%&'*+\-.^_`|~0-9A-Za-z])"
 _SCHEME: Final = re.compile(rf"[Bb][Ee][Aa][Rr][Ee][Rr]{_NO_TOKEN_CHARACTER}").match
 _DPOP: Final = re.compile(rf"[Dd][Pp][Oo][Pp]{_NO_TOKEN_CHARACTER}").match
+_SECOND_TOKEN: Final = re.compile(rf",[ \t]*+(?:bearer|dpop){_NO_TOKEN_CHARACTER}", re.IGNORECASE).search
+"""Of another ``Authorization``, joined by a gateway to one that has no token."""
+
 _IS_TOKEN: Final = re.compile(_B64TOKEN).fullmatch
 _COOKIE_NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,256}").fullmatch
 _UNRESERVED: Final = "".join(chr(byte) for byte in range(0x21, 0x7F) if chr(byte) != "%")
@@ -150,8 +153,10 @@ def _token_of(question: Question) -> str | Answer:
         return _PROOF_OFFERED
     if name is None:
         return in_header or _NO_TOKEN
+    if credentials and not in_header and _SECOND_TOKEN(credentials[0]):
+        return MALFORMED
     found = list(_cookies(question.cookies, name))
-    if len(found) > 1:
+    if len(found) > 1 or any(map(_joined(name), question.cookies)):
         return _invalid_request("more than one cookie has the name of the one with the token")
     in_cookie = found[0] if found else ""
     if in_cookie and not _IS_TOKEN(in_cookie):
@@ -159,6 +164,12 @@ def _token_of(question: Question) -> str | Answer:
     if in_header and in_cookie and in_header != in_cookie:
         return _invalid_request("Authorization and cookie have different tokens")
     return in_header or in_cookie or _NO_TOKEN
+
+
+@functools.lru_cache(64)
+def _joined(name: str) -> Callable[[str], object]:
+    """Finds a cookie after a comma, by which some gateways join lines that the backend gets as they came."""
+    return re.compile(rf",[ \t]*+{re.escape(name)}[ \t]*+=").search
 
 
 def _cookies(lines: Sequence[str], name: str) -> Iterator[str]:
