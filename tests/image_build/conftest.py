@@ -1,7 +1,7 @@
 """The image, built by buildah as root, without a registry and without a daemon.
 
 Its base is a stand-in: Debian's own Python 3.11 on the same Debian. The suite fetches packages but no images.
-``make test-image`` says NOT TESTED where this is not root or a program is missing.
+``make test-image`` says NOT TESTED, and why, where a machine cannot do that.
 """
 
 import json
@@ -45,10 +45,15 @@ class Storage:
         return run("buildah", *storage, *arguments, env=environ, **more).strip()
 
 
+def apt_source():
+    """Where this machine has its packages from; None: it is no Debian."""
+    sources = [*Path("/etc/apt/sources.list.d").glob("*.sources"), Path("/etc/apt/sources.list")]
+    return next((path for path in sources if path.exists()), None)
+
+
 def debian(folder):
     """A tree with Python 3.11, from the packages that this machine has for itself."""
-    sources = [*Path("/etc/apt/sources.list.d").glob("*.sources"), Path("/etc/apt/sources.list")]
-    source = next(path for path in sources if path.exists())
+    source = apt_source()
     archive = folder / "base.tar"
     packages = "python3-venv,passwd"  # useradd is in the image of Python, too
     with source.open() as text:
