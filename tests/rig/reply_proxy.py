@@ -110,7 +110,7 @@ class ReplyProxy:
             yield proxy
         finally:
             listener.close()
-            for _ in range(3):  # what was accepted a moment ago gets its task first
+            for _ in range(20):  # what was accepted a moment ago gets its task some turns of the loop later
                 await asyncio.sleep(0)
             for task in list(proxy._tasks):
                 task.cancel()

@@ -21,13 +21,15 @@ async def tls_before(port: int, context: ssl.SSLContext) -> AsyncIterator[int]:
         task = asyncio.current_task()
         assert task is not None
         tasks.add(task)
-        replies, server = await asyncio.open_connection("127.0.0.1", port)
         try:
-            await asyncio.gather(copy(client, server), copy(replies, answers))
+            replies, server = await asyncio.open_connection("127.0.0.1", port)
+            try:
+                await asyncio.gather(copy(client, server), copy(replies, answers))
+            finally:
+                server.close()
         except asyncio.CancelledError:
             pass
         finally:
-            server.close()
             answers.transport.abort()
             tasks.discard(task)
 
@@ -36,6 +38,8 @@ async def tls_before(port: int, context: ssl.SSLContext) -> AsyncIterator[int]:
         yield listener.sockets[0].getsockname()[1]
     finally:
         listener.close()
+        for _ in range(20):  # what was accepted a moment ago gets its task some turns of the loop later
+            await asyncio.sleep(0)
         for task in list(tasks):
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
