@@ -391,6 +391,8 @@ def store_of(
         issuers=issuers,
         metrics=metrics,
         now=clock,
+        keep_entries=settings.feed.keep_entries,
+        keep_seconds=settings.feed.keep_seconds,
     )
 
 

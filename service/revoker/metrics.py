@@ -29,6 +29,8 @@ REFRESH_OUTCOMES: Final = (
     "rotated", "repeated", "unknown", "ended", "revoked", "blocked", "scope", "ahead",
     "reused_previous", "reused_older",
 )  # fmt: skip
+FEED_RELOADS: Final = ("trimmed", "data_set", "format")
+FEED_SNAPSHOTS: Final = ("complete", "broken_off")
 LOG_LINES: Final = ("audit", "other")
 PROBLEMS: Final = (
     "store_unreachable", "store_not_primary", "data_lost", "data_loss_refused", "eviction_policy",
@@ -227,6 +229,22 @@ class Metrics:
             "Log lines dropped because standard output was not read, by kind (audit, other).",
             ["kind"],
         )
+        self.feed_consumers = gauge(
+            "revoker_feed_consumers",
+            "Consumers of the feed: open streams, and names that have polled lately.",
+            multiprocess_mode="livesum",
+        )
+        self.feed_dropped = counter(
+            "revoker_feed_dropped_consumers", "Consumers of the feed disconnected because they did not read."
+        )
+        self.feed_reloads = counter(
+            "revoker_feed_reloads", "Consumers of the feed sent back to a snapshot, by reason.", ["reason"]
+        )
+        self.feed_snapshots = counter(
+            "revoker_feed_snapshots",
+            "Snapshots for the feed, by outcome (complete, broken_off).",
+            ["outcome"],
+        )
         self.info = gauge(
             "revoker_build_info", "1; the version is in the label.", ["version"], multiprocess_mode="max"
         )
@@ -249,6 +267,10 @@ class Metrics:
             self.dropped_log_lines.labels(kind)
         for problem in PROBLEMS:
             self.problems.labels(problem).set(0)
+        for reason in FEED_RELOADS:
+            self.feed_reloads.labels(reason)
+        for outcome in FEED_SNAPSHOTS:
+            self.feed_snapshots.labels(outcome)
         for outcome in ("ok", "error"):
             self.write_seconds.labels(outcome)
             for issuer in issuers:

@@ -50,7 +50,9 @@ def run(server, name, keys, *args, earlier=(0, 0)):
     assert text.count(b"redis.call('TIME')") == 1
     text = text.replace(b"redis.call('TIME')", b"{%d, %d}" % (NOW // 1000, NOW % 1000 * 1000))
     reply = server.eval(text, len(keys) + len(TAIL), *keys, *TAIL, *args, *earlier)
-    return reply[:-1] if isinstance(reply[-1], list) else reply
+    while isinstance(reply[-1], list):  # also what is to be journaled
+        reply = reply[:-1]
+    return reply
 
 
 def argument(value):

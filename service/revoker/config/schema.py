@@ -51,7 +51,7 @@ from revoker.models import RESERVED_CLAIMS, STANDARD_NAMES
 SESSIONS_NAME: Final = "sessions"
 """The name of the issuer of our own sessions; part of Redis keys."""
 
-Scope = Literal["introspect", "revoke", "revoke-all", "sessions"]
+Scope = Literal["introspect", "revoke", "revoke-all", "sessions", "feed"]
 Algorithm = Literal[
     "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512",
     "EdDSA", "Ed25519", "Ed448", "HS256", "HS384", "HS512",
@@ -446,7 +446,7 @@ class CallerSettings(_Section):
     """SHA-256 of its secret, in hex (`revoker secret` makes both); two during a rotation."""
 
     scopes: Annotated[tuple[Scope, ...], Strict(False), NotEmpty]
-    """What it may do: `introspect`, `revoke`, `revoke-all`, `sessions`."""
+    """What it may do: `introspect`, `revoke`, `revoke-all`, `sessions`, `feed`."""
 
     audiences: Texts = ()
     """Tokens for other audiences are inactive for it. Empty: all audiences."""
@@ -456,6 +456,13 @@ class CallerSettings(_Section):
 
     client_id: str = ""
     """It may only revoke this client's tokens. Empty: anything its scopes allow."""
+
+    @field_validator("audiences", "issuers", "client_id")
+    @classmethod
+    def _bounds_no_feed(cls, value: Any, info: ValidationInfo) -> Any:
+        if value and "feed" in info.data.get("scopes", ()):
+            raise reject("can't be combined with the scope feed, which shows the revocations of every issuer")
+        return value
 
     rate_limit: Annotated[float, Field(ge=0, le=1_000_000)] = 0
     """Requests per second to one process, beyond which the answer is 429; each token of a batch counts.
@@ -530,12 +537,24 @@ class SessionSettings(_Section):
         return value
 
 
+class FeedSettings(_Section):
+    """The [journal of revocations](feed.md), from which edges are fed."""
+
+    keep_entries: Annotated[int, Field(ge=1000, le=100_000_000)] = 1_000_000
+    """Entries that the journal keeps at most, roughly; about 100 bytes each."""
+
+    keep_seconds: Annotated[int, Field(ge=10, le=7 * 86400)] = 600
+    """Seconds for which the journal keeps an entry at most, roughly; the last thousand stay. A consumer that
+    was away for longer starts again from a snapshot."""
+
+
 class Settings(_Section):
     """All settings."""
 
     server: ServerSettings = ServerSettings()
     redis: RedisSettings = RedisSettings()
     revocation: RevocationSettings = RevocationSettings()
+    feed: FeedSettings = FeedSettings()
     issuers: Annotated[tuple[IssuerSettings, ...], Strict(False)] = ()
     callers: Annotated[tuple[CallerSettings, ...], Strict(False)] = ()
     sessions: SessionSettings | None = None

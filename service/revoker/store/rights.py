@@ -31,6 +31,7 @@ _VERDICTS: Final = ("time", "mget", "role", "info")
 _WATCH: Final = ("get", "zrange", "hscan", "config|get")
 _CHANGES: Final = ("eval", "evalsha", "set", "pexpire")
 _EXPORT: Final = ("scan", "dbsize", "pttl")
+_FEED: Final = ("xread", "xrange", "xrevrange")
 _CLUSTER: Final = ("cluster|info", "cluster|slots", "asking")
 
 
@@ -50,7 +51,7 @@ class Refusal:
 
 def commands_of(servers: ServerSettings) -> list[str]:
     """The commands of the service and of all subcommands of ``revoker``, by their names in ACL rules."""
-    names = {*_LOGIN, *_VERDICTS, *_WATCH, *_CHANGES, *_EXPORT, *map(str.lower, _IN_SCRIPTS)}
+    names = {*_LOGIN, *_VERDICTS, *_WATCH, *_CHANGES, *_EXPORT, *_FEED, *map(str.lower, _IN_SCRIPTS)}
     if is_cluster(servers.url):
         names |= set(_CLUSTER)
     if servers.wait_replicas:
@@ -79,6 +80,9 @@ def _trials(keys: Keys, servers: ServerSettings, key: str, part: int) -> list[_T
         (("TIME",), verdicts),
         (("MGET", key, key), verdicts),
         (("GET", key), "the start, and exports"),
+        (("XRANGE", key, "-", "+", "COUNT", 1), "the feed"),
+        (("XREVRANGE", key, "+", "-", "COUNT", 1), "the feed"),
+        (("XREAD", "COUNT", 1, "STREAMS", key, "0-0"), "the feed"),
         (("SET", key, 1, "PX", 10_000), "revoker store init, and heartbeats"),
         (("PEXPIRE", key, 10_000), "processes that store nothing for a day"),
         (("ZRANGE", places.lifted, 0, -1), "the watch, and so the start"),

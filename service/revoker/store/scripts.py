@@ -4,9 +4,10 @@ import hashlib
 import importlib.resources
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
-from revoker.errors import ReplyNotUnderstood, StoreUnavailable, Unconfirmed
+from revoker.errors import NoVerdict, ReplyNotUnderstood, StoreUnavailable, Unconfirmed
 from revoker.metrics import Metrics
 from revoker.store.consistency.counts import Counts
 from revoker.store.consistency.data_set import DataSet
@@ -50,6 +51,7 @@ _SHARED_PARTS: Final[dict[str, tuple[str, ...]]] = {
     "elevate_session": ("user", "session"),
     "end_session": ("user", "session"),
     "trim_sessions": ("user", "session"),
+    "add_to_journal": (),
 }
 """Each script, and the files that it needs before its own."""
 
@@ -74,10 +76,33 @@ TEXTS: Final = {name: _load(*parts, name) for name, parts in _SHARED_PARTS.items
 DIGESTS: Final = {name: hashlib.sha1(text).hexdigest() for name, text in TEXTS.items()}  # noqa: S324
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JournalTerms:
+    """Where the journal is, and how much of it is kept.
+
+    Attributes:
+        key: Of the journal.
+        beside: Whether it is in the slot of all other keys, so that every script writes to it.
+        entries: How many are kept at most, roughly.
+        seconds: For how long an entry is kept at most, roughly; the last thousand stay.
+    """
+
+    key: str
+    beside: bool
+    entries: int
+    seconds: int
+
+
 class Scripts:
     """Changes to the store, each atomic, and each a write even where it changes nothing."""
 
-    def __init__(self, servers: Source, metrics: Metrics, data_of: Callable[[str], DataSet]) -> None:
+    def __init__(
+        self,
+        servers: Source,
+        metrics: Metrics,
+        data_of: Callable[[str], DataSet],
+        journal: JournalTerms | None = None,
+    ) -> None:
         """Run them on these servers.
 
         Args:
@@ -85,11 +110,13 @@ class Scripts:
             metrics: Where to count.
             data_of: The data set of a key, which records each acknowledged change. The KEYS of every script
                 end with its tail.
+            journal: Where every change is journaled before it is acknowledged; None: nowhere.
         """
         self._servers = servers
         self._succeeded = metrics.deferred.observing(metrics.write_seconds.labels("ok"))
         self._failed = metrics.deferred.observing(metrics.write_seconds.labels("error"))
         self._data_of = data_of
+        self._journal = journal
 
     def seq(self, key: str) -> int:
         """``rv:seq`` of the data set of a key, as last read; 0: never."""
@@ -231,16 +258,9 @@ class Scripts:
         start = time.perf_counter()
         observe = self._failed
         try:
-            try:
-                replies = await self._servers.change_together(
-                    key, [("EVALSHA", DIGESTS[name], *command) for name, command in scripts]
-                )
-            except Refused as error:
-                if error.code != "NOSCRIPT":
-                    raise
-                replies = await self._servers.change_together(
-                    key, [("EVAL", TEXTS[name], *command) for name, command in scripts]
-                )
+            replies = await self._send(key, scripts)
+            if self._journal is None or not self._journal.beside:
+                await self._write_journal(replies)
             observe = self._succeeded
         except FAILURES as error:
             if isinstance(error, Refused) and error.code == "READONLY":
@@ -249,6 +269,50 @@ class Scripts:
         finally:
             observe(time.perf_counter() - start)
         return replies
+
+    async def _send(self, key: str, scripts: Sequence[tuple[str, tuple[Any, ...]]]) -> Replies:
+        try:
+            return await self._servers.change_together(
+                key, [("EVALSHA", DIGESTS[name], *command) for name, command in scripts]
+            )
+        except Refused as error:
+            if error.code != "NOSCRIPT":
+                raise
+            return await self._servers.change_together(
+                key, [("EVAL", TEXTS[name], *command) for name, command in scripts]
+            )
+
+    async def _write_journal(self, replies: Replies) -> None:
+        """Journal what scripts in other slots have changed, and take that from the ends of their replies.
+
+        Raises:
+            Unconfirmed: the changes are made, and may not be journaled; making them again journals them.
+        """
+        changes: list[Any] = []
+        for reply in replies:
+            last = reply[-1] if isinstance(reply, list) and reply else None
+            if isinstance(last, list) and last[:1] == [b"journal"]:
+                changes += reply.pop()[1:]
+        if not changes or self._journal is None:
+            return
+        try:
+            await self.add_to_journal(changes)
+        except (*FAILURES, NoVerdict) as error:
+            [reply, *others] = replies
+            own = reply[:-1] if isinstance(reply[-1], list) else reply
+            cause = error if not isinstance(error, NoVerdict) else None
+            raise Unconfirmed(public_message(error), None if others else own) from cause
+
+    async def add_to_journal(self, changes: Sequence[Any]) -> None:
+        """Add entries to the journal; raises as :meth:`revoker.store.source.Source.change_together`.
+
+        Args:
+            changes: Of each the key, its value, when that expires (ms), and what was undone.
+        """
+        assert self._journal is not None  # noqa: S101  # otherwise there is none to write to
+        key = self._journal.key
+        command = self._command((), changes, self._data_of(key).tail, journaling=True)
+        await self._send(key, [("add_to_journal", command)])
 
     async def call_unconfirmed(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> list[Any]:
         """Run a script that may be repeated, without the replicas: for a change that may be lost again.
@@ -268,13 +332,28 @@ class Scripts:
                 raise Refused(str(reply))
         return list(reply)
 
-    def _command(self, keys: Sequence[str], args: Sequence[Any], tail: Tail | None = None) -> tuple[Any, ...]:
-        """What follows the script itself: the number of keys, all KEYS and all ARGV."""
+    def _command(
+        self,
+        keys: Sequence[str],
+        args: Sequence[Any],
+        tail: Tail | None = None,
+        *,
+        journaling: bool = False,
+    ) -> tuple[Any, ...]:
+        """What follows the script itself: the number of keys, all KEYS and all ARGV.
+
+        ``journaling``: the keys are in the slot of the journal, wherever that is.
+        """
         expected = (0, 0) if tail is not None else self._expected(keys[0])
         if tail is None:
             tail = self._data_of(keys[0]).tail
         numbers = (tail.seq, tail.share, tail.writers, tail.epoch)
-        return (len(keys) + len(numbers), *keys, *numbers, *args, *expected)
+        count = len(keys) + len(numbers)
+        journal = self._journal
+        if journal is None or not (journal.beside or journaling):
+            return (count, *keys, *numbers, *args, *expected)
+        keeps = (journal.entries, journal.seconds * 1000)
+        return (count + 1, *keys, *numbers, journal.key, *args, *expected, *keeps)
 
 
 def numbers_of(reply: list[Any]) -> Watermark:

@@ -6,14 +6,14 @@ from typing import Any, Final
 
 import structlog
 
-from revoker.errors import NoVerdict, StoreRefused, StoreUnavailable
+from revoker.errors import NoVerdict, PrimaryStale, StoreRefused, StoreUnavailable
 from revoker.store.consistency.blocks import BlocksPage, BlocksReader
 from revoker.store.consistency.data_set import DataSet
 from revoker.store.consistency.epoch import DAY_MS, Reading, decode
 from revoker.store.consistency.losses import Losses
 from revoker.store.keys import Tail
 from revoker.store.lookups import BatchedLookups, DataSetReader
-from revoker.store.source import OnDataSet, PartReplies, ServerSettings, SourceContext
+from revoker.store.source import WAIT_S, OnDataSet, PartReplies, ServerSettings, SourceContext
 from revoker.store.wire.addresses import address_of
 from revoker.store.wire.command_channel import CommandChannel, Confirmation
 from revoker.store.wire.connection import (
@@ -23,6 +23,7 @@ from revoker.store.wire.connection import (
     Replies,
     TooFewReplicas,
     reads_replies,
+    replicas_in,
     retrieve_failure,
     role_in,
     unavailable_on_failure,
@@ -62,6 +63,7 @@ class SinglePrimary:
             if confirmation
             else self._reads
         )
+        self._waits: Final = CommandChannel(primary.connect, timeout=WAIT_S + primary.timeout)
         self.data_set: Final = context.new_data_set(
             context.keys.tail(context.instance),
             0,
@@ -87,6 +89,7 @@ class SinglePrimary:
         await self.lookups.close()
         await self._reads.close()
         await self._changes.close()
+        await self._waits.close()
 
     async def follow(self) -> bool:
         await self._primary.renew()
@@ -95,6 +98,7 @@ class SinglePrimary:
     def reconnect(self) -> None:
         self._reads.reconnect()
         self._changes.reconnect()
+        self._waits.reconnect()
 
     def change(self, key: str, *command: Any) -> Awaitable[Any]:  # noqa: ARG002  # every key is at this primary
         return self._changes.execute(*command)
@@ -112,6 +116,19 @@ class SinglePrimary:
 
     async def read(self, key: str, commands: Sequence[Command]) -> Replies:  # noqa: ARG002
         return await self._reads.pipeline(commands)
+
+    @reads_replies()
+    async def read_trusted(self, key: str, commands: Sequence[Command]) -> Replies:
+        before = self.data_set.watermark
+        replies, reading = await self._read_with_numbers(commands, trusted=True)
+        if not self.data_set.confirms_reading(before, reading):
+            await self.data_set.settle()
+            raise StoreUnavailable("the store has lost data")
+        self.lookups.last_read((None, key))  # raises if no verdict may rest on what was read
+        return replies
+
+    async def wait_for(self, key: str, *command: Any) -> Any:  # noqa: ARG002
+        return await self._waits.execute(*command)
 
     async def values(self, keys: Sequence[str]) -> list[bytes | None]:
         found: list[bytes | None] = await self._reads.execute("MGET", *keys)
@@ -227,8 +244,13 @@ class SinglePrimary:
         _, reading = await self._read_with_numbers([])
         return reading
 
-    async def _read_with_numbers(self, commands: Sequence[Command]) -> tuple[list[Any], Reading]:
-        """The replies to commands, and the data set as it was right after them."""
+    async def _read_with_numbers(
+        self, commands: Sequence[Command], *, trusted: bool = False
+    ) -> tuple[list[Any], Reading]:
+        """The replies to commands, and the data set as it was right after them.
+
+        ``trusted``: raise ``PrimaryStale`` where the server may not be the primary any more.
+        """
         tail = self.data_set.tail
         server = self._reads.server
         async with unavailable_on_failure():
@@ -236,7 +258,11 @@ class SinglePrimary:
         if self._reads.server != server:  # not known by which of them
             server = ""
         with understood():
-            replies[-1] = role_in(replies[-1])
+            replies[-1] = role = role_in(replies[-1])
+            if trusted and self._confirmation is not None:
+                now = asyncio.get_running_loop().time()
+                if not self._confirmation.trusts(server, replicas_in(role), now):
+                    raise PrimaryStale
         try:
             return replies[: len(commands)], decode(replies[len(commands) :], server)
         except StoreRefused:

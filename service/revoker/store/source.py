@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from revoker.metrics import Metrics
 from revoker.models import RevocationState
@@ -15,6 +15,9 @@ from revoker.store.keys import Keys, Tail, TokenKeys
 from revoker.store.wire.addresses import PrimaryLocator, SentinelAccess
 from revoker.store.wire.command_channel import CommandChannel, Confirmation
 from revoker.store.wire.connection import Command, Replies
+
+WAIT_S: Final = 0.4
+"""How long a command may block at the server."""
 
 OnDataSet = Callable[[int, BlocksPage | None, list[bytes], int], None]
 """Called with the number of a data set, the first page of its blocks (None: they were read a moment ago),
@@ -139,6 +142,16 @@ class Source(Protocol):
 
     async def read(self, key: str, commands: Sequence[Command]) -> Replies:
         """Send commands, in one write, that read from the slot of a key at its primary."""
+
+    async def read_trusted(self, key: str, commands: Sequence[Command]) -> Replies:
+        """As :meth:`read`, from a primary on which verdicts may rest; the commands are not a transaction.
+
+        Raises:
+            StoreRefused: what is read must not be trusted.
+        """
+
+    async def wait_for(self, key: str, *command: Any) -> Any:
+        """Send a command that blocks for up to :data:`WAIT_S`, on a connection of its own."""
 
     async def values(self, keys: Sequence[str]) -> list[bytes | None]:
         """The values of keys in any slots."""

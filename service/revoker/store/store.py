@@ -21,7 +21,7 @@ from revoker.store.keys import Keys, Tail, tag_and_start
 from revoker.store.report import Report
 from revoker.store.revocations import Revocations
 from revoker.store.rights import acl_rules, refused_commands
-from revoker.store.scripts import Scripts
+from revoker.store.scripts import JournalTerms, Scripts
 from revoker.store.sessions import Lifetimes, Sessions
 from revoker.store.single import SinglePrimary
 from revoker.store.source import MakeSource, ServerSettings, SourceContext
@@ -103,6 +103,8 @@ class Store:
         metrics: Metrics,
         now: Callable[[], float],
         make_source: MakeSource | None = None,
+        keep_entries: int = 1_000_000,
+        keep_seconds: int = 600,
     ) -> None:
         self.instance: Final = epochs.new_id()
         distinct = list({issuer.name: issuer for issuer in issuers.values()}.values())
@@ -120,7 +122,13 @@ class Store:
         context = SourceContext(self.keys, self.instance, self.clocks, metrics, self._new_data_set)
         self.source: Final = (make_source or source_of(url))(self._servers, context)
         self.lookups: Final = self.source.lookups
-        self.scripts: Final = Scripts(self.source, metrics, self.source.data_set_of)
+        terms = JournalTerms(
+            key=self.keys.journal,
+            beside=not self.keys.clustered,
+            entries=keep_entries,
+            seconds=keep_seconds,
+        )
+        self.scripts: Final = Scripts(self.source, metrics, self.source.data_set_of, terms)
         self.instances: Final = Instances(self.scripts, self.keys, self.instance)
         self.issuer_records: Final = IssuerRecords(self.source, self.scripts, self.keys, distinct)
         self.revocations: Final = Revocations(

@@ -130,6 +130,30 @@ class ClusterSource:
     async def read(self, key: str, commands: Sequence[Command]) -> Replies:
         return await self._topology.send(slot_of(key), commands, changing=False)
 
+    @reads_replies()
+    async def read_trusted(self, key: str, commands: Sequence[Command]) -> Replies:
+        data = self.data_set_of(key)
+        before = data.watermark
+        async with unavailable_on_failure():
+            *replies, stamp, values = await self.read(key, [*commands, ("TIME",), ("MGET", *data.tail)])
+        if not data.confirms_reading(before, decode([stamp, values, _PRIMARY])):
+            await data.settle()
+            raise StoreUnavailable("the store has lost data")
+        node = self._topology.node_of(slot_of(key))
+        if node is not None and node.stale:
+            raise PrimaryStale
+        self.lookups.last_read((None, key))  # raises if no verdict may rest on what was read
+        return replies
+
+    async def wait_for(self, key: str, *command: Any) -> Any:
+        node = self._topology.node_of(slot_of(key))
+        if node is None:
+            await self._topology.learn()
+            node = self._topology.node_of(slot_of(key))
+        if node is None:
+            raise StoreUnavailable("no primary keeps the journal")
+        return await node.waits.execute(*command)
+
     async def values(self, keys: Sequence[str]) -> list[bytes | None]:
         replies = await asyncio.gather(*(self.read(key, [("GET", key)]) for key in keys))
         return [value for [value] in replies]

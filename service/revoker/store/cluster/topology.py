@@ -16,7 +16,7 @@ import structlog
 
 from revoker.errors import NoVerdict, StoreUnavailable
 from revoker.store.keys import SLOTS
-from revoker.store.source import ServerSettings
+from revoker.store.source import WAIT_S, ServerSettings
 from revoker.store.wire.addresses import login_of, parse_server_list
 from revoker.store.wire.command_channel import CommandChannel, Confirmation
 from revoker.store.wire.connection import (
@@ -61,6 +61,7 @@ class Node:
             if confirmation
             else self.reads
         )
+        self.waits: Final = CommandChannel(self.connect, timeout=WAIT_S + login.timeout)
         self.slots: list[int] = []
         self._login = login
 
@@ -76,10 +77,12 @@ class Node:
     def reconnect(self) -> None:
         self.reads.reconnect()
         self.changes.reconnect()
+        self.waits.reconnect()
 
     async def close(self) -> None:
         await self.reads.close()
         await self.changes.close()
+        await self.waits.close()
 
 
 class Topology:

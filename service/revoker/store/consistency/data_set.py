@@ -176,6 +176,13 @@ class DataSet:
             return "the store has lost data, and nobody has accepted that"
         return None
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether verdicts may rest on the data set, as far as is known."""
+        return self.watermark is not None and not (
+            self._settling or self._met_loss or self.refusal is not None
+        )
+
     def confirms(  # noqa: PLR0917  # nearly every lookup would pay for keywords
         self,
         before: Watermark | None,

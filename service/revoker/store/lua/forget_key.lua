@@ -2,6 +2,7 @@
 -- KEYS: the issuer's revoked keys, lifted, result of the request, seq, share, list of writers, epoch.
 -- ARGV: kid.
 -- Returns: 1 if it was revoked, else 0.
+undone(KEYS[1], 'key ' .. ARGV[1])
 local before = result_before()
 if before then return answer(tonumber(before)) end
 local text = redis.call('GET', KEYS[1])

@@ -3,6 +3,7 @@
 -- KEYS: cutoff or user, lifted, result of the request, seq, share, list of writers, epoch.
 -- ARGV: 'user' if it is a user's record, how long the rest of that is stored (ms).
 -- Returns: the time of the cutoff (ms; 0: there was none).
+undone(KEYS[1], 'cutoff')
 local before = result_before()
 if before then return answer(before) end
 local lifted = 0

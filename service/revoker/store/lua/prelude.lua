@@ -1,13 +1,67 @@
--- Common start of every script: time, counting and lifetimes.
--- The last four KEYS of every script are seq, the share of this process in it, the list of writers, and the epoch.
+-- Common start of every script: time, counting, lifetimes, and the journal.
+-- The last four KEYS of every script are seq, the share of this process in it, the list of writers, and the epoch. Where the
+-- journal is in the slot of the others, it follows them, and is removed here; so is what follows the other ARGV then: how many
+-- entries it keeps, and for how long (ms).
 -- The last two ARGV, removed here, are what the writer last knew of seq and of its share; 0 for nothing.
 
+local journal, keep_entries, keep_ms
+if string.find(KEYS[#KEYS], ':journal', -8, true) then
+  journal = table.remove(KEYS)
+  keep_ms = tonumber(table.remove(ARGV))
+  keep_entries = tonumber(table.remove(ARGV))
+end
 local expected_share = tonumber(table.remove(ARGV))
 local expected_seq = tonumber(table.remove(ARGV))
 
 local function now_ms()
   local t = redis.call('TIME')
   return t[1] * 1000 + math.floor(t[2] / 1000)
+end
+
+-- What the script has changed, in its order. Of each change: the key, its value ('' if it is gone), when that expires (ms; ''
+-- for never), and what was undone ('' for nothing): 'cutoff', 'block', or 'key' and the kid.
+local changes = {}
+
+local function changed(key, value, expiry, undone)
+  local n = #changes
+  changes[n + 1], changes[n + 2], changes[n + 3], changes[n + 4] = key, value, expiry, undone or ''
+end
+
+local function undone(key, what)
+  changed(key, '', '', what)
+end
+
+-- Journals what the script has changed. The last thousand entries stay whatever their age, so that who has read everything finds
+-- its position again after a quiet time. A part of what is too old or too much is removed at a time, since the server does
+-- nothing else meanwhile.
+local function write_journal(now)
+  local length = redis.call('XLEN', journal)
+  for i = 1, #changes, 4 do
+    local k, v, x, u = changes[i], changes[i + 1], changes[i + 2], changes[i + 3]
+    if length > keep_entries then
+      redis.call('XADD', journal, 'MAXLEN', '~', keep_entries, 'LIMIT', 200, '*', 'k', k, 'v', v, 'x', x, 'u', u)
+    elseif length > 1000 then
+      local most, oldest = math.min(length - 1000, 200), string.format('%.0f', now - keep_ms)
+      redis.call('XADD', journal, 'MINID', '~', oldest, 'LIMIT', most, '*', 'k', k, 'v', v, 'x', x, 'u', u)
+    else
+      redis.call('XADD', journal, '*', 'k', k, 'v', v, 'x', x, 'u', u)
+    end
+    length = length + 1
+  end
+end
+
+-- The reply of a script that changes what verdicts depend on. What the journal must get is written to it, or else is the last
+-- element of the reply, for the caller to write.
+local function journaled(reply)
+  if #changes > 0 then
+    if journal then
+      write_journal(now_ms())
+    else
+      table.insert(changes, 1, 'journal')
+      reply[#reply + 1] = changes
+    end
+  end
+  return reply
 end
 
 -- How many revocations the script stores.
@@ -66,7 +120,7 @@ local function answer(...)
   local seq, share = count()
   local reply = {...}
   reply[#reply + 1] = numbers(seq, share)
-  return reply
+  return journaled(reply)
 end
 
 -- All digits of a whole number; tostring rounds those with more than 14.
@@ -74,13 +128,17 @@ local function digits(n)
   return string.format('%.0f', n)
 end
 
--- Writes a value with an expiry time (ms). A later expiry of the key is kept; a value that would expire at once is not written.
+-- Writes a value with an expiry time (ms), and journals it. A later expiry of the key is kept; a value that would expire at once
+-- is not written.
 local function put(key, value, expiry, now)
   local left = redis.call('PTTL', key)
   if left == -1 then
     redis.call('SET', key, value)
-    return
+    return changed(key, value, '')
   end
   if left > 0 and now + left > expiry then expiry = now + left end
-  if expiry > now then redis.call('SET', key, value, 'PXAT', digits(expiry)) end
+  if expiry > now then
+    redis.call('SET', key, value, 'PXAT', digits(expiry))
+    changed(key, value, digits(expiry))
+  end
 end

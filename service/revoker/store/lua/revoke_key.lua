@@ -6,6 +6,8 @@ local text = redis.call('GET', KEYS[1])
 local keys = text and cjson.decode(text) or {}
 if not keys[ARGV[1]] then
   keys[ARGV[1]] = {tonumber(ARGV[3]) or now_ms(), ARGV[2]}
-  redis.call('SET', KEYS[1], cjson.encode(keys))
+  text = cjson.encode(keys)
+  redis.call('SET', KEYS[1], text)
 end
+changed(KEYS[1], text, '')
 return answer(digits(keys[ARGV[1]][1]))

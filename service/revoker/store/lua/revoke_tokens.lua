@@ -12,6 +12,8 @@ for i = 1, revocations do
   local value = at and at < now and ARGV[2 * i] or present
   if expiry <= now or not redis.call('SET', key, value, 'NX', 'PXAT', digits(expiry)) then
     put(key, redis.call('GET', key) or value, expiry, now)
+  else
+    changed(key, value, digits(expiry))
   end
 end
 return answer(revocations)

@@ -4,4 +4,5 @@
 -- Returns: 1 or 0.
 if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return {0} end
 redis.call('SET', KEYS[1], ARGV[2])
-return {1}
+changed(KEYS[1], ARGV[2], '')
+return journaled({1})

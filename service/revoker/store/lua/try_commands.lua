@@ -37,4 +37,7 @@ try_on_key('ZRANGEBYSCORE', '0', '+inf')
 try_on_key('ZREM', 'member')
 try_on_key('ZREMRANGEBYSCORE', '0', '1')
 try_on_key('DEL')
+try_on_key('XADD', '*', 'field', '1')
+try_on_key('XLEN')
+try_on_key('DEL')
 return refused

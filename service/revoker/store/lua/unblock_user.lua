@@ -2,6 +2,7 @@
 -- KEYS: user, blocks, lifted, result of the request, seq, share, list of writers, epoch.
 -- ARGV: how long the record is stored after its last cutoff (ms), u, the user's tag.
 -- Returns: the end of the block (ms; 0: there was none).
+undone(KEYS[1], 'block')
 local before = result_before()
 if before then return answer(before) end
 local user = read_user(KEYS[1])

@@ -37,7 +37,19 @@ class _Line(
     """Dates are NumericDates, seconds with a fraction where it matters."""
 
 
-class Jti(_Line, frozen=True, kw_only=True, tag="jti"):
+class _Revocation(_Line, frozen=True, kw_only=True):
+    """A line of revocations.
+
+    Attributes:
+        expires: When the store drops it; only in the feed, and an import ignores it.
+        changed: When it was stored; likewise.
+    """
+
+    expires: _Date | None = None
+    changed: _Date | None = None
+
+
+class Jti(_Revocation, frozen=True, kw_only=True, tag="jti"):
     """A revoked token; without ``exp`` it is taken to live as long as any can."""
 
     iss: _Text
@@ -47,7 +59,7 @@ class Jti(_Line, frozen=True, kw_only=True, tag="jti"):
     at: _Date | None = None
 
 
-class User(_Line, frozen=True, kw_only=True, tag="user"):
+class User(_Revocation, frozen=True, kw_only=True, tag="user"):
     """A cutoff for a user; without ``before`` at the moment it is stored, as in ``/revoke-user``."""
 
     iss: _Text | None = None
@@ -58,7 +70,7 @@ class User(_Line, frozen=True, kw_only=True, tag="user"):
     reason: _Reason | None = None
 
 
-class Session(_Line, frozen=True, kw_only=True, tag="session"):
+class Session(_Revocation, frozen=True, kw_only=True, tag="session"):
     """A cutoff for a session."""
 
     iss: _Text
@@ -68,7 +80,7 @@ class Session(_Line, frozen=True, kw_only=True, tag="session"):
     reason: _Reason | None = None
 
 
-class Client(_Line, frozen=True, kw_only=True, tag="client"):
+class Client(_Revocation, frozen=True, kw_only=True, tag="client"):
     """A cutoff for a client."""
 
     iss: _Text
@@ -78,7 +90,7 @@ class Client(_Line, frozen=True, kw_only=True, tag="client"):
     reason: _Reason | None = None
 
 
-class Claim(_Line, frozen=True, kw_only=True, tag="claim"):
+class Claim(_Revocation, frozen=True, kw_only=True, tag="claim"):
     """A cutoff for a value of a revocable claim; ``claim_segment`` is the place of a name in the key."""
 
     iss: _Text
@@ -90,7 +102,7 @@ class Claim(_Line, frozen=True, kw_only=True, tag="claim"):
     reason: _Reason | None = None
 
 
-class Issuer(_Line, frozen=True, kw_only=True, tag="issuer"):
+class Issuer(_Revocation, frozen=True, kw_only=True, tag="issuer"):
     """A cutoff for all that an issuer made: it logs out the world."""
 
     iss: _Text
@@ -98,7 +110,7 @@ class Issuer(_Line, frozen=True, kw_only=True, tag="issuer"):
     reason: _Reason | None = None
 
 
-class Block(_Line, frozen=True, kw_only=True, tag="block"):
+class Block(_Revocation, frozen=True, kw_only=True, tag="block"):
     """A blocked user; without ``until`` for good."""
 
     iss: _Text | None = None
@@ -108,7 +120,7 @@ class Block(_Line, frozen=True, kw_only=True, tag="block"):
     reason: _Reason | None = None
 
 
-class Key(_Line, frozen=True, kw_only=True, tag="key"):
+class Key(_Revocation, frozen=True, kw_only=True, tag="key"):
     """A revoked signing key."""
 
     iss: _Text

@@ -1,0 +1,71 @@
+"""A place in the journal of one data set, as consumers keep it: opaque to them."""
+
+import base64
+import binascii
+import hashlib
+import re
+from collections.abc import Iterable
+from typing import Final, NamedTuple, Self
+
+from revoker.errors import InvalidRequest
+
+_FORMAT: Final = 1
+_DATA_SET_BYTES: Final = 8
+_NUMBER_BYTES: Final = 8
+_LENGTH: Final = 1 + _DATA_SET_BYTES + 2 * _NUMBER_BYTES
+_MAX_TEXT: Final = 256
+_CHARACTERS: Final = re.compile(r"[A-Za-z0-9_-]+").fullmatch
+
+OTHER_FORMAT: Final = b""
+"""The data set of a cursor that another version has made."""
+
+
+class Cursor(NamedTuple):
+    """A place in the journal.
+
+    Attributes:
+        data_set: Identifies the data, by :func:`identity`; :data:`OTHER_FORMAT` if that can't be known.
+        entry: The id of the last entry that was read.
+    """
+
+    data_set: bytes
+    entry: str
+
+    @property
+    def text(self) -> str:
+        """What consumers keep."""
+        milliseconds, _, number = self.entry.partition("-")
+        raw = b"%c%b%b%b" % (
+            _FORMAT,
+            self.data_set,
+            int(milliseconds).to_bytes(_NUMBER_BYTES, "big"),
+            int(number).to_bytes(_NUMBER_BYTES, "big"),
+        )
+        return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
+
+    @classmethod
+    def read(cls, text: str) -> Self:
+        """Read :attr:`text`.
+
+        Raises:
+            InvalidRequest: no version has made it.
+        """
+        if len(text) > _MAX_TEXT or not _CHARACTERS(text):
+            raise InvalidRequest("cursor is none that this service has made")
+        try:
+            raw = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+        except binascii.Error:
+            raise InvalidRequest("cursor is none that this service has made") from None
+        if raw[0] != _FORMAT:
+            return cls(OTHER_FORMAT, "0-0")
+        if len(raw) != _LENGTH:
+            raise InvalidRequest("cursor is none that this service has made")
+        numbers = raw[1 + _DATA_SET_BYTES :]
+        milliseconds, number = numbers[:_NUMBER_BYTES], numbers[_NUMBER_BYTES:]
+        entry = f"{int.from_bytes(milliseconds, 'big')}-{int.from_bytes(number, 'big')}"
+        return cls(raw[1 : 1 + _DATA_SET_BYTES], entry)
+
+
+def identity(epochs: Iterable[bytes]) -> bytes:
+    """Identifies the data of a store by the epochs of its data sets, each of which a loss changes."""
+    return hashlib.blake2b(b"\n".join(sorted(set(epochs))), digest_size=_DATA_SET_BYTES).digest()

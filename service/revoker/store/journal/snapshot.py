@@ -1,0 +1,173 @@
+"""All that verdicts depend on, as lines, with the place in the journal from which changes must follow."""
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from revoker.errors import StoreRefused
+from revoker.models import Issuer
+from revoker.store.journal.entries import Lines, settings_line
+from revoker.store.journal.tail import Fresh, JournalTail
+from revoker.store.lookups import redis_time_ms
+from revoker.store.store import Store
+from revoker.store.transfer.records import date
+from revoker.store.transfer.stored_records import exp_margin_ms
+from revoker.store.wire.command_channel import CommandChannel
+from revoker.store.wire.connection import unavailable_on_failure, understood
+
+_KEYS_PER_STEP: Final = 500
+"""More would delay the other requests of this process."""
+
+_STRINGS: Final = ("TYPE", "string")
+"""All that a verdict reads; sessions are among them and left out later."""
+
+_REPLACED: Final = "a server of the store was restarted or replaced during the snapshot"
+
+_encode: Final = msgspec.json.Encoder().encode
+
+
+class Snapshot:
+    """One snapshot; begun by :meth:`begin`.
+
+    Attributes:
+        begins: The place from which changes must follow.
+        lines: How many lines :meth:`steps` has given.
+    """
+
+    def __init__(self, store: Store, begins: Fresh, primaries: dict[str, CommandChannel]) -> None:
+        self._store = store
+        self._primaries = primaries
+        self._lines: Final = Lines(store.keys, store.issuers)
+        self._of_jti: Final = {
+            store.keys.of_segment("jti", issuer, "").encode()[:-1]: _JtiLines(issuer)
+            for issuer in store.issuers.values()
+        }
+        self.begins: Final = begins
+        self.lines = 0
+
+    @classmethod
+    async def begin(cls, store: Store, tail: JournalTail) -> "Snapshot":
+        """Note where the journal ends, before anything is read.
+
+        Raises:
+            NoVerdict: what is stored must not be trusted.
+        """
+        await store.learn()
+        begins = await tail.position()
+        return cls(store, begins, dict(await store.primaries()))
+
+    @property
+    def head(self) -> bytes:
+        """The first line."""
+        keys, begins = self._store.keys, self.begins
+        return _encode({
+            "cursor": begins.cursor.text,
+            "as_of": begins.as_of,
+            "format": 1,
+            "key_prefix": keys.prefix,
+            "clustered": keys.clustered,
+        }) + b"\n"  # fmt: skip
+
+    @property
+    def end(self) -> bytes:
+        """The last line."""
+        return b'{"end":true,"lines":%d}\n' % self.lines
+
+    async def steps(self, tail: JournalTail) -> AsyncIterator[bytes]:
+        """All lines between the first and the last, some at a time.
+
+        Raises:
+            NoVerdict: some may be missing: a server was replaced, or data was lost.
+        """
+        value, _ = await self._store.source.trusted_value(self._store.keys.settings)
+        yield self._counted(([] if value is None else [settings_line(value)]) + self._losses())
+        for server, connection in sorted(self._primaries.items()):
+            cursor = b"0"
+            while True:
+                async with unavailable_on_failure():
+                    cursor, found = await connection.execute(
+                        "SCAN", cursor, "MATCH", self._store.keys.all(), "COUNT", _KEYS_PER_STEP, *_STRINGS
+                    )
+                    lines = await self._read(connection, found)
+                if connection.server != server:
+                    raise StoreRefused(_REPLACED)
+                if tail.identity() != self.begins.cursor.data_set:
+                    raise StoreRefused("the store has lost data during the snapshot")
+                yield self._counted(lines)
+                if cursor == b"0":
+                    break
+        await self._store.learn()
+        if (await self._store.primaries()).keys() != self._primaries.keys():
+            raise StoreRefused(_REPLACED)
+        if (await tail.position()).cursor.data_set != self.begins.cursor.data_set:
+            raise StoreRefused("the store has lost data during the snapshot")
+
+    def _counted(self, lines: Sequence[bytes]) -> bytes:
+        self.lines += len(lines)
+        return b"\n".join([*lines, b""]) if lines else b""
+
+    def _losses(self) -> list[bytes]:
+        """The cutoffs of losses; in a cluster each with its slots, as ranges."""
+        slots_of: dict[int, list[int]] = {}
+        for part, data in self._store.source.read_data_sets():
+            if data.baseline.loss:
+                slots_of.setdefault(data.baseline.loss, []).append(part)
+        lines = []
+        for cutoff, parts in sorted(slots_of.items()):
+            line: dict[str, Any] = {"kind": "loss", "before": date(cutoff)}
+            if self._store.keys.clustered:
+                line["slots"] = _ranges(parts)
+            lines.append(_encode(line))
+        return lines
+
+    async def _read(self, connection: CommandChannel, found: Sequence[bytes]) -> list[bytes]:
+        if not found:
+            return []
+        keys = self._store.keys
+        together = not keys.clustered  # keys of several slots can't be read by one command
+        values: list[tuple[Any, ...]] = [("MGET", *found)] if together else [("GET", key) for key in found]
+        replies = await connection.pipeline([*values, *(("PTTL", key) for key in found), ("TIME",)])
+        read, ttls = replies[: len(values)], replies[len(values) : -1]
+        lines: list[bytes] = []
+        with understood():
+            now = redis_time_ms(replies[-1])
+            for key, value, ttl in zip(found, read[0] if together else read, ttls, strict=True):
+                if value is not None:  # otherwise it has expired since the SCAN
+                    lines += self._lines_of(key, value, None if ttl < 0 else now + ttl, now)
+        return lines
+
+    def _lines_of(self, key: bytes, value: bytes, expires: int | None, now: int) -> Sequence[bytes]:
+        begin, _, jti = key.rpartition(b":")
+        of_jti = self._of_jti.get(begin)
+        if of_jti is not None and expires is not None and value.isdigit():
+            return (of_jti.line(jti, int(value), expires),)
+        name = key.decode(errors="replace")
+        return () if name == self._store.keys.settings else self._lines.of(name, value, expires, now=now)
+
+
+class _JtiLines:
+    """Makes the lines of revoked tokens of one issuer, of which there are many, faster than :class:`Lines`."""
+
+    def __init__(self, issuer: Issuer) -> None:
+        self._begin: Final = b'{"kind":"jti","iss":%b,' % _encode(issuer.iss)
+        self._margin: Final = exp_margin_ms(issuer)
+
+    def line(self, jti: bytes, at: int, expires: int) -> bytes:
+        """``jti`` is as in a key: no character of it must be escaped."""
+        name = b"segment" if jti.startswith(b"=") else b"jti"
+        exp = max(0, expires - self._margin)
+        return b'%b"%b":"%b","exp":%d.%03d,"at":%d.%03d,"expires":%d.%03d}' % (
+            self._begin, name, jti, *divmod(exp, 1000), *divmod(at, 1000), *divmod(expires, 1000),
+        )  # fmt: skip
+
+
+def _ranges(numbers: Sequence[int]) -> list[list[int]]:
+    """Ascending numbers as the first and last of each range."""
+    ranges: list[list[int]] = []
+    for number in numbers:
+        if ranges and ranges[-1][1] == number - 1:
+            ranges[-1][1] = number
+        else:
+            ranges.append([number, number])
+    return ranges

@@ -1,0 +1,360 @@
+"""Follows the journal: one reader for all consumers of a process, while there are any."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import structlog
+
+from revoker.errors import NoVerdict, ReplyNotUnderstood, StoreUnavailable
+from revoker.store.journal.cursors import OTHER_FORMAT, Cursor, identity
+from revoker.store.journal.entries import Entry, Lines, entry_of
+from revoker.store.keys import SLOTS
+from revoker.store.lookups import redis_time_ms
+from revoker.store.source import WAIT_S
+from revoker.store.store import Store
+from revoker.store.wire.connection import (
+    FAILURES,
+    Refused,
+    public_message,
+    unavailable_on_failure,
+    understood,
+)
+
+_log = structlog.get_logger("store")
+
+FRESH_S: Final = 1.0
+"""A reading of the store that is older says nothing of the present."""
+
+_PAGE: Final = 1000
+"""Entries in one reading."""
+
+_MAX_EVENTS: Final = 4096
+_MAX_EVENT_BYTES: Final = 4 * 1024 * 1024
+"""What is kept in memory for consumers that are a little behind; older entries are read from the store."""
+
+_PACE_S: Final = 0.003
+"""Between two readings that find changes: those made meanwhile are read and sent together."""
+
+_RETRY_S: Final = 0.1
+_POLL_S: Final = 0.02
+"""Between two readings where the server does not let a command block."""
+
+_LINGER_S: Final = 60.0
+"""How long the reader continues after the last consumer has left: one that polls comes back."""
+
+
+class Reload(Exception):
+    """A cursor can't be served; its consumer must start from a snapshot.
+
+    Attributes:
+        reason: One of :data:`revoker.metrics.FEED_RELOADS`.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason: Final = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One entry of the journal, encoded once for all consumers.
+
+    Attributes:
+        cursor: Of the entry.
+        previous: The id of the entry before it.
+        stream: Its server-sent events; empty if there is nothing to say.
+        items: The same as elements of a JSON array, separated by commas.
+    """
+
+    cursor: Cursor
+    previous: str
+    stream: bytes
+    items: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Fresh:
+    """Everything that was acknowledged before ``as_of`` (ms by Redis) is in the journal up to ``cursor``."""
+
+    cursor: Cursor
+    as_of: int
+
+    @property
+    def data(self) -> bytes:
+        return b'{"as_of":%d,"cursor":"%b"}' % (self.as_of, self.cursor.text.encode())
+
+
+class JournalTail:
+    """The latest entries of the journal."""
+
+    def __init__(self, store: Store) -> None:
+        """Nothing is read before :meth:`followed`."""
+        self._store: Final = store
+        self._key: Final = store.keys.journal
+        self._lines: Final = Lines(store.keys, store.issuers)
+        self._data_sets: Final = SLOTS if store.keys.clustered else 1
+        self._followers = 0
+        self._reader: asyncio.Task[None] | None = None
+        self._stop: asyncio.TimerHandle | None = None
+        self._news: asyncio.Future[None] | None = None
+        self._at: Cursor | None = None
+        self._fresh: tuple[Fresh, float] | None = None
+        self._failure: NoVerdict = StoreUnavailable("the journal has not been read yet")
+        self._events: list[Event] = []
+        self._bytes = 0
+        self._after: dict[str, int] = {}
+        self._dropped = 0
+        self._may_block = True
+
+    @contextlib.asynccontextmanager
+    async def followed(self) -> AsyncIterator[None]:
+        """Keep reading meanwhile."""
+        self._followers += 1
+        if self._stop is not None:
+            self._stop.cancel()
+            self._stop = None
+        if self._reader is None:
+            self._reader = asyncio.get_running_loop().create_task(self._read_on())
+        try:
+            yield
+        finally:
+            self._followers -= 1
+            if not self._followers:
+                self._stop = asyncio.get_running_loop().call_later(_LINGER_S, self._cancel)
+
+    async def close(self) -> None:
+        """Stop reading."""
+        if self._stop is not None:
+            self._stop.cancel()
+        if (reader := self._reader) is not None:
+            self._cancel()
+            await asyncio.gather(reader, return_exceptions=True)
+
+    def _cancel(self) -> None:
+        if self._reader is not None:
+            self._reader.cancel()
+        self._reader, self._fresh = None, None
+        self._forget()
+
+    async def position(self) -> Fresh:
+        """The end of the journal; a new one begins with an entry that says nothing.
+
+        Raises:
+            NoVerdict: what is stored must not be trusted.
+        """
+        for _ in range(3):
+            data_set = self.identity()
+            stamp, found = await self._store.source.read_trusted(
+                self._key, [("TIME",), ("XREVRANGE", self._key, "+", "-", "COUNT", 1)]
+            )
+            if data_set != self.identity():
+                continue
+            with understood():
+                as_of = redis_time_ms(stamp)
+                if found:
+                    return Fresh(Cursor(data_set, found[0][0].decode()), as_of)
+            async with unavailable_on_failure():
+                await self._store.scripts.add_to_journal(("", "", "", ""))
+        raise StoreUnavailable("the journal can't be begun")
+
+    def identity(self) -> bytes:
+        """Identifies the data of the store; raises ``NoVerdict`` unless verdicts may rest on all of it."""
+        epochs = []
+        for _, data in self._store.source.read_data_sets():
+            if data.watermark is None or not data.is_settled:
+                raise StoreUnavailable("the store has lost data, and that is being settled")
+            epochs.append(data.watermark.epoch)
+        if len(epochs) < self._data_sets or not self._store.reached:
+            raise StoreUnavailable("the store has not been read yet")
+        return identity(epochs)
+
+    async def ready(self, seconds: float) -> None:
+        """Wait until the journal is read; raises ``NoVerdict`` where it is not in time."""
+        deadline = asyncio.get_running_loop().time() + seconds
+        while self._at is None:
+            left = deadline - asyncio.get_running_loop().time()
+            if left <= 0:
+                raise self._failure
+            await self.news(left)
+
+    async def after(self, cursor: Cursor) -> Sequence[Event]:
+        """Entries after a cursor, from memory or from the store; none: there are none yet.
+
+        Raises:
+            Reload: the cursor can't be served.
+            NoVerdict: the store can't be read.
+        """
+        if cursor.data_set == OTHER_FORMAT:
+            raise Reload("format")
+        if self._at is None:
+            raise self._failure
+        if cursor.data_set != self._at.data_set:
+            raise Reload("data_set")
+        if cursor.entry == self._at.entry:
+            return ()
+        number = self._after.get(cursor.entry)
+        if number is not None:
+            first = number - self._dropped
+            return self._events[first : first + _PAGE]
+        found = await self._entries_after(cursor)
+        return found[1]
+
+    def fresh_at(self, cursor: Cursor) -> Fresh | None:
+        """That the consumer at a cursor has everything up to some time, if that was read just now."""
+        if self._fresh is None or self._fresh[0].cursor != cursor:
+            return None
+        if asyncio.get_running_loop().time() - self._fresh[1] >= FRESH_S:
+            return None
+        return self._fresh[0]
+
+    async def news(self, seconds: float) -> None:
+        """Wait for the next reading, or for :meth:`wake`."""
+        if self._news is None:
+            self._news = asyncio.get_running_loop().create_future()
+        await asyncio.wait([self._news], timeout=seconds)
+
+    def wake(self) -> None:
+        """End every wait for :meth:`news`."""
+        news, self._news = self._news, None
+        if news is not None and not news.done():
+            news.set_result(None)
+
+    async def _read_on(self) -> None:
+        while True:
+            pause = 0.0
+            try:
+                found = await self._read()
+                if found == 0:
+                    pause = await self._wait()
+                elif found < _PAGE:
+                    pause = _PACE_S
+            except NoVerdict as error:
+                self._failure, pause = error, _RETRY_S
+            except Exception:  # noqa: BLE001  # all consumers depend on this task
+                _log.exception("journal_not_read")
+                self._failure, pause = ReplyNotUnderstood(), _RETRY_S
+            if pause:
+                await asyncio.sleep(pause)
+
+    async def _wait(self) -> float:
+        """Wait for an entry, as long as a reading remains fresh; returns a further pause."""
+        assert self._at is not None  # noqa: S101  # it was read just now
+        if not self._may_block:
+            return _POLL_S
+        block = ("BLOCK", int(WAIT_S * 1000), "STREAMS", self._key, self._at.entry)
+        try:
+            await self._store.source.wait_for(self._key, "XREAD", "COUNT", 1, *block)
+        except Refused as error:
+            if error.code == "UNBLOCKED":  # the server is becoming a replica
+                return _RETRY_S
+            _log.warning("journal_is_polled", error=public_message(error))
+            self._may_block = error.code in {"MOVED", "ASK", "LOADING", "MASTERDOWN", "CLUSTERDOWN"}
+            return _RETRY_S
+        except (*FAILURES, NoVerdict):
+            return _RETRY_S
+        return 0.0
+
+    async def _read(self) -> int:
+        """Read once; returns how many entries were found, or _PAGE to read again at once."""
+        data_set = self.identity()
+        if self._at is None or self._at.data_set != data_set:
+            await self._begin()
+            return _PAGE
+        try:
+            as_of, events = await self._entries_after(self._at)
+        except Reload:  # it was trimmed, or is not there after a failover
+            await self._begin()
+            return _PAGE
+        if data_set != self.identity():
+            return _PAGE
+        self._add(events)
+        if len(events) < _PAGE:
+            self._fresh = Fresh(self._at, as_of), asyncio.get_running_loop().time()
+        self.wake()
+        return len(events)
+
+    async def _begin(self) -> None:
+        position = await self.position()
+        self._forget()
+        self._at = position.cursor
+        self._after[self._at.entry] = self._dropped
+        self.wake()
+
+    def _forget(self) -> None:
+        self._dropped += len(self._events)
+        self._events, self._bytes = [], 0
+        self._after.clear()
+        self._at = self._fresh = None
+
+    def _add(self, events: Sequence[Event]) -> None:
+        for event in events:
+            self._events.append(event)
+            self._bytes += len(event.stream) + len(event.items)
+            self._at = event.cursor
+            self._after[event.cursor.entry] = self._dropped + len(self._events)
+        if len(self._events) > _MAX_EVENTS or self._bytes > _MAX_EVENT_BYTES:
+            half = (len(self._events) + 1) // 2
+            for event in self._events[:half]:
+                del self._after[event.previous]
+                self._bytes -= len(event.stream) + len(event.items)
+            del self._events[:half]
+            self._dropped += half
+
+    async def _entries_after(self, cursor: Cursor) -> tuple[int, list[Event]]:
+        """A page of entries, and Redis ``TIME`` (ms) before it was read.
+
+        The entry at the cursor must be there still: otherwise entries after it may have been trimmed, or a
+        failover has taken it away, and the ids that follow may be lower ones.
+
+        Raises:
+            Reload: it is not.
+        """
+        stamp, found = await self._store.source.read_trusted(
+            self._key,
+            [("TIME",), ("XRANGE", self._key, cursor.entry, "+", "COUNT", _PAGE + 1)],
+        )
+        with understood():
+            as_of = redis_time_ms(stamp)
+            if not found or found[0][0].decode() != cursor.entry:
+                raise Reload("trimmed")
+            entries = [entry_of(reply) for reply in found[1:]]
+        events, previous = [], cursor
+        for entry in entries:
+            event = await self._event(previous, entry, as_of)
+            events.append(event)
+            previous = event.cursor
+        return as_of, events
+
+    async def _event(self, previous: Cursor, entry: Entry, now: int) -> Event:
+        lines = []
+        if entry.undone:
+            removal = self._lines.removal(entry)
+            lines += [] if removal is None else [removal, *await self._present(entry)]
+        elif entry.value:
+            lines = self._lines.of(entry.key, entry.value, entry.expires, now=now, changed=entry.at)
+        cursor = Cursor(previous.data_set, entry.id)
+        ids = [previous.text.encode()] * (len(lines) - 1) + [cursor.text.encode()]
+        numbered = list(zip(ids, lines, strict=False))
+        return Event(
+            cursor,
+            previous.entry,
+            b"".join([b"id: %b\nevent: change\ndata: %b\n\n" % pair for pair in numbered]),
+            b",".join([b'{"event":"change","id":"%b","data":%b}' % pair for pair in numbered]),
+        )
+
+    async def _present(self, entry: Entry) -> list[bytes]:
+        """What the key holds now of which something was undone: a newer revocation must outlast the removal.
+
+        In a cluster that may be in the journal before the removal, since another slot journals it.
+        """
+        reading: list[tuple[Any, ...]] = [("GET", entry.key), ("PTTL", entry.key), ("TIME",)]
+        value, ttl, stamp = await self._store.source.read_trusted(entry.key, reading)
+        with understood():
+            now = redis_time_ms(stamp)
+        if value is None:
+            return []
+        expires = None if ttl < 0 else now + ttl
+        return self._lines.of(entry.key, value, expires, now=now, changed=entry.at)
