@@ -15,6 +15,8 @@ from revoker.api import (
     backchannel,
     batch,
     dispatch,
+    feed,
+    feed_snapshot,
     forward_auth,
     introspection,
     paths,
@@ -51,6 +53,7 @@ _SECTIONS: Final = {
     "revoke": "Revocation",
     "revoke-all": "Revocation",
     "sessions": "Sessions",
+    "feed": "Feed",
 }
 """By the scope that an operation needs."""
 
@@ -120,7 +123,7 @@ class Operation:
         return cls(
             path=endpoint.path,
             method=endpoint.method.lower(),
-            section=_SECTIONS.get(endpoint.scope, unscoped),
+            section="Feed" if endpoint.path.startswith("/feed") else _SECTIONS.get(endpoint.scope, unscoped),
             summary=endpoint.summary,
             scope=endpoint.scope,
             security=_BY_SECRET if endpoint.scope else _BY_ANYBODY,
@@ -176,6 +179,31 @@ INTROSPECTION: Final = (
             403: {"WWW-Authenticate": "RFC 6750 §3"},
         },
         errors=(500, 503),
+    ),
+)
+FEED: Final = (
+    Operation(
+        path=feed.PATH,
+        method="get",
+        section=_SECTIONS[feed.SCOPE],
+        summary="Send changes as they are made: server-sent events, or with `wait` a JSON array of events",
+        scope=feed.SCOPE,
+        security=_BY_SECRET,
+        query=feed.FeedQuery,
+        answers={200: str},
+        media="text/event-stream",
+        errors=(400, 401, 403, 429, 500, 503),
+    ),
+    Operation(
+        path=feed_snapshot.PATH,
+        method="get",
+        section=_SECTIONS[feed.SCOPE],
+        summary="Send everything from which the feed goes on, one JSON object per line",
+        scope=feed.SCOPE,
+        security=_BY_SECRET,
+        answers={200: str},
+        media="application/x-ndjson",
+        errors=(400, 401, 403, 429, 500, 503),
     ),
 )
 OPERATIONS: Final = (
@@ -262,6 +290,7 @@ def document() -> Json:
     operations = (
         *INTROSPECTION,
         *(Operation.of(endpoint) for endpoint in (*dispatch.ENDPOINTS, *OPTIONAL)),
+        *FEED,
         *WELL_KNOWN,
         *OPERATIONS,
     )

@@ -16,8 +16,11 @@ from revoker.api import dispatch
 from revoker.api.admission import Admission
 from revoker.api.batch import BatchIntrospection
 from revoker.api.client_address import ClientAddresses
+from revoker.api.consumers import Consumers
 from revoker.api.credentials import Authentication
 from revoker.api.envelope import Dispatcher, Port
+from revoker.api.feed import Feed
+from revoker.api.feed_snapshot import FeedSnapshot
 from revoker.api.forward_auth import ForwardAuth
 from revoker.api.introspection import Introspection
 from revoker.api.probes import Health
@@ -31,6 +34,7 @@ from revoker.log_writer import Dropped
 from revoker.metrics import LOG_LINES, Metrics
 from revoker.models import STANDARD_NAMES, ClaimNames, Issuer
 from revoker.store import embedded
+from revoker.store.journal.tail import JournalTail
 from revoker.store.sessions import Lifetimes
 from revoker.store.store import Store
 from revoker.store.wire.addresses import SentinelAccess
@@ -110,6 +114,7 @@ class Service:
                 addresses=addresses,
             ),
             clocks=self.store.clocks,
+            consumers=Consumers(metrics),
             issuers=self._issuers,
             logout_terms={
                 iss: LogoutTerms(issuer.backchannel_audience, ends_user=issuer.backchannel_ends == "user")
@@ -122,6 +127,7 @@ class Service:
             revoked_key_ids=self._revoked_key_ids,
             sessions=sessions,
             store=self.store,
+            tail=JournalTail(self.store),
             verdicts=Verdicts(
                 verifier=verifier,
                 store=self.store,
@@ -160,6 +166,19 @@ class Service:
             admission=admission,
         )
         forward_auth = self._forward_auth
+        feed = Feed(
+            authentication=services.authentication,
+            consumers=services.consumers,
+            tail=services.tail,
+            metrics=metrics,
+            patience=2 * self._settings.redis.timeout,
+        )
+        snapshot = FeedSnapshot(
+            authentication=services.authentication,
+            store=services.store,
+            tail=services.tail,
+            metrics=metrics,
+        )
         paths = list(
             dispatch.paths(
                 services,
@@ -167,6 +186,8 @@ class Service:
                 introspect=introspection.respond,
                 introspect_batch=introspect_batch.respond,
                 authorize_forward=forward_auth.respond,
+                send_feed=feed.respond,
+                send_snapshot=snapshot.respond,
                 introspection_seconds=metrics.deferred.observing(metrics.introspection_seconds),
             )
         )
@@ -202,6 +223,7 @@ class Service:
 
     async def close(self) -> None:
         """Close every connection, and end every task."""
+        await self._services.tail.close()
         await self.store.close()
         await asyncio.gather(*(source.close() for source in self._sources.values()))
         if self._flush_timer is not None:
@@ -223,12 +245,16 @@ class Service:
             self._dropped_log_lines = dropped
 
     def drain(self) -> None:
-        """Report not ready; requests that still come are answered."""
+        """Report not ready, and end the streams of the feed; requests that still come are answered."""
         self.health.draining = True
+        self._services.consumers.draining = True
+        self._services.tail.wake()
 
     def reload(self, settings: Settings) -> None:
         """Use the callers of new settings; everything else needs a restart."""
         self._services.authentication.callers = callers_of(settings, self._issuers)
+        self._services.consumers.checks += 1
+        self._services.tail.wake()
         _log.info("callers_reloaded", callers=len(settings.callers))
 
     def started(self) -> bool:

@@ -40,6 +40,7 @@ SECRETS = {
     "billing": "billing-secret",
     "bound": "bound-secret",
     "one-issuer": "one-issuer-secret",
+    "edge": "edge-secret",
 }
 
 
@@ -142,6 +143,7 @@ def settings_for(url: str, folder: Path, **changes: Any) -> Settings:
         "billing": {"scopes": ["introspect", "revoke"], "audiences": ["api://billing"]},
         "bound": {"scopes": ["introspect", "revoke"], "client_id": "web"},
         "one-issuer": {"scopes": ["introspect", "revoke"], "issuers": ["other"]},
+        "edge": {"scopes": ["feed"]},
     }
     changes["other"] = {"claims": {"revocable": ["grant_id"]}, **changes.get("other", {})}
     values: dict[str, Any] = {

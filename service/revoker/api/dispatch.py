@@ -11,6 +11,9 @@ from revoker.api import (
     blocks,
     cutoffs,
     explain,
+    feed,
+    feed_consumers,
+    feed_snapshot,
     forward_auth,
     openapi,
     probes,
@@ -33,6 +36,7 @@ ENDPOINTS: tuple[Endpoint[Any], ...] = (
     *revoked_keys.ENDPOINTS,
     *blocks.ENDPOINTS,
     *explain.ENDPOINTS,
+    *feed_consumers.ENDPOINTS,
 )
 
 
@@ -43,6 +47,8 @@ def paths(
     introspect: Handler,
     introspect_batch: Handler,
     authorize_forward: Handler,
+    send_feed: Handler,
+    send_snapshot: Handler,
     introspection_seconds: Callable[[float], None],
 ) -> Iterator[ServedPath]:
     """Every path. Fast are those on which gateways and clients ask all the time."""
@@ -83,6 +89,8 @@ def paths(
             )
     for endpoint in _ordinary_endpoints(services):
         yield ServedPath(method=endpoint.method, path=endpoint.path, handle=endpoint.bind(services).respond)
+    yield ServedPath(method="GET", path=feed.PATH, handle=send_feed)
+    yield ServedPath(method="GET", path=feed_snapshot.PATH, handle=send_snapshot)
     for route in _well_known_routes(services):
         yield _routed(route)
     for route in probes.routes(health, services.metrics.registry):

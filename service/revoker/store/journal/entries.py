@@ -14,6 +14,8 @@ from revoker.store.transfer.stored_records import StoredRecords
 
 _log = structlog.get_logger("store")
 
+LATEST_MS: Final = records.LATEST_S * 1000
+
 _encode: Final = msgspec.json.Encoder().encode
 
 
@@ -82,7 +84,7 @@ class Lines:
                 return []
             dates: dict[str, Any] = {}
             if expires is not None:
-                dates["expires"] = date(expires)
+                dates["expires"] = date(min(expires, LATEST_MS))
             if changed is not None:
                 dates["changed"] = date(changed)
             return [

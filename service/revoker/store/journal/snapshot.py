@@ -147,7 +147,7 @@ class Snapshot:
 
 
 class _JtiLines:
-    """Makes the lines of revoked tokens of one issuer, of which there are many, faster than :class:`Lines`."""
+    """Makes the lines of an issuer's revoked tokens, which are many, faster than :class:`Lines`."""
 
     def __init__(self, issuer: Issuer) -> None:
         self._begin: Final = b'{"kind":"jti","iss":%b,' % _encode(issuer.iss)
