@@ -104,3 +104,94 @@ async def stream(running: Running, cursor: str, caller: str = "edge", **more: st
         assert response.status == 200, await response.text()
         assert response.headers["Content-Type"] == "text/event-stream"
         yield Stream(response)
+
+
+class Consumer:
+    """What a consumer knows: it applies lines as docs/feed.md says.
+
+    Attributes:
+        known: By kind and name what is revoked: a time, or of a user both cutoffs and the excepted session.
+        as_of: Of the last ``fresh``.
+    """
+
+    def __init__(self, begin: Snapshot) -> None:
+        self.known: dict[tuple[Any, ...], Any] = {}
+        self.cursor = begin.cursor
+        self.as_of = begin.head["as_of"]
+        for line in begin.lines:
+            self.apply(line)
+
+    def take(self, events: list[Event]) -> None:
+        """Apply events in their order."""
+        for event in events:
+            if event.kind == "change":
+                self.apply(event.data)
+                self.cursor = event.id
+            elif event.kind == "fresh":
+                self.cursor, self.as_of = event.data["cursor"], event.data["as_of"]
+            else:
+                raise AssertionError(event)
+
+    async def follow(self, running: Running, wait: float = 0) -> list[Event]:
+        """Poll once, and apply what comes."""
+        events = await poll(running, self.cursor, wait)
+        self.take(events)
+        return events
+
+    async def catch_up(self, running: Running) -> None:
+        """Follow until everything is known that was acknowledged before now, by the store's clock."""
+        begin = (await snapshot(running)).head["as_of"]
+        while self.as_of < begin:
+            await self.follow(running, 0.05)
+
+    def apply(self, line: dict[str, Any]) -> None:
+        if "remove" in line:
+            self.known.pop(_name(line["remove"]), None)
+            return
+        name = _name(line)
+        match line["kind"]:
+            case "settings":
+                self.known[name] = line["issuers"]
+            case "user":
+                self.known[name] = _merged(
+                    self.known.get(name, (0, 0, "")), line["before"], line.get("except_sid", "")
+                )
+            case "block":
+                self.known[name] = max(self.known.get(name, 0), line.get("until", float("inf")))
+            case "jti" | "key":
+                self.known[name] = line["at"]
+            case _:
+                self.known[name] = max(self.known.get(name, 0), line["before"])
+
+
+def _name(line: dict[str, Any]) -> tuple[Any, ...]:
+    where = line.get("tag") or line.get("iss") or ""
+    names = ("jti", "sid", "client_id", "claim", "claim_segment", "value", "segment", "kid")
+    return (line["kind"], where, *(line[name] for name in names if name in line))
+
+
+def _merged(user: tuple[float, float, str], at: float, except_sid: str) -> tuple[float, float, str]:
+    hard, soft, sid = user
+    if not except_sid:
+        return max(hard, at), soft, sid
+    if except_sid == sid:
+        return hard, max(soft, at), sid
+    if at >= soft:
+        return max(hard, soft), at, except_sid
+    return max(hard, at), soft, sid
+
+
+def means_the_same(one: Consumer, other: Consumer, sids: list[str]) -> bool:
+    """Whether two consumers give the same verdicts, on these sessions among others."""
+
+    def meaning(consumer: Consumer) -> dict[tuple[Any, ...], Any]:
+        found = {}
+        for name, value in consumer.known.items():
+            if name[0] == "user":
+                hard, soft, sid = value
+                found[name] = [hard if one and one == sid else max(hard, soft) for one in ["", *sids]]
+            else:
+                found[name] = value
+        return found
+
+    return meaning(one) == meaning(other)

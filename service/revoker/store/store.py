@@ -14,10 +14,11 @@ from revoker.store.consistency.clocks import Clocks
 from revoker.store.consistency.data_set import Confirmed, DataSet, RepairProgress
 from revoker.store.consistency.epoch import DataLoss, Epoch, Reading
 from revoker.store.consistency.losses import Losses
+from revoker.store.consistency.overview import Overview
 from revoker.store.dangers import dangers, inspect
 from revoker.store.instances import Instances
 from revoker.store.issuer_records import IssuerRecords
-from revoker.store.keys import Keys, Tail, tag_and_start
+from revoker.store.keys import SLOTS, Keys, Tail, tag_and_start
 from revoker.store.report import Report
 from revoker.store.revocations import Revocations
 from revoker.store.rights import acl_rules, refused_commands
@@ -84,6 +85,7 @@ class Store:
         instance: The id under which this process counts its share of the revocations.
         issuers: By ``iss``; one with aliases is there several times.
         lookups: Finds what applies to tokens.
+        overview: Of all data sets.
         source: Where the data is; ``make_source`` makes it, by default as the URL says.
     """
 
@@ -110,6 +112,7 @@ class Store:
         distinct = list({issuer.name: issuer for issuer in issuers.values()}.values())
         self.keys: Final = Keys(prefix, clustered=is_cluster(url))
         self.clocks: Final = Clocks(now)
+        self.overview: Final = Overview(SLOTS if self.keys.clustered else 1)
         self.issuers: Final = issuers
         self._policy: Final = policy
         self._repair_seconds: Final = repair_seconds
@@ -163,6 +166,7 @@ class Store:
             write_back=lambda: self.revocations.write_back(part),
             repairs=_Repairs(self, part, self._repair_seconds) if self._repair_seconds else None,
             confirmed=confirmed,
+            noted=lambda epoch, settled: self.overview.note(part, epoch, settled=settled),
         )
 
     def open(self) -> None:

@@ -135,6 +135,7 @@ class DataSet:
         write_back: WriteBack,
         repairs: Repairs | None = None,
         confirmed: Confirmed | None = None,
+        noted: Callable[[bytes, bool], None] | None = None,
     ) -> None:
         """Nothing is read.
 
@@ -147,6 +148,8 @@ class DataSet:
             write_back: Writes back what this process knows.
             repairs: For losses that can be repaired; None: none can.
             confirmed: What replicas have; None: no replicas are waited for.
+            noted: Called with the epoch as stored, and whether verdicts may rest on the data set as far as is
+                known, whenever one of the two may have changed.
         """
         self.tail: Final = tail
         self._policy: Final = policy
@@ -156,6 +159,7 @@ class DataSet:
         self._write_back = write_back
         self._repairs: Final = repairs
         self._confirmed: Final = confirmed
+        self._noted: Final = noted
         self._candidate: tuple[Watermark, str, float] | None = None
         self._lock = asyncio.Lock()
         self._settling = False
@@ -176,12 +180,11 @@ class DataSet:
             return "the store has lost data, and nobody has accepted that"
         return None
 
-    @property
-    def is_settled(self) -> bool:
-        """Whether verdicts may rest on the data set, as far as is known."""
-        return self.watermark is not None and not (
-            self._settling or self._met_loss or self.refusal is not None
-        )
+    def _note(self) -> None:
+        """Report what may have changed."""
+        if self._noted is not None and self.watermark is not None:
+            settled = not (self._settling or self._met_loss or self.refusal is not None)
+            self._noted(self.watermark.epoch, settled)
 
     def confirms(  # noqa: PLR0917  # nearly every lookup would pay for keywords
         self,
@@ -273,6 +276,7 @@ class DataSet:
             or not hold_all(written.counts, before.counts)
         ):
             self._met_loss = True
+            self._note()
             return False
         self._raise_watermark(written)
         self._wrote_at = self._read_at
@@ -345,6 +349,7 @@ class DataSet:
                         return
             finally:
                 self._settling = False
+                self._note()
             raise StoreUnavailable("the store's epoch keeps changing")
 
     @reads_replies()
@@ -359,6 +364,7 @@ class DataSet:
             self._adopt_reading(found, reading)
             return True
         self._settling = True
+        self._note()
         verify: VerifyWrittenBack | None
         settled_by_others = supersedes and not self._is_repair(found)
         if self._repairs is not None and not settled_by_others and self._can_be_repaired(found, since):
@@ -581,6 +587,7 @@ class DataSet:
         self._read_at = max(self._read_at, now)
         self._wrote_at = self._read_at - DAY_MS // 2  # the expiry of the share is unknown: extend it soon
         self.baseline = RevocationState(loss=epoch.cutoff) if epoch.cutoff else NO_REVOCATIONS
+        self._note()
 
 
 def _numbers(reading: Reading) -> Watermark:

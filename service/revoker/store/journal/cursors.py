@@ -67,5 +67,5 @@ class Cursor(NamedTuple):
 
 
 def identity(epochs: Iterable[bytes]) -> bytes:
-    """Identifies the data of a store by the epochs of its data sets, each of which a loss changes."""
-    return hashlib.blake2b(b"\n".join(sorted(set(epochs))), digest_size=_DATA_SET_BYTES).digest()
+    """Identifies the data of a store by the different epochs of its data sets, in order."""
+    return hashlib.blake2b(b"\n".join(epochs), digest_size=_DATA_SET_BYTES).digest()

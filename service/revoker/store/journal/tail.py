@@ -11,7 +11,6 @@ import structlog
 from revoker.errors import NoVerdict, ReplyNotUnderstood, StoreUnavailable
 from revoker.store.journal.cursors import OTHER_FORMAT, Cursor, identity
 from revoker.store.journal.entries import Entry, Lines, entry_of
-from revoker.store.keys import SLOTS
 from revoker.store.lookups import redis_time_ms
 from revoker.store.source import WAIT_S
 from revoker.store.store import Store
@@ -95,7 +94,7 @@ class JournalTail:
         self._store: Final = store
         self._key: Final = store.keys.journal
         self._lines: Final = Lines(store.keys, store.issuers)
-        self._data_sets: Final = SLOTS if store.keys.clustered else 1
+        self._identity: tuple[tuple[bytes, ...], bytes] | None = None
         self._followers = 0
         self._reader: asyncio.Task[None] | None = None
         self._stop: asyncio.TimerHandle | None = None
@@ -162,14 +161,12 @@ class JournalTail:
 
     def identity(self) -> bytes:
         """Identifies the data of the store; raises ``NoVerdict`` unless verdicts may rest on all of it."""
-        epochs = []
-        for _, data in self._store.source.read_data_sets():
-            if data.watermark is None or not data.is_settled:
-                raise StoreUnavailable("the store has lost data, and that is being settled")
-            epochs.append(data.watermark.epoch)
-        if len(epochs) < self._data_sets or not self._store.reached:
+        if not self._store.reached:
             raise StoreUnavailable("the store has not been read yet")
-        return identity(epochs)
+        epochs = self._store.overview.epochs()
+        if self._identity is None or self._identity[0] != epochs:
+            self._identity = epochs, identity(epochs)
+        return self._identity[1]
 
     async def ready(self, seconds: float) -> None:
         """Wait until the journal is read; raises ``NoVerdict`` where it is not in time."""
