@@ -105,11 +105,11 @@ async def test_the_end_of_a_session_is_journaled_however_it_comes(start, valkey,
     ended.append(several[1].sid)
     assert [key.rpartition(":")[2] for key in journal(valkey, keeper) if "session-cutoff" in key] == ended
     await consumer.catch_up(keeper)
-    assert [name[2] for name in consumer.known if name[0] == "session"] == ended
-    assert all(name[1] == SESSIONS_ISSUER for name in consumer.known if name[0] == "session")
+    assert [name[2] for name in consumer.revoked if name[0] == "session"] == ended
+    assert all(name[1] == SESSIONS_ISSUER for name in consumer.revoked if name[0] == "session")
     await done(keeper, "/revoke", {"token": several[2].refresh_token})
     await consumer.catch_up(keeper)
-    assert ("session", SESSIONS_ISSUER, several[2].sid) in consumer.known
+    assert ("session", SESSIONS_ISSUER, several[2].sid) in consumer.revoked
 
 
 async def test_a_logout_token_is_journaled(start, valkey):
@@ -122,7 +122,7 @@ async def test_a_logout_token_is_journaled(start, valkey):
     assert {
         ("session", forge.ISSUER, "s"),
         ("user", user_tag(forge.ISSUER, "alice")),
-    } <= consumer.known.keys()
+    } <= consumer.revoked.keys()
 
 
 async def test_what_operators_undo_and_import_is_journaled(revoker, valkey):
@@ -153,13 +153,13 @@ async def test_what_operators_undo_and_import_is_journaled(revoker, valkey):
         ("key", forge.ISSUER, "k"),
         ("key", forge.ISSUER, "other"),
     }
-    assert consumer.known.keys() - {("settings", "")} == expected
+    assert consumer.revoked.keys() - {("settings", "")} == expected
     await revocations.lift_user(main, "alice")
     await revocations.lift(store.keys.client_cutoff(main, "web"))
     await revocations.forget_key(main, "k")
     await consumer.catch_up(revoker)
     gone = {("user", tag), ("client", forge.ISSUER, "web"), ("key", forge.ISSUER, "k")}
-    assert consumer.known.keys() - {("settings", "")} == expected - gone
+    assert consumer.revoked.keys() - {("settings", "")} == expected - gone
     assert means_the_same(consumer, Consumer(await feed.snapshot(revoker)), [])
 
 
@@ -238,7 +238,7 @@ async def test_a_cursor_whose_entry_is_gone_means_a_reload(start, own_valkey):
     async with feed.stream(revoker, begin.cursor) as stream:
         assert [event.kind for event in await stream.rest()] == ["reload"]
     consumer = Consumer(await feed.snapshot(revoker))
-    assert {("jti", forge.ISSUER, jti) for jti in "abc"} <= consumer.known.keys()
+    assert {("jti", forge.ISSUER, jti) for jti in "abc"} <= consumer.revoked.keys()
     with own_valkey.client() as client:  # as after a failover: the entry was on the former primary alone
         client.xdel(key, last)
     assert (await feed.poll(revoker, consumer.cursor, 5))[0].data == {"reason": "trimmed"}
@@ -278,7 +278,7 @@ async def test_what_a_loss_cuts_off_is_in_the_snapshot(start, own_valkey):
     after = await feed.snapshot(revoker)
     [loss] = [line for line in after.lines if line["kind"] == "loss"]
     assert loss["before"] * 1000 == revoker.service.store.source.data_set.epoch.cutoff
-    assert ("jti", forge.ISSUER, "a") in Consumer(after).known  # it was written back
+    assert ("jti", forge.ISSUER, "a") in Consumer(after).revoked  # it was written back
     assert (await feed.poll(revoker, consumer.cursor, 5))[0].data == {"reason": "data_set"}
 
 
@@ -343,9 +343,9 @@ async def test_streams_end_when_draining_begins(revoker):
 async def test_a_caller_that_lost_its_secret_or_scope_loses_its_stream(start, valkey, tmp_path):
     revoker = await start(valkey)
     cursor = (await feed.snapshot(revoker)).cursor
-    kept = {"name": "other-edge", "secret_sha256": [digest(SECRETS["edge"])], "scopes": ["feed"]}
+    unchanged = {"name": "other-edge", "secret_sha256": [digest(SECRETS["edge"])], "scopes": ["feed"]}
     for callers in (
-        [{"name": "edge", "secret_sha256": [digest("another")], "scopes": ["feed"]}, kept],
+        [{"name": "edge", "secret_sha256": [digest("another")], "scopes": ["feed"]}, unchanged],
         [{"name": "edge", "secret_sha256": [digest(SECRETS["edge"])], "scopes": ["introspect"]}],
     ):
         revoker.service.reload(settings_for(valkey.url, tmp_path))

@@ -110,12 +110,12 @@ class Consumer:
     """What a consumer knows: it applies lines as docs/feed.md says.
 
     Attributes:
-        known: By kind and name what is revoked: a time, or of a user both cutoffs and the excepted session.
+        revoked: By kind and name what is revoked: a time, or of a user both cutoffs and the excepted session.
         as_of: Of the last ``fresh``.
     """
 
     def __init__(self, begin: Snapshot) -> None:
-        self.known: dict[tuple[Any, ...], Any] = {}
+        self.revoked: dict[tuple[Any, ...], Any] = {}
         self.cursor = begin.cursor
         self.as_of = begin.head["as_of"]
         for line in begin.lines:
@@ -146,22 +146,22 @@ class Consumer:
 
     def apply(self, line: dict[str, Any]) -> None:
         if "remove" in line:
-            self.known.pop(_name(line["remove"]), None)
+            self.revoked.pop(_name(line["remove"]), None)
             return
         name = _name(line)
         match line["kind"]:
             case "settings":
-                self.known[name] = line["issuers"]
+                self.revoked[name] = line["issuers"]
             case "user":
-                self.known[name] = _merged(
-                    self.known.get(name, (0, 0, "")), line["before"], line.get("except_sid", "")
+                self.revoked[name] = _merged(
+                    self.revoked.get(name, (0, 0, "")), line["before"], line.get("except_sid", "")
                 )
             case "block":
-                self.known[name] = max(self.known.get(name, 0), line.get("until", float("inf")))
+                self.revoked[name] = max(self.revoked.get(name, 0), line.get("until", float("inf")))
             case "jti" | "key":
-                self.known[name] = line["at"]
+                self.revoked[name] = line["at"]
             case _:
-                self.known[name] = max(self.known.get(name, 0), line["before"])
+                self.revoked[name] = max(self.revoked.get(name, 0), line["before"])
 
 
 def _name(line: dict[str, Any]) -> tuple[Any, ...]:
@@ -186,7 +186,7 @@ def means_the_same(one: Consumer, other: Consumer, sids: list[str]) -> bool:
 
     def meaning(consumer: Consumer) -> dict[tuple[Any, ...], Any]:
         found = {}
-        for name, value in consumer.known.items():
+        for name, value in consumer.revoked.items():
             if name[0] == "user":
                 hard, soft, sid = value
                 found[name] = [hard if one and one == sid else max(hard, soft) for one in ["", *sids]]

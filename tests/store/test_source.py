@@ -75,6 +75,11 @@ class MemorySource:
         time = [b"%d" % (now // 1000), b"%d" % (now % 1000 * 1000)]
         return [time if command == ("TIME",) else self._values.get(command[1]) for command in commands]
 
+    read_trusted = read
+
+    async def wait_for(self, *_):
+        raise Refused("ERR nothing changes")
+
     async def values(self, keys):
         return [self._values.get(key) for key in keys]
 

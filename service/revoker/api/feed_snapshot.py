@@ -1,4 +1,4 @@
-"""``GET /feed/snapshot``: everything that an edge must know, from which the feed goes on."""
+"""``GET /feed/snapshot``: everything that an edge must know, from which the feed continues."""
 
 import asyncio
 from typing import Final

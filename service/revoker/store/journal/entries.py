@@ -56,7 +56,7 @@ def entry_of(reply: Sequence[Any]) -> Entry:
     )
 
 
-class Lines:
+class LineMaker:
     """Makes lines of what keys hold, without their ends."""
 
     def __init__(self, keys: Keys, issuers: Mapping[str, Issuer]) -> None:

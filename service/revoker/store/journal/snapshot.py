@@ -7,7 +7,7 @@ import msgspec
 
 from revoker.errors import StoreRefused
 from revoker.models import Issuer
-from revoker.store.journal.entries import Lines, settings_line
+from revoker.store.journal.entries import LineMaker, settings_line
 from revoker.store.journal.tail import Fresh, JournalTail
 from revoker.store.lookups import redis_time_ms
 from revoker.store.store import Store
@@ -38,7 +38,7 @@ class Snapshot:
     def __init__(self, store: Store, begins: Fresh, primaries: dict[str, CommandChannel]) -> None:
         self._store = store
         self._primaries = primaries
-        self._lines: Final = Lines(store.keys, store.issuers)
+        self._lines: Final = LineMaker(store.keys, store.issuers)
         self._of_jti: Final = {
             store.keys.of_segment("jti", issuer, "").encode()[:-1]: _JtiLines(issuer)
             for issuer in store.issuers.values()
@@ -147,7 +147,7 @@ class Snapshot:
 
 
 class _JtiLines:
-    """Makes the lines of an issuer's revoked tokens, which are many, faster than :class:`Lines`."""
+    """Makes the lines of an issuer's revoked tokens, which are many, faster than :class:`LineMaker`."""
 
     def __init__(self, issuer: Issuer) -> None:
         self._begin: Final = b'{"kind":"jti","iss":%b,' % _encode(issuer.iss)

@@ -10,7 +10,7 @@ import structlog
 
 from revoker.errors import NoVerdict, ReplyNotUnderstood, StoreUnavailable
 from revoker.store.journal.cursors import OTHER_FORMAT, Cursor, identity
-from revoker.store.journal.entries import Entry, Lines, entry_of
+from revoker.store.journal.entries import Entry, LineMaker, entry_of
 from revoker.store.lookups import redis_time_ms
 from revoker.store.source import WAIT_S
 from revoker.store.store import Store
@@ -93,7 +93,7 @@ class JournalTail:
         """Nothing is read before :meth:`followed`."""
         self._store: Final = store
         self._key: Final = store.keys.journal
-        self._lines: Final = Lines(store.keys, store.issuers)
+        self._lines: Final = LineMaker(store.keys, store.issuers)
         self._identity: tuple[tuple[bytes, ...], bytes] | None = None
         self._followers = 0
         self._reader: asyncio.Task[None] | None = None
