@@ -10,6 +10,7 @@ from pathlib import Path
 from bench import (
     ext_authz,
     importing,
+    journal,
     latency,
     overload,
     peers,
@@ -36,6 +37,7 @@ SECTIONS = {
     "store-size": store_size.run,
     "sessions": sessions.run,
     "import": importing.run,
+    "journal": journal.run,
     "peers": peers.run,
 }
 CHOICES = (*throughput.SUBJECTS, *SECTIONS)

@@ -29,6 +29,7 @@ COLD_TOKENS = 20000
 """More than the cache of verified tokens holds (16,384): sent in turn, none is in it when it comes again."""
 
 BATCH = 100
+REVOCATIONS = 200_000
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,12 @@ class Material:
 
     def mapped_batch(self) -> Workload:
         return self._batches("mapped-batch", self._mapped)
+
+    def revocations(self) -> Workload:
+        """Of tokens, by their ``jti``."""
+        ends = self._now + 6 * 3600
+        bodies = [_line({"iss": ISSUER, "jti": str(uuid.uuid4()), "exp": ends}) for _ in range(REVOCATIONS)]
+        return self._workload("revocations", "/revoke", bodies)
 
     def warm_tokens(self) -> Workload:
         return self._workload("warm", "/introspect", self._tokens(USERS))

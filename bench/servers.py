@@ -47,7 +47,7 @@ revocable = ["tenant", "email"]
 [[callers]]
 name = "{caller}"
 secret_sha256 = ["{digest}"]
-scopes = ["introspect", "revoke", "sessions"]
+scopes = ["introspect", "revoke", "sessions", "feed"]
 """
 
 _SESSIONS = """
@@ -127,6 +127,7 @@ class Servers:
         cores: frozenset[int] | None = None,
         sessions: str | None = None,
         grpc_port: int = 0,
+        module: str = "revoker",
     ) -> Server:
         """A real process with a configuration file.
 
@@ -136,12 +137,13 @@ class Servers:
             cores: Where not the server's.
             sessions: The algorithm with which it signs the tokens of sessions; None: it has no sessions.
             grpc_port: Where it serves Envoy by gRPC; 0: nowhere.
+            module: What is run.
         """
         port = free_port()
         config = self.write_configuration(
             store, port=port, workers=workers, sessions=sessions, grpc_port=grpc_port
         )
-        return self.start(port, "-m", "revoker", "serve", "--config", config, cores=cores)
+        return self.start(port, "-m", module, "serve", "--config", config, cores=cores)
 
     def write_configuration(
         self,
