@@ -65,7 +65,7 @@ def remembered(valkey, store):
             _, _, name = key.partition(":")
             if (
                 name.partition(":")[0]
-                not in {"seq", "writers", "instances", "epoch", "beat", "blocks", "latest"}
+                not in {"seq", "writers", "instances", "epoch", "beat", "blocks", "latest", "journal"}
                 and "sessions" not in name
             ):
                 left = client.pexpiretime(key)
