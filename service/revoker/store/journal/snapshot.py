@@ -22,6 +22,9 @@ _KEYS_PER_STEP: Final = 500
 _STRINGS: Final = ("TYPE", "string")
 """All that a verdict reads; sessions are among them and left out later."""
 
+_GONE: Final = -2
+"""The reply to ``PTTL`` for a key that has expired meanwhile."""
+
 _REPLACED: Final = "a server of the store was restarted or replaced during the snapshot"
 
 _encode: Final = msgspec.json.Encoder().encode
@@ -43,6 +46,7 @@ class Snapshot:
             store.keys.of_segment("jti", issuer, "").encode()[:-1]: _JtiLines(issuer)
             for issuer in store.issuers.values()
         }
+        self._began = False
         self.begins: Final = begins
         self.lines = 0
 
@@ -83,20 +87,16 @@ class Snapshot:
         value, _ = await self._store.source.trusted_value(self._store.keys.settings)
         yield self._counted(([] if value is None else [settings_line(value)]) + self._losses())
         for server, connection in sorted(self._primaries.items()):
-            cursor = b"0"
-            while True:
+            cursor: bytes | None = b"0"
+            found: Sequence[bytes] = ()
+            while cursor is not None:
                 async with unavailable_on_failure():
-                    cursor, found = await connection.execute(
-                        "SCAN", cursor, "MATCH", self._store.keys.all(), "COUNT", _KEYS_PER_STEP, *_STRINGS
-                    )
-                    lines = await self._read(connection, found)
+                    lines, cursor, found = await self._read(connection, found, cursor)
                 if connection.server != server:
                     raise StoreRefused(_REPLACED)
                 if tail.identity() != self.begins.cursor.data_set:
                     raise StoreRefused("the store has lost data during the snapshot")
                 yield self._counted(lines)
-                if cursor == b"0":
-                    break
         await self._store.learn()
         if (await self._store.primaries()).keys() != self._primaries.keys():
             raise StoreRefused(_REPLACED)
@@ -121,21 +121,41 @@ class Snapshot:
             lines.append(_encode(line))
         return lines
 
-    async def _read(self, connection: CommandChannel, found: Sequence[bytes]) -> list[bytes]:
-        if not found:
-            return []
-        keys = self._store.keys
-        together = not keys.clustered  # keys of several slots can't be read by one command
-        values: list[tuple[Any, ...]] = [("MGET", *found)] if together else [("GET", key) for key in found]
-        replies = await connection.pipeline([*values, *(("PTTL", key) for key in found), ("TIME",)])
-        read, ttls = replies[: len(values)], replies[len(values) : -1]
-        lines: list[bytes] = []
+    async def _read(
+        self, connection: CommandChannel, keys: Sequence[bytes], cursor: bytes
+    ) -> tuple[list[bytes], bytes | None, Sequence[bytes]]:
+        """Read keys, and find the next ones meanwhile.
+
+        Args:
+            connection: To their server.
+            keys: Those that were found last; none at the beginning.
+            cursor: Where ``SCAN`` continues; ``b"0"`` at the beginning and, with keys, at the end.
+
+        Returns:
+            The lines of these keys, where to continue (None: this was the last step), and the next keys.
+        """
+        together = not self._store.keys.clustered  # keys of several slots can't be read by one command
+        commands: list[tuple[Any, ...]] = []
+        if keys:
+            commands += [("MGET", *keys)] if together else [("GET", key) for key in keys]
+            commands += [("PTTL", key) for key in keys]
+        ends = self._began and cursor == b"0"
+        commands.append(("TIME",))
+        if not ends:
+            pattern = self._store.keys.all()
+            commands.append(("SCAN", cursor, "MATCH", pattern, "COUNT", _KEYS_PER_STEP, *_STRINGS))
+        self._began = not ends
+        replies = await connection.pipeline(commands)
         with understood():
-            now = redis_time_ms(replies[-1])
-            for key, value, ttl in zip(found, read[0] if together else read, ttls, strict=True):
-                if value is not None:  # otherwise it has expired since the SCAN
+            following, found = (None, ()) if ends else replies.pop()
+            now = redis_time_ms(replies.pop())
+            ttls = replies[len(replies) - len(keys) :]
+            values = replies[0] if together and keys else replies[: len(keys)]
+            lines: list[bytes] = []
+            for key, value, ttl in zip(keys, values, ttls, strict=True):
+                if value is not None and ttl != _GONE:
                     lines += self._lines_of(key, value, None if ttl < 0 else now + ttl, now)
-        return lines
+        return lines, following, found
 
     def _lines_of(self, key: bytes, value: bytes, expires: int | None, now: int) -> Sequence[bytes]:
         begin, _, jti = key.rpartition(b":")
