@@ -35,9 +35,9 @@ end
 -- its position again after a quiet time. A part of what is too old or too much is removed at a time, since the server does
 -- nothing else meanwhile.
 local function write_journal(now)
-  local length = redis.call('XLEN', journal)
   for i = 1, #changes, 4 do
     local k, v, x, u = changes[i], changes[i + 1], changes[i + 2], changes[i + 3]
+    local length = redis.call('XLEN', journal)
     if length > keep_entries then
       redis.call('XADD', journal, 'MAXLEN', '~', keep_entries, 'LIMIT', 200, '*', 'k', k, 'v', v, 'x', x, 'u', u)
     elseif length > 1000 then
@@ -46,7 +46,6 @@ local function write_journal(now)
     else
       redis.call('XADD', journal, '*', 'k', k, 'v', v, 'x', x, 'u', u)
     end
-    length = length + 1
   end
 end
 

@@ -1,0 +1,82 @@
+"""Cursors, and how much of the journal is kept; on a stand-in and on a real server."""
+
+import asyncio
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from redis import Redis
+
+from revoker.errors import InvalidRequest
+from revoker.store.journal.cursors import OTHER_FORMAT, Cursor, identity
+from revoker.store.journal.tail import JournalTail, Reload
+from revoker.store.keys import Keys
+from revoker.store.scripts import TEXTS
+from tests.rig.service import HANGS_S
+from tests.store.conftest import MAIN, opened, store_on
+
+numbers = st.integers(0, 2**64 - 1)
+
+
+@given(st.binary(min_size=8, max_size=8), numbers, numbers)
+def test_a_cursor_is_read_as_it_was_written(data_set, milliseconds, number):
+    cursor = Cursor(data_set, f"{milliseconds}-{number}")
+    assert Cursor.read(cursor.text) == cursor
+
+
+@given(st.text() | st.text("ABab01-_=+/", max_size=40))
+def test_any_other_text_is_refused_or_of_another_format(text):
+    try:
+        cursor = Cursor.read(text)
+    except InvalidRequest:
+        return
+    assert cursor.data_set == OTHER_FORMAT or Cursor.read(cursor.text) == cursor
+
+
+@given(st.sets(st.binary(max_size=40), min_size=1), st.binary(max_size=40))
+def test_another_epoch_among_the_data_sets_is_another_identity(epochs, other):
+    assert (identity(sorted(epochs)) == identity(sorted(epochs | {other}))) == (other in epochs)
+
+
+@pytest.mark.parametrize(("entries", "keep_ms"), [(1000, 10**9), (10**6, -(10**9))])
+def test_what_is_too_much_or_too_old_goes_and_the_last_thousand_stay(valkey, prefix, entries, keep_ms):
+    keys = Keys(prefix)
+    every = (keys.seq, keys.share("me"), keys.writers, keys.epoch, keys.journal)
+    args = [text for number in range(200) for text in (f"key-{number}", "v", "", "")]
+    with Redis.from_url(valkey.url) as client:
+        for _ in range(15):
+            client.eval(TEXTS["add_to_journal"], len(every), *every, *args, 0, 0, entries, keep_ms)
+        assert 1000 <= client.xlen(keys.journal) <= 1400
+        client.delete(keys.journal)
+
+
+async def test_a_reader_that_is_far_behind_reads_on_from_the_store(valkey, prefix, monkeypatch):
+    monkeypatch.setattr("revoker.store.journal.tail._PAGE", 7)
+    monkeypatch.setattr("revoker.store.journal.tail._MAX_EVENTS", 20)
+    made = store_on(valkey, prefix)
+    await made.init()
+    async with opened(made) as store, asyncio.timeout(HANGS_S):
+        while not store.reached:
+            await asyncio.sleep(0.02)
+        tail = JournalTail(store)
+        begin = cursor = (await tail.position()).cursor
+        async with tail.followed():
+            await tail.ready(HANGS_S)
+            expected = [f"t{number}" for number in range(100)]
+            for jti in expected:
+                await store.revocations.revoke_token(MAIN, jti, None)
+            found = []
+            while len(found) < len(expected):
+                events = await tail.after(cursor)
+                found += events
+                cursor = found[-1].cursor if found else begin
+                if not events:
+                    await tail.news(0.1)
+            assert [event.stream.count(b"event: change") for event in found] == [1] * 100
+            for jti, event in zip(expected, found, strict=True):
+                assert b'"jti":"%b"' % jti.encode() in event.stream
+            with pytest.raises(Reload, match="data_set"):
+                await tail.after(Cursor(b"another.", cursor.entry))
+            with pytest.raises(Reload, match="trimmed"):
+                await tail.after(Cursor(cursor.data_set, "99999999999999-0"))
+        await tail.close()
