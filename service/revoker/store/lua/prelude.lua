@@ -31,30 +31,33 @@ local function undone(key, what)
   changed(key, '', '', what)
 end
 
+-- How many changes there are, roughly, between two looks at what the journal need not keep.
+local trim_every = 50
+
 -- Journals what the script has changed. The last thousand entries stay whatever their age, so that who has read everything finds
 -- its position again after a quiet time. A part of what is too old or too much is removed at a time, since the server does
 -- nothing else meanwhile.
-local function write_journal(now)
+local function write_journal(trims)
   for i = 1, #changes, 4 do
     local k, v, x, u = changes[i], changes[i + 1], changes[i + 2], changes[i + 3]
-    local length = redis.call('XLEN', journal)
-    if length > keep_entries then
-      redis.call('XADD', journal, 'MAXLEN', '~', keep_entries, 'LIMIT', 200, '*', 'k', k, 'v', v, 'x', x, 'u', u)
-    elseif length > 1000 then
-      local most, oldest = math.min(length - 1000, 200), string.format('%.0f', now - keep_ms)
-      redis.call('XADD', journal, 'MINID', '~', oldest, 'LIMIT', most, '*', 'k', k, 'v', v, 'x', x, 'u', u)
-    else
-      redis.call('XADD', journal, '*', 'k', k, 'v', v, 'x', x, 'u', u)
-    end
+    redis.call('XADD', journal, '*', 'k', k, 'v', v, 'x', x, 'u', u)
+  end
+  if not trims and #changes < 4 * trim_every then return end
+  local length = redis.call('XLEN', journal)
+  if length > keep_entries then
+    redis.call('XTRIM', journal, 'MAXLEN', '~', keep_entries, 'LIMIT', 1000)
+  elseif length > 1000 then
+    local oldest = string.format('%.0f', now_ms() - keep_ms)
+    redis.call('XTRIM', journal, 'MINID', '~', oldest, 'LIMIT', math.min(length - 1000, 1000))
   end
 end
 
 -- The reply of a script that changes what verdicts depend on. What the journal must get is written to it, or else is the last
 -- element of the reply, for the caller to write.
-local function journaled(reply)
+local function journaled(reply, trims)
   if #changes > 0 then
     if journal then
-      write_journal(now_ms())
+      write_journal(trims)
     else
       table.insert(changes, 1, 'journal')
       reply[#reply + 1] = changes
@@ -119,7 +122,7 @@ local function answer(...)
   local seq, share = count()
   local reply = {...}
   reply[#reply + 1] = numbers(seq, share)
-  return journaled(reply)
+  return journaled(reply, seq % trim_every == 0)
 end
 
 -- All digits of a whole number; tostring rounds those with more than 14.

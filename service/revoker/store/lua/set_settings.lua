@@ -5,4 +5,4 @@
 if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return {0} end
 redis.call('SET', KEYS[1], ARGV[2])
 changed(KEYS[1], ARGV[2], '')
-return journaled({1})
+return journaled({1}, true)

@@ -39,5 +39,6 @@ try_on_key('ZREMRANGEBYSCORE', '0', '1')
 try_on_key('DEL')
 try_on_key('XADD', '*', 'field', '1')
 try_on_key('XLEN')
+try_on_key('XTRIM', 'MAXLEN', '1')
 try_on_key('DEL')
 return refused
