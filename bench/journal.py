@@ -43,7 +43,7 @@ def run(bench: Bench) -> Section:
     results = measure(
         subjects, bench.load, rounds=bench.rounds, seconds=bench.seconds, connections=_CONNECTIONS
     )
-    ratio = results.ratio("with", "without")
+    ratio, cpu = results.ratio("with", "without"), results.cpu_ratio("with", "without")
     late = asyncio.run(_propagation(bench, subjects[1].url))
     p50, p99 = late[len(late) // 2], late[len(late) * 99 // 100]
     rows = [
@@ -68,6 +68,12 @@ def run(bench: Bench) -> Section:
             "at least 0.95",
             figure(ratio, "{:.3f}"),
             ratio.median >= 0.95,
+        ),
+        Target(
+            "CPU of a revocation with journal ÷ without",
+            "at most 1.05",
+            figure(cpu, "{:.3f}"),
+            cpu.median <= 1.05,
         ),
         Target("from the 200 to a consumer, p50", "at most 10 ms", f"{p50 * 1e3:.1f} ms", p50 <= 0.01),
         Target("from the 200 to a consumer, p99", "at most 50 ms", f"{p99 * 1e3:.1f} ms", p99 <= 0.05),
