@@ -6,7 +6,7 @@ import uuid
 
 import pytest
 
-from revoker.errors import NoVerdict, Unconfirmed
+from revoker.errors import NoVerdict, StoreRefused, Unconfirmed
 from revoker.store.journal.cursors import Cursor
 from revoker.store.journal.snapshot import Snapshot
 from revoker.store.journal.tail import JournalTail, Reload
@@ -118,7 +118,9 @@ async def test_a_change_in_any_slot_is_in_the_one_journal_when_it_is_acknowledge
     assert not [line for line in lines if line["kind"] == "key" or line.get("tag") == tag.decode()]
 
 
-async def test_neither_a_late_removal_nor_a_failed_write_leaves_the_journal_wrong(store, tail, monkeypatch):
+async def test_neither_a_late_removal_nor_a_failed_write_leaves_the_journal_wrong(
+    nodes, store, tail, monkeypatch
+):
     """The user's slot has the order of changes; the journal may have another."""
     revocations = store.revocations
     await revocations.revoke_user(MAIN, "bob", before=None, except_sid=None, reason="first")
@@ -128,6 +130,14 @@ async def test_neither_a_late_removal_nor_a_failed_write_leaves_the_journal_wron
     lines = b"".join(event.stream for event in await after(tail, begin))
     removal = lines.index(b'{"remove":{"kind":"user"')
     assert b'"reason":"second"' in lines[removal:]
+
+    source, target = nodes.nodes[:2]
+    slot = next(first for first, _ in nodes.slots_of(source))
+    with source.client() as client:
+        client.execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", nodes.id_of(target))
+        with pytest.raises(StoreRefused, match="being moved"):
+            await whole(store, tail)
+        client.execute_command("CLUSTER", "SETSLOT", slot, "STABLE")
 
     change = store.source.change_together
 

@@ -32,7 +32,7 @@ _WATCH: Final = ("get", "zrange", "hscan", "config|get")
 _CHANGES: Final = ("eval", "evalsha", "set", "pexpire")
 _EXPORT: Final = ("scan", "dbsize", "pttl")
 _FEED: Final = ("xread", "xrange", "xrevrange")
-_CLUSTER: Final = ("cluster|info", "cluster|slots", "asking")
+_CLUSTER: Final = ("cluster|info", "cluster|nodes", "cluster|slots", "asking")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +92,7 @@ def _trials(keys: Keys, servers: ServerSettings, key: str, part: int) -> list[_T
     ]
     if keys.clustered:
         trials += [(("CLUSTER", "INFO"), "the start"), (("CLUSTER", "SLOTS"), "the start")]
+        trials.append((("CLUSTER", "NODES"), "snapshots for the feed"))
     if servers.wait_replicas and not servers.wait_fsync:  # WAITAOF has a problem of its own: `no_fsync`
         trials.append((("WAIT", 0, 1), changes))
     return trials

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import msgspec
 
-from revoker.errors import StoreRefused
+from revoker.errors import StoreRefused, StoreUnavailable
 from revoker.models import Issuer
 from revoker.store.journal.entries import LineMaker, settings_line
 from revoker.store.journal.tail import Fresh, JournalTail
@@ -14,7 +14,7 @@ from revoker.store.store import Store
 from revoker.store.transfer.records import date
 from revoker.store.transfer.stored_records import exp_margin_ms
 from revoker.store.wire.command_channel import CommandChannel
-from revoker.store.wire.connection import unavailable_on_failure, understood
+from revoker.store.wire.connection import answered_with, unavailable_on_failure, understood
 
 _KEYS_PER_STEP: Final = 500
 """More would delay the other requests of this process."""
@@ -24,6 +24,8 @@ _STRINGS: Final = ("TYPE", "string")
 
 _GONE: Final = -2
 """The reply to ``PTTL`` for a key that has expired meanwhile."""
+
+_MOVING: Final = "slots of the cluster are being moved, and a snapshot could miss keys of theirs"
 
 _REPLACED: Final = "a server of the store was restarted or replaced during the snapshot"
 
@@ -38,9 +40,12 @@ class Snapshot:
         lines: How many lines :meth:`steps` has given.
     """
 
-    def __init__(self, store: Store, begins: Fresh, primaries: dict[str, CommandChannel]) -> None:
+    def __init__(
+        self, store: Store, begins: Fresh, primaries: dict[str, CommandChannel], slots: frozenset[str]
+    ) -> None:
         self._store = store
         self._primaries = primaries
+        self._slots = slots
         self._lines: Final = LineMaker(store.keys, store.issuers)
         self._of_jti: Final = {
             store.keys.of_segment("jti", issuer, "").encode()[:-1]: _JtiLines(issuer)
@@ -59,7 +64,8 @@ class Snapshot:
         """
         await store.learn()
         begins = await tail.position()
-        return cls(store, begins, dict(await store.primaries()))
+        primaries = dict(await store.primaries())
+        return cls(store, begins, primaries, await _slots_of_nodes(store))
 
     @property
     def head(self) -> bytes:
@@ -100,6 +106,8 @@ class Snapshot:
         await self._store.learn()
         if (await self._store.primaries()).keys() != self._primaries.keys():
             raise StoreRefused(_REPLACED)
+        if await _slots_of_nodes(self._store) != self._slots:
+            raise StoreRefused(_MOVING)
         if (await tail.position()).cursor.data_set != self.begins.cursor.data_set:
             raise StoreRefused("the store has lost data during the snapshot")
 
@@ -180,6 +188,35 @@ class _JtiLines:
         return b'%b"%b":"%b","exp":%d.%03d,"at":%d.%03d,"expires":%d.%03d}' % (
             self._begin, name, jti, *divmod(exp, 1000), *divmod(at, 1000), *divmod(expires, 1000),
         )  # fmt: skip
+
+
+async def _slots_of_nodes(store: Store) -> frozenset[str]:
+    """Which node of a cluster has which slots, as the nodes say of themselves; empty if it is no cluster.
+
+    Raises:
+        StoreRefused: slots are being moved.
+        StoreUnavailable: a node does not say it.
+    """
+    if not store.keys.clustered:
+        return frozenset()
+    async with unavailable_on_failure():
+        answers = await store.source.on_every_primary([("CLUSTER", "NODES")])
+    found = set()
+    for _, [text] in answers:
+        if isinstance(text, Exception):
+            raise StoreUnavailable(answered_with(text, "CLUSTER NODES"))
+        with understood():
+            lines = text.decode().splitlines()
+            node, slots = next(_node_and_slots(line) for line in lines if "myself" in line.split(" ")[2])
+        if any(slot.startswith("[") for slot in slots):  # it gives or takes this one
+            raise StoreRefused(_MOVING)
+        found.add(" ".join([node, *slots]))
+    return frozenset(found)
+
+
+def _node_and_slots(line: str) -> tuple[str, list[str]]:
+    fields = line.split(" ")
+    return fields[0], fields[8:]
 
 
 def _ranges(numbers: Sequence[int]) -> list[list[int]]:
