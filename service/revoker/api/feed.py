@@ -53,7 +53,7 @@ class FeedQuery(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Feed:
-    """Sends the journal to consumers."""
+    """Sends the journal to consumers; the attributes are those of the constructor."""
 
     def __init__(
         self,
@@ -66,9 +66,9 @@ class Feed:
     ) -> None:
         """``patience`` is for how many seconds a request waits until the journal can be read."""
         self._authentication = authentication
-        self._consumers = consumers
-        self._tail = tail
-        self._metrics = metrics
+        self.consumers: Final = consumers
+        self.tail: Final = tail
+        self.metrics: Final = metrics
         self._patience: Final = patience
 
     async def respond(self, request: web.Request) -> web.StreamResponse:
@@ -76,13 +76,13 @@ class Feed:
         caller.require(SCOPE)
         query = converted(name_values(request.rel_url.raw_query_string.encode()), FeedQuery)
         cursor = Cursor.read(request.headers.get("Last-Event-ID") or query.cursor)
-        if self._consumers.draining:
+        if self.consumers.draining:
             raise StoreUnavailable("the service is stopping")
-        consumer = self._consumers.seen(caller.name, query.name or caller.name)
-        async with self._tail.followed():
-            await self._tail.ready(self._patience)
+        consumer = self.consumers.seen(caller.name, query.name or caller.name)
+        async with self.tail.followed():
+            await self.tail.ready(self._patience)
             if query.wait is None:
-                with self._consumers.streaming(consumer):
+                with self.consumers.streaming(consumer):
                     return await _Stream(self, request, consumer, cursor).run()
             consumer.confirm(cursor.text, None)
             return await self._poll(consumer, cursor, query.wait)
@@ -92,20 +92,20 @@ class Feed:
         deadline = loop.time() + seconds
         while True:
             try:
-                events: Sequence[Event] = await self._tail.after(cursor)
+                events: Sequence[Event] = await self.tail.after(cursor)
             except Reload as reload:
-                self._metrics.feed_reloads.labels(reload.reason).inc()
+                self.metrics.feed_reloads.labels(reload.reason).inc()
                 return _json(b'[{"event":"reload","data":%b}]' % _reload_data(reload))
             items = [event.items for event in events if event.items]
             if events:
                 cursor = events[-1].cursor
             left = deadline - loop.time()
-            if items or left <= 0 or self._consumers.draining:
-                if (fresh := self._tail.fresh_at(cursor)) is not None:
+            if items or left <= 0 or self.consumers.draining:
+                if (fresh := self.tail.fresh_at(cursor)) is not None:
                     consumer.as_of = max(consumer.as_of, fresh.as_of)
                     items.append(b'{"event":"fresh","data":%b}' % fresh.data)
                 return _json(b"[%b]" % b",".join(items))
-            await self._tail.news(left)
+            await self.tail.news(left)
 
     def may_continue(self, request: web.Request) -> bool:
         """Whether the caller of a stream has kept its secret and its scope."""
@@ -117,22 +117,6 @@ class Feed:
             return False
         return True
 
-    @property
-    def draining(self) -> bool:
-        return self._consumers.draining
-
-    @property
-    def checks(self) -> int:
-        return self._consumers.checks
-
-    @property
-    def tail(self) -> JournalTail:
-        return self._tail
-
-    @property
-    def metrics(self) -> Metrics:
-        return self._metrics
-
 
 class _Stream:
     """One stream of server-sent events."""
@@ -143,7 +127,7 @@ class _Stream:
         self._consumer = consumer
         self._cursor = cursor
         self._response = web.StreamResponse(headers=_STREAM_HEADERS)
-        self._checks = feed.checks
+        self._checks = feed.consumers.checks
         self._sent_at = self._checked_at = asyncio.get_running_loop().time()
         self._fresh_at = 0.0
         self._as_of = 0
@@ -153,7 +137,7 @@ class _Stream:
         await self._response.prepare(self._request)
         tail = self._feed.tail
         while True:
-            if self._feed.draining:
+            if self._feed.consumers.draining:
                 await self._send(b"retry: %d\n\n" % random.randint(*_RETRY_MS))  # noqa: S311  # no secret
                 break
             if not self._is_allowed():
@@ -180,9 +164,9 @@ class _Stream:
 
     def _is_allowed(self) -> bool:
         now = asyncio.get_running_loop().time()
-        if self._checks == self._feed.checks and now - self._checked_at < RECHECK_S:
+        if self._checks == self._feed.consumers.checks and now - self._checked_at < RECHECK_S:
             return True
-        self._checks, self._checked_at = self._feed.checks, now
+        self._checks, self._checked_at = self._feed.consumers.checks, now
         return self._feed.may_continue(self._request)
 
     def _fresh(self) -> Fresh | None:
