@@ -68,7 +68,7 @@ class Cutoff(msgspec.Struct, frozen=True, tag=True):
     finding: str
 
 
-SEPARATING = {"cut-off-one", "minority", "half-minority"}
+SEPARATING = {"cut-off-one", "minority", "half-minority", "cut-tail-unread"}
 """Faults that separate an instance from the store, for longer than a repair may take."""
 
 UNHEARD_S = 1.5
