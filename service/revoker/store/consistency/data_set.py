@@ -6,6 +6,9 @@ stored) and this process's share of it, and the counts of all writers. While the
 number has decreased, nothing that this process has seen was lost. Otherwise no reading counts until the loss
 is settled: repaired if that can be proved (:mod:`revoker.store.consistency.repair`), else as configured.
 
+At a server that this process has not met, no reading counts before all running processes have looked there:
+what others acknowledged last may be missing, and this process may not have read its number.
+
 Where replicas must confirm writes, a reading is held only to what they are known to have: a promoted replica
 that lacks what was never acknowledged has lost nothing.
 """
