@@ -214,7 +214,7 @@ def _refuse_ambiguous_session(
 
 def _dates(issuer: Issuer, cutoff_ms: int) -> tuple[float, float]:
     """The cutoff, and the latest ``iat`` that it covers; sessions of this service need no clock skew."""
-    skew_ms = 0 if issuer.own else (issuer.clock_skew - issuer.iat_backdated) * 1000
+    skew_ms = 0 if issuer.own else issuer.cutoff_margin * 1000
     return cutoff_ms / 1000, max(0, cutoff_ms + skew_ms) / 1000
 
 
