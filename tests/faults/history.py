@@ -18,8 +18,8 @@ FINDING_S = 1.0
 SKEW_S = 2.0
 """The issuer's ``clock_skew``: how far before its ``iat`` a cutoff already covers a token."""
 
-Kind = Literal["jti", "sub", "sid", "client_id"]
-KINDS: tuple[Kind, ...] = ("jti", "sub", "sid", "client_id")
+Kind = Literal["jti", "sub", "sid", "client_id", "grant_id"]
+KINDS: tuple[Kind, ...] = ("jti", "sub", "sid", "client_id", "grant_id")
 
 
 class Token(msgspec.Struct, frozen=True):
@@ -31,6 +31,7 @@ class Token(msgspec.Struct, frozen=True):
     client_id: str
     iat: float
     exp: float
+    grant_id: str = ""
 
 
 class Revoked(msgspec.Struct, frozen=True, tag=True):
@@ -123,7 +124,7 @@ class Violation(msgspec.Struct, frozen=True):
 
 
 class _Claim:
-    """All attempts to revoke one jti, user, session or client."""
+    """All attempts to revoke one jti, user, session, client or grant."""
 
     def __init__(self) -> None:
         self.attempted = float("inf")
@@ -180,7 +181,7 @@ def _end(record: Revoked) -> float:
 
 
 def covers(revoked: Revoked, token: Token) -> bool:
-    """Whether an acknowledged revocation covers a token of its jti, user, session or client."""
+    """Whether an acknowledged revocation covers a token of its jti, user, session, client or grant."""
     return revoked.kind == "jti" or token.iat <= (revoked.iat_after or 0.0)
 
 

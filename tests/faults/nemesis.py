@@ -154,7 +154,7 @@ async def cut_tail_at_once(run: Campaign, done: Deed) -> None:
 
 @deed("cut-tail-unread", "single", loses=True)
 async def cut_tail_unread(run: Campaign, done: Deed) -> None:
-    """As ``cut-tail``, and one instance had read nothing of what is lost; the others are late to come back."""
+    """As ``cut-tail``, and one instance had read nothing of what is lost; the others come back late."""
     node, behind = _one_primary(run), run.rng.choice(run.instances).name
     others = [instance.name for instance in run.instances if instance.name != behind]
     _between(run, [behind], [node.name], "hold")

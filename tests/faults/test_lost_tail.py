@@ -1,4 +1,4 @@
-"""A server comes back without the last moments: who had not read them asks those who had acknowledged them."""
+"""A server comes back without the last moments: who had not read them waits for who acknowledged them."""
 
 import contextlib
 import os

@@ -88,7 +88,7 @@ async def test_one_sentinel_of_three_is_not_believed(sentinels, valkey, own_valk
         assert message in str(error.value)
 
 
-async def test_in_a_failover_the_address_counts_and_not_what_is_said_of_the_former_primary(
+async def test_in_a_failover_the_named_address_counts_and_no_replicas_of_the_former_primary(
     sentinels, valkey, own_valkey
 ):
     new = naming(valkey.port, described=own_valkey.port)

@@ -79,7 +79,7 @@ def new_store(settings: Settings) -> "Store":
 
 
 _LEAST_TIMEOUT_S: Final = 5.0
-"""For one round trip of a command: nobody waits for it as for a verdict, and it may carry hundreds of lines."""
+"""For one round trip of a command, which may carry hundreds of lines; nobody waits as for a verdict."""
 
 
 def with_store(

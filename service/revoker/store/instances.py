@@ -1,4 +1,4 @@
-"""Which processes are running, which data sets they repair at the moment, and which server they have looked at.
+"""Which processes are running, which server they have looked at, and which data sets they repair.
 
 Every process enters itself in the store once a second. A repair waits for those that were running shortly
 before: they may know of revocations that no other process knows of. So does the first verdict at a server.
@@ -82,7 +82,7 @@ class Instances:
         return repaired
 
     async def not_at(self, server: str) -> Collection[str]:
-        """Enter this process as one that has found at a server all that it knew; who has not, and should have.
+        """Enter this process as one that has found all that it knew at a server; returns who has not.
 
         Those are the processes that were running when this one last looked, before it came to this server,
         and those that the server has as running.

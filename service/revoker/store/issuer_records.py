@@ -16,9 +16,9 @@ Every process reads it before it gives verdicts, and once a second from then on.
   :data:`DELAY_MS` from then: after that every process stores its revocations for long enough
   (:func:`revoker.rules.check_old_limits`). A limit that was lowered stays as it is in the store:
   revocations are stored for longer than they must be.
-- **Margins**: a cutoff also covers what is issued within ``clock_skew`` less ``iat_backdated`` after it. When a
-  process starts with a smaller margin, what is issued within :data:`DELAY_MS` from then keeps the old one
-  (:func:`revoker.rules.lost_margin`).
+- **Margins**: a cutoff also covers what is issued within ``clock_skew`` less ``iat_backdated`` after it.
+  When a process starts with a smaller margin, what is issued within :data:`DELAY_MS` from then keeps the
+  old one (:func:`revoker.rules.lost_margin`).
 """
 
 import asyncio

@@ -204,7 +204,7 @@ class DataSet:
         return None
 
     def is_new(self, server: str) -> bool:
-        """Whether what other processes acknowledged may be missing at a server, and they may not have noticed."""
+        """Whether a server may lack what other processes acknowledged, and these may not have noticed."""
         return self._others is not None and server != self._trusted
 
     def confirms(  # noqa: PLR0917  # nearly every lookup would pay for keywords
