@@ -176,6 +176,9 @@ class _Standing:
                 yield claim
 
 
+_NEVER = float("inf")
+
+
 def _end(record: Revoked) -> float:
     return record.end
 
@@ -194,7 +197,8 @@ def check(
         history: In any order.
         put_back_s: Where ``data_loss = "ignore"``: for how long after a fault an instance may not have what
             another acknowledged before it; None: it must have it at once.
-        not_repaired: Faults after which a repair may take longer than ``repair_seconds``.
+        not_repaired: Faults after which a repair may take longer than ``repair_seconds``; some of the data
+            sets may do so after others have given verdicts.
 
     The rules:
 
@@ -218,13 +222,18 @@ def check(
         Violation("a loss where nothing was lost", (cutoff,)) for cutoff in cutoffs if cutoff.found < lost
     ]
     ended = min((absence.start for absence in absences), default=float("inf"))
-    apart = [fault for fault in faults if fault.name in SEPARATING or fault.name in not_repaired]
+    apart = [(fault.start, fault.recovered) for fault in faults if fault.name in SEPARATING]
+    apart += [
+        (fault.start, min((other.start for other in faults if other.start > fault.start), default=_NEVER))
+        for fault in faults
+        if fault.name in not_repaired
+    ]
     found += [
         Violation("logged out although every writer ran", (cutoff,))
         for cutoff in cutoffs
         if cutoff.finding == "cutoff"
         and cutoff.found < ended
-        and not any(fault.start <= cutoff.found <= fault.recovered for fault in apart)
+        and not any(first <= cutoff.found <= last for first, last in apart)
     ]
     for record in history:
         if not isinstance(record, Revoked | Introspected):
