@@ -183,6 +183,7 @@ class DataSet:
         self._trusted = ""
         self._met = ("", 0.0)
         self._awaits_others = False
+        self._closed = False
         self._candidate: tuple[Watermark, str, float] | None = None
         self._lock = asyncio.Lock()
         self._settling = False
@@ -349,7 +350,7 @@ class DataSet:
 
     def look_at_new_server(self, server: str) -> None:
         """Look at a server if it is new, so that the other processes need not wait for this one."""
-        if self.epoch is not None and self.is_new(server):
+        if self.epoch is not None and self.is_new(server) and not self._closed:
             self._settling_task(0, "")
 
     def _settling_task(self, since: int, cause: str) -> "asyncio.Task[None]":
@@ -364,6 +365,7 @@ class DataSet:
 
     async def close(self) -> None:
         """Cancel what is being settled."""
+        self._closed = True
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -397,6 +399,8 @@ class DataSet:
         others, (server, met_at) = self._others, self._met
         if others is None or server == self._trusted:
             return True
+        if not server:  # it changed while it was read
+            return False
         self._settling = False  # what is acknowledged from now on is at this server
         pauses = itertools.chain(_POLL_S, itertools.repeat(_POLL_S[-1]))
         while True:
