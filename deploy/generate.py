@@ -20,7 +20,7 @@ from revoker.metrics import Metrics
 ROOT: Final = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from deploy import docs_page, openapi  # noqa: E402  # found only now
+from deploy import openapi  # noqa: E402  # found only now
 from tests.providers.tokens import PROVIDERS, Action, ProviderToken  # noqa: E402  # likewise
 
 API: Final = ROOT / "service/revoker/api"
@@ -77,7 +77,6 @@ def outputs() -> dict[Path, str]:
     document = openapi.document()
     return {
         API / "openapi.json": json.dumps(document, indent=1, ensure_ascii=False) + "\n",
-        API / "docs.html": docs_page.page(document),
         ROOT / "docs/metrics.md": metrics_page(),
         ROOT / "docs/configuration.md": configuration_page(),
         ROOT / "docs/configuration.schema.json": config.schema_text(),
