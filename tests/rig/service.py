@@ -110,7 +110,7 @@ _OF_THE_SERVER = frozenset({404, 405, 417, 431})
 def check_documented(method: str, target: str, answer: "Answer") -> None:
     """Fail where an operation gives a status or an error that the OpenAPI document does not list for it."""
     path = target.partition("?")[0]
-    template = next((known for known, pattern in _TEMPLATES.items() if pattern.fullmatch(path)), "")
+    template = next((one for one, pattern in _TEMPLATES.items() if pattern.fullmatch(path)), "")
     operation = OPENAPI["paths"].get(template, {}).get(method.lower())
     if operation is None or answer.status in _OF_THE_SERVER:
         return
