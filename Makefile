@@ -15,7 +15,7 @@ KUBERNETES_VERSION = $(shell sed -n 's/^require k8s.io.kubernetes \(v1\.\([0-9]*
   -X k8s.io\/component-base\/version.gitVersion=\1 \
   -X k8s.io\/component-base\/version.gitMajor=1 -X k8s.io\/component-base\/version.gitMinor=\2/p' tests/kubernetes/apiserver/go.mod)
 
-.PHONY: help run test coverage fuzz test-gateways test-servers test-deploy test-monitoring test-instructions test-providers test-client test-kubernetes test-image lint types sbom bench bench-peers docs swagger-ui ci lock clean
+.PHONY: help run test coverage fuzz test-gateways test-servers test-deploy test-monitoring test-instructions test-providers test-client test-kubernetes test-image lint types sbom bench bench-peers docs site test-site swagger-ui ci lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -96,6 +96,14 @@ bench-peers: .venv/.dev bench/peers/.venv/.peers ## The same, compared with othe
 docs: .venv/.dev ## Write what is generated from the code: references, pictures, and the chart's copies and schema
 	$(BIN)/python deploy/generate.py
 	$(BIN)/python deploy/structure.py
+
+site: .venv/.docs ## Build the documentation as a site into site/; the script that draws diagrams comes from npm
+	$(BIN)/python deploy/build_site.py
+
+test-site: .venv/.site ## Build the site and test it, and /docs of the service, in Chromium, which comes from Debian; also needs npm
+	@command -v chromium >/dev/null || { \
+	  echo "chromium is missing: apt-get install chromium (as root), or put it on the PATH" >&2; exit 1; }
+	$(BIN)/python -m pytest tests/site
 
 swagger-ui: ## Copy Swagger UI into the service, in the version that deploy/swagger-ui names; it comes from npm
 	cd deploy/swagger-ui && npm ci --ignore-scripts --no-audit --no-fund --silent
