@@ -45,6 +45,7 @@ def main() -> None:
         pages = Path(folder) / "pages"
         copy_pages(pages)
         (pages / "assets").mkdir()
+        shutil.copyfile(ROOT / "deploy/site/accessible.css", pages / "assets/accessible.css")
         shutil.move(fetch_mermaid(Path(folder)), pages / "assets/mermaid.min.js")
         settings = {"SITE_PAGES": str(pages), "SITE_TARGET": str(target), "SITE_VERSION": f"Revoker {__version__}"}
         command = (sys.executable, "-m", "mkdocs", "build", "--strict", "--config-file")
