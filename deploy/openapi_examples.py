@@ -115,7 +115,7 @@ ANSWERS: Final[Mapping[tuple[str, str, int], Named]] = {
     ("post", "/explain", 200): {
         "a user who was logged out": {
             "active": False,
-            "reason": "user_revoked",
+            "reason": "user_cutoff",
             "standing": [{"kind": "user_cutoff", "since": _NOW + 0.316, "why": "laptop stolen"}],
         },
         "a token that is not genuine": {
