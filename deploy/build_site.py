@@ -26,6 +26,7 @@ PAGES: Final = (
     "docs/pictures/*.svg",
     "clients/python/README.md",
     "deploy/gateways/*/README.md",
+    "helm/revoker/README.md",
 )
 
 MERMAID: Final = "mermaid@12.3.0"

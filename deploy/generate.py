@@ -20,7 +20,7 @@ from revoker.metrics import Metrics
 ROOT: Final = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from deploy import openapi, reference_pages  # noqa: E402  # found only now
+from deploy import chart_readme, openapi, reference_pages  # noqa: E402  # found only now
 from tests.providers.tokens import PROVIDERS, Action, ProviderToken  # noqa: E402  # likewise
 
 API: Final = ROOT / "service/revoker/api"
@@ -84,6 +84,7 @@ def outputs() -> dict[Path, str]:
         ROOT / "docs/configuration.schema.json": config.schema_text(),
         PROVIDERS_PAGE: providers_page(),
         CHART / "values.schema.json": values_schema(),
+        CHART / "README.md": chart_readme.readme(CHART),
         **{
             CHART / "files" / name: (MONITORING / name).read_text(encoding="utf-8")
             for name in ("rules.yaml", "dashboard.json")
