@@ -1,8 +1,9 @@
 """Finds changes of the OpenAPI document that break a client of an earlier one.
 
-A client may send less than the service accepts, and must ignore members of answers that it does not expect. So a
-request may be accepted more widely, and an answer may have more members; both break clients the other way round.
-Descriptions, examples and errors are not compared: a client must expect any error code.
+A client may send less than the service accepts, and must ignore members of answers that it does not
+expect. So a request may be accepted more widely, and an answer may have more members; both break clients
+the other way round. Descriptions, examples and errors are not compared: a client must expect any error
+code.
 """
 
 from collections.abc import Iterator, Mapping

@@ -1,10 +1,11 @@
 """Builds the documentation as a site into site/; `make site` runs it.
 
-Pages link to each other and to other files of the repository by relative paths. So the pages, and each file that one
-of them links to, are copied to the same paths of a temporary folder, from which MkDocs makes the site and in
-which it checks all links and anchors.
+Pages link to each other and to other files of the repository by relative paths. So the pages, and each
+file that one of them links to, are copied to the same paths of a temporary folder, from which MkDocs
+makes the site and in which it checks all links and anchors.
 """
 
+import functools
 import json
 import os
 import re
@@ -48,7 +49,11 @@ def main() -> None:
         (pages / "assets").mkdir()
         shutil.copyfile(ROOT / "deploy/site/accessible.css", pages / "assets/accessible.css")
         shutil.move(fetch_mermaid(Path(folder)), pages / "assets/mermaid.min.js")
-        settings = {"SITE_PAGES": str(pages), "SITE_TARGET": str(target), "SITE_VERSION": f"Revoker {__version__}"}
+        settings = {
+            "SITE_PAGES": str(pages),
+            "SITE_TARGET": str(target),
+            "SITE_VERSION": f"Revoker {__version__}",
+        }
         command = (sys.executable, "-m", "mkdocs", "build", "--strict", "--config-file")
         # The theme's notes on the future of MkDocs are no faults of the pages.
         environment = {**os.environ, **settings, "NO_MKDOCS_2_WARNING": "1"}
@@ -66,7 +71,7 @@ def copy_pages(pages: Path) -> None:
             shutil.copyfile(source, target)
             continue
         parts = _BLOCK.split(source.read_text(encoding="utf-8"))
-        parts[::2] = [_LINK.sub(lambda found: _link(found, source), text) for text in parts[::2]]
+        parts[::2] = [_LINK.sub(functools.partial(_link, source), text) for text in parts[::2]]
         target.write_text("".join(parts), encoding="utf-8")
         for linked in _linked(source):
             copy = pages / linked.relative_to(ROOT)
@@ -86,7 +91,7 @@ def _linked(source: Path) -> Iterator[Path]:
                 yield linked
 
 
-def _link(found: re.Match[str], source: Path) -> str:
+def _link(source: Path, found: re.Match[str]) -> str:
     """A link as MkDocs wants it: to a page instead of to a folder."""
     path = found[1]
     if ":" not in path and (source.parent / path).is_dir():

@@ -19,8 +19,8 @@ helm install revoker revoker-{version}.tgz --values values.yaml
 helm test revoker
 ```
 
-`helm install` refuses values that the chart does not have, by `values.schema.json`. Settings of Revoker itself are below
-`config`, with the names of `docs/configuration.md`.
+`helm install` refuses values that the chart does not have, by `values.schema.json`. Settings of Revoker
+itself are below `config`, with the names of `docs/configuration.md`.
 
 *Generated from `values.yaml` by `make docs`.*
 

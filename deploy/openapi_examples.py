@@ -7,8 +7,8 @@ _NOW: Final = 1790000000
 _ISSUER: Final = "https://idp.example.com"
 _SESSIONS_ISSUER: Final = "https://sessions.example.com"
 _SID: Final = "lXy9G5hQ2vTn8RkZ0aWcEuPqY7sMdJfB3iVxKA"
-_TOKEN: Final = "eyJhbGciOiJSUzI1NiIsImtpZCI6ImtleS0xIn0.eyJzdWIiOiJhbGljZSJ9.c2lnbmF0dXJl"  # noqa: S105
-_REFRESH_TOKEN: Final = "rvr1.bFh5OUc1aFEydlRuOFJrWjBhV2NFdVBxWTdzTWRKZkI.c2VjcmV0"  # noqa: S105
+_TOKEN: Final = "eyJhbGciOiJSUzI1NiIsImtpZCI6ImtleS0xIn0.eyJzdWIiOiJhbGljZSJ9.c2lnbmF0dXJl"
+_REFRESH_TOKEN: Final = "rvr1.bFh5OUc1aFEydlRuOFJrWjBhV2NFdVBxWTdzTWRKZkI.c2VjcmV0"
 _CLAIMS: Final = {
     "iss": _ISSUER,
     "sub": "alice",

@@ -16,16 +16,19 @@ Json = Mapping[str, Any]
 API_HEAD: Final = """\
 # API
 
-`GET /docs` of a running service shows the same operations with Swagger UI, which can send them. `GET /openapi.json` is the
-[OpenAPI 3.1 document](../service/revoker/api/openapi.json) without what the settings leave out. It has the types of all
-members; this page has what each operation is for, an example, and the errors that it can give.
+`GET /docs` of a running service shows the same operations with Swagger UI, which can send them. `GET
+/openapi.json` is the [OpenAPI 3.1 document](../service/revoker/api/openapi.json) without what the
+settings leave out. It has the types of all members; this page has what each operation is for, an
+example, and the errors that it can give.
 
-Callers authenticate with HTTP Basic, with their secret as a Bearer token, with `client_id` and `client_secret` in a form, or
-with a client certificate. Operations with a body read JSON or a form, unless only one is named. Members that are not
-documented are ignored, and a duplicate member is refused. [versioning.md](versioning.md) says what may change.
+Callers authenticate with HTTP Basic, with their secret as a Bearer token, with `client_id` and
+`client_secret` in a form, or with a client certificate. Operations with a body read JSON or a form,
+unless only one is named. Members that are not documented are ignored, and a duplicate member is refused.
+[versioning.md](versioning.md) says what may change.
 
-Errors are `{"error": …, "error_description": …}` as in RFC 6749 §5.2; the description is for people and may change. After
-503 and 429, repeat the request when `Retry-After` says so. Operations that use the store can also answer 500 `server_error`.
+Errors are `{"error": …, "error_description": …}` as in RFC 6749 §5.2; the description is for people and
+may change. After 503 and 429, repeat the request when `Retry-After` says so. Operations that use the
+store can also answer 500 `server_error`.
 
 *Generated from the types in `service/revoker/api` by `make docs`.*
 """
@@ -33,8 +36,9 @@ Errors are `{"error": …, "error_description": …}` as in RFC 6749 §5.2; the 
 CLI_HEAD: Final = """\
 # Command line
 
-`revoker` reads the configuration that `--config` or `REVOKER_CONFIG` names. The exit status is 0 for success, 1 if the
-command could not do its work, and 2 for wrong settings or arguments: one line for each fault.
+`revoker` reads the configuration that `--config` or `REVOKER_CONFIG` names. The exit status is 0 for
+success, 1 if the command could not do its work, and 2 for wrong settings or arguments: one line for each
+fault.
 
 *Generated from `service/revoker/cli` by `make docs`.*
 """

@@ -1,7 +1,8 @@
 """Makes everything that a release publishes, in dist/; `make release` runs it.
 
-These are wheel and sdist of the service and of the Python client, the packaged chart, bills of materials, the image where
-docker or buildah can build it, and the checksums of all of them. Files that are not in the repository are left out.
+These are wheel and sdist of the service and of the Python client, the packaged chart, bills of
+materials, the image where docker or buildah can build it, and the checksums of all of them. Files that
+are not in the repository are left out.
 """
 
 import hashlib

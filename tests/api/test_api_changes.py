@@ -52,7 +52,9 @@ def _with_shorter_text(document):
 
 
 def _without_form(document):
-    del document["paths"]["/introspect"]["post"]["requestBody"]["content"]["application/x-www-form-urlencoded"]
+    del document["paths"]["/introspect"]["post"]["requestBody"]["content"][
+        "application/x-www-form-urlencoded"
+    ]
 
 
 def _without_member_of_an_answer(document):

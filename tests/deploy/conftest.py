@@ -1,14 +1,9 @@
 """Real helm and hadolint, from packages; the chart rendered for each of its ci values."""
 
 import importlib.metadata
-import io
 import json
-import os
-import shutil
 import subprocess
 import sys
-import tarfile
-import zipfile
 from pathlib import Path
 
 import pytest

@@ -121,9 +121,9 @@ def test_the_readme_shows_what_its_commands_print(terminal, service):
     printed = terminal.run("\n".join(f"{command}\necho" for command in commands)).split("\n")
     printed = [line for line in printed if line]
     assert len(printed) == len(expected) == 3
-    for line, shown in zip(printed, expected, strict=True):
-        pattern = re.sub(r"\\\.?…|…", ".*", re.escape(re.sub(r"\d{10}\.\d+", "…", shown)))
-        assert re.fullmatch(pattern, line), (shown, line)
+    for line, example in zip(printed, expected, strict=True):
+        pattern = re.sub(r"\\\.?…|…", ".*", re.escape(re.sub(r"\d{10}\.\d+", "…", example)))
+        assert re.fullmatch(pattern, line), (example, line)
 
 
 def test_a_gateway_refuses_the_token_of_a_user_that_was_logged_out(terminal, service):

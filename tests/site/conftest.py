@@ -21,7 +21,8 @@ WAIT_FOR = """(found) => new Promise((resolve) => {
 
 AUDIT = """async () => {
   const found = await axe.run(document, {runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]})
-  return found.violations.map(({id, nodes}) => `${id}: ${nodes.map((node) => node.target.join(" ")).join(", ")}`)
+  const places = (nodes) => nodes.map((node) => node.target.join(" ")).join(", ")
+  return found.violations.map(({id, nodes}) => `${id}: ${places(nodes)}`)
 }"""
 
 

@@ -6,13 +6,13 @@ from tests.rig.service import SECRETS
 from tests.site.conftest import barriers, click, type_in, until
 
 OF_SWAGGER_UI = {"color-contrast", "nested-interactive", "select-name", "target-size"}
-"""What Swagger UI 5.35 itself breaks of WCAG 2.2; docs/api.md lists the same operations without these barriers."""
+"""What Swagger UI 5.35 itself breaks of WCAG 2.2; docs/api.md has the same without these barriers."""
 
 INTROSPECT = "#operations-Introspection-post_introspect"
 
 
 @pytest.fixture
-async def shown(browser, start, valkey):
+async def api_page(browser, start, valkey):
     """The page of a service, with all operations listed."""
     revoker = await start(valkey)
     await browser.open(f"{revoker.url}/docs")
@@ -20,8 +20,8 @@ async def shown(browser, start, valkey):
     return browser, revoker
 
 
-async def test_the_page_loads_without_an_error_and_asks_no_other_host(shown):
-    page, revoker = shown
+async def test_the_page_loads_without_an_error_and_asks_no_other_host(api_page):
+    page, revoker = api_page
     await click(page, f"{INTROSPECT} .opblock-summary-control")
     await until(page, f"document.querySelector('{INTROSPECT} .opblock-body') && true")
     assert page.faults == []
@@ -29,8 +29,8 @@ async def test_the_page_loads_without_an_error_and_asks_no_other_host(shown):
     assert [url for url in page.requested if not url.startswith((f"{revoker.url}/", "data:"))] == []
 
 
-async def test_a_request_is_sent_by_the_page_and_answered(shown):
-    page, revoker = shown
+async def test_a_request_is_sent_by_the_page_and_answered(api_page):
+    page, revoker = api_page
     await click(page, "button.authorize")
     await type_in(page, "#auth-basic-username", "gateway")
     await type_in(page, "#auth-basic-password", SECRETS["gateway"])
@@ -48,8 +48,8 @@ async def test_a_request_is_sent_by_the_page_and_answered(shown):
     assert page.faults == []
 
 
-async def test_the_page_adds_no_barriers_to_those_of_swagger_ui(shown):
-    page, _ = shown
+async def test_the_page_adds_no_barriers_to_those_of_swagger_ui(api_page):
+    page, _ = api_page
     await click(page, f"{INTROSPECT} .opblock-summary-control")
     await until(page, f"document.querySelector('{INTROSPECT} .opblock-body') && true")
     found = {barrier.partition(":")[0] for barrier in await barriers(page)}

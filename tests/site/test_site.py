@@ -41,7 +41,7 @@ async def site(built):
         yield f"http://127.0.0.1:{server.port}"
 
 
-PAGES = ["/", "/docs/", "/docs/getting-started/", "/docs/api/", "/docs/architecture/", "/deploy/gateways/caddy/"]
+PAGES = ["/", "/docs/", "/docs/getting-started/", "/docs/api/", "/deploy/gateways/caddy/"]
 
 
 @pytest.mark.parametrize("path", PAGES)
