@@ -130,10 +130,11 @@ def _resolved(schema: Json | bool, document: Json) -> Json:
     """What a reference points at, which is a component; `true` is a schema that allows everything."""
     if isinstance(schema, bool):
         return {}
-    while "$ref" in schema:
-        _, _, kind, name = schema["$ref"].split("/")
-        schema = document["components"][kind][name]
-    return schema
+    found: Json = schema
+    while "$ref" in found:
+        _, _, kind, name = found["$ref"].split("/")
+        found = document["components"][kind][name]
+    return found
 
 
 _ANY: Final = frozenset({"string", "number", "integer", "boolean", "object", "array", "null"})
