@@ -16,7 +16,7 @@ KUBERNETES_VERSION = $(shell sed -n 's/^require k8s.io.kubernetes \(v1\.\([0-9]*
   -X k8s.io\/component-base\/version.gitVersion=\1 \
   -X k8s.io\/component-base\/version.gitMajor=1 -X k8s.io\/component-base\/version.gitMinor=\2/p' tests/kubernetes/apiserver/go.mod)
 
-.PHONY: help run test coverage fuzz test-gateways test-servers test-deploy test-monitoring test-instructions test-providers test-client test-kubernetes test-image lint types sbom bench bench-peers docs release test-release site test-site swagger-ui ci lock clean
+.PHONY: help run test coverage fuzz test-gateways test-servers test-deploy test-monitoring test-instructions test-providers test-client test-kubernetes test-image lint types sbom bench bench-peers docs release test-release site test-site ci lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -87,7 +87,6 @@ types: .venv/.dev ## Check types
 sbom: .venv/.deploy ## Write the bill of materials of the image (CycloneDX) to SBOM=revoker.cdx.json
 	$(BIN)/cyclonedx-py requirements requirements/service.txt --pyproject pyproject.toml --mc-type application \
 	  --output-reproducible --output-format JSON --output-file $(SBOM)
-	$(BIN)/python deploy/sbom.py $(SBOM)
 
 bench: .venv/.dev ## Measure, and write docs/performance.md
 	$(BIN)/python -m bench
@@ -115,17 +114,11 @@ test-site: .venv/.site ## Build the site and test it, and /docs of the service, 
 	  echo "chromium is missing: apt-get install chromium (as root), or put it on the PATH" >&2; exit 1; }
 	$(BIN)/python -m pytest tests/site
 
-swagger-ui: ## Copy Swagger UI into the service, in the version that deploy/swagger-ui names; it comes from npm
-	cd deploy/swagger-ui && npm ci --ignore-scripts --no-audit --no-fund --silent
-	cd deploy/swagger-ui/node_modules/swagger-ui-dist && cp LICENSE NOTICE swagger-ui-bundle.js \
-	  swagger-ui-bundle.js.LICENSE.txt swagger-ui.css $(CURDIR)/service/revoker/api/swagger_ui/
-	rm -r deploy/swagger-ui/node_modules
-
 ci: lint types test ## Run lint, types and test; .ci/run also runs the suites that need other programs
 
 lock: .venv/.dev ## Update the locked dependencies in requirements/ to the newest versions, with hashes
-	echo 'setuptools>=77' | $(COMPILE) pyproject.toml - --extra embedded --extra grpc --output-file requirements/service.txt
-	$(COMPILE) pyproject.toml --extra embedded --extra grpc --group dev --constraint requirements/service.txt --output-file requirements/dev.txt
+	echo 'setuptools>=77' | $(COMPILE) pyproject.toml - --extra embedded --extra grpc --extra docs --override requirements/overrides.txt --output-file requirements/service.txt
+	$(COMPILE) pyproject.toml --extra embedded --extra grpc --extra docs --override requirements/overrides.txt --group dev --constraint requirements/service.txt --output-file requirements/dev.txt
 	$(COMPILE) --group gateways --constraint requirements/dev.txt --output-file requirements/gateways.txt
 	$(COMPILE) --group client --constraint requirements/dev.txt --output-file requirements/client.txt
 	$(COMPILE) --group deploy --constraint requirements/dev.txt --output-file requirements/deploy.txt
@@ -148,30 +141,30 @@ clean: ## Remove .venv; the data in .revoker/ stays
 	echo 'Python 3.11 or later is needed, as python3.11 or python3 on the PATH.' >&2; exit 1
 
 .venv/.run: requirements/service.txt pyproject.toml | .venv/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $<
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --requirement $<
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
 .venv/.dev: requirements/dev.txt pyproject.toml | .venv/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $<
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --requirement $<
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch .venv/.run $@
 
 .venv/.gateways: requirements/gateways.txt pyproject.toml | .venv/.dev
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $<
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --requirement $<
 	@touch $@
 
 .venv/.client: requirements/client.txt clients/python/pyproject.toml | .venv/.dev
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $<
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --requirement $<
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable clients/python
 	@touch $@
 
 .venv/.docs: requirements/docs.txt | .venv/.dev
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $<
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --requirement $<
 	@touch $@
 
 .venv/.release: requirements/release.txt | .venv/.dev
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $<
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --requirement $<
 	@touch $@
 
 .venv/.site: tests/site/package-lock.json | .venv/.docs

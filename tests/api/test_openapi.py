@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib
+import importlib.metadata
 import json
 import os
 import re
@@ -347,6 +348,20 @@ async def test_the_page_loads_files_of_this_service_only_and_its_policy_allows_n
         assert (response.status, response.headers["X-Content-Type-Options"]) == (200, "nosniff")
         assert response.content_type == ASSETS[name.removeprefix("docs/")]
         assert body
+
+
+async def test_without_its_extra_the_page_says_how_it_is_installed(start, valkey, monkeypatch):
+    def not_installed(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "distribution", not_installed)
+    revoker = await start(valkey)
+    response, page = await _get(revoker, "/docs")
+    missing, _ = await _get(revoker, "/docs/swagger-ui-bundle.js")
+    assert (response.status, missing.status) == (200, 404)
+    assert "pip install 'revoker[docs]'" in page
+    assert 'href="openapi.json"' in page
+    assert "<script" not in page
 
 
 @pytest.mark.parametrize("path", ["/openapi.json", "/docs", "/docs/swagger-ui.css"])

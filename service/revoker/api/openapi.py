@@ -1,13 +1,17 @@
 """``/openapi.json`` and ``/docs``: the document that `make docs` writes, and Swagger UI, which shows it.
 
+Swagger UI comes with the extra ``docs``. Without it, ``/docs`` says where else the document can be read.
+
 The document leaves out the paths that are not served.
 """
 
 import functools
+import importlib.metadata
 import importlib.resources
 import json
 import re
 from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
 from typing import Any, Final
 
 from aiohttp import web
@@ -22,10 +26,10 @@ ASSETS: Final = {
     "swagger-ui-bundle.js": "text/javascript",
     "start.js": "text/javascript",
 }
-"""Files below ``DOCS_PATH``, with their media types."""
+"""Files below ``DOCS_PATH``, with their media types, where there is Swagger UI."""
 
 _FOLDER: Final = importlib.resources.files("revoker.api")
-_UI: Final = _FOLDER / "swagger_ui"
+_PAGE: Final = _FOLDER / "docs_page"
 _PAGE_HEADERS: Final = {
     # Images of the style sheet are data URLs; "try it" and the document itself are requests to this service.
     "Content-Security-Policy": (
@@ -54,11 +58,9 @@ def routes(served: Collection[str], *, requests_elsewhere: bool = False) -> list
             described["info"]["description"] += _ON_OPS_PORT
         return json.dumps(described, ensure_ascii=False).encode()
 
-    page = (_UI / "index.html").read_bytes
-    assets = [
-        web.get(f"{DOCS_PATH}/{name}", _fixed((_UI / name).read_bytes, media_type))
-        for name, media_type in ASSETS.items()
-    ]
+    swagger_ui = _swagger_ui()
+    page = (_PAGE / ("index.html" if swagger_ui else "without_swagger_ui.html")).read_bytes
+    assets = [web.get(f"{DOCS_PATH}/{name}", _fixed(read, ASSETS[name])) for name, read in swagger_ui.items()]
     return [
         web.get(JSON_PATH, _fixed(text, "application/json")),
         web.get(DOCS_PATH, _fixed(page, "text/html", _PAGE_HEADERS)),
@@ -66,6 +68,21 @@ def routes(served: Collection[str], *, requests_elsewhere: bool = False) -> list
     ]
 
 
+def _swagger_ui() -> dict[str, Callable[[], bytes]]:
+    """What reads each of the assets; empty where the extra is not installed.
+
+    The files are found without importing their package, which imports Flask.
+    """
+    try:
+        folder = Path(
+            str(importlib.metadata.distribution("flask-swagger-ui").locate_file(_SWAGGER_UI_FOLDER))
+        )
+    except importlib.metadata.PackageNotFoundError:
+        return {}
+    return {name: (_PAGE / name if name == "start.js" else folder / name).read_bytes for name in ASSETS}
+
+
+_SWAGGER_UI_FOLDER: Final = "flask_swagger_ui/dist"
 _ON_OPS_PORT: Final = (
     "\n\nThis document is served on the port for operations. Requests to the other paths must go to the main "
     "port, so this page cannot send them."
