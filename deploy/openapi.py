@@ -3,13 +3,14 @@
 import copy
 import inspect
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Annotated, Any, Final, Literal, cast
 
 import msgspec
 
+from deploy import openapi_examples as examples
 from revoker import __version__
 from revoker.api import (
     backchannel,
@@ -29,8 +30,22 @@ from revoker.api import (
 )
 from revoker.api.bodies import LARGEST, MAX_FIELDS
 from revoker.api.endpoint import Endpoint
-from revoker.api.error_responses import REPLIES, ErrorBody
+from revoker.api.error_responses import REPLIES, ErrorBody, Reply
 from revoker.api.openapi import DOCS_PATH, JSON_PATH, operation_id
+from revoker.errors import (
+    InsufficientScope,
+    InvalidClient,
+    InvalidRequest,
+    KeysUnavailable,
+    RequestTooLarge,
+    RequestTooSlow,
+    RevokerError,
+    StoreRefused,
+    StoreUnavailable,
+    TooManyFailures,
+    TooManyRequests,
+    UnsupportedMediaType,
+)
 from revoker.models import Payload
 from revoker.tokens.claims import IntrospectionResponse
 
@@ -46,7 +61,6 @@ Json = dict[str, Any]
 
 _JSON: Final = "application/json"
 _FORM: Final = "application/x-www-form-urlencoded"
-_ANY_CALLER: Final = (400, 401, 403, 413, 415, 429, 500, 503)
 _OPERATIONS: Final = "Operations"
 _SECTIONS: Final = {
     "introspect": "Introspection",
@@ -65,6 +79,41 @@ _DESCRIPTION: Final = (
     "Callers authenticate with HTTP Basic, with their secret as a Bearer token, with `client_id` and "
     "`client_secret` in a form, or with a client certificate. Members that are not named here are ignored; "
     "a body with a duplicate member is refused."
+)
+
+
+class Overloaded(RevokerError):
+    """More requests are in progress than the settings allow."""
+
+
+class GatewayRefused(RevokerError):
+    """The gateway's own credential is wrong, lacks the scope, or exceeds its rate limit."""
+
+
+class ServiceFailed(RevokerError):
+    """The service failed."""
+
+
+Errors = tuple[type[RevokerError], ...]
+
+_UNAVAILABLE: Final = Reply(503, "temporarily_unavailable", {"Retry-After": "1"})
+_REPLIES: Final[Mapping[type[RevokerError], Reply]] = {
+    **REPLIES,
+    Overloaded: _UNAVAILABLE,
+    GatewayRefused: _UNAVAILABLE,
+    ServiceFailed: Reply(500, "server_error"),
+}
+"""By the table of the service, and what is answered without an error of its own."""
+
+_OF_CALLERS: Final[Errors] = (InvalidRequest, InvalidClient, TooManyFailures, TooManyRequests)
+_OF_BODIES: Final[Errors] = (UnsupportedMediaType, RequestTooLarge, RequestTooSlow)
+_OF_THE_STORE: Final[Errors] = (StoreUnavailable, StoreRefused, ServiceFailed)
+_OF_INTROSPECTION: Final[Errors] = (
+    *_OF_CALLERS,
+    *_OF_BODIES,
+    *_OF_THE_STORE,
+    InsufficientScope,
+    Overloaded,
 )
 
 
@@ -96,7 +145,7 @@ class Operation:
         answers: The type of the body by status; None: it is empty.
         answer_headers: Headers of those answers, by status, with their meaning.
         media: The media type of the answers.
-        errors: Statuses with the OAuth error object.
+        errors: What is answered with the OAuth error object.
     """
 
     path: str
@@ -112,13 +161,20 @@ class Operation:
     answers: Mapping[int, Any]
     answer_headers: Mapping[int, Mapping[str, str]] = field(default_factory=dict)
     media: str = _JSON
-    errors: tuple[int, ...] = ()
+    errors: Errors = ()
 
     @classmethod
     def of(cls, endpoint: Endpoint[Any]) -> "Operation":
         """The operation that an endpoint declares."""
         posted = endpoint.method == "POST"
-        errors = _ANY_CALLER if posted else tuple(set(_ANY_CALLER) - {413, 415})
+        errors = (
+            *_OF_CALLERS,
+            *(_OF_BODIES if posted else ()),
+            *_OF_THE_STORE,
+            *((InsufficientScope,) if endpoint.scope else ()),
+            *((Overloaded,) if endpoint.path == token.PATH else ()),
+            *endpoint.errors,
+        )
         unscoped = "Sessions" if endpoint.path == token.PATH else "Revocation"
         return cls(
             path=endpoint.path,
@@ -145,7 +201,7 @@ INTROSPECTION: Final = (
         body=introspection.Introspect,
         form=TokenForm,
         answers={200: IntrospectionResponse},
-        errors=_ANY_CALLER,
+        errors=(*_OF_INTROSPECTION, KeysUnavailable),
     ),
     Operation(
         path=paths.BATCH,
@@ -155,7 +211,7 @@ INTROSPECTION: Final = (
         security=_BY_SECRET,
         body=batch.Batch,
         answers={200: batch.Results},
-        errors=_ANY_CALLER,
+        errors=_OF_INTROSPECTION,
     ),
     Operation(
         path=paths.FORWARD_AUTH,
@@ -178,7 +234,7 @@ INTROSPECTION: Final = (
             401: {"WWW-Authenticate": "RFC 6750 §3, or RFC 9470"},
             403: {"WWW-Authenticate": "RFC 6750 §3"},
         },
-        errors=(500, 503),
+        errors=(*_OF_THE_STORE, KeysUnavailable, Overloaded, GatewayRefused),
     ),
 )
 FEED: Final = (
@@ -192,7 +248,7 @@ FEED: Final = (
         query=feed.FeedQuery,
         answers={200: str},
         media="text/event-stream",
-        errors=(400, 401, 403, 429, 500, 503),
+        errors=(*_OF_CALLERS, *_OF_THE_STORE, InsufficientScope),
     ),
     Operation(
         path=feed_snapshot.PATH,
@@ -203,7 +259,7 @@ FEED: Final = (
         security=_BY_SECRET,
         answers={200: str},
         media="application/x-ndjson",
-        errors=(400, 401, 403, 429, 500, 503),
+        errors=(*_OF_CALLERS, *_OF_THE_STORE, InsufficientScope),
     ),
 )
 OPERATIONS: Final = (
@@ -295,9 +351,10 @@ def document() -> Json:
         *OPERATIONS,
     )
     schemas = _Schemas(operations)
+    responses = _ErrorResponses(schemas)
     paths: Json = {}
     for operation in operations:
-        paths.setdefault(operation.path, {})[operation.method] = _operation(operation, schemas)
+        paths.setdefault(operation.path, {})[operation.method] = _operation(operation, schemas, responses)
     return {
         "openapi": "3.1.0",
         "info": {"title": "Revoker", "version": __version__, "description": _DESCRIPTION},
@@ -305,7 +362,7 @@ def document() -> Json:
         "paths": paths,
         "components": {
             "schemas": schemas.components,
-            "responses": _error_responses(schemas),
+            "responses": dict(sorted(responses.components.items())),
             "securitySchemes": {
                 "basic": {"type": "http", "scheme": "basic", "description": "A caller's name and secret."},
                 "bearer": {"type": "http", "scheme": "bearer", "description": "A caller's secret alone."},
@@ -384,7 +441,7 @@ class _Schemas:
         return {**schema, "additionalProperties": {"type": "string"}, "maxProperties": MAX_FIELDS}
 
 
-def _operation(operation: Operation, schemas: _Schemas) -> Json:
+def _operation(operation: Operation, schemas: _Schemas, responses: "_ErrorResponses") -> Json:
     described: Json = {
         "operationId": operation_id(operation.method, operation.path),
         "tags": [operation.section],
@@ -396,14 +453,25 @@ def _operation(operation: Operation, schemas: _Schemas) -> Json:
     if parameters := _parameters(operation, schemas):
         described["parameters"] = parameters
     if operation.body is not None:
-        content = {_JSON: {"schema": schemas.of(operation.body)}}
+        bodies = examples.BODIES[operation.method, operation.path]
+        content = {_JSON: {"schema": schemas.of(operation.body), "examples": _examples(bodies)}}
         if operation.form is not None:
-            content[_FORM] = {"schema": schemas.form_of(operation.form)}
+            forms = {name: form for name, body in bodies.items() if (form := _form(body))}
+            content[_FORM] = {"schema": schemas.form_of(operation.form), "examples": _examples(forms)}
         described["requestBody"] = {"required": True, "content": content}
     answers = {str(status): _answer(status, operation, schemas) for status in operation.answers}
-    errors = {str(status): {"$ref": f"#/components/responses/{_name(status)}"} for status in operation.errors}
-    described["responses"] = dict(sorted({**errors, **answers}.items()))
+    described["responses"] = dict(sorted({**responses.of(operation.errors), **answers}.items()))
     return described
+
+
+def _examples(values: examples.Named) -> Json:
+    """Examples with names that may be in a URL, as OpenAPI wants them."""
+    return {name.replace(" ", "_"): {"summary": name, "value": value} for name, value in values.items()}
+
+
+def _form(body: Mapping[str, Any]) -> Json:
+    """The members of a body that a form can express."""
+    return {name: value for name, value in body.items() if not isinstance(value, dict | list)}
 
 
 def _parameters(operation: Operation, schemas: _Schemas) -> list[Json]:
@@ -422,6 +490,9 @@ def _parameters(operation: Operation, schemas: _Schemas) -> list[Json]:
         {"name": name, "in": "header", "description": meaning, "schema": {"type": "string"}}
         for name, meaning in operation.headers.items()
     ]
+    for parameter in found:
+        if parameter["name"] in examples.PARAMETERS:
+            parameter["example"] = examples.PARAMETERS[parameter["name"]]
     return found
 
 
@@ -430,7 +501,8 @@ def _answer(status: int, operation: Operation, schemas: _Schemas) -> Json:
     phrase = HTTPStatus(status).phrase
     described: Json = {"description": f"{phrase}; the body is empty." if kind is None else f"{phrase}."}
     if kind is not None:
-        described["content"] = {operation.media: {"schema": schemas.of(kind)}}
+        values = examples.ANSWERS[operation.method, operation.path, status]
+        described["content"] = {operation.media: {"schema": schemas.of(kind), "examples": _examples(values)}}
     if status in operation.answer_headers:
         described["headers"] = {
             name: {"description": meaning, "required": True, "schema": {"type": "string"}}
@@ -439,30 +511,52 @@ def _answer(status: int, operation: Operation, schemas: _Schemas) -> Json:
     return described
 
 
-def _error_responses(schemas: _Schemas) -> Json:
-    """One response per status, from the table by which the service answers."""
-    by_status: dict[int, list[str]] = {500: ["`server_error`: the service failed."]}
-    headers: dict[int, set[str]] = {}
-    for error, reply in REPLIES.items():
-        meaning = inspect.cleandoc(error.__doc__ or "").splitlines()[0]
-        by_status.setdefault(reply.status, []).append(f"`{reply.error}`: {_markdown(meaning)}")
-        headers.setdefault(reply.status, set()).update(reply.headers)
-    responses = {}
-    for status, meanings in sorted(by_status.items()):
-        response: Json = {
-            "description": "\n".join(f"- {meaning}" for meaning in meanings),
-            "content": {_JSON: {"schema": schemas.of(ErrorBody)}},
-        }
-        if headers.get(status):
-            response["headers"] = {
-                name: {"schema": {"type": "string"}, "required": True} for name in sorted(headers[status])
+class _ErrorResponses:
+    """The responses to errors: one for every set of errors of one status that some operation can give.
+
+    Attributes:
+        components: By the names of their errors.
+    """
+
+    def __init__(self, schemas: _Schemas) -> None:
+        self.components: Json = {}
+        self._body = schemas.of(ErrorBody)
+
+    def of(self, errors: Errors) -> Json:
+        """References to the responses, by status."""
+        by_status: dict[int, list[type[RevokerError]]] = {}
+        for error, reply in _REPLIES.items():  # always in this order
+            if error in errors:
+                by_status.setdefault(reply.status, []).append(error)
+        references = {}
+        for status, same_status in by_status.items():
+            name = "_".join(error.__name__ for error in same_status)
+            self.components.setdefault(name, self._response(same_status))
+            references[str(status)] = {"$ref": f"#/components/responses/{name}"}
+        return references
+
+    def _response(self, errors: Sequence[type[RevokerError]]) -> Json:
+        meanings, values, codes, headers = [], {}, [], set()
+        for error in errors:
+            reply = _REPLIES[error]
+            meaning = _markdown(inspect.cleandoc(error.__doc__ or "").splitlines()[0])
+            meanings.append(f"- `{reply.error}`: {meaning}")
+            codes.append(reply.error)
+            values[reply.error] = {
+                "error": reply.error,
+                "error_description": examples.DESCRIPTIONS[reply.error],
             }
-        responses[_name(status)] = response
-    return responses
-
-
-def _name(status: int) -> str:
-    return HTTPStatus(status).phrase.replace(" ", "")
+            headers |= set(reply.headers)
+        schema = {"allOf": [self._body], "properties": {"error": {"enum": list(dict.fromkeys(codes))}}}
+        response: Json = {
+            "description": "\n".join(meanings),
+            "content": {_JSON: {"schema": schema, "examples": _examples(values)}},
+        }
+        if headers:
+            response["headers"] = {
+                name: {"schema": {"type": "string"}, "required": True} for name in sorted(headers)
+            }
+        return response
 
 
 def _tidied(schema: Any) -> Any:

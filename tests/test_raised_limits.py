@@ -2,13 +2,24 @@
 
 import dataclasses
 
+import msgspec
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from revoker import rules
 from revoker.errors import StoreRefused
-from revoker.models import NO_REVOCATIONS, Claims, Issuer, LimitIncrease, OldLimits, Verdict
+from revoker.models import (
+    NO_REVOCATIONS,
+    Claims,
+    Issuer,
+    LimitIncrease,
+    OldLimits,
+    OldMargin,
+    Revocation,
+    RevocationState,
+    Verdict,
+)
 
 NOW = 1_763_769_600_000
 BOUNDS = ("max_token_lifetime", "horizon", "leeway", "clock_skew")
@@ -190,3 +201,25 @@ def test_a_second_increase_refuses_nothing_that_was_issued_under_the_first(limit
         assert active is Verdict.ACTIVE
     merged = OldLimits((LimitIncrease(limit, 300, NOW),))
     assert verdict(claims, issuer, merged, NOW, NOW + start * 1000) is Verdict.LIVES_TOO_LONG
+
+
+@pytest.mark.parametrize("of", ["iat", "auth_time"])
+def test_a_lowered_margin_applies_to_what_is_issued_later(of):
+    issuer = Issuer(name="main", iss="https://idp", clock_skew=2, cutoff_claim=of, max_session_lifetime=86400)
+    old = OldLimits(margins=(OldMargin(60, NOW),))
+
+    def active(login, cutoff):
+        """Whether a token of a login so many seconds after the change, and the cutoff, is active."""
+        at = NOW // 1000 + login
+        claims = Claims(jti="1", sub="alice", iat=at + (5 if of == "auth_time" else 0), auth_time=at)
+        claims = msgspec.structs.replace(claims, exp=at + 600)
+        state = RevocationState(client=Revocation(at * 1000 - cutoff * 1000, ""))
+        now = (at + 10) * 1000
+        verdict = rules.judge(claims, issuer, state, old, store_now=now, own_now=now)
+        return verdict is Verdict.ACTIVE
+
+    assert not active(login=-10, cutoff=60), "the earlier margin covers it"
+    assert active(login=-10, cutoff=61)
+    assert not active(login=2, cutoff=3), "it may have been dated ahead"
+    assert active(login=3, cutoff=3)
+    assert not active(login=3, cutoff=2)

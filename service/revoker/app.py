@@ -191,7 +191,7 @@ class Service:
                 introspection_seconds=metrics.deferred.observing(metrics.introspection_seconds),
             )
         )
-        paths += dispatch.documentation(paths)
+        paths += dispatch.documentation(paths, separate_ops=separate_ops)
         serve = functools.partial(
             Dispatcher,
             admission=admission,

@@ -97,15 +97,29 @@ class LimitIncrease(msgspec.Struct, frozen=True, array_like=True, gc=False):
     until: int
 
 
+class OldMargin(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """An :attr:`Issuer.cutoff_margin` that was lowered: cutoffs made before that have covered more.
+
+    Attributes:
+        margin: The old one, in seconds.
+        until: It applies to everything issued up to this time (ms by Redis).
+    """
+
+    margin: int
+    until: int
+
+
 class OldLimits(msgspec.Struct, frozen=True, gc=False):
     """What the store remembers of an issuer that a verdict must consider.
 
     Attributes:
         increases: Of its limits, as long as any token from before one can be active.
+        margins: Likewise, wider ones than that of the settings.
         conflict: Why there is no verdict on tokens of the issuer; None where there is.
     """
 
     increases: tuple[LimitIncrease, ...] = ()
+    margins: tuple[OldMargin, ...] = ()
     conflict: str | None = None
 
 
@@ -138,6 +152,11 @@ class Issuer:
     horizon: int = 86400
     require_jti: bool = True
     revoked_kids: frozenset[str] = frozenset()
+
+    @property
+    def cutoff_margin(self) -> int:
+        """Seconds after a cutoff within which it covers what is issued, by ``iat``; negative: before it."""
+        return self.clock_skew - self.iat_backdated
 
 
 class UserState(msgspec.Struct, frozen=True, kw_only=True, gc=False):

@@ -127,7 +127,10 @@ def judge(
             return Verdict.KEY_REVOKED
     if state.jti is not None:
         return Verdict.TOKEN_REVOKED
-    return check_cutoffs(claims, issuer, state, store_now, session_start)
+    wider_by = 0
+    if old_limits is not None and old_limits.margins:
+        wider_by = lost_margin(claims, issuer, old_limits)
+    return check_cutoffs(claims, issuer, state, store_now, session_start, wider_by)
 
 
 def check_old_limits(
@@ -177,11 +180,35 @@ def check_old_limits(
     return Verdict.ACTIVE
 
 
-def check_cutoffs(
-    claims: Payload, issuer: Issuer, state: RevocationState, store_now: int, session_start: int | None
+def lost_margin(claims: Payload, issuer: Issuer, old: OldLimits) -> int:
+    """By how much (s) cutoffs have covered more, when a token was issued, than by the present margin.
+
+    A token that a cutoff has covered stays covered. The margin applied to tokens of external issuers alone.
+    """
+    if issuer.own:
+        return 0
+    login = claims.iat or 0
+    if issuer.cutoff_claim == "auth_time" and claims.auth_time is not None:
+        login = min(login, claims.auth_time)
+    at, skew = microseconds(login), issuer.clock_skew * 1_000_000
+    present = issuer.cutoff_margin
+    applied = (margin.margin for margin in old.margins if at <= margin.until * 1000 + skew)
+    return max(0, max(applied, default=present) - present)
+
+
+def check_cutoffs(  # noqa: PLR0917  # nearly every verdict would pay for keywords
+    claims: Payload,
+    issuer: Issuer,
+    state: RevocationState,
+    store_now: int,
+    session_start: int | None,
+    wider_by: int = 0,
 ) -> Verdict:
-    """Check the block and the cutoffs that cover a token or a session; arguments as for :func:`judge`."""
-    login, made = comparison_times(claims, issuer, session_start)
+    """Check the block and the cutoffs that cover a token or a session.
+
+    Arguments as for :func:`judge`; ``wider_by`` as :func:`lost_margin`.
+    """
+    login, made = comparison_times(claims, issuer, session_start, wider_by)
     if issuer.own:
         made = session_comparison_time(session_start or 0, store_now) * 1000
     user = state.user
@@ -204,8 +231,12 @@ def check_cutoffs(
     return Verdict.ACTIVE
 
 
-def comparison_times(claims: Payload, issuer: Issuer, session_start: int | None) -> tuple[int, int]:
+def comparison_times(
+    claims: Payload, issuer: Issuer, session_start: int | None, wider_by: int = 0
+) -> tuple[int, int]:
     """The times of a token (µs) that are compared with cutoffs; a cutoff at or after them covers it.
+
+    ``wider_by`` is added to the margin of external issuers (:func:`lost_margin`).
 
     Returns:
         The first for user, session, client and claim cutoffs, the second for issuer and loss cutoffs. For
@@ -217,7 +248,7 @@ def comparison_times(claims: Payload, issuer: Issuer, session_start: int | None)
     if issuer.own:
         start = (session_start or 0) * 1000
         return start, start - OWN_MARGIN_MS * 1000
-    skew = issuer.clock_skew * 1_000_000
+    skew = (issuer.clock_skew + wider_by) * 1_000_000
     made = microseconds(claims.iat or 0) + issuer.iat_backdated * 1_000_000 - skew
     if issuer.cutoff_claim == "auth_time":
         if claims.auth_time is None:

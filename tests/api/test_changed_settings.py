@@ -49,6 +49,19 @@ async def test_a_raised_lifetime_admits_only_tokens_issued_after_the_raise(start
         assert before < life.until < later["iat"] * 1000
 
 
+@pytest.mark.parametrize("change", [{"clock_skew": 2}, {"iat_backdated": 120}])
+async def test_a_smaller_margin_of_cutoffs_leaves_what_they_covered_revoked(start, own_valkey, change):
+    wide, now = {"clock_skew": 120}, time.time()
+    first = await start(own_valkey, main=wide)
+    logout = {"iss": forge.ISSUER, "sub": "alice", "before": now - 300}
+    assert (await first.post("/revoke-user", logout)).status == 200
+    gone, later = issued(now - 200, sub="alice"), issued(now - 170, sub="alice")
+    second = await start(own_valkey, prefix=prefix_of(first), new=False, main={**wide, **change})
+    for revoker in (first, second):
+        assert not await revoker.active(gone)
+        assert await revoker.active(later)
+
+
 async def test_whoever_runs_on_with_the_old_settings_keeps_what_it_revokes_for_the_new(start, own_valkey):
     old = await start(own_valkey, revocation={"max_token_lifetime": 600})
     new = await start(own_valkey, prefix=prefix_of(old), new=False, revocation={"max_token_lifetime": 7200})

@@ -20,6 +20,8 @@ ISS = {"iss": forge.ISSUER}
 LIFE = 86_400 + 2
 """The longest life of a token, and the issuer's skew."""
 
+REVOCABLE = {"claims": {"revocable": ["grant_id"]}}
+
 MARGIN = 10
 """Seconds between a date and the limit that it is judged by: so long a request may take."""
 
@@ -40,7 +42,9 @@ class Pair:
         self.loop = asyncio.new_event_loop()
         clocks = (time.time, lambda: time.time() + self.ahead)
         self._running = [
-            self.run(self._begin(valkey, folder, clock, issuers=issuers(folder), sessions=sessions))
+            self.run(
+                self._begin(valkey, folder, clock, issuers=issuers(folder, **REVOCABLE), sessions=sessions)
+            )
             for clock in clocks
         ]
 
@@ -94,10 +98,20 @@ def problem_of(answer):
 def requests(draw):
     """A revocation that is dated, and then whether an old and a fresh token of the user are active."""
     now, user = int(time.time()), f"user-{next(numbers)}"
-    of_user = {"sub": user, "sid": f"sid-{user}", "client_id": f"client-{user}"}
+    of_user = {"sub": user, "sid": f"sid-{user}", "client_id": f"client-{user}", "grant_id": f"grant-{user}"}
     old = forge.claims(iat=now - 7200, exp=now + 7200, jti=f"old-{user}", **of_user)
     path = draw(
-        st.sampled_from(["/revoke", "/block-user", "/revoke-user", "/revoke-session", "/revoke-client", PATH])
+        st.sampled_from(
+            [
+                "/revoke",
+                "/block-user",
+                "/revoke-user",
+                "/revoke-session",
+                "/revoke-client",
+                "/revoke-claim",
+                PATH,
+            ]
+        )
     )
     match path:
         case "/revoke":
@@ -108,6 +122,10 @@ def requests(draw):
             name = {"/revoke-user": "sub", "/revoke-session": "sid", "/revoke-client": "client_id"}[path]
             at = draw(st.integers(-8000, -MARGIN) | near(5).filter(lambda at: at > 0))
             dated = {"json": {**ISS, name: of_user[name], "before": now + at}}
+        case "/revoke-claim":
+            at = draw(st.integers(-8000, -MARGIN) | near(5).filter(lambda at: at > 0))
+            of_claim = {"claim": "grant_id", "value": of_user["grant_id"]}
+            dated = {"json": {**ISS, **of_claim, "before": now + at}}
         case _:
             iat, exp = draw(near(0, 2, -86_400)), draw(near(-30))
             sid = draw(st.sampled_from([of_user["sid"], forge.ABSENT]))

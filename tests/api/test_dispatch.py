@@ -63,7 +63,8 @@ VERDICTS = ("/introspect", "/introspect/batch", "/forward-auth", "/forward-auth/
 async def test_a_path_is_served_on_one_port(service):
     main = {resource.canonical for resource in service.main.application.router.resources()}
     ops = {resource.canonical for resource in service.ops.application.router.resources()}
-    assert {"/livez", "/readyz", "/metrics", "/openapi.json", "/docs"} == ops
+    page = {"/docs", "/docs/start.js", "/docs/swagger-ui-bundle.js", "/docs/swagger-ui.css"}
+    assert {"/livez", "/readyz", "/metrics", "/openapi.json", *page} == ops
     assert {"/introspect", "/introspect/batch", "/revoke"} <= main
     assert not main & ops
     assert [path for path in VERDICTS if service.main.is_read_only(path)] == list(VERDICTS)

@@ -7,6 +7,7 @@ import pytest
 
 from tests.cli.test_export_and_import import Revoker, prefix, valkey  # noqa: F401  # fixtures
 from tests.rig import forge
+from tests.rig.network import Network
 from tests.rig.reply_proxy import ReplyProxy, encode
 
 
@@ -15,10 +16,11 @@ def revoker(tmp_path, valkey, prefix):  # noqa: F811
     return Revoker(tmp_path, valkey, prefix)
 
 
-def reached_by(revoker, url):
+def reached_by(revoker, url, *, timeout=5):
     """Let the commands go to another URL."""
     path = revoker.folder / "revoker.toml"
-    path.write_text(path.read_text().replace(revoker.valkey.url, url))
+    text = path.read_text().replace(revoker.valkey.url, url)
+    path.write_text(text.replace("timeout = 5 ", f"timeout = {timeout} "))
 
 
 async def test_a_command_tells_of_a_reply_that_is_not_understood_without_a_traceback(revoker):
@@ -114,3 +116,14 @@ def test_an_import_lets_the_store_remember_the_issuers_that_it_wrote_of(revoker)
     assert revoker.run("import", file_of(revoker, {"kind": "jti", "iss": "main", "jti": "gone"}))[0] == 0
     with revoker.valkey.client() as client:
         assert json.loads(client.get(f"{revoker.prefix}:settings"))["main"]["iss"] == forge.ISSUER
+
+
+def test_a_command_waits_for_the_store_longer_than_a_verdict_would(revoker):
+    reached_by(revoker, revoker.valkey.url, timeout=0.25)
+    with Network() as network:
+        reached_by(revoker, f"redis://127.0.0.1:{network.relay(revoker.valkey.port, delay=0.3)}/0")
+        assert revoker.run("store", "init", "--or-known") == (
+            0,
+            "the store has an epoch already, and keeps it\n",
+            "",
+        )

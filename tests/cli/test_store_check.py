@@ -232,4 +232,4 @@ def test_the_rights_of_sentinels_are_printed_where_there_are_any(revoker):
     status, out, _ = revoker.run("store", "rights")
     assert status == 0
     assert "ACL SETUSER app reset on >PASSWORD resetchannels ~" in out
-    assert "+sentinel|master" in out
+    assert "+sentinel|get-master-addr-by-name +sentinel|master" in out

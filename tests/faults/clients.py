@@ -27,8 +27,9 @@ _ENDPOINTS: dict[Kind, str] = {
     "sub": "/revoke-user",
     "sid": "/revoke-session",
     "client_id": "/revoke-client",
+    "grant_id": "/revoke-claim",
 }
-_WEIGHTS = (12, 3, 3, 2)
+_WEIGHTS = (12, 3, 3, 2, 2)
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,7 @@ class Tokens:
             f"client-{self._run}-{number // 7}",
             now,
             now + LIFETIME_S,
+            f"grant-{self._run}-{number // 5}",
         )
 
 
@@ -213,7 +215,8 @@ class Clients:
     async def revoke(self, instance: str, token: Token, kind: Kind) -> bool:
         """Whether it was acknowledged."""
         value = getattr(token, kind)
-        body = {"iss": forge.ISSUER, kind: value, **({"exp": token.exp} if kind == "jti" else {})}
+        named = {"claim": kind, "value": value} if kind == "grant_id" else {kind: value}
+        body = {"iss": forge.ISSUER, **named, **({"exp": token.exp} if kind == "jti" else {})}
         start = time.monotonic()
         self._revoking += 1
         try:

@@ -18,8 +18,8 @@ FINDING_S = 1.0
 SKEW_S = 2.0
 """The issuer's ``clock_skew``: how far before its ``iat`` a cutoff already covers a token."""
 
-Kind = Literal["jti", "sub", "sid", "client_id"]
-KINDS: tuple[Kind, ...] = ("jti", "sub", "sid", "client_id")
+Kind = Literal["jti", "sub", "sid", "client_id", "grant_id"]
+KINDS: tuple[Kind, ...] = ("jti", "sub", "sid", "client_id", "grant_id")
 
 
 class Token(msgspec.Struct, frozen=True):
@@ -31,6 +31,7 @@ class Token(msgspec.Struct, frozen=True):
     client_id: str
     iat: float
     exp: float
+    grant_id: str = ""
 
 
 class Revoked(msgspec.Struct, frozen=True, tag=True):
@@ -68,7 +69,7 @@ class Cutoff(msgspec.Struct, frozen=True, tag=True):
     finding: str
 
 
-SEPARATING = {"cut-off-one", "minority", "half-minority"}
+SEPARATING = {"cut-off-one", "minority", "half-minority", "cut-tail-unread"}
 """Faults that separate an instance from the store, for longer than a repair may take."""
 
 UNHEARD_S = 1.5
@@ -123,7 +124,7 @@ class Violation(msgspec.Struct, frozen=True):
 
 
 class _Claim:
-    """All attempts to revoke one jti, user, session or client."""
+    """All attempts to revoke one jti, user, session, client or grant."""
 
     def __init__(self) -> None:
         self.attempted = float("inf")
@@ -175,12 +176,15 @@ class _Standing:
                 yield claim
 
 
+_NEVER = float("inf")
+
+
 def _end(record: Revoked) -> float:
     return record.end
 
 
 def covers(revoked: Revoked, token: Token) -> bool:
-    """Whether an acknowledged revocation covers a token of its jti, user, session or client."""
+    """Whether an acknowledged revocation covers a token of its jti, user, session, client or grant."""
     return revoked.kind == "jti" or token.iat <= (revoked.iat_after or 0.0)
 
 
@@ -193,7 +197,8 @@ def check(
         history: In any order.
         put_back_s: Where ``data_loss = "ignore"``: for how long after a fault an instance may not have what
             another acknowledged before it; None: it must have it at once.
-        not_repaired: Faults after which a repair may take longer than ``repair_seconds``.
+        not_repaired: Faults after which a repair may take longer than ``repair_seconds``; some of the data
+            sets may do so after others have given verdicts.
 
     The rules:
 
@@ -217,13 +222,18 @@ def check(
         Violation("a loss where nothing was lost", (cutoff,)) for cutoff in cutoffs if cutoff.found < lost
     ]
     ended = min((absence.start for absence in absences), default=float("inf"))
-    apart = [fault for fault in faults if fault.name in SEPARATING or fault.name in not_repaired]
+    apart = [(fault.start, fault.recovered) for fault in faults if fault.name in SEPARATING]
+    apart += [
+        (fault.start, min((other.start for other in faults if other.start > fault.start), default=_NEVER))
+        for fault in faults
+        if fault.name in not_repaired
+    ]
     found += [
         Violation("logged out although every writer ran", (cutoff,))
         for cutoff in cutoffs
         if cutoff.finding == "cutoff"
         and cutoff.found < ended
-        and not any(fault.start <= cutoff.found <= fault.recovered for fault in apart)
+        and not any(first <= cutoff.found <= last for first, last in apart)
     ]
     for record in history:
         if not isinstance(record, Revoked | Introspected):

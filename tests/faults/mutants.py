@@ -77,12 +77,23 @@ def expects_raw_readings() -> None:
     data_set.DataSet._expect = lambda self, numbers, _: self._raise_watermark(numbers)
 
 
+def trusts_new_servers() -> None:
+    """Verdicts are given at a new server before the other processes have looked at it."""
+
+    async def at_once(self):
+        self._trusted = self._met[0]
+        return True
+
+    data_set.DataSet._is_trusted = at_once
+
+
 MUTANTS: dict[str, Callable[[], None]] = {
     "reads-replica": reads_replica,
     "ignores-epoch": ignores_epoch,
     "ignores-seq": ignores_seq,
     "vouches-blindly": vouches_blindly,
     "expects-raw-readings": expects_raw_readings,
+    "trusts-new-servers": trusts_new_servers,
 }
 
 

@@ -22,7 +22,6 @@ class Deeds:
     act: Act
     topologies: frozenset[str]
     loses: bool
-    always_noticed: bool
     says: str
 
 
@@ -31,24 +30,17 @@ ALL = ("single", "replicated", "sentinel", "cluster")
 WITH_REPLICAS = ("replicated", "sentinel", "cluster")
 
 
-def deed(
-    name: str, *topologies: str, loses: bool = False, always_noticed: bool = True
-) -> Callable[[Act], Act]:
+def deed(name: str, *topologies: str, loses: bool = False) -> Callable[[Act], Act]:
     def enter(act: Act) -> Act:
         says = " ".join((act.__doc__ or "").split())
-        DEEDS[name] = Deeds(act, frozenset(topologies), loses, always_noticed, says)
+        DEEDS[name] = Deeds(act, frozenset(topologies), loses, says)
         return act
 
     return enter
 
 
 def possible(topology: str) -> list[str]:
-    """Faults that leave every rule in force."""
-    return [
-        name
-        for name, deed_kind in DEEDS.items()
-        if topology in deed_kind.topologies and deed_kind.always_noticed
-    ]
+    return [name for name, deed_kind in DEEDS.items() if topology in deed_kind.topologies]
 
 
 async def commit(run: Campaign, name: str) -> None:
@@ -154,27 +146,45 @@ async def cut_tail(run: Campaign, done: Deed) -> None:
         await _cut_tail(run, done)
 
 
-@deed("cut-tail-at-once", "single", loses=True, always_noticed=False)
+@deed("cut-tail-at-once", "single", loses=True)
 async def cut_tail_at_once(run: Campaign, done: Deed) -> None:
-    """As ``cut-tail``, at any moment.
-
-    An instance may say active until another one that had read more has found the loss (docs/reliability.md,
-    "What can't be noticed at once").
-    """
+    """As ``cut-tail``, at any moment: some instances may not have read what others had acknowledged."""
     await _cut_tail(run, done)
+
+
+@deed("cut-tail-unread", "single", loses=True)
+async def cut_tail_unread(run: Campaign, done: Deed) -> None:
+    """As ``cut-tail``, and one instance had read nothing of what is lost; the others come back late."""
+    node, behind = _one_primary(run), run.rng.choice(run.instances).name
+    others = [instance.name for instance in run.instances if instance.name != behind]
+    _between(run, [behind], [node.name], "hold")
+    await _pause(run, 0.3, 0.8)
+    _cut(run, node)
+    run.network.heal()
+    _between(run, others, [node.name], "hold")
+    await asyncio.to_thread(run.topology.revive, node)
+    done.promoted = time.monotonic()
+    await _pause(run, 0.3, 0.8)
+    run.network.heal()
+    await _healthy(run)
 
 
 async def _cut_tail(run: Campaign, done: Deed) -> None:
     node = _one_primary(run)
     await _write_every_second(node)
+    _cut(run, node)
+    await asyncio.to_thread(run.topology.revive, node)
+    done.promoted = time.monotonic()
+    await _healthy(run)
+
+
+def _cut(run: Campaign, node: Node) -> None:
+    """Kill a server, and cut off the end of its file, maybe within a command."""
     node.kill()
     file = append_only.latest_file(node.folder)
     starts = append_only.starts(file.read_bytes())
     place = starts[-run.rng.randint(1, min(40, len(starts) - 1))]
     append_only.cut(file, place + run.rng.choice([0, run.rng.randint(1, 20)]))
-    await asyncio.to_thread(run.topology.revive, node)
-    done.promoted = time.monotonic()
-    await _healthy(run)
 
 
 async def _write_every_second(node: Node) -> None:

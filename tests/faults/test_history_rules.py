@@ -18,8 +18,8 @@ from tests.faults.history import (
     write,
 )
 
-TOKEN = Token("jti-1", "user-1", "sid-1", "client-1", 1000.0, 2000.0)
-OTHER = Token("jti-2", "user-2", "sid-2", "client-2", 1000.0, 2000.0)
+TOKEN = Token("jti-1", "user-1", "sid-1", "client-1", 1000.0, 2000.0, "grant-1")
+OTHER = Token("jti-2", "user-2", "sid-2", "client-2", 1000.0, 2000.0, "grant-2")
 
 
 def introspected(start, end, *, active, token=TOKEN, status=200, instance="a"):
@@ -34,7 +34,7 @@ def rules(*history):
     return [violation.rule for violation in check(list(history))]
 
 
-KINDS = [("jti", None), ("sub", 1001.0), ("sid", 1001.0), ("client_id", 1001.0)]
+KINDS = [("jti", None), ("sub", 1001.0), ("sid", 1001.0), ("client_id", 1001.0), ("grant_id", 1001.0)]
 
 
 @pytest.mark.parametrize(("kind", "iat_after"), KINDS)

@@ -122,7 +122,7 @@ async def test_a_running_process_that_is_not_heard_is_waited_for(start, own_valk
         client.hset(
             first.service.store.keys.instances,
             second.service.store.instance,
-            f"{int(time.time() * 1000) + 60_000} ",
+            f"{int(time.time() * 1000) + 60_000} - ",
         )
     await first.service.store.instances.enter()
     flush(own_valkey)

@@ -4,9 +4,11 @@ import asyncio
 
 import pytest
 
+from tests.rig.forge import envelope
 from tests.rig.network import Network
 from tests.rig.probes import RestrictedUser, eventually, has_problem, issued, metric, revoke
 from tests.rig.servers import Valkey
+from tests.rig.service import OTHER_ISSUER
 from tests.rig.topologies import NO_FAILOVER, Cluster
 
 
@@ -99,6 +101,37 @@ async def test_a_cutoff_that_is_overwritten_by_an_earlier_one_is_a_loss(start, o
         await beat(revoker)
         assert await has_problem(revoker, "data_lost")
         assert int(client.get(key)) >= answer.json["cutoff"] * 1000 - 1
+
+
+async def test_revoked_signing_keys_that_somebody_deletes_are_written_back(start, own_valkey, events):
+    first = await start(own_valkey)
+    second = await start(own_valkey, prefix=prefix_of(first), new=False)
+    for kid in ("stolen", "lost"):
+        assert (await first.post("/revoke-key", {"iss": OTHER_ISSUER, "kid": kid})).status == 200
+    await beat(second)
+    with own_valkey.client() as client:
+        assert client.delete(f"{prefix_of(first)}:keys:other")
+    for revoker in (second, first):
+        await beat(revoker)
+    assert await active_ones(first, [envelope(issued(iss=OTHER_ISSUER), "stolen")]) == 0
+    assert await losses(first) == 0
+    [event, *_] = [event for event in events if event["event"] == "revoked_keys_restored"]
+    assert (event["issuer"], event["kids"]) == ("other", ["lost", "stolen"])
+
+
+async def test_a_signing_key_that_an_operator_forgets_stays_forgotten(start, own_valkey, events):
+    first = await start(own_valkey)
+    second = await start(own_valkey, prefix=prefix_of(first), new=False)
+    assert (await first.post("/revoke-key", {"iss": OTHER_ISSUER, "kid": "found"})).status == 200
+    await beat(second)
+    store = first.service.store
+    issuer = next(issuer for issuer in store.issuers.values() if issuer.name == "other")
+    assert await store.revocations.forget_key(issuer, "found")
+    for revoker in (second, first):
+        await beat(revoker)
+    assert await active_ones(first, [envelope(issued(iss=OTHER_ISSUER), "found")]) == 1
+    assert second.service.store.revocations.remembered.keys["other"] == {}
+    assert "revoked_keys_restored" not in {event["event"] for event in events}
 
 
 async def test_what_an_operator_lifts_is_no_loss(start, own_valkey):

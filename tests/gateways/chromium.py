@@ -27,14 +27,19 @@ _QUIET = (
 
 
 class Page:
-    """One page, with cookies of its own browser."""
+    """One page, with cookies of its own browser.
+
+    Attributes:
+        events: What the browser has reported, in the domains that were enabled.
+    """
 
     def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         self._socket = socket
         self._numbers = itertools.count(1)
+        self.events: list[dict[str, Any]] = []
 
     async def command(self, method: str, **parameters: Any) -> dict[str, Any]:
-        """The result of a command; events before it are dropped."""
+        """The result of a command."""
         number = next(self._numbers)
         await self._socket.send_json({"id": number, "method": method, "params": parameters})
         while True:
@@ -42,6 +47,37 @@ class Page:
             if message.get("id") == number:
                 assert "error" not in message, message
                 return message["result"]
+            self.events.append(message)
+
+    async def watch(self) -> None:
+        """Record requests, messages of the console, and exceptions from now on."""
+        for domain in ("Network", "Log", "Runtime"):
+            await self.command(f"{domain}.enable")
+
+    @property
+    def faults(self) -> list[Any]:
+        """Errors and exceptions that the console has shown."""
+        found: list[Any] = []
+        for event in self.events:
+            match event:
+                case {"method": "Log.entryAdded", "params": {"entry": {"level": "error"} as entry}}:
+                    found.append(entry)
+                case {"method": "Runtime.consoleAPICalled", "params": {"type": "error"} as call}:
+                    found.append(call["args"])
+                case {"method": "Runtime.exceptionThrown", "params": thrown}:
+                    found.append(thrown)
+                case _:
+                    pass
+        return found
+
+    @property
+    def requested(self) -> list[str]:
+        """The addresses of all requests that were sent."""
+        return [
+            event["params"]["request"]["url"]
+            for event in self.events
+            if event.get("method") == "Network.requestWillBeSent"
+        ]
 
     async def open(self, url: str) -> None:
         """Return once the document has this address, with all its scripts run."""
@@ -49,6 +85,7 @@ class Page:
         await self.command("Page.navigate", url=url)
         while True:
             message = await self._socket.receive_json()
+            self.events.append(message)
             if message.get("method") == "Page.loadEventFired":
                 return
 
@@ -65,7 +102,7 @@ async def chromium(folder: Path):
     """An open page of a new browser, whose data is in a new folder; a missing program fails the test."""
     program = shutil.which("chromium")
     if program is None:
-        pytest.fail("chromium is missing; `make test-gateways` says how to get it (Debian: chromium)")
+        pytest.fail("chromium is missing; Debian has it: apt-get install chromium")
     folder.mkdir()
     with (folder / "out.log").open("wb") as log:
         process = subprocess.Popen(

@@ -16,6 +16,7 @@ from tests.gateways.conftest import until_asked, user_token
 from tests.gateways.raw_http import answer, bearer, status_of
 from tests.rig import forge
 from tests.rig.gateways import CONFIGURATIONS, KINDS, divided, patient, started
+from tests.rig.listener import Listener
 from tests.rig.service import HANGS_S
 
 FACTOR = 30
@@ -77,13 +78,14 @@ async def test_nothing_that_is_in_use_or_only_pauses_is_cut(kind, site, tmp_path
                     group.create_task(use(path))
 
 
-class PatientRevoker:
+class PatientRevoker(Listener):
     """Answers every request and closes no connection; says when the other side has."""
 
     def __init__(self):
+        super().__init__(self._answer)
         self.closed = asyncio.Event()
 
-    async def serve(self, reader, writer):
+    async def _answer(self, reader, writer):
         asked = False
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
             while True:
@@ -91,28 +93,23 @@ class PatientRevoker:
                 asked = asked or b"/forward-auth" in head
                 writer.write(answer(200, body=b"", keep_alive=True))
                 await writer.drain()
-        writer.close()
         if asked:
             self.closed.set()
 
 
 async def test_a_gateway_closes_idle_connections_to_revoker_before_revoker_does(kind, tmp_path, http):
     """Otherwise a question may meet a connection that Revoker is about to close, and fail."""
-    revoker = PatientRevoker()
-    server = await asyncio.start_server(revoker.serve, "127.0.0.1", 0, limit=2**20)
-    port = server.sockets[0].getsockname()[1]
-    key = forge.rsa_key("main-1")
-    async with (
-        server,
-        started(
-            kind, tmp_path / "gateway", http, key, revoker=port, backend=port, changed=quick(kind)
-        ) as url,
-    ):
+    async with contextlib.AsyncExitStack() as stack:
+        revoker = PatientRevoker()
+        await revoker.open()
+        stack.push_async_callback(revoker.close)
+        ports = {"revoker": revoker.port, "backend": revoker.port}
+        key = forge.rsa_key("main-1")
+        gateway = started(kind, tmp_path / "gateway", http, key, **ports, changed=quick(kind))
+        url = await stack.enter_async_context(gateway)
         await until_asked(http, url, user_token())
         assert await status_of(url, "/public-news/1", [bearer(user_token())]) == 200
-        async with asyncio.timeout(
-            KEEPALIVE_SECONDS
-        ):  # undivided: how long a default of an hour is not waited for
+        async with asyncio.timeout(KEEPALIVE_SECONDS):  # undivided: a default of an hour is not waited for
             await revoker.closed.wait()
 
 

@@ -1,13 +1,13 @@
 """A proxy between a service and its store that makes one command fail in a way that a test chooses."""
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Any, Literal
 
 import hiredis
 import redis
 
+from tests.rig.listener import Listener, connected
 from tests.rig.servers import Valkey
 
 Command = list[bytes] | tuple[str | int, ...]
@@ -49,30 +49,20 @@ class FaultProxy:
 
     def __init__(self, valkey: Valkey) -> None:
         self._valkey = valkey
-        self._server: asyncio.Server | None = None
+        self._listener = Listener(self._pass_on)
         self._fault: Fault | None = None
         self._meanwhile: Callable[[], Awaitable[object]] | None = None
         self.after_script: Callable[[], object] | None = None
-        self._writers: list[asyncio.StreamWriter] = []
-        self.port = 0
+        self.open = self._listener.open
+        self.close = self._listener.close
 
     @property
     def url(self) -> str:
-        return f"redis://127.0.0.1:{self.port}/0"
+        return f"redis://127.0.0.1:{self._listener.port}/0"
 
     def client(self) -> redis.Redis:
         """A client of the server itself."""
         return self._valkey.client()
-
-    async def open(self) -> None:
-        self._server = await asyncio.start_server(self._pass_on, "127.0.0.1", 0)
-        self.port = self._server.sockets[0].getsockname()[1]
-
-    def close(self) -> None:
-        assert self._server is not None
-        self._server.close()
-        for writer in self._writers:
-            writer.transport.abort()
 
     def arm(self, fault: Fault, meanwhile: Callable[[], Awaitable[object]] | None = None) -> None:
         """Do this to the next script or lookup; ``meanwhile`` is awaited before a lost reply is noticed."""
@@ -86,11 +76,16 @@ class FaultProxy:
         self._fault = None
 
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._writers.append(writer)
-        from_server, to_server = await asyncio.open_connection("127.0.0.1", self._valkey.port)
-        self._writers.append(to_server)
-        if self._server is None or not self._server.is_serving():  # it was closed meanwhile
-            self.close()
+        async with connected(self._valkey.port) as (from_server, to_server):
+            await self._pass_through(reader, writer, from_server, to_server)
+
+    async def _pass_through(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        from_server: asyncio.StreamReader,
+        to_server: asyncio.StreamWriter,
+    ) -> None:
         lost = asyncio.Event()
 
         async def answer() -> None:
@@ -106,7 +101,7 @@ class FaultProxy:
         answers = asyncio.create_task(answer())
         parser = hiredis.Reader()
         confirmation: Command | None = None
-        with contextlib.suppress(ConnectionError):
+        try:
             while data := await reader.read(65536):
                 parser.feed(data)
                 while (received := parser.gets()) is not False:
@@ -130,8 +125,11 @@ class FaultProxy:
                     to_server.write(hiredis.pack_command(tuple(sent)))
                     if script and self.after_script is not None:
                         self.after_script()
-        to_server.close()
-        await asyncio.gather(answers, return_exceptions=True)
+            to_server.close()
+            await answers
+        finally:
+            answers.cancel()
+            await asyncio.gather(answers, return_exceptions=True)
 
 
 def _is_of_a_request(command: list[Any]) -> bool:

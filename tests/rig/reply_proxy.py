@@ -8,6 +8,8 @@ from typing import Any, Self
 
 import hiredis
 
+from tests.rig.listener import connected, listening
+
 _INCOMPLETE = object()
 
 
@@ -36,7 +38,6 @@ class ReplyProxy:
 
     def __init__(self, port: int) -> None:
         self._server_port = port
-        self._tasks: set[asyncio.Task[None]] = set()
         self.rules: dict[str, bytes] = {}
         self.holds: dict[str, Hold] = {}
         self.after: Callable[[str], object] = lambda _: None
@@ -48,7 +49,16 @@ class ReplyProxy:
         return f"redis://127.0.0.1:{self.port}/0"
 
     async def _serve(self, client: asyncio.StreamReader, answers: asyncio.StreamWriter) -> None:
-        replies, server = await asyncio.open_connection("127.0.0.1", self._server_port)
+        async with connected(self._server_port) as (replies, server):
+            await self._pass(client, answers, replies, server)
+
+    async def _pass(
+        self,
+        client: asyncio.StreamReader,
+        answers: asyncio.StreamWriter,
+        replies: asyncio.StreamReader,
+        server: asyncio.StreamWriter,
+    ) -> None:
         pending: collections.deque[tuple[str, bytes | None]] = collections.deque()
 
         async def commands() -> None:
@@ -77,44 +87,17 @@ class ReplyProxy:
             for pump in pumps:
                 pump.cancel()
             failures = await asyncio.gather(*pumps, return_exceptions=True)
-            for stream in (server, answers):
-                stream.close()
-                with contextlib.suppress(OSError):
-                    await stream.wait_closed()
         for failure in failures:
             if isinstance(failure, Exception) and not isinstance(failure, OSError):
                 raise failure
-
-    async def _pass(self, client: asyncio.StreamReader, answers: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        try:
-            await self._serve(client, answers)
-        except asyncio.CancelledError:
-            pass
-        finally:
-            answers.close()  # also where it was cancelled while it connected to the server
-            with contextlib.suppress(OSError):
-                await answers.wait_closed()
-            self._tasks.discard(task)
 
     @classmethod
     @contextlib.asynccontextmanager
     async def before(cls, port: int) -> AsyncIterator[Self]:
         """A proxy before the server on a port of 127.0.0.1."""
         proxy = cls(port)
-        listener = await asyncio.start_server(proxy._pass, "127.0.0.1", 0)
-        proxy.port = listener.sockets[0].getsockname()[1]
-        try:
+        async with listening(proxy._serve) as proxy.port:
             yield proxy
-        finally:
-            listener.close()
-            for _ in range(20):  # what was accepted a moment ago gets its task some turns of the loop later
-                await asyncio.sleep(0)
-            for task in list(proxy._tasks):
-                task.cancel()
-            await asyncio.gather(*proxy._tasks, return_exceptions=True)
 
 
 async def _parsed(stream: asyncio.StreamReader) -> AsyncIterator[Any]:

@@ -76,7 +76,9 @@ class Running:
     async def ask(self, method: str, path: str, **request: Any) -> "Answer":
         """Any request, with nothing added."""
         async with self.http.request(method, self.url + path, **request) as response:
-            return Answer(response.status, response.headers, await response.read())
+            answer = Answer(response.status, response.headers, await response.read())
+        check_documented(method, path, answer)
+        return answer
 
     async def active(self, asked: str | dict[str, Any], caller: str = "gateway") -> bool:
         """Whether a token, by its text or its claims, is active to a gateway."""
@@ -94,6 +96,31 @@ class Running:
             if "jti" not in changes
             else forge.token(self.key, **changes)
         )
+
+
+OPENAPI = json.loads(
+    (Path(__file__).parents[2] / "service/revoker/api/openapi.json").read_text(encoding="utf-8")
+)
+
+_TEMPLATES = {path: re.compile(re.sub(r"{\w+}", "[^/]+", path)) for path in OPENAPI["paths"]}
+
+_OF_THE_SERVER = frozenset({404, 405, 417, 431})
+"""Statuses that every path may have: of requests that reach no operation."""
+
+
+def check_documented(method: str, target: str, answer: "Answer") -> None:
+    """Fail where an operation gives a status or an error that the OpenAPI document does not list for it."""
+    path = target.partition("?")[0]
+    template = next((one for one, pattern in _TEMPLATES.items() if pattern.fullmatch(path)), "")
+    operation = OPENAPI["paths"].get(template, {}).get(method.lower())
+    if operation is None or answer.status in _OF_THE_SERVER:
+        return
+    responses = operation["responses"]
+    assert str(answer.status) in responses, f"{method} {template} is not said to answer {answer.status}"
+    if (name := responses[str(answer.status)].get("$ref", "").rpartition("/")[2]) != "":
+        schema = OPENAPI["components"]["responses"][name]["content"]["application/json"]["schema"]
+        codes = schema["properties"]["error"]["enum"]
+        assert answer.json["error"] in codes, f"{method} {template} is not said to answer {answer.error}"
 
 
 @dataclasses.dataclass

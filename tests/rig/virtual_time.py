@@ -80,7 +80,7 @@ class Clockwork:
         for running in (*self._others, self.running):
             self.run(running.close())
         if self._proxy is not None:
-            self._proxy.close()
+            self.run(self._proxy.close())
         self.loop.close()
 
     def patch(self, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,7 +37,7 @@ async def relay(valkey):
     made = FaultProxy(valkey)
     await made.open()
     yield made
-    made.close()
+    await made.close()
 
 
 @pytest.fixture
@@ -366,8 +366,8 @@ async def test_a_change_is_audited_where_the_server_goes_away_right_after_it(
 ):
     running = await through()
 
-    async def go_away():
-        relay.close()
+    async def go_away():  # not awaited as a coroutine: it ends the connection on which this runs
+        await asyncio.wait({asyncio.create_task(relay.close())})
 
     relay.arm("lost_after", go_away)
     assert (await running.post(path, body)).error == UNAVAILABLE

@@ -15,6 +15,7 @@ from revoker.rules import FOREVER_MS
 from revoker.store.consistency.epoch import Epoch
 from revoker.store.keys import SLOTS, slot_of, slot_tags, user_tag
 from tests.rig.network import Network
+from tests.rig.probes import issued
 from tests.rig.service import HANGS_S, PATIENT_S
 from tests.rig.topologies import NO_FAILOVER, Cluster
 from tests.store.conftest import MAIN, opened, store_on
@@ -163,6 +164,18 @@ async def test_the_time_of_the_users_primary_advances_without_it(shared):
     assert went_on.loss == 0
     assert first.now <= went_on.now + 1
     assert went_on.now <= second.now + 1
+
+
+async def test_a_claim_cutoff_covers_its_tokens_in_whatever_slots_they_are(start, spare):
+    """Through the API: the cutoff has a slot of its own, and so has nearly everything else of a token."""
+    revoker = await start(spare, main={"claims": {"revocable": ["grant_id", "tenant"]}})
+    tokens = [issued(sub=f"user-{number}", grant_id=f"g{number % 2}") for number in range(20)]
+    cut = {"iss": tokens[0]["iss"], "claim": "grant_id", "value": "g0"}
+    assert (await revoker.post("/revoke-claim", cut)).status == 200
+    for token in tokens:
+        assert await revoker.active(token) is (token["grant_id"] == "g1")
+    batch = await revoker.post("/introspect/batch", {"tokens": tokens}, caller="gateway")
+    assert [result["active"] for result in batch.json["results"]] == [False, True] * 10
 
 
 async def test_a_cluster_has_a_time_once_a_primary_was_read(shared):

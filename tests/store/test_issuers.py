@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from revoker.errors import StoreRefused
-from revoker.models import ClaimNames, Issuer, LimitIncrease
+from revoker.models import ClaimNames, Issuer, LimitIncrease, OldMargin
 from revoker.rules import cutoff_lifetime_ms, jti_expiry_ms, jti_lifetime_ms
 from revoker.store import issuer_records
 from revoker.store.issuer_records import (
@@ -46,6 +46,8 @@ def test_a_bound_that_was_raised_is_noted_and_one_that_was_lowered_stays(bound):
     wider = dataclasses.replace(MAIN, **{bound: before + 5})
     raised = reconciled(stood, [wider], NOW)
     assert raised["main"] == record(wider, LimitIncrease(bound, before, NOW + DELAY_MS))
+    if bound == "clock_skew":  # a lower one makes the margin of cutoffs narrower, too
+        return
     narrower = dataclasses.replace(MAIN, **{bound: before - 1})
     assert reconciled(stood, [narrower], NOW) == stood
     for later in (wider, MAIN, narrower):
@@ -62,6 +64,25 @@ def test_increases_add_up_until_nothing_from_before_them_can_be_active():
     over = NOW + DELAY_MS + (86400 + 50 + 2 + 60) * 1000
     assert len(reconciled({"main": second}, [MAIN], over - 1)["main"].increases) == 2
     assert len(reconciled({"main": second}, [MAIN], over)["main"].increases) == 1
+
+
+@pytest.mark.parametrize("change", [{"clock_skew": 10}, {"clock_skew": 60, "iat_backdated": 50}])
+def test_what_was_issued_before_the_margin_of_cutoffs_was_lowered_keeps_the_wider_one(change):
+    wide = dataclasses.replace(MAIN, clock_skew=60)
+    narrow = dataclasses.replace(MAIN, **change)
+    lowered = reconciled({"main": record(wide)}, [narrow], NOW)
+    assert lowered["main"] == record(wide, margin=10, wider=(OldMargin(60, NOW + DELAY_MS),))
+    assert reconciled(lowered, [narrow], NOW + 5000) == lowered
+    again = reconciled(lowered, [wide], NOW + 5000)  # a process with the earlier settings
+    assert again["main"] == record(wide)
+    assert reconciled(again, [narrow], NOW + 6000)["main"].wider == (OldMargin(60, NOW + 6000 + DELAY_MS),)
+    narrower = dataclasses.replace(MAIN, clock_skew=2)
+    assert reconciled(lowered, [narrower], NOW + 7000)["main"].wider == (
+        OldMargin(10, NOW + 7000 + DELAY_MS),
+        OldMargin(60, NOW + DELAY_MS),
+    )
+    over = NOW + DELAY_MS + (86400 + 30 + 60 + 60) * 1000
+    assert reconciled(lowered, [narrow], over)["main"].wider == ()
 
 
 def test_another_name_and_another_address_are_conflicts_and_a_new_issuer_is_none():

@@ -183,7 +183,7 @@ async def sentinel(own_valkey, valkey):
         client.execute_command("ACL", "SETUSER", "watcher", "on", ">sentinel", "~*", "&*", "+@all")
         client.config_set("requirepass", "sentinel")
     async with ReplyProxy.before(own_valkey.port) as proxy:
-        proxy.rules["SENTINEL MASTER"] = naming(valkey.port)
+        proxy.rules |= naming(valkey.port)
         yield proxy
 
 
@@ -209,7 +209,7 @@ async def test_sentinels_without_a_password_accept_the_one_of_the_servers(own_va
         client.config_set("requirepass", "old")
     async with ReplyProxy.before(own_valkey.port) as proxy:
         proxy.rules |= {
-            "SENTINEL MASTER": naming(own_valkey.port),
+            **naming(own_valkey.port),
             "AUTH": encode(RuntimeError("ERR AUTH <password> called without any password configured")),
             "PING": encode(b"PONG"),
         }
@@ -223,7 +223,7 @@ async def test_sentinels_have_tls_of_their_own(valkey, authority, tmp_path):
     context.load_cert_chain(settings["tls_cert_file"], settings["tls_key_file"])
     async with contextlib.AsyncExitStack() as stack:
         proxy = await stack.enter_async_context(ReplyProxy.before(valkey.port))
-        proxy.rules["SENTINEL MASTER"] = naming(valkey.port)
+        proxy.rules |= naming(valkey.port)
         port = await stack.enter_async_context(tls_before(proxy.port, context))
         url = f"redis+sentinel://127.0.0.1:{port}/main"
         await leads_to_a_primary(url, sentinels=SentinelAccess(tls=True, ca_file=str(authority.certificate)))

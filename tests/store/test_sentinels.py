@@ -17,9 +17,18 @@ TIMEOUT_S = 5.0
 """A machine that is slow by itself must not pass for Sentinels that do not answer."""
 
 
-def naming(port, epoch=1, others=0):
-    fields = [b"name", b"main", b"ip", b"127.0.0.1", b"port", b"%d" % port, b"config-epoch", b"%d" % epoch]
-    return encode([*fields, b"num-slaves", b"%d" % others])
+def naming(port, *, epoch=1, others=0, described=None):
+    """The replies of a Sentinel that names a server, and describes it or another one."""
+    fields = [b"name", b"main", b"ip", b"127.0.0.1", b"port", b"%d" % (described or port)]
+    return {
+        "SENTINEL GET-MASTER-ADDR-BY-NAME": encode([b"127.0.0.1", b"%d" % port]),
+        "SENTINEL MASTER": encode([*fields, b"config-epoch", b"%d" % epoch, b"num-slaves", b"%d" % others]),
+    }
+
+
+def answering(reply):
+    """The replies of a Sentinel that answers both questions in the same way."""
+    return dict.fromkeys(("SENTINEL GET-MASTER-ADDR-BY-NAME", "SENTINEL MASTER"), encode(reply))
 
 
 @pytest.fixture
@@ -34,7 +43,7 @@ async def sentinels(valkey):
                     ports.append(free_port())
                     continue
                 proxy = await stack.enter_async_context(ReplyProxy.before(valkey.port))
-                proxy.rules["SENTINEL MASTER"] = reply
+                proxy.rules |= reply
                 ports.append(proxy.port)
             return f"redis+sentinel://{','.join(f'127.0.0.1:{port}' for port in ports)}/main"
 
@@ -61,20 +70,41 @@ async def test_a_server_that_most_sentinels_name_is_the_primary(sentinels, valke
 
 async def test_one_sentinel_of_three_is_not_believed(sentinels, valkey, own_valkey):
     true, other = naming(valkey.port), naming(own_valkey.port)
-    unknown = encode(RuntimeError("ERR No such master with that name"))
+    refused = answering(RuntimeError("NOPERM this user has no permissions"))
+    unknown = naming(valkey.port) | answering(None)
     for replies, message in (
         ((true, None, None), f"1 names 127.0.0.1:{valkey.port}"),
         ((true, None, None), "2 can't be reached"),
         ((true, other, None), f"1 names 127.0.0.1:{own_valkey.port}"),
-        ((true, unknown, unknown), "2 answered ERR"),
-        ((true, encode(5), encode([b"ip"])), "2 gave a reply that is not understood"),
-        ((true, encode([b"ip", 5]), encode(None)), "2 gave a reply that is not understood"),
+        ((true, refused, refused), "2 answered NOPERM"),
+        ((true, unknown, unknown), "2 knows no primary main"),
+        ((true, answering(5), answering([b"ip"])), "2 gave a reply that is not understood"),
+        ((true, answering([b"ip", 5]), answering([])), "2 gave a reply that is not understood"),
     ):
         with pytest.raises(
             StoreUnavailable, match="2 of 3 Sentinels must name the same primary main"
         ) as error:
             await primary_by(await sentinels(*replies))
         assert message in str(error.value)
+
+
+async def test_in_a_failover_the_named_address_counts_and_no_replicas_of_the_former_primary(
+    sentinels, valkey, own_valkey
+):
+    new = naming(valkey.port, described=own_valkey.port)
+    locator = address_of(await sentinels(new, new, new), timeout=TIMEOUT_S)
+    connection = await locator.connect(lambda _: None)
+    [[_, port]] = await connection.ask(("CONFIG", "GET", "port"))
+    connection.abort()
+    assert int(port) == valkey.port
+    assert locator.naming.others is None, "how many replicas the new one has is not known yet"
+
+
+async def test_a_sentinel_that_describes_nothing_can_name_the_primary(sentinels, valkey):
+    only = naming(valkey.port) | {"SENTINEL MASTER": encode(RuntimeError("NOPERM"))}
+    locator = address_of(await sentinels(only), timeout=TIMEOUT_S)
+    (await locator.connect(lambda _: None)).abort()
+    assert locator.naming.others is None
 
 
 async def test_of_two_sentinels_both_must_agree(sentinels, valkey, own_valkey):

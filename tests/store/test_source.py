@@ -65,6 +65,9 @@ class MemorySource:
     def reconnect(self):
         """There is nothing to connect to."""
 
+    def leave_all_but(self, _):
+        """Likewise."""
+
     async def change(self, *_):
         raise Refused("READONLY")
 

@@ -12,7 +12,7 @@ import structlog
 
 from revoker.api.endpoint import Call, Endpoint
 from revoker.api.fields import Text
-from revoker.errors import InvalidRequest, InvalidToken, Unconfirmed
+from revoker.errors import InvalidRequest, InvalidToken, KeysUnavailable, Unconfirmed
 from revoker.models import Issuer
 from revoker.store.revocations import Revocations, Signed
 from revoker.tokens.logout_tokens import AHEAD_S, LogoutTerms, LogoutToken, logout_token
@@ -111,5 +111,6 @@ ENDPOINTS: Final = (
         answer=None,
         summary="Log out a user for an identity provider (OpenID Connect Back-Channel Logout 1.0)",
         handle=log_out,
+        errors=(KeysUnavailable,),
     ),
 )

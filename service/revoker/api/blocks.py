@@ -4,6 +4,7 @@ import msgspec
 
 from revoker.api.endpoint import Call, Endpoint
 from revoker.api.fields import NumericDate, Reason, Text, numeric_date_ms
+from revoker.errors import AccessDenied
 from revoker.rules import FOREVER_MS
 from revoker.store.revocations import Revocations
 
@@ -63,6 +64,7 @@ ENDPOINTS = (
         answer=UserBlock,
         summary="Block a user: no token of theirs is active",
         handle=block_user,
+        errors=(AccessDenied,),
     ),
     Endpoint(
         path="/unblock-user",
@@ -71,5 +73,6 @@ ENDPOINTS = (
         answer=UserBlock,
         summary="End a user's block",
         handle=unblock_user,
+        errors=(AccessDenied,),
     ),
 )

@@ -214,7 +214,7 @@ def _refuse_ambiguous_session(
 
 def _dates(issuer: Issuer, cutoff_ms: int) -> tuple[float, float]:
     """The cutoff, and the latest ``iat`` that it covers; sessions of this service need no clock skew."""
-    skew_ms = 0 if issuer.own else (issuer.clock_skew - issuer.iat_backdated) * 1000
+    skew_ms = 0 if issuer.own else issuer.cutoff_margin * 1000
     return cutoff_ms / 1000, max(0, cutoff_ms + skew_ms) / 1000
 
 
@@ -230,6 +230,7 @@ ENDPOINTS = (
         answer=UserCutoff,
         summary="Log a user out everywhere",
         handle=revoke_user,
+        errors=(AccessDenied,),
     ),
     Endpoint(
         path="/revoke-session",
@@ -238,6 +239,7 @@ ENDPOINTS = (
         answer=SessionCutoff,
         summary="End one session",
         handle=revoke_session,
+        errors=(AccessDenied,),
     ),
     Endpoint(
         path="/revoke-client",
@@ -246,6 +248,7 @@ ENDPOINTS = (
         answer=ClientCutoff,
         summary="Revoke what a client was given",
         handle=revoke_client,
+        errors=(AccessDenied,),
     ),
     Endpoint(
         path="/revoke-claim",
@@ -254,6 +257,7 @@ ENDPOINTS = (
         answer=ClaimCutoff,
         summary="Revoke by the value of a claim",
         handle=revoke_claim,
+        errors=(AccessDenied,),
     ),
     Endpoint(
         path="/revoke-issuer",
@@ -262,5 +266,6 @@ ENDPOINTS = (
         answer=IssuerCutoff,
         summary="Revoke everything of an issuer",
         handle=revoke_issuer,
+        errors=(AccessDenied,),
     ),
 )

@@ -97,9 +97,9 @@ def paths(
         yield _routed(route, port=Port.OPS, logged=Logged.NOTHING)
 
 
-def documentation(served: Iterable[ServedPath]) -> Iterator[ServedPath]:
-    """The paths that describe the others."""
-    for route in openapi.routes({path.path for path in served}):
+def documentation(served: Iterable[ServedPath], *, separate_ops: bool) -> Iterator[ServedPath]:
+    """The paths that describe the others; ``separate_ops``: the others are on another port."""
+    for route in openapi.routes({path.path for path in served}, requests_elsewhere=separate_ops):
         yield _routed(route, port=Port.OPS)
 
 

@@ -26,7 +26,7 @@ from revoker.api.bodies import (
 from revoker.api.credentials import Authentication
 from revoker.api.error_responses import NO_STORE
 from revoker.auth import Caller
-from revoker.errors import AccessDenied, Unconfirmed
+from revoker.errors import AccessDenied, RevokerError, Unconfirmed
 from revoker.models import Issuer
 
 _audit = structlog.get_logger("audit")
@@ -92,6 +92,7 @@ class Endpoint(Generic[Body]):
         status: Of a response that is no error.
         summary: One line for the documentation.
         handle: Takes the call, and by keyword-only parameters what it uses: see :meth:`bind`.
+        errors: What the handler raises beside the errors of every endpoint, for the documentation.
         read_json: Reads a body from JSON; raises ``InvalidRequest``. None: by the type of ``body``.
     """
 
@@ -103,6 +104,7 @@ class Endpoint(Generic[Body]):
     status: int = 200
     summary: str
     handle: Callable[Concatenate[Call[Body], ...], Awaitable[msgspec.Struct | None]]
+    errors: tuple[type[RevokerError], ...] = ()
     read_json: Callable[[bytes], Body] | None = None
 
     def __post_init__(self) -> None:

@@ -9,6 +9,7 @@ from revoker.api.endpoint import Call, Endpoint
 from revoker.api.fields import NumericDate
 from revoker.api.introspection import Introspect, claims_of, read_introspect, token_of
 from revoker.api.verdicts import Judged, Verdicts
+from revoker.errors import AccessDenied, KeysUnavailable
 from revoker.models import Revocation, RevocationState, Verdict
 from revoker.rules import FOREVER_MS, is_blocked
 
@@ -140,6 +141,7 @@ ENDPOINTS = (
         answer=Explanation,
         summary="Say what decides about a token, since when and why",
         handle=explain,
+        errors=(AccessDenied, KeysUnavailable),
         read_json=read_introspect,
     ),
 )

@@ -127,5 +127,6 @@ ENDPOINTS = (
         answer=None,
         summary="Revoke one token (RFC 7009)",
         handle=revoke,
+        errors=(AccessDenied, KeysUnavailable, UnsupportedTokenType),
     ),
 )

@@ -6,7 +6,7 @@ import msgspec
 
 from revoker.api.endpoint import Call, Endpoint
 from revoker.api.fields import NumericDate, Reason, Text
-from revoker.errors import InvalidRequest
+from revoker.errors import AccessDenied, InvalidRequest
 from revoker.store.revocations import Revocations
 
 
@@ -50,5 +50,6 @@ ENDPOINTS = (
         answer=RevokedKey,
         summary="Revoke a signing key for good",
         handle=revoke_key,
+        errors=(AccessDenied,),
     ),
 )

@@ -9,7 +9,7 @@ import msgspec
 from revoker.api.endpoint import Call, Endpoint
 from revoker.api.fields import NumericDate, Text
 from revoker.api.session_services import SessionServices
-from revoker.errors import InvalidRequest
+from revoker.errors import AccessDenied, InvalidRequest
 from revoker.models import Session
 from revoker.rules import session_is_cut_off
 from revoker.store.keys import user_tag
@@ -122,5 +122,6 @@ ENDPOINTS: Final = (
         answer=SessionPage,
         summary="List a user's sessions",
         handle=list_sessions,
+        errors=(AccessDenied,),
     ),
 )

@@ -8,7 +8,7 @@ import msgspec
 from revoker.api.endpoint import Call, Endpoint
 from revoker.api.session_services import CLAIMS_BYTES, SessionServices, Tokens
 from revoker.auth import Caller
-from revoker.errors import AccessDenied, InvalidRequest, StoreRefused
+from revoker.errors import AccessDenied, InvalidRequest, KeysUnavailable, StoreRefused
 from revoker.metrics import Metrics
 from revoker.models import RESERVED_CLAIMS, Issuer
 from revoker.rules import revocable_value, session_is_cut_off
@@ -186,6 +186,7 @@ ENDPOINTS: Final = (
         status=201,
         summary="Begin a session after a login",
         handle=begin_session,
+        errors=(AccessDenied, KeysUnavailable),
     ),
     Endpoint(
         path="/sessions/{sid}",
@@ -196,6 +197,7 @@ ENDPOINTS: Final = (
         status=204,
         summary="End a session",
         handle=end_session,
+        errors=(AccessDenied,),
     ),
     Endpoint(
         path="/sessions/{sid}/elevate",
@@ -204,5 +206,6 @@ ENDPOINTS: Final = (
         answer=Tokens,
         summary="Record that a second factor was passed",
         handle=elevate_session,
+        errors=(AccessDenied, KeysUnavailable),
     ),
 )

@@ -8,7 +8,14 @@ import structlog
 from revoker.api.credentials import NOBODY, Authentication
 from revoker.api.endpoint import Call, Endpoint
 from revoker.api.session_services import SessionServices, Tokens
-from revoker.errors import InvalidClient, InvalidGrant, InvalidRequest, InvalidScope, UnsupportedGrantType
+from revoker.errors import (
+    InvalidClient,
+    InvalidGrant,
+    InvalidRequest,
+    InvalidScope,
+    KeysUnavailable,
+    UnsupportedGrantType,
+)
 from revoker.metrics import Metrics
 from revoker.models import RevocableClaims
 from revoker.rules import session_is_cut_off
@@ -135,5 +142,6 @@ ENDPOINTS: Final = (
         answer=Tokens,
         summary="Refresh a session's tokens (RFC 6749 §6)",
         handle=refresh,
+        errors=(InvalidGrant, InvalidScope, KeysUnavailable, UnsupportedGrantType),
     ),
 )

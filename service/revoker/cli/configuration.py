@@ -10,7 +10,7 @@ import sys
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Annotated, Final, NoReturn, TypeVar
 
 import typer
 
@@ -78,11 +78,14 @@ def new_store(settings: Settings) -> "Store":
     return app.store_of(settings, app.issuers_of(settings), Metrics(CollectorRegistry()))
 
 
+_LEAST_TIMEOUT_S: Final = 5.0
+"""For one round trip of a command, which may carry hundreds of lines; nobody waits as for a verdict."""
+
+
 def with_store(
     config: Path | None,
     work: "Callable[[Store], Awaitable[Result]]",
     *,
-    min_timeout: float = 0.0,
     refuse_conflicts: bool = True,
     adopt: bool = True,
 ) -> Result:
@@ -91,7 +94,6 @@ def with_store(
     Args:
         config: The file.
         work: Run in an event loop of its own.
-        min_timeout: The least timeout of a round trip, in seconds.
         refuse_conflicts: Refuse settings that give an issuer another name than the store does, or its claims,
             as the service does when it starts.
         adopt: Whether to read these limits first; False for what must run on any store.
@@ -101,7 +103,7 @@ def with_store(
     """
     logs.configure(stream=sys.stderr)
     settings = load_settings(config)
-    redis = settings.redis.model_copy(update={"timeout": max(settings.redis.timeout, min_timeout)})
+    redis = settings.redis.model_copy(update={"timeout": max(settings.redis.timeout, _LEAST_TIMEOUT_S)})
     settings = settings.model_copy(update={"redis": redis})
 
     async def run() -> Result:

@@ -37,9 +37,6 @@ _MAX_LINE_BYTES: Final = 1 << 17
 _YIELD_EVERY: Final = 64
 """Lines that are parsed before other tasks get their turn of the event loop."""
 
-_MIN_TIMEOUT_S: Final = 5.0
-"""For one round trip, which carries hundreds of lines."""
-
 _REPORT_EVERY_S: Final = 10.0
 
 
@@ -53,7 +50,7 @@ def export(
     """Write all revocations, one JSON object per line (docs/export-import.md). Sessions are not exported."""
     try:
         with _create(output) as file:
-            unreadable = with_store(config, lambda store: _export(store, file), min_timeout=_MIN_TIMEOUT_S)
+            unreadable = with_store(config, lambda store: _export(store, file))
     except OSError as error:
         sys.stderr.write(f"{output or 'standard output'}: {error.strerror}\n")
         raise typer.Exit(1) from None
@@ -124,9 +121,7 @@ def import_(
             run = functools.partial(
                 _Import, file.fileno(), dry_run=dry_run, keep_going=keep_going, first=from_line
             )
-            finished = with_store(
-                config, lambda store: _import(run(store), source), min_timeout=_MIN_TIMEOUT_S
-            )
+            finished = with_store(config, lambda store: _import(run(store), source))
     except OSError as error:
         sys.stderr.write(f"{source}: {error.strerror}\n")
         raise typer.Exit(1) from None

@@ -1,7 +1,7 @@
-"""Which processes are running, and which data sets they repair at the moment.
+"""Which processes are running, which server they have looked at, and which data sets they repair.
 
 Every process enters itself in the store once a second. A repair waits for those that were running shortly
-before: they may know of revocations that no other process knows of.
+before: they may know of revocations that no other process knows of. So does the first verdict at a server.
 """
 
 import asyncio
@@ -11,10 +11,10 @@ import time
 from collections.abc import Collection, Iterable
 from typing import Final
 
-from revoker.errors import NoVerdict
-from revoker.store.keys import Keys
+from revoker.errors import NoVerdict, StoreUnavailable
+from revoker.store.keys import Keys, segment
 from revoker.store.scripts import Scripts
-from revoker.store.wire.connection import understood
+from revoker.store.wire.connection import Refused, understood
 
 RUNNING_MS: Final = 5000
 """A process that has not entered itself within this time has ended, or knows nothing that others do not."""
@@ -23,6 +23,8 @@ RETIRED_MS: Final = 60_000
 """A process that has not entered itself within this time writes no more."""
 
 _LEFT: Final = "left"
+
+_NO_SERVER: Final = "-"
 
 _ANNOUNCE_DELAY_S: Final = 0.02
 """Repairs that begin together, as those of all slots of a shard, are announced together."""
@@ -42,6 +44,10 @@ class Instances:
         self._entered_at: dict[str, int] = {}
         self._absent_since: dict[str, int] = {}
         self._now = 0
+        self._server = _NO_SERVER
+        self._looked_at: dict[str, str] = {}
+        self._awaited: set[str] = set()
+        self._awaited_at = 0.0
 
     @property
     def running(self) -> Collection[str]:
@@ -58,20 +64,49 @@ class Instances:
         Returns:
             The numbers of the data sets that others repair.
         """
-        args = (self._instance, _text(self._repairing))
+        args = (self._instance, f"{self._server} {_text(self._repairing)}")
         with understood():
             now, fields = await self._scripts.call_unconfirmed("enter_instance", [self._keys.instances], args)
             entries = {
-                instance.decode(): text.decode().partition(" ")[::2]
+                instance.decode(): text.decode().split(" ", 2)
                 for instance, text in zip(fields[::2], fields[1::2], strict=True)
             }
             self._now = int(now)
-            entered_at = {instance: int(at) for instance, (at, _) in entries.items()}
-            left = {instance for instance, (_, parts) in entries.items() if parts == _LEFT}
-            others = [parts for name, (_, parts) in entries.items() if name not in {self._instance, *left}]
+            entered_at = {instance: int(at) for instance, (at, _, _) in entries.items()}
+            left = {instance for instance, (_, _, parts) in entries.items() if parts == _LEFT}
+            others = [parts for name, (_, _, parts) in entries.items() if name not in {self._instance, *left}]
             repaired = {part for text in others for part in _parts(text)}
         self._note(entered_at, left)
+        self._looked_at = {instance: server for instance, (_, server, _) in entries.items()}
+        self._awaited -= left
         return repaired
+
+    async def not_at(self, server: str) -> Collection[str]:
+        """Enter this process as one that has found all that it knew at a server; returns who has not.
+
+        Those are the processes that were running when this one last looked, before it came to this server,
+        and those that the server has as running.
+
+        Raises:
+            StoreUnavailable: the server did not answer. One that takes no writes says nothing of others.
+        """
+        name, present = segment(server), time.monotonic()
+        if name != self._server:
+            if present - self._awaited_at > RUNNING_MS / 1000:
+                self._awaited.clear()  # they were given up
+            self._awaited |= self._seen.keys()
+            self._server = name
+        self._awaited_at = present
+        try:
+            await self.enter()
+        except StoreUnavailable as error:
+            if not isinstance(error.__cause__, Refused):
+                raise
+        else:
+            recent = {one for one, at in self._entered_at.items() if self._now - at < RUNNING_MS}
+            self._awaited |= recent & self._seen.keys()
+        self._awaited -= {one for one, at in self._looked_at.items() if at == name} | {self._instance}
+        return set(self._awaited)
 
     def _note(self, entered_at: dict[str, int], left: set[str]) -> None:
         """Note which processes have entered themselves since the last time, and which have left."""
@@ -91,7 +126,7 @@ class Instances:
         if self._announcing is not None:
             self._announcing.cancel()
         if self._now:
-            args = (self._instance, _LEFT)
+            args = (self._instance, f"{self._server} {_LEFT}")
             await self._scripts.call_unconfirmed("enter_instance", [self._keys.instances], args)
 
     def announce(self, part: int, *, repairing: bool) -> None:

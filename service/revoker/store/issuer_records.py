@@ -16,6 +16,9 @@ Every process reads it before it gives verdicts, and once a second from then on.
   :data:`DELAY_MS` from then: after that every process stores its revocations for long enough
   (:func:`revoker.rules.check_old_limits`). A limit that was lowered stays as it is in the store:
   revocations are stored for longer than they must be.
+- **Margins**: a cutoff also covers what is issued within ``clock_skew`` less ``iat_backdated`` after it.
+  When a process starts with a smaller margin, what is issued within :data:`DELAY_MS` from then keeps the
+  old one (:func:`revoker.rules.lost_margin`).
 """
 
 import asyncio
@@ -27,7 +30,7 @@ import msgspec
 import structlog
 
 from revoker.errors import ConfigError, StoreRefused, StoreUnavailable
-from revoker.models import STANDARD_NAMES, Issuer, LimitIncrease, OldLimits
+from revoker.models import STANDARD_NAMES, Issuer, LimitIncrease, OldLimits, OldMargin
 from revoker.rules import SAFETY_S
 from revoker.store.keys import Keys
 from revoker.store.scripts import Scripts
@@ -46,7 +49,7 @@ NOTICE_MS: Final = 3000
 LIMITS: Final = ("max_token_lifetime", "horizon", "leeway", "clock_skew")
 
 
-_NOT_FOR_0_1: Final = " (with claims or aliases that version 0.1 does not support)"
+_NOT_FOR_0_1: Final = " (with claims, aliases or margins that version 0.1 does not support)"
 """Follows ``iss`` in a record that says more than 0.1 reads.
 
 0.1 takes that for another issuer, and gives no verdicts. Without it 0.1 would judge by the standard names,
@@ -76,6 +79,9 @@ class IssuerRecord(
         claims: None: the standard names.
         revoked_by: The revocable claims by which something was revoked, and since when (ms by Redis) every
             process that lacks one is in conflict.
+        margin: The least :attr:`revoker.models.Issuer.cutoff_margin` by which any process judges; None: the
+            stored ``clock_skew``.
+        wider: The wider ones before it.
         changing: When an operator began to change ``claims`` or ``revoked_by`` (ms by Redis); 0: nothing is
             being changed. Until it is done, there are no verdicts by any names.
     """
@@ -90,11 +96,20 @@ class IssuerRecord(
     claims: IdentifyingClaims | None = None
     revoked_by: dict[str, int] = {}
     changing: int = 0
+    margin: int | None = None
+    wider: tuple[OldMargin, ...] = ()
 
     @property
     def is_beyond_0_1(self) -> bool:
         """Whether version 0.1 would read less than the record says."""
-        return bool(self.aliases or self.claims or self.revoked_by or self.changing)
+        return bool(
+            self.aliases
+            or self.claims
+            or self.revoked_by
+            or self.changing
+            or self.wider
+            or self.margin is not None
+        )
 
 
 IssuerRecordsByName = dict[str, IssuerRecord]
@@ -235,29 +250,48 @@ def reconciled(
         stored = records.get(issuer.name)
         limits = {limit: getattr(issuer, limit) for limit in LIMITS}
         if stored is None:
-            result[issuer.name] = IssuerRecord(
+            record = IssuerRecord(
                 iss=issuer.iss,
                 aliases=tuple(sorted(issuer.aliases)),
                 claims=_recorded_claims(issuer),
                 **limits,
             )
+            result[issuer.name] = _with_margin(record, issuer, issuer.cutoff_margin, now)
             continue
-        increases = [increase for increase in stored.increases if now < _obsolete_at(increase, stored)]
+        increases = [increase for increase in stored.increases if now < _obsolete_at(increase.until, stored)]
         for limit, value in limits.items():
             if value > (old_value := getattr(stored, limit)):
                 increases.append(LimitIncrease(limit, old_value, now + DELAY_MS))  # type: ignore[arg-type]
         widest = {limit: max(value, getattr(stored, limit)) for limit, value in limits.items()}
         aliases = tuple(sorted({*stored.aliases, *issuer.aliases}))
-        result[issuer.name] = msgspec.structs.replace(
-            stored, increases=tuple(increases), aliases=aliases, **widest
-        )
+        record = msgspec.structs.replace(stored, increases=tuple(increases), aliases=aliases, **widest)
+        last = stored.clock_skew if stored.margin is None else stored.margin
+        result[issuer.name] = _with_margin(record, issuer, last, now)
     return result
 
 
-def _obsolete_at(increase: LimitIncrease, record: IssuerRecord) -> int:
-    """When no token from before an increase can be active any more (ms)."""
+def _with_margin(record: IssuerRecord, issuer: Issuer, last: int, now: int) -> IssuerRecord:
+    """A record of an issuer whose margin was the last one, and is that of the settings now.
+
+    What was issued by now keeps a wider one: else a token that a cutoff has covered would be active again.
+    While processes of both margins run, they replace each other's record, and both judge by the wider one.
+    """
+    if issuer.own:
+        return record
+    present = issuer.cutoff_margin
+    wider = {old.margin: old.until for old in record.wider if now < _obsolete_at(old.until, record)}
+    wider[last] = now + DELAY_MS if present < last else 0
+    return msgspec.structs.replace(
+        record,
+        margin=None if present == record.clock_skew else present,
+        wider=tuple(OldMargin(margin, until) for margin, until in sorted(wider.items()) if margin > present),
+    )
+
+
+def _obsolete_at(until: int, record: IssuerRecord) -> int:
+    """When no token can be active any more that was issued by a time (both in ms)."""
     longest = max(record.max_token_lifetime, record.horizon) + record.leeway + record.clock_skew + SAFETY_S
-    return increase.until + longest * 1000
+    return until + longest * 1000
 
 
 def _log_increases(before: Mapping[str, IssuerRecord], after: Mapping[str, IssuerRecord]) -> None:
@@ -464,7 +498,9 @@ class IssuerRecords:
         """Take over the limits of all issuers but some."""
         self._records = records
         self.old_limits = {
-            name: OldLimits(record.increases) for name, record in records.items() if record.increases
+            name: OldLimits(record.increases, record.wider)
+            for name, record in records.items()
+            if record.increases or record.wider
         }
         self._widest |= {
             issuer.name: dataclasses.replace(

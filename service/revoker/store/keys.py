@@ -38,8 +38,9 @@
 ``rv:writers``
     The same by all processes that write and have not ended, `` id count id count``. Never expires.
 ``rv:instances``
-    Hash of the running processes: when they were last seen (ms), and what they repair
-    (:mod:`revoker.store.instances`). Never expires; ended processes are removed.
+    Hash of the running processes: when they were last seen (ms), the id of the server at which they have
+    found all that they knew, and what they repair (:mod:`revoker.store.instances`). Never expires; ended
+    processes are removed.
 ``rv:repair``
     Hash of what the processes contribute to the repair of a loss (:mod:`revoker.store.consistency.repair`);
     for a day.

@@ -415,7 +415,7 @@ class BatchedLookups:
         for batch in stuck:
             del self.in_flight[batch]
             self._fail(batch, late)
-        unsettled = StoreRefused("the store has lost data, and that is being settled")
+        unsettled = StoreRefused("what the store may have lost is being settled")
         for batches, error in ((self._again, late), (self._unsettled, unsettled)):
             for batch in [batch for batch in batches if batch.deadline <= now]:
                 batches.remove(batch)
@@ -473,8 +473,13 @@ class DataSetReader:
         if len(values) != len(batch.keys) + 4:  # a missing value would pass for a token that is not revoked
             # as `understood` takes it: the batch fails, and the connection ends
             raise LookupError("the reply to MGET has another number of values")
-        check_server(batch, now, role)
         data = self._data
+        try:
+            check_server(batch, now, role)
+        except PrimaryStale:
+            if data.is_new(batch.server):  # it is looked at meanwhile, since other processes wait for that
+                return batch
+            raise
         epoch, seq, share, writers = values[-4:]
         if not data.confirms(batch.before, epoch, seq, share, writers, now, batch.server):
             return batch

@@ -234,6 +234,15 @@ class Revocations:
         self.remembered.keys[issuer.name].pop(kid, None)
         return bool(undone)
 
+    async def restore_keys(self, issuer: Issuer, revoked: Mapping[str, Revocation]) -> None:
+        """Write revocations of signing keys again that have vanished from the store."""
+        key = self._keys.revoked_keys(issuer)
+        script = RESTORE["revoke_key"]
+        await self._scripts.execute_together(
+            [(script, (key,), (kid, found.reason, found.at)) for kid, found in revoked.items()]
+        )
+        self._metrics.refilled_revocations.inc(len(revoked))
+
     async def block_user(self, issuer: Issuer, sub: str, *, until: int | None, reason: str) -> int:
         """Let nothing of a user's be active before ``until`` (ms; None: for good).
 

@@ -61,7 +61,7 @@ def commands_of(servers: ServerSettings) -> list[str]:
 
 def sentinel_commands() -> list[str]:
     """What a user of the Sentinels needs."""
-    return ["auth", "info", "ping", "role", "sentinel|master"]
+    return ["auth", "info", "ping", "role", "sentinel|get-master-addr-by-name", "sentinel|master"]
 
 
 def acl_rules(servers: ServerSettings, prefix: str) -> str:

@@ -57,7 +57,9 @@ class SinglePrimary:
         self._confirmation: Final = confirmation
         self._keys = context.keys
         self._instance = context.instance
-        self._reads: Final = CommandChannel(primary.connect, timeout=primary.timeout)
+        self._reads: Final = CommandChannel(
+            primary.connect, timeout=primary.timeout, connected=self._look_at_server
+        )
         self._changes: Final = (
             CommandChannel(primary.connect, timeout=primary.timeout, confirmation=confirmation)
             if confirmation
@@ -99,6 +101,14 @@ class SinglePrimary:
         self._reads.reconnect()
         self._changes.reconnect()
         self._waits.reconnect()
+
+    def leave_all_but(self, server: str) -> None:
+        for channel in (self._reads, self._changes):
+            if channel.server not in {"", server}:
+                channel.reconnect()
+
+    def _look_at_server(self) -> None:
+        self.data_set.look_at_new_server(self._reads.server)
 
     def change(self, key: str, *command: Any) -> Awaitable[Any]:  # noqa: ARG002  # every key is at this primary
         return self._changes.execute(*command)
@@ -252,8 +262,10 @@ class SinglePrimary:
         ``trusted``: raise ``PrimaryStale`` where the server may not be the primary any more.
         """
         tail = self.data_set.tail
-        server = self._reads.server
         async with unavailable_on_failure():
+            if not self._reads.server:  # it must be known which one answers
+                await self._reads.execute("PING")
+            server = self._reads.server
             replies = await self._reads.pipeline([*commands, ("TIME",), ("MGET", *tail)], with_role=True)
         if self._reads.server != server:  # not known by which of them
             server = ""

@@ -125,6 +125,9 @@ class Source(Protocol):
     def reconnect(self) -> None:
         """Replace the connections, which may lead to the wrong servers."""
 
+    def leave_all_but(self, server: str) -> None:
+        """Replace connections to servers but the one with this id, where one server has all data."""
+
     def change(self, key: str, *command: Any) -> Awaitable[Any]:
         """Send a command that writes to the slot of a key, confirmed by replicas where that is required."""
 

@@ -73,6 +73,24 @@ class _Repairs:
         return await revocations.contribute(self._part, self._store.instance, epoch, contribution, share)
 
 
+class _Others:
+    """As :class:`revoker.store.consistency.data_set.Others`, where one server has all data."""
+
+    def __init__(self, store: "Store", seconds: float) -> None:
+        self._store = store
+        self._seconds = seconds
+
+    @property
+    def seconds(self) -> float:
+        return self._seconds
+
+    def leave_all_but(self, server: str) -> None:
+        self._store.source.leave_all_but(server)
+
+    async def not_at(self, server: str) -> Collection[str]:
+        return await self._store.instances.not_at(server)
+
+
 def source_of(url: str) -> MakeSource:
     """What makes the source that a URL names."""
     return ClusterSource if is_cluster(url) else SinglePrimary
@@ -157,6 +175,7 @@ class Store:
     def _new_data_set(
         self, tail: Tail, part: int, losses: Losses, confirmed: Confirmed | None = None
     ) -> DataSet:
+        seconds = self._repair_seconds
         return DataSet(
             tail,
             policy=self._policy,
@@ -164,9 +183,10 @@ class Store:
             read=lambda: self.source.reading(tail),
             set_epoch=lambda *epoch: self.scripts.set_epoch(tail, *epoch),
             write_back=lambda: self.revocations.write_back(part),
-            repairs=_Repairs(self, part, self._repair_seconds) if self._repair_seconds else None,
+            repairs=_Repairs(self, part, seconds) if seconds else None,
             confirmed=confirmed,
             noted=lambda epoch, settled: self.overview.note(part, epoch, settled=settled),
+            others=_Others(self, seconds) if seconds and not self.keys.clustered else None,
         )
 
     def open(self) -> None:

@@ -12,7 +12,14 @@ from typing import Final
 import msgspec
 import structlog
 
-from revoker.errors import NotPrimary, NoVerdict, PrimaryStale, ReplyNotUnderstood, StoreRefused
+from revoker.errors import (
+    NotPrimary,
+    NoVerdict,
+    PrimaryStale,
+    ReplyNotUnderstood,
+    StoreRefused,
+    StoreUnavailable,
+)
 from revoker.metrics import PROBLEMS, Metrics
 from revoker.models import Issuer, Revocation
 from revoker.store.consistency.blocks import BlocksPage
@@ -226,13 +233,33 @@ class Watch:
                     return
 
     async def _remember_keys(self) -> None:
-        """Take over the signing keys that other processes have revoked."""
+        """Take over the signing keys that other processes have revoked; one that nobody forgot is kept."""
         changes = self._remembered.changes
         keys = [self._keys.revoked_keys(issuer) for issuer in self._issuers]
         read = await asyncio.gather(*map(self._source.trusted_value, keys))
-        if changes == self._remembered.changes:
-            for issuer, (text, _) in zip(self._issuers, read, strict=True):
-                self._remembered.keys[issuer.name] = _keys_of(text)
+        found = {issuer: _keys_of(text) for issuer, (text, _) in zip(self._issuers, read, strict=True)}
+        for issuer, present in found.items():
+            remembered = self._remembered.keys[issuer.name]
+            gone = {kid: revoked for kid, revoked in remembered.items() if kid not in present}
+            if gone and changes == self._remembered.changes:
+                gone = await self._vanished(issuer, gone)
+            if changes != self._remembered.changes:
+                return
+            if gone:
+                _log.error("revoked_keys_restored", issuer=issuer.name, kids=sorted(gone))
+                await self._revocations.restore_keys(issuer, gone)
+            self._remembered.keys[issuer.name] = present | gone
+
+    async def _vanished(self, issuer: Issuer, gone: dict[str, Revocation]) -> dict[str, Revocation]:
+        """Those of some signing keys, gone from the store, whose revocation nobody has taken back."""
+        key = self._keys.revoked_keys(issuer)
+        part = self._keys.part(key)
+        commands = {part: [("ZRANGE", self._keys.in_part(part).lifted, 0, -1)]}
+        for read in await self._source.read_parts(commands):
+            with understood():
+                forgotten = {name for _, name in map(lifted_key, read.replies[0])}
+            return {kid: revoked for kid, revoked in gone.items() if f"{key} {kid}" not in forgotten}
+        raise StoreUnavailable("the store has lost data")
 
     async def _learn_latest_time(self) -> int:
         """Take over the latest time (ms) that the processes share; 0 where there is none to be believed.

@@ -89,6 +89,9 @@ class ClusterSource:
         for node in self._topology.nodes:
             node.reconnect()
 
+    def leave_all_but(self, server: str) -> None:
+        """Nothing: slots move between servers."""
+
     async def change(self, key: str, *command: Any) -> Any:
         [reply] = await self.change_together(key, [command])
         return reply

@@ -6,6 +6,9 @@ stored) and this process's share of it, and the counts of all writers. While the
 number has decreased, nothing that this process has seen was lost. Otherwise no reading counts until the loss
 is settled: repaired if that can be proved (:mod:`revoker.store.consistency.repair`), else as configured.
 
+At a server that this process has not met, no reading counts before all running processes have looked there:
+what others acknowledged last may be missing, and this process may not have read its number.
+
 Where replicas must confirm writes, a reading is held only to what they are known to have: a promoted replica
 that lacks what was never acknowledged has lost nothing.
 """
@@ -42,8 +45,8 @@ from revoker.store.consistency.repair import (
 from revoker.store.keys import Tail
 from revoker.store.wire.connection import reads_replies, retrieve_failure
 
-_REPAIR_POLL_S: Final = (0.02, 0.05, 0.1, 0.2)
-"""Pauses between two looks at what others have contributed; the last one is repeated."""
+_POLL_S: Final = (0.02, 0.05, 0.1, 0.2)
+"""Pauses between two looks at what other processes have done; the last one is repeated."""
 
 
 class RepairProgress(NamedTuple):
@@ -81,6 +84,24 @@ class Repairs(Protocol):
 
         Raises:
             StoreUnavailable: it may or may not be stored; repeating it is safe.
+        """
+
+
+class Others(Protocol):
+    """The other processes that write to a data set."""
+
+    @property
+    def seconds(self) -> float:
+        """How long they may take to look at a new server."""
+
+    def leave_all_but(self, server: str) -> None:
+        """End what leads to other servers, so that nothing is acknowledged there any more."""
+
+    async def not_at(self, server: str) -> Collection[str]:
+        """Say that this process has found at a server all that it knew; returns those that have not said so.
+
+        Raises:
+            StoreUnavailable: the server did not answer.
         """
 
 
@@ -136,6 +157,7 @@ class DataSet:
         repairs: Repairs | None = None,
         confirmed: Confirmed | None = None,
         noted: Callable[[bytes, bool], None] | None = None,
+        others: Others | None = None,
     ) -> None:
         """Nothing is read.
 
@@ -150,6 +172,7 @@ class DataSet:
             confirmed: What replicas have; None: no replicas are waited for.
             noted: Called with the epoch as stored, and whether verdicts may rest on the data set as far as is
                 known, whenever one of the two may have changed.
+            others: Who must have looked at a server before it is trusted; None: nobody.
         """
         self.tail: Final = tail
         self._policy: Final = policy
@@ -160,6 +183,11 @@ class DataSet:
         self._repairs: Final = repairs
         self._confirmed: Final = confirmed
         self._noted: Final = noted
+        self._others: Final = others
+        self._trusted = ""
+        self._met = ("", 0.0)
+        self._awaits_others = False
+        self._closed = False
         self._candidate: tuple[Watermark, str, float] | None = None
         self._lock = asyncio.Lock()
         self._settling = False
@@ -179,6 +207,10 @@ class DataSet:
         if self.epoch is not None and self.epoch.finding == "refused":
             return "the store has lost data, and nobody has accepted that"
         return None
+
+    def is_new(self, server: str) -> bool:
+        """Whether a server may lack what other processes acknowledged, and these may not have noticed."""
+        return self._others is not None and server != self._trusted
 
     def _note(self) -> None:
         """Report what may have changed."""
@@ -213,6 +245,8 @@ class DataSet:
         if before is None or epoch != before.epoch or self.watermark is None or self.watermark.epoch != epoch:
             return False
         if self._settling or self._met_loss:  # revocations made meanwhile may raise the numbers
+            return False
+        if self._others is not None and server != self._trusted:
             return False
         count, own = int(seq or 0), int(share or 0)
         if count < before.seq or own < before.share:
@@ -307,7 +341,7 @@ class DataSet:
             self.watermark = replace(latest, share=max(numbers.share, present.share))
 
     async def settle(self, *, since: int = 0, cause: str = "") -> None:
-        """Agree with the store on one epoch, after a reading was below the watermark.
+        """Agree with the store on one epoch, after a reading was below the watermark or of a new server.
 
         Args:
             since: Data is missing since this Redis ``TIME`` (ms): no epoch noticed earlier settles it.
@@ -317,6 +351,20 @@ class DataSet:
             StoreUnavailable: the store did not answer; nothing is settled.
             StoreRefused: the server is no primary, or settling takes longer than :data:`SETTLE_WAIT_S`.
         """
+        task = self._settling_task(since, cause)
+        done, _ = await asyncio.wait({task}, timeout=SETTLE_WAIT_S)
+        if not done and self._awaits_others:
+            raise StoreRefused("the store has a new server, at which another process has not looked yet")
+        if not done:
+            raise StoreRefused("the store has lost data, and what is known of it is being put back")
+        task.result()
+
+    def look_at_new_server(self, server: str) -> None:
+        """Look at a server if it is new, so that the other processes need not wait for this one."""
+        if self.epoch is not None and self.is_new(server) and not self._closed:
+            self._settling_task(0, "")
+
+    def _settling_task(self, since: int, cause: str) -> "asyncio.Task[None]":
         task = self._task
         if task is None or since:
             task = asyncio.get_running_loop().create_task(self._settle(since, cause))
@@ -324,13 +372,11 @@ class DataSet:
             task.add_done_callback(self._ended)
             if not since:
                 self._task = task
-        done, _ = await asyncio.wait({task}, timeout=SETTLE_WAIT_S)
-        if not done:
-            raise StoreRefused("the store has lost data, and what is known of it is being put back")
-        task.result()
+        return task
 
     async def close(self) -> None:
         """Cancel what is being settled."""
+        self._closed = True
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -345,16 +391,51 @@ class DataSet:
         async with self._lock:
             try:
                 for _ in range(8):
-                    if await self._settled(since, cause):
+                    if await self._settled(since, cause) and await self._is_trusted():
                         return
             finally:
-                self._settling = False
+                self._settling = self._awaits_others = False
                 self._note()
             raise StoreUnavailable("the store's epoch keeps changing")
 
     @reads_replies()
+    async def _is_trusted(self) -> bool:
+        """Wait until no running process can have acknowledged what the server lacks.
+
+        A server that has come back, or was promoted, may lack the last moments. Who acknowledged something
+        then knows of it, even if this process had not read it.
+
+        Returns:
+            False if the data set is to be settled again.
+        """
+        others, (server, met_at) = self._others, self._met
+        if others is None or server == self._trusted:
+            return True
+        if not server:  # it changed while it was read
+            return False
+        self._settling = False  # what is acknowledged from now on is at this server
+        pauses = itertools.chain(_POLL_S, itertools.repeat(_POLL_S[-1]))
+        while True:
+            others.leave_all_but(server)  # first: what comes from there is acknowledged before the reading
+            reading = await self._read()
+            found = None if reading.epoch is None else Epoch.parse(reading.epoch)
+            if reading.server != server or self._missing(reading, found) is not None:
+                return False
+            absent = await others.not_at(server)
+            late = asyncio.get_running_loop().time() >= met_at + others.seconds
+            if not absent or late:
+                if absent:
+                    self._losses.not_heard(absent)
+                self._trusted = server
+                return True
+            self._awaits_others = True
+            await asyncio.sleep(next(pauses))
+
+    @reads_replies()
     async def _settled(self, since: int, cause: str) -> bool:
         reading = await self._read()
+        if reading.server != self._met[0]:
+            self._met = reading.server, asyncio.get_running_loop().time()
         found = Epoch.parse(reading.epoch) if reading.epoch is not None else None
         missing = self._missing(reading, found)
         if missing is None and (since == 0 or (self.epoch is not None and self.epoch.noticed >= since)):
@@ -455,7 +536,7 @@ class DataSet:
         give_up = asyncio.get_running_loop().time() + repairs.seconds
         contributed = False
         repairs.announce(repairing=True)
-        pauses = itertools.chain(_REPAIR_POLL_S, itertools.repeat(_REPAIR_POLL_S[-1]))
+        pauses = itertools.chain(_POLL_S, itertools.repeat(_POLL_S[-1]))
         try:
             while True:
                 progress = await repairs.contribute(repair.text.encode(), contribution, share)

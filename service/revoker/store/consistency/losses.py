@@ -1,6 +1,6 @@
 """Reports losses of data in the log and the metrics."""
 
-from collections.abc import Sized
+from collections.abc import Collection, Sized
 from typing import Any
 
 import structlog
@@ -33,6 +33,11 @@ class Losses:
     def not_repaired(self, why: str) -> None:
         """The loss that is reported next could not be repaired."""
         self._not_repaired = why
+
+    @staticmethod
+    def not_heard(processes: Collection[str]) -> None:
+        """Verdicts are given although these processes have not looked at a new server of the store."""
+        _log.warning("server_not_checked_by_all", missing=sorted(processes))
 
     def repaired(self, epoch: Epoch) -> None:
         """A loss was repaired, and this process has set this epoch."""

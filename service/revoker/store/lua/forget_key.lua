@@ -1,4 +1,5 @@
 -- Undoes the revocation of a signing key.
+-- It is added to the set of what was lifted, so that no process takes it for a revocation that has vanished.
 -- KEYS: the issuer's revoked keys, lifted, result of the request, seq, share, list of writers, epoch.
 -- ARGV: kid.
 -- Returns: 1 if it was revoked, else 0.
@@ -15,4 +16,9 @@ else
   redis.call('DEL', KEYS[1])
 end
 store_result(revoked)
-return answer(revoked)
+if revoked == 0 then return answer(revoked) end
+local reply, now = answer(revoked), now_ms()
+redis.call('ZREMRANGEBYSCORE', KEYS[2], 0, digits(now - 3600000))
+redis.call('ZADD', KEYS[2], digits(now), digits(reply[2][1]) .. ' ' .. KEYS[1] .. ' ' .. ARGV[1])
+redis.call('PEXPIRE', KEYS[2], 3600000)
+return reply

@@ -220,21 +220,36 @@ class Sentinels:
             return str(error).removeprefix("the store ")
         try:
             async with asyncio.timeout(self.timeout):
-                [reply] = await connection.ask(("SENTINEL", "MASTER", self._name))
-            if isinstance(reply, Exception):
-                return f"answered {str(reply).split(' ')[0]}"
-            fields = dict(zip(reply[::2], reply[1::2], strict=True))
-            others = fields.get(b"num-slaves")
-            return _Named(
-                ServerAddress(fields[b"ip"].decode(), int(fields[b"port"])),
-                None if others is None else int(others),
-            )
+                named, described = await connection.ask(
+                    ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._name), ("SENTINEL", "MASTER", self._name)
+                )
+            if isinstance(named, Exception):
+                return f"answered {str(named).split(' ')[0]}"
+            if named is None:
+                return f"knows no primary {self._name}"
+            host, port = named
+            address = ServerAddress(host.decode(), int(port))
+            return _Named(address, _others(described, address))
         except (TimeoutError, ConnectionLost):
             return "did not answer"
         except (TypeError, ValueError, LookupError, AttributeError):
             return "gave a reply that is not understood"
         finally:
             connection.abort()
+
+
+def _others(described: Any, named: ServerAddress) -> int | None:
+    """How many servers there are beside the one that was named, by a reply to ``SENTINEL MASTER``.
+
+    None where it does not say. In a failover it describes the former primary for longer than that is named.
+    """
+    if isinstance(described, Exception):
+        return None
+    fields = dict(zip(described[::2], described[1::2], strict=True))
+    if ServerAddress(fields[b"ip"].decode(), int(fields[b"port"])) != named:
+        return None
+    others = fields.get(b"num-slaves")
+    return None if others is None else int(others)
 
 
 def address_of(

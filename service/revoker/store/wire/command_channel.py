@@ -2,7 +2,7 @@
 
 import asyncio
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import hiredis
@@ -134,14 +134,23 @@ class CommandChannel:
     With a :class:`Confirmation` all that one write sends is confirmed together, and counts only then.
     """
 
-    def __init__(self, connect: Connect, *, timeout: float, confirmation: Confirmation | None = None) -> None:
+    def __init__(
+        self,
+        connect: Connect,
+        *,
+        timeout: float,
+        confirmation: Confirmation | None = None,
+        connected: Callable[[], None] | None = None,
+    ) -> None:
         """Nothing connects before the first use.
 
         Args:
             connect: Opens a connection.
             timeout: For one round trip, in seconds; doubled where replicas confirm.
             confirmation: Confirms every command; None: no replicas are waited for.
+            connected: Called when there is a connection.
         """
+        self._connected: Final = connected
         self._reconnecting: Final = ReconnectingConnection(connect, self._changed)
         self._timeout: Final = timeout if confirmation is None else 2 * timeout
         self._confirmation: Final = confirmation
@@ -284,3 +293,5 @@ class CommandChannel:
                 self._transmit(write, self._reconnecting.connection)
             else:
                 write.fail(error or ConnectionLost("the connection to the store broke"))
+        if error is None and self._connected is not None:
+            self._connected()
