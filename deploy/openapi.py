@@ -145,6 +145,7 @@ class Operation:
         answers: The type of the body by status; None: it is empty.
         answer_headers: Headers of those answers, by status, with their meaning.
         media: The media type of the answers.
+        polled: The type of the JSON body that a request with `wait` gets; None: there is no such request.
         errors: What is answered with the OAuth error object.
     """
 
@@ -161,6 +162,7 @@ class Operation:
     answers: Mapping[int, Any]
     answer_headers: Mapping[int, Mapping[str, str]] = field(default_factory=dict)
     media: str = _JSON
+    polled: Any = None
     errors: Errors = ()
 
     @classmethod
@@ -246,8 +248,9 @@ FEED: Final = (
         scope=feed.SCOPE,
         security=_BY_SECRET,
         query=feed.FeedQuery,
-        answers={200: str},
+        answers={200: Any},
         media="text/event-stream",
+        polled=list[dict[str, Any]],
         errors=(*_OF_CALLERS, *_OF_THE_STORE, InsufficientScope),
     ),
     Operation(
@@ -395,7 +398,8 @@ class _Schemas:
     def __init__(self, operations: Iterable[Operation]) -> None:
         types: list[Any] = [ErrorBody]
         for operation in operations:
-            types += [operation.query, operation.body, operation.form, *operation.answers.values()]
+            types += [operation.query, operation.body, operation.form, operation.polled]
+            types += operation.answers.values()
         types = [kind for kind in types if kind is not None]
         made, components = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
         self.components: Json = {name: _tidied(components[name]) for name in sorted(components)}
@@ -503,6 +507,9 @@ def _answer(status: int, operation: Operation, schemas: _Schemas) -> Json:
     if kind is not None:
         values = examples.ANSWERS[operation.method, operation.path, status]
         described["content"] = {operation.media: {"schema": schemas.of(kind), "examples": _examples(values)}}
+        if operation.polled is not None:
+            schema = schemas.of(operation.polled)
+            described["content"][_JSON] = {"schema": schema, "examples": _examples(examples.POLLED)}
     if status in operation.answer_headers:
         described["headers"] = {
             name: {"description": meaning, "required": True, "schema": {"type": "string"}}

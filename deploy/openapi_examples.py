@@ -219,6 +219,14 @@ ANSWERS: Final[Mapping[tuple[str, str, int], Named]] = {
 }
 """Bodies of responses by operation and status."""
 
+POLLED: Final[Named] = {
+    "a change": [
+        {"event": "change", "id": _CURSOR, "data": {"kind": "jti", "iss": _ISSUER, "jti": "a8c1f3"}},
+        {"event": "fresh", "data": {"as_of": _NOW * 1000, "cursor": _CURSOR}},
+    ]
+}
+"""Bodies of answers to `GET /feed` with `wait`."""
+
 DESCRIPTIONS: Final[Named] = {
     "invalid_request": "sub is missing",
     "invalid_client": "wrong credentials",

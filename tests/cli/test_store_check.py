@@ -224,7 +224,7 @@ def test_the_rights_follow_the_configuration():
     on_disk = set(rights.commands_of(ServerSettings("redis://h", 1, 1, wait_fsync=True)))
     assert on_disk - plain == {"waitaof"}
     clustered = set(rights.commands_of(ServerSettings("redis+cluster://h", 1, 0, wait_fsync=False)))
-    assert clustered - plain == {"cluster|info", "cluster|slots", "asking"}
+    assert clustered - plain == {"cluster|info", "cluster|nodes", "cluster|slots", "asking"}
 
 
 def test_the_rights_of_sentinels_are_printed_where_there_are_any(revoker):
