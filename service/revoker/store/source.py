@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from revoker.metrics import Metrics
 from revoker.models import RevocationState
@@ -15,6 +15,9 @@ from revoker.store.keys import Keys, Tail, TokenKeys
 from revoker.store.wire.addresses import PrimaryLocator, SentinelAccess
 from revoker.store.wire.command_channel import CommandChannel, Confirmation
 from revoker.store.wire.connection import Command, Replies
+
+if TYPE_CHECKING:
+    from revoker.tracing.spans import Spans
 
 OnDataSet = Callable[[int, BlocksPage | None, list[bytes], int], None]
 """Called with the number of a data set, the first page of its blocks (None: they were read a moment ago),
@@ -244,6 +247,7 @@ class SourceContext:
     Attributes:
         instance: The id under which this process counts its share of the revocations.
         new_data_set: Makes data sets.
+        spans: Of the round trips of lookups; None: there are no traces.
     """
 
     keys: Keys
@@ -251,6 +255,7 @@ class SourceContext:
     clocks: Clocks
     metrics: Metrics
     new_data_set: NewDataSet
+    spans: "Spans | None" = None
 
 
 MakeSource = Callable[[ServerSettings, SourceContext], Source]
