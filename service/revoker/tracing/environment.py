@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Final
 from revoker.errors import ConfigError
 
 if TYPE_CHECKING:
-    from opentelemetry.sdk.trace.export import SpanExporter
+    from opentelemetry.sdk.trace import TracerProvider
 
+    from revoker.tracing.export import BackgroundExport
     from revoker.tracing.spans import Spans
 
 _EXPORTER: Final = "OTEL_TRACES_EXPORTER"
@@ -41,7 +42,8 @@ def check(environ: Mapping[str, str]) -> None:
     if (protocol := _protocol(environ)) is None:
         return
     if protocol == _HTTP:
-        _exporter(environ, protocol).shutdown()
+        provider, _ = _export(environ, protocol)
+        provider.shutdown()
     elif not _is_installed(_MODULES[protocol]):  # its libraries must not run before the workers are forked
         raise _missing(environ, protocol)
 
@@ -54,11 +56,10 @@ def spans_for(environ: Mapping[str, str]) -> "Spans | None":
     """
     if (protocol := _protocol(environ)) is None:
         return None
-    exporter = _exporter(environ, protocol)
-    from revoker.tracing.export import in_batches  # noqa: PLC0415  # its libraries are an extra
-    from revoker.tracing.spans import Spans  # noqa: PLC0415
+    provider, export = _export(environ, protocol)
+    from revoker.tracing.spans import Spans  # noqa: PLC0415  # its libraries are an extra
 
-    return Spans(*in_batches(exporter))
+    return Spans(provider, export)
 
 
 def _protocol(environ: Mapping[str, str]) -> str | None:
@@ -82,16 +83,17 @@ def _first(environ: Mapping[str, str], names: tuple[str, ...]) -> tuple[str, str
     return next(((name, value) for name, value in values if value), (names[-1], ""))
 
 
-def _exporter(environ: Mapping[str, str], protocol: str) -> "SpanExporter":
+def _export(environ: Mapping[str, str], protocol: str) -> "tuple[TracerProvider, BackgroundExport]":
     try:
         module = importlib.import_module(_MODULES[protocol])
     except ImportError:
         raise _missing(environ, protocol) from None
+    from revoker.tracing.export import in_batches  # noqa: PLC0415  # its libraries are an extra
+
     try:
-        exporter: SpanExporter = module.OTLPSpanExporter()
+        return in_batches(module.OTLPSpanExporter())
     except Exception as error:  # of the SDK, which reads many variables
-        raise ConfigError([f"OTEL_EXPORTER_OTLP_*: {error}"]) from error
-    return exporter
+        raise ConfigError([f"OTEL_*: {error}"]) from error
 
 
 def _is_installed(module: str) -> bool:

@@ -9,7 +9,7 @@ from typing import Final
 
 import structlog
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
 from revoker import __version__
@@ -38,6 +38,9 @@ class ReportingExporter(SpanExporter):
         self._exporter: Final = exporter
         self._message = _LastMessage()
         self._lost = 0
+
+    def replace_log_of_sdk(self) -> None:
+        """Log nothing else of the SDK from now on."""
         sdk = logging.getLogger("opentelemetry")
         sdk.handlers[:] = [self._message]
         sdk.propagate = False
@@ -93,11 +96,13 @@ class BackgroundExport:
 
 def in_batches(exporter: SpanExporter) -> tuple[TracerProvider, BackgroundExport]:
     """A provider that exports in the background; call it in the process that serves, after any fork."""
-    provider = provider_of(BatchSpanProcessor(ReportingExporter(exporter)))
+    reporting = ReportingExporter(exporter)
+    provider = provider_of(BatchSpanProcessor(reporting))
+    reporting.replace_log_of_sdk()
     return provider, BackgroundExport(provider, exporter)
 
 
-def provider_of(processor: BatchSpanProcessor) -> TracerProvider:
+def provider_of(processor: SpanProcessor) -> TracerProvider:
     """A provider with sampler, limits and resource by the standard variables."""
     ours = Resource.create({"service.name": "revoker", "service.version": __version__})
     provider = TracerProvider(resource=ours.merge(OTELResourceDetector().detect()), shutdown_on_exit=False)
