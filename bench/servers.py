@@ -127,6 +127,7 @@ class Servers:
         cores: frozenset[int] | None = None,
         sessions: str | None = None,
         grpc_port: int = 0,
+        environ: Mapping[str, str] | None = None,
     ) -> Server:
         """A real process with a configuration file.
 
@@ -136,12 +137,13 @@ class Servers:
             cores: Where not the server's.
             sessions: The algorithm with which it signs the tokens of sessions; None: it has no sessions.
             grpc_port: Where it serves Envoy by gRPC; 0: nowhere.
+            environ: Additions to its environment.
         """
         port = free_port()
         config = self.write_configuration(
             store, port=port, workers=workers, sessions=sessions, grpc_port=grpc_port
         )
-        return self.start(port, "-m", "revoker", "serve", "--config", config, cores=cores)
+        return self.start(port, "-m", "revoker", "serve", "--config", config, cores=cores, environ=environ)
 
     def write_configuration(
         self,

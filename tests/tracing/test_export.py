@@ -67,6 +67,16 @@ async def until_ready(url):
         await asyncio.sleep(0.05)
 
 
+def ready_instances(receiver):
+    """The processes that have answered 200, by the spans that they have exported."""
+    return {
+        about["service.instance.id"]
+        for span, about in receiver.spans()
+        for member in span.attributes
+        if (member.key, member.value.int_value) == ("http.response.status_code", 200)
+    }
+
+
 def token():
     return forge.token(forge.rsa_key("main-1"))
 
@@ -86,13 +96,10 @@ async def test_every_worker_exports_and_the_logs_name_the_trace(program, receive
     grpc_port = free_port()
     with program(variables, workers=2, grpc_port=grpc_port) as process:
         url = await asyncio.to_thread(process.url)
-        await until_ready(url)
+        while len(ready_instances(receiver)) < 2:
+            await post(url, "/introspect", {"token": token()}, "gateway")
         status, _ = await post(url, "/revoke-user", {"sub": "alice"}, "admin", traceparent=SAMPLED)
         assert status == 200
-        instances = set()
-        while len(instances) < 2:
-            await post(url, "/introspect", {"token": token()}, "gateway")
-            instances = {about["service.instance.id"] for _, about in receiver.spans()}
         asker = Asker(f"127.0.0.1:{grpc_port}")
         assert (await asker.ask(f"Bearer {token()}")).status == 200
         await asker.channel.close()
