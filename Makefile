@@ -117,8 +117,8 @@ test-site: .venv/.site ## Build the site and test it, and /docs of the service, 
 ci: lint types test ## Run lint, types and test; .ci/run also runs the suites that need other programs
 
 lock: .venv/.dev ## Update the locked dependencies in requirements/ to the newest versions, with hashes
-	echo 'setuptools>=77' | $(COMPILE) pyproject.toml - --extra embedded --extra grpc --extra docs --override requirements/overrides.txt --output-file requirements/service.txt
-	$(COMPILE) pyproject.toml --extra embedded --extra grpc --extra docs --override requirements/overrides.txt --group dev --constraint requirements/service.txt --output-file requirements/dev.txt
+	echo 'setuptools>=77' | $(COMPILE) pyproject.toml - --extra embedded --extra grpc --extra otel --extra docs --override requirements/overrides.txt --output-file requirements/service.txt
+	$(COMPILE) pyproject.toml --extra embedded --extra grpc --extra otel --extra docs --override requirements/overrides.txt --group dev --constraint requirements/service.txt --output-file requirements/dev.txt
 	$(COMPILE) --group gateways --constraint requirements/dev.txt --output-file requirements/gateways.txt
 	$(COMPILE) --group client --constraint requirements/dev.txt --output-file requirements/client.txt
 	$(COMPILE) --group deploy --constraint requirements/dev.txt --output-file requirements/deploy.txt

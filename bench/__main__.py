@@ -18,6 +18,7 @@ from bench import (
     sessions,
     store_size,
     throughput,
+    tracing,
     workers,
 )
 from bench.bench import Bench
@@ -33,6 +34,7 @@ SECTIONS = {
     "workers": workers.run,
     "overload": overload.run,
     "ext_authz": ext_authz.run,
+    "tracing": tracing.run,
     "profile": profile.run,
     "store-size": store_size.run,
     "sessions": sessions.run,

@@ -128,6 +128,7 @@ class Servers:
         sessions: str | None = None,
         grpc_port: int = 0,
         module: str = "revoker",
+        environ: Mapping[str, str] | None = None,
     ) -> Server:
         """A real process with a configuration file.
 
@@ -138,12 +139,13 @@ class Servers:
             sessions: The algorithm with which it signs the tokens of sessions; None: it has no sessions.
             grpc_port: Where it serves Envoy by gRPC; 0: nowhere.
             module: What is run.
+            environ: Additions to its environment.
         """
         port = free_port()
         config = self.write_configuration(
             store, port=port, workers=workers, sessions=sessions, grpc_port=grpc_port
         )
-        return self.start(port, "-m", module, "serve", "--config", config, cores=cores)
+        return self.start(port, "-m", module, "serve", "--config", config, cores=cores, environ=environ)
 
     def write_configuration(
         self,

@@ -64,6 +64,7 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
             clock: Callable[[], float] = time.time,
             monotonic: Callable[[], float] = time.monotonic,
             ready: bool = True,
+            spans: Any = None,
             **changes: Any,
         ) -> Running:
             redis = {
@@ -73,7 +74,7 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
                 **changes.pop("redis", {}),
             }
             settings = settings_for(valkey.url, tmp_path, redis=redis, **changes)
-            service = app.build(settings, clock=clock, monotonic=monotonic)
+            service = app.build(settings, clock=clock, monotonic=monotonic, spans=spans)
             if new:
                 await service.store.init()
             running = await serve(service, tls_context(settings.server))

@@ -47,6 +47,7 @@ from revoker.tokens.verifying import TrustedIssuer, Verifier
 
 if TYPE_CHECKING:
     from revoker.api.ext_authz import ExtAuthz
+    from revoker.tracing.spans import Spans
 
 _log = structlog.get_logger("service")
 
@@ -69,19 +70,28 @@ class Service:
     """
 
     def __init__(
-        self, settings: Settings, *, clock: Clock = time.time, monotonic: Clock = time.monotonic
+        self,
+        settings: Settings,
+        *,
+        clock: Clock = time.time,
+        monotonic: Clock = time.monotonic,
+        spans: "Spans | None" = None,
     ) -> None:
+        self._spans = spans
+        if spans is not None:
+            logs.name_traces(spans.log_members)
         self._settings = settings
         self._monotonic = monotonic
         self._issuers = issuers_of(settings)
         registry = CollectorRegistry()
         metrics = Metrics(registry, [issuer.name for issuer in self._issuers.values()])
         metrics.info.labels(__version__).set(1)
+        fetches = () if spans is None else (spans.of_fetches(),)
         self._sources: dict[str, KeySource] = {
-            issuer.name: key_source(issuer, metrics, monotonic) for issuer in settings.issuers
+            issuer.name: key_source(issuer, metrics, monotonic, fetches) for issuer in settings.issuers
         }
         self._metrics = metrics
-        self.store: Final = store_of(settings, self._issuers, metrics, clock)
+        self.store: Final = store_of(settings, self._issuers, metrics, clock, spans)
         trusted = [
             TrustedIssuer(
                 issuer=self._issuers[issuer.issuer],
@@ -193,7 +203,7 @@ class Service:
         )
         paths += dispatch.documentation(paths, separate_ops=separate_ops)
         serve = functools.partial(
-            Dispatcher,
+            self._dispatcher(),
             admission=admission,
             metrics=metrics,
             client_address=services.authentication.client_address,
@@ -203,10 +213,22 @@ class Service:
         main = [path for path in paths if path.port is Port.MAIN]
         return serve(main), serve(path for path in paths if path.port is Port.OPS)
 
+    def _dispatcher(self) -> Callable[..., Dispatcher]:
+        if self._spans is None:
+            return Dispatcher
+        from revoker.api.traced import TracedDispatcher  # noqa: PLC0415  # its libraries are an extra
+
+        return functools.partial(TracedDispatcher, spans=self._spans)
+
     def _ext_authz(self, addresses: ClientAddresses) -> "ExtAuthz":
         from revoker.api.ext_authz import ExtAuthz  # noqa: PLC0415  # its libraries are an extra
 
-        return ExtAuthz(
+        make: Callable[..., ExtAuthz] = ExtAuthz
+        if self._spans is not None:
+            from revoker.api.traced_ext_authz import TracedExtAuthz  # noqa: PLC0415  # likewise
+
+            make = functools.partial(TracedExtAuthz, spans=self._spans)
+        return make(
             forward_auth=self._forward_auth,
             addresses=addresses,
             admission=self._services.admission,
@@ -229,6 +251,8 @@ class Service:
         if self._flush_timer is not None:
             self._flush_timer.cancel()
         self._metrics.deferred.flush()
+        if self._spans is not None:
+            await self._spans.close()
 
     def _flush_metrics(self) -> None:
         try:
@@ -339,9 +363,15 @@ class Service:
             embedded.mark_initialised(folder)
 
 
-def build(settings: Settings, *, clock: Clock = time.time, monotonic: Clock = time.monotonic) -> Service:
-    """A service of these settings."""
-    return Service(settings, clock=clock, monotonic=monotonic)
+def build(
+    settings: Settings,
+    *,
+    clock: Clock = time.time,
+    monotonic: Clock = time.monotonic,
+    spans: "Spans | None" = None,
+) -> Service:
+    """A service of these settings; without ``spans`` it has no traces."""
+    return Service(settings, clock=clock, monotonic=monotonic, spans=spans)
 
 
 def issuers_of(settings: Settings) -> dict[str, Issuer]:
@@ -398,7 +428,11 @@ def lifetimes_of(settings: SessionSettings) -> Lifetimes:
 
 
 def store_of(
-    settings: Settings, issuers: Mapping[str, Issuer], metrics: Metrics, clock: Clock = time.time
+    settings: Settings,
+    issuers: Mapping[str, Issuer],
+    metrics: Metrics,
+    clock: Clock = time.time,
+    spans: "Spans | None" = None,
 ) -> Store:
     """The store of these settings, not opened yet."""
     url = settings.redis.url
@@ -419,6 +453,7 @@ def store_of(
         now=clock,
         keep_entries=settings.feed.keep_entries,
         keep_seconds=settings.feed.keep_seconds,
+        spans=spans,
     )
 
 

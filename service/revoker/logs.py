@@ -1,8 +1,9 @@
 """Logs: JSON on standard output, one event per line, of this service and of its libraries.
 
-Every line has ``timestamp``, ``level``, ``logger`` and ``event``, and ``request_id`` if one is bound
-(`structlog.contextvars`). The logger ``audit`` logs every change of state and ignores the level. Tokens,
-secrets and passwords are redacted, even in tracebacks.
+Every line has ``timestamp``, ``level``, ``logger`` and ``event``, ``request_id`` if one is bound
+(`structlog.contextvars`), and ``trace_id`` and ``span_id`` where the request has a span. The logger ``audit``
+logs every change of state and ignores the level. Tokens, secrets and passwords are redacted, even in
+tracebacks.
 
 The service logs in the background (:mod:`revoker.log_writer`): if standard output is not read, only the log
 stops. Other commands write synchronously.
@@ -15,7 +16,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any, Final, TextIO
 
 import structlog
@@ -48,6 +49,9 @@ FLUSH_SECONDS: Final = 2.0
 _background: LineWriter | None = None
 """Set in a process that logs in the background, and in its forks."""
 
+_trace: Callable[[], Mapping[str, str]] | None = None
+"""Set in a process that has traces."""
+
 
 def configure(level: str = "info", stream: TextIO | None = None, *, background: bool = False) -> None:
     """Send every log of this process to ``stream``, by default standard output.
@@ -59,6 +63,7 @@ def configure(level: str = "info", stream: TextIO | None = None, *, background: 
     """
     shared: list[structlog.types.Processor] = [
         structlog.contextvars.merge_contextvars,
+        _with_trace,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -98,6 +103,18 @@ def configure(level: str = "info", stream: TextIO | None = None, *, background: 
     logging._srcfile = None  # noqa: SLF001  # as the standard library's documentation advises
     logging.logThreads = logging.logProcesses = False
     logging.logMultiprocessing = False
+
+
+def name_traces(members: Callable[[], Mapping[str, str]]) -> None:
+    """Add to every line from now on what this returns: the ids of the current trace and span."""
+    global _trace  # noqa: PLW0603  # as _background
+    _trace = members
+
+
+def _with_trace(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    if _trace is not None:
+        event.update(_trace())
+    return event
 
 
 def write_text(text: str) -> None:

@@ -505,3 +505,26 @@ def test_the_port_of_grpc_is_that_of_the_configuration(render):
 def test_trusted_proxies_reach_the_configuration(render):
     rendered = render({**LEAST, "config.server.trusted_proxies": ["10.0.0.0/8"]})
     assert toml_of(rendered)["server"]["trusted_proxies"] == ["10.0.0.0/8"]
+
+
+def test_traces_are_off_until_an_endpoint_is_given(render):
+    endpoint, collector = "http://collector:4318", [{"namespaceSelector": {}}]
+    policy = {**LEAST, "networkPolicy.enabled": True, "networkPolicy.otel.to": collector}
+    traced = {"otel.endpoint": endpoint, "otel.env": {"OTEL_RESOURCE_ATTRIBUTES": "a=b"}}
+
+    def found(chart):
+        [container] = chart.server["spec"]["template"]["spec"]["containers"]
+        out = chart.one("NetworkPolicy", "revoker")["spec"]["egress"]
+        ports = [port["port"] for rule in out if rule["to"] == collector for port in rule["ports"]]
+        return {v["name"]: v["value"] for v in container["env"] if v["name"].startswith("OTEL_")}, ports
+
+    assert found(render(policy)) == ({}, [])
+    assert found(render({**policy, **traced})) == (
+        {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint,
+            "OTEL_TRACES_SAMPLER": "parentbased_traceidratio",
+            "OTEL_TRACES_SAMPLER_ARG": "0.01",
+            "OTEL_RESOURCE_ATTRIBUTES": "a=b",
+        },
+        [4318],
+    )

@@ -378,6 +378,23 @@ the digests in the configuration must agree.
 {{- end }}
 {{- end -}}
 
+{{- define "revoker.otelEnv" -}}
+{{- with .Values.otel }}
+{{- if .endpoint }}
+- name: OTEL_EXPORTER_OTLP_ENDPOINT
+  value: {{ .endpoint | quote }}
+- name: OTEL_TRACES_SAMPLER
+  value: {{ .sampler | quote }}
+- name: OTEL_TRACES_SAMPLER_ARG
+  value: {{ .samplerArg | quote }}
+{{- range $name, $value := .env }}
+- name: {{ $name }}
+  value: {{ $value | quote }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
 {{- /*
 Declares a new store as new, unless the ConfigMap <release>-store says that this was done already. It
 is looked at when the container runs, since not everything that renders this chart asks the cluster.

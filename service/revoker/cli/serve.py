@@ -8,6 +8,7 @@ from revoker.cli import development
 from revoker.cli.configuration import ConfigOption, is_development, load_settings
 from revoker.config.schema import Settings
 from revoker.server import workers
+from revoker.tracing import environment
 
 if TYPE_CHECKING:
     from revoker.app import Service
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 def serve(config: ConfigOption = None) -> None:
     """Run the service. Without any configuration, it uses a development setup in .revoker/."""
     logs.configure(background=True)
+    environment.check(os.environ)
     setup = development.prepare(os.environ) if is_development(config) else None
 
     def ready(url: str) -> None:
@@ -35,4 +37,4 @@ def serve(config: ConfigOption = None) -> None:
 def _build(settings: Settings) -> "Service":
     from revoker import app  # noqa: PLC0415  # imports prometheus_client; see workers.Plan
 
-    return app.build(settings)
+    return app.build(settings, spans=environment.spans_for(os.environ))

@@ -19,7 +19,7 @@ import functools
 import itertools
 import operator
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
 import structlog
@@ -51,6 +51,9 @@ from revoker.store.wire.connection import (
     role_in,
 )
 
+if TYPE_CHECKING:
+    from revoker.tracing.spans import Spans
+
 _log = structlog.get_logger("store")
 
 BATCH: Final = 512
@@ -74,7 +77,7 @@ _KEYS_OF_REQUEST: Final = operator.itemgetter(0)
 class Group:
     """Collects the results of several lookups into one future."""
 
-    __slots__ = ("_future", "_missing", "_results")
+    __slots__ = ("__weakref__", "_future", "_missing", "_results")
 
     def __init__(self, size: int, future: "asyncio.Future[list[Found]]") -> None:
         self._results: list[Any] = [None] * size
@@ -449,6 +452,15 @@ class BatchedLookups:
     def _probed(self, probe: "asyncio.Future[Found]") -> None:
         if not probe.cancelled() and isinstance(probe.exception(), (NotPrimary, ReplyNotUnderstood)):
             self._probe_failed_at = self._loop.time()
+
+
+def lookups_with(spans: "Spans | None") -> Callable[..., BatchedLookups]:
+    """What makes the lookups of a server: those with spans where there are any."""
+    if spans is None:
+        return BatchedLookups
+    from revoker.store.traced import TracedLookups  # noqa: PLC0415  # its libraries are an extra
+
+    return functools.partial(TracedLookups, spans=spans)
 
 
 class DataSetReader:

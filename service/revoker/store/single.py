@@ -12,7 +12,7 @@ from revoker.store.consistency.data_set import DataSet
 from revoker.store.consistency.epoch import DAY_MS, Reading, decode
 from revoker.store.consistency.losses import Losses
 from revoker.store.keys import Tail
-from revoker.store.lookups import BatchedLookups, DataSetReader
+from revoker.store.lookups import BatchedLookups, DataSetReader, lookups_with
 from revoker.store.source import WAIT_S, OnDataSet, PartReplies, ServerSettings, SourceContext
 from revoker.store.wire.addresses import address_of
 from revoker.store.wire.command_channel import CommandChannel, Confirmation
@@ -72,7 +72,7 @@ class SinglePrimary:
             Losses(context.metrics),
             confirmation.confirmed_since if confirmation else None,
         )
-        self.lookups: Final = BatchedLookups(
+        self.lookups: Final[BatchedLookups] = lookups_with(context.spans)(
             primary,
             DataSetReader(self.data_set),
             metrics=context.metrics,

@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from revoker.metrics import Metrics
 from revoker.models import RevocationState
@@ -15,6 +15,9 @@ from revoker.store.keys import Keys, Tail, TokenKeys
 from revoker.store.wire.addresses import PrimaryLocator, SentinelAccess
 from revoker.store.wire.command_channel import CommandChannel, Confirmation
 from revoker.store.wire.connection import Command, Replies
+
+if TYPE_CHECKING:
+    from revoker.tracing.spans import Spans
 
 WAIT_S: Final = 0.4
 """How long a command may block at the server."""
@@ -257,6 +260,7 @@ class SourceContext:
     Attributes:
         instance: The id under which this process counts its share of the revocations.
         new_data_set: Makes data sets.
+        spans: Of the round trips of lookups; None: there are no traces.
     """
 
     keys: Keys
@@ -264,6 +268,7 @@ class SourceContext:
     clocks: Clocks
     metrics: Metrics
     new_data_set: NewDataSet
+    spans: "Spans | None" = None
 
 
 MakeSource = Callable[[ServerSettings, SourceContext], Source]

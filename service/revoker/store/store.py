@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from revoker.errors import NoVerdict, StoreRefused
 from revoker.metrics import Metrics
@@ -25,11 +25,14 @@ from revoker.store.rights import acl_rules, refused_commands
 from revoker.store.scripts import JournalTerms, Scripts
 from revoker.store.sessions import Lifetimes, Sessions
 from revoker.store.single import SinglePrimary
-from revoker.store.source import MakeSource, ServerSettings, SourceContext
+from revoker.store.source import MakeSource, ServerSettings, Source, SourceContext
 from revoker.store.watch import Watch
 from revoker.store.wire.addresses import SentinelAccess, is_cluster
 from revoker.store.wire.command_channel import CommandChannel
 from revoker.store.wire.connection import unavailable_on_failure
+
+if TYPE_CHECKING:
+    from revoker.tracing.spans import Spans
 
 _DATA_SETS_AT_ONCE: Final = 512
 """Data sets for which something is declared at the same time."""
@@ -96,6 +99,14 @@ def source_of(url: str) -> MakeSource:
     return ClusterSource if is_cluster(url) else SinglePrimary
 
 
+def _traced(source: Source, spans: "Spans | None") -> Source:
+    if spans is None:
+        return source
+    from revoker.store.traced import TracedSource  # noqa: PLC0415  # its libraries are an extra
+
+    return cast("Source", TracedSource(source, spans))
+
+
 class Store:
     """The store of one process; only what is asked connects before :meth:`open`.
 
@@ -125,6 +136,7 @@ class Store:
         make_source: MakeSource | None = None,
         keep_entries: int = 1_000_000,
         keep_seconds: int = 600,
+        spans: "Spans | None" = None,
     ) -> None:
         self.instance: Final = epochs.new_id()
         distinct = list({issuer.name: issuer for issuer in issuers.values()}.values())
@@ -140,8 +152,8 @@ class Store:
         self._servers: Final = ServerSettings(
             url, timeout, wait_replicas, wait_fsync, password_file, sentinels or SentinelAccess()
         )
-        context = SourceContext(self.keys, self.instance, self.clocks, metrics, self._new_data_set)
-        self.source: Final = (make_source or source_of(url))(self._servers, context)
+        context = SourceContext(self.keys, self.instance, self.clocks, metrics, self._new_data_set, spans)
+        self.source: Final = _traced((make_source or source_of(url))(self._servers, context), spans)
         self.lookups: Final = self.source.lookups
         terms = JournalTerms(
             key=self.keys.journal,

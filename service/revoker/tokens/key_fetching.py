@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -52,12 +52,14 @@ class JwksByUrl(KeySource):
         sleep: Sleep = asyncio.sleep,
         timeout_s: float = FETCH_TIMEOUT_S,
         max_waiting: int = MAX_WAITING,
+        trace_configs: Sequence[aiohttp.TraceConfig] = (),
     ) -> None:
         super().__init__(name, algorithms, metrics)
         self._url = url
         self._clock = clock
         self._sleep = sleep
         self._timeout_s = timeout_s
+        self._trace_configs = list(trace_configs)
         self._session: aiohttp.ClientSession | None = None
         self._fetch: asyncio.Task[bool] | None = None
         self._refreshing: asyncio.Task[None] | None = None
@@ -82,6 +84,7 @@ class JwksByUrl(KeySource):
                 "Accept-Encoding": "identity",
             },
             auto_decompress=False,
+            trace_configs=self._trace_configs,
         )
         self._fetch_now(self._session)
         self._refreshing = asyncio.create_task(self._refresh_forever(self._session))

@@ -1,8 +1,10 @@
 """Where an issuer's keys come from."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+
+import aiohttp
 
 from revoker.config.schema import IssuerSettings
 from revoker.metrics import Metrics
@@ -14,7 +16,10 @@ __all__ = ["KeySource", "key_source"]
 
 
 def key_source(
-    issuer: IssuerSettings, metrics: Metrics, clock: Callable[[], float] = time.monotonic
+    issuer: IssuerSettings,
+    metrics: Metrics,
+    clock: Callable[[], float] = time.monotonic,
+    trace_configs: Sequence[aiohttp.TraceConfig] = (),
 ) -> KeySource:
     """The source that an issuer's settings name, not started yet.
 
@@ -28,4 +33,4 @@ def key_source(
         return HmacFile(name, Path(issuer.hmac_secret_file), algorithms, metrics)
     if issuer.jwks_file:
         return JwksFile(name, Path(issuer.jwks_file), algorithms, metrics)
-    return JwksByUrl(name, issuer.jwks_uri, algorithms, metrics, clock=clock)
+    return JwksByUrl(name, issuer.jwks_uri, algorithms, metrics, clock=clock, trace_configs=trace_configs)

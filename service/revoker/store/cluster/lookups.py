@@ -6,7 +6,7 @@ are affected that touch a slot which has moved, is being moved, or has lost data
 """
 
 import asyncio
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -192,12 +192,20 @@ class _Join:
 class ClusterLookups:
     """As :class:`revoker.store.source.Lookups`, at all primaries of a cluster."""
 
-    def __init__(self, topology: Topology, sets: SlotDataSets, metrics: Metrics, clocks: Clocks) -> None:
+    def __init__(
+        self,
+        topology: Topology,
+        sets: SlotDataSets,
+        metrics: Metrics,
+        clocks: Clocks,
+        make: Callable[..., BatchedLookups],
+    ) -> None:
         self.topology: Final = topology
         self._sets = sets
         self._metrics = metrics
         self._clocks = clocks
         self._reader: Final = _SlotsReader(sets)
+        self._make: Final = make
         self._at: dict[Node, BatchedLookups] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -267,7 +275,7 @@ class ClusterLookups:
         lookups = self._at.get(node)
         if lookups is None:
             clocks = Clocks(self._clocks.now, self._clocks)
-            lookups = self._at[node] = BatchedLookups(
+            lookups = self._at[node] = self._make(
                 node, self._reader, metrics=self._metrics, clocks=clocks, confirmation=node.confirmation
             )
             lookups.open()

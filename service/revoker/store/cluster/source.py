@@ -20,7 +20,7 @@ from revoker.store.consistency.data_set import DataSet
 from revoker.store.consistency.epoch import DAY_MS, Reading, Watermark, decode
 from revoker.store.consistency.losses import Losses
 from revoker.store.keys import SLOTS, Tail, slot_of
-from revoker.store.lookups import redis_time_ms
+from revoker.store.lookups import lookups_with, redis_time_ms
 from revoker.store.source import OnDataSet, PartReplies, ServerSettings, SourceContext
 from revoker.store.wire.command_channel import CommandChannel, Confirmation
 from revoker.store.wire.connection import (
@@ -67,7 +67,9 @@ class ClusterSource:
         self._sets: list[DataSet | None] = [None] * SLOTS
         self._blocks = BlocksReader()
         self._tasks: set[asyncio.Task[Any]] = set()
-        self.lookups: Final = ClusterLookups(self._topology, self, context.metrics, context.clocks)
+        self.lookups: Final = ClusterLookups(
+            self._topology, self, context.metrics, context.clocks, lookups_with(context.spans)
+        )
 
     def open(self) -> None:
         self._topology.learn_soon()
