@@ -141,11 +141,13 @@ clean: ## Remove .venv; the data in .revoker/ stays
 	echo 'Python 3.11 or later is needed, as python3.11 or python3 on the PATH.' >&2; exit 1
 
 .venv/.run: requirements/service.txt pyproject.toml | .venv/bin/python
+	@echo 'Installing the packages of $< into .venv: that takes a minute or two, and is done once.'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --requirement $<
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
 .venv/.dev: requirements/dev.txt pyproject.toml | .venv/bin/python
+	@echo 'Installing the packages of $< into .venv: that takes a minute or two, and is done once.'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --requirement $<
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch .venv/.run $@
