@@ -101,9 +101,7 @@ docs: .venv/.dev ## Write what is generated from the code: references, pictures,
 release: .venv/.deploy .venv/.release ## Make what a release publishes, in dist/; the image where docker or buildah can build it
 	$(BIN)/python deploy/release.py
 
-test-release: .venv/.deploy .venv/.release ## Make a release, install its wheel in a fresh environment, and check the workflows; needs go
-	@command -v go >/dev/null || { echo "go is missing: actionlint is built with it" >&2; exit 1; }
-	GOBIN=$(CURDIR)/$(BIN) go install $(ACTIONLINT)
+test-release: .venv/.deploy .venv/.release .venv/bin/actionlint ## Make a release, install its wheel in a fresh environment, and check the workflows; needs go
 	$(BIN)/python -m pytest tests/release
 
 site: .venv/.docs ## Build the documentation as a site into site/; the script that draws diagrams comes from npm
@@ -168,6 +166,10 @@ clean: ## Remove .venv; the data in .revoker/ stays
 .venv/.release: requirements/release.txt | .venv/.dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --requirement $<
 	@touch $@
+
+.venv/bin/actionlint: | .venv/bin/python
+	@command -v go >/dev/null || { echo "go is missing: actionlint is built with it" >&2; exit 1; }
+	GOBIN=$(CURDIR)/$(BIN) go install $(ACTIONLINT)
 
 .venv/.site: tests/site/package-lock.json | .venv/.docs
 	cd tests/site && npm ci --ignore-scripts --no-audit --no-fund --silent
