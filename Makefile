@@ -181,7 +181,7 @@ clean: ## Remove .venv; the data in .revoker/ stays
 	@touch $@
 
 .venv/.deploy: requirements/deploy.txt requirements/helm.txt pyproject.toml | .venv/.dev
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/deploy.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --requirement requirements/deploy.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --requirement requirements/helm.txt
 	@touch $@
 
