@@ -101,9 +101,7 @@ docs: .venv/.dev ## Write what is generated from the code: references, pictures,
 release: .venv/.deploy .venv/.release ## Make what a release publishes, in dist/; the image where docker or buildah can build it
 	$(BIN)/python deploy/release.py
 
-test-release: .venv/.deploy .venv/.release ## Make a release, install its wheel in a fresh environment, and check the workflows; needs go
-	@command -v go >/dev/null || { echo "go is missing: actionlint is built with it" >&2; exit 1; }
-	GOBIN=$(CURDIR)/$(BIN) go install $(ACTIONLINT)
+test-release: .venv/.deploy .venv/.release .venv/bin/actionlint ## Make a release, install its wheel in a fresh environment, and check the workflows; needs go
 	$(BIN)/python -m pytest tests/release
 
 site: .venv/.docs ## Build the documentation as a site into site/; the script that draws diagrams comes from npm
@@ -141,11 +139,13 @@ clean: ## Remove .venv; the data in .revoker/ stays
 	echo 'Python 3.11 or later is needed, as python3.11 or python3 on the PATH.' >&2; exit 1
 
 .venv/.run: requirements/service.txt pyproject.toml | .venv/bin/python
+	@echo 'Installing the packages of $< into .venv: that takes a minute or two, and is done once.'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --requirement $<
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
 .venv/.dev: requirements/dev.txt pyproject.toml | .venv/bin/python
+	@echo 'Installing the packages of $< into .venv: that takes a minute or two, and is done once.'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --requirement $<
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch .venv/.run $@
@@ -167,6 +167,10 @@ clean: ## Remove .venv; the data in .revoker/ stays
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --requirement $<
 	@touch $@
 
+.venv/bin/actionlint: | .venv/bin/python
+	@command -v go >/dev/null || { echo "go is missing: actionlint is built with it" >&2; exit 1; }
+	GOBIN=$(CURDIR)/$(BIN) go install $(ACTIONLINT)
+
 .venv/.site: tests/site/package-lock.json | .venv/.docs
 	cd tests/site && npm ci --ignore-scripts --no-audit --no-fund --silent
 	@touch $@
@@ -177,7 +181,7 @@ clean: ## Remove .venv; the data in .revoker/ stays
 	@touch $@
 
 .venv/.deploy: requirements/deploy.txt requirements/helm.txt pyproject.toml | .venv/.dev
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/deploy.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --requirement requirements/deploy.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --requirement requirements/helm.txt
 	@touch $@
 

@@ -16,10 +16,10 @@ Json = Mapping[str, Any]
 API_HEAD: Final = """\
 # API
 
-`GET /docs` of a running service shows the same operations with Swagger UI, which can send them. `GET
-/openapi.json` is the [OpenAPI 3.1 document](../service/revoker/api/openapi.json) without what the
-settings leave out. It has the types of all members; this page has what each operation is for, an
-example, and the errors that it can give.
+If the extra `docs` is installed, as in the image, `GET /docs` of a running service shows the same
+operations with Swagger UI, which can send them. `GET /openapi.json` is the [OpenAPI 3.1
+document](../service/revoker/api/openapi.json) without what the settings leave out. It has the types of
+all members; this page has what each operation is for, an example, and the errors that it can give.
 
 Callers authenticate with HTTP Basic, with their secret as a Bearer token, with `client_id` and
 `client_secret` in a form, or with a client certificate. Operations with a body read JSON or a form,

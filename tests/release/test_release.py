@@ -49,7 +49,7 @@ def installed(dist, tmp_path_factory):
     uv = Path(sys.executable).parent / "uv"
     run(uv, "venv", "--quiet", "--python", sys.executable, folder / "venv")
     locked = ROOT / "requirements/service.txt"
-    run(uv, "pip", "install", "--quiet", "--require-hashes", "-r", locked, env=environment)
+    run(uv, "pip", "install", "--quiet", "--require-hashes", "--no-deps", "-r", locked, env=environment)
     run(uv, "pip", "install", "--quiet", "--no-deps", *dist.glob("revoker-*.whl"), env=environment)
     return folder / "venv"
 

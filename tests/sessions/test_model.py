@@ -341,9 +341,10 @@ class Model(RuleBasedStateMachine):
 
     @rule(user=users)
     def list_sessions(self, user):
-        page = self.clockwork.run(listed(self.running, self.subs[user])).json
+        answer = self.clockwork.run(listed(self.running, self.subs[user]))
+        assert answer.status == 200, answer.body
         lives = {login.sid for login in self.logins if login.sub == user and self.lives(login)}
-        assert {session["sid"] for session in page["sessions"]} == lives
+        assert {session["sid"] for session in answer.json["sessions"]} == lives
 
     def lives(self, login):
         ends = min(login.start + ABSOLUTE * 1000, login.used + IDLE * 1000)

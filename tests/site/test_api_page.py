@@ -6,7 +6,7 @@ from tests.rig.service import SECRETS
 from tests.site.conftest import barriers, click, type_in, until
 
 OF_SWAGGER_UI = {"color-contrast", "nested-interactive", "select-name", "target-size"}
-"""What Swagger UI 5.35 itself breaks of WCAG 2.2; docs/api.md has the same without these barriers."""
+"""What Swagger UI 5.34 itself breaks of WCAG 2.2; docs/api.md has the same without these barriers."""
 
 INTROSPECT = "#operations-Introspection-post_introspect"
 

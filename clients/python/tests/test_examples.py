@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import secrets
 import socket
 import subprocess
@@ -184,3 +185,10 @@ async def test_an_agent_gets_503_where_there_is_no_verdict(examples):
         assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
         assert (await asked(url + "/mcp", None, "POST")).status_code == 401
         assert (await asked(url + "/mcp", "x" * 20_000, "POST")).status_code == 401
+
+
+def test_the_command_of_the_readme_sets_what_its_example_reads(examples):
+    readme = (examples.parent / "README.md").read_text()
+    [command] = re.findall(r"^(.*)uvicorn fastapi_app:app", readme, re.MULTILINE)
+    read = re.findall(r'environ\["(\w+)"\]', (examples / "fastapi_app.py").read_text())
+    assert set(re.findall(r"(\w+)=", command)) == set(read)
