@@ -138,7 +138,7 @@ class Model(RuleBasedStateMachine):
         soonest = self.now()
         answer = self.ask("/sessions", self.login_of(user, client, grants))
         if answer.status == 503:
-            assert soonest - 2000 <= self.others_cut(client, grants) + 1
+            assert soonest - 2000 <= self.others_cut(client, grants) + 1, answer.body
             return multiple()
         if user in self.blocked:
             assert answer.error == (403, "access_denied")
