@@ -1,6 +1,7 @@
 """A service whose time, and that of its store, can be put forward."""
 
 import asyncio
+import contextlib
 import hashlib
 import time
 import uuid
@@ -11,8 +12,10 @@ from typing import Any, TypeVar
 import pytest
 
 from revoker import app
+from revoker.errors import NoVerdict
 from revoker.store import lookups, scripts
 from revoker.store.consistency import presence
+from revoker.store.wire.command_channel import Confirmation
 from revoker.store.wire.connection import Replies, pack
 from tests.rig.fault_proxy import FaultProxy
 from tests.rig.servers import Valkey
@@ -44,9 +47,10 @@ class Clockwork:
         self._proxy = through
         self._key = f"ahead-{uuid.uuid4().hex}"
         self.loop = asyncio.new_event_loop()
+        self._ran_until = float("inf")
         self._prefix = f"t{uuid.uuid4().hex[:12]}"
-        self.running = self.run(self._begin(folder, changes))
         self._others: list[Running] = []
+        self.running = self.run(self._begin(folder, changes))
 
     async def _begin(self, folder: Path, changes: dict[str, Any], *, new: bool = True) -> Running:
         if self._proxy is not None and new:
@@ -74,13 +78,34 @@ class Clockwork:
             client.set(self._key, self.ahead)
 
     def run(self, work: Awaitable[T]) -> T:
-        return self.loop.run_until_complete(work)
+        """Run the loop until this is done.
+
+        It has stood still since the last time, maybe longer than a heartbeat of a primary counts as fresh.
+        """
+        if time.monotonic() - self._ran_until > Confirmation.FRESH_S / 4:
+            self.loop.run_until_complete(self._until_fresh())
+        try:
+            return self.loop.run_until_complete(work)
+        finally:
+            self._ran_until = time.monotonic()
+
+    async def _until_fresh(self) -> None:
+        """Wait for the next heartbeat, after which the service gives verdicts if its store allows that."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(Confirmation.FRESH_S):
+                for running in (self.running, *self._others):
+                    while True:
+                        try:
+                            await running.service.store.lookups.touch()
+                            break
+                        except NoVerdict:
+                            await asyncio.sleep(0.02)
 
     def close(self) -> None:
         for running in (*self._others, self.running):
-            self.run(running.close())
+            self.loop.run_until_complete(running.close())
         if self._proxy is not None:
-            self.run(self._proxy.close())
+            self.loop.run_until_complete(self._proxy.close())
         self.loop.close()
 
     def patch(self, monkeypatch: pytest.MonkeyPatch) -> None:
