@@ -70,9 +70,10 @@ class Mirror:
     def sample(self, as_of: int, sent: float) -> None:
         """Compare the clocks: ``as_of`` was read by a request that was sent then (monotonic ms)."""
         now = self._now()
-        was_set = self._clock.sampled(as_of, sent, now)
-        read_at = self._clock.earliest_reading(self.as_of, now)
-        self._take_reading((min if was_set else max)(self._read_at, read_at))
+        read_at = self._read_at
+        if self._clock.sampled(as_of, sent, now):
+            read_at = min(read_at, self._clock.earliest_reading(self.as_of, now))
+        self._take_reading(read_at)  # never later: the clock may have been set since that was read
 
     @property
     def must_sample(self) -> bool:
