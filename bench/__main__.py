@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from bench import (
+    edge,
     ext_authz,
     importing,
     journal,
@@ -35,6 +36,7 @@ SECTIONS = {
     "overload": overload.run,
     "ext_authz": ext_authz.run,
     "tracing": tracing.run,
+    "edge": edge.run,
     "profile": profile.run,
     "store-size": store_size.run,
     "sessions": sessions.run,

@@ -59,6 +59,14 @@ refresh_key_file = "{folder}.refresh"
 """
 
 
+_UPSTREAM = """\
+[upstream]
+url = "{url}"
+secret_file = "{secret}"
+max_staleness = {max_staleness}
+"""
+
+
 _LIKE_PRODUCTION = (
     *("--appendfsync", "everysec", "--auto-aof-rewrite-percentage", "0"),
     *("--maxmemory-policy", "noeviction"),
@@ -146,6 +154,40 @@ class Servers:
             store, port=port, workers=workers, sessions=sessions, grpc_port=grpc_port
         )
         return self.start(port, "-m", module, "serve", "--config", config, cores=cores, environ=environ)
+
+    def edge(
+        self, upstream: Server, *, max_staleness: float = 5, cores: frozenset[int] | None = None
+    ) -> Server:
+        """An edge of a service."""
+        port = free_port()
+        config = self.write_edge_configuration(upstream, port, max_staleness=max_staleness)
+        return self.start(port, "-m", "revoker", "edge", "--config", config, cores=cores)
+
+    def write_edge_configuration(self, upstream: Server, port: int, *, max_staleness: float = 5) -> Path:
+        """The configuration file of an edge."""
+        name = self._next()
+        jwks, secret = self._folder / f"edge-{name}.jwks", self._folder / f"edge-{name}.secret"
+        jwks.write_text(self._material.jwks_text())
+        secret.write_text(self._material.secret)
+        config = self._folder / f"edge-{name}.toml"
+        service = _CONFIG.format(
+            port=port,
+            grpc_port=0,
+            workers=1,
+            store="",
+            timeout=1,
+            issuer=ISSUER,
+            mapped_issuer=MAPPED_ISSUER,
+            audience=AUDIENCE,
+            jwks=jwks,
+            caller=CALLER,
+            digest=self._material.digest,
+        ).replace('"sessions", "feed"', '"sessions"')
+        before, _, rest = service.partition("[redis]")
+        _, _, after = rest.partition("\n\n")
+        terms = _UPSTREAM.format(url=upstream.url, secret=secret, max_staleness=max_staleness)
+        config.write_text(f"{before}{terms}\n{after}")
+        return config
 
     def write_configuration(
         self,

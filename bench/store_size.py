@@ -34,7 +34,7 @@ def run(bench: Bench) -> Section:
         subjects.append(Subject(name, revoker.url, revoker.process, workload))
         if store is full:
             bench.revoke_one(revoker)
-    cost = _fill(full, bench.jtis)
+    cost = fill(full, bench.jtis)
     results = measure(
         subjects,
         bench.load,
@@ -70,7 +70,7 @@ def run(bench: Bench) -> Section:
     return Section("Size of the store", text, targets)
 
 
-def _fill(store: Valkey, count: int) -> float:
+def fill(store: Valkey, count: int) -> float:
     """Put revoked tokens in, in the form that ``POST /revoke`` gives them; bytes for each.
 
     Raises:

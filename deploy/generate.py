@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from revoker.cli import config
+from revoker.config.edge import EdgeSettings
 from revoker.config.schema import Settings
 from revoker.metrics import Metrics
 
@@ -32,9 +33,13 @@ PROVIDERS_PAGE: Final = ROOT / "docs/providers/README.md"
 CHART_SETS: Final = {
     "ServerSettings": {"port", "ops_port", "tls_cert_file", "tls_key_file", "tls_client_ca_file"},
     "RedisSettings": {"url_file", "password_file"},
+    "UpstreamSettings": {"secret_file"},
     "SessionSettings": {"signing_keys_dir", "refresh_key_file"},
 }
 """Settings that the chart itself writes into the configuration; its values may not contain them."""
+
+CHART_DEFAULTS: Final = {"UpstreamSettings": {"url"}}
+"""Required settings that the chart writes unless its values have them."""
 
 METRICS_HEAD: Final = """\
 # Metrics
@@ -69,6 +74,14 @@ any. [configuration.schema.json](configuration.schema.json), which `revoker conf
 editors and pipelines: `#:schema <its URL>` in the first line of a TOML file.
 
 *Generated from `service/revoker/config/schema.py` by `make docs`.*
+"""
+
+
+EDGE_HEAD: Final = """
+## Edges
+
+`revoker edge --config PATH` reads a file with the same `[server]`, `[[issuers]]` and `[[callers]]`, and with
+the sections below. [edge.md](edge.md) explains them.
 """
 
 
@@ -117,6 +130,10 @@ def configuration_page() -> str:
     for section, field in Settings.model_fields.items():
         [model] = _models(field.annotation)
         sections += _tables(f"[[{section}]]" if section in {"issuers", "callers"} else f"[{section}]", model)
+    sections.append(EDGE_HEAD)
+    for section in ("upstream", "revocation", "sessions"):
+        [model] = _models(EdgeSettings.model_fields[section].annotation)
+        sections += [table.replace("## ", "### ") for table in _tables(f"[{section}]", model)]
     return "".join(sections)
 
 
@@ -195,8 +212,11 @@ def values_schema() -> str:
     """The schema of the chart's values, its part on Revoker's settings made from these."""
     path = CHART / "values.schema.json"
     schema = json.loads(path.read_text(encoding="utf-8"))
+    definitions = {**EdgeSettings.model_json_schema()["$defs"], **Settings.model_json_schema()["$defs"]}
     schema["$defs"] = {
-        name: _section(name, section) for name, section in Settings.model_json_schema()["$defs"].items()
+        name: _section(name, section)
+        for name, section in definitions.items()
+        if name not in {"EdgeRevocationSettings", "EdgeSessionSettings"}  # the chart makes them
     }
     return json.dumps(schema, indent=2) + "\n"
 
@@ -213,7 +233,9 @@ def _section(name: str, section: dict[str, Any]) -> dict[str, Any]:
             for key, setting in section["properties"].items()
             if key not in own
         },
-        "required": [key for key in section.get("required", []) if key not in own],
+        "required": [
+            key for key in section.get("required", []) if key not in own | CHART_DEFAULTS.get(name, set())
+        ],
     }
 
 

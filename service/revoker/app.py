@@ -28,6 +28,7 @@ from revoker.api.services import Services
 from revoker.api.session_services import SessionCutoffs, SessionServices
 from revoker.api.verdicts import Verdicts
 from revoker.auth import Caller, Callers, RateLimit
+from revoker.config.edge import AnySettings
 from revoker.config.schema import CallerSettings, IssuerSettings, RedisSettings, SessionSettings, Settings
 from revoker.errors import ConfigError, StoreUnavailable
 from revoker.log_writer import Dropped
@@ -92,17 +93,7 @@ class Service:
         }
         self._metrics = metrics
         self.store: Final = store_of(settings, self._issuers, metrics, clock, spans)
-        trusted = [
-            TrustedIssuer(
-                issuer=self._issuers[issuer.issuer],
-                keys=self._sources[issuer.name],
-                audiences=frozenset(issuer.audiences),
-                client_ids=frozenset(issuer.client_ids),
-                require_typ=issuer.require_typ,
-                id_tokens=issuer.accept_id_tokens,
-            )
-            for issuer in settings.issuers
-        ]
+        trusted = trusted_issuers(settings, self._issuers, self._sources)
         sessions = None
         if settings.sessions is not None:
             sessions = self._session_services(settings.sessions, clock)
@@ -274,7 +265,7 @@ class Service:
         self._services.consumers.draining = True
         self._services.tail.wake()
 
-    def reload(self, settings: Settings) -> None:
+    def reload(self, settings: AnySettings) -> None:
         """Use the callers of new settings; everything else needs a restart."""
         self._services.authentication.callers = callers_of(settings, self._issuers)
         self._services.consumers.checks += 1
@@ -374,7 +365,7 @@ def build(
     return Service(settings, clock=clock, monotonic=monotonic, spans=spans)
 
 
-def issuers_of(settings: Settings) -> dict[str, Issuer]:
+def issuers_of(settings: AnySettings) -> dict[str, Issuer]:
     """The issuers by ``iss``; one with aliases is there several times."""
     issuers = {
         iss: issuer
@@ -395,7 +386,7 @@ def issuers_of(settings: Settings) -> dict[str, Issuer]:
     return issuers
 
 
-def _issuer(configured: IssuerSettings, settings: Settings) -> Issuer:
+def _issuer(configured: IssuerSettings, settings: AnySettings) -> Issuer:
     longest = horizon = configured.max_token_lifetime or settings.revocation.max_token_lifetime
     if configured.cutoff_claim == "auth_time":
         horizon = max(longest, configured.max_session_lifetime)
@@ -415,6 +406,23 @@ def _issuer(configured: IssuerSettings, settings: Settings) -> Issuer:
         require_jti=configured.require_jti,
         revoked_kids=frozenset(configured.revoked_kids),
     )
+
+
+def trusted_issuers(
+    settings: AnySettings, issuers: Mapping[str, Issuer], sources: Mapping[str, KeySource]
+) -> list[TrustedIssuer]:
+    """Whose tokens are verified, but for ``[sessions]``; issuers by ``iss``, keys by name."""
+    return [
+        TrustedIssuer(
+            issuer=issuers[issuer.issuer],
+            keys=sources[issuer.name],
+            audiences=frozenset(issuer.audiences),
+            client_ids=frozenset(issuer.client_ids),
+            require_typ=issuer.require_typ,
+            id_tokens=issuer.accept_id_tokens,
+        )
+        for issuer in settings.issuers
+    ]
 
 
 def lifetimes_of(settings: SessionSettings) -> Lifetimes:
@@ -469,14 +477,14 @@ def _sentinels_of(redis: RedisSettings) -> SentinelAccess:
     )
 
 
-def callers_of(settings: Settings, issuers: Mapping[str, Issuer]) -> Callers:
+def callers_of(settings: AnySettings, issuers: Mapping[str, Issuer]) -> Callers:
     """The callers of these settings."""
     return Callers(
         (_caller(caller, settings, issuers) for caller in settings.callers), monotonic=time.monotonic
     )
 
 
-def _caller(configured: CallerSettings, settings: Settings, issuers: Mapping[str, Issuer]) -> Caller:
+def _caller(configured: CallerSettings, settings: AnySettings, issuers: Mapping[str, Issuer]) -> Caller:
     allowed = {
         iss: issuer
         for iss, issuer in issuers.items()

@@ -32,10 +32,12 @@ REFRESH_OUTCOMES: Final = (
 FEED_RELOADS: Final = ("trimmed", "data_set", "format")
 FEED_SNAPSHOTS: Final = ("complete", "broken_off")
 LOG_LINES: Final = ("audit", "other")
+EDGE_RELOADS: Final = ("first", "reload", "failed")
 PROBLEMS: Final = (
     "store_unreachable", "store_not_primary", "data_lost", "data_loss_refused", "eviction_policy",
     "evicted_keys", "no_persistence", "no_fsync", "unconfirmed_replicas", "too_few_replicas", "stale_primary",
     "unchecked", "unexpected_reply", "settings_conflict", "clock_offset", "keys_never_loaded", "keys_stale",
+    "upstream_unreachable", "stale",
 )  # fmt: skip
 
 
@@ -245,6 +247,33 @@ class Metrics:
             "Snapshots for the feed, by outcome (complete, broken_off).",
             ["outcome"],
         )
+        self.edge_staleness = gauge(
+            "revoker_edge_staleness_seconds",
+            "The greatest age that an edge's knowledge of revocations can have; infinite without any.",
+            multiprocess_mode="livemax",
+        )
+        self.edge_entries = gauge(
+            "revoker_edge_entries",
+            "Entries that an edge holds, by kind: revoked tokens, and all others together.",
+            ["kind"],
+            multiprocess_mode="livemax",
+        )
+        self.edge_reloads = counter(
+            "revoker_edge_reloads",
+            "Snapshots that an edge has loaded, by cause: at its start (first), because the feed could not"
+            " continue (reload), or in vain (failed).",
+            ["cause"],
+        )
+        self.edge_connected = gauge(
+            "revoker_edge_connected",
+            "1 while an edge receives the feed of an upstream, by the place (from 0) in upstream.url.",
+            ["upstream"],
+            multiprocess_mode="livemax",
+        )
+        self.edge_propagation_seconds = histogram(
+            "revoker_edge_propagation_seconds",
+            "Time from a revocation to its arrival at an edge, by the store's clock.",
+        )
         self.info = gauge(
             "revoker_build_info", "1; the version is in the label.", ["version"], multiprocess_mode="max"
         )
@@ -271,6 +300,10 @@ class Metrics:
             self.feed_reloads.labels(reason)
         for outcome in FEED_SNAPSHOTS:
             self.feed_snapshots.labels(outcome)
+        for kind in ("token", "other"):
+            self.edge_entries.labels(kind)
+        for cause in EDGE_RELOADS:
+            self.edge_reloads.labels(cause)
         for outcome in ("ok", "error"):
             self.write_seconds.labels(outcome)
             for issuer in issuers:

@@ -15,6 +15,7 @@ from kubernetes_validate.utils import SchemaNotFoundError
 
 from revoker import __version__
 from revoker.auth import digest
+from revoker.config.edge import settle_edge
 from revoker.server.lifecycle import SHUTDOWN_SECONDS
 from tests.deploy.conftest import CHART, CI_VALUES
 
@@ -528,3 +529,45 @@ def test_traces_are_off_until_an_endpoint_is_given(render):
         },
         [4318],
     )
+
+
+# Edges
+
+
+def test_an_edge_on_every_node_follows_the_service(render, tmp_path):
+    rendered = render(CHART / "ci/edge-values.yaml")
+    edges, service = rendered.one("DaemonSet"), rendered.one("Service", "revoker-edge")
+    labels = edges["spec"]["template"]["metadata"]["labels"]
+    assert edges["spec"]["selector"]["matchLabels"].items() <= labels.items()
+    assert service["spec"]["selector"].items() <= labels.items()
+    assert service["spec"]["internalTrafficPolicy"] == "Local"
+    container = edges["spec"]["template"]["spec"]["containers"][0]
+    assert container["args"] == ["edge"]
+    text = rendered.one("ConfigMap", "revoker-edge")["data"]["edge.toml"]
+    values = tomllib.loads(text)
+    assert values["upstream"]["url"] == ["http://revoker.identity.svc:8080"]
+    assert values["upstream"]["beyond"] == "ask"
+    [caller] = [caller for caller in toml_of(rendered)["callers"] if caller["name"] == "edge"]
+    assert set(caller["scopes"]) == {"feed", "introspect"}
+    secret = base64.b64decode(rendered.one("Secret", "callers")["data"]["edge"]).decode()
+    assert caller["secret_sha256"] == [digest(secret)]
+    for path, content in (("upstream/secret", secret), ("jwks/main.json", '{"keys": []}')):
+        file = tmp_path / path
+        file.parent.mkdir()
+        file.write_text(content)
+    settings = settle_edge(tomllib.loads(text.replace("/etc/revoker", str(tmp_path))), {})
+    assert [caller.name for caller in settings.callers] == ["gateway", "admin"]
+    assert settings.sessions is not None
+    policy = rendered.one("NetworkPolicy", "revoker")["spec"]
+    assert edges["spec"]["selector"]["matchLabels"] in [
+        peer["podSelector"]["matchLabels"] for peer in policy["ingress"][0]["from"] if "podSelector" in peer
+    ]
+
+
+def test_edges_may_have_a_secret_of_your_own(render):
+    own = {"edge.enabled": True, "edge.existingSecret": {"name": "feed", "key": "token"}}
+    rendered = render({**LEAST, **own})
+    assert "edge" not in [caller["name"] for caller in toml_of(rendered)["callers"]]
+    volumes = rendered.one("DaemonSet")["spec"]["template"]["spec"]["volumes"]
+    [secret] = [volume["secret"] for volume in volumes if volume["name"] == "upstream"]
+    assert secret == {"secretName": "feed", "items": [{"key": "token", "path": "secret"}]}

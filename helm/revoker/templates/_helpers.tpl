@@ -150,6 +150,74 @@ either: OpenShift gives each namespace its own. `helm upgrade --reuse-values` fr
 {{- randBytes 32 | replace "+" "-" | replace "/" "_" | trimSuffix "=" -}}
 {{- end -}}
 
+{{- define "revoker.edgeName" -}}
+{{- printf "%s-edge" (include "revoker.fullname" .) -}}
+{{- end -}}
+
+{{- /* All callers, as JSON: those of the values, and the edges where they are not among them. */ -}}
+{{- define "revoker.callers" -}}
+{{- $callers := .Values.callers -}}
+{{- if and (.Values.edge).enabled (not .Values.edge.existingSecret.name) -}}
+  {{- $names := list -}}
+  {{- range $callers -}}
+    {{- $names = append $names .name -}}
+  {{- end -}}
+  {{- if not (has .Values.edge.caller $names) -}}
+    {{- $callers = append $callers (dict "name" .Values.edge.caller "scopes" (list "feed" "introspect")) -}}
+  {{- end -}}
+{{- end -}}
+{{- toJson $callers -}}
+{{- end -}}
+
+{{- /* The configuration of an edge: issuers and callers are those of the service. */ -}}
+{{- define "revoker.edgeToml" -}}
+{{- $config := .Values.config -}}
+{{- $server := merge (dict "port" .Values.ports.http "ops_port" .Values.ports.ops) $config.server -}}
+{{- if .Values.tls.enabled -}}
+  {{- $_ := set $server "tls_cert_file" "/etc/revoker/tls/tls.crt" -}}
+  {{- $_ := set $server "tls_key_file" "/etc/revoker/tls/tls.key" -}}
+  {{- if .Values.tls.clientCASecret -}}
+    {{- $_ := set $server "tls_client_ca_file" "/etc/revoker/client-ca/ca.crt" -}}
+  {{- end -}}
+{{- end -}}
+{{- $scheme := ternary "https" "http" .Values.tls.enabled -}}
+{{- $url := printf "%s://%s.%s.svc:%v" $scheme (include "revoker.fullname" .) .Release.Namespace .Values.service.port -}}
+{{- $upstream := dict "url" (list $url) "secret_file" "/etc/revoker/upstream/secret" -}}
+{{- if not .Values.tls.enabled -}}
+  {{- $_ := set $upstream "insecure" true -}}
+{{- end -}}
+{{- $secrets := include "revoker.callerSecrets" . | fromJson -}}
+[server]
+{{- include "revoker.table" $server }}
+
+[upstream]
+{{- include "revoker.table" (merge (deepCopy .Values.edge.upstream) $upstream) }}
+
+[revocation]
+{{- include "revoker.table" (pick $config.revocation "leeway" "max_token_lifetime") }}
+{{- range $config.issuers }}
+
+[[issuers]]
+{{- include "revoker.table" . }}
+{{- end }}
+{{- range .Values.callers }}
+{{- if has "introspect" .scopes }}
+
+[[callers]]
+{{- $caller := deepCopy . }}
+{{- if hasKey $secrets .name }}
+{{- $_ := set $caller "secret_sha256" (list (get $secrets .name | sha256sum)) }}
+{{- end }}
+{{- include "revoker.table" $caller }}
+{{- end }}
+{{- end }}
+{{- with $config.sessions }}
+
+[sessions]
+{{- include "revoker.table" (pick . "issuer" "audiences" "revocable" "absolute_timeout") }}
+{{- end }}
+{{ end -}}
+
 {{- /* Whether the whole configuration is somebody else's. */ -}}
 {{- define "revoker.foreignConfig" -}}
 {{- if or .Values.existingConfig.configMap .Values.existingConfig.secret -}}true{{- end -}}
@@ -168,7 +236,7 @@ the digests in the configuration must agree.
     {{- $standing = default dict .data -}}
   {{- end -}}
   {{- $secrets := dict -}}
-  {{- range .Values.callers -}}
+  {{- range include "revoker.callers" . | fromJsonArray -}}
     {{- if not .secret_sha256 -}}
       {{- if hasKey $standing .name -}}
         {{- $_ := set $secrets .name (get $standing .name | b64dec) -}}
@@ -237,7 +305,7 @@ the digests in the configuration must agree.
 [[issuers]]
 {{- include "revoker.table" . }}
 {{- end }}
-{{- range .Values.callers }}
+{{- range include "revoker.callers" . | fromJsonArray }}
 
 [[callers]]
 {{- $caller := deepCopy . }}

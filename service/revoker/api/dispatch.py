@@ -26,9 +26,11 @@ from revoker.api import (
 )
 from revoker.api.endpoint import BoundEndpoint, Endpoint
 from revoker.api.envelope import ANY, FastPath, LoadShedding, Logged, Port, ServedPath
+from revoker.api.error_responses import error_response
 from revoker.api.paths import BATCH, FORWARD_AUTH, INTROSPECT
 from revoker.api.prebuilt import Handler, PrebuiltResponse
 from revoker.api.services import Services
+from revoker.metrics import Metrics
 
 ENDPOINTS: tuple[Endpoint[Any], ...] = (
     *revocation.ENDPOINTS,
@@ -52,6 +54,70 @@ def paths(
     introspection_seconds: Callable[[float], None],
 ) -> Iterator[ServedPath]:
     """Every path. Fast are those on which gateways and clients ask all the time."""
+    yield from verdict_paths(
+        introspect=introspect,
+        introspect_batch=introspect_batch,
+        authorize_forward=authorize_forward,
+        introspection_seconds=introspection_seconds,
+    )
+    if services.sessions is not None:
+        for endpoint in token.ENDPOINTS:
+            yield FastPath(
+                path=endpoint.path,
+                handle=_prebuilt(endpoint.bind(services)),
+                load_shedding=LoadShedding.COMPLETE,
+                logged=Logged.FAILURES,
+            )
+    for endpoint in _ordinary_endpoints(services):
+        yield ServedPath(method=endpoint.method, path=endpoint.path, handle=endpoint.bind(services).respond)
+    yield ServedPath(method="GET", path=feed.PATH, handle=send_feed)
+    yield ServedPath(method="GET", path=feed_snapshot.PATH, handle=send_snapshot)
+    for route in _well_known_routes(services):
+        yield _routed(route)
+    yield from ops_paths(health, services.metrics)
+
+
+def edge_paths(
+    verdicts: Iterable[ServedPath], health: probes.Health, metrics: Metrics, *, service: str
+) -> Iterator[ServedPath]:
+    """Every path of an edge: those for verdicts, and a hint for what only the ``service`` (a URL) does."""
+    yield from verdicts
+    for endpoint in (
+        *ENDPOINTS,
+        *token.ENDPOINTS,
+        *backchannel.ENDPOINTS,
+        *sessions.ENDPOINTS,
+        *session_list.ENDPOINTS,
+    ):
+        yield ServedPath(method=endpoint.method, path=endpoint.path, handle=_not_here(service, endpoint.path))
+    for path in (feed.PATH, feed_snapshot.PATH):
+        yield ServedPath(method="GET", path=path, handle=_not_here(service, path))
+    yield from ops_paths(health, metrics)
+
+
+def _not_here(service: str, path: str) -> Handler:
+    async def respond(_: web.Request) -> web.Response:
+        return error_response(
+            404, "invalid_request", f"this is an edge, which only answers; send this to {service}{path}"
+        )
+
+    return respond
+
+
+def ops_paths(health: probes.Health, metrics: Metrics) -> Iterator[ServedPath]:
+    """For Kubernetes and Prometheus."""
+    for route in probes.routes(health, metrics.registry):
+        yield _routed(route, port=Port.OPS, logged=Logged.NOTHING)
+
+
+def verdict_paths(
+    *,
+    introspect: Handler,
+    introspect_batch: Handler,
+    authorize_forward: Handler,
+    introspection_seconds: Callable[[float], None],
+) -> Iterator[ServedPath]:
+    """Where verdicts are given."""
     yield FastPath(
         path=INTROSPECT,
         handle=introspect,
@@ -79,22 +145,6 @@ def paths(
         render_error=forward_auth.unavailable,
         malformed=forward_auth.malformed_request,
     )
-    if services.sessions is not None:
-        for endpoint in token.ENDPOINTS:
-            yield FastPath(
-                path=endpoint.path,
-                handle=_prebuilt(endpoint.bind(services)),
-                load_shedding=LoadShedding.COMPLETE,
-                logged=Logged.FAILURES,
-            )
-    for endpoint in _ordinary_endpoints(services):
-        yield ServedPath(method=endpoint.method, path=endpoint.path, handle=endpoint.bind(services).respond)
-    yield ServedPath(method="GET", path=feed.PATH, handle=send_feed)
-    yield ServedPath(method="GET", path=feed_snapshot.PATH, handle=send_snapshot)
-    for route in _well_known_routes(services):
-        yield _routed(route)
-    for route in probes.routes(health, services.metrics.registry):
-        yield _routed(route, port=Port.OPS, logged=Logged.NOTHING)
 
 
 def documentation(served: Iterable[ServedPath], *, separate_ops: bool) -> Iterator[ServedPath]:

@@ -135,7 +135,13 @@ class FastPath(ServedPath):
 
 
 class Dispatcher:
-    """Responds to the requests of one port."""
+    """Responds to the requests of one port.
+
+    Attributes:
+        as_of: Gives the time (ms by the store) as of which an edge answers (0: none yet); None: no edge.
+    """
+
+    as_of: Callable[[], int] | None = None
 
     def __init__(
         self,

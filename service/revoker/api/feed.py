@@ -103,7 +103,8 @@ class Feed:
             if items or left <= 0 or self.consumers.draining:
                 if (fresh := self.tail.fresh_at(cursor)) is not None:
                     consumer.as_of = max(consumer.as_of, fresh.as_of)
-                    items.append(b'{"event":"fresh","data":%b}' % fresh.data)
+                    age = b',"age":%d}' % self.tail.age_ms
+                    items.append(b'{"event":"fresh","data":%b}' % (fresh.data[:-1] + age))
                 return _json(b"[%b]" % b",".join(items))
             await self.tail.news(left)
 

@@ -5,6 +5,7 @@ Gateways ask this for every request that they serve: this is the hot path, with 
 """
 
 from codecs import BOM_UTF8
+from collections.abc import Awaitable
 from typing import Annotated, Final
 
 import msgspec
@@ -214,12 +215,12 @@ class Introspection:
         self._admission.in_progress += 1
         try:
             if fields is not None:
-                return await self._respond_to_token(_token_of_form(fields), caller)
+                return await self.respond_to_form(fields, caller)
             asked = read_introspect(raw)
             document = bodies.refuse_ambiguous(raw, asked)
             token = token_of(asked)
             if token is not None:
-                return await self._respond_to_token(token, caller)
+                return await self.respond_to_token(token, caller)
             claims, issuer = claims_of(asked, caller, document)
             judged = await self._verdicts.of_claims(claims, issuer, caller)
         finally:
@@ -234,7 +235,12 @@ class Introspection:
         caller.require(SCOPE)
         return fields, raw, caller
 
-    async def _respond_to_token(self, token: str, caller: Caller) -> PrebuiltResponse:
+    def respond_to_form(self, fields: bodies.Fields, caller: Caller) -> Awaitable[PrebuiltResponse]:
+        """Respond to the form of RFC 7662."""
+        return self.respond_to_token(_token_of_form(fields), caller)
+
+    async def respond_to_token(self, token: str, caller: Caller) -> PrebuiltResponse:
+        """Respond to a token by its text."""
         if self._sessions is not None and looks_like(token):
             return PrebuiltResponse(
                 await refresh_tokens.introspect(self._sessions, token, caller) or INACTIVE

@@ -25,16 +25,23 @@ class Problem(msgspec.Struct, frozen=True):
 class Readiness(msgspec.Struct, frozen=True, kw_only=True):
     """Whether requests should come here, and what is wrong."""
 
-    status: Literal["ok", "degraded", "starting", "draining"]
+    status: Literal["ok", "degraded", "starting", "stale", "draining"]
     problems: list[Problem]
 
 
 class Health:
     """The state of one process; it sets ``draining`` before it stops."""
 
-    def __init__(self, problems: Callable[[], dict[str, str]], started: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        problems: Callable[[], dict[str, str]],
+        started: Callable[[], bool],
+        stale: Callable[[], bool] = bool,
+    ) -> None:
+        """``stale``: whether an edge knows nothing recent, so that another should be asked."""
         self._problems = problems
         self._started = started
+        self._stale = stale
         self.draining = False
 
     def readiness(self) -> Readiness:
@@ -47,6 +54,8 @@ class Health:
             return Readiness(status="draining", problems=problems)
         if not self._started():
             return Readiness(status="starting", problems=problems)
+        if self._stale():
+            return Readiness(status="stale", problems=problems)
         return Readiness(status="degraded" if problems else "ok", problems=problems)
 
 
@@ -59,7 +68,7 @@ def routes(health: Health, registry: CollectorRegistry) -> list[web.RouteDef]:
     async def readyz(_: web.Request) -> web.Response:
         readiness = health.readiness()
         return web.Response(
-            status=503 if readiness.status in {"starting", "draining"} else 200,
+            status=503 if readiness.status in {"starting", "stale", "draining"} else 200,
             body=msgspec.json.encode(readiness),
             content_type="application/json",
             headers=NO_STORE,

@@ -2,8 +2,8 @@
 
 import collections
 import contextlib
-from collections.abc import Callable, Sequence
-from typing import Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, Protocol
 
 import msgspec
 import structlog
@@ -13,9 +13,9 @@ from revoker.errors import InvalidToken, StoreUnavailable
 from revoker.metrics import Metrics
 from revoker.models import Issuer, OldLimits, Payload, RevocationState, UserState, Verdict
 from revoker.rules import begins_too_far_ahead, judge
-from revoker.store.keys import TokenKeys, tag_and_start, user_tag
-from revoker.store.source import Found
-from revoker.store.store import Store
+from revoker.store.keys import Keys, TokenKeys, tag_and_start, user_tag
+from revoker.store.revocations import Revocations
+from revoker.store.source import Found, Lookups
 from revoker.tokens.verifying import VerifiedToken, Verifier, Waiting
 
 _log = structlog.get_logger("service")
@@ -36,6 +36,29 @@ class Judged(msgspec.Struct, frozen=True, gc=False):
     why: str = ""
 
 
+class HasOldLimits(Protocol):
+    """What is remembered of the issuers: :class:`revoker.store.issuer_records.IssuerRecords`."""
+
+    @property
+    def old_limits(self) -> Mapping[str, OldLimits]: ...
+    @property
+    def read(self) -> bool: ...
+
+
+class JudgingStore(Protocol):
+    """What verdicts need of a store: :class:`revoker.store.store.Store`, or a mirror of one."""
+
+    @property
+    def keys(self) -> Keys: ...
+    @property
+    def lookups(self) -> Lookups: ...
+    @property
+    def issuer_records(self) -> HasOldLimits: ...
+    @property
+    def revocations(self) -> Revocations:
+        """Used only where ``store_outage = "allow"``."""
+
+
 class Verdicts:
     """Judges tokens for callers.
 
@@ -47,7 +70,7 @@ class Verdicts:
         self,
         *,
         verifier: Verifier,
-        store: Store,
+        store: JudgingStore,
         clock: Callable[[], float],
         metrics: Metrics,
         allow_outage: bool,

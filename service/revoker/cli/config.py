@@ -1,6 +1,7 @@
 """`revoker config`: check a configuration without the network, print its schema, or an example."""
 
 import json
+import os
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,8 @@ from typing import Any, Final
 import typer
 
 from revoker.cli.configuration import ConfigOption, is_development, load_settings
-from revoker.config.schema import Settings
+from revoker.config.edge import AnySettings, EdgeSessionSettings, EdgeSettings, is_edge, load_edge
+from revoker.config.schema import Settings, read
 from revoker.errors import ConfigError
 from revoker.server.lifecycle import tls_context
 from revoker.tokens import keystore, refresh_tokens
@@ -47,20 +49,26 @@ def check(config: ConfigOption = None) -> None:
     """
     if is_development(config):
         raise ConfigError(["--config: give a configuration, or set REVOKER_CONFIG"])
-    settings = load_settings(config)
+    settings = load_edge(config, os.environ) if _is_of_edge(config) else load_settings(config)
     if problems := list(_faults_of_files(settings)):
         raise ConfigError(problems)
     parts = [f"{len(settings.issuers)} issuers", f"{len(settings.callers)} callers"]
     parts.append("sessions" if settings.sessions else "no sessions")
+    if isinstance(settings, EdgeSettings):
+        parts.append(f"an edge of {len(settings.upstream.url)} upstreams")
     typer.echo(f"{config or 'the environment'}: {', '.join(parts)}; no faults")
 
 
-def _faults_of_files(settings: Settings) -> Iterator[str]:
+def _is_of_edge(config: Path | None) -> bool:
+    return config is not None and is_edge(read(config))
+
+
+def _faults_of_files(settings: AnySettings) -> Iterator[str]:
     try:
         tls_context(settings.server)
     except ConfigError as error:
         yield from error.problems
-    if settings.sessions is None:
+    if settings.sessions is None or isinstance(settings.sessions, EdgeSessionSettings):
         return
     try:
         _, unusable = keystore.listed(Path(settings.sessions.signing_keys_dir), now=0)

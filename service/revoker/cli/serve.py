@@ -8,6 +8,7 @@ from revoker.cli import development
 from revoker.cli.configuration import ConfigOption, is_development, load_settings
 from revoker.config.schema import Settings
 from revoker.server import workers
+from revoker.store.embedded import folder_of
 from revoker.tracing import environment
 
 if TYPE_CHECKING:
@@ -24,12 +25,15 @@ def serve(config: ConfigOption = None) -> None:
         if setup is not None:
             logs.write_text(development.welcome(setup, url))
 
+    settings = load_settings(config) if setup is None else setup.settings
+    url = settings.redis.url
     workers.run(
         workers.Plan(
-            settings=load_settings(config) if setup is None else setup.settings,
+            settings=settings,
             reload_settings=lambda: load_settings(config),
             build=_build,
             ready=ready,
+            embedded_folder=folder_of(url) if url.startswith("embedded:") else None,
         )
     )
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -69,6 +69,10 @@ class _Section(BaseModel):
     )
 
 
+Section = _Section
+"""For the settings of an edge."""
+
+
 class ServerSettings(_Section):
     """The listener and the processes behind it."""
 
@@ -86,6 +90,10 @@ class ServerSettings(_Section):
 
     workers: Annotated[int, Field(ge=1, le=128)] = 1
     """Processes on this machine that share the port."""
+
+    unix_socket: str = ""
+    """Path of a Unix socket on which the same is served as on `port`, without TLS, to the user and the group
+    of the service: for a gateway on this machine. Empty: none. Needs `workers = 1`."""
 
     tls_cert_file: ReadableFile = ""
     """Certificate chain (PEM) of the listener; with `tls_key_file`. Empty: plain HTTP."""
@@ -109,6 +117,15 @@ class ServerSettings(_Section):
 
     drain_seconds: Annotated[float, Field(ge=0, le=300)] = 5
     """Seconds to keep serving after SIGTERM while `/readyz` is 503."""
+
+    @field_validator("unix_socket")
+    @classmethod
+    def _has_one_listener(cls, value: str, info: ValidationInfo) -> str:
+        if value and info.data.get("workers", 1) > 1:
+            raise reject("needs server.workers = 1: one process listens on it")
+        if value and not Path(value).parent.is_dir():
+            raise reject("must be a path in a folder that exists")
+        return value
 
     @field_validator("ops_port")
     @classmethod
@@ -566,24 +583,32 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Settings:
     Raises:
         ConfigError: with all problems of file and environment.
     """
-    return settle(_read(path) if path else {}, environ)
+    return settle(read(path) if path else {}, environ)
 
 
 def settle(values: dict[str, Any], environ: Mapping[str, str]) -> Settings:
     """As :func:`load`, of values shaped like the file."""
+    return settled(values, environ, Settings)
+
+
+Kind = TypeVar("Kind", bound=BaseModel)
+
+
+def settled(values: dict[str, Any], environ: Mapping[str, str], model: type[Kind]) -> Kind:
+    """As :func:`settle`, for settings of any kind of process."""
     values = deepcopy(values)
     problems = [
-        *loading.overlay(values, environ, Settings),
+        *loading.overlay(values, environ, model),
         *_read_secrets(values),
         *_cross_checks(values),
     ]
     _apply_profiles(values)
     _name_issuers(values)
     try:
-        settings = Settings.model_validate(values)
+        settings = model.model_validate(values)
     except ValidationError as error:
         problems += [
-            loading.message_of(details, Settings)
+            loading.message_of(details, model)
             for details in error.errors(include_url=False, include_input=False)
         ]
     else:
@@ -598,7 +623,8 @@ def describes_service(environ: Mapping[str, str]) -> bool:
     return not sections.isdisjoint({"issuers", "callers", "sessions"})
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read(path: Path) -> dict[str, Any]:
+    """The values in a file; raises ``ConfigError`` where it is not TOML."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

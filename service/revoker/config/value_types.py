@@ -78,6 +78,9 @@ CallerName = Annotated[
     StringConstraints(max_length=128),
     _matching(r"[A-Za-z0-9._~-]+", "must be letters, digits and . _ ~ - only"),
 ]
+EdgeName = Annotated[
+    str, _matching(r"[A-Za-z0-9._~-]{0,64}", "must be at most 64 letters, digits and . _ ~ - only")
+]
 _DIGESTS_OF_NOTHING: Final = {hashlib.sha256(text).hexdigest() for text in (b"", b"\n", b"\r\n")}
 
 

@@ -47,6 +47,12 @@ _HEAD: Final = (
 )
 
 
+AS_OF: Final = "Revoker-As-Of"
+"""The header with the time (ms by the store) of what an edge knows of revocations when it answers."""
+
+_AS_OF_BYTES: Final = AS_OF.encode()
+
+
 class Site(Protocol):
     """What is served on one port."""
 
@@ -110,6 +116,33 @@ class PrebuiltWriter:
 
     async def write_eof(self) -> None:
         """Nothing is left to be written."""
+
+
+class _DatedWriter(PrebuiltWriter):
+    """As :class:`PrebuiltWriter`, with the time as of which an edge has answered."""
+
+    __slots__ = ("_as_of",)
+
+    def __init__(self, response: PrebuiltResponse, as_of: int, *, keep_alive: bool) -> None:
+        super().__init__(response, keep_alive=keep_alive)
+        self._as_of = as_of
+
+    async def prepare(self, request: web.BaseRequest) -> None:
+        """Write all of it."""
+        transport = request.transport
+        if transport is None:
+            raise ConnectionResetError("the client has gone")
+        if not request.keep_alive or request.version != HttpVersion11:
+            self.keep_alive = False
+        end = b"\r\n\r\n" if self.keep_alive else b"\r\nConnection: close\r\n\r\n"
+        response = self._response
+        body = response.body if request.method != "HEAD" else b""
+        head = _HEADS[response.status].now()
+        transport.write(
+            b"%b%d\r\n%b: %d%b%b" % (head, len(response.body), _AS_OF_BYTES, self._as_of, end, body)
+        )
+        if request.protocol.writing_paused:
+            await request.writer.drain()
 
 
 class _LastResponse(web.Response):
@@ -260,6 +293,25 @@ class Connection(web.RequestHandler):
         return response
 
 
+class _EdgeConnection(Connection):
+    """A connection to an edge."""
+
+    def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> Coroutine[Any, Any, tuple[web.StreamResponse, bool]]:
+        server = self._server
+        as_of = server.as_of() if server.as_of is not None else 0
+        response: object = resp
+        if not as_of:
+            return super().finish_response(request, resp, start_time)
+        if isinstance(response, PrebuiltResponse):
+            resp = _DatedWriter(response, as_of, keep_alive=not server.closing)  # type: ignore[assignment]
+            return _finish_response(self, request, resp, start_time)
+        if server.site.is_read_only(request.raw_path):
+            resp.headers[AS_OF] = str(as_of)
+        return super().finish_response(request, resp, start_time)
+
+
 _finish_response: Final = web.RequestHandler.finish_response
 
 
@@ -269,13 +321,16 @@ class _Server(web.Server):
     Attributes:
         site: What is served.
         closing: Whether every response closes its connection.
+        as_of: Gives the time for :data:`AS_OF` (0: none); None: this is no edge.
     """
 
     site: Site
+    as_of: Callable[[], int] | None = None
     closing = False
 
     def __call__(self) -> Connection:
-        return Connection(self, loop=self._loop, **self._kwargs)
+        kind = Connection if self.as_of is None else _EdgeConnection
+        return kind(self, loop=self._loop, **self._kwargs)
 
 
 class Runner(web.AppRunner):
@@ -289,7 +344,8 @@ class Runner(web.AppRunner):
         server = await super()._make_server()
         server.request_handler = cast("Any", self._site.entry(server.request_handler))
         server.__class__ = _Server
-        cast("_Server", server).site = self._site
+        made = cast("_Server", server)
+        made.site, made.as_of = self._site, getattr(self._site, "as_of", None)
         return server
 
     def close_connections_after_response(self) -> None:

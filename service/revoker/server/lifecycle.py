@@ -14,13 +14,15 @@ import socket
 import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import structlog
 from aiohttp import web
 
 from revoker import logs
-from revoker.config.schema import ServerSettings, Settings
+from revoker.config.edge import AnySettings
+from revoker.config.schema import ServerSettings
 from revoker.errors import ConfigError
 from revoker.server import start_signals
 from revoker.server.connections import Runner, Site
@@ -76,7 +78,7 @@ class Service(Protocol):
     def conflicts(self) -> list[str]: ...
     async def close(self) -> None: ...
     def drain(self) -> None: ...
-    def reload(self, settings: Settings) -> None: ...
+    def reload(self, settings: AnySettings) -> None: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,7 +163,7 @@ async def serve(
     listeners: Listeners,
     server: ServerSettings,
     *,
-    reload_settings: Callable[[], Settings],
+    reload_settings: Callable[[], AnySettings],
     listening: Callable[[], None],
     ready: Callable[[], None],
     shutdown_signals: Sequence[signal.Signals] = (signal.SIGTERM, signal.SIGINT),
@@ -190,6 +192,8 @@ async def serve(
         if service.ops is not None:
             await _open(stack, service.ops, listeners.ops, tls=None)
         runner = await _open(stack, service.main, listeners.main, tls=tls_context(server))
+        if server.unix_socket:
+            await _open_unix(stack, runner, Path(server.unix_socket))
         grpc = await _open_grpc(stack, service, server) if server.grpc_port else None
         listening()
         if await _finishes_before(shutdown, _until_started(service)):
@@ -243,11 +247,41 @@ async def _until_started(service: Service) -> None:
         await asyncio.sleep(0.05)
 
 
-def _reload(service: Service, reload_settings: Callable[[], Settings]) -> None:
+def _reload(service: Service, reload_settings: Callable[[], AnySettings]) -> None:
     try:
         service.reload(reload_settings())
     except ConfigError as error:
         log.error("settings not taken over", problems=error.problems)  # noqa: TRY400 -- says all
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Remove a Unix socket on which nobody listens any more."""
+    with contextlib.closing(socket.socket(socket.AF_UNIX)) as probe:
+        try:
+            probe.connect(str(path))
+        except OSError:
+            if path.is_socket():
+                path.unlink()
+        else:
+            raise ConfigError([f"server.unix_socket: another process listens on {path}"])
+
+
+async def _open_unix(stack: contextlib.AsyncExitStack, runner: Runner, path: Path) -> None:
+    """Listen on a Unix socket; one that nobody listens on any more is replaced.
+
+    Raises:
+        ConfigError: another process listens on it, or it cannot be made.
+    """
+    before = os.umask(0o117)  # from the first moment on, nobody else may connect
+    try:
+        _remove_abandoned(path)
+        await web.UnixSite(runner, path, backlog=BACKLOG).start()
+    except OSError as error:
+        problem = f"server.unix_socket: can't listen on {path}: {error.strerror or error}"
+        raise ConfigError([problem]) from None
+    finally:
+        os.umask(before)
+    stack.callback(path.unlink, missing_ok=True)
 
 
 async def _open_grpc(

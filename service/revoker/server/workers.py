@@ -14,6 +14,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
@@ -26,11 +27,18 @@ from gunicorn.glogging import Logger
 from gunicorn.workers.base import Worker
 
 from revoker import logs
-from revoker.config.schema import Settings
+from revoker.config.edge import AnySettings
 from revoker.errors import ConfigError, RevokerError
 from revoker.server import start_signals
-from revoker.server.lifecycle import SHUTDOWN_SECONDS, Listeners, Service, bind, serve, tls_context
-from revoker.store.embedded import Embedded, folder_of
+from revoker.server.lifecycle import (
+    SHUTDOWN_SECONDS,
+    Listeners,
+    Service,
+    bind,
+    serve,
+    tls_context,
+)
+from revoker.store.embedded import Embedded
 
 WORKER_TIMEOUT_SECONDS: Final = 30
 """A worker whose event loop was blocked for this time is replaced."""
@@ -48,12 +56,14 @@ class Plan:
         build: Makes the service of one process. It imports ``prometheus_client``, and nothing before it may:
             the import decides whether processes share their metrics.
         ready: Called with the URL, once, when clients get verdicts there.
+        embedded_folder: Of the embedded store, which runs meanwhile; None: there is none.
     """
 
-    settings: Settings
-    reload_settings: Callable[[], Settings]
-    build: Callable[[Settings], Service]
+    settings: AnySettings
+    reload_settings: Callable[[], AnySettings]
+    build: Callable[[Any], Service]
     ready: Callable[[str], None]
+    embedded_folder: Path | None = None
 
 
 def run(plan: Plan) -> None:
@@ -63,13 +73,13 @@ def run(plan: Plan) -> None:
         ConfigError: a port is in use, a file is malformed.
         StoreUnavailable: the embedded store does not start.
     """
-    server, url = plan.settings.server, plan.settings.redis.url
+    server = plan.settings.server
     tls_context(server)
     _raise_open_file_limit()
     listeners = bind(server, shared=server.workers > 1)
     with contextlib.ExitStack() as stack:
-        if url.startswith("embedded:"):
-            stack.enter_context(Embedded(folder_of(url)))
+        if plan.embedded_folder is not None:
+            stack.enter_context(Embedded(plan.embedded_folder))
         if server.workers > 1:
             stack.enter_context(_shared_metrics())
             _Arbiter(_GunicornApplication(plan, listeners)).run()

@@ -31,7 +31,7 @@ import structlog
 
 from revoker.errors import ConfigError, StoreRefused, StoreUnavailable
 from revoker.models import STANDARD_NAMES, Issuer, LimitIncrease, OldLimits, OldMargin
-from revoker.rules import SAFETY_S
+from revoker.rules import FOREVER_MS, SAFETY_S
 from revoker.store.keys import Keys
 from revoker.store.scripts import Scripts
 from revoker.store.source import Source
@@ -286,6 +286,46 @@ def _with_margin(record: IssuerRecord, issuer: Issuer, last: int, now: int) -> I
         margin=None if present == record.clock_skew else present,
         wider=tuple(OldMargin(margin, until) for margin, until in sorted(wider.items()) if margin > present),
     )
+
+
+def old_limits_elsewhere(text: bytes, issuers: Iterable[Issuer]) -> dict[str, OldLimits]:
+    """What a process must consider that judges by a copy of a store, and cannot add anything to its records.
+
+    Limits beyond those in the store are of no use to it: the revocations of longer tokens expire too early.
+
+    Args:
+        text: The value in the store.
+        issuers: As the process has configured them.
+
+    Raises:
+        StoreRefused: the value can't be read.
+    """
+    try:
+        records = _decode(text)
+    except (msgspec.MsgspecError, TypeError) as error:
+        raise StoreRefused("the store holds settings that can't be read") from error
+    found = conflicts(records, issuers)
+    old_limits = {name: OldLimits(conflict=problem) for name, problem in found.items()}
+    for issuer in issuers:
+        if issuer.name in found:
+            continue
+        stored = records.get(issuer.name)
+        if stored is None:
+            problem = f"the service has no issuer {issuer.name}, so none of its tokens can be revoked"
+            old_limits[issuer.name] = OldLimits(conflict=problem)
+            continue
+        beyond = [
+            LimitIncrease(limit, getattr(stored, limit), FOREVER_MS)
+            for limit in LIMITS
+            if getattr(issuer, limit) > getattr(stored, limit)
+        ]
+        last = stored.clock_skew if stored.margin is None else stored.margin
+        margins = list(stored.wider)
+        if last > issuer.cutoff_margin:  # its cutoffs cover more at the service
+            margins.append(OldMargin(last, FOREVER_MS))
+        if stored.increases or beyond or margins:
+            old_limits[issuer.name] = OldLimits((*stored.increases, *beyond), tuple(margins))
+    return old_limits
 
 
 def _obsolete_at(until: int, record: IssuerRecord) -> int:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -207,6 +208,12 @@ class JournalTail:
             return None
         return self._fresh[0]
 
+    @property
+    def age_ms(self) -> int:
+        """How long ago the latest reading was begun, at most."""
+        began = self._fresh[1] if self._fresh is not None else 0.0
+        return math.ceil((asyncio.get_running_loop().time() - began) * 1000)
+
     async def news(self, seconds: float) -> None:
         """Wait for the next reading, or for :meth:`wake`."""
         if self._news is None:
@@ -261,6 +268,7 @@ class JournalTail:
             await self._begin()
             return _PAGE
         try:
+            began = asyncio.get_running_loop().time()
             as_of, events = await self._entries_after(self._at)
         except Reload:  # it was trimmed, or is not there after a failover
             await self._begin()
@@ -269,7 +277,7 @@ class JournalTail:
             return _PAGE
         self._add(events)
         if len(events) < _PAGE:
-            self._fresh = Fresh(self._at, as_of), asyncio.get_running_loop().time()
+            self._fresh = Fresh(self._at, as_of), began
         self.wake()
         return len(events)
 

@@ -1,0 +1,87 @@
+"""What an edge with ``beyond = "ask"`` does while it knows too little: it asks the service.
+
+A token is verified here, and a caller's limits apply here, as ever. Only the verdict comes from the service.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from aiohttp import web
+
+from revoker.api import bodies
+from revoker.api.credentials import Authentication
+from revoker.api.introspection import (
+    ACTIVE,
+    INACTIVE,
+    SCOPE,
+    Introspection,
+    claims_of,
+    read_introspect,
+    token_of,
+)
+from revoker.api.prebuilt import PrebuiltResponse
+from revoker.api.verdicts import Judged, Verdicts
+from revoker.auth import Caller
+from revoker.errors import StoreUnavailable
+from revoker.models import Verdict
+
+Ask = Callable[[bytes], Awaitable[bool]]
+"""Posts the body of an introspection to the service: is the token active? Raises ``StoreUnavailable``."""
+
+
+class AskedVerdicts(Verdicts):
+    """As :class:`revoker.api.verdicts.Verdicts`, for single tokens by the service where it cannot judge."""
+
+    def __init__(self, *, ask: Ask, **parts: Any) -> None:
+        super().__init__(**parts)
+        self.ask = ask
+
+    async def of_token(self, token: str, caller: Caller, **options: Any) -> Judged:
+        try:
+            return await super().of_token(token, caller, **options)
+        except StoreUnavailable:
+            verified = self._verifier.cached(token)
+            if verified is None:
+                raise
+        active = await self.ask(b'{"token":"%b"}' % token.encode())  # it is base64url and dots
+        claims, now = verified.claims, int(self._clock() * 1000)
+        if active:
+            return Judged(Verdict.ACTIVE, claims, verified, verified.issuer, None, now)
+        return Judged(Verdict.TOKEN_REVOKED, claims, verified, verified.issuer, None, now)
+
+
+class AskingIntrospection:
+    """Responds to introspection requests, also while nothing recent is known."""
+
+    def __init__(
+        self,
+        introspection: Introspection,
+        authentication: Authentication,
+        verdicts: AskedVerdicts,
+        fresh: Callable[[], bool],
+    ) -> None:
+        self._introspection = introspection
+        self._authentication = authentication
+        self._verdicts = verdicts
+        self._fresh = fresh
+
+    async def respond(self, request: web.Request) -> PrebuiltResponse:
+        """Respond to one request."""
+        if self._fresh():
+            return await self._introspection.respond(request)
+        bodies.refuse_query(request)
+        fields, raw = await bodies.read(request, bodies.BODY_LIMIT)
+        caller = self._authentication.authenticate(request, fields)
+        caller.require(SCOPE)
+        if fields is not None:
+            return await self._introspection.respond_to_form(fields, caller)
+        asked = read_introspect(raw)
+        document = bodies.refuse_ambiguous(raw, asked)
+        token = token_of(asked)
+        if token is not None:
+            return await self._introspection.respond_to_token(token, caller)
+        claims, issuer = claims_of(asked, caller, document)
+        if issuer is None or not caller.may_see(claims.aud):
+            self._verdicts.foreign()
+            return PrebuiltResponse(INACTIVE)
+        return PrebuiltResponse(ACTIVE if await self._verdicts.ask(raw) else INACTIVE)

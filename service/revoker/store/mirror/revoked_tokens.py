@@ -1,0 +1,74 @@
+"""A set of revoked tokens that takes 24 bytes for one, and a little more.
+
+Users choose what is in their tokens, and whoever may revoke chooses what is in here. So places are found by
+a hash that nobody outside can compute: Python's own, whose key is random in every process, over a text
+that begins with a random secret.
+"""
+
+import secrets
+from array import array
+from bisect import bisect_left
+from collections.abc import Iterator
+from typing import Final
+
+SEGMENTS: Final = 1024
+"""Each is a list in order of its own. An insertion moves what follows it, and a removal of what has expired
+looks at all of one: both take well below a millisecond for ten million tokens."""
+
+
+class RevokedTokens:
+    """Keys of revoked tokens (:meth:`revoker.store.keys.Keys.jti`) and when their entries expire.
+
+    A key is represented by 128 bits of its hash: a million entries cover another key by chance with a
+    probability of 3e-33.
+
+    Attributes:
+        count: How many there are.
+    """
+
+    __slots__ = ("_first_secret", "_second_secret", "_segments", "count")
+
+    def __init__(self) -> None:
+        self._first_secret = secrets.token_hex(8)
+        self._second_secret = secrets.token_hex(8)
+        self._segments = [(array("q"), array("q"), array("q")) for _ in range(SEGMENTS)]
+        self.count = 0
+
+    def __contains__(self, key: str) -> bool:
+        first = hash(self._first_secret + key)
+        hashes, second_hashes, _ = self._segments[first & (SEGMENTS - 1)]
+        place = bisect_left(hashes, first)
+        while place < len(hashes) and hashes[place] == first:
+            if second_hashes[place] == hash(self._second_secret + key):
+                return True
+            place += 1
+        return False
+
+    def add(self, key: str, expiry: int) -> None:
+        """Add a key, or extend its stay; ``expiry`` in ms."""
+        first, second = hash(self._first_secret + key), hash(self._second_secret + key)
+        hashes, second_hashes, expiries = self._segments[first & (SEGMENTS - 1)]
+        place = bisect_left(hashes, first)
+        found = place
+        while found < len(hashes) and hashes[found] == first:
+            if second_hashes[found] == second:
+                expiries[found] = max(expiries[found], expiry)
+                return
+            found += 1
+        hashes.insert(place, first)
+        second_hashes.insert(place, second)
+        expiries.insert(place, expiry)
+        self.count += 1
+
+    def remove_expired(self, now: int) -> Iterator[None]:
+        """Remove what has expired by ``now`` (ms), one segment at each step."""
+        for index, (hashes, second_hashes, expiries) in enumerate(self._segments):
+            left = [place for place, expiry in enumerate(expiries) if expiry > now]
+            if len(left) < len(expiries):
+                self.count -= len(expiries) - len(left)
+                self._segments[index] = (
+                    array("q", [hashes[place] for place in left]),
+                    array("q", [second_hashes[place] for place in left]),
+                    array("q", [expiries[place] for place in left]),
+                )
+            yield

@@ -1,0 +1,171 @@
+"""``revoker edge`` as a process, and the check of its configuration."""
+
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+
+import aiohttp
+import pytest
+
+from revoker.auth import digest
+from revoker.config.edge import settle_edge
+from revoker.errors import ConfigError
+from tests.edge.conftest import until
+from tests.rig import forge
+from tests.rig.processes import Process
+from tests.rig.servers import free_port
+from tests.rig.service import Running
+
+pytestmark = pytest.mark.timeout(240)
+
+CONFIG = """
+[server]
+port = {port}
+workers = {workers}
+drain_seconds = 0
+unix_socket = "{unix_socket}"
+
+[upstream]
+url = "{url}"
+secret_file = "feed.secret"
+
+[[issuers]]
+name = "main"
+issuer = "{issuer}"
+audiences = ["{audience}"]
+jwks_file = "main.jwks"
+
+[[callers]]
+name = "gateway"
+secret_sha256 = ["{digest}"]
+scopes = ["introspect"]
+"""
+
+
+@pytest.fixture
+def configured(tmp_path):
+    """Writes a configuration."""
+    (tmp_path / "feed.secret").write_text("feed-secret")
+    (tmp_path / "main.jwks").write_text(json.dumps(forge.jwks(forge.rsa_key("main-1"))))
+
+    def write(url="http://127.0.0.1:1", workers=1, port=8080, more=""):
+        text = CONFIG.format(
+            url=url,
+            workers=workers,
+            port=port,
+            unix_socket="" if workers > 1 else "edge.sock",
+            issuer=forge.ISSUER,
+            audience=forge.AUDIENCE,
+            digest=digest("gateway-secret"),
+        )
+        (tmp_path / "edge.toml").write_text(text + more)
+        return tmp_path / "edge.toml"
+
+    return write
+
+
+def check(path):
+    command = [sys.executable, "-m", "revoker", "config", "check", "--config", path.name]
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("REVOKER")}
+    return subprocess.run(
+        command, cwd=path.parent, env=environ, capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+def test_a_configuration_of_an_edge_is_checked(configured):
+    done = check(configured())
+    assert done.returncode == 0, done.stderr
+    assert "an edge of 1 upstreams" in done.stdout
+    done = check(configured(more='\n[redis]\nurl = "redis://valkey:6379"\n'))
+    assert done.returncode == 2
+    assert "redis: an edge has no store" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"url": "http://revoker.example.com"}, "upstream.url: must be https"),
+        ({"url": []}, "upstream.url: must not be empty"),
+        ({"url": "ftp://revoker.example.com"}, "upstream.url"),
+        ({"url": "https://user:secret@revoker.example.com"}, "must not hold a user name or password"),
+        ({"secret_file": "nowhere"}, "upstream.secret_file: can't be read"),
+        ({"secret_file": os.devnull}, "upstream.secret_file: is empty"),
+        ({"max_staleness": 1.0}, "upstream.max_staleness: must be at least 2"),
+        ({"beyond": "guess"}, "upstream.beyond: must be one of"),
+        ({"name": "a b"}, "upstream.name"),
+        ({"ca_file": os.devnull}, "upstream.ca_file"),
+        ({"secret": "s"}, "upstream.secret: is not a setting"),
+    ],
+)
+def test_what_is_wrong_with_an_upstream_is_said_by_its_name(tmp_path, change, problem):
+    (tmp_path / "secret").write_text("s")
+    upstream = {"url": "https://revoker.example.com", "secret_file": str(tmp_path / "secret"), **change}
+    sessions = {"issuer": "https://sessions.example.com", "audiences": ["api://orders"]}
+    with pytest.raises(ConfigError) as refused:
+        settle_edge({"upstream": upstream, "sessions": sessions}, {})
+    assert any(problem in found for found in refused.value.problems), refused.value.problems
+    assert "secret@" not in str(refused.value)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_the_command_follows_and_ends_in_order(feed, configured, tmp_path, workers):
+    port = free_port()
+    configured(feed.url, workers, port)
+    arguments = ("-m", "revoker", "edge", "--config", "edge.toml")
+    with Process(tmp_path, *arguments) as process:
+        async with aiohttp.ClientSession() as http:
+            url = f"http://127.0.0.1:{port}"
+            edge = Running(None, url, http, forge.rsa_key("main-1"), None)
+
+            async def ready():
+                try:
+                    async with http.get(f"{url}/readyz") as response:
+                        return response.status == 200
+                except aiohttp.ClientError:
+                    assert process.process.poll() is None, process.output()
+                    return False
+
+            await until(ready, "it is ready")
+            token = edge.token(jti="1")
+            await until(lambda: feed.streams == workers, "every process follows")
+            assert await edge.active(token)
+            feed.jti("1", issuer=forge.ISSUER)
+
+            async def refused_by_all():
+                found = []
+                for _ in range(8):
+                    headers = {"X-Revoker-Key": "gateway-secret", "Authorization": f"Bearer {token}"}
+                    async with http.get(
+                        f"{url}/forward-auth", headers={**headers, "Connection": "close"}
+                    ) as response:
+                        found.append(response.status)
+                return set(found) == {401}
+
+            await until(refused_by_all, "it is revoked everywhere")
+            if workers == 1:
+                await is_the_same_on_the_unix_socket(tmp_path / "edge.sock", token)
+        process.process.send_signal(signal.SIGTERM)
+        assert process.status() == 0, process.output()
+    assert not (tmp_path / "edge.sock").exists()
+
+
+async def is_the_same_on_the_unix_socket(path, token):
+    assert stat.S_IMODE(path.stat().st_mode) == 0o660
+    async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(path))) as http:
+        headers = {"X-Revoker-Key": "gateway-secret", "Authorization": f"Bearer {token}"}
+        async with http.get("http://edge/forward-auth", headers=headers) as response:
+            assert response.status == 401
+            assert int(response.headers["Revoker-As-Of"]) > 0
+        async with http.get("http://edge/livez") as response:
+            assert response.status == 200
+
+
+def test_a_unix_socket_is_for_one_process(configured, tmp_path):
+    path = configured()
+    path.write_text(path.read_text().replace("workers = 1", "workers = 2"))
+    done = check(path)
+    assert done.returncode == 2
+    assert "server.unix_socket: needs server.workers = 1" in done.stderr

@@ -1,0 +1,257 @@
+"""An edge answers by what its upstream has sent, and by nothing else."""
+
+import asyncio
+import json
+import time
+import uuid
+
+import pytest
+
+from revoker.store.mirror.follower import SWEEP_S
+from tests.edge.conftest import claims, is_inactive, is_ready, until
+from tests.rig import forge
+from tests.rig.service import OTHER_ISSUER
+
+pytestmark = pytest.mark.timeout(120)
+
+
+async def test_it_answers_by_the_snapshot(start_edge, feed):
+    revoked, other = claims(), claims()
+    feed.jti(revoked["jti"], issuer=forge.ISSUER)
+    edge = await start_edge(feed)
+    assert not await edge.active(revoked)
+    assert await edge.active(other)
+    assert await edge.active(edge.token())
+    assert await edge.active({**revoked, "iss": OTHER_ISSUER})
+
+
+async def test_a_change_arrives_and_every_answer_says_as_of_when(start_edge, feed):
+    edge = await start_edge(feed)
+    token = claims()
+    answer = await edge.post("/introspect", token, caller="gateway")
+    assert answer.json == {"active": True}
+    before = int(answer.headers["Revoker-As-Of"])
+    assert abs(before - feed.now) < 60_000
+
+    feed.jti(token["jti"], issuer=forge.ISSUER)
+
+    await until(lambda: is_inactive(edge, token), "the revocation arrives")
+    answer = await edge.post("/introspect", token, caller="gateway")
+    assert int(answer.headers["Revoker-As-Of"]) >= before
+
+
+async def test_removals_and_cutoffs_of_every_kind(start_edge, feed):
+    edge = await start_edge(feed)
+    now = time.time()
+    token = claims(sid="s1", client_id="web")
+    assert await edge.active(token)
+    lines = [
+        {"kind": "user", "iss": forge.ISSUER, "sub": "alice"},
+        {"kind": "session", "iss": forge.ISSUER, "sid": "s1"},
+        {"kind": "client", "iss": forge.ISSUER, "client_id": "web"},
+        {"kind": "issuer", "iss": forge.ISSUER},
+    ]
+    for line in lines:
+        feed.send("change", {**line, "before": now})
+        await until(lambda: is_inactive(edge, token), f"{line} arrives")
+        feed.send("change", {"remove": line})
+        await until(lambda: edge.active(token), f"{line} is lifted")
+    block = {"kind": "block", "iss": forge.ISSUER, "sub": "alice"}
+    feed.send("change", {**block, "until": now + 600})
+    await until(lambda: is_inactive(edge, token), "the block arrives")
+    feed.send("change", {"remove": block})
+    await until(lambda: edge.active(token), "the block ends")
+    key = {"kind": "key", "iss": forge.ISSUER, "kid": "main-1"}
+    feed.send("change", {**key, "at": now})
+    enveloped = {"claims": token, "header": {"kid": "main-1"}}
+    await until(lambda: is_inactive(edge, enveloped), "the revoked key arrives")
+    assert await edge.active({"claims": token, "header": {"kid": "main-2"}})
+    feed.send("change", {"remove": key})
+    await until(lambda: edge.active(enveloped), "the key is forgotten")
+
+
+async def test_a_claim_is_revoked_by_value(start_edge, feed):
+    edge = await start_edge(feed)
+    token = claims(iss=OTHER_ISSUER, grant_id="g1")
+    feed.send(
+        "change",
+        {"kind": "claim", "iss": OTHER_ISSUER, "claim": "grant_id", "value": "g1", "before": time.time()},
+    )
+    await until(lambda: is_inactive(edge, token), "the cutoff arrives")
+    assert await edge.active({**token, "grant_id": "g2"})
+
+
+def spoiled(how):
+    """A snapshot that must not be believed."""
+
+    def spoil(text):
+        first, *lines, end = text.splitlines()
+        if how == "without its end":
+            return "\n".join([first, *lines]) + "\n"
+        if how == "with a line too few":
+            return "\n".join([first, *lines[1:], end]) + "\n"
+        if how == "with another count":
+            return "\n".join([first, *lines, json.dumps({"end": True, "lines": len(lines) + 1})]) + "\n"
+        if how == "with a line that is no JSON":
+            return "\n".join([first, *lines[1:], "{]", end]) + "\n"
+        if how == "with a line of an unknown kind":
+            return "\n".join([first, *lines[1:], '{"kind": "scope", "iss": "x", "before": 1}', end]) + "\n"
+        if how == "with a member that is unknown":
+            return (
+                "\n".join([first, *lines[1:], '{"kind":"user","tag":"AAAAAAAAAAAAAAAA","if":1}', end]) + "\n"
+            )
+        if how == "without its beginning":
+            return "\n".join([*lines, end]) + "\n"
+        assert how == "that is empty"
+        return ""
+
+    return spoil
+
+
+SPOILED = (
+    "without its end",
+    "with a line too few",
+    "with another count",
+    "with a line that is no JSON",
+    "with a line of an unknown kind",
+    "with a member that is unknown",
+    "without its beginning",
+    "that is empty",
+)
+
+
+@pytest.mark.parametrize("how", SPOILED)
+async def test_nothing_is_answered_by_a_snapshot(start_edge, feed, how):
+    token = claims()
+    feed.jti(uuid.uuid4().hex, issuer=forge.ISSUER)
+    feed.jti(token["jti"], issuer=forge.ISSUER)
+    feed.snapshot = spoiled(how)
+    edge = await start_edge(feed, ready=False)
+    await until(lambda: feed.requests.count("/feed/snapshot") > 1, "it tries again")
+    assert (await edge.ask("GET", "/readyz")).status == 503
+    answer = await edge.post("/introspect", token, caller="gateway")
+    assert answer.status == 503
+    assert "Revoker-As-Of" not in answer.headers
+
+    feed.snapshot = str
+
+    await until(lambda: is_ready(edge), "it is ready")
+    assert not await edge.active(token)
+
+
+@pytest.mark.parametrize(
+    ("event", "data"),
+    [
+        ("reload", {}),
+        ("change", {"kind": "scope", "iss": forge.ISSUER, "before": 1}),
+        ("change", {"remove": {"kind": "scope"}}),
+        ("change", {"kind": "user", "iss": forge.ISSUER, "sub": "alice"}),
+        ("change", "text"),
+        ("rotate", {}),
+    ],
+)
+async def test_what_it_does_not_understand_makes_it_load_a_snapshot(start_edge, feed, event, data):
+    edge = await start_edge(feed)
+    token = claims()
+    feed.lines.append(
+        {
+            "kind": "jti",
+            "iss": forge.ISSUER,
+            "jti": token["jti"],
+            "at": time.time(),
+            "exp": token["exp"],
+        }
+    )  # only a snapshot has it
+    assert await edge.active(token)
+    feed.send(event, data)
+    await until(lambda: is_inactive(edge, token), "the new snapshot is loaded")
+    assert feed.requests.count("/feed/snapshot") == 2
+
+
+async def test_the_old_copy_serves_until_the_new_one_is_complete(start_edge, feed):
+    revoked, token = claims(), claims()
+    feed.jti(revoked["jti"], issuer=forge.ISSUER)
+    edge = await start_edge(feed)
+    feed.snapshot = spoiled("without its end")
+    feed.send("reload", {})
+    await until(lambda: feed.requests.count("/feed/snapshot") > 1, "it loads another")
+    assert not await edge.active(revoked)
+    assert await edge.active(token)
+    feed.snapshot = str
+    feed.lines.clear()
+    await until(lambda: edge.active(revoked), "the new copy serves")
+
+
+async def test_reloads_without_end_are_answered_with_growing_pauses(start_edge, feed):
+    pauses = []
+
+    async def pause(seconds):
+        pauses.append(seconds)
+        await asyncio.sleep(0)
+
+    def forget(text):
+        feed.forgets = True
+        return text
+
+    feed.snapshot = forget
+    await start_edge(feed, ready=False, sleep=pause)
+    await until(lambda: len(list(filter(brief, pauses))) > 7, "it loads again and again")
+    found = list(filter(brief, pauses))
+    assert found[7] > 8 * found[0]
+
+
+def brief(seconds):
+    """A pause between attempts, and not one between removals of what has expired."""
+    return seconds < SWEEP_S
+
+
+async def test_a_proxy_that_holds_back_streams_is_polled_through(start_edge, feed):
+    feed.buffers = True
+    token = claims()
+    edge = await start_edge(feed)
+    assert "poll" in feed.requests
+    assert await edge.active(token)
+    feed.jti(token["jti"], issuer=forge.ISSUER)
+    await until(lambda: is_inactive(edge, token), "the revocation arrives")
+
+
+async def test_another_upstream_is_followed_when_one_fails(start_edge, feed, another_feed):
+    token = claims()
+    another_feed.lines = feed.lines  # they share a store
+    another_feed.events = feed.events
+    edge = await start_edge(feed, another_feed)
+    await feed.close()
+    await until(lambda: another_feed.streams, "it follows the other")
+    another_feed.jti(token["jti"], issuer=forge.ISSUER)
+    await until(lambda: is_inactive(edge, token), "the revocation arrives")
+    assert another_feed.requests.count("/feed/snapshot") == 0
+    await another_feed.close()
+    await feed.open()
+    await until(lambda: feed.streams, "it follows the first again")
+
+
+async def test_a_secret_may_be_replaced_while_it_runs(start_edge, feed, tmp_path):
+    feed.secret = "next-secret"
+    edge = await start_edge(feed, ready=False)
+    await until(lambda: "401" in edge.service.follower.fault, "it is refused")
+    assert (await edge.ask("GET", "/readyz")).status == 503
+    (tmp_path / "feed.secret").write_text("next-secret\n")
+    await until(lambda: is_ready(edge), "it reads the new secret")
+
+
+async def test_a_change_of_several_lines_is_made_at_once(start_edge, feed):
+    """A cutoff is lifted, and a newer one is already there: in between, nothing may be active."""
+    edge = await start_edge(feed)
+    token, other = claims(), claims(sub="bob")
+    cutoff = {"kind": "user", "iss": forge.ISSUER, "sub": "alice"}
+    feed.send("change", {**cutoff, "before": time.time()})
+    await until(lambda: is_inactive(edge, token), "the cutoff arrives")
+    confirmed = edge.service.mirror.as_of
+    feed.parts.add(len(feed.events))
+    feed.send("change", {"remove": cutoff})
+    for _ in range(30):
+        assert not await edge.active(token)
+    feed.send("change", {"kind": "user", "iss": forge.ISSUER, "sub": "bob", "before": time.time()})
+    await until(lambda: is_inactive(edge, other), "the rest arrives")
+    assert await edge.active(token)
+    await until(lambda: edge.service.mirror.as_of > confirmed, "all of it is confirmed")

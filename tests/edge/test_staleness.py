@@ -1,0 +1,141 @@
+"""What an edge answers while it knows too little, and how it says so."""
+
+import re
+
+import pytest
+
+from tests.edge.conftest import claims, is_inactive, is_ready, until
+from tests.rig import forge
+
+pytestmark = pytest.mark.timeout(120)
+
+
+async def readiness(edge):
+    answer = await edge.ask("GET", "/readyz")
+    return answer.status, answer.json["status"], {problem["problem"] for problem in answer.json["problems"]}
+
+
+async def forwarded(edge, token):
+    """Status and headers of /forward-auth."""
+    headers = {"X-Revoker-Key": "gateway-secret", "Authorization": f"Bearer {token}"}
+    async with edge.http.get(edge.url + "/forward-auth", headers=headers) as response:
+        return response.status, response.headers
+
+
+async def test_too_old_means_no_verdict_anywhere_and_not_ready(start_edge, feed, clock):
+    edge = await start_edge(feed)
+    token = edge.token()
+    await feed.close()
+    clock.ahead += 6
+    for path, body in [("/introspect", {"token": token}), ("/introspect/batch", {"tokens": [claims()]})]:
+        answer = await edge.post(path, body, caller="gateway")
+        assert answer.error == (503, "temporarily_unavailable")
+        assert int(answer.headers["Revoker-As-Of"]) > 0
+    assert (await forwarded(edge, token))[0] == 503
+    status, word, problems = await readiness(edge)
+    assert (status, word) == (503, "stale")
+    assert {"stale", "upstream_unreachable"} <= problems
+
+    await feed.open()
+
+    await until(lambda: is_ready(edge), "it is ready again")
+    assert await edge.active(token)
+    status, headers = await forwarded(edge, token)
+    assert status == 200
+    assert int(headers["Revoker-As-Of"]) > 0
+
+
+async def test_an_upstream_that_cannot_read_its_store_keeps_no_edge_fresh(start_edge, feed, clock):
+    edge = await start_edge(feed)
+    feed.reads = False
+    clock.ahead += 6
+    answer = await edge.post("/introspect", claims(), caller="gateway")
+    assert answer.status == 503
+    feed.reads = True
+    await until(lambda: is_ready(edge), "it is ready again")
+
+
+async def test_an_edge_that_may_ask_asks(start_edge, feed, clock):
+    edge = await start_edge(feed, upstream={"beyond": "ask"})
+    token, stated = edge.token(), claims()
+    await until(lambda: edge.service.mirror.fresh, "it need not ask")
+    assert await edge.active(token)
+    assert not feed.asked
+    feed.reads = False
+    clock.ahead += 6
+    assert (await readiness(edge))[:2] == (200, "degraded")
+    assert await edge.active(token)
+    assert await edge.active(stated)
+    form = await edge.post("/introspect", form={"token": token}, caller="gateway")
+    assert form.json["active"]
+    assert (await forwarded(edge, token))[0] == 200
+    assert len(feed.asked) == 4
+    feed.active = False
+    assert not await edge.active(token)
+    assert not await edge.active(stated)
+    assert (await forwarded(edge, token))[0] == 401
+    asked = len(feed.asked)
+    foreign = claims(aud="api://billing")
+    assert not await edge.active(foreign, caller="orders-only")
+    assert not await edge.active(edge.token(aud="api://elsewhere"))
+    assert not await edge.active(forge.token(forge.rsa_key("nobody"), jti="1"))
+    assert len(feed.asked) == asked
+    await feed.close()
+    assert (await edge.post("/introspect", stated, caller="gateway")).status == 503
+    assert (await forwarded(edge, token))[0] == 503
+
+
+async def test_the_stores_clock_may_be_set(start_edge, feed):
+    edge = await start_edge(feed)
+    token = claims()
+    for step in (20_000, -25_000):
+        feed.ahead += step
+        await until(lambda: abs(edge.service.mirror.now - feed.now) < 2_000, "the step is noticed")
+        await until(lambda: is_ready(edge), "it answers")
+        assert await edge.active(token)
+    feed.jti(token["jti"], issuer=forge.ISSUER)
+    await until(lambda: is_inactive(edge, token), "the revocation arrives")
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/revoke"),
+        ("POST", "/revoke-user"),
+        ("POST", "/revoke-claim"),
+        ("POST", "/block-user"),
+        ("POST", "/revoke-key"),
+        ("POST", "/explain"),
+        ("POST", "/token"),
+        ("POST", "/sessions"),
+        ("POST", "/backchannel-logout"),
+        ("GET", "/feed"),
+        ("GET", "/feed/snapshot"),
+        ("GET", "/feed/consumers"),
+    ],
+)
+async def test_what_only_the_service_does_is_refused_with_its_address(start_edge, feed, method, path):
+    edge = await start_edge(feed, ready=False)
+    answer = await edge.ask(method, path)
+    assert answer.error == (404, "invalid_request")
+    assert f"{feed.url}{path}" in answer.json["error_description"]
+
+
+async def test_metrics_say_how_old_it_is_and_whom_it_follows(start_edge, feed, another_feed):
+    edge = await start_edge(feed, another_feed)
+    feed.jti("1", issuer=forge.ISSUER)
+
+    async def metrics():
+        async with edge.http.get(edge.url + "/metrics") as response:
+            text = await response.text()
+        return {name: float(value) for name, value in re.findall(r"^(\S+) (\S+)$", text, re.MULTILINE)}
+
+    async def counted():
+        return (await metrics())['revoker_edge_entries{kind="token"}'] == 1
+
+    await until(counted, "the entry is counted")
+    seen = await metrics()
+    assert 0 <= seen["revoker_edge_staleness_seconds"] < 5
+    assert seen['revoker_edge_connected{upstream="0"}'] == 1
+    assert seen['revoker_edge_connected{upstream="1"}'] == 0
+    assert seen['revoker_edge_reloads_total{cause="first"}'] == 1
