@@ -40,7 +40,11 @@ async def block_user(call: Call[BlockUser], *, revocations: Revocations) -> User
     body = call.body
     issuer = call.issuer(body.iss)
     end_ms = await revocations.block_user(
-        issuer, body.sub, until=numeric_date_ms(body.until, "until"), reason=body.reason or ""
+        issuer,
+        body.sub,
+        until=numeric_date_ms(body.until, "until"),
+        reason=body.reason or "",
+        by=call.caller.name,
     )
     until = None if end_ms >= FOREVER_MS else end_ms / 1000
     call.audit("user_blocked", iss=issuer.iss, sub=body.sub, until=until, reason=body.reason)

@@ -130,6 +130,7 @@ async def revoke_user(
         before=numeric_date_ms(body.before, "before"),
         except_sid=body.except_sid,
         reason=body.reason or "",
+        by=call.caller.name,
     )
     _log_cutoff("user_revoked", call, issuer, cutoff, sub=body.sub, except_sid=body.except_sid)
     return UserCutoff(issuer.iss, body.sub, *_dates(issuer, cutoff))
@@ -143,7 +144,11 @@ async def revoke_session(
     issuer = call.issuer(body.iss)
     _refuse_ambiguous_session(call, issuer, sessions, sid=body.sid, member="sid")
     cutoff = await revocations.revoke_session(
-        issuer, body.sid, before=numeric_date_ms(body.before, "before"), reason=body.reason or ""
+        issuer,
+        body.sid,
+        before=numeric_date_ms(body.before, "before"),
+        reason=body.reason or "",
+        by=call.caller.name,
     )
     _log_cutoff("session_revoked", call, issuer, cutoff, sid=body.sid)
     return SessionCutoff(issuer.iss, body.sid, *_dates(issuer, cutoff))
@@ -156,7 +161,11 @@ async def revoke_client(call: Call[RevokeClient], *, revocations: Revocations) -
         raise AccessDenied("this caller may revoke its own client only")
     issuer = call.caller.require_issuer(body.iss)
     cutoff = await revocations.revoke_client(
-        issuer, body.client_id, before=numeric_date_ms(body.before, "before"), reason=body.reason or ""
+        issuer,
+        body.client_id,
+        before=numeric_date_ms(body.before, "before"),
+        reason=body.reason or "",
+        by=call.caller.name,
     )
     _log_cutoff("client_revoked", call, issuer, cutoff, client_id=body.client_id)
     return ClientCutoff(issuer.iss, body.client_id, *_dates(issuer, cutoff))
@@ -183,6 +192,7 @@ async def revoke_claim(call: Call[RevokeClaim], *, revocations: Revocations, sto
         value,
         before=numeric_date_ms(body.before, "before"),
         reason=body.reason or "",
+        by=call.caller.name,
     )
     _log_cutoff("claim_revoked", call, issuer, cutoff, claim=body.claim, value=value)
     return ClaimCutoff(issuer.iss, body.claim, value, *_dates(issuer, cutoff))
@@ -193,7 +203,7 @@ async def revoke_issuer(call: Call[RevokeIssuer], *, revocations: Revocations) -
     body = call.body
     issuer = call.issuer(body.iss)
     cutoff = await revocations.revoke_issuer(
-        issuer, before=numeric_date_ms(body.before, "before"), reason=body.reason or ""
+        issuer, before=numeric_date_ms(body.before, "before"), reason=body.reason or "", by=call.caller.name
     )
     _log_cutoff("issuer_revoked", call, issuer, cutoff)
     return IssuerCutoff(issuer.iss, *_dates(issuer, cutoff))

@@ -79,7 +79,7 @@ async def revoke(call: Call[Any], text: str, sessions: SessionServices, metrics:
     if call.caller.client_id not in {"", token.client_id}:
         raise AccessDenied("this caller may revoke its own client's tokens only")
     try:
-        ended = await sessions.store.end(token.sid)
+        ended = await sessions.store.end(token.sid, by=call.caller.name)
     except Unconfirmed as error:
         error.about = {"sid": token.sid, "client_id": token.client_id}
         raise

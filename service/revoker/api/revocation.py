@@ -7,7 +7,7 @@ import msgspec
 
 from revoker.api import refresh_tokens
 from revoker.api.endpoint import Call, Endpoint
-from revoker.api.fields import NumericDate, Text, numeric_date_ms
+from revoker.api.fields import NumericDate, Reason, Text, numeric_date_ms
 from revoker.api.session_services import SessionServices
 from revoker.auth import Caller
 from revoker.errors import (
@@ -36,6 +36,7 @@ class Revoke(msgspec.Struct, frozen=True, kw_only=True):
     jti: Text | None = None
     iss: Text | None = None
     exp: NumericDate | None = None
+    reason: Reason | None = None
 
 
 async def revoke(
@@ -105,7 +106,14 @@ async def _store(
 ) -> None:
     assert claims.jti is not None  # noqa: S101  # checked by the caller
     try:
-        at = await revocations.revoke_token(issuer, claims.jti, claims.exp, bounded=check_exp)
+        at = await revocations.revoke_token(
+            issuer,
+            claims.jti,
+            claims.exp,
+            bounded=check_exp,
+            by=call.caller.name,
+            reason=call.body.reason or "",
+        )
     except Unconfirmed as error:
         error.about = {"iss": issuer.iss, "jti": claims.jti, "sub": claims.sub, "exp": claims.exp}
         raise
@@ -116,6 +124,7 @@ async def _store(
         sub=claims.sub,
         exp=claims.exp,
         revoked_at=at / 1000,
+        reason=call.body.reason,
     )
 
 

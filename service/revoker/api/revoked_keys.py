@@ -37,7 +37,7 @@ async def revoke_key(call: Call[RevokeKey], *, revocations: Revocations) -> Revo
     if body.before is not None:
         raise InvalidRequest("a key is revoked for good: before is not allowed")
     issuer = call.caller.require_issuer(body.iss)
-    revoked_at = await revocations.revoke_key(issuer, body.kid, reason=body.reason or "")
+    revoked_at = await revocations.revoke_key(issuer, body.kid, reason=body.reason or "", by=call.caller.name)
     call.audit("key_revoked", iss=issuer.iss, kid=body.kid, reason=body.reason)
     return RevokedKey(issuer.iss, body.kid, revoked_at / 1000)
 

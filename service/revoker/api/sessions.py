@@ -111,7 +111,7 @@ async def end_session(call: Call[End], *, sessions: SessionServices, metrics: Me
         session = await sessions.store.peek(sid)
         if session is not None:
             _client(call.caller, session.client_id)
-    if await sessions.store.end(sid):
+    if await sessions.store.end(sid, by=call.caller.name):
         metrics.sessions.labels("ended").inc()
         call.audit("session_ended", sid=sid)
 

@@ -23,6 +23,7 @@ import structlog
 from revoker.errors import NoVerdict, StoreRefused, StoreUnavailable, Unconfirmed
 from revoker.models import Issuer, Session, UserState
 from revoker.rules import START_AHEAD_MS, session_end, session_is_revoked
+from revoker.store.audit import audit_text
 from revoker.store.keys import Keys, tag_and_start, user_tag
 from revoker.store.lookups import parse_revocation, parse_user_state
 from revoker.store.revocations import Revocations
@@ -413,18 +414,22 @@ class Sessions:
         return Refreshed(read(sid, start, reply[2]), int(reply[1]))
 
     @reads_replies()
-    async def end(self, sid: str) -> bool:
-        """End a session for good; False where the ``sid`` is not of this service. Idempotent."""
+    async def end(self, sid: str, *, by: str = "") -> bool:
+        """End a session for good; False where the ``sid`` is not of this service. Idempotent.
+
+        ``by``: who does so; empty: that is not stored.
+        """
         found = tag_and_start(sid)
         if found is None:
             return False
         tag, start = found
         keys = [*self._own_keys(tag, sid), self._keys.sessions(tag)]
-        args = [sid, start, self._revocations.cutoff_lifetime(self._issuer), START_AHEAD_MS]
+        audit = audit_text(by)
+        args = [sid, start, self._revocations.cutoff_lifetime(self._issuer), START_AHEAD_MS, audit]
         [at] = await self._scripts.run("end_session", keys, args)
         if at == b"ahead":
             return False
-        self._revocations.session_ended(self._issuer, sid, int(at))
+        self._revocations.session_ended(self._issuer, sid, int(at), audit)
         return True
 
     async def _remember(self, ended: Sequence[bytes], *, intact: bool) -> None:
