@@ -35,6 +35,7 @@ from revoker.metrics import LOG_LINES, Metrics
 from revoker.models import STANDARD_NAMES, ClaimNames, Issuer
 from revoker.store import embedded
 from revoker.store.journal.tail import JournalTail
+from revoker.store.listing import Listing
 from revoker.store.sessions import Lifetimes
 from revoker.store.store import Store
 from revoker.store.wire.addresses import SentinelAccess
@@ -126,6 +127,7 @@ class Service:
             clocks=self.store.clocks,
             consumers=Consumers(metrics),
             issuers=self._issuers,
+            listing=Listing(self.store),
             logout_terms={
                 iss: LogoutTerms(issuer.backchannel_audience, ends_user=issuer.backchannel_ends == "user")
                 for issuer in settings.issuers

@@ -12,6 +12,7 @@ from revoker.metrics import Metrics
 from revoker.models import Issuer
 from revoker.store.consistency.clocks import Clocks
 from revoker.store.journal.tail import JournalTail
+from revoker.store.listing import Listing
 from revoker.store.revocations import Revocations
 from revoker.store.store import Store
 from revoker.tokens.logout_tokens import LogoutTerms
@@ -34,6 +35,7 @@ class Services:
     clocks: Clocks
     consumers: Consumers
     issuers: Mapping[str, Issuer]
+    listing: Listing
     logout_terms: Mapping[str, LogoutTerms]
     metrics: Metrics
     revocations: Revocations
