@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from revoker.api.admission import Admission
 from revoker.api.consumers import Consumers
 from revoker.api.credentials import Authentication
+from revoker.api.dry_run import DryRuns
 from revoker.api.session_services import SessionServices
 from revoker.api.verdicts import Verdicts
 from revoker.metrics import Metrics
@@ -34,6 +35,7 @@ class Services:
     authentication: Authentication
     clocks: Clocks
     consumers: Consumers
+    dry_runs: DryRuns
     issuers: Mapping[str, Issuer]
     listing: Listing
     logout_terms: Mapping[str, LogoutTerms]

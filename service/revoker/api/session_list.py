@@ -83,7 +83,7 @@ async def session_page(
     live = [
         session
         for session in page.sessions
-        if own_client in {"", session.client_id} and not _is_cut_off(session, found)
+        if own_client in {"", session.client_id} and not is_cut_off(session, found)
     ]
     live = await without_revoked_parts(live, sessions)
     return SessionPage(
@@ -97,10 +97,11 @@ async def without_revoked_parts(live: list[Session], services: SessionServices) 
     parts = [(session.client_id, services.revocable(session.claims)) for session in live]
     distinct = sorted(set(parts))
     found = dict(zip(distinct, await services.cutoffs.of_clients_and_claims(distinct), strict=True))
-    return [session for session, own in zip(live, parts, strict=True) if not _is_cut_off(session, found[own])]
+    return [session for session, own in zip(live, parts, strict=True) if not is_cut_off(session, found[own])]
 
 
-def _is_cut_off(session: Session, found: Found) -> bool:
+def is_cut_off(session: Session, found: Found) -> bool:
+    """Whether what was found beyond its user covers a session."""
     return session_is_cut_off(session.start, found.state, store_now=found.now)
 
 

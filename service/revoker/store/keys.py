@@ -91,6 +91,8 @@ _OTHER_KINDS: Final = {
 
 SID_BYTES: Final = 28
 TAG_BYTES: Final = 12
+SID_CHARACTERS: Final = 38
+TAG_CHARACTERS: Final = 16
 
 
 def segment(value: str) -> str:

@@ -30,6 +30,11 @@ from revoker.store.wire.connection import understood
 AHEAD_MS: Final = 5000
 """A cutoff dated up to this far ahead is taken as now, because the caller's clock may be a little fast."""
 
+BEFORE_AHEAD: Final = "before is further ahead than 5 seconds"
+EXP_AHEAD: Final = "exp is further ahead than max_token_lifetime allows"
+UNTIL_PAST: Final = "until is past"
+"""The messages where a date is refused."""
+
 _CHUNK: Final = 256
 """Scripts in one write when revocations are restored: more would block the server for other clients."""
 
@@ -40,7 +45,7 @@ _NUMBERS: Final = {"revoke_token": 2, "revoke_user": 2, "move_cutoff": 2}
 """How many numbers a script returns, if not one."""
 
 _NO_REFUSALS: Final[Mapping[bytes, str]] = {}
-_BEFORE_AHEAD: Final[Mapping[bytes, str]] = {b"ahead": "before is further ahead than 5 seconds"}
+_BEFORE_REFUSALS: Final[Mapping[bytes, str]] = {b"ahead": BEFORE_AHEAD}
 _SIGNED_REFUSALS: Final[Mapping[bytes, str]] = {b"ahead": "iat is ahead", b"expired": "expired"}
 """The words by which a script refuses, and the messages for them."""
 
@@ -156,7 +161,7 @@ class Revocations:
         expiry = "" if exp is None else jti_expiry_ms(widest, exp)
         args = (expiry, jti_lifetime_ms(widest), "", earliest, audit)
         key = self._keys.jti(issuer, jti)
-        refusals = {b"ahead": "exp is further ahead than max_token_lifetime allows"}
+        refusals = {b"ahead": EXP_AHEAD}
         at, until = await self._run("token", "revoke_token", [key], args, refusals)
         self.acknowledged.note(
             Written("revoke_token", (key,), at, until, seq=self._scripts.seq(key), audit=audit)
@@ -317,7 +322,7 @@ class Revocations:
                 1,
                 audit_text_of_user(by, issuer, sub),
             ),
-            {b"past": "until is past"},
+            {b"past": UNTIL_PAST},
         )
         self.remembered.block(tag, end)
         return end
@@ -507,7 +512,7 @@ class Revocations:
         script, last = (
             ("revoke_user", (except_sid,)) if kind == "user" else ("move_cutoff", (start, START_AHEAD_MS))
         )
-        ahead, expires, refusals = AHEAD_MS, "", _BEFORE_AHEAD
+        ahead, expires, refusals = AHEAD_MS, "", _BEFORE_REFUSALS
         if signed is not None:
             ahead, expires, refusals = signed.ahead, str(signed.expires), _SIGNED_REFUSALS
         args = ("" if before is None else before, lifetime, reason, ahead, *last, expires, audit)
