@@ -234,7 +234,7 @@ async def test_other_paths_do_not_exist(revoker, path):
     assert (await view(revoker, path)).status == 404
 
 
-async def test_it_is_known_who_made_a_cutoff_or_block_when_and_why(start, valkey):
+async def test_who_made_a_cutoff_or_block_is_stored_with_when_and_why(start, valkey):
     revoker = await start(valkey)
     first = int(time.time()) - 1000
     await revoke(revoker, "/revoke-user", iss=OTHER_ISSUER, sub="alice", before=first, reason="first")
@@ -290,7 +290,7 @@ async def test_a_reason_is_one_line(revoker, path, reason):
     assert (await revoker.post(path, {**body, "reason": "x" * 512})).status == 200
 
 
-async def test_a_user_is_shown_with_what_stands_against_all_users(start, valkey, sessions_section, events):
+async def test_the_view_of_a_user_has_the_cutoffs_of_all_users(start, valkey, sessions_section, events):
     keeper = await start(valkey, sessions=sessions_section())
     browser = await log_in(keeper, device="phone")
     await revoke(keeper, "/revoke-issuer", iss=SESSIONS_ISSUER, before=time.time() - 1000, reason="leak")

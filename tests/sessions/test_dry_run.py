@@ -176,16 +176,16 @@ ago = st.sampled_from([None, 0, 0.05, 1, 60])
 
 @settings(max_examples=max(25, EXAMPLES // 2), suppress_health_check=list(HealthCheck))
 @given(
-    begun=st.lists(logins, min_size=1, max_size=4),
+    logged_in=st.lists(logins, min_size=1, max_size=4),
     earlier=st.lists(st.tuples(revocations, ago), max_size=3),
     asked=revocations,
     asked_ago=ago,
 )
-def test_its_prediction_is_what_happens(works, begun, earlier, asked, asked_ago):
-    works.run(predicts(works.running, begun, earlier, asked, asked_ago))
+def test_its_prediction_is_what_happens(works, logged_in, earlier, asked, asked_ago):
+    works.run(predicts(works.running, logged_in, earlier, asked, asked_ago))
 
 
-async def predicts(running, begun, earlier, asked, asked_ago):
+async def predicts(running, logged_in, earlier, asked, asked_ago):
     run = uuid.uuid4().hex  # the store still has what earlier runs revoked
     started = [
         await log_in(
@@ -194,7 +194,7 @@ async def predicts(running, begun, earlier, asked, asked_ago):
             client_id=f"{client}-{run}",
             claims={"grant_id": [g + run for g in grants]},
         )
-        for user, client, grants in begun
+        for user, client, grants in logged_in
     ]
 
     def body_of(members, seconds_ago):

@@ -29,9 +29,9 @@ class UserQuery(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class UserView(msgspec.Struct, frozen=True, kw_only=True):
-    """What stands against a user, and a page of their sessions that are held by this service.
+    """What is in effect against a user, and a page of their sessions that are held by this service.
 
-    ``standing`` has the user's block and cutoffs, and what stands against all users of the issuer. ``next``
+    ``standing`` has the user's block and cutoffs, and what is in effect for all users of the issuer. ``next``
     is the cursor of the next page of sessions, null on the last. Sessions that have ended are left out.
     """
 
@@ -96,7 +96,7 @@ class RevocationPage(msgspec.Struct, frozen=True):
 async def view_user(
     call: Call[UserQuery], *, listing: Listing, sessions: SessionServices | None, store: Store
 ) -> UserView:
-    """Say what stands against a user, and list their sessions."""
+    """Say what is in effect against a user, and list their sessions."""
     query, sub = call.body, call.path["sub"]
     if len(sub) > MAX_SUB:
         raise InvalidRequest("sub is too long")
@@ -172,7 +172,7 @@ ENDPOINTS: Final = (
         scope="read",
         body=UserQuery,
         answer=UserView,
-        summary="Show what stands against a user, and their sessions",
+        summary="Show a user: the block, the cutoffs, and the sessions",
         handle=view_user,
     ),
     Endpoint(

@@ -32,7 +32,7 @@ class DryRun(msgspec.Struct, frozen=True, kw_only=True):
 
     ``changes``: whether anything would be stored that is not stored already. ``sessions``: how many sessions
     held by this service would end, or by a block give no tokens. ``sessions_exact`` false: at least so many,
-    since there are too many to count. ``covered_by``: what stands already and covers all of it. ``standing``:
+    since there are too many to count. ``covered_by``: what is in effect already and covers all of it. ``standing``:
     all that concerns it.
     """
 
@@ -315,7 +315,7 @@ class DryRuns:
         return len(counted), True
 
     async def _of_user(self, issuer: Issuer, sub: str) -> AsyncIterator[Sequence[Session] | None]:
-        """The sessions of a user that can be used, some at a time; at last None if they are too many."""
+        """The sessions of a user that can be used, some at a time; in the end None if they are too many."""
         services = self._sessions
         if services is None or not issuer.own:
             return

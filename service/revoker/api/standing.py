@@ -36,7 +36,7 @@ Audits = Mapping[str, bytes | None]
 def standing_revocations(
     state: RevocationState, now: int, revocable: RevocableClaims = (), audits: Audits | None = None
 ) -> list[StandingRevocation]:
-    """What stands, without revoked keys.
+    """What is in effect, without revoked keys.
 
     Args:
         state: As it was looked up.

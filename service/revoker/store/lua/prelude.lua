@@ -155,9 +155,11 @@ local function audit_key(key)
 end
 
 -- Stores who made a revocation. Verdicts never read it.
--- key: the revocation's, followed by what it concerns if the key is that of several. made: when it was made (ms). at: the time of
--- the revocation (ms), by which a reader finds that this is about the present one. text: who, as store.audit writes it; '' or nil
--- for nobody knows. expiry: of put.
+-- key: The revocation's, with a suffix if the key is that of several.
+-- made: When it was made (ms).
+-- at: The time of the revocation (ms). By that a reader finds that this is about the present one.
+-- text: Who, as store.audit writes it; '' or nil if nobody is named.
+-- expiry: As put returned it.
 local function write_audit(key, made, at, text, expiry)
   if expiry and text and text ~= '' then
     redis.call('SET', audit_key(key), digits(made) .. ' ' .. digits(at) .. ' ' .. text, unpack(expiry))

@@ -34,6 +34,6 @@ end
 if at >= latest then user.reason = ARGV[3] ~= '' and ARGV[3] or nil end
 user.last = math.max(user.last, user.hard, user.soft)
 local expiry = write_user(KEYS[1], user, tonumber(ARGV[2]))
-local stands = math.max(user.hard, user.soft)
-if at >= latest then write_audit(KEYS[1], ahead and now or math.min(at, now), stands, ARGV[7], expiry) end
-return answer(digits(stands), digits(at))
+local cutoff = math.max(user.hard, user.soft)
+if at >= latest then write_audit(KEYS[1], ahead and now or math.min(at, now), cutoff, ARGV[7], expiry) end
+return answer(digits(cutoff), digits(at))
