@@ -43,7 +43,10 @@ _PAGE_S: Final = 0.04
 
 _STEP_ENTRIES: Final = 500
 _STEP_KEYS: Final = 2_000
-"""In one command: more would keep the server, or this process, from other work."""
+"""In one command: more would keep the server from other work."""
+
+_STEP_FOUND: Final = 100
+"""Keys that a step finds, as far as that can be foreseen: more would keep this process from other work."""
 
 _WINDOWS: Final = 4
 _CHECK_BYTES: Final = 4
@@ -324,7 +327,7 @@ class Listing:
 
     async def _read_journal(self, place: _Place, selection: Selection, pager: _Pager, now: int) -> _Place:
         window = await self._window(place)
-        entries = await self._entries(place.entry, min(_STEP_ENTRIES, max(2 * pager.wanted, 20)))
+        entries = await self._entries(place.entry, min(_STEP_FOUND, max(pager.wanted, 20)))
         window.add(entries)
         pager.entries_left -= len(entries)
         latest = [key for entry, key in entries if not window.has_later(key, entry)]
@@ -345,7 +348,7 @@ class Listing:
         if place.server >= len(names):
             raise InvalidRequest(_WRONG_CURSOR)
         connection = primaries[names[place.server]]
-        count = place.count or min(max(pager.wanted, 10), _STEP_KEYS)
+        count = place.count or min(max(pager.wanted, 10), _STEP_FOUND)
         pattern = self._pattern(selection)
         async with unavailable_on_failure():
             reply, keys = await connection.execute("SCAN", place.cursor, "MATCH", pattern, "COUNT", count)
@@ -366,11 +369,12 @@ class Listing:
             after = digest
         if follows == 0 and place.server + 1 == len(names):
             return None
+        few = len(by_digest) < count // 4 and not place.after  # not only the rest of a step
         return msgspec.structs.replace(
             place,
             server=place.server + (follows == 0),
             cursor=follows,
-            count=min(4 * count, _STEP_KEYS) if len(by_digest) < count // 4 else 0,
+            count=min(4 * count, _STEP_KEYS) if few else 0,
             follows=0,
             after=b"",
         )
