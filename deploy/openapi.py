@@ -67,6 +67,7 @@ _SECTIONS: Final = {
     "revoke": "Revocation",
     "revoke-all": "Revocation",
     "sessions": "Sessions",
+    "read": "Administration",
     "feed": "Feed",
 }
 """By the scope that an operation needs."""
@@ -322,6 +323,11 @@ WELL_KNOWN: Final = (
     ),
 )
 
+_NOTES: Final[Mapping[str, str]] = {
+    "/revoke": ' With `dry_run` the answer has a body: `{"dry_run": …}`, as that of `/revoke-user`.',
+}
+"""What types can't say of an operation."""
+
 _ALTERNATIVES: Final[Mapping[str, tuple[tuple[str, ...], ...]]] = {
     introspection.Introspect.__name__: (("token",), ("jti", "sub", "iat", "exp"), ("claims", "header")),
     Payload.__name__: (("jti", "sub", "iat", "exp"),),
@@ -432,8 +438,9 @@ class _Schemas:
                 member.setdefault("minimum", -LARGEST)
                 member.setdefault("maximum", LARGEST)
             if name not in schema.get("required", ()):
-                for bound in ("minLength", "pattern"):
-                    member.pop(bound, None)
+                member.pop("minLength", None)
+                if not re.search(member.get("pattern", ""), ""):
+                    del member["pattern"]
         if kind is TokenForm:
             schema["properties"] |= dict.fromkeys(sorted(introspection.CLAIMS_IN_FORMS), _EMPTY)
         for alternative in schema.get("anyOf", ()):
@@ -453,7 +460,7 @@ def _operation(operation: Operation, schemas: _Schemas, responses: "_ErrorRespon
         "security": list(operation.security),
     }
     if operation.scope:
-        described["description"] = f"Needs the scope `{operation.scope}`."
+        described["description"] = f"Needs the scope `{operation.scope}`.{_NOTES.get(operation.path, '')}"
     if parameters := _parameters(operation, schemas):
         described["parameters"] = parameters
     if operation.body is not None:

@@ -60,7 +60,7 @@ async def whole(start, valkey, tmp_path, sessions_section):
         "backchannel_audience": "revoker",
         "claims": {"revocable": ["grant_id"]},
     }
-    scopes = {"admin": ["introspect", "revoke", "revoke-all", "sessions", "feed"], "gateway": ["introspect"]}
+    scopes = {"admin": ["introspect", "revoke", "revoke-all", "sessions", "read", "feed"], "gateway": ["introspect"]}
     callers = [
         {"name": name, "secret_sha256": [digest(SECRETS[name])], "scopes": scope}
         for name, scope in scopes.items()
@@ -261,6 +261,34 @@ async def test_sessions_are_answered_as_the_document_says(whole, document):
             _check_answer(document, operation, answer)
     for path in (path for path in paths if path.startswith("/.well-known")):
         await _check_get(document, whole, path, 200)
+
+
+async def test_administration_is_answered_as_the_document_says(whole, document):
+    paths, admin = document["paths"], {"Authorization": f"Bearer {SECRETS['admin']}"}
+    await whole.post("/sessions", {"sub": "alice", "device": "phone"})
+    for path, body in REQUESTS.items():
+        if path not in {"/introspect", "/introspect/batch", "/explain"}:
+            await whole.post(path, {**body, "reason": "why"})
+            tried = await whole.post(path, {**body, "dry_run": True})
+            if path != "/revoke":
+                _check_answer(document, paths[path]["post"], tried)
+    for path in ("/users/{sub}", "/revocations"):
+        asked = path.replace("{sub}", "alice") + f"?iss={forge.ISSUER}"
+        _check_answer(document, paths[path]["get"], await whole.ask("GET", asked, headers=admin))
+
+
+async def test_examples_are_what_the_document_describes(document):
+    media = [
+        content
+        for operations in document["paths"].values()
+        for operation in operations.values()
+        for response in operation["responses"].values()
+        for content in response.get("content", {}).values()
+    ]
+    examples = [content for content in media if "example" in content]
+    assert len(examples) == 3
+    for content in examples:
+        assert _matches(document, content["schema"], content["example"])
 
 
 @pytest.mark.parametrize(("token", "status"), [("genuine", 200), ("forged", 401)])

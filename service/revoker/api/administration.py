@@ -5,7 +5,7 @@ from typing import Annotated, Final
 import msgspec
 
 from revoker.api.endpoint import Call, Endpoint
-from revoker.api.fields import NumericDate, Text
+from revoker.api.fields import LATEST_S, NumericDate, Text
 from revoker.api.session_list import ListedSession, session_page
 from revoker.api.session_services import SessionServices
 from revoker.api.standing import StandingRevocation, standing_revocations
@@ -153,7 +153,7 @@ def _listed(item: Listed, iss: str | None) -> ListedRevocation:
         members["iss"] = iss
     if "value" in members:
         members["value"] = str(members["value"])
-    if item.expires is not None:
+    if item.expires is not None and item.expires <= LATEST_S * 1000:
         members["expires"] = item.expires / 1000
     if audit is not None:
         members |= {"by": audit.by, "made": audit.made / 1000}

@@ -50,7 +50,7 @@ class Login(msgspec.Struct, frozen=True, kw_only=True):
 class End(msgspec.Struct, frozen=True):
     """The path names the session. ``dry_run`` is refused: ``/revoke-session`` has it."""
 
-    dry_run: bool = False
+    dry_run: Annotated[bool, msgspec.Meta(extra_json_schema={"enum": [False]})] = False
 
 
 class Elevation(msgspec.Struct, frozen=True, kw_only=True):
