@@ -9,7 +9,7 @@ from revoker.api.fields import LATEST_S, NumericDate, Text
 from revoker.api.session_list import ListedSession, session_page
 from revoker.api.session_services import SessionServices
 from revoker.api.standing import StandingRevocation, standing_revocations
-from revoker.errors import InvalidRequest
+from revoker.errors import AccessDenied, InvalidRequest
 from revoker.store.listing import Kind, Listed, Listing, Selection, visible_issuers
 from revoker.store.store import Store
 from revoker.store.transfer import records
@@ -174,6 +174,7 @@ ENDPOINTS: Final = (
         answer=UserView,
         summary="Show a user: the block, the cutoffs, and the sessions",
         handle=view_user,
+        errors=(AccessDenied,),
     ),
     Endpoint(
         path="/revocations",
@@ -183,5 +184,6 @@ ENDPOINTS: Final = (
         answer=RevocationPage,
         summary="List what is revoked, page by page",
         handle=list_revocations,
+        errors=(AccessDenied,),
     ),
 )
