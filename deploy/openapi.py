@@ -346,6 +346,10 @@ _EXCLUDED: Final[Mapping[str, Mapping[str, frozenset[str]]]] = {
 """By member, the members that must be absent or null beside it."""
 
 
+_FORM_BOOLEAN: Final[Mapping[str, Any]] = {
+    "type": ["boolean", "integer", "string"],
+    "enum": [True, False, 1, 0, "true", "false", "1", "0", ""],
+}
 _EMPTY: Final[Mapping[str, Any]] = {"type": "string", "maxLength": 0}
 """A form field that counts as absent."""
 
@@ -434,6 +438,8 @@ class _Schemas:
             if member.get("anyOf") == [] or "$ref" in member:
                 schema["properties"][name] = _EMPTY  # a list or an object, which only JSON can express
                 continue
+            if member.get("type") == "boolean":
+                schema["properties"][name] = {**member, **_FORM_BOOLEAN}
             if member.get("type") == "number":
                 member.setdefault("minimum", -LARGEST)
                 member.setdefault("maximum", LARGEST)

@@ -39,7 +39,8 @@ checks.missing_required_header.enabled = false
 
 [[operations]]
 include-path = [
-    "/token", "/backchannel-logout", "/sessions", "/sessions/{sid}/elevate", "/feed", "/feed/confirm"
+    "/token", "/backchannel-logout", "/sessions", "/sessions/{sid}/elevate", "/feed", "/feed/confirm",
+    "/revocations", "/users/{sub}"
 ]
 checks.positive_data_acceptance.enabled = false  # takes what was given out before: tokens, sid, cursor
 
@@ -60,7 +61,10 @@ async def whole(start, valkey, tmp_path, sessions_section):
         "backchannel_audience": "revoker",
         "claims": {"revocable": ["grant_id"]},
     }
-    scopes = {"admin": ["introspect", "revoke", "revoke-all", "sessions", "read", "feed"], "gateway": ["introspect"]}
+    scopes = {
+        "admin": ["introspect", "revoke", "revoke-all", "sessions", "read", "feed"],
+        "gateway": ["introspect"],
+    }
     callers = [
         {"name": name, "secret_sha256": [digest(SECRETS[name])], "scopes": scope}
         for name, scope in scopes.items()

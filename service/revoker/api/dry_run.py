@@ -32,8 +32,8 @@ class DryRun(msgspec.Struct, frozen=True, kw_only=True):
 
     ``changes``: whether anything would be stored that is not stored already. ``sessions``: how many sessions
     held by this service would end, or by a block give no tokens. ``sessions_exact`` false: at least so many,
-    since there are too many to count. ``covered_by``: what is in effect already and covers all of it. ``standing``:
-    all that concerns it.
+    since there are too many to count. ``covered_by``: what is in effect already and covers all of it.
+    ``standing``: all that concerns it.
     """
 
     changes: bool
