@@ -350,6 +350,8 @@ _FORM_BOOLEAN: Final[Mapping[str, Any]] = {
     "type": ["boolean", "integer", "string"],
     "enum": [True, False, 1, 0, "true", "false", "1", "0", ""],
 }
+"""The values by which a form field is true or false, or absent."""
+
 _EMPTY: Final[Mapping[str, Any]] = {"type": "string", "maxLength": 0}
 """A form field that counts as absent."""
 
@@ -438,7 +440,7 @@ class _Schemas:
             if member.get("anyOf") == [] or "$ref" in member:
                 schema["properties"][name] = _EMPTY  # a list or an object, which only JSON can express
                 continue
-            if member.get("type") == "boolean":
+            if member.get("type") == "boolean" and "enum" not in member:
                 schema["properties"][name] = {**member, **_FORM_BOOLEAN}
             if member.get("type") == "number":
                 member.setdefault("minimum", -LARGEST)
