@@ -10,6 +10,7 @@ import tempfile
 import time
 import uuid
 from pathlib import Path
+from typing import Any
 
 from revoker import app
 from tests.rig import forge
@@ -71,8 +72,9 @@ def _fill(store: Valkey, count: int) -> None:
                 pipeline.execute()
 
 
-async def _page(running: Running, most: int, query: dict[str, object]) -> None:
-    cursor, listed, took, cpu = None, 0, [], time.process_time()
+async def _page(running: Running, most: int, query: dict[str, Any]) -> None:
+    cursor, listed, cpu = None, 0, time.process_time()
+    took: list[float] = []
     while len(took) < most:
         began = time.perf_counter()
         answer = await view(running, "/revocations", cursor=cursor, **query)
