@@ -67,6 +67,7 @@ _SECTIONS: Final = {
     "revoke": "Revocation",
     "revoke-all": "Revocation",
     "sessions": "Sessions",
+    "read": "Administration",
     "feed": "Feed",
 }
 """By the scope that an operation needs."""
@@ -322,6 +323,11 @@ WELL_KNOWN: Final = (
     ),
 )
 
+_NOTES: Final[Mapping[str, str]] = {
+    "/revoke": ' With `dry_run` the answer has a body: `{"dry_run": …}`, as that of `/revoke-user`.',
+}
+"""What types can't say of an operation."""
+
 _ALTERNATIVES: Final[Mapping[str, tuple[tuple[str, ...], ...]]] = {
     introspection.Introspect.__name__: (("token",), ("jti", "sub", "iat", "exp"), ("claims", "header")),
     Payload.__name__: (("jti", "sub", "iat", "exp"),),
@@ -339,6 +345,12 @@ _EXCLUDED: Final[Mapping[str, Mapping[str, frozenset[str]]]] = {
 }
 """By member, the members that must be absent or null beside it."""
 
+
+_FORM_BOOLEAN: Final[Mapping[str, Any]] = {
+    "type": ["boolean", "integer", "string"],
+    "enum": [True, False, 1, 0, "true", "false", "1", "0", ""],
+}
+"""The values by which a form field is true or false, or absent."""
 
 _EMPTY: Final[Mapping[str, Any]] = {"type": "string", "maxLength": 0}
 """A form field that counts as absent."""
@@ -428,12 +440,15 @@ class _Schemas:
             if member.get("anyOf") == [] or "$ref" in member:
                 schema["properties"][name] = _EMPTY  # a list or an object, which only JSON can express
                 continue
+            if member.get("type") == "boolean" and "enum" not in member:
+                schema["properties"][name] = {**member, **_FORM_BOOLEAN}
             if member.get("type") == "number":
                 member.setdefault("minimum", -LARGEST)
                 member.setdefault("maximum", LARGEST)
             if name not in schema.get("required", ()):
-                for bound in ("minLength", "pattern"):
-                    member.pop(bound, None)
+                member.pop("minLength", None)
+                if not re.search(member.get("pattern", ""), ""):
+                    del member["pattern"]
         if kind is TokenForm:
             schema["properties"] |= dict.fromkeys(sorted(introspection.CLAIMS_IN_FORMS), _EMPTY)
         for alternative in schema.get("anyOf", ()):
@@ -453,7 +468,7 @@ def _operation(operation: Operation, schemas: _Schemas, responses: "_ErrorRespon
         "security": list(operation.security),
     }
     if operation.scope:
-        described["description"] = f"Needs the scope `{operation.scope}`."
+        described["description"] = f"Needs the scope `{operation.scope}`.{_NOTES.get(operation.path, '')}"
     if parameters := _parameters(operation, schemas):
         described["parameters"] = parameters
     if operation.body is not None:

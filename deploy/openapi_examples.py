@@ -58,6 +58,7 @@ BODIES: Final[Mapping[tuple[str, str], Named]] = {
     ("post", "/revoke-user"): {
         "log a user out everywhere": {"sub": "alice", "iss": _ISSUER, "reason": "laptop stolen"},
         "everywhere but in one session": {"sub": "alice", "iss": _ISSUER, "except_sid": "s-1093"},
+        "what that would do": {"sub": "alice", "iss": _ISSUER, "dry_run": True},
     },
     ("post", "/revoke-session"): {"end a session": {"sid": "s-1093", "iss": _ISSUER}},
     ("post", "/revoke-client"): {"what a client was given": {"client_id": "reports", "iss": _ISSUER}},
@@ -102,7 +103,21 @@ ANSWERS: Final[Mapping[tuple[str, str, int], Named]] = {
             "results": [{"active": True}, {"active": False}, {"error": "invalid_request"}]
         }
     },
-    ("post", "/revoke-user", 200): {"the cutoff": {"iss": _ISSUER, "sub": "alice", **_CUTOFF}},
+    ("post", "/revoke-user", 200): {
+        "the cutoff": {"iss": _ISSUER, "sub": "alice", **_CUTOFF},
+        "what it would be": {
+            "iss": _ISSUER,
+            "sub": "alice",
+            **_CUTOFF,
+            "dry_run": {
+                "changes": True,
+                "sessions": 3,
+                "sessions_exact": True,
+                "covered_by": [],
+                "standing": [],
+            },
+        },
+    },
     ("post", "/revoke-session", 200): {"the cutoff": {"iss": _ISSUER, "sid": "s-1093", **_CUTOFF}},
     ("post", "/revoke-client", 200): {"the cutoff": {"iss": _ISSUER, "client_id": "reports", **_CUTOFF}},
     ("post", "/revoke-claim", 200): {
@@ -152,6 +167,40 @@ ANSWERS: Final[Mapping[tuple[str, str, int], Named]] = {
         "its first line": f'{{"cursor":"{_CURSOR}","as_of":1790000000000,"format":1}}\n'
     },
     ("post", "/sessions", 201): {"a session": {**_TOKENS, "refresh_token": _REFRESH_TOKEN}},
+    ("get", "/users/{sub}", 200): {
+        "a user who was logged out": {
+            "iss": _ISSUER,
+            "sub": "alice",
+            "blocked": False,
+            "standing": [
+                {
+                    "kind": "user_cutoff",
+                    "since": _NOW + 0.316,
+                    "why": "laptop stolen",
+                    "by": "support",
+                    "made": _NOW + 0.316,
+                }
+            ],
+            "sessions": [],
+            "next": None,
+        }
+    },
+    ("get", "/revocations", 200): {
+        "the only page": {
+            "revocations": [
+                {"kind": "jti", "iss": _ISSUER, "jti": "t-1", "at": _NOW + 1, "expires": _NOW + 4000},
+                {
+                    "kind": "block",
+                    "iss": _ISSUER,
+                    "sub": "alice",
+                    "reason": "fraud",
+                    "by": "support",
+                    "made": _NOW + 0.5,
+                },
+            ],
+            "next": None,
+        }
+    },
     ("get", "/sessions", 200): {
         "the only page": {
             "sessions": [

@@ -18,6 +18,7 @@ from revoker.api.batch import BatchIntrospection
 from revoker.api.client_address import ClientAddresses
 from revoker.api.consumers import Consumers
 from revoker.api.credentials import Authentication
+from revoker.api.dry_run import DryRuns
 from revoker.api.envelope import Dispatcher, Port
 from revoker.api.feed import Feed
 from revoker.api.feed_snapshot import FeedSnapshot
@@ -36,6 +37,7 @@ from revoker.metrics import LOG_LINES, Metrics
 from revoker.models import STANDARD_NAMES, ClaimNames, Issuer
 from revoker.store import embedded
 from revoker.store.journal.tail import JournalTail
+from revoker.store.listing import Listing
 from revoker.store.sessions import Lifetimes
 from revoker.store.store import Store
 from revoker.store.wire.addresses import SentinelAccess
@@ -107,6 +109,7 @@ class Service:
             )
         verifier = Verifier(trusted, metrics)
         addresses = ClientAddresses(settings.server.trusted_proxies)
+        listing = Listing(self.store)
         self._services = Services(
             admission=Admission(settings.server.max_in_progress),
             authentication=Authentication(
@@ -116,7 +119,9 @@ class Service:
             ),
             clocks=self.store.clocks,
             consumers=Consumers(metrics),
+            dry_runs=DryRuns(self.store, listing, sessions),
             issuers=self._issuers,
+            listing=listing,
             logout_terms={
                 iss: LogoutTerms(issuer.backchannel_audience, ends_user=issuer.backchannel_ends == "user")
                 for issuer in settings.issuers

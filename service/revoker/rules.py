@@ -7,6 +7,8 @@ session. Every function is pure: it takes what it needs, its time included.
 from collections.abc import Iterable
 from typing import Any, Final, Literal
 
+import msgspec
+
 from revoker.errors import StoreRefused
 from revoker.models import (
     NO_REVOCATIONS,
@@ -325,6 +327,24 @@ def includes_user_cutoff(user: UserState, cutoff: int, except_sid: str) -> bool:
 
 
 # The scripts in store/lua decide by the rules below, and tests compare the two.
+
+
+def moved_user_cutoff(user: UserState, cutoff: int, except_sid: str) -> UserState:
+    """The cutoffs of a user after another one (ms) is added: they cover what all together cover.
+
+    Args:
+        user: As before.
+        cutoff: The one that is added.
+        except_sid: The session that it leaves alone; empty: none.
+    """
+    hard, soft, sid = user.hard, user.soft, user.sid
+    if except_sid and except_sid == sid:
+        soft = max(soft, cutoff)
+    elif except_sid and cutoff >= soft:
+        hard, soft, sid = max(hard, soft), cutoff, except_sid
+    else:
+        hard = max(hard, cutoff)
+    return msgspec.structs.replace(user, hard=hard, soft=soft, sid=sid, last=max(user.last, hard, soft))
 
 
 def session_is_revoked(session_start: int, sid: str, user: UserState, cutoff: Revocation | None) -> bool:

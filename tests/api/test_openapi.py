@@ -39,7 +39,8 @@ checks.missing_required_header.enabled = false
 
 [[operations]]
 include-path = [
-    "/token", "/backchannel-logout", "/sessions", "/sessions/{sid}/elevate", "/feed", "/feed/confirm"
+    "/token", "/backchannel-logout", "/sessions", "/sessions/{sid}/elevate", "/feed", "/feed/confirm",
+    "/revocations", "/users/{sub}"
 ]
 checks.positive_data_acceptance.enabled = false  # takes what was given out before: tokens, sid, cursor
 
@@ -60,7 +61,10 @@ async def whole(start, valkey, tmp_path, sessions_section):
         "backchannel_audience": "revoker",
         "claims": {"revocable": ["grant_id"]},
     }
-    scopes = {"admin": ["introspect", "revoke", "revoke-all", "sessions", "feed"], "gateway": ["introspect"]}
+    scopes = {
+        "admin": ["introspect", "revoke", "revoke-all", "sessions", "read", "feed"],
+        "gateway": ["introspect"],
+    }
     callers = [
         {"name": name, "secret_sha256": [digest(SECRETS[name])], "scopes": scope}
         for name, scope in scopes.items()
@@ -261,6 +265,20 @@ async def test_sessions_are_answered_as_the_document_says(whole, document):
             _check_answer(document, operation, answer)
     for path in (path for path in paths if path.startswith("/.well-known")):
         await _check_get(document, whole, path, 200)
+
+
+async def test_administration_is_answered_as_the_document_says(whole, document):
+    paths, admin = document["paths"], {"Authorization": f"Bearer {SECRETS['admin']}"}
+    await whole.post("/sessions", {"sub": "alice", "device": "phone"})
+    for path, body in REQUESTS.items():
+        if path not in {"/introspect", "/introspect/batch", "/explain"}:
+            await whole.post(path, {**body, "reason": "why"})
+            tried = await whole.post(path, {**body, "dry_run": True})
+            if path != "/revoke":
+                _check_answer(document, paths[path]["post"], tried)
+    for path in ("/users/{sub}", "/revocations"):
+        asked = path.replace("{sub}", "alice") + f"?iss={forge.ISSUER}"
+        _check_answer(document, paths[path]["get"], await whole.ask("GET", asked, headers=admin))
 
 
 @pytest.mark.parametrize(("token", "status"), [("genuine", 200), ("forged", 401)])

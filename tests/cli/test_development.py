@@ -181,7 +181,7 @@ def test_the_callers_are_those_of_the_contract(tmp_path):
     callers = {caller.name: caller for caller in made.settings.callers}
 
     assert callers["gateway"].scopes == ("introspect",)
-    assert callers["admin"].scopes == ("introspect", "revoke", "revoke-all", "sessions")
+    assert callers["admin"].scopes == ("introspect", "revoke", "revoke-all", "sessions", "read")
     assert callers["gateway"].secret_sha256 == (digest(made.gateway_secret),)
     assert callers["admin"].secret_sha256 == (digest(made.admin_secret),)
 

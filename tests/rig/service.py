@@ -162,14 +162,14 @@ def settings_for(url: str, folder: Path, **changes: Any) -> Settings:
         keys[name] = folder / f"{name}.jwks"
         keys[name].write_text(json.dumps(forge.jwks(forge.rsa_key(f"{name}-1"))))
     issuer = {"audiences": [forge.AUDIENCE], "algorithms": ["RS256"]}
-    scopes = ["introspect", "revoke", "revoke-all", "sessions"]
+    scopes = ["introspect", "revoke", "revoke-all", "sessions", "read"]
     callers: dict[str, dict[str, Any]] = {
         "gateway": {"scopes": ["introspect"]},
         "admin": {"scopes": scopes},
         "orders-only": {"scopes": ["introspect"], "audiences": [forge.AUDIENCE]},
         "billing": {"scopes": ["introspect", "revoke"], "audiences": ["api://billing"]},
-        "bound": {"scopes": ["introspect", "revoke"], "client_id": "web"},
-        "one-issuer": {"scopes": ["introspect", "revoke"], "issuers": ["other"]},
+        "bound": {"scopes": ["introspect", "revoke", "read"], "client_id": "web"},
+        "one-issuer": {"scopes": ["introspect", "revoke", "read"], "issuers": ["other"]},
         "edge": {"scopes": ["feed"]},
     }
     changes["other"] = {"claims": {"revocable": ["grant_id"]}, **changes.get("other", {})}

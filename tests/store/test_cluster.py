@@ -14,10 +14,14 @@ from revoker.models import Claims
 from revoker.rules import FOREVER_MS
 from revoker.store.consistency.epoch import Epoch
 from revoker.store.keys import SLOTS, slot_of, slot_tags, user_tag
+from tests.rig import forge
+from tests.rig.administration import everything, name_of, view_user
 from tests.rig.network import Network
 from tests.rig.probes import issued
-from tests.rig.service import HANGS_S, PATIENT_S
+from tests.rig.service import HANGS_S, OTHER_ISSUER, PATIENT_S
 from tests.rig.topologies import NO_FAILOVER, Cluster
+from tests.sessions.conftest import SESSIONS_ISSUER, log_in, sids
+from tests.sessions.conftest import sessions_section as sessions_section  # noqa: PLC0414  # a fixture
 from tests.store.conftest import MAIN, opened, store_on
 
 SHARE = SLOTS // 3
@@ -385,3 +389,39 @@ async def test_a_loss_that_is_declared_counts_in_every_slot(store):
     assert {Epoch.parse(item.epoch).finding for item in (await store.readings()).values()} == {"refused"}
     with pytest.raises(StoreRefused):
         await listed(store, "x")
+
+
+async def test_a_cluster_is_listed_page_by_page_and_predicts_what_happens(
+    start, nodes, declared, sessions_section
+):
+    keeper = await start(nodes, prefix=declared, new=False, sessions=sessions_section())
+    run = uuid.uuid4().hex
+    source = keeper.service.store.source
+    for number in range(60):  # of which the journal knows nothing
+        key = f"{declared}:jti:main:old{number}-{run}"
+        await source.change(key, "SET", key, 1000, "PX", 10**6)
+    for number in range(20):
+        await keeper.post("/revoke", {"iss": forge.ISSUER, "jti": f"new{number}-{run}"})
+    browsers = [await log_in(keeper, f"user{number}-{run}", client_id=run) for number in range(4)]
+    for number in range(4):
+        body = {"iss": SESSIONS_ISSUER, "sub": f"user{number}-{run}", "reason": "why"}
+        tried = await keeper.post("/revoke-user", {**body, "dry_run": True})
+        assert tried.json["dry_run"]["sessions"] == 1
+        if number < 3:
+            assert (await keeper.post("/revoke-user", body)).status == 200
+            assert await sids(keeper, body["sub"]) == []
+    await keeper.post("/revoke-session", {"iss": SESSIONS_ISSUER, "sid": browsers[3].sid})
+    await keeper.post("/revoke-client", {"iss": OTHER_ISSUER, "client_id": run})
+    await keeper.post("/block-user", {"iss": forge.ISSUER, "sub": f"a/{run}", "reason": "fraud"})
+    for limit in (7, 500):
+        listed = await everything(keeper, limit=limit)
+        assert len(listed) == len({name_of(item) for item in listed})
+        assert [item["kind"] for item in listed[:6]] == ["block", "client", "session", "user", "user", "user"]
+        assert all(item["by"] == "admin" for item in listed[:6])
+        newest = [f"new{number}-{run}" for number in range(19, -1, -1)]
+        assert [item["jti"] for item in listed[6:26]] == newest
+        assert sum(item.get("jti", "").endswith(run) for item in listed[26:]) == 60
+    viewed = (await view_user(keeper, f"a/{run}", iss=forge.ISSUER)).json
+    assert [(item["kind"], item["why"], item["by"]) for item in viewed["standing"]] == [
+        ("user_block", "fraud", "admin")
+    ]

@@ -14,6 +14,7 @@ from revoker.api.endpoint import Call, Endpoint
 from revoker.api.fields import Text
 from revoker.errors import InvalidRequest, InvalidToken, KeysUnavailable, Unconfirmed
 from revoker.models import Issuer
+from revoker.store.audit import BACKCHANNEL
 from revoker.store.revocations import Revocations, Signed
 from revoker.tokens.logout_tokens import AHEAD_S, LogoutTerms, LogoutToken, logout_token
 from revoker.tokens.parsing import parse_token
@@ -92,11 +93,11 @@ async def _revoke(issuer: Issuer, token: LogoutToken, revocations: Revocations, 
     try:
         if token.sid is not None and not (ends_user and token.sub is not None):
             return await revocations.revoke_session(
-                issuer, token.sid, before=before, reason=REASON, signed=signed
+                issuer, token.sid, before=before, reason=REASON, by=BACKCHANNEL, signed=signed
             )
         assert token.sub is not None  # noqa: S101  # a logout token has one of the two
         return await revocations.revoke_user(
-            issuer, token.sub, before=before, except_sid=None, reason=REASON, signed=signed
+            issuer, token.sub, before=before, except_sid=None, reason=REASON, by=BACKCHANNEL, signed=signed
         )
     except Unconfirmed as error:
         error.about = {"iss": issuer.iss, "sub": token.sub, "sid": token.sid, "jti": token.jti}

@@ -2,6 +2,7 @@
 
 import msgspec
 
+from revoker.api.dry_run import DryRun, DryRuns
 from revoker.api.endpoint import Call, Endpoint
 from revoker.api.fields import NumericDate, Reason, Text, numeric_date_ms
 from revoker.errors import AccessDenied
@@ -16,6 +17,7 @@ class BlockUser(msgspec.Struct, frozen=True, kw_only=True):
     iss: Text | None = None
     until: NumericDate | None = None
     reason: Reason | None = None
+    dry_run: bool = False
 
 
 class UnblockUser(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,36 +26,55 @@ class UnblockUser(msgspec.Struct, frozen=True, kw_only=True):
     sub: Text
     iss: Text | None = None
     reason: Reason | None = None
+    dry_run: bool = False
 
 
-class UserBlock(msgspec.Struct, frozen=True):
-    """The block in force: it never gets shorter. ``until`` null: for good."""
+class UserBlock(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The block in force: it never gets shorter. ``until`` null: for good.
+
+    With ``dry_run`` in the request nothing has changed, and this is the block that would be in force.
+    """
 
     iss: str
     sub: str
     blocked: bool
     until: NumericDate | None
+    dry_run: DryRun | None = None
 
 
-async def block_user(call: Call[BlockUser], *, revocations: Revocations) -> UserBlock:
+async def block_user(call: Call[BlockUser], *, revocations: Revocations, dry_runs: DryRuns) -> UserBlock:
     """Block a user; an existing block that ends later stays."""
     body = call.body
     issuer = call.issuer(body.iss)
-    end_ms = await revocations.block_user(
-        issuer, body.sub, until=numeric_date_ms(body.until, "until"), reason=body.reason or ""
+    until = numeric_date_ms(body.until, "until")
+    if body.dry_run:
+        predicted = await dry_runs.block_user(issuer, body.sub, until=until)
+        call.audit("revocation_tried", iss=issuer.iss, sub=body.sub)
+        return UserBlock(issuer.iss, body.sub, True, _end(predicted.date), predicted.dry_run)
+    end = _end(
+        await revocations.block_user(
+            issuer, body.sub, until=until, reason=body.reason or "", by=call.caller.name
+        )
     )
-    until = None if end_ms >= FOREVER_MS else end_ms / 1000
-    call.audit("user_blocked", iss=issuer.iss, sub=body.sub, until=until, reason=body.reason)
-    return UserBlock(issuer.iss, body.sub, True, until)
+    call.audit("user_blocked", iss=issuer.iss, sub=body.sub, until=end, reason=body.reason)
+    return UserBlock(issuer.iss, body.sub, True, end)
 
 
-async def unblock_user(call: Call[UnblockUser], *, revocations: Revocations) -> UserBlock:
+async def unblock_user(call: Call[UnblockUser], *, revocations: Revocations, dry_runs: DryRuns) -> UserBlock:
     """End a block."""
     body = call.body
     issuer = call.issuer(body.iss)
+    if body.dry_run:
+        predicted = await dry_runs.unblock_user(issuer, body.sub)
+        call.audit("revocation_tried", iss=issuer.iss, sub=body.sub)
+        return UserBlock(issuer.iss, body.sub, False, None, predicted.dry_run)
     await revocations.unblock_user(issuer, body.sub)
     call.audit("user_unblocked", iss=issuer.iss, sub=body.sub, reason=body.reason)
     return UserBlock(issuer.iss, body.sub, False, None)
+
+
+def _end(end_ms: int) -> float | None:
+    return None if end_ms >= FOREVER_MS else end_ms / 1000
 
 
 ENDPOINTS = (

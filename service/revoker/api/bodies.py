@@ -96,6 +96,19 @@ async def read_bytes(request: web.Request, limit: int) -> bytes:
     return raw
 
 
+def refuse_broken_path(request: web.Request) -> None:
+    """Refuse a path that names nothing for certain: with broken percent-encoding or UTF-8."""
+    path = request.rel_url.raw_path
+    if "%" not in path:
+        return
+    try:
+        urllib.parse.unquote(path, errors="strict")
+    except UnicodeDecodeError as error:
+        raise InvalidRequest("the path is not UTF-8") from error
+    if _BROKEN_PERCENT.search(path.encode()):
+        raise InvalidRequest("the path has a broken percent-encoding")
+
+
 def form_fields(raw: bytes) -> Fields:
     """Read a form strictly: empty values count as absent (RFC 6749 §3.2); raises as :func:`name_values`."""
     fields = name_values(raw)

@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 
+from revoker.api.dry_run import DryRun, DryRuns
 from revoker.api.endpoint import Call, Endpoint
 from revoker.api.fields import NumericDate, Reason, Text, numeric_date_ms
 from revoker.api.session_services import SessionServices
@@ -25,6 +26,7 @@ class RevokeUser(msgspec.Struct, frozen=True, kw_only=True):
     sub: Text
     iss: Text | None = None
     before: NumericDate | None = None
+    dry_run: bool = False
     except_sid: Text | None = None
     reason: Reason | None = None
 
@@ -39,6 +41,7 @@ class RevokeSession(msgspec.Struct, frozen=True, kw_only=True):
     sid: Text
     iss: Text | None = None
     before: NumericDate | None = None
+    dry_run: bool = False
     reason: Reason | None = None
 
 
@@ -48,6 +51,7 @@ class RevokeClient(msgspec.Struct, frozen=True, kw_only=True):
     client_id: Text
     iss: Text | None = None
     before: NumericDate | None = None
+    dry_run: bool = False
     reason: Reason | None = None
 
 
@@ -61,6 +65,7 @@ class RevokeClaim(msgspec.Struct, frozen=True, kw_only=True):
     value: Text | int | float
     iss: Text | None = None
     before: NumericDate | None = None
+    dry_run: bool = False
     reason: Reason | None = None
 
 
@@ -69,37 +74,44 @@ class RevokeIssuer(msgspec.Struct, frozen=True, kw_only=True):
 
     iss: Text
     before: NumericDate | None = None
+    dry_run: bool = False
     reason: Reason | None = None
 
 
-class UserCutoff(msgspec.Struct, frozen=True):
-    """The cutoff in force: it covers no token whose ``iat`` is greater than ``iat_after``."""
+class UserCutoff(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The cutoff in force: it covers no token whose ``iat`` is greater than ``iat_after``.
+
+    With ``dry_run`` in the request nothing has changed, and this is the cutoff that would be in force.
+    """
 
     iss: str
     sub: str
     cutoff: NumericDate
     iat_after: NumericDate
+    dry_run: DryRun | None = None
 
 
-class SessionCutoff(msgspec.Struct, frozen=True):
+class SessionCutoff(msgspec.Struct, frozen=True, omit_defaults=True):
     """As ``UserCutoff``, for a session."""
 
     iss: str
     sid: str
     cutoff: NumericDate
     iat_after: NumericDate
+    dry_run: DryRun | None = None
 
 
-class ClientCutoff(msgspec.Struct, frozen=True):
+class ClientCutoff(msgspec.Struct, frozen=True, omit_defaults=True):
     """As ``UserCutoff``, for a client."""
 
     iss: str
     client_id: str
     cutoff: NumericDate
     iat_after: NumericDate
+    dry_run: DryRun | None = None
 
 
-class ClaimCutoff(msgspec.Struct, frozen=True):
+class ClaimCutoff(msgspec.Struct, frozen=True, omit_defaults=True):
     """As ``UserCutoff``, for the value of a claim, as it is compared: a text, for ``email`` case-folded."""
 
     iss: str
@@ -107,62 +119,100 @@ class ClaimCutoff(msgspec.Struct, frozen=True):
     value: str
     cutoff: NumericDate
     iat_after: NumericDate
+    dry_run: DryRun | None = None
 
 
-class IssuerCutoff(msgspec.Struct, frozen=True):
+class IssuerCutoff(msgspec.Struct, frozen=True, omit_defaults=True):
     """As ``UserCutoff``, for everything of an issuer."""
 
     iss: str
     cutoff: NumericDate
     iat_after: NumericDate
+    dry_run: DryRun | None = None
 
 
 async def revoke_user(
-    call: Call[RevokeUser], *, revocations: Revocations, sessions: SessionServices | None
+    call: Call[RevokeUser],
+    *,
+    revocations: Revocations,
+    sessions: SessionServices | None,
+    dry_runs: DryRuns,
 ) -> UserCutoff:
     """Log a user out everywhere, or everywhere but in one session."""
     body = call.body
     issuer = call.issuer(body.iss)
     _refuse_ambiguous_session(call, issuer, sessions, sid=body.except_sid, member="except_sid")
+    before = numeric_date_ms(body.before, "before")
+    if body.dry_run:
+        predicted = await dry_runs.revoke_user(issuer, body.sub, before=before, except_sid=body.except_sid)
+        _log_dry_run(call, issuer, sub=body.sub)
+        return UserCutoff(issuer.iss, body.sub, *_dates(issuer, predicted.date), predicted.dry_run)
     cutoff = await revocations.revoke_user(
         issuer,
         body.sub,
-        before=numeric_date_ms(body.before, "before"),
+        before=before,
         except_sid=body.except_sid,
         reason=body.reason or "",
+        by=call.caller.name,
     )
     _log_cutoff("user_revoked", call, issuer, cutoff, sub=body.sub, except_sid=body.except_sid)
     return UserCutoff(issuer.iss, body.sub, *_dates(issuer, cutoff))
 
 
 async def revoke_session(
-    call: Call[RevokeSession], *, revocations: Revocations, sessions: SessionServices | None
+    call: Call[RevokeSession],
+    *,
+    revocations: Revocations,
+    sessions: SessionServices | None,
+    dry_runs: DryRuns,
 ) -> SessionCutoff:
     """End one session, of this service or of another issuer."""
     body = call.body
     issuer = call.issuer(body.iss)
     _refuse_ambiguous_session(call, issuer, sessions, sid=body.sid, member="sid")
+    before = numeric_date_ms(body.before, "before")
+    if body.dry_run:
+        predicted = await dry_runs.revoke_session(issuer, body.sid, before=before)
+        _log_dry_run(call, issuer, sid=body.sid)
+        return SessionCutoff(issuer.iss, body.sid, *_dates(issuer, predicted.date), predicted.dry_run)
     cutoff = await revocations.revoke_session(
-        issuer, body.sid, before=numeric_date_ms(body.before, "before"), reason=body.reason or ""
+        issuer,
+        body.sid,
+        before=before,
+        reason=body.reason or "",
+        by=call.caller.name,
     )
     _log_cutoff("session_revoked", call, issuer, cutoff, sid=body.sid)
     return SessionCutoff(issuer.iss, body.sid, *_dates(issuer, cutoff))
 
 
-async def revoke_client(call: Call[RevokeClient], *, revocations: Revocations) -> ClientCutoff:
+async def revoke_client(
+    call: Call[RevokeClient], *, revocations: Revocations, dry_runs: DryRuns
+) -> ClientCutoff:
     """Revoke what a client was given; a bound caller may name its own client only."""
     body = call.body
     if call.caller.client_id not in {"", body.client_id}:
         raise AccessDenied("this caller may revoke its own client only")
     issuer = call.caller.require_issuer(body.iss)
+    before = numeric_date_ms(body.before, "before")
+    if body.dry_run:
+        predicted = await dry_runs.revoke_client(issuer, body.client_id, before=before)
+        _log_dry_run(call, issuer, client_id=body.client_id)
+        return ClientCutoff(issuer.iss, body.client_id, *_dates(issuer, predicted.date), predicted.dry_run)
     cutoff = await revocations.revoke_client(
-        issuer, body.client_id, before=numeric_date_ms(body.before, "before"), reason=body.reason or ""
+        issuer,
+        body.client_id,
+        before=before,
+        reason=body.reason or "",
+        by=call.caller.name,
     )
     _log_cutoff("client_revoked", call, issuer, cutoff, client_id=body.client_id)
     return ClientCutoff(issuer.iss, body.client_id, *_dates(issuer, cutoff))
 
 
-async def revoke_claim(call: Call[RevokeClaim], *, revocations: Revocations, store: Store) -> ClaimCutoff:
+async def revoke_claim(
+    call: Call[RevokeClaim], *, revocations: Revocations, store: Store, dry_runs: DryRuns
+) -> ClaimCutoff:
     """Revoke everything whose claim has a value.
 
     The first revocation by a claim takes seconds: every process has noticed by then that the claim is in use.
@@ -176,24 +226,38 @@ async def revoke_claim(call: Call[RevokeClaim], *, revocations: Revocations, sto
     value = revocable_value(body.claim, body.value)
     if value is None:
         raise InvalidRequest("value can't be read")
+    before = numeric_date_ms(body.before, "before")
+    if body.dry_run:
+        predicted = await dry_runs.revoke_claim(issuer, body.claim, value, before=before)
+        _log_dry_run(call, issuer, claim=body.claim, value=value)
+        dates = _dates(issuer, predicted.date)
+        return ClaimCutoff(issuer.iss, body.claim, value, *dates, predicted.dry_run)
     await store.issuer_records.record_claim(issuer, body.claim)
     cutoff = await revocations.revoke_claim(
         issuer,
         body.claim,
         value,
-        before=numeric_date_ms(body.before, "before"),
+        before=before,
         reason=body.reason or "",
+        by=call.caller.name,
     )
     _log_cutoff("claim_revoked", call, issuer, cutoff, claim=body.claim, value=value)
     return ClaimCutoff(issuer.iss, body.claim, value, *_dates(issuer, cutoff))
 
 
-async def revoke_issuer(call: Call[RevokeIssuer], *, revocations: Revocations) -> IssuerCutoff:
+async def revoke_issuer(
+    call: Call[RevokeIssuer], *, revocations: Revocations, dry_runs: DryRuns
+) -> IssuerCutoff:
     """Revoke everything of an issuer."""
     body = call.body
     issuer = call.issuer(body.iss)
+    before = numeric_date_ms(body.before, "before")
+    if body.dry_run:
+        predicted = await dry_runs.revoke_issuer(issuer, before=before)
+        _log_dry_run(call, issuer)
+        return IssuerCutoff(issuer.iss, *_dates(issuer, predicted.date), predicted.dry_run)
     cutoff = await revocations.revoke_issuer(
-        issuer, before=numeric_date_ms(body.before, "before"), reason=body.reason or ""
+        issuer, before=before, reason=body.reason or "", by=call.caller.name
     )
     _log_cutoff("issuer_revoked", call, issuer, cutoff)
     return IssuerCutoff(issuer.iss, *_dates(issuer, cutoff))
@@ -216,6 +280,10 @@ def _dates(issuer: Issuer, cutoff_ms: int) -> tuple[float, float]:
     """The cutoff, and the latest ``iat`` that it covers; sessions of this service need no clock skew."""
     skew_ms = 0 if issuer.own else issuer.cutoff_margin * 1000
     return cutoff_ms / 1000, max(0, cutoff_ms + skew_ms) / 1000
+
+
+def _log_dry_run(call: Call[Any], issuer: Issuer, **of: str) -> None:
+    call.audit("revocation_tried", iss=issuer.iss, **of)
 
 
 def _log_cutoff(event: str, call: Call[Any], issuer: Issuer, cutoff_ms: int, **of: str | None) -> None:

@@ -7,6 +7,7 @@ import msgspec
 from aiohttp import web
 
 from revoker.api import (
+    administration,
     backchannel,
     blocks,
     cutoffs,
@@ -38,6 +39,7 @@ ENDPOINTS: tuple[Endpoint[Any], ...] = (
     *revoked_keys.ENDPOINTS,
     *blocks.ENDPOINTS,
     *explain.ENDPOINTS,
+    *administration.ENDPOINTS,
     *feed_consumers.ENDPOINTS,
 )
 

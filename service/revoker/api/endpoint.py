@@ -20,6 +20,7 @@ from revoker.api.bodies import (
     decoded,
     name_values,
     read,
+    refuse_broken_path,
     refuse_duplicates,
     refuse_query,
 )
@@ -159,6 +160,8 @@ class BoundEndpoint(Generic[Body]):
 
     async def respond(self, request: web.Request) -> web.Response:
         """Respond to a request; errors are the caller's to render."""
+        if request.match_info:
+            refuse_broken_path(request)
         answer = await self.answer(request, request.match_info)
         status = self.endpoint.status
         if answer is None:

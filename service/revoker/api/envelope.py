@@ -166,7 +166,9 @@ class Dispatcher:
         self._start_at_zero(served)
         self.application: Final = web.Application(client_max_size=BATCH_LIMIT)
         self.application.add_routes(
-            web.route(path.method, path.path, cast("Any", path.handle), expect_handler=_send_continue)
+            web.route(
+                path.method, _pattern(path.path), cast("Any", path.handle), expect_handler=_send_continue
+            )
             for path in routed
         )
 
@@ -301,6 +303,11 @@ class Dispatcher:
             return None
         resource = route.resource
         return None if resource is None else self._routed.get((resource.canonical, route.method))
+
+
+def _pattern(path: str) -> str:
+    """A path for aiohttp's router, by which a variable part must not have braces otherwise."""
+    return path.replace("}", ":[^/]+}")
 
 
 def _origin_form(target: str) -> str:

@@ -69,17 +69,26 @@ async def _is_active(sessions: SessionServices, session: Session) -> bool:
     )
 
 
-async def revoke(call: Call[Any], text: str, sessions: SessionServices, metrics: Metrics) -> None:
-    """End the session of a genuine refresh token, spent or not, and with it its access tokens."""
+def revocable(call: Call[Any], text: str, sessions: SessionServices) -> RefreshToken | None:
+    """A genuine refresh token that the caller may revoke; None if it is none.
+
+    Raises:
+        AccessDenied: the caller may not.
+    """
     token = sessions.refresh_tokens.read(text)
     if token is None:
-        return
+        return None
     if sessions.issuer.iss not in call.caller.issuers:
         raise AccessDenied("this caller may not revoke tokens of that issuer")
     if call.caller.client_id not in {"", token.client_id}:
         raise AccessDenied("this caller may revoke its own client's tokens only")
+    return token
+
+
+async def revoke(call: Call[Any], token: RefreshToken, sessions: SessionServices, metrics: Metrics) -> None:
+    """End the session of a refresh token, spent or not, and with it its access tokens."""
     try:
-        ended = await sessions.store.end(token.sid)
+        ended = await sessions.store.end(token.sid, by=call.caller.name)
     except Unconfirmed as error:
         error.about = {"sid": token.sid, "client_id": token.client_id}
         raise

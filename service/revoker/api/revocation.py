@@ -6,8 +6,9 @@ from typing import Annotated, Any
 import msgspec
 
 from revoker.api import refresh_tokens
+from revoker.api.dry_run import NO_EFFECT, DryRun, DryRuns
 from revoker.api.endpoint import Call, Endpoint
-from revoker.api.fields import NumericDate, Text, numeric_date_ms
+from revoker.api.fields import NumericDate, Reason, Text, numeric_date_ms
 from revoker.api.session_services import SessionServices
 from revoker.auth import Caller
 from revoker.errors import (
@@ -36,6 +37,14 @@ class Revoke(msgspec.Struct, frozen=True, kw_only=True):
     jti: Text | None = None
     iss: Text | None = None
     exp: NumericDate | None = None
+    reason: Reason | None = None
+    dry_run: bool = False
+
+
+class TokenDryRun(msgspec.Struct, frozen=True):
+    """What a revocation would do; only with ``dry_run`` in the request, otherwise the body is empty."""
+
+    dry_run: DryRun
 
 
 async def revoke(
@@ -47,32 +56,33 @@ async def revoke(
     issuers: Mapping[str, Issuer],
     clocks: Clocks,
     metrics: Metrics,
-) -> None:
+    dry_runs: DryRuns,
+) -> TokenDryRun | None:
     """Revoke a token; one that is not genuine stores nothing and is answered alike (RFC 7009 §2.2)."""
     body = call.body
     numeric_date_ms(body.exp, "exp")
     if body.token is not None and body.jti is not None:
         raise InvalidRequest("token and jti are both there: one of the two is needed")
     if body.token is not None and sessions is not None and looks_like(body.token):
-        await refresh_tokens.revoke(call, body.token, sessions, metrics)
-    elif body.token is not None:
+        return await _end_session(call, body.token, sessions, metrics, dry_runs)
+    if body.token is not None:
         try:
             verified = await verifier.verify_origin(body.token)
         except InvalidToken:
-            return
+            return _nothing(body)
         except KeysUnavailable:
             if _is_forgotten(body.token, issuers, clocks.store_ms):
-                return
+                return _nothing(body)
             raise
         _check_token(verified.claims, call.caller)
-        await _store(call, revocations, verified.issuer, verified.claims)
-    elif body.jti is not None:
+        return await _store(call, revocations, dry_runs, verified.issuer, verified.claims)
+    if body.jti is not None:
         if call.caller.client_id:
             raise AccessDenied("this caller may revoke its own client's tokens only, by token")
         issuer = call.caller.require_issuer(body.iss)
-        await _store(call, revocations, issuer, Claims(jti=body.jti, exp=body.exp), check_exp=True)
-    else:
-        raise InvalidRequest("token is missing, or jti")
+        claims = Claims(jti=body.jti, exp=body.exp)
+        return await _store(call, revocations, dry_runs, issuer, claims, check_exp=True)
+    raise InvalidRequest("token is missing, or jti")
 
 
 def _check_token(claims: Claims, caller: Caller) -> None:
@@ -100,12 +110,49 @@ def _is_forgotten(token: str, issuers: Mapping[str, Issuer], store_now: int | No
     )
 
 
+def _nothing(body: Revoke) -> TokenDryRun | None:
+    """The answer where there is nothing to revoke."""
+    return TokenDryRun(NO_EFFECT) if body.dry_run else None
+
+
+async def _end_session(
+    call: Call[Revoke], text: str, sessions: SessionServices, metrics: Metrics, dry_runs: DryRuns
+) -> TokenDryRun | None:
+    """End the session of a refresh token."""
+    token = refresh_tokens.revocable(call, text, sessions)
+    if token is None:
+        return _nothing(call.body)
+    if call.body.dry_run:
+        predicted = await dry_runs.revoke_session(sessions.issuer, token.sid, before=None)
+        call.audit("revocation_tried", iss=sessions.issuer.iss, sid=token.sid)
+        return TokenDryRun(predicted.dry_run)
+    await refresh_tokens.revoke(call, token, sessions, metrics)
+    return None
+
+
 async def _store(
-    call: Call[Revoke], revocations: Revocations, issuer: Issuer, claims: Claims, *, check_exp: bool = False
-) -> None:
+    call: Call[Revoke],
+    revocations: Revocations,
+    dry_runs: DryRuns,
+    issuer: Issuer,
+    claims: Claims,
+    *,
+    check_exp: bool = False,
+) -> TokenDryRun | None:
     assert claims.jti is not None  # noqa: S101  # checked by the caller
+    if call.body.dry_run:
+        predicted = await dry_runs.revoke_token(issuer, claims, bounded=check_exp)
+        call.audit("revocation_tried", iss=issuer.iss, jti=claims.jti)
+        return TokenDryRun(predicted.dry_run)
     try:
-        at = await revocations.revoke_token(issuer, claims.jti, claims.exp, bounded=check_exp)
+        at = await revocations.revoke_token(
+            issuer,
+            claims.jti,
+            claims.exp,
+            bounded=check_exp,
+            by=call.caller.name,
+            reason=call.body.reason or "",
+        )
     except Unconfirmed as error:
         error.about = {"iss": issuer.iss, "jti": claims.jti, "sub": claims.sub, "exp": claims.exp}
         raise
@@ -116,7 +163,9 @@ async def _store(
         sub=claims.sub,
         exp=claims.exp,
         revoked_at=at / 1000,
+        reason=call.body.reason,
     )
+    return None
 
 
 ENDPOINTS = (

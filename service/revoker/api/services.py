@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from revoker.api.admission import Admission
 from revoker.api.consumers import Consumers
 from revoker.api.credentials import Authentication
+from revoker.api.dry_run import DryRuns
 from revoker.api.session_services import SessionServices
 from revoker.api.verdicts import Verdicts
 from revoker.metrics import Metrics
 from revoker.models import Issuer
 from revoker.store.consistency.clocks import Clocks
 from revoker.store.journal.tail import JournalTail
+from revoker.store.listing import Listing
 from revoker.store.revocations import Revocations
 from revoker.store.store import Store
 from revoker.tokens.logout_tokens import LogoutTerms
@@ -33,7 +35,9 @@ class Services:
     authentication: Authentication
     clocks: Clocks
     consumers: Consumers
+    dry_runs: DryRuns
     issuers: Mapping[str, Issuer]
+    listing: Listing
     logout_terms: Mapping[str, LogoutTerms]
     metrics: Metrics
     revocations: Revocations

@@ -53,34 +53,55 @@ class SessionPage(msgspec.Struct, frozen=True):
 
 async def list_sessions(call: Call[SessionQuery], *, sessions: SessionServices) -> SessionPage:
     """A page of the sessions that no cutoff covers; a bound caller sees those of its client."""
-    query, own_client = call.body, call.caller.client_id
+    query = call.body
     sessions.require_access(call.caller)
     if query.iss is not None and query.iss != sessions.issuer.iss:
         raise InvalidRequest("iss is not the issuer of the sessions held by this service")
-    after = None if query.cursor is None else _decode_cursor(query.cursor)
-    found = await sessions.cutoffs.beyond_user("", user_tag(sessions.issuer.iss, query.sub))
-    page = await sessions.store.of_user(query.sub, after=after, limit=query.limit, now=found.now)
+    return await session_page(
+        sessions,
+        query.sub,
+        limit=query.limit,
+        cursor=query.cursor,
+        current=query.current,
+        own_client=call.caller.client_id,
+    )
+
+
+async def session_page(
+    sessions: SessionServices,
+    sub: str,
+    *,
+    limit: int,
+    cursor: str | None,
+    current: str | None = None,
+    own_client: str = "",
+) -> SessionPage:
+    """A page of a user's sessions; ``own_client``: only those of this client (empty: of any)."""
+    after = None if cursor is None else _decode_cursor(cursor)
+    found = await sessions.cutoffs.beyond_user("", user_tag(sessions.issuer.iss, sub))
+    page = await sessions.store.of_user(sub, after=after, limit=limit, now=found.now)
     live = [
         session
         for session in page.sessions
-        if own_client in {"", session.client_id} and not _is_cut_off(session, found)
+        if own_client in {"", session.client_id} and not is_cut_off(session, found)
     ]
-    live = await _without_revoked_parts(live, sessions)
+    live = await without_revoked_parts(live, sessions)
     return SessionPage(
-        [_listed(session, sessions, query.current) for session in live],
+        [_listed(session, sessions, current) for session in live],
         None if page.next is None else _encode_cursor(*page.next),
     )
 
 
-async def _without_revoked_parts(live: list[Session], services: SessionServices) -> list[Session]:
+async def without_revoked_parts(live: list[Session], services: SessionServices) -> list[Session]:
     """The sessions that no cutoff of their clients and claims covers."""
     parts = [(session.client_id, services.revocable(session.claims)) for session in live]
     distinct = sorted(set(parts))
     found = dict(zip(distinct, await services.cutoffs.of_clients_and_claims(distinct), strict=True))
-    return [session for session, own in zip(live, parts, strict=True) if not _is_cut_off(session, found[own])]
+    return [session for session, own in zip(live, parts, strict=True) if not is_cut_off(session, found[own])]
 
 
-def _is_cut_off(session: Session, found: Found) -> bool:
+def is_cut_off(session: Session, found: Found) -> bool:
+    """Whether what was found beyond its user covers a session."""
     return session_is_cut_off(session.start, found.state, store_now=found.now)
 
 

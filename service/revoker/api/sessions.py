@@ -48,7 +48,9 @@ class Login(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class End(msgspec.Struct, frozen=True):
-    """No parameters; the path names the session."""
+    """The path names the session. ``dry_run`` is refused: ``/revoke-session`` has it."""
+
+    dry_run: Annotated[bool, msgspec.Meta(extra_json_schema={"enum": [False]})] = False
 
 
 class Elevation(msgspec.Struct, frozen=True, kw_only=True):
@@ -107,11 +109,13 @@ async def end_session(call: Call[End], *, sessions: SessionServices, metrics: Me
     """End a session; one that has ended, or was lost, is ended once more, and its tokens with it."""
     sessions.require_access(call.caller)
     sid = call.path["sid"]
+    if call.body.dry_run:
+        raise InvalidRequest("dry_run is not possible here: /revoke-session has it")
     if call.caller.client_id:
         session = await sessions.store.peek(sid)
         if session is not None:
             _client(call.caller, session.client_id)
-    if await sessions.store.end(sid):
+    if await sessions.store.end(sid, by=call.caller.name):
         metrics.sessions.labels("ended").inc()
         call.audit("session_ended", sid=sid)
 

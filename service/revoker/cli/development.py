@@ -34,7 +34,7 @@ SESSIONS_ISSUER: Final = "https://sessions.revoker.test"
 AUDIENCE: Final = "api://dev"
 CLIENT: Final = "dev-client"
 KEY_VARIABLE: Final = "REVOKER_DEV_TOKEN_KEY"
-ADMIN_SCOPES: Final = ("introspect", "revoke", "revoke-all", "sessions")
+ADMIN_SCOPES: Final = ("introspect", "revoke", "revoke-all", "sessions", "read")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -51,7 +51,7 @@ from revoker.models import RESERVED_CLAIMS, STANDARD_NAMES
 SESSIONS_NAME: Final = "sessions"
 """The name of the issuer of our own sessions; part of Redis keys."""
 
-Scope = Literal["introspect", "revoke", "revoke-all", "sessions", "feed"]
+Scope = Literal["introspect", "revoke", "revoke-all", "sessions", "read", "feed"]
 Algorithm = Literal[
     "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512",
     "EdDSA", "Ed25519", "Ed448", "HS256", "HS384", "HS512",

@@ -20,6 +20,9 @@
     Sorted set of the user's ``sid``, by the end of each session (ms). Expires when the last has ended.
 ``rv:keys:<issuer>``
     JSON of the revoked signing keys, ``{kid: [ms, reason]}``. Never expires.
+``rv:audit:{<key>}``, ``rv:{<u>}:audit:<rest of a key>``
+    Who made the revocation that has this key, and when (:mod:`revoker.store.audit`); in its slot. Of a block
+    ``:block`` follows, of a revoked signing key its ``kid``. Expires as the revocation. No verdict reads it.
 ``rv:blocks``
     Hash of the blocked users, ``u`` to the end of the block (ms). Never expires; ended blocks are removed.
 ``rv:epoch``
@@ -82,12 +85,14 @@ SLOTS: Final = 16384
 _UNDER_ISSUERS: Final = {"jti", "session-cutoff", "client-cutoff", "claim-cutoff", "issuer-cutoff", "keys"}
 _OTHER_KINDS: Final = {
     "epoch", "seq", "writers", "beat", "lifted", "refills", "repair", "instances", "settings", "blocks",
-    "latest", "journal",
+    "latest", "journal", "audit",
 }  # fmt: skip
 """Keys that an export does not need; a block is part of the user's record, too."""
 
 SID_BYTES: Final = 28
 TAG_BYTES: Final = 12
+SID_CHARACTERS: Final = 38
+TAG_CHARACTERS: Final = 16
 
 
 def segment(value: str) -> str:
@@ -297,6 +302,18 @@ class Keys(DataKeys):
     def revoked_keys(self, issuer: Issuer) -> str:
         return f"{self._prefix}:keys:{issuer.name}"
 
+    def audit(self, key: str, of: str = "") -> str:
+        """The key that says who made a revocation.
+
+        Args:
+            key: Of the revocation.
+            of: ``block`` for a user's block; the ``kid`` of a revoked signing key.
+        """
+        if of:
+            key = f"{key}:{segment(of)}"
+        begin, brace, rest = key.partition("}:")
+        return f"{begin}{brace}audit:{rest}" if brace else f"{self._prefix}:audit:{{{key}}}"
+
     def of_segment(self, kind: str, issuer: Issuer, segment: str) -> str:
         """A key under an issuer's name, by its last part."""
         return f"{self._prefix}:{kind}:{issuer.name}:{segment}"
@@ -325,7 +342,7 @@ class Keys(DataKeys):
                 return Held(kind, "", tag)
             if kind == "session-cutoff":
                 return Held(kind, "", value)
-            if kind in {"sessions", "session"}:
+            if kind in {"sessions", "session", "audit"}:
                 return None
         raise ValueError(key)
 

@@ -17,17 +17,23 @@ from revoker.rules import (
     jti_expiry_ms,
     jti_lifetime_ms,
 )
+from revoker.store.audit import audit_text, audit_text_of_user
 from revoker.store.consistency.acknowledged import Acknowledged, Written
 from revoker.store.consistency.clocks import LATEST_AHEAD_MS
 from revoker.store.consistency.data_set import RepairProgress, VerifyWrittenBack
 from revoker.store.consistency.epoch import Watermark, new_id
 from revoker.store.issuer_records import IssuerRecords
-from revoker.store.keys import Keys, tag_and_start, user_tag
+from revoker.store.keys import Keys, segment, tag_and_start, user_tag
 from revoker.store.scripts import RESTORE, Scripts, numbers_of
 from revoker.store.wire.connection import understood
 
 AHEAD_MS: Final = 5000
 """A cutoff dated up to this far ahead is taken as now, because the caller's clock may be a little fast."""
+
+BEFORE_AHEAD: Final = "before is further ahead than 5 seconds"
+EXP_AHEAD: Final = "exp is further ahead than max_token_lifetime allows"
+UNTIL_PAST: Final = "until is past"
+"""The messages where a date is refused."""
 
 _CHUNK: Final = 256
 """Scripts in one write when revocations are restored: more would block the server for other clients."""
@@ -39,7 +45,7 @@ _NUMBERS: Final = {"revoke_token": 2, "revoke_user": 2, "move_cutoff": 2}
 """How many numbers a script returns, if not one."""
 
 _NO_REFUSALS: Final[Mapping[bytes, str]] = {}
-_BEFORE_AHEAD: Final[Mapping[bytes, str]] = {b"ahead": "before is further ahead than 5 seconds"}
+_BEFORE_REFUSALS: Final[Mapping[bytes, str]] = {b"ahead": BEFORE_AHEAD}
 _SIGNED_REFUSALS: Final[Mapping[bytes, str]] = {b"ahead": "iat is ahead", b"expired": "expired"}
 """The words by which a script refuses, and the messages for them."""
 
@@ -123,7 +129,14 @@ class Revocations:
         return cutoff_lifetime_ms(self._records.widest(issuer))
 
     async def revoke_token(
-        self, issuer: Issuer, jti: str, exp: Number | None, *, bounded: bool = False
+        self,
+        issuer: Issuer,
+        jti: str,
+        exp: Number | None,
+        *,
+        bounded: bool = False,
+        by: str = "",
+        reason: str = "",
     ) -> int:
         """List a jti until nothing accepts its token any more (``exp`` in seconds; None: unknown).
 
@@ -132,6 +145,8 @@ class Revocations:
             jti: Of the token.
             exp: Of the token.
             bounded: Whether an ``exp`` is refused that no token of the issuer can have by now.
+            by: Who revokes it; stored only with a reason, since tokens are many.
+            reason: Why.
 
         Returns:
             When it was first listed, in ms.
@@ -142,11 +157,15 @@ class Revocations:
         self._records.refuse_in_conflict(issuer)
         earliest = earliest_active_ms(issuer, exp) if bounded and exp is not None else ""
         widest = self._records.widest(issuer)
-        args = ("" if exp is None else jti_expiry_ms(widest, exp), jti_lifetime_ms(widest), "", earliest)
+        audit = audit_text(by, reason=reason) if reason else b""
+        expiry = "" if exp is None else jti_expiry_ms(widest, exp)
+        args = (expiry, jti_lifetime_ms(widest), "", earliest, audit)
         key = self._keys.jti(issuer, jti)
-        refusals = {b"ahead": "exp is further ahead than max_token_lifetime allows"}
+        refusals = {b"ahead": EXP_AHEAD}
         at, until = await self._run("token", "revoke_token", [key], args, refusals)
-        self.acknowledged.note(Written("revoke_token", (key,), at, until, seq=self._scripts.seq(key)))
+        self.acknowledged.note(
+            Written("revoke_token", (key,), at, until, seq=self._scripts.seq(key), audit=audit)
+        )
         return at
 
     async def revoke_user(
@@ -157,9 +176,12 @@ class Revocations:
         before: int | None,
         except_sid: str | None,
         reason: str,
+        by: str = "",
         signed: Signed | None = None,
     ) -> int:
         """Move a user's cutoff forward to ``before`` (ms; None: now), sparing a session where named.
+
+        ``by``: who does so; empty: that is not stored.
 
         Returns:
             The standing cutoff in ms.
@@ -170,38 +192,67 @@ class Revocations:
         tag = user_tag(issuer.iss, sub)
         keys = (self._keys.user(tag), self._keys.sessions(tag))
         return await self._cut_off(
-            "user", issuer, keys, before, reason, except_sid=except_sid or "", signed=signed
+            "user",
+            issuer,
+            keys,
+            before,
+            reason=reason,
+            audit=audit_text_of_user(by, issuer, sub),
+            except_sid=except_sid or "",
+            signed=signed,
         )
 
     async def revoke_session(
-        self, issuer: Issuer, sid: str, *, before: int | None, reason: str, signed: Signed | None = None
+        self,
+        issuer: Issuer,
+        sid: str,
+        *,
+        before: int | None,
+        reason: str,
+        by: str = "",
+        signed: Signed | None = None,
     ) -> int:
         """As :meth:`revoke_user`, for a session."""
         own = tag_and_start(sid) if issuer.own else None
         keys = (self._keys.session_cutoff(issuer, sid),)
         return await self._cut_off(
-            "session", issuer, keys, before, reason, start=own[1] if own else 0, signed=signed
+            "session",
+            issuer,
+            keys,
+            before,
+            reason=reason,
+            audit=audit_text(by),
+            start=own[1] if own else 0,
+            signed=signed,
         )
 
-    async def revoke_client(self, issuer: Issuer, client: str, *, before: int | None, reason: str) -> int:
+    async def revoke_client(
+        self, issuer: Issuer, client: str, *, before: int | None, reason: str, by: str = ""
+    ) -> int:
         """As :meth:`revoke_user`, for a client."""
-        keys = (self._keys.client_cutoff(issuer, client),)
-        return await self._cut_off("client", issuer, keys, before, reason, start=self._latest_start(issuer))
+        keys, start = (self._keys.client_cutoff(issuer, client),), self._latest_start(issuer)
+        return await self._cut_off(
+            "client", issuer, keys, before, reason=reason, audit=audit_text(by), start=start
+        )
 
     async def revoke_claim(
-        self, issuer: Issuer, claim: str, value: str, *, before: int | None, reason: str
+        self, issuer: Issuer, claim: str, value: str, *, before: int | None, reason: str, by: str = ""
     ) -> int:
         """As :meth:`revoke_user`, for a value of a claim that is recorded as in use.
 
         See :meth:`revoker.store.issuer_records.IssuerRecords.record_claim`.
         """
-        keys = (self._keys.claim_cutoff(issuer, claim, value),)
-        return await self._cut_off("claim", issuer, keys, before, reason, start=self._latest_start(issuer))
+        keys, start = (self._keys.claim_cutoff(issuer, claim, value),), self._latest_start(issuer)
+        return await self._cut_off(
+            "claim", issuer, keys, before, reason=reason, audit=audit_text(by), start=start
+        )
 
-    async def revoke_issuer(self, issuer: Issuer, *, before: int | None, reason: str) -> int:
+    async def revoke_issuer(self, issuer: Issuer, *, before: int | None, reason: str, by: str = "") -> int:
         """As :meth:`revoke_user`, for everything that an issuer made."""
-        keys = (self._keys.issuer_cutoff(issuer),)
-        return await self._cut_off("issuer", issuer, keys, before, reason, start=self._latest_start(issuer))
+        keys, start = (self._keys.issuer_cutoff(issuer),), self._latest_start(issuer)
+        return await self._cut_off(
+            "issuer", issuer, keys, before, reason=reason, audit=audit_text(by), start=start
+        )
 
     def _latest_start(self, issuer: Issuer) -> int:
         """The latest start (ms) that a session held by this service may have, as this process knows.
@@ -211,16 +262,17 @@ class Revocations:
         """
         return self._latest() if issuer.own else 0
 
-    def session_ended(self, issuer: Issuer, sid: str, at: int) -> None:
+    def session_ended(self, issuer: Issuer, sid: str, at: int, audit: bytes = b"") -> None:
         """Remember the end (ms) of a session held by this service, which other scripts bring about."""
         key, until = self._keys.session_cutoff(issuer, sid), at + self.cutoff_lifetime(issuer)
-        self.acknowledged.note(Written("move_cutoff", (key,), at, until, seq=self._scripts.seq(key)))
+        seq = self._scripts.seq(key)
+        self.acknowledged.note(Written("move_cutoff", (key,), at, until, seq=seq, audit=audit))
 
-    async def revoke_key(self, issuer: Issuer, kid: str, *, reason: str) -> int:
+    async def revoke_key(self, issuer: Issuer, kid: str, *, reason: str, by: str = "") -> int:
         """Revoke a signing key for good; returns when that was first done (ms)."""
         self._records.refuse_in_conflict(issuer)
         key = self._keys.revoked_keys(issuer)
-        [at] = await self._run("key", "revoke_key", [key], (kid, reason, ""))
+        [at] = await self._run("key", "revoke_key", [key], (kid, reason, "", audit_text(by), segment(kid)))
         self.remembered.changes += 1
         self.remembered.keys[issuer.name][kid] = Revocation(at, reason)
         return at
@@ -229,7 +281,9 @@ class Revocations:
         """Take back the revocation of a key; False where there was none."""
         self._records.refuse_in_conflict(issuer)
         key = self._keys.revoked_keys(issuer)
-        [undone] = await self._run("forget", "forget_key", [key, self._keys.beside(key).lifted], (kid,))
+        [undone] = await self._run(
+            "forget", "forget_key", [key, self._keys.beside(key).lifted], (kid, segment(kid))
+        )
         self.remembered.changes += 1
         self.remembered.keys[issuer.name].pop(kid, None)
         return bool(undone)
@@ -243,7 +297,9 @@ class Revocations:
         )
         self._metrics.refilled_revocations.inc(len(revoked))
 
-    async def block_user(self, issuer: Issuer, sub: str, *, until: int | None, reason: str) -> int:
+    async def block_user(
+        self, issuer: Issuer, sub: str, *, until: int | None, reason: str, by: str = ""
+    ) -> int:
         """Let nothing of a user's be active before ``until`` (ms; None: for good).
 
         Returns:
@@ -264,8 +320,9 @@ class Revocations:
                 reason,
                 tag,
                 1,
+                audit_text_of_user(by, issuer, sub),
             ),
-            {b"past": "until is past"},
+            {b"past": UNTIL_PAST},
         )
         self.remembered.block(tag, end)
         return end
@@ -441,8 +498,9 @@ class Revocations:
         issuer: Issuer,
         keys: tuple[str, ...],
         before: int | None,
-        reason: str,
         *,
+        reason: str,
+        audit: bytes,
         start: int = 0,
         except_sid: str = "",
         signed: Signed | None = None,
@@ -454,13 +512,13 @@ class Revocations:
         script, last = (
             ("revoke_user", (except_sid,)) if kind == "user" else ("move_cutoff", (start, START_AHEAD_MS))
         )
-        ahead, expires, refusals = AHEAD_MS, "", _BEFORE_AHEAD
+        ahead, expires, refusals = AHEAD_MS, "", _BEFORE_REFUSALS
         if signed is not None:
             ahead, expires, refusals = signed.ahead, str(signed.expires), _SIGNED_REFUSALS
-        args = ("" if before is None else before, lifetime, reason, ahead, *last, expires)
+        args = ("" if before is None else before, lifetime, reason, ahead, *last, expires, audit)
         cutoff, at = await self._run(kind, script, keys, args, refusals)
         seq = self._scripts.seq(keys[0])
-        self.acknowledged.note(Written(script, keys, at, at + lifetime, reason, except_sid, seq))
+        self.acknowledged.note(Written(script, keys, at, at + lifetime, reason, except_sid, seq, audit))
         return cutoff
 
     async def _lift(self, key: str, what: str, lifetime: int) -> int:

@@ -81,14 +81,14 @@ def _trials(keys: Keys, servers: ServerSettings, key: str, part: int) -> list[_T
         (("MGET", key, key), verdicts),
         (("GET", key), "the start, and exports"),
         (("XRANGE", key, "-", "+", "COUNT", 1), "the feed"),
-        (("XREVRANGE", key, "+", "-", "COUNT", 1), "the feed"),
+        (("XREVRANGE", key, "+", "-", "COUNT", 1), "the feed, and lists of revocations"),
         (("XREAD", "COUNT", 1, "STREAMS", key, "0-0"), "the feed"),
         (("SET", key, 1, "PX", 10_000), "revoker store init, and heartbeats"),
         (("PEXPIRE", key, 10_000), "processes that store nothing for a day"),
         (("ZRANGE", places.lifted, 0, -1), "the watch, and so the start"),
-        (("SCAN", 0, "MATCH", key, "COUNT", 1), "revoker export"),
+        (("SCAN", 0, "MATCH", key, "COUNT", 1), "revoker export, and lists of revocations"),
         (("DBSIZE",), "revoker export"),
-        (("PTTL", key), "revoker export"),
+        (("PTTL", key), "revoker export, and lists of revocations"),
     ]
     if keys.clustered:
         trials += [(("CLUSTER", "INFO"), "the start"), (("CLUSTER", "SLOTS"), "the start")]

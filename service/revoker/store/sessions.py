@@ -13,7 +13,7 @@ import contextlib
 import enum
 import secrets
 import weakref
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -23,7 +23,8 @@ import structlog
 from revoker.errors import NoVerdict, StoreRefused, StoreUnavailable, Unconfirmed
 from revoker.models import Issuer, Session, UserState
 from revoker.rules import START_AHEAD_MS, session_end, session_is_revoked
-from revoker.store.keys import Keys, tag_and_start, user_tag
+from revoker.store.audit import audit_text
+from revoker.store.keys import SID_CHARACTERS, TAG_CHARACTERS, Keys, tag_and_start, user_tag
 from revoker.store.lookups import parse_revocation, parse_user_state
 from revoker.store.revocations import Revocations
 from revoker.store.scripts import Scripts
@@ -413,18 +414,22 @@ class Sessions:
         return Refreshed(read(sid, start, reply[2]), int(reply[1]))
 
     @reads_replies()
-    async def end(self, sid: str) -> bool:
-        """End a session for good; False where the ``sid`` is not of this service. Idempotent."""
+    async def end(self, sid: str, *, by: str = "") -> bool:
+        """End a session for good; False where the ``sid`` is not of this service. Idempotent.
+
+        ``by``: who does so; empty: that is not stored.
+        """
         found = tag_and_start(sid)
         if found is None:
             return False
         tag, start = found
         keys = [*self._own_keys(tag, sid), self._keys.sessions(tag)]
-        args = [sid, start, self._revocations.cutoff_lifetime(self._issuer), START_AHEAD_MS]
+        audit = audit_text(by)
+        args = [sid, start, self._revocations.cutoff_lifetime(self._issuer), START_AHEAD_MS, audit]
         [at] = await self._scripts.run("end_session", keys, args)
         if at == b"ahead":
             return False
-        self._revocations.session_ended(self._issuer, sid, int(at))
+        self._revocations.session_ended(self._issuer, sid, int(at), audit)
         return True
 
     async def _remember(self, ended: Sequence[bytes], *, intact: bool) -> None:
@@ -480,6 +485,30 @@ class Sessions:
                     return Page(found, place if more else None)
             if len(chunk) < limit:
                 return Page(found, None)
+
+    @reads_replies()
+    async def usable(self, sids: Sequence[str], now: int) -> list[Session]:
+        """Those of some sessions that still give tokens."""
+        by_tag: dict[str, list[str]] = {}
+        for sid in sids:
+            if (found := tag_and_start(sid)) is not None:
+                by_tag.setdefault(found[0], []).append(sid)
+        usable = await asyncio.gather(*(self._usable(tag, of_tag, now) for tag, of_tag in by_tag.items()))
+        return [session for of_tag in usable for session in of_tag.values()]
+
+    async def all_sids(self, count: int) -> AsyncIterator[list[str]]:
+        """The sessions of all users, about ``count`` keys of the store at a time; some may come twice."""
+        pattern = f"{self._keys.of_user('?' * TAG_CHARACTERS)}:session:{'?' * SID_CHARACTERS}"
+        async with unavailable_on_failure():
+            primaries = await self._servers.primaries()
+        for connection in primaries.values():
+            cursor = b"0"
+            while True:
+                async with unavailable_on_failure():
+                    cursor, found = await connection.execute("SCAN", cursor, "MATCH", pattern, "COUNT", count)
+                yield [key[-SID_CHARACTERS:].decode() for key in found]
+                if cursor == b"0":
+                    break
 
     async def _index_after(
         self, index: str, place: tuple[int, str] | None, count: int, now: int

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 from revoker.errors import NoVerdict, StoreRefused
 from revoker.metrics import Metrics
 from revoker.models import Issuer
+from revoker.store.audit import MAPPING
 from revoker.store.cluster.source import ClusterSource
 from revoker.store.consistency import epoch as epochs
 from revoker.store.consistency.clocks import Clocks
@@ -395,7 +396,7 @@ class Store:
             nonlocal cutoff
             if not keep:
                 cutoff = await self.revocations.revoke_issuer(
-                    issuer, before=None, reason="the names of its claims have changed"
+                    issuer, before=None, reason="the names of its claims have changed", by=MAPPING
                 )
 
         return await self.issuer_records.accept(issuer, cut_off), cutoff

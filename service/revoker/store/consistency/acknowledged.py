@@ -41,6 +41,7 @@ class Written(msgspec.Struct, frozen=True, gc=False):
         reason: As given.
         except_sid: The excepted session of ``revoke_user``.
         seq: ``rv:seq`` when it was acknowledged, or later.
+        audit: Who made it, as the script stores that.
     """
 
     script: str
@@ -50,6 +51,7 @@ class Written(msgspec.Struct, frozen=True, gc=False):
     reason: str = ""
     except_sid: str = ""
     seq: int = 0
+    audit: bytes = b""
 
     @property
     def identity(self) -> str:
@@ -60,7 +62,7 @@ class Written(msgspec.Struct, frozen=True, gc=False):
     def size(self) -> int:
         """Estimated memory of the entry."""
         # the last is part of the identity, too
-        texts = (*self.keys, self.reason, self.except_sid, self.except_sid)
+        texts = (*self.keys, self.reason, self.except_sid, self.except_sid, self.audit)
         return _ENTRY_BYTES + sum(map(sys.getsizeof, texts))
 
     def is_held_by(self, value: bytes | None) -> bool:
@@ -87,11 +89,11 @@ class Written(msgspec.Struct, frozen=True, gc=False):
         """The arguments with which the script makes it again, with the same date and expiry."""
         match self.script:
             case "revoke_token":
-                return (self.until, 0, self.at)
+                return (self.until, 0, self.at, "", self.audit)
             case "move_cutoff":
-                return (self.at, self.until - self.at, self.reason, "", 0)
+                return (self.at, self.until - self.at, self.reason, "", 0, "", "", self.audit)
             case _:
-                return (self.at, self.until - self.at, self.reason, "", self.except_sid)
+                return (self.at, self.until - self.at, self.reason, "", self.except_sid, "", self.audit)
 
 
 class Acknowledged:

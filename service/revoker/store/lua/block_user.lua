@@ -6,13 +6,16 @@
 --   3 reason.
 --   4 u, the user's tag.
 --   5 '1' to refuse an end that is past.
+--   6 who blocks ('' or none: that is not stored).
 -- Returns: the end of the block (ms); or 'past'.
 if ARGV[5] == '1' and tonumber(ARGV[1]) <= now_ms() then return {'past'} end
 local user = read_user(KEYS[1])
 local ends = math.max(user.blocked, tonumber(ARGV[1]))
-if ends > user.blocked and ARGV[3] ~= '' then user.block_reason = ARGV[3] end
+local longer = ends > user.blocked
+if longer and ARGV[3] ~= '' then user.block_reason = ARGV[3] end
 user.blocked = ends
-write_user(KEYS[1], user, tonumber(ARGV[2]))
+local expiry = write_user(KEYS[1], user, tonumber(ARGV[2]))
+if longer then write_audit(KEYS[1] .. ':block', now_ms(), ends, ARGV[6], expiry) end
 if ends > now_ms() then
   redis.call('HSET', KEYS[2], ARGV[4], digits(ends))
 else

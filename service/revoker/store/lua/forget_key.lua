@@ -1,7 +1,7 @@
 -- Undoes the revocation of a signing key.
 -- It is added to the set of what was lifted, so that no process takes it for a revocation that has vanished.
 -- KEYS: the issuer's revoked keys, lifted, result of the request, seq, share, list of writers, epoch.
--- ARGV: kid.
+-- ARGV: kid, its place in a key.
 -- Returns: 1 if it was revoked, else 0.
 undone(KEYS[1], 'key ' .. ARGV[1])
 local before = result_before()
@@ -15,6 +15,7 @@ if next(keys) then
 else
   redis.call('DEL', KEYS[1])
 end
+redis.call('DEL', audit_key(KEYS[1] .. ':' .. ARGV[2]))
 store_result(revoked)
 if revoked == 0 then return answer(revoked) end
 local reply, now = answer(revoked), now_ms()

@@ -18,6 +18,7 @@ else
   if text then lifted = tonumber(string.match(text, '^%d+')) end
   redis.call('DEL', KEYS[1])
 end
+redis.call('DEL', audit_key(KEYS[1]))
 store_result(digits(lifted))
 local reply, now = answer(digits(lifted)), now_ms()
 redis.call('ZREMRANGEBYSCORE', KEYS[2], 0, digits(now - 3600000))

@@ -9,6 +9,7 @@
 --     the store that the process has read.
 --   6 by how much that may be ahead (ms).
 --   7 the request expires at this time (ms; '' or none: never).
+--   8 who makes it ('' or none: that is not stored).
 -- Returns: the time of the cutoff in the store, the time of this one (ms); or 'ahead', 'expired'.
 local now = now_ms()
 local at, ahead, expires = tonumber(ARGV[1]), tonumber(ARGV[4]), tonumber(ARGV[7])
@@ -20,10 +21,12 @@ end
 local stored = redis.call('GET', KEYS[1])
 local before = stored and tonumber(string.match(stored, '^%d+'))
 if before and before >= at then
-  put(KEYS[1], stored, before + tonumber(ARGV[2]), now)
+  local expiry = put(KEYS[1], stored, before + tonumber(ARGV[2]), now)
+  if expiry and expiry[2] then redis.call('PEXPIREAT', audit_key(KEYS[1]), expiry[2]) end
   return answer(digits(before), digits(at))
 end
 local value = digits(at)
 if ARGV[3] ~= '' then value = value .. ' ' .. ARGV[3] end
-put(KEYS[1], value, at + tonumber(ARGV[2]), now)
+local expiry = put(KEYS[1], value, at + tonumber(ARGV[2]), now)
+write_audit(KEYS[1], ahead and now or math.min(at, now), at, ARGV[8], expiry)
 return answer(digits(at), digits(at))

@@ -131,16 +131,37 @@ local function digits(n)
 end
 
 -- Writes a value with an expiry time (ms), and journals it. A later expiry of the key is kept; a value that would expire at once
--- is not written.
+-- is not written. Returns the arguments with which SET gives another key the same expiry; nil if nothing is written.
 local function put(key, value, expiry, now)
   local left = redis.call('PTTL', key)
   if left == -1 then
     redis.call('SET', key, value)
-    return changed(key, value, '')
+    changed(key, value, '')
+    return {}
   end
   if left > 0 and now + left > expiry then expiry = now + left end
   if expiry > now then
     redis.call('SET', key, value, 'PXAT', digits(expiry))
     changed(key, value, digits(expiry))
+    return {'PXAT', digits(expiry)}
+  end
+end
+
+-- The key that says who made a revocation, beside that and in the same slot: store.keys.Keys.audit.
+local function audit_key(key)
+  local user, rest = string.match(key, '^([^:]*:{[^}]*}):(.*)$')
+  if user then return user .. ':audit:' .. rest end
+  return string.match(key, '^[^:]*') .. ':audit:{' .. key .. '}'
+end
+
+-- Stores who made a revocation. Verdicts never read it.
+-- key: The revocation's, with a suffix if the key is that of several.
+-- made: When it was made (ms).
+-- at: The time of the revocation (ms). By that a reader finds that this is about the present one.
+-- text: Who, as store.audit writes it; '' or nil if nobody is named.
+-- expiry: As put returned it.
+local function write_audit(key, made, at, text, expiry)
+  if expiry and text and text ~= '' then
+    redis.call('SET', audit_key(key), digits(made) .. ' ' .. digits(at) .. ' ' .. text, unpack(expiry))
   end
 end

@@ -47,7 +47,7 @@ end
 
 -- Ends a session for good: its cutoff is stored for longer than any of its tokens lives. A cutoff that covers the session
 -- already stays, with its reason. Returns the time of the cutoff (ms).
-local function end_session(record, cutoff, index, sid, start, lifetime)
+local function end_session(record, cutoff, index, sid, start, lifetime, who)
   local now = now_ms()
   local at, value = math.max(now, start), nil
   local stored = redis.call('GET', cutoff)
@@ -55,7 +55,8 @@ local function end_session(record, cutoff, index, sid, start, lifetime)
     value = stored
     at = tonumber(string.match(value, '^%d+'))
   end
-  put(cutoff, value or digits(at), math.max(now, at) + lifetime, now)
+  local expiry = put(cutoff, value or digits(at), math.max(now, at) + lifetime, now)
+  if not value then write_audit(cutoff, now, at, who, expiry) end
   redis.call('DEL', record)
   redis.call('ZREM', index, sid)
   return at

@@ -26,6 +26,7 @@ local function user_now(user, index)
   return math.max(now_ms(), user.last, latest_start(index))
 end
 
+-- Returns what put does.
 local function write_user(key, user, lifetime)
   local now = now_ms()
   local expiry = math.max(user.hard, user.soft, user.last) + lifetime
@@ -34,7 +35,7 @@ local function write_user(key, user, lifetime)
   for name, value in pairs(user) do
     if value ~= 0 and value ~= '' then members[name] = value end
   end
-  put(key, cjson.encode(members), expiry, now)
+  return put(key, cjson.encode(members), expiry, now)
 end
 
 -- Whether a cutoff of the user covers a session: rules.user_cutoff.

@@ -1,0 +1,485 @@
+"""Lists what is revoked, page by page: the latest changes first, then everything else in no order.
+
+The journal gives the order: of its latest :data:`NEWEST_FIRST` entries, the last one of every key is listed.
+Then the keys of all primaries are scanned, without those that were listed. What a page needs of the pages
+before it is in its cursor, or is read again; so any process can answer any page.
+"""
+
+import asyncio
+import base64
+import binascii
+import collections
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import msgspec
+import structlog
+
+from revoker.errors import InvalidRequest, StoreUnavailable
+from revoker.models import Issuer, RevocableClaims
+from revoker.rules import FOREVER_MS
+from revoker.store.audit import Audit, read_audit
+from revoker.store.keys import Held, TokenKeys
+from revoker.store.lookups import redis_time_ms
+from revoker.store.store import Store
+from revoker.store.transfer import records
+from revoker.store.transfer.records import Record, milliseconds
+from revoker.store.transfer.stored_records import StoredRecords
+from revoker.store.wire.connection import unavailable_on_failure, understood
+
+_log = structlog.get_logger("store")
+
+Kind = Literal["jti", "user", "session", "client", "claim", "issuer", "block", "key"]
+
+NEWEST_FIRST: Final = 10_000
+"""Entries of the journal that are listed in its order: each process remembers them while somebody pages."""
+
+_PAGE_ENTRIES: Final = 2_000
+_PAGE_KEYS: Final = 20_000
+_PAGE_S: Final = 0.04
+"""What one page may read, and for how long, however little it finds; a page is short then, or empty."""
+
+_STEP_ENTRIES: Final = 500
+_STEP_KEYS: Final = 2_000
+"""In one command: more would keep the server from other work."""
+
+_STEP_FOUND: Final = 100
+"""Keys that a step finds, as far as that can be foreseen: more would keep this process from other work."""
+
+_WINDOWS: Final = 4
+_CHECK_BYTES: Final = 4
+_NO_ENTRY: Final = (0, 0)
+_WRONG_CURSOR: Final = "cursor is none that this service has made for this list"
+
+_KINDS_OF: Final[Mapping[str, frozenset[str]]] = {
+    "jti": frozenset({"jti"}),
+    "user": frozenset({"user", "block"}),
+    "session-cutoff": frozenset({"session"}),
+    "client-cutoff": frozenset({"client"}),
+    "claim-cutoff": frozenset({"claim"}),
+    "issuer-cutoff": frozenset({"issuer"}),
+    "keys": frozenset({"key"}),
+}
+_PATTERNS: Final[Mapping[str, str]] = {
+    "jti": "jti:{}:*",
+    "user": "{{????????????????}}:user",
+    "block": "{{????????????????}}:user",
+    "session": "*session-cutoff:*",  # of sessions kept by this service, too
+    "client": "client-cutoff:{}:*",
+    "claim": "claim-cutoff:{}:*",
+    "issuer": "issuer-cutoff:{}",
+    "key": "keys:{}",
+}
+
+_EntryId = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """One revocation.
+
+    Attributes:
+        issuer: The name of its issuer; empty: of a user of whom that is not known.
+        sub: Of a user of whom it is known; else empty.
+        expires: When the store drops it (ms), of a user together with all their revocations; None: never.
+        audit: Who made it; None: nobody knows.
+    """
+
+    record: Record
+    issuer: str
+    sub: str
+    expires: int | None
+    audit: Audit | None
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some revocations; ``next`` is the cursor of those that follow, None if there are none."""
+
+    listed: list[Listed]
+    next: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which revocations are listed.
+
+    Attributes:
+        kind: None: all.
+        issuer: Its name; None: of all that are visible.
+        visible: Names of issuers; None: of any, and those of whom that is not known.
+    """
+
+    kind: Kind | None
+    issuer: str | None
+    visible: frozenset[str] | None
+
+    def may_include(self, place: Held) -> bool:
+        """Whether a key can hold what is selected; of users and their sessions only its value shows that."""
+        if self.kind is not None and self.kind not in _KINDS_OF.get(place.kind, ()):
+            return False
+        return not place.issuer or self._includes_issuer(place.issuer)
+
+    def includes(self, listed: Listed) -> bool:
+        kind = records.kind(listed.record)
+        return (self.kind is None or kind == self.kind) and self._includes_issuer(listed.issuer)
+
+    def _includes_issuer(self, name: str) -> bool:
+        if self.issuer is not None and name != self.issuer:
+            return False
+        return self.visible is None or name in self.visible
+
+    @property
+    def digest(self) -> bytes:
+        visible = None if self.visible is None else sorted(self.visible)
+        return _digest(repr((self.kind, self.issuer, visible)).encode(), _CHECK_BYTES)
+
+
+class _Place(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """Where a page ends.
+
+    Attributes:
+        selection: A digest of what is listed.
+        servers: A digest of the primaries, by whose order they are numbered.
+        top: The last entry of the journal when the first page was made.
+        entry: The last entry that was read; those from there up to ``top`` are listed.
+        entries: How many were read.
+        scans: Whether the journal is done.
+        server: The number of the primary that is scanned.
+        cursor: Of its ``SCAN``.
+        count: That of a step of which only a part is listed.
+        follows: The cursor after that step: another one shows that it is not the same step any more.
+        after: The digest of the last key of the step that is listed.
+    """
+
+    selection: bytes
+    servers: bytes
+    top: _EntryId
+    entry: _EntryId
+    entries: int = 0
+    scans: bool = False
+    server: int = 0
+    cursor: int = 0
+    count: int = 0
+    follows: int = 0
+    after: bytes = b""
+
+    @property
+    def text(self) -> str:
+        raw = msgspec.msgpack.encode(self)
+        return base64.urlsafe_b64encode(_digest(raw, _CHECK_BYTES) + raw).rstrip(b"=").decode()
+
+    @classmethod
+    def read(cls, text: str) -> "_Place":
+        """Read :attr:`text`; raises ``InvalidRequest``."""
+        try:
+            both = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+            check, raw = both[:_CHECK_BYTES], both[_CHECK_BYTES:]
+            if check == _digest(raw, _CHECK_BYTES):
+                return msgspec.msgpack.decode(raw, type=cls)
+        except (ValueError, binascii.Error, msgspec.MsgspecError):
+            pass
+        raise InvalidRequest(_WRONG_CURSOR)
+
+
+class _Window:
+    """The last entry of every key in a part of the journal, which is read from its end."""
+
+    def __init__(self, top: _EntryId) -> None:
+        self.low = (top[0], top[1] + 1)
+        self._latest: dict[int, _EntryId] = {}
+
+    def add(self, entries: Sequence[tuple[_EntryId, bytes]]) -> None:
+        """Add entries below those before, the latest first."""
+        for entry, key in entries:
+            self._latest.setdefault(hash(key), entry)
+        if entries:
+            self.low = min(self.low, entries[-1][0])
+
+    def has_later(self, key: bytes, entry: _EntryId) -> bool:
+        """Whether the last entry of a key is a later one."""
+        return self._latest.get(hash(key), _NO_ENTRY) > entry
+
+    def has_since(self, key: bytes, entry: _EntryId) -> bool:
+        """Whether a key has this entry, or a later one."""
+        return self._latest.get(hash(key), _NO_ENTRY) >= entry
+
+
+class _Pager:
+    """What has come together for one page."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.listed: list[Listed] = []
+        self._until = asyncio.get_running_loop().time() + _PAGE_S
+        self.entries_left = _PAGE_ENTRIES
+        self.keys_left = _PAGE_KEYS
+
+    @property
+    def wanted(self) -> int:
+        return self.limit - len(self.listed)
+
+    @property
+    def is_done(self) -> bool:
+        late = asyncio.get_running_loop().time() >= self._until
+        return self.wanted <= 0 or self.entries_left <= 0 or self.keys_left <= 0 or late
+
+    def takes(self, found: Sequence[Listed]) -> bool:
+        """Add what one key holds; False if there is no room. A page of which it is all has room for it."""
+        if self.listed and len(found) > self.wanted:
+            return False
+        self.listed += found
+        return True
+
+
+class Listing:
+    """Lists revocations of a store."""
+
+    def __init__(self, store: Store) -> None:
+        self._store: Final = store
+        self._keys: Final = store.keys
+        self._records: Final = StoredRecords({issuer.name: issuer for issuer in store.issuers.values()})
+        self._own: Final = next((issuer.name for issuer in store.issuers.values() if issuer.own), "")
+        self._windows: collections.OrderedDict[_EntryId, _Window] = collections.OrderedDict()
+
+    async def page(self, selection: Selection, *, limit: int, cursor: str | None) -> Page:
+        """A page of revocations.
+
+        It ends early where little of what is read is selected. ``limit`` is exceeded only by the revocations
+        of one user, or by the revoked keys of one issuer, where they alone make the page.
+
+        Raises:
+            InvalidRequest: the cursor is not one of this list, or the servers were replaced since.
+            NoVerdict: the store can't be read, or has lost data.
+        """
+        place = None if cursor is None else _Place.read(cursor)
+        now, top = await self._present()
+        primaries = await self._store.primaries()
+        servers = _digest("\n".join(sorted(primaries)).encode(), 8)
+        if place is None:
+            before = (top[0], top[1] + 1)
+            place = _Place(selection=selection.digest, servers=servers, top=top, entry=before)
+        elif place.selection != selection.digest:
+            raise InvalidRequest(_WRONG_CURSOR)
+        elif place.servers != servers:
+            raise InvalidRequest("a server of the store was replaced since the cursor was made: begin again")
+        pager = _Pager(limit)
+        following: _Place | None = place
+        while following is not None and not pager.is_done:
+            if following.scans:
+                following = await self._scan(following, selection, pager, primaries, now)
+            else:
+                following = await self._read_journal(following, selection, pager, now)
+        return Page(pager.listed, None if following is None else following.text)
+
+    async def audits(self, keys: TokenKeys, revocable: RevocableClaims = ()) -> dict[str, bytes | None]:
+        """What :func:`revoker.store.audit.read_audit` reads, of all that was looked up.
+
+        Args:
+            keys: Of the lookup.
+            revocable: The claims among them.
+
+        Returns:
+            By the kinds of what can stand; of claims, the name and the value follow.
+        """
+        names = ["token", "user_cutoff", "session_cutoff", "client_cutoff", "issuer_cutoff", ""]
+        names += [f"claim_cutoff {claim} {value}" for claim, value in revocable]
+        of = {name: self._keys.audit(key) for name, key in zip(names, keys, strict=True) if name and key}
+        if (user := keys[1]) is not None:
+            of["user_block"] = self._keys.audit(user, "block")
+        return dict(zip(of, await self._store.values(list(of.values())), strict=True)) if of else {}
+
+    async def _present(self) -> tuple[int, _EntryId]:
+        """The present (ms by Redis), and the last entry of the journal."""
+        journal = self._keys.journal
+        stamp, last = await self._store.source.read_trusted(
+            journal, [("TIME",), ("XREVRANGE", journal, "+", "-", "COUNT", 1)]
+        )
+        with understood():
+            return redis_time_ms(stamp), _entry_id(last[0][0]) if last else _NO_ENTRY
+
+    async def _entries(self, before: _EntryId, count: int) -> list[tuple[_EntryId, bytes]]:
+        """Entries of the journal, the latest first, each with its key."""
+        journal, end = self._keys.journal, f"({before[0]}-{before[1]}"
+        async with unavailable_on_failure():
+            [found] = await self._store.source.read(
+                journal, [("XREVRANGE", journal, end, "-", "COUNT", count)]
+            )
+        with understood():
+            return [(_entry_id(entry), fields[fields.index(b"k") + 1]) for entry, fields in found]
+
+    async def _window(self, place: _Place) -> _Window:
+        """The window of a list, read down to the place."""
+        window = self._windows.get(place.top)
+        if window is None:
+            window = self._windows[place.top] = _Window(place.top)
+            if len(self._windows) > _WINDOWS:
+                self._windows.popitem(last=False)
+        self._windows.move_to_end(place.top)
+        while window.low > place.entry:
+            entries = await self._entries(window.low, _STEP_ENTRIES)
+            if not entries:  # the rest was trimmed
+                break
+            window.add(entries)
+        return window
+
+    async def _read_journal(self, place: _Place, selection: Selection, pager: _Pager, now: int) -> _Place:
+        window = await self._window(place)
+        entries = await self._entries(place.entry, min(_STEP_FOUND, max(pager.wanted, 20)))
+        window.add(entries)
+        pager.entries_left -= len(entries)
+        latest = [key for entry, key in entries if not window.has_later(key, entry)]
+        found = await self._read(latest, selection, now)
+        for entry, key in entries:
+            if not window.has_later(key, entry) and not pager.takes(found.get(key, ())):
+                return place
+            place = msgspec.structs.replace(place, entry=entry, entries=place.entries + 1)
+        if not entries or place.entries >= NEWEST_FIRST:
+            place = msgspec.structs.replace(place, scans=True)
+        return place
+
+    async def _scan(
+        self, place: _Place, selection: Selection, pager: _Pager, primaries: Mapping[str, Any], now: int
+    ) -> _Place | None:
+        window = await self._window(place)
+        names = sorted(primaries)
+        if place.server >= len(names):
+            raise InvalidRequest(_WRONG_CURSOR)
+        connection = primaries[names[place.server]]
+        count = place.count or min(max(pager.wanted, 10), _STEP_FOUND)
+        pattern = self._pattern(selection)
+        async with unavailable_on_failure():
+            reply, keys = await connection.execute("SCAN", place.cursor, "MATCH", pattern, "COUNT", count)
+        if connection.server != names[place.server]:
+            raise StoreUnavailable("a server of the store was replaced")
+        pager.keys_left -= count
+        follows = int(reply)
+        after = place.after if place.follows == follows else b""
+        by_digest = {
+            digest: key
+            for key in keys
+            if (digest := _digest(key, 8)) > after and not window.has_since(key, place.entry)
+        }
+        found = await self._read(list(by_digest.values()), selection, now)
+        for digest in sorted(by_digest):
+            if not pager.takes(found.get(by_digest[digest], ())):
+                return msgspec.structs.replace(place, count=count, follows=follows, after=after)
+            after = digest
+        if follows == 0 and place.server + 1 == len(names):
+            return None
+        few = len(by_digest) < count // 4 and not place.after  # not only the rest of a step
+        return msgspec.structs.replace(
+            place,
+            server=place.server + (follows == 0),
+            cursor=follows,
+            count=min(4 * count, _STEP_KEYS) if few else 0,
+            follows=0,
+            after=b"",
+        )
+
+    def _pattern(self, selection: Selection) -> str:
+        begin = f"{self._keys.prefix}:"
+        if selection.kind is None:
+            return f"{begin}*"
+        if selection.kind == "session" and selection.issuer not in {None, self._own}:
+            return f"{begin}session-cutoff:{selection.issuer}:*"
+        return begin + _PATTERNS[selection.kind].format(selection.issuer or "*")
+
+    async def _read(self, keys: Sequence[bytes], selection: Selection, now: int) -> dict[bytes, list[Listed]]:
+        """What keys hold of what is selected."""
+        places: dict[str, Held] = {}
+        for raw in keys:
+            key = raw.decode(errors="replace")
+            try:
+                place = self._keys.held(key) if key else None
+            except ValueError:
+                continue
+            if place is not None and selection.may_include(place):
+                places[key] = place
+        replies = await self._read_together({key: [("GET", key), ("PTTL", key)] for key in places})
+        found: dict[str, list[tuple[Record, int | None]]] = {}
+        audits: dict[str, list[tuple[str, ...]]] = {}
+        for key, place in places.items():
+            value, ttl = replies[key]
+            if value is None or isinstance(value, Exception):
+                continue
+            expires = None if ttl < 0 else now + ttl
+            try:
+                of_key = [(record, expires) for record in self._records.of(place, value, expires, now)]
+            except (ValueError, msgspec.MsgspecError) as error:
+                _log.error("revocation_unreadable", error=str(error))
+                continue
+            found[key] = of_key
+            audits[key] = [("GET", self._keys.audit(key, _audited_part(record))) for record, _ in of_key]
+        made = await self._read_together(audits)
+        listed: dict[bytes, list[Listed]] = {}
+        for key, of_key in found.items():
+            all_of_key = self._listed(places[key], of_key, made[key])
+            selected = [item for item in all_of_key if selection.includes(item)]
+            if selected:
+                listed[key.encode()] = selected
+        return listed
+
+    def _listed(
+        self, place: Held, found: Sequence[tuple[Record, int | None]], audits: Sequence[Any]
+    ) -> list[Listed]:
+        made = [read_audit(text, _at(record)) for (record, _), text in zip(found, audits, strict=True)]
+        issuer, sub = place.issuer or self._own, ""
+        if place.kind == "user":  # whichever names the user: all are of the same one
+            named = next((audit for audit in made if audit is not None and audit.issuer), None)
+            issuer, sub = ("", "") if named is None else (named.issuer, named.sub)
+        return [
+            Listed(record, issuer, sub, expires, audit)
+            for (record, expires), audit in zip(found, made, strict=True)
+        ]
+
+    async def _read_together(self, commands: Mapping[str, Sequence[tuple[str, ...]]]) -> dict[str, list[Any]]:
+        """Send the commands of several keys; those of a key read from its slot."""
+        source = self._store.source
+        async with unavailable_on_failure():
+            if self._keys.clustered:
+                replies = await asyncio.gather(
+                    *(source.read(key, of_key) for key, of_key in commands.items())
+                )
+                return dict(zip(commands, replies, strict=True))
+            flat = [command for of_key in commands.values() for command in of_key]
+            rest = iter(await source.read("", flat) if flat else ())
+            return {key: [next(rest) for _ in of_key] for key, of_key in commands.items()}
+
+
+def visible_issuers(
+    of_caller: Mapping[str, Issuer], configured: Mapping[str, Issuer]
+) -> frozenset[str] | None:
+    """The names of the issuers whose revocations a caller sees; None: all, by whatever issuer."""
+    if of_caller.keys() >= configured.keys():
+        return None
+    return frozenset(issuer.name for issuer in of_caller.values())
+
+
+def _audited_part(record: Record) -> str:
+    """As ``of`` in :meth:`revoker.store.keys.Keys.audit`."""
+    if isinstance(record, records.Key):
+        return record.kid
+    return "block" if isinstance(record, records.Block) else ""
+
+
+def _at(record: Record) -> int:
+    """The time (ms) of a revocation, as its audit names it."""
+    match record:
+        case records.Block():
+            return FOREVER_MS if record.until is None else milliseconds(record.until)
+        case records.Jti() | records.Key():
+            return milliseconds(record.at or 0)
+        case _:
+            return milliseconds(record.before or 0)
+
+
+def _entry_id(text: bytes) -> _EntryId:
+    ms, _, number = text.partition(b"-")
+    return int(ms), int(number)
+
+
+def _digest(text: bytes, size: int) -> bytes:
+    return hashlib.blake2b(text, digest_size=size).digest()
