@@ -282,10 +282,9 @@ async def test_who_revoked_a_token_is_stored_only_with_a_reason(revoker, valkey)
         assert client.get(f"{prefix_of(revoker)}:jti:main:said").isdigit()
 
 
-@pytest.mark.parametrize("reason", ["a\nb", "\x1b[31m", "a\x7f", "\x85", "a\u2028b", "end\n", "x" * 513])
 @pytest.mark.parametrize("path", ["/revoke", "/revoke-user"])
-async def test_a_reason_is_one_line(revoker, path, reason):
-    body = {"iss": forge.ISSUER, "jti": "t", "sub": "alice", "reason": reason}
+async def test_a_reason_has_at_most_512_characters(revoker, path):
+    body = {"iss": forge.ISSUER, "jti": "t", "sub": "alice", "reason": "x" * 513}
     assert (await revoker.post(path, body)).error == (400, "invalid_request")
     assert (await revoker.post(path, {**body, "reason": "x" * 512})).status == 200
 

@@ -186,8 +186,9 @@ async def test_logging_a_user_out_everywhere_takes_one_key_however_many_tokens_t
         await revoker.post("/revoke-user", {"iss": forge.ISSUER, "sub": "busy"})
         made = set(client.scan_iter(f"{prefix}:*")) - before
 
-    assert len([key for key in made if key.endswith(":user")]) == 1
-    assert all(key.endswith((":user", ":writers")) or ":seq" in key for key in made)
+    of_user = {key.partition("}:")[2] for key in made if key.endswith(":user")}
+    assert of_user == {"user", "audit:user"}, "what verdicts read, and who did it"
+    assert all(key.endswith((":user", ":writers", ":journal")) or ":seq" in key for key in made)
     assert (await revoker.post("/introspect/batch", batch)).json == {"results": [{"active": False}] * 300}
 
 

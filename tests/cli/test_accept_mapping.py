@@ -162,7 +162,7 @@ async def test_an_interrupted_change_is_completed_by_the_next_attempt(
     status, _, errors = await command("serve", "--config", config)
     assert status == 2
     assert "the claims of issuer main are being changed" in errors
-    status, output, _ = await command("store", "accept-mapping", "main", "--config", config)
+    status, output, errors = await command("store", "accept-mapping", "main", "--config", config)
     assert status == 0
     assert "an interrupted change is completed" in output
     await eventually(lambda: _answers(running))
@@ -177,10 +177,10 @@ async def test_blocked_users_are_counted_where_users_get_other_names(running, co
     asked = {"iss": forge.ISSUER, "sub": "pairwise-mallory"}
     assert (await running.post("/block-user", asked)).status == 200
 
-    status, output, _ = await command(
+    status, output, errors = await command(
         "store", "accept-mapping", "main", "--config", configure('sub = ["oid"]')
     )
-    assert status == 0
+    assert status == 0, errors
     assert "blocked users in the store: 1; block those of main again by their new sub" in output
 
 

@@ -49,7 +49,7 @@ class RevocationQuery(msgspec.Struct, frozen=True, kw_only=True):
     ``cursor`` comes from the page before, and needs the same ``kind`` and ``iss``.
     """
 
-    kind: Kind | None = None
+    kind: Kind | msgspec.UnsetType = msgspec.UNSET  # beside None, the text "null" would be none
     iss: Text | None = None
     limit: Limit = 100
     cursor: Cursor | None = None
@@ -127,15 +127,16 @@ async def list_revocations(call: Call[RevocationQuery], *, listing: Listing, sto
     query = call.body
     call.refuse_bound_caller()
     issuer = None if query.iss is None else call.issuer(query.iss)
+    kind = None if query.kind is msgspec.UNSET else query.kind
     selection = Selection(
-        query.kind,
+        kind,
         None if issuer is None else issuer.name,
         visible_issuers(call.caller.issuers, store.issuers),
     )
     page = await listing.page(selection, limit=query.limit, cursor=query.cursor)
     iss_of = {issuer.name: issuer.iss for issuer in store.issuers.values()}
     if query.cursor is None:
-        call.audit("revocations_listed", kind=query.kind, iss=None if issuer is None else issuer.iss)
+        call.audit("revocations_listed", kind=kind, iss=None if issuer is None else issuer.iss)
     return RevocationPage([_listed(item, iss_of.get(item.issuer)) for item in page.listed], page.next)
 
 

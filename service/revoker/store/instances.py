@@ -25,6 +25,10 @@ RETIRED_MS: Final = 60_000
 _LEFT: Final = "left"
 
 _NO_SERVER: Final = "-"
+"""Of a process that has not looked at any server yet."""
+
+_NOT_ASKED: Final = "off"
+"""Of a process that never says what it looks at, so nobody waits for it: it may be configured otherwise."""
 
 _ANNOUNCE_DELAY_S: Final = 0.02
 """Repairs that begin together, as those of all slots of a shard, are announced together."""
@@ -33,8 +37,8 @@ _ANNOUNCE_DELAY_S: Final = 0.02
 class Instances:
     """The running processes, as this one last read."""
 
-    def __init__(self, scripts: Scripts, keys: Keys, instance: str) -> None:
-        """Nothing is read before :meth:`enter`."""
+    def __init__(self, scripts: Scripts, keys: Keys, instance: str, *, looks: bool) -> None:
+        """Nothing is read before :meth:`enter`; ``looks``: whether :meth:`not_at` is called at a new server."""
         self._scripts = scripts
         self._keys = keys
         self._instance: Final = instance
@@ -44,7 +48,7 @@ class Instances:
         self._entered_at: dict[str, int] = {}
         self._absent_since: dict[str, int] = {}
         self._now = 0
-        self._server = _NO_SERVER
+        self._server = _NO_SERVER if looks else _NOT_ASKED
         self._looked_at: dict[str, str] = {}
         self._awaited: set[str] = set()
         self._awaited_at = 0.0
@@ -105,7 +109,9 @@ class Instances:
         else:
             recent = {one for one, at in self._entered_at.items() if self._now - at < RUNNING_MS}
             self._awaited |= recent & self._seen.keys()
-        self._awaited -= {one for one, at in self._looked_at.items() if at == name} | {self._instance}
+        self._awaited -= {one for one, at in self._looked_at.items() if at in {name, _NOT_ASKED}} | {
+            self._instance
+        }
         return set(self._awaited)
 
     def _note(self, entered_at: dict[str, int], left: set[str]) -> None:

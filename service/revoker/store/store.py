@@ -147,6 +147,7 @@ class Store:
         self.issuers: Final = issuers
         self._policy: Final = policy
         self._repair_seconds: Final = repair_seconds
+        self._waits_for_others: Final = repair_seconds > 0 and not self.keys.clustered
         self._session_patience: Final = 2 * timeout
         self._sessions: list[Sessions] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -163,7 +164,9 @@ class Store:
             seconds=keep_seconds,
         )
         self.scripts: Final = Scripts(self.source, metrics, self.source.data_set_of, terms)
-        self.instances: Final = Instances(self.scripts, self.keys, self.instance)
+        self.instances: Final = Instances(
+            self.scripts, self.keys, self.instance, looks=self._waits_for_others
+        )
         self.issuer_records: Final = IssuerRecords(self.source, self.scripts, self.keys, distinct)
         self.revocations: Final = Revocations(
             self.scripts,
@@ -199,7 +202,7 @@ class Store:
             repairs=_Repairs(self, part, seconds) if seconds else None,
             confirmed=confirmed,
             noted=lambda epoch, settled: self.overview.note(part, epoch, settled=settled),
-            others=_Others(self, seconds) if seconds and not self.keys.clustered else None,
+            others=_Others(self, seconds) if self._waits_for_others else None,
         )
 
     def open(self) -> None:
