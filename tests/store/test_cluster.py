@@ -1,8 +1,10 @@
 """The store in a real cluster of three primaries."""
 
 import asyncio
+import collections
 import contextlib
 import itertools
+import json
 import os
 import time
 import uuid
@@ -425,3 +427,59 @@ async def test_a_cluster_is_listed_page_by_page_and_predicts_what_happens(
     assert [(item["kind"], item["why"], item["by"]) for item in viewed["standing"]] == [
         ("user_block", "fraud", "admin")
     ]
+
+
+async def test_every_change_of_a_named_caller_is_made_in_one_slot(start, nodes, declared, sessions_section):
+    """Who made it is stored beside it: a script that touches another slot fails half-done."""
+    keeper = await start(nodes, prefix=declared, new=False, sessions=sessions_section())
+    store, run = keeper.service.store, uuid.uuid4().hex
+    issuer = store.issuers[OTHER_ISSUER]
+    names = [f"{n}-{run}" for n in range(4)] + [f"{n} {{x}} {run}" for n in range(4)]
+    members = {
+        "/revoke": "jti",
+        "/revoke-user": "sub",
+        "/block-user": "sub",
+        "/revoke-session": "sid",
+        "/revoke-client": "client_id",
+        "/revoke-key": "kid",
+    }
+
+    async def change(path, iss=OTHER_ISSUER, **body):
+        answer = await keeper.post(path, {"iss": iss, **body})
+        assert answer.status == 200, (path, body, answer.body)
+
+    async def made():
+        return [
+            item for item in await everything(keeper, iss=OTHER_ISSUER, limit=50) if run in json.dumps(item)
+        ]
+
+    for name in names:
+        for path, member in members.items():
+            for _ in range(2):
+                await change(path, **{member: name, "reason": run})
+        await change("/revoke-claim", claim="grant_id", value=name, reason=run)
+    await change("/revoke-issuer", reason=run)
+    for path in ("/revoke-session", "/revoke-user"):
+        browser = await log_in(keeper, run)
+        body = {"sid": browser.sid} if path == "/revoke-session" else {"sub": run}
+        await change(path, SESSIONS_ISSUER, **body)
+    found = await made()
+    kinds = collections.Counter(item["kind"] for item in found)
+    assert kinds.pop("issuer") == 1
+    assert kinds == dict.fromkeys(("jti", "user", "block", "session", "client", "key", "claim"), len(names))
+    assert {item["by"] for item in found} == {"admin"}
+
+    for name in names:
+        assert await store.revocations.forget_key(issuer, name)
+        assert not await store.revocations.forget_key(issuer, name)
+        await change("/unblock-user", sub=name)
+        assert await store.revocations.lift_user(issuer, name)
+        for cutoff in (
+            store.keys.session_cutoff(issuer, name),
+            store.keys.client_cutoff(issuer, name),
+            store.keys.claim_cutoff(issuer, "grant_id", name),
+        ):
+            assert await store.revocations.lift(cutoff)
+    assert await store.revocations.lift(store.keys.issuer_cutoff(issuer))
+    assert {item["kind"] for item in await made()} == {"jti"}
+    assert "data_lost" not in store.problems

@@ -1,13 +1,14 @@
 """Cursors, and how much of the journal is kept; on a stand-in and on a real server."""
 
 import asyncio
+import contextlib
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from redis import Redis
 
-from revoker.errors import InvalidRequest
+from revoker.errors import InvalidRequest, NoVerdict
 from revoker.store.journal.cursors import OTHER_FORMAT, Cursor, identity
 from revoker.store.journal.tail import JournalTail, Reload
 from revoker.store.keys import Keys
@@ -79,4 +80,44 @@ async def test_a_reader_that_is_far_behind_reads_on_from_the_store(valkey, prefi
                 await tail.after(Cursor(b"another.", cursor.entry))
             with pytest.raises(Reload, match="trimmed"):
                 await tail.after(Cursor(cursor.data_set, "99999999999999-0"))
+        await tail.close()
+
+
+async def test_after_a_repaired_loss_cursors_end_and_what_is_written_back_is_journaled(valkey, prefix):
+    """As after a failover to a replica that lacked the last moments."""
+    made = store_on(valkey, prefix, repair_seconds=HANGS_S)
+    await made.init()
+    async with opened(made) as store, asyncio.timeout(HANGS_S):
+        while not store.reached:
+            await asyncio.sleep(0.02)
+        tail, keys = JournalTail(store), store.keys
+        looked_up = (keys.jti(MAIN, "lost"), None, None, None, None, keys.revoked_keys(MAIN))
+        await store.revocations.revoke_token(MAIN, "before", None)
+        begin = (await tail.position()).cursor
+        numbers = keys.tail(store.instance)
+        with valkey.client() as client:
+            before = {key: client.get(key) for key in numbers}
+            await store.revocations.revoke_token(MAIN, "lost", None)
+            await store.revocations.revoke_key(MAIN, "k", reason="")
+            lost = (await tail.position()).cursor
+            with client.pipeline() as pipeline:
+                pipeline.mset(before)
+                pipeline.delete(keys.jti(MAIN, "lost"), keys.revoked_keys(MAIN))
+                for entry, _ in client.xrange(keys.journal, f"({begin.entry}"):
+                    pipeline.xdel(keys.journal, entry)
+                pipeline.execute()
+            while True:
+                with contextlib.suppress(NoVerdict):
+                    found = await store.lookups.find(looked_up)
+                    break
+            journaled = [fields["k"] for _, fields in client.xrange(keys.journal, f"({begin.entry}")]
+        assert store.source.data_set_of(keys.journal).epoch.finding == "repaired"
+        assert found.state.jti is not None
+        assert "k" in found.state.keys
+        assert {keys.jti(MAIN, "lost"), keys.revoked_keys(MAIN)} <= set(journaled)
+        async with tail.followed():
+            await tail.ready(HANGS_S)
+            for cursor in (begin, lost):
+                with pytest.raises(Reload, match="data_set"):
+                    await tail.after(cursor)
         await tail.close()

@@ -167,3 +167,33 @@ async def test_neither_a_late_removal_nor_a_failed_write_leaves_the_journal_wron
     [loss] = [line for line in snapshot.lines if line["kind"] == "loss"]
     assert loss["slots"] == [[slot_of(key), slot_of(key)]]
     assert Cursor.read(snapshot.cursor).data_set != begin.data_set
+
+
+async def test_another_server_of_the_journal_ends_all_cursors(nodes, store, tail):
+    """It may lack entries about other slots, whose data sets have lost nothing: as after a failover."""
+    slot = slot_of(store.keys.journal)
+    source = next(
+        node for node in nodes.nodes if any(first <= slot <= last for first, last in nodes.slots_of(node))
+    )
+    target = next(node for node in nodes.nodes if node is not source)
+    await store.revocations.revoke_token(MAIN, "before", time.time() + 600)
+    begin, epochs = (await tail.position()).cursor, store.overview.epochs()
+    assert await after(tail, begin) == []
+    await tail.close()
+    jti = uuid.uuid4().hex
+    await store.revocations.revoke_token(MAIN, jti, time.time() + 600)
+    with source.client() as client:
+        client.xtrim(store.keys.journal, minid=begin.entry)
+        [(entry, _)] = client.xrevrange(store.keys.journal, count=1)
+        assert entry != begin.entry
+        assert client.xdel(store.keys.journal, entry)
+    moving = asyncio.get_running_loop().run_in_executor
+    await moving(None, nodes.move_slots, source, target, [slot])
+    try:
+        assert await end_of(tail, begin) == "data_set"
+        snapshot = await whole(store, tail)
+        assert jti in {line.get("jti") for line in snapshot.lines}
+        assert store.overview.epochs() == epochs
+    finally:
+        await tail.close()
+        await moving(None, nodes.move_slots, target, source, [slot])

@@ -22,7 +22,8 @@
     JSON of the revoked signing keys, ``{kid: [ms, reason]}``. Never expires.
 ``rv:audit:{<key>}``, ``rv:{<u>}:audit:<rest of a key>``
     Who made the revocation that has this key, and when (:mod:`revoker.store.audit`); in its slot. Of a block
-    ``:block`` follows, of a revoked signing key its ``kid``. Expires as the revocation. No verdict reads it.
+    ``:block`` follows, of a revoked signing key ``:<kid>``, after the hash tag. Expires as the revocation. No
+    verdict reads it.
 ``rv:blocks``
     Hash of the blocked users, ``u`` to the end of the block (ms). Never expires; ended blocks are removed.
 ``rv:epoch``
@@ -309,10 +310,9 @@ class Keys(DataKeys):
             key: Of the revocation.
             of: ``block`` for a user's block; the ``kid`` of a revoked signing key.
         """
-        if of:
-            key = f"{key}:{segment(of)}"
         begin, brace, rest = key.partition("}:")
-        return f"{begin}{brace}audit:{rest}" if brace else f"{self._prefix}:audit:{{{key}}}"
+        audit = f"{begin}{brace}audit:{rest}" if brace else f"{self._prefix}:audit:{{{key}}}"
+        return f"{audit}:{segment(of)}" if of else audit
 
     def of_segment(self, kind: str, issuer: Issuer, segment: str) -> str:
         """A key under an issuer's name, by its last part."""

@@ -411,6 +411,8 @@ class Listing:
             except (ValueError, msgspec.MsgspecError) as error:
                 _log.error("revocation_unreadable", error=str(error))
                 continue
+            if not of_key:  # of a user whose revocations were undone
+                continue
             found[key] = of_key
             audits[key] = [("GET", self._keys.audit(key, _audited_part(record))) for record, _ in of_key]
         made = await self._read_together(audits)

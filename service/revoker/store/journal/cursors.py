@@ -66,6 +66,12 @@ class Cursor(NamedTuple):
         return cls(raw[1 : 1 + _DATA_SET_BYTES], entry)
 
 
-def identity(epochs: Iterable[bytes]) -> bytes:
-    """Identifies the data of a store by the different epochs of its data sets, in order."""
-    return hashlib.blake2b(b"\n".join(epochs), digest_size=_DATA_SET_BYTES).digest()
+def identity(epochs: Iterable[bytes], server: str = "") -> bytes:
+    """Identifies the data of a store, and of its journal.
+
+    Args:
+        epochs: The different epochs of its data sets, in order.
+        server: The server that keeps the journal, where a lost entry shows in no epoch.
+    """
+    parts = [*epochs, server.encode()] if server else epochs
+    return hashlib.blake2b(b"\n".join(parts), digest_size=_DATA_SET_BYTES).digest()

@@ -95,7 +95,7 @@ class JournalTail:
         self._store: Final = store
         self._key: Final = store.keys.journal
         self._lines: Final = LineMaker(store.keys, store.issuers)
-        self._identity: tuple[tuple[bytes, ...], bytes] | None = None
+        self._identity: tuple[tuple[bytes, ...], str, bytes] | None = None
         self._followers = 0
         self._reader: asyncio.Task[None] | None = None
         self._stop: asyncio.TimerHandle | None = None
@@ -146,6 +146,7 @@ class JournalTail:
             NoVerdict: what is stored must not be trusted.
         """
         for _ in range(3):
+            await self._connect()
             data_set = self.identity()
             stamp, found = await self._store.source.read_trusted(
                 self._key, [("TIME",), ("XREVRANGE", self._key, "+", "-", "COUNT", 1)]
@@ -161,13 +162,27 @@ class JournalTail:
         raise StoreUnavailable("the journal can't be begun")
 
     def identity(self) -> bytes:
-        """Identifies the data of the store; raises ``NoVerdict`` unless verdicts may rest on all of it."""
+        """Identifies the data of the store; raises ``NoVerdict`` unless verdicts may rest on all of it.
+
+        In a cluster the server of the journal is part of it. Another one, or one that has restarted, may lack
+        the last entries, while all that they are about is in its own slots: no data set has lost anything.
+        """
         if not self._store.reached:
             raise StoreUnavailable("the store has not been read yet")
-        epochs = self._store.overview.epochs()
-        if self._identity is None or self._identity[0] != epochs:
-            self._identity = epochs, identity(epochs)
-        return self._identity[1]
+        epochs, server = self._store.overview.epochs(), ""
+        if self._store.keys.clustered:
+            server = self._store.source.server_of(self._key)
+            if not server:
+                raise StoreUnavailable("the server of the journal can't be reached")
+        if self._identity is None or self._identity[:2] != (epochs, server):
+            self._identity = epochs, server, identity(epochs, server)
+        return self._identity[2]
+
+    async def _connect(self) -> None:
+        """Connect to the server of the journal, which :meth:`identity` needs in a cluster."""
+        if self._store.keys.clustered and not self._store.source.server_of(self._key):
+            async with unavailable_on_failure():
+                await self._store.source.read(self._key, [("XLEN", self._key)])
 
     async def ready(self, seconds: float) -> None:
         """Wait until the journal is read; raises ``NoVerdict`` where it is not in time."""
@@ -263,6 +278,7 @@ class JournalTail:
 
     async def _read(self) -> int:
         """Read once; returns how many entries were found, or _PAGE to read again at once."""
+        await self._connect()
         data_set = self.identity()
         if self._at is None or self._at.data_set != data_set:
             await self._begin()

@@ -15,7 +15,7 @@ if next(keys) then
 else
   redis.call('DEL', KEYS[1])
 end
-redis.call('DEL', audit_key(KEYS[1] .. ':' .. ARGV[2]))
+redis.call('DEL', audit_key(KEYS[1], ARGV[2]))
 store_result(revoked)
 if revoked == 0 then return answer(revoked) end
 local reply, now = answer(revoked), now_ms()

@@ -148,20 +148,22 @@ local function put(key, value, expiry, now)
 end
 
 -- The key that says who made a revocation, beside that and in the same slot: store.keys.Keys.audit.
-local function audit_key(key)
+-- of: Which of the revocations that share a key; nil if it has one.
+local function audit_key(key, of)
   local user, rest = string.match(key, '^([^:]*:{[^}]*}):(.*)$')
-  if user then return user .. ':audit:' .. rest end
-  return string.match(key, '^[^:]*') .. ':audit:{' .. key .. '}'
+  local audit = user and user .. ':audit:' .. rest or string.match(key, '^[^:]*') .. ':audit:{' .. key .. '}'
+  return of and audit .. ':' .. of or audit
 end
 
 -- Stores who made a revocation. Verdicts never read it.
--- key: The revocation's, with a suffix if the key is that of several.
+-- key: The revocation's.
 -- made: When it was made (ms).
 -- at: The time of the revocation (ms). By that a reader finds that this is about the present one.
 -- text: Who, as store.audit writes it; '' or nil if nobody is named.
 -- expiry: As put returned it.
-local function write_audit(key, made, at, text, expiry)
+-- of: As of audit_key.
+local function write_audit(key, made, at, text, expiry, of)
   if expiry and text and text ~= '' then
-    redis.call('SET', audit_key(key), digits(made) .. ' ' .. digits(at) .. ' ' .. text, unpack(expiry))
+    redis.call('SET', audit_key(key, of), digits(made) .. ' ' .. digits(at) .. ' ' .. text, unpack(expiry))
   end
 end

@@ -13,7 +13,7 @@ if not keys[ARGV[1]] then
   keys[ARGV[1]] = {tonumber(ARGV[3]) or now_ms(), ARGV[2]}
   text = cjson.encode(keys)
   redis.call('SET', KEYS[1], text)
-  if ARGV[4] then write_audit(KEYS[1] .. ':' .. ARGV[5], keys[ARGV[1]][1], keys[ARGV[1]][1], ARGV[4], {}) end
+  if ARGV[4] then write_audit(KEYS[1], keys[ARGV[1]][1], keys[ARGV[1]][1], ARGV[4], {}, ARGV[5]) end
 end
 changed(KEYS[1], text, '')
 return answer(digits(keys[ARGV[1]][1]))

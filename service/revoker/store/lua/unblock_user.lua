@@ -17,6 +17,6 @@ else
   write_user(KEYS[1], user, tonumber(ARGV[1]))
 end
 redis.call('HDEL', KEYS[2], ARGV[2])
-redis.call('DEL', audit_key(KEYS[1] .. ':block'))
+redis.call('DEL', audit_key(KEYS[1], 'block'))
 store_result(digits(ended))
 return answer(digits(ended))
