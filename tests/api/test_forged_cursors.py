@@ -116,10 +116,10 @@ changes = st.fixed_dictionaries(
 def test_no_cursor_reads_more_than_a_page_may(forger, late, changed):
     fields = list(forger.late if late else forger.early)
     for at, value in changed.items():
-        if at in {2, 3} and isinstance(value[0], str):
-            ms, number = forger.last if value[0] == "top" else fields[3]
-            value = (ms, max(0, number + value[1]))
         fields[at] = value
+        if at in {2, 3} and isinstance(value[0], str):
+            ms, number = forger.last if value[0] == "top" else forger.early[3]
+            fields[at] = (ms, max(0, number + value[1]))
     status, entries, keys = forger.send(fields)
     assert status in {200, 400}
     assert max(entries, default=0) <= listing._STEP_ENTRIES
