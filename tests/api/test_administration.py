@@ -1,5 +1,6 @@
 """``GET /users/{sub}`` and ``GET /revocations``: support staff see what is revoked, by whom and why."""
 
+import asyncio
 import base64
 import json
 import random
@@ -11,7 +12,7 @@ from revoker.store import listing
 from revoker.store.keys import user_tag
 from tests.rig import forge
 from tests.rig.administration import everything, name_of, page, view, view_user
-from tests.rig.service import OTHER_ISSUER
+from tests.rig.service import HANGS_S, OTHER_ISSUER
 from tests.rig.sids import new_sid
 from tests.sessions.conftest import SESSIONS_ISSUER, log_in
 from tests.sessions.conftest import sessions_section as sessions_section  # noqa: PLC0414  # a fixture
@@ -190,6 +191,19 @@ async def test_a_cursor_that_is_not_of_this_list_is_refused(several):
     for limit in (0, 501, "many"):
         assert (await view(revoker, "/revocations", limit=limit)).status == 400
     assert (await page(revoker, cursor, limit=500))["revocations"]
+
+
+async def test_what_is_remembered_for_a_list_is_forgotten(several, monkeypatch):
+    monkeypatch.setattr(listing, "_WINDOW_S", 0.01)
+    lists = listing.Listing(several[0].service.store)
+    whole = listing.Selection(None, None, None)
+    cursor = None
+    async with asyncio.timeout(HANGS_S):
+        for _ in range(3):
+            cursor = (await lists.page(whole, limit=1, cursor=cursor)).next
+            while lists._windows:
+                await asyncio.sleep(0.005)
+    assert not lists._expiries
 
 
 async def test_a_cursor_outlives_no_server(several, start, own_valkey):

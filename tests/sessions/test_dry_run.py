@@ -1,13 +1,18 @@
 """``dry_run``: it changes nothing, and says what then happens."""
 
+import asyncio
 import uuid
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from revoker.api import dry_run
+from revoker.store.sessions import Sessions
 from tests.conftest import EXAMPLES
 from tests.rig import forge
+from tests.rig.reply_proxy import ReplyProxy
+from tests.rig.service import HANGS_S
 from tests.rig.virtual_time import Clockwork
 from tests.sessions.conftest import SESSIONS_ISSUER, deleted, log_in, sids
 
@@ -139,6 +144,109 @@ async def test_it_says_what_covers_all_of_it_already(keeper):
     standing = {item["kind"]: item for item in answer.json["dry_run"]["standing"]}
     assert standing["issuer_cutoff"]["why"] == "leak"
     assert standing["user_block"]["by"] == standing["user_cutoff"]["by"] == "admin"
+
+
+def counted(answer):
+    assert answer.status == 200, answer.body
+    return answer.json["dry_run"]["sessions"], answer.json["dry_run"]["sessions_exact"]
+
+
+SEARCHES = [
+    ("/revoke-client", {"client_id": "web"}),
+    ("/revoke-issuer", {}),
+    ("/revoke-claim", {"claim": "grant_id", "value": "g1"}),
+]
+
+
+@pytest.fixture
+def held_search(monkeypatch):
+    """The first search waits: what says that it began, and what lets it go on."""
+    began, goes_on = asyncio.Event(), asyncio.Event()
+    all_sids = Sessions.all_sids
+
+    async def held(self, count):
+        if not began.is_set():
+            began.set()
+            await goes_on.wait()
+        async for found in all_sids(self, count):
+            yield found
+
+    monkeypatch.setattr(Sessions, "all_sids", held)
+    return began, goes_on
+
+
+@pytest.fixture
+async def claims_keeper(start, valkey, sessions_section):
+    """A service that keeps sessions, which can be revoked by a claim."""
+    return await start(valkey, sessions=sessions_section(revocable=["grant_id"]))
+
+
+@pytest.mark.parametrize(("path", "body"), SEARCHES)
+async def test_the_store_is_searched_for_one_caller_at_a_time(claims_keeper, held_search, path, body):
+    """Whoever asks meanwhile gets an answer without a search."""
+    keeper, (began, goes_on) = claims_keeper, held_search
+    body = {"iss": SESSIONS_ISSUER, **body, "dry_run": True}
+    for number in range(3):
+        await log_in(keeper, f"user{number}", client_id="web", claims={"grant_id": ["g1"]})
+    async with asyncio.timeout(HANGS_S):
+        first = asyncio.create_task(keeper.post(path, body))
+        await began.wait()
+        assert counted(await keeper.post(path, body)) == (0, False)
+        user = {"iss": SESSIONS_ISSUER, "sub": "user1", "dry_run": True}
+        assert counted(await keeper.post("/revoke-user", user)) == (1, True)
+        goes_on.set()
+        assert counted(await first) == (3, True)
+        assert counted(await keeper.post(path, body)) == (3, True)
+
+
+async def test_a_search_that_fails_is_not_the_last(valkey, start, sessions_section):
+    body = {"iss": SESSIONS_ISSUER, "dry_run": True}
+    async with ReplyProxy.before(valkey.port) as proxy:
+        keeper = await start(proxy, sessions=sessions_section())
+        await log_in(keeper)
+        proxy.rules["SCAN"] = b"-ERR refused\r\n"
+        assert (await keeper.post("/revoke-issuer", body)).status == 503
+        del proxy.rules["SCAN"]
+        assert counted(await keeper.post("/revoke-issuer", body)) == (1, True)
+        await keeper.close()
+
+
+async def test_a_search_that_ends_early_says_so(keeper, monkeypatch):
+    monkeypatch.setattr(dry_run, "COUNTED_KEYS", 0)
+    body = {"iss": SESSIONS_ISSUER, "dry_run": True}
+    for _ in range(2):
+        assert counted(await keeper.post("/revoke-issuer", body)) == (0, False)
+    monkeypatch.undo()
+    assert counted(await keeper.post("/revoke-issuer", body)) == (0, True)
+
+
+async def test_more_sessions_of_a_user_than_are_read_at_once(keeper, held_search, monkeypatch):
+    monkeypatch.setattr(dry_run, "_SLICE", 2)
+    began, goes_on = held_search
+    for _ in range(5):
+        await log_in(keeper)
+    body = {"iss": SESSIONS_ISSUER, "sub": "alice", "dry_run": True}
+    for path in ("/revoke-user", "/block-user"):
+        assert counted(await keeper.post(path, body)) == (5, True)
+    async with asyncio.timeout(HANGS_S):
+        search = asyncio.create_task(keeper.post("/revoke-issuer", {"iss": SESSIONS_ISSUER, "dry_run": True}))
+        await began.wait()
+        assert counted(await keeper.post("/revoke-user", body)) == (2, False)
+        goes_on.set()
+        assert counted(await search) == (5, True)
+
+
+async def test_for_a_caller_of_one_client_the_store_is_not_searched(keeper, held_search):
+    began, goes_on = held_search
+    goes_on.set()
+    browser = await log_in(keeper, client_id="web")
+    body = {"iss": SESSIONS_ISSUER, "client_id": "web", "dry_run": True}
+    assert counted(await keeper.post("/revoke-client", body, caller="bound")) == (0, False)
+    elsewhere = {**body, "iss": forge.ISSUER}
+    assert counted(await keeper.post("/revoke-client", elsewhere, caller="bound")) == (0, True)
+    token = {"token": browser.refresh_token, "dry_run": True}
+    assert counted(await keeper.post("/revoke", token, caller="bound")) == (1, True)
+    assert not began.is_set()
 
 
 async def test_it_is_audited_and_is_no_revocation(keeper, events):

@@ -196,7 +196,8 @@ async def revoke_client(
     issuer = call.caller.require_issuer(body.iss)
     before = numeric_date_ms(body.before, "before")
     if body.dry_run:
-        predicted = await dry_runs.revoke_client(issuer, body.client_id, before=before)
+        unbound = not call.caller.client_id  # one that is bound may not have the whole store searched
+        predicted = await dry_runs.revoke_client(issuer, body.client_id, before=before, counts=unbound)
         _log_dry_run(call, issuer, client_id=body.client_id)
         return ClientCutoff(issuer.iss, body.client_id, *_dates(issuer, predicted.date), predicted.dry_run)
     cutoff = await revocations.revoke_client(

@@ -1,7 +1,8 @@
 """What a revocation would do: ``dry_run`` of the endpoints that revoke, which reads and changes nothing."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+import contextlib
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from typing import Final
 
 import msgspec
@@ -20,7 +21,10 @@ from revoker.store.source import Found
 from revoker.store.store import Store
 
 _CHUNK: Final = 500
-"""Sessions that are read at a time."""
+"""Keys of the store that are searched at a time."""
+
+_SLICE: Final = 100
+"""Sessions that are read at a time: more would keep this process from verdicts."""
 
 COUNTED_KEYS: Final = 100_000
 COUNTED_S: Final = 2.0
@@ -32,7 +36,7 @@ class DryRun(msgspec.Struct, frozen=True, kw_only=True):
 
     ``changes``: whether anything would be stored that is not stored already. ``sessions``: how many sessions
     held by this service would end, or by a block give no tokens. ``sessions_exact`` false: at least so many,
-    since there are too many to count. ``covered_by``: what is in effect already and covers all of it.
+    since they are not all counted. ``covered_by``: what is in effect already and covers all of it.
     ``standing``: all that concerns it.
     """
 
@@ -62,6 +66,8 @@ class DryRuns:
         self._store: Final = store
         self._listing: Final = listing
         self._sessions: Final = sessions
+        self._searches: Final = asyncio.Lock()
+        """Held while somebody counts what takes long; others do not wait, and get what is counted at once."""
 
     async def revoke_user(
         self, issuer: Issuer, sub: str, *, before: int | None, except_sid: str | None
@@ -113,8 +119,10 @@ class DryRuns:
             counted=await self._count(self._one(issuer, sid), lambda session: session.start <= at),
         )
 
-    async def revoke_client(self, issuer: Issuer, client: str, *, before: int | None) -> Predicted:
-        """As :meth:`revoke_user`, for a client."""
+    async def revoke_client(
+        self, issuer: Issuer, client: str, *, before: int | None, counts: bool
+    ) -> Predicted:
+        """As :meth:`revoke_user`, for a client; without ``counts`` no session is counted."""
         keys = self._store.keys
         lookup: TokenKeys = (
             None, None, None, keys.client_cutoff(issuer, client), keys.issuer_cutoff(issuer), None,
@@ -133,7 +141,7 @@ class DryRuns:
             changes=not rules.includes_cutoff(mark, at),
             covered_by=(["client_cutoff"] if rules.includes_cutoff(mark, at) else [])
             + self._broader(issuer, found, at),
-            counted=await self._count(self._all(issuer), ends),
+            counted=await self._count(self._all(issuer, counts=counts), ends),
         )
 
     async def revoke_claim(self, issuer: Issuer, claim: str, value: str, *, before: int | None) -> Predicted:
@@ -304,32 +312,37 @@ class DryRuns:
         return 0 if score is None else -int(float(score))
 
     async def _count(
-        self, chunks: AsyncIterator[Sequence[Session] | None], ends: Callable[[Session], bool]
+        self, slices: AsyncGenerator[Sequence[Session] | None, None], ends: Callable[[Session], bool]
     ) -> tuple[int, bool]:
         """How many sessions that can be used would end, and whether these are all."""
         counted: set[str] = set()
-        async for chunk in chunks:
-            if chunk is None:
-                return len(counted), False
-            counted |= {session.sid for session in chunk if ends(session)}
+        async with contextlib.aclosing(slices):
+            async for found in slices:
+                if found is None:
+                    return len(counted), False
+                counted |= {session.sid for session in found if ends(session)}
         return len(counted), True
 
-    async def _of_user(self, issuer: Issuer, sub: str) -> AsyncIterator[Sequence[Session] | None]:
-        """The sessions of a user that can be used, some at a time; in the end None if they are too many."""
+    async def _of_user(self, issuer: Issuer, sub: str) -> AsyncGenerator[Sequence[Session] | None, None]:
+        """The sessions of a user that can be used, some at a time; in the end None if these are not all."""
         services = self._sessions
         if services is None or not issuer.own:
             return
         found = await services.cutoffs.beyond_user("", user_tag(issuer.iss, sub))
-        after = None
-        for _ in range(COUNTED_KEYS // _CHUNK):
-            page = await services.store.of_user(sub, after=after, limit=_CHUNK, now=found.now)
-            yield await self._usable(page.sessions, found)
-            after = page.next
-            if after is None:
-                return
+        page = await services.store.of_user(sub, after=None, limit=_SLICE, now=found.now)
+        yield await self._usable(page.sessions, found)
+        if page.next is None:
+            return
+        if not self._searches.locked():
+            async with self._searches:
+                for _ in range(COUNTED_KEYS // _SLICE):
+                    page = await services.store.of_user(sub, after=page.next, limit=_SLICE, now=found.now)
+                    yield await self._usable(page.sessions, found)
+                    if page.next is None:
+                        return
         yield None
 
-    async def _one(self, issuer: Issuer, sid: str) -> AsyncIterator[Sequence[Session] | None]:
+    async def _one(self, issuer: Issuer, sid: str) -> AsyncGenerator[Sequence[Session] | None, None]:
         """As :meth:`_of_user`, one session."""
         services, own = self._sessions, tag_and_start(sid)
         if services is None or not issuer.own or own is None:
@@ -337,21 +350,28 @@ class DryRuns:
         found = await services.cutoffs.beyond_user("", own[0])
         yield await self._usable(await services.store.usable([sid], found.now), found)
 
-    async def _all(self, issuer: Issuer) -> AsyncIterator[Sequence[Session] | None]:
-        """As :meth:`_of_user`, of all users."""
+    async def _all(
+        self, issuer: Issuer, *, counts: bool = True
+    ) -> AsyncGenerator[Sequence[Session] | None, None]:
+        """As :meth:`_of_user`, of all users; without ``counts`` none of them."""
         services = self._sessions
         if services is None or not issuer.own:
             return
+        if not counts or self._searches.locked():
+            yield None
+            return
         loop = asyncio.get_running_loop()
         until, left = loop.time() + COUNTED_S, COUNTED_KEYS
-        async for sids in services.store.all_sids(_CHUNK):
-            if left <= 0 or loop.time() >= until:
-                yield None
-                return
-            left -= _CHUNK
-            if sids:
-                found = await services.cutoffs.beyond_user("", sids[0][8:24])
-                yield await self._usable(await services.store.usable(sids, found.now), found)
+        async with self._searches, contextlib.aclosing(services.store.all_sids(_CHUNK)) as chunks:
+            async for sids in chunks:
+                if left <= 0 or loop.time() >= until:
+                    yield None
+                    return
+                left -= _CHUNK
+                for start in range(0, len(sids), _SLICE):
+                    of_slice = sids[start : start + _SLICE]
+                    found = await services.cutoffs.beyond_user("", of_slice[0][8:24])
+                    yield await self._usable(await services.store.usable(of_slice, found.now), found)
 
     async def _usable(self, sessions: Iterable[Session], found: Found) -> Sequence[Session]:
         """Those that no cutoff of the client, a claim or the issuer covers."""

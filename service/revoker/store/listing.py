@@ -12,7 +12,7 @@ import collections
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 import structlog
@@ -49,7 +49,11 @@ _STEP_FOUND: Final = 100
 """Keys that a step finds, as far as that can be foreseen: more would keep this process from other work."""
 
 _WINDOWS: Final = 4
+_WINDOW_S: Final = 120.0
+"""How many lists a process remembers the order of, and for how long after a page was asked for."""
+
 _CHECK_BYTES: Final = 4
+_KEY_DIGEST_BYTES: Final = 8
 _NO_ENTRY: Final = (0, 0)
 _WRONG_CURSOR: Final = "cursor is none that this service has made for this list"
 
@@ -74,6 +78,9 @@ _PATTERNS: Final[Mapping[str, str]] = {
 }
 
 _EntryId = tuple[int, int]
+_Number = Annotated[int, msgspec.Meta(ge=0)]
+_EntryPart = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+_ReadEntryId = tuple[_EntryPart, _EntryPart]
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,15 +144,17 @@ class Selection:
         return _digest(repr((self.kind, self.issuer, visible)).encode(), _CHECK_BYTES)
 
 
-class _Place(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+class _Place(msgspec.Struct, frozen=True, array_like=True, kw_only=True, forbid_unknown_fields=True):
     """Where a page ends.
+
+    Callers can make one up, so it may decide where a page begins, but not how much is read for it.
 
     Attributes:
         selection: A digest of what is listed.
         servers: A digest of the primaries, by whose order they are numbered.
         top: The last entry of the journal when the first page was made.
         entry: The last entry that was read; those from there up to ``top`` are listed.
-        entries: How many were read.
+        entries: How many were read, so at most so many are there from ``entry`` up to ``top``.
         scans: Whether the journal is done.
         server: The number of the primary that is scanned.
         cursor: Of its ``SCAN``.
@@ -156,15 +165,15 @@ class _Place(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
 
     selection: bytes
     servers: bytes
-    top: _EntryId
-    entry: _EntryId
-    entries: int = 0
+    top: _ReadEntryId
+    entry: _ReadEntryId
+    entries: _Number = 0
     scans: bool = False
-    server: int = 0
-    cursor: int = 0
-    count: int = 0
-    follows: int = 0
-    after: bytes = b""
+    server: _Number = 0
+    cursor: _Number = 0
+    count: Annotated[int, msgspec.Meta(ge=0, le=_STEP_KEYS)] = 0
+    follows: _Number = 0
+    after: Annotated[bytes, msgspec.Meta(max_length=_KEY_DIGEST_BYTES)] = b""
 
     @property
     def text(self) -> str:
@@ -177,24 +186,34 @@ class _Place(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
         try:
             both = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
             check, raw = both[:_CHECK_BYTES], both[_CHECK_BYTES:]
-            if check == _digest(raw, _CHECK_BYTES):
-                return msgspec.msgpack.decode(raw, type=cls)
+            place = msgspec.msgpack.decode(raw, type=cls)
         except (ValueError, binascii.Error, msgspec.MsgspecError):
-            pass
-        raise InvalidRequest(_WRONG_CURSOR)
+            raise InvalidRequest(_WRONG_CURSOR) from None
+        if check != _digest(raw, _CHECK_BYTES) or not place.is_possible:
+            raise InvalidRequest(_WRONG_CURSOR)
+        return place
+
+    @property
+    def is_possible(self) -> bool:
+        """Whether a page can end here, as far as that shows without the store."""
+        most = NEWEST_FIRST if self.scans else NEWEST_FIRST - 1
+        return self.entries <= most and self.entry <= _after(self.top)
 
 
 class _Window:
     """The last entry of every key in a part of the journal, which is read from its end."""
 
     def __init__(self, top: _EntryId) -> None:
-        self.low = (top[0], top[1] + 1)
+        self.low = _after(top)
+        self.entries = 0
         self._latest: dict[int, _EntryId] = {}
 
     def add(self, entries: Sequence[tuple[_EntryId, bytes]]) -> None:
-        """Add entries below those before, the latest first."""
+        """Add entries, the latest first; some of them may be there already."""
         for entry, key in entries:
-            self._latest.setdefault(hash(key), entry)
+            if entry < self.low:
+                self._latest.setdefault(hash(key), entry)
+                self.entries += 1
         if entries:
             self.low = min(self.low, entries[-1][0])
 
@@ -243,6 +262,8 @@ class Listing:
         self._records: Final = StoredRecords({issuer.name: issuer for issuer in store.issuers.values()})
         self._own: Final = next((issuer.name for issuer in store.issuers.values() if issuer.own), "")
         self._windows: collections.OrderedDict[_EntryId, _Window] = collections.OrderedDict()
+        self._expiries: Final[dict[_EntryId, asyncio.TimerHandle]] = {}
+        self._reading: Final = asyncio.Lock()
 
     async def page(self, selection: Selection, *, limit: int, cursor: str | None) -> Page:
         """A page of revocations.
@@ -259,12 +280,13 @@ class Listing:
         primaries = await self._store.primaries()
         servers = _digest("\n".join(sorted(primaries)).encode(), 8)
         if place is None:
-            before = (top[0], top[1] + 1)
-            place = _Place(selection=selection.digest, servers=servers, top=top, entry=before)
+            place = _Place(selection=selection.digest, servers=servers, top=top, entry=_after(top))
         elif place.selection != selection.digest:
             raise InvalidRequest(_WRONG_CURSOR)
         elif place.servers != servers:
             raise InvalidRequest("a server of the store was replaced since the cursor was made: begin again")
+        elif place.top > top != _NO_ENTRY:  # one that was emptied does not show what was its last
+            raise InvalidRequest(_WRONG_CURSOR)
         pager = _Pager(limit)
         following: _Place | None = place
         while following is not None and not pager.is_done:
@@ -310,24 +332,46 @@ class Listing:
         with understood():
             return [(_entry_id(entry), fields[fields.index(b"k") + 1]) for entry, fields in found]
 
-    async def _window(self, place: _Place) -> _Window:
-        """The window of a list, read down to the place."""
-        window = self._windows.get(place.top)
-        if window is None:
-            window = self._windows[place.top] = _Window(place.top)
-            if len(self._windows) > _WINDOWS:
-                self._windows.popitem(last=False)
-        self._windows.move_to_end(place.top)
-        while window.low > place.entry:
-            entries = await self._entries(window.low, _STEP_ENTRIES)
-            if not entries:  # the rest was trimmed
-                break
-            window.add(entries)
+    async def _window(self, place: _Place, pager: _Pager) -> _Window:
+        """The window of a list, read down to the place.
+
+        It is read in whole, even where it alone is more than a page may read: otherwise more lists than are
+        remembered would never get on.
+        """
+        window = self._remembered(place.top)
+        if window.low <= place.entry:
+            return window
+        async with self._reading:  # not the same by several requests
+            while window.low > place.entry:
+                left = place.entries - window.entries
+                if left <= 0:
+                    raise InvalidRequest(_WRONG_CURSOR)
+                entries = await self._entries(window.low, min(left, _STEP_ENTRIES))
+                if not entries:  # the rest was trimmed
+                    break
+                pager.entries_left -= len(entries)
+                window.add(entries)
         return window
 
+    def _remembered(self, top: _EntryId) -> _Window:
+        if top not in self._windows:
+            self._windows[top] = _Window(top)
+            if len(self._windows) > _WINDOWS:
+                self._forget(next(iter(self._windows)))
+        self._windows.move_to_end(top)
+        if (expiry := self._expiries.pop(top, None)) is not None:
+            expiry.cancel()
+        self._expiries[top] = asyncio.get_running_loop().call_later(_WINDOW_S, self._forget, top)
+        return self._windows[top]
+
+    def _forget(self, top: _EntryId) -> None:
+        del self._windows[top]
+        self._expiries.pop(top).cancel()
+
     async def _read_journal(self, place: _Place, selection: Selection, pager: _Pager, now: int) -> _Place:
-        window = await self._window(place)
-        entries = await self._entries(place.entry, min(_STEP_FOUND, max(pager.wanted, 20)))
+        window = await self._window(place, pager)
+        count = min(_STEP_FOUND, max(pager.wanted, 20), NEWEST_FIRST - place.entries)
+        entries = await self._entries(place.entry, count)
         window.add(entries)
         pager.entries_left -= len(entries)
         latest = [key for entry, key in entries if not window.has_later(key, entry)]
@@ -343,7 +387,7 @@ class Listing:
     async def _scan(
         self, place: _Place, selection: Selection, pager: _Pager, primaries: Mapping[str, Any], now: int
     ) -> _Place | None:
-        window = await self._window(place)
+        window = await self._window(place, pager)
         names = sorted(primaries)
         if place.server >= len(names):
             raise InvalidRequest(_WRONG_CURSOR)
@@ -360,7 +404,7 @@ class Listing:
         by_digest = {
             digest: key
             for key in keys
-            if (digest := _digest(key, 8)) > after and not window.has_since(key, place.entry)
+            if (digest := _digest(key, _KEY_DIGEST_BYTES)) > after and not window.has_since(key, place.entry)
         }
         found = await self._read(list(by_digest.values()), selection, now)
         for digest in sorted(by_digest):
@@ -481,6 +525,10 @@ def _at(record: Record) -> int:
 def _entry_id(text: bytes) -> _EntryId:
     ms, _, number = text.partition(b"-")
     return int(ms), int(number)
+
+
+def _after(entry: _EntryId) -> _EntryId:
+    return entry[0], entry[1] + 1
 
 
 def _digest(text: bytes, size: int) -> bytes:

@@ -13,7 +13,7 @@ import contextlib
 import enum
 import secrets
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -496,7 +496,7 @@ class Sessions:
         usable = await asyncio.gather(*(self._usable(tag, of_tag, now) for tag, of_tag in by_tag.items()))
         return [session for of_tag in usable for session in of_tag.values()]
 
-    async def all_sids(self, count: int) -> AsyncIterator[list[str]]:
+    async def all_sids(self, count: int) -> AsyncGenerator[list[str], None]:
         """The sessions of all users, about ``count`` keys of the store at a time; some may come twice."""
         pattern = f"{self._keys.of_user('?' * TAG_CHARACTERS)}:session:{'?' * SID_CHARACTERS}"
         async with unavailable_on_failure():
