@@ -17,7 +17,7 @@ from revoker.store.transfer.importing import Importing
 from tests.api.test_backchannel import CLIENT, logout_token
 from tests.rig import feed, forge
 from tests.rig.feed import Consumer, authorization, means_the_same
-from tests.rig.service import OTHER_ISSUER, SECRETS, settings_for
+from tests.rig.service import HANGS_S, OTHER_ISSUER, SECRETS, settings_for
 from tests.sessions.conftest import SESSIONS_ISSUER, deleted, log_in
 from tests.sessions.conftest import sessions_section as sessions_section  # noqa: PLC0414  # a fixture
 
@@ -389,6 +389,18 @@ async def test_what_a_consumer_confirms_is_listed(revoker):
     )  # fmt: skip
     assert north["lag"] >= 0
     assert (south["name"], south["cursor"], south["confirmed"]) == ("south", cursor, True)
+
+
+async def test_polling_gets_past_entries_that_say_nothing(revoker, valkey):
+    cursor = (await feed.snapshot(revoker)).cursor
+    with valkey.client() as client:
+        for _ in range(150):
+            client.xadd(revoker.service.store.keys.journal, dict.fromkeys("kvxu", ""))
+    async with asyncio.timeout(HANGS_S):
+        while not (events := await feed.poll(revoker, cursor, 0)):
+            pass
+    assert [event.kind for event in events] == ["fresh"]
+    assert events[0].data["cursor"] != cursor
 
 
 async def test_polling_waits_for_a_change(revoker):
