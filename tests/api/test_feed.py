@@ -7,10 +7,13 @@ import random
 import re
 import time
 
+import aiohttp
 import pytest
 
 from revoker.api import feed as feed_module
+from revoker.api import feed_snapshot
 from revoker.auth import digest
+from revoker.store.journal.snapshot import Snapshot
 from revoker.store.keys import user_tag
 from revoker.store.transfer import records
 from revoker.store.transfer.importing import Importing
@@ -375,6 +378,28 @@ async def test_a_consumer_that_does_not_read_is_dropped(revoker, valkey, monkeyp
                 client.xadd(revoker.service.store.keys.journal, long)
     listed = (await revoker.ask("GET", "/feed/consumers", headers=authorization("admin"))).json
     assert listed == {"consumers": []}
+
+
+async def test_who_reads_a_snapshot_too_slowly_loses_its_turn(revoker, monkeypatch):
+    async def without_end(*_):
+        while True:
+            yield b"x" * 65536
+
+    async def read(_):
+        async with revoker.http.get(
+            revoker.url + "/feed/snapshot", headers=authorization("edge")
+        ) as response:
+            async for _ in response.content.iter_any():
+                pass
+
+    with monkeypatch.context() as patched:
+        patched.setattr(feed_snapshot, "GRACE_S", 0.2)
+        patched.setattr(feed_snapshot, "MIN_BYTES_PER_S", 10**15)  # nobody is so fast
+        patched.setattr(Snapshot, "steps", without_end)
+        async with asyncio.timeout(HANGS_S):
+            ended = await asyncio.gather(*map(read, range(3)), return_exceptions=True)
+    assert [type(error) for error in ended] == [aiohttp.ClientPayloadError] * 3
+    assert (await feed.snapshot(revoker)).lines
 
 
 async def test_what_a_consumer_confirms_is_listed(revoker):
