@@ -10,8 +10,8 @@ import time
 import aiohttp
 import pytest
 
+from revoker.api import consumers, feed_snapshot
 from revoker.api import feed as feed_module
-from revoker.api import feed_snapshot
 from revoker.auth import digest
 from revoker.store.journal.snapshot import Snapshot
 from revoker.store.keys import user_tag
@@ -426,6 +426,39 @@ async def test_polling_gets_past_entries_that_say_nothing(revoker, valkey):
             pass
     assert [event.kind for event in events] == ["fresh"]
     assert events[0].data["cursor"] != cursor
+
+
+async def test_no_caller_keeps_out_the_consumers_of_another(start, valkey, monkeypatch):
+    monkeypatch.setattr(consumers, "MAX_CONSUMERS", 3)
+    callers = [
+        {"name": name, "secret_sha256": [digest(SECRETS[name])], "scopes": scopes}
+        for name, scopes in (("edge", ["feed"]), ("gateway", ["feed"]), ("admin", ["revoke"]))
+    ]
+    revoker = await start(valkey, callers=callers)
+    cursor = (await feed.snapshot(revoker)).cursor
+
+    async def listed():
+        answer = await revoker.ask("GET", "/feed/consumers", headers=authorization("admin"))
+        return {(consumer["caller"], consumer["name"]) for consumer in answer.json["consumers"]}
+
+    async with feed.stream(revoker, cursor, name="streaming") as stream:
+        await stream.until("fresh")
+        for name in ("a", "b", "a", "c", "d", "a"):
+            body = {"cursor": cursor, "name": name}
+            assert (await revoker.post("/feed/confirm", body, caller="edge")).status == 204
+        assert await listed() == {("edge", "streaming"), ("edge", "d"), ("edge", "a")}
+        answer = await revoker.post("/feed/confirm", {"cursor": cursor, "name": "a"}, caller="gateway")
+        assert answer.status == 204
+        assert ("gateway", "a") in await listed()
+        async with (
+            feed.stream(revoker, cursor, name="second") as second,
+            feed.stream(revoker, cursor, name="third") as third,
+        ):
+            await second.until("fresh")
+            await third.until("fresh")
+            answer = await revoker.post("/feed/confirm", {"cursor": cursor, "name": "a"}, caller="edge")
+            assert answer.error == (429, "slow_down")
+            assert (await revoker.post("/feed/confirm", {"cursor": cursor}, caller="gateway")).status == 204
 
 
 async def test_polling_waits_for_a_change(revoker):
