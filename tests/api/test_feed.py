@@ -402,6 +402,33 @@ async def test_who_reads_a_snapshot_too_slowly_loses_its_turn(revoker, monkeypat
     assert (await feed.snapshot(revoker)).lines
 
 
+async def test_a_consumer_takes_over_the_turn_of_a_snapshot_that_it_has_left_behind(revoker, monkeypatch):
+    steps, endless = Snapshot.steps, ["one", "two"]
+
+    async def some(self, tail):
+        if endless:
+            endless.pop()
+            while True:
+                yield b"x" * 65536
+        async for lines in steps(self, tail):
+            yield lines
+
+    monkeypatch.setattr(Snapshot, "steps", some)
+    monkeypatch.setattr(feed_snapshot, "GRACE_S", HANGS_S)
+    asked = {"url": revoker.url + "/feed/snapshot", "headers": authorization("edge")}
+    async with asyncio.timeout(HANGS_S), contextlib.AsyncExitStack() as stack:
+        north, south = [
+            await stack.enter_async_context(revoker.http.get(**asked, params={"name": name}))
+            for name in ("north", "south")
+        ]
+        async with revoker.http.get(**asked, params={"name": "north"}) as again:
+            assert feed.complete(await again.read()).lines
+        with pytest.raises(aiohttp.ClientPayloadError):
+            await north.read()
+        for _ in range(1000):
+            await south.content.readany()
+
+
 async def test_what_a_consumer_confirms_is_listed(revoker):
     cursor = (await feed.snapshot(revoker)).cursor
     body = {"cursor": cursor, "as_of": int(time.time() * 1000), "name": "north"}

@@ -1,12 +1,13 @@
 """``GET /feed/snapshot``: everything that an edge must know, from which the feed continues."""
 
 import asyncio
-from typing import Final
+from typing import Annotated, Final
 
+import msgspec
 import structlog
 from aiohttp import web
 
-from revoker.api.bodies import refuse_query
+from revoker.api.bodies import converted, name_values
 from revoker.api.credentials import Authentication
 from revoker.api.error_responses import NO_STORE
 from revoker.api.feed import SCOPE
@@ -31,6 +32,16 @@ MIN_BYTES_PER_S: Final = 256 * 1024
 """A client that is behind this rate by more than the grace is disconnected: others wait for its turn."""
 
 
+class SnapshotQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """Who asks.
+
+    ``name``: as the consumer calls itself in the feed. Where no turn is free, an older snapshot of the same
+    caller under the same name ends.
+    """
+
+    name: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9._~-]{1,64}$")] | None = None
+
+
 class FeedSnapshot:
     """Sends snapshots."""
 
@@ -42,21 +53,33 @@ class FeedSnapshot:
         self._tail = tail
         self._metrics = metrics
         self._turns: Final = asyncio.Semaphore(AT_ONCE)
+        self._sending: Final[list[tuple[str, str | None, web.Request]]] = []
 
     async def respond(self, request: web.Request) -> web.StreamResponse:
         caller = self._authentication.authenticate(request, None)
         caller.require(SCOPE)
-        refuse_query(request)
+        query = converted(name_values(request.rel_url.raw_query_string.encode()), SnapshotQuery)
+        if query.name is not None and self._turns.locked():
+            self._end_older(caller.name, query.name)
         try:
             async with asyncio.timeout(_TURN_S):
                 await self._turns.acquire()
         except TimeoutError:
             raise StoreUnavailable("other snapshots are being sent") from None
+        sending = caller.name, query.name, request
+        self._sending.append(sending)
         try:
             snapshot = await Snapshot.begin(self._store, self._tail)
             return await self._send(request, snapshot, caller.name)
         finally:
+            self._sending.remove(sending)
             self._turns.release()
+
+    def _end_older(self, caller: str, name: str) -> None:
+        """End what a consumer has left behind: it may be gone without a word."""
+        for of, called, request in self._sending:
+            if (of, called) == (caller, name) and request.transport is not None:
+                request.transport.abort()
 
     async def _send(self, request: web.Request, snapshot: Snapshot, caller: str) -> web.StreamResponse:
         response = web.StreamResponse(headers={**NO_STORE, "Content-Type": "application/x-ndjson"})
