@@ -261,6 +261,7 @@ FEED: Final = (
         summary="Send everything from which the feed continues, one JSON object per line",
         scope=feed.SCOPE,
         security=_BY_SECRET,
+        query=feed_snapshot.SnapshotQuery,
         answers={200: str},
         media="application/x-ndjson",
         errors=(*_OF_CALLERS, *_OF_THE_STORE, InsufficientScope),

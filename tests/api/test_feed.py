@@ -7,17 +7,20 @@ import random
 import re
 import time
 
+import aiohttp
 import pytest
 
+from revoker.api import consumers, feed_snapshot
 from revoker.api import feed as feed_module
 from revoker.auth import digest
+from revoker.store.journal.snapshot import Snapshot
 from revoker.store.keys import user_tag
 from revoker.store.transfer import records
 from revoker.store.transfer.importing import Importing
 from tests.api.test_backchannel import CLIENT, logout_token
 from tests.rig import feed, forge
 from tests.rig.feed import Consumer, authorization, means_the_same
-from tests.rig.service import OTHER_ISSUER, SECRETS, settings_for
+from tests.rig.service import HANGS_S, OTHER_ISSUER, SECRETS, settings_for
 from tests.sessions.conftest import SESSIONS_ISSUER, deleted, log_in
 from tests.sessions.conftest import sessions_section as sessions_section  # noqa: PLC0414  # a fixture
 
@@ -377,6 +380,55 @@ async def test_a_consumer_that_does_not_read_is_dropped(revoker, valkey, monkeyp
     assert listed == {"consumers": []}
 
 
+async def test_who_reads_a_snapshot_too_slowly_loses_its_turn(revoker, monkeypatch):
+    async def without_end(*_):
+        while True:
+            yield b"x" * 65536
+
+    async def read(_):
+        async with revoker.http.get(
+            revoker.url + "/feed/snapshot", headers=authorization("edge")
+        ) as response:
+            async for _ in response.content.iter_any():
+                pass
+
+    with monkeypatch.context() as patched:
+        patched.setattr(feed_snapshot, "GRACE_S", 0.2)
+        patched.setattr(feed_snapshot, "MIN_BYTES_PER_S", 10**15)  # nobody is so fast
+        patched.setattr(Snapshot, "steps", without_end)
+        async with asyncio.timeout(HANGS_S):
+            ended = await asyncio.gather(*map(read, range(3)), return_exceptions=True)
+    assert [type(error) for error in ended] == [aiohttp.ClientPayloadError] * 3
+    assert (await feed.snapshot(revoker)).lines
+
+
+async def test_a_consumer_takes_over_the_turn_of_a_snapshot_that_it_has_left_behind(revoker, monkeypatch):
+    steps, endless = Snapshot.steps, ["one", "two"]
+
+    async def some(self, tail):
+        if endless:
+            endless.pop()
+            while True:
+                yield b"x" * 65536
+        async for lines in steps(self, tail):
+            yield lines
+
+    monkeypatch.setattr(Snapshot, "steps", some)
+    monkeypatch.setattr(feed_snapshot, "GRACE_S", HANGS_S)
+    asked = {"url": revoker.url + "/feed/snapshot", "headers": authorization("edge")}
+    async with asyncio.timeout(HANGS_S), contextlib.AsyncExitStack() as stack:
+        north, south = [
+            await stack.enter_async_context(revoker.http.get(**asked, params={"name": name}))
+            for name in ("north", "south")
+        ]
+        async with revoker.http.get(**asked, params={"name": "north"}) as again:
+            assert feed.complete(await again.read()).lines
+        with pytest.raises(aiohttp.ClientPayloadError):
+            await north.read()
+        for _ in range(1000):
+            await south.content.readany()
+
+
 async def test_what_a_consumer_confirms_is_listed(revoker):
     cursor = (await feed.snapshot(revoker)).cursor
     body = {"cursor": cursor, "as_of": int(time.time() * 1000), "name": "north"}
@@ -389,6 +441,51 @@ async def test_what_a_consumer_confirms_is_listed(revoker):
     )  # fmt: skip
     assert north["lag"] >= 0
     assert (south["name"], south["cursor"], south["confirmed"]) == ("south", cursor, True)
+
+
+async def test_polling_gets_past_entries_that_say_nothing(revoker, valkey):
+    cursor = (await feed.snapshot(revoker)).cursor
+    with valkey.client() as client:
+        for _ in range(150):
+            client.xadd(revoker.service.store.keys.journal, dict.fromkeys("kvxu", ""))
+    async with asyncio.timeout(HANGS_S):
+        while not (events := await feed.poll(revoker, cursor, 0)):
+            pass
+    assert [event.kind for event in events] == ["fresh"]
+    assert events[0].data["cursor"] != cursor
+
+
+async def test_no_caller_keeps_out_the_consumers_of_another(start, valkey, monkeypatch):
+    monkeypatch.setattr(consumers, "MAX_CONSUMERS", 3)
+    callers = [
+        {"name": name, "secret_sha256": [digest(SECRETS[name])], "scopes": scopes}
+        for name, scopes in (("edge", ["feed"]), ("gateway", ["feed"]), ("admin", ["revoke"]))
+    ]
+    revoker = await start(valkey, callers=callers)
+    cursor = (await feed.snapshot(revoker)).cursor
+
+    async def listed():
+        answer = await revoker.ask("GET", "/feed/consumers", headers=authorization("admin"))
+        return {(consumer["caller"], consumer["name"]) for consumer in answer.json["consumers"]}
+
+    async with feed.stream(revoker, cursor, name="streaming") as stream:
+        await stream.until("fresh")
+        for name in ("a", "b", "a", "c", "d", "a"):
+            body = {"cursor": cursor, "name": name}
+            assert (await revoker.post("/feed/confirm", body, caller="edge")).status == 204
+        assert await listed() == {("edge", "streaming"), ("edge", "d"), ("edge", "a")}
+        answer = await revoker.post("/feed/confirm", {"cursor": cursor, "name": "a"}, caller="gateway")
+        assert answer.status == 204
+        assert ("gateway", "a") in await listed()
+        async with (
+            feed.stream(revoker, cursor, name="second") as second,
+            feed.stream(revoker, cursor, name="third") as third,
+        ):
+            await second.until("fresh")
+            await third.until("fresh")
+            answer = await revoker.post("/feed/confirm", {"cursor": cursor, "name": "a"}, caller="edge")
+            assert answer.error == (429, "slow_down")
+            assert (await revoker.post("/feed/confirm", {"cursor": cursor}, caller="gateway")).status == 204
 
 
 async def test_polling_waits_for_a_change(revoker):

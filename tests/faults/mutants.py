@@ -81,7 +81,7 @@ def trusts_new_servers() -> None:
     """Verdicts are given at a new server before the other processes have looked at it."""
 
     async def at_once(self):
-        self._trusted = self._met[0]
+        self._trusted = self._server
         return True
 
     data_set.DataSet._is_trusted = at_once

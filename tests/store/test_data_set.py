@@ -5,13 +5,16 @@ import asyncio
 import pytest
 from prometheus_client import CollectorRegistry
 
+from revoker.errors import StoreUnavailable
 from revoker.metrics import Metrics
 from revoker.models import Claims
 from revoker.rules import FOREVER_MS
+from revoker.store.consistency import data_set
 from revoker.store.consistency.data_set import DataSet
 from revoker.store.consistency.epoch import Epoch, Reading, Watermark
 from revoker.store.consistency.losses import Losses
 from revoker.store.keys import Keys
+from tests.rig.service import HANGS_S
 from tests.store.conftest import MAIN, opened, store_on
 
 E1 = b"e1 0 0 new"
@@ -269,3 +272,66 @@ async def test_a_lost_revocation_of_another_process_is_noticed_although_there_ar
     assert read
     hidden = data.confirms(data.watermark, E1, b"21", b"5", b" me 5 other 4 third 2", 1002, "server")
     assert not hidden
+
+
+class Absent:
+    """Another process that never looks at the new server.
+
+    Attributes:
+        looks: When the server answers each look, and how long that takes; None: it does not answer.
+        now: The time.
+    """
+
+    seconds = 3
+
+    def __init__(self, *looks):
+        self.looks = list(looks)
+        self.now = 0.0
+
+    def leave_all_but(self, server):
+        assert server == "new"
+
+    async def not_at(self, _):
+        self.now, answered = self.looks.pop(0)
+        if not answered:
+            raise StoreUnavailable("it stalls")
+        return {"other"}
+
+    def time(self):
+        return self.now
+
+
+@pytest.mark.parametrize(
+    "looks",
+    [
+        [(0.0, False), (3.1, True), (3.3, True), (6.2, False), (6.3, True), (6.7, True)],
+        [(0.0, True), (3.0, False), (3.1, True), (3.3, True), (6.0, False), (6.3, True)],
+        [(0.0, True), (0.2, True), (3.1, True), (3.3, True)],
+    ],
+    ids=["never reached", "reached at first", "one answer takes long"],
+)
+async def test_a_process_is_given_up_only_for_the_time_in_which_it_could_look(looks, monkeypatch):
+    monkeypatch.setattr(data_set, "SETTLE_WAIT_S", HANGS_S)
+    monkeypatch.setattr(data_set, "_POLL_S", (0.001,))
+    enough = [looks[-1][0] + 0.4 * step for step in range(1, 10)]
+    others = Absent(*looks, *((at, True) for at in enough))
+    server = Server(Reading(E1, 10, 5, 1000, server="new"))
+    data = DataSet(
+        Keys("rv").tail("me"),
+        policy="cutoff",
+        losses=Losses(Metrics(CollectorRegistry())),
+        read=server.read,
+        set_epoch=server.set_epoch,
+        write_back=server.write_back,
+        others=others,
+        clock=others.time,
+    )
+    data.adopt_first(server.reading)
+    for _ in [look for look in looks if not look[1]]:
+        with pytest.raises(StoreUnavailable):
+            await data.settle()
+        assert data.is_new("new")
+    await data.settle()
+    assert not data.is_new("new")
+    assert len(others.looks) < len(enough), "it was given up before it could look"
+    assert others.looks, "it was waited for in vain for longer than is configured"

@@ -53,6 +53,7 @@ def test_what_is_too_much_or_too_old_goes_and_the_last_thousand_stay(valkey, pre
 
 async def test_a_reader_that_is_far_behind_reads_on_from_the_store(valkey, prefix, monkeypatch):
     monkeypatch.setattr("revoker.store.journal.tail._PAGE", 7)
+    monkeypatch.setattr("revoker.store.journal.tail._EVENTS_AT_ONCE", 7)
     monkeypatch.setattr("revoker.store.journal.tail._MAX_EVENTS", 20)
     made = store_on(valkey, prefix)
     await made.init()
@@ -121,3 +122,58 @@ async def test_after_a_repaired_loss_cursors_end_and_what_is_written_back_is_jou
                 with pytest.raises(Reload, match="data_set"):
                     await tail.after(cursor)
         await tail.close()
+
+
+@contextlib.asynccontextmanager
+async def ahead(valkey, prefix):
+    """A store, its journal followed, and a cursor that is behind what is in memory."""
+    made = store_on(valkey, prefix)
+    await made.init()
+    async with opened(made) as store, asyncio.timeout(HANGS_S):
+        while not store.reached:
+            await asyncio.sleep(0.02)
+        tail = JournalTail(store)
+        behind = (await tail.position()).cursor
+        for number in range(3):
+            await store.revocations.revoke_token(MAIN, f"t{number}", None)
+        async with tail.followed():
+            await tail.ready(HANGS_S)
+            yield store, tail, behind
+        await tail.close()
+
+
+async def test_a_cursor_of_no_entry_costs_no_page(valkey, prefix, monkeypatch):
+    async with ahead(valkey, prefix) as (store, tail, behind):
+        read, counts = store.source.read_trusted, []
+
+        async def counted(key, commands):
+            counts.extend(command[-1] for command in commands if command[2:3] == ("0-1",))
+            return await read(key, commands)
+
+        monkeypatch.setattr(store.source, "read_trusted", counted)
+        with pytest.raises(Reload, match="trimmed"):
+            await tail.after(Cursor(behind.data_set, "0-1"))
+        assert counts == [1]
+
+
+async def test_not_more_than_two_consumers_that_are_behind_are_served_at_once(valkey, prefix, monkeypatch):
+    async with ahead(valkey, prefix) as (store, tail, behind):
+        read, waiting, proceed = store.source.read_trusted, [], asyncio.Semaphore(0)
+
+        async def held(key, commands):
+            if commands[-1][2] == behind.entry:
+                waiting.append(commands)
+                await proceed.acquire()
+                waiting.pop()
+            return await read(key, commands)
+
+        monkeypatch.setattr(store.source, "read_trusted", held)
+        consumers = [asyncio.create_task(tail.after(behind)) for _ in range(5)]
+        while not all(task.done() for task in consumers):
+            for _ in range(20):  # whoever may begin has begun then
+                await asyncio.sleep(0)
+            assert len(waiting) <= 2
+            proceed.release()
+            await asyncio.sleep(0.001)
+        for task in consumers:
+            assert [event.stream.count(b'"kind":"jti"') for event in await task] == [1, 1, 1]

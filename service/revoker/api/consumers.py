@@ -11,6 +11,7 @@ from revoker.errors import TooManyRequests
 from revoker.metrics import Metrics
 
 MAX_CONSUMERS: Final = 1000
+"""Of one caller, so that none can keep out those of others."""
 
 POLLING_S: Final = 60.0
 """How long after its last request a consumer that polls is listed."""
@@ -61,36 +62,41 @@ class Consumers:
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
-        self._by_name: dict[tuple[str, str], Consumer] = {}
+        self._of: dict[str, dict[str, Consumer]] = {}
+        """By caller and name; those of a caller in the order in which they last asked."""
+        self._timer: asyncio.TimerHandle | None = None
         self.draining = False
         self.checks = 0
 
     def listed(self) -> list[Consumer]:
         """All of them."""
         self._prune()
-        return list(self._by_name.values())
+        return [consumer for consumers in self._of.values() for consumer in consumers.values()]
 
     def seen(self, caller: str, name: str) -> Consumer:
-        """The consumer that a request comes from.
+        """The consumer that a request comes from; the caller's one that has been silent for longest may go.
 
         Raises:
-            TooManyRequests: there are too many consumers.
+            TooManyRequests: the caller has too many, all with streams.
         """
-        self._prune()
-        consumer = self._by_name.get((caller, name))
+        consumers = self._of.get(caller, {})
+        consumer = consumers.get(name)
         if consumer is None:
-            if len(self._by_name) >= MAX_CONSUMERS:
-                raise TooManyRequests("too many consumers of the feed")
-            consumer = self._by_name[caller, name] = Consumer(caller=caller, name=name)
+            if len(consumers) >= MAX_CONSUMERS:
+                silent = next((one for one in consumers.values() if not one.streams), None)
+                if silent is None:
+                    raise TooManyRequests("too many consumers of the feed")
+                del consumers[silent.name]
+            consumer = Consumer(caller=caller, name=name)
         consumer.seen = time.monotonic()
-        self._metrics.feed_consumers.set(len(self._by_name))
-        asyncio.get_running_loop().call_later(POLLING_S + 1, self._prune)
+        self._list(consumer)
         return consumer
 
     @contextmanager
     def streaming(self, consumer: Consumer) -> Iterator[None]:
         """List a consumer for as long as it has a stream."""
         consumer.streams += 1
+        self._list(consumer)  # it may have gone while the request waited
         try:
             yield
         finally:
@@ -99,11 +105,29 @@ class Consumers:
                 consumer.seen -= POLLING_S
             self._prune()
 
+    def _list(self, consumer: Consumer) -> None:
+        consumers = self._of.setdefault(consumer.caller, {})
+        consumers.pop(consumer.name, None)
+        consumers[consumer.name] = consumer
+        self._count()
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(POLLING_S, self._prune_in_time)
+
+    def _prune_in_time(self) -> None:
+        self._timer = None
+        self._prune()
+        if self._of:
+            self._timer = asyncio.get_running_loop().call_later(POLLING_S, self._prune_in_time)
+
     def _prune(self) -> None:
         earliest = time.monotonic() - POLLING_S
-        self._by_name = {
-            key: consumer
-            for key, consumer in self._by_name.items()
-            if consumer.streams or consumer.seen > earliest
-        }
-        self._metrics.feed_consumers.set(len(self._by_name))
+        for caller, consumers in list(self._of.items()):
+            for consumer in list(consumers.values()):
+                if not consumer.streams and consumer.seen <= earliest:
+                    del consumers[consumer.name]
+            if not consumers:
+                del self._of[caller]
+        self._count()
+
+    def _count(self) -> None:
+        self._metrics.feed_consumers.set(sum(map(len, self._of.values())))

@@ -100,13 +100,14 @@ class Feed:
             if events:
                 cursor = events[-1].cursor
             left = deadline - loop.time()
-            if items or left <= 0 or self.consumers.draining:
+            if items or self.consumers.draining or (left <= 0 and not events):
                 if (fresh := self.tail.fresh_at(cursor)) is not None:
                     consumer.as_of = max(consumer.as_of, fresh.as_of)
                     age = b',"age":%d}' % self.tail.age_ms
                     items.append(b'{"event":"fresh","data":%b}' % (fresh.data[:-1] + age))
                 return _json(b"[%b]" % b",".join(items))
-            await self.tail.news(left)
+            if not events:
+                await self.tail.news(left)
 
     def may_continue(self, request: web.Request) -> bool:
         """Whether the caller of a stream has kept its secret and its scope."""

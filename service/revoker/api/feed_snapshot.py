@@ -1,12 +1,13 @@
 """``GET /feed/snapshot``: everything that an edge must know, from which the feed continues."""
 
 import asyncio
-from typing import Final
+from typing import Annotated, Final
 
+import msgspec
 import structlog
 from aiohttp import web
 
-from revoker.api.bodies import refuse_query
+from revoker.api.bodies import converted, name_values
 from revoker.api.credentials import Authentication
 from revoker.api.error_responses import NO_STORE
 from revoker.api.feed import SCOPE
@@ -26,8 +27,19 @@ AT_ONCE: Final = 2
 _TURN_S: Final = 30.0
 """How long a request waits for its turn."""
 
-_STEP_S: Final = 30.0
-"""A client that reads nothing for this time is disconnected."""
+GRACE_S: Final = 10.0
+MIN_BYTES_PER_S: Final = 256 * 1024
+"""A client that is behind this rate by more than the grace is disconnected: others wait for its turn."""
+
+
+class SnapshotQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """Who asks.
+
+    ``name``: as the consumer calls itself in the feed. Where no turn is free, an older snapshot of the same
+    caller under the same name ends.
+    """
+
+    name: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9._~-]{1,64}$")] | None = None
 
 
 class FeedSnapshot:
@@ -41,46 +53,74 @@ class FeedSnapshot:
         self._tail = tail
         self._metrics = metrics
         self._turns: Final = asyncio.Semaphore(AT_ONCE)
+        self._sending: Final[list[tuple[str, str | None, web.Request]]] = []
 
     async def respond(self, request: web.Request) -> web.StreamResponse:
-        self._authentication.authenticate(request, None).require(SCOPE)
-        refuse_query(request)
+        caller = self._authentication.authenticate(request, None)
+        caller.require(SCOPE)
+        query = converted(name_values(request.rel_url.raw_query_string.encode()), SnapshotQuery)
+        if query.name is not None and self._turns.locked():
+            self._end_older(caller.name, query.name)
         try:
             async with asyncio.timeout(_TURN_S):
                 await self._turns.acquire()
         except TimeoutError:
             raise StoreUnavailable("other snapshots are being sent") from None
+        sending = caller.name, query.name, request
+        self._sending.append(sending)
         try:
             snapshot = await Snapshot.begin(self._store, self._tail)
-            return await self._send(request, snapshot)
+            return await self._send(request, snapshot, caller.name)
         finally:
+            self._sending.remove(sending)
             self._turns.release()
 
-    async def _send(self, request: web.Request, snapshot: Snapshot) -> web.StreamResponse:
+    def _end_older(self, caller: str, name: str) -> None:
+        """End what a consumer has left behind: it may be gone without a word."""
+        for of, called, request in self._sending:
+            if (of, called) == (caller, name) and request.transport is not None:
+                request.transport.abort()
+
+    async def _send(self, request: web.Request, snapshot: Snapshot, caller: str) -> web.StreamResponse:
         response = web.StreamResponse(headers={**NO_STORE, "Content-Type": "application/x-ndjson"})
+        pace = _Pace(response)
         outcome = "broken_off"
         try:
             await response.prepare(request)
-            await _write(response, snapshot.head)
+            await pace.write(snapshot.head)
             try:
                 async for lines in snapshot.steps(self._tail):
-                    await _write(response, lines)
+                    await pace.write(lines)
             except NoVerdict as error:  # without its last line, a snapshot is invalid
                 _log.warning("feed_snapshot_broken_off", error=str(error))
             else:
-                await _write(response, snapshot.end)
+                await pace.write(snapshot.end)
                 outcome = "complete"
-            await response.write_eof()
+            async with asyncio.timeout(GRACE_S):
+                await response.write_eof()
         except TimeoutError:
             if request.transport is not None:
                 request.transport.abort()
-            raise ConnectionResetError("the consumer does not read") from None
+            _log.warning("feed_snapshot_dropped", consumer=caller)
+            raise ConnectionResetError("the consumer reads too slowly") from None
         finally:
             self._metrics.feed_snapshots.labels(outcome).inc()
         return response
 
 
-async def _write(response: web.StreamResponse, data: bytes) -> None:
-    if data:
-        async with asyncio.timeout(_STEP_S):
-            await response.write(data)
+class _Pace:
+    """Writes, as long as the client is fast enough: what the store takes is not its fault."""
+
+    def __init__(self, response: web.StreamResponse) -> None:
+        self._response = response
+        self._left = GRACE_S
+
+    async def write(self, data: bytes) -> None:
+        """Write; raises ``TimeoutError`` where the client is too slow."""
+        if not data:
+            return
+        loop = asyncio.get_running_loop()
+        ends = loop.time() + self._left + len(data) / MIN_BYTES_PER_S
+        async with asyncio.timeout_at(ends):
+            await self._response.write(data)
+        self._left = min(GRACE_S, ends - loop.time())  # what was fast before does not excuse a pause

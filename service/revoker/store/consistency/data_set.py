@@ -15,6 +15,7 @@ that lacks what was never acknowledged has lost nothing.
 
 import asyncio
 import itertools
+import time
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import replace
 from typing import Final, NamedTuple, Protocol
@@ -47,6 +48,9 @@ from revoker.store.wire.connection import reads_replies, retrieve_failure
 
 _POLL_S: Final = (0.02, 0.05, 0.1, 0.2)
 """Pauses between two looks at what other processes have done; the last one is repeated."""
+
+_PROMPT_S: Final = 0.5
+"""A look at a server that takes longer may have been held up for the other processes, too."""
 
 
 class RepairProgress(NamedTuple):
@@ -158,6 +162,7 @@ class DataSet:
         confirmed: Confirmed | None = None,
         noted: Callable[[bytes, bool], None] | None = None,
         others: Others | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Nothing is read.
 
@@ -173,6 +178,7 @@ class DataSet:
             noted: Called with the epoch as stored, and whether verdicts may rest on the data set as far as is
                 known, whenever one of the two may have changed.
             others: Who must have looked at a server before it is trusted; None: nobody.
+            clock: Measures how long they could do so, in seconds.
         """
         self.tail: Final = tail
         self._policy: Final = policy
@@ -184,8 +190,10 @@ class DataSet:
         self._confirmed: Final = confirmed
         self._noted: Final = noted
         self._others: Final = others
+        self._clock: Final = clock
         self._trusted = ""
-        self._met = ("", 0.0)
+        self._server = ""
+        self._reached = ("", 0.0)
         self._awaits_others = False
         self._closed = False
         self._candidate: tuple[Watermark, str, float] | None = None
@@ -389,6 +397,7 @@ class DataSet:
 
     async def _settle(self, since: int, cause: str) -> None:
         async with self._lock:
+            self._reached = ("", 0.0)  # what ended the last attempt may have kept others away, too
             try:
                 for _ in range(8):
                     if await self._settled(since, cause) and await self._is_trusted():
@@ -403,27 +412,31 @@ class DataSet:
         """Wait until no running process can have acknowledged what the server lacks.
 
         A server that has come back, or was promoted, may lack the last moments. Who acknowledged something
-        then knows of it, even if this process had not read it.
+        then knows of it, even if this process had not read it. Who does not look is given up after a time, of
+        which only those moments count in which the server could be reached.
 
         Returns:
             False if the data set is to be settled again.
         """
-        others, (server, met_at) = self._others, self._met
-        if others is None or server == self._trusted:
+        others = self._others
+        if others is None:
+            return True
+        server = self._server
+        if server == self._trusted:
             return True
         if not server:  # it changed while it was read
             return False
         self._settling = False  # what is acknowledged from now on is at this server
         pauses = itertools.chain(_POLL_S, itertools.repeat(_POLL_S[-1]))
         while True:
+            began = self._clock()
             others.leave_all_but(server)  # first: what comes from there is acknowledged before the reading
             reading = await self._read()
             found = None if reading.epoch is None else Epoch.parse(reading.epoch)
             if reading.server != server or self._missing(reading, found) is not None:
                 return False
             absent = await others.not_at(server)
-            late = asyncio.get_running_loop().time() >= met_at + others.seconds
-            if not absent or late:
+            if not absent or self._reached_for(server, began) >= others.seconds:
                 if absent:
                     self._losses.not_heard(absent)
                 self._trusted = server
@@ -431,11 +444,21 @@ class DataSet:
             self._awaits_others = True
             await asyncio.sleep(next(pauses))
 
+    def _reached_for(self, server: str, began: float) -> float:
+        """For how long a server could be reached without a break, after a look that began then."""
+        present = self._clock()
+        of, since = self._reached
+        if of != server:
+            since = present
+        elif present - began > _PROMPT_S:
+            since += present - began
+        self._reached = server, since
+        return present - since
+
     @reads_replies()
     async def _settled(self, since: int, cause: str) -> bool:
         reading = await self._read()
-        if reading.server != self._met[0]:
-            self._met = reading.server, asyncio.get_running_loop().time()
+        self._server = reading.server
         found = Epoch.parse(reading.epoch) if reading.epoch is not None else None
         missing = self._missing(reading, found)
         if missing is None and (since == 0 or (self.epoch is not None and self.epoch.noticed >= since)):

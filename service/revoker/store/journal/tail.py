@@ -28,8 +28,14 @@ _log = structlog.get_logger("store")
 FRESH_S: Final = 1.0
 """A reading of the store that is older says nothing of the present."""
 
-_PAGE: Final = 1000
-"""Entries in one reading."""
+_PAGE: Final = 100
+"""Entries in one reading; while they are encoded, this process gives no verdicts."""
+
+_EVENTS_AT_ONCE: Final = 1000
+"""Events that one consumer gets from memory at a time."""
+
+_READERS_BEHIND: Final = 2
+"""Consumers for which older entries are read at the same time."""
 
 _MAX_EVENTS: Final = 4096
 _MAX_EVENT_BYTES: Final = 4 * 1024 * 1024
@@ -108,6 +114,7 @@ class JournalTail:
         self._after: dict[str, int] = {}
         self._dropped = 0
         self._may_block = True
+        self._turns: Final = asyncio.Semaphore(_READERS_BEHIND)
 
     @contextlib.asynccontextmanager
     async def followed(self) -> AsyncIterator[None]:
@@ -211,9 +218,19 @@ class JournalTail:
         number = self._after.get(cursor.entry)
         if number is not None:
             first = number - self._dropped
-            return self._events[first : first + _PAGE]
-        found = await self._entries_after(cursor)
-        return found[1]
+            return self._events[first : first + _EVENTS_AT_ONCE]
+        async with self._turns:
+            await self._check(cursor)
+            _, events = await self._entries_after(cursor)
+            await asyncio.sleep(_PACE_S)  # others than those that are behind have their turn, too
+        return events
+
+    async def _check(self, cursor: Cursor) -> None:
+        """Raise ``Reload`` where there is no entry at a cursor: that must cost little."""
+        command = ("XRANGE", self._key, cursor.entry, cursor.entry, "COUNT", 1)
+        [found] = await self._store.source.read_trusted(self._key, [command])
+        if not found:
+            raise Reload("trimmed")
 
     def fresh_at(self, cursor: Cursor) -> Fresh | None:
         """That the consumer at a cursor has everything up to some time, if that was read just now."""

@@ -219,7 +219,7 @@ class Follower:
         first_copy = mirror.copy is None
         began = self._monotonic()
         try:
-            async with self._get(url, "/feed/snapshot") as response:
+            async with self._get(url, "/feed/snapshot", name=self._access.name) as response:
                 head, copy = await self._read_snapshot(response)
         except Exception:
             self._metrics.edge_reloads.labels("failed").inc()
