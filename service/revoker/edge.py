@@ -141,7 +141,11 @@ class Edge:
         admission = Admission(server.max_in_progress)
         store = MirroredStore(keys, self.mirror)
         self._asks: Final = upstream.beyond == "ask"
-        make_verdicts = functools.partial(AskedVerdicts, ask=self.follower.ask) if self._asks else Verdicts
+        make_verdicts: Callable[..., Verdicts] = Verdicts
+        if self._asks:
+            make_verdicts = functools.partial(
+                AskedVerdicts, ask=self.follower.ask, estimated_now=lambda: self.mirror.now
+            )
         verdicts = make_verdicts(
             verifier=verifier, store=store, clock=clock, metrics=metrics, allow_outage=False
         )
