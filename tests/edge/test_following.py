@@ -7,7 +7,7 @@ import uuid
 
 import pytest
 
-from revoker.store.mirror.follower import SWEEP_S
+from revoker.store.mirror.follower import POLLING_S, SWEEP_S
 from tests.edge.conftest import claims, is_inactive, is_ready, until
 from tests.rig import forge
 from tests.rig.service import OTHER_ISSUER
@@ -213,6 +213,43 @@ async def test_a_proxy_that_holds_back_streams_is_polled_through(start_edge, fee
     assert await edge.active(token)
     feed.jti(token["jti"], issuer=forge.ISSUER)
     await until(lambda: is_inactive(edge, token), "the revocation arrives")
+
+
+async def test_polls_go_on_while_a_stream_is_tried_again(start_edge, feed, clock):
+    feed.buffers = True
+    token = claims()
+    edge = await start_edge(feed)
+    assert feed.requests.count("SSE") == 1
+    await until(lambda: not feed.streams, "the stream was given up")
+    clock.ahead += POLLING_S
+    await until(lambda: feed.streams, "a stream is tried")
+    polls = feed.requests.count("poll")
+    await until(lambda: feed.requests.count("poll") > polls + 1, "it polls")
+    assert feed.streams
+    await until(lambda: is_ready(edge), "it is fresh, by the clock that was put forward")
+    feed.jti(token["jti"], issuer=forge.ISSUER)
+    await until(lambda: is_inactive(edge, token), "the revocation arrives")
+    await until(lambda: not feed.streams, "the trial ends")
+    feed.buffers = False
+    streams = feed.requests.count("SSE")
+    clock.ahead += POLLING_S
+    await until(lambda: feed.requests.count("SSE") == streams + 2, "a stream is tried, and then followed")
+    await until(lambda: is_ready(edge), "it is fresh")
+    token = claims()
+    feed.jti(token["jti"], issuer=forge.ISSUER)
+    await until(lambda: is_inactive(edge, token), "the revocation arrives")
+
+
+async def test_a_stream_that_is_tried_ends_with_the_edge(start_edge, feed, clock):
+    feed.buffers = True
+    edge = await start_edge(feed)
+    await until(lambda: not feed.streams, "the stream was given up")
+    clock.ahead += POLLING_S
+    await until(lambda: feed.streams, "a stream is tried")
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    await edge.service.follower.close()
+    assert not [task for task in others if "Follower" in task.get_coro().__qualname__ and not task.done()]
+    await until(lambda: not feed.streams, "it has ended")
 
 
 async def test_another_upstream_is_followed_when_one_fails(start_edge, feed, another_feed):

@@ -116,13 +116,13 @@ class Upstream:
         await response.prepare(request)
         self.streams += 1
         try:
-            await self._stream(response, place)
+            await self._stream(request, response, place)
         finally:
             self.streams -= 1
         return response
 
-    async def _stream(self, response: web.StreamResponse, place: int) -> None:
-        while True:
+    async def _stream(self, request: web.Request, response: web.StreamResponse, place: int) -> None:
+        while request.transport is not None:  # otherwise the client has gone
             changed = self._changed
             sent: list[tuple[str, Any, int]] = [] if not self.forgets else [("reload", {}, place)]
             sent += [

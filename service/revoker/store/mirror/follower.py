@@ -5,7 +5,7 @@ import contextlib
 import secrets
 import ssl
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -29,7 +29,7 @@ SILENCE_S: Final = 3.0
 """A stream without an event for this time is given up: there must be one a second."""
 
 POLLING_S: Final = 60.0
-"""How long events are fetched by polls once a stream has brought none; then another stream is tried."""
+"""How long after a stream has brought no event another one is tried; events are fetched by polls meanwhile."""
 
 WAIT_S: Final = 1
 """How long one poll waits for events: what it brings is as old as that."""
@@ -106,7 +106,7 @@ class Follower:
         self._session: aiohttp.ClientSession | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._cursor: str | None = None
-        self._polls_until: dict[str, float] = {}
+        self._retry_stream_at: dict[str, float] = {}
         self._parts: list[bytes] = []
         self._reloads = 0
         self._reloaded_at = float("-inf")
@@ -159,7 +159,7 @@ class Follower:
         self._parts.clear()
         if self._cursor is None:
             await self._load(url)
-        if self._monotonic() < self._polls_until.get(url, 0.0):
+        if url in self._retry_stream_at:
             await self._poll(url)
         else:
             await self._stream(url)
@@ -283,37 +283,68 @@ class Follower:
     # Events
 
     async def _stream(self, url: str) -> None:
-        stream, any_event = EventStream(), False
+        any_event = False
         try:
-            async with contextlib.AsyncExitStack() as stack:
-                async with asyncio.timeout(self._silence_s):
-                    response = await stack.enter_async_context(
-                        self._get(url, "/feed", cursor=self._cursor or "", name=self._access.name)
-                    )
-                deadline = asyncio.get_running_loop().time() + self._silence_s
-                while True:
-                    async with asyncio.timeout_at(deadline):
-                        chunk = await response.content.readany()
-                    if not chunk:
-                        raise FeedBroken("the stream has ended")
-                    for event in stream.feed(chunk):
-                        self._take(event)
-                        any_event = True
-                        self._note_connected(url)
-                        deadline = asyncio.get_running_loop().time() + self._silence_s
+            async with contextlib.aclosing(self._events(url)) as events:
+                async for event in events:
+                    self._take(event)
+                    any_event = True
+                    self._note_connected(url)
         except TimeoutError:
             if not any_event:
                 _log.info("upstream_polled", upstream=urlsplit(url).netloc)
-                self._polls_until[url] = self._monotonic() + POLLING_S
+                self._retry_stream_at[url] = self._monotonic() + POLLING_S
                 return
             raise FeedBroken(f"there was no event for {self._silence_s:g} seconds") from None
 
+    async def _events(self, url: str) -> AsyncGenerator[Event, None]:
+        """The events of a stream; raises ``TimeoutError`` where there is none for a time."""
+        stream = EventStream()
+        async with contextlib.AsyncExitStack() as stack:
+            async with asyncio.timeout(self._silence_s):
+                response = await stack.enter_async_context(
+                    self._get(url, "/feed", cursor=self._cursor or "", name=self._access.name)
+                )
+            deadline = asyncio.get_running_loop().time() + self._silence_s
+            while True:
+                async with asyncio.timeout_at(deadline):
+                    chunk = await response.content.readany()
+                if not chunk:
+                    raise FeedBroken("the stream has ended")
+                for event in stream.feed(chunk):
+                    yield event
+                    deadline = asyncio.get_running_loop().time() + self._silence_s
+
     async def _poll(self, url: str) -> None:
-        while self._monotonic() < self._polls_until.get(url, 0.0):
-            async with asyncio.timeout(WAIT_S + self._silence_s):
-                for event in await self._poll_once(url, self._cursor or "", WAIT_S):
-                    self._take(event)
-                    self._note_connected(url)
+        """Fetch events by polls until a stream, which is tried from time to time meanwhile, brings some."""
+        trial: asyncio.Task[bool] | None = None
+        try:
+            while True:
+                if trial is None and self._monotonic() >= self._retry_stream_at[url]:
+                    trial = asyncio.create_task(self._try_stream(url))
+                elif trial is not None and trial.done():
+                    if trial.result():
+                        del self._retry_stream_at[url]
+                        return
+                    trial, self._retry_stream_at[url] = None, self._monotonic() + POLLING_S
+                async with asyncio.timeout(WAIT_S + self._silence_s):
+                    for event in await self._poll_once(url, self._cursor or "", WAIT_S):
+                        self._take(event)
+                        self._note_connected(url)
+        finally:
+            if trial is not None:
+                trial.cancel()
+                await asyncio.gather(trial, return_exceptions=True)
+
+    async def _try_stream(self, url: str) -> bool:
+        """Whether a stream brings an event, which is left to the polls."""
+        try:
+            async with contextlib.aclosing(self._events(url)) as events:
+                await anext(events)
+        except Exception as error:  # noqa: BLE001  # polls go on, and fail themselves where the upstream does
+            _log.info("no_stream", upstream=urlsplit(url).netloc, problem=str(error) or repr(error))
+            return False
+        return True
 
     async def _poll_once(self, url: str, cursor: str, wait: int) -> list[Event]:
         name = self._access.name
