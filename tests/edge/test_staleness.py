@@ -87,7 +87,7 @@ async def test_an_edge_that_may_ask_asks(start_edge, feed, clock):
 
 
 async def test_an_edge_that_asks_applies_its_own_rules_as_well(start_edge, feed, clock):
-    """The service may be configured later than the edge: a key, or a lifetime, must not be allowed by that."""
+    """The service may be configured later than the edge: that must not allow a key or a lifetime."""
     rules = {"revoked_kids": ["stolen"], "max_token_lifetime": 3600}
     edge = await start_edge(feed, upstream={"beyond": "ask"}, main=rules)
     feed.reads = False

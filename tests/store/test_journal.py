@@ -1,12 +1,14 @@
 """Cursors, and how much of the journal is kept; on a stand-in and on a real server."""
 
 import asyncio
+import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from redis import Redis
 
+from revoker.elapsed_time import elapsed
 from revoker.errors import InvalidRequest
 from revoker.store.journal.cursors import OTHER_FORMAT, Cursor, identity
 from revoker.store.journal.tail import JournalTail, Reload
@@ -79,4 +81,35 @@ async def test_a_reader_that_is_far_behind_reads_on_from_the_store(valkey, prefi
                 await tail.after(Cursor(b"another.", cursor.entry))
             with pytest.raises(Reload, match="trimmed"):
                 await tail.after(Cursor(cursor.data_set, "99999999999999-0"))
+        await tail.close()
+
+
+async def test_a_reading_of_the_journal_before_a_pause_says_nothing(valkey, prefix):
+    ahead = {"wall": 0.0, "elapsed": 0.0}
+    made = store_on(valkey, prefix)
+    await made.init()
+    async with opened(made) as store, asyncio.timeout(HANGS_S):
+        while not store.reached:
+            await asyncio.sleep(0.02)
+        tail = JournalTail(
+            store,
+            elapsed_time=lambda: elapsed() + ahead["elapsed"],
+            wall=lambda: time.time() + ahead["wall"],
+        )
+        async with tail.followed():
+            await tail.ready(HANGS_S)
+            cursor = (await tail.position()).cursor
+
+            async def is_fresh():
+                while tail.fresh_at(cursor) is None:
+                    await tail.news(HANGS_S)
+
+            for clock in ("wall", "elapsed"):
+                await is_fresh()
+                ahead[clock] += 3600
+                if clock == "elapsed":
+                    ahead["wall"] += 3600
+                    assert tail.age_ms > 3600 * 1000
+                assert tail.fresh_at(cursor) is None
+            await is_fresh()
         await tail.close()

@@ -42,9 +42,7 @@ class AskedVerdicts(Verdicts):
         self.ask = ask
         self._estimated_now = estimated_now
 
-    def judged_here(
-        self, claims: Payload, issuer: Issuer, token: VerifiedToken | None = None
-    ) -> Judged:
+    def judged_here(self, claims: Payload, issuer: Issuer, token: VerifiedToken | None = None) -> Judged:
         """Judge by the configuration of this edge alone, as if nothing was revoked at the store."""
         if token is None:
             claims = self._without_unproven_kid(claims, issuer, NO_REVOCATIONS)

@@ -15,6 +15,7 @@ import aiohttp
 import msgspec
 import structlog
 
+from revoker.elapsed_time import Clock, elapsed
 from revoker.errors import InvalidRequest, StoreRefused, StoreUnavailable
 from revoker.metrics import Metrics
 from revoker.store.mirror import feed_lines
@@ -29,7 +30,7 @@ SILENCE_S: Final = 3.0
 """A stream without an event for this time is given up: there must be one a second."""
 
 POLLING_S: Final = 60.0
-"""How long after a stream has brought no event another one is tried; events are fetched by polls meanwhile."""
+"""How long after a stream without an event another one is tried; events are fetched by polls meanwhile."""
 
 WAIT_S: Final = 1
 """How long one poll waits for events: what it brings is as old as that."""
@@ -93,7 +94,7 @@ class Follower:
         access: UpstreamAccess,
         metrics: Metrics,
         *,
-        monotonic: Callable[[], float] = time.monotonic,
+        monotonic: Clock = elapsed,
         sleep: Sleep = asyncio.sleep,
         silence_s: float = SILENCE_S,
     ) -> None:
@@ -450,7 +451,7 @@ class Follower:
         for event in events:
             if event.event == "fresh":
                 fresh = feed_lines.decode_fresh(event.data)
-                self._mirror.sample(fresh.as_of, sent - fresh.age)
+                self._mirror.sample(fresh.as_of, sent, fresh.age)
 
     async def _sweep(self) -> None:
         while True:
