@@ -21,7 +21,7 @@ PAUSE_S: Final = 1.0
 class PauseWatch:
     """Notices that the wall clock has gone forward by more than the other: the machine stood still.
 
-    No clock of a virtual machine counts the time for which it was paused, but its wall clock is set afterwards.
+    No clock of a virtual machine counts the time for which it was paused. Its wall clock is set afterwards.
     """
 
     def __init__(self, wall: Clock, elapsed_time: Clock) -> None:

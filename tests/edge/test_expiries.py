@@ -5,6 +5,7 @@ import pytest
 from revoker.store.keys import Keys
 from revoker.store.mirror.copy import Copy
 from revoker.store.mirror.feed_lines import decode_line
+from revoker.store.mirror.mirror import Mirror
 from tests.store.conftest import ISSUERS, MAIN
 
 DAY_S = 86_400
@@ -65,3 +66,24 @@ def test_a_cutoff_stays_for_the_edges_own_horizon_as_well():
     copy = copy_with(line)
     sweep(copy, expires)
     assert copy.others == 1
+
+
+async def test_a_revoked_token_is_left_out_only_by_a_time_that_is_certain():
+    """The store's clock may have been set back while the edge was without it."""
+    now_s = float(CUT_OFF_AT_S)
+    mirror = Mirror(Keys("edge"), ISSUERS, max_staleness=5, monotonic=lambda: now_s, wall=lambda: now_s)
+    mirror.install(Copy(mirror.keys, ISSUERS), CUT_OFF_AT_S * 1000)
+    mirror.sample(CUT_OFF_AT_S * 1000, now_s * 1000)
+    mirror.confirm(CUT_OFF_AT_S * 1000)
+    line = (
+        f'{{"kind":"jti","iss":"{MAIN.iss}","jti":"%s","at":1000,"exp":{CUT_OFF_AT_S - DAY_S},"expires":%d}}'
+    )
+    expires = CUT_OFF_AT_S - 60
+    assert mirror.fresh
+    mirror.add(decode_line(line % ("expired", expires)))
+    assert mirror.copy.tokens == 0
+    now_s += 6
+    mirror.add(decode_line(line % ("uncertain", expires)))
+    assert mirror.copy.tokens == 1
+    sweep(mirror.copy, expires)
+    assert mirror.copy.tokens == 0

@@ -108,7 +108,7 @@ class Copy:
         )
 
     def add(self, line: FeedLine, now: int) -> None:
-        """Add a line; ``now`` (ms) is the store's time.
+        """Add a line, unless it has expired ``now`` (ms by the store; 0: that is not known).
 
         Raises:
             InvalidRequest: it lacks a date, which every line of a store has.

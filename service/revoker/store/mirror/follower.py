@@ -240,7 +240,7 @@ class Follower:
         head: feed_lines.Head | None = None
         copy = Copy(self._mirror.keys, self._mirror.issuers)
         count, rest = 0, b""
-        now = self._mirror.now
+        now = self._mirror.expiry_now
         chunks = response.content.iter_any()
         try:
             while True:
@@ -458,5 +458,5 @@ class Follower:
             await self._sleep(SWEEP_S)
             copy = self._mirror.copy
             if copy is not None and self._mirror.fresh:
-                for _ in copy.remove_expired(self._mirror.now):
+                for _ in copy.remove_expired(self._mirror.expiry_now):
                     await asyncio.sleep(0)

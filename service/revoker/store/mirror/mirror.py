@@ -63,7 +63,7 @@ class Mirror:
     def add(self, line: FeedLine) -> None:
         """Add a line to the copy; raises as that does."""
         assert self.copy is not None  # noqa: S101  # otherwise nothing is followed
-        self.copy.add(line, self.now)
+        self.copy.add(line, self.expiry_now)
         self.old_limits = self.copy.old_limits
 
     def confirm(self, as_of: int) -> None:
@@ -113,6 +113,11 @@ class Mirror:
     def now(self) -> int:
         """The store's time (ms), or a little less; 0 before it was known."""
         return max(0, int(self._now() + self._offset)) if self._offset > -math.inf else 0
+
+    @property
+    def expiry_now(self) -> int:
+        """The store's time (ms) by which entries may be dropped; 0, for none, while it is not certain."""
+        return self.now if self.fresh else 0
 
     @property
     def staleness(self) -> float:
