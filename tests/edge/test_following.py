@@ -182,6 +182,34 @@ async def test_the_old_copy_serves_until_the_new_one_is_complete(start_edge, fee
     await until(lambda: edge.active(revoked), "the new copy serves")
 
 
+async def test_a_reload_while_a_snapshot_is_slow_loads_one_more(start_edge, feed):
+    revoked, while_slow, only_stored = claims(), claims(), claims()
+    feed.jti(revoked["jti"], issuer=forge.ISSUER)
+    edge = await start_edge(feed, upstream={"max_staleness": 60.0})
+    await until(lambda: edge.active(while_slow), "it answers")
+    feed.sends_snapshots.clear()
+    feed.send("reload", {})
+    await until(lambda: feed.requests.count("/feed/snapshot") == 2, "it loads another")
+    feed.jti(while_slow["jti"], issuer=forge.ISSUER)
+    feed.send("reload", {})
+    feed.lines.append({**feed.lines[0], "jti": only_stored["jti"]})
+    assert not await edge.active(revoked)
+    assert await edge.active(only_stored)
+    feed.sends_snapshots.set()
+    await until(lambda: is_inactive(edge, while_slow), "what was revoked meanwhile arrives")
+    await until(lambda: is_inactive(edge, only_stored), "the third snapshot is loaded")
+    assert not await edge.active(revoked)
+    assert feed.requests.count("/feed/snapshot") == 3
+
+
+async def test_an_edge_ends_while_a_snapshot_is_slow(start_edge, feed):
+    feed.sends_snapshots.clear()
+    edge = await start_edge(feed, ready=False)
+    await until(lambda: feed.requests.count("/feed/snapshot"), "it loads one")
+    await edge.service.follower.close()
+    assert not [task for task in asyncio.all_tasks() if "Follower" in task.get_coro().__qualname__]
+
+
 async def test_reloads_without_end_are_answered_with_growing_pauses(start_edge, feed):
     pauses = []
 

@@ -342,7 +342,7 @@ class Follower:
         try:
             async with contextlib.aclosing(self._events(url)) as events:
                 await anext(events)
-        except Exception as error:  # noqa: BLE001  # polls go on, and fail themselves where the upstream does
+        except Exception as error:  # noqa: BLE001  # polls continue, and fail where the upstream does
             _log.info("no_stream", upstream=urlsplit(url).netloc, problem=str(error) or repr(error))
             return False
         return True
