@@ -27,6 +27,7 @@ from revoker.api.probes import Health
 from revoker.api.verdicts import Verdicts
 from revoker.app import FLUSH_INTERVAL_S, KEYS_WAIT_S, callers_of, issuers_of, trusted_issuers
 from revoker.config.edge import AnySettings, EdgeSettings
+from revoker.elapsed_time import Clock, elapsed
 from revoker.metrics import Metrics
 from revoker.models import Issuer
 from revoker.store.keys import Keys
@@ -54,8 +55,6 @@ _SIGNING_ALGORITHMS: Final = (
     "EdDSA",
 )
 """With which the service may sign tokens of its sessions."""
-
-Clock = Callable[[], float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +93,7 @@ class Edge:
         settings: EdgeSettings,
         *,
         clock: Clock = time.time,
-        monotonic: Clock = time.monotonic,
+        monotonic: Clock = elapsed,
         sleep: Sleep = asyncio.sleep,
     ) -> None:
         """Nothing connects before :meth:`start`; ``sleep`` makes the pauses between attempts."""
@@ -107,7 +106,7 @@ class Edge:
         upstream = settings.upstream
         keys = Keys("edge")
         self.mirror: Final = Mirror(
-            keys, self._issuers, max_staleness=upstream.max_staleness, monotonic=monotonic
+            keys, self._issuers, max_staleness=upstream.max_staleness, monotonic=monotonic, wall=clock
         )
         self.follower: Final = Follower(
             self.mirror,
@@ -141,7 +140,11 @@ class Edge:
         admission = Admission(server.max_in_progress)
         store = MirroredStore(keys, self.mirror)
         self._asks: Final = upstream.beyond == "ask"
-        make_verdicts = functools.partial(AskedVerdicts, ask=self.follower.ask) if self._asks else Verdicts
+        make_verdicts: Callable[..., Verdicts] = Verdicts
+        if self._asks:
+            make_verdicts = functools.partial(
+                AskedVerdicts, ask=self.follower.ask, estimated_now=lambda: self.mirror.now
+            )
         verdicts = make_verdicts(
             verifier=verifier, store=store, clock=clock, metrics=metrics, allow_outage=False
         )
@@ -272,7 +275,7 @@ def build(
     settings: EdgeSettings,
     *,
     clock: Clock = time.time,
-    monotonic: Clock = time.monotonic,
+    monotonic: Clock = elapsed,
     sleep: Sleep = asyncio.sleep,
 ) -> Edge:
     """An edge of these settings; arguments as for :class:`Edge`."""

@@ -28,8 +28,13 @@ class World:
         self.now = 0.0
         self._offset, self._drift, self._step, self._step_at = offset, drift, step, step_at
         self._queue, self._numbers = [], itertools.count()
-        self.mirror = Mirror(Keys("edge"), ISSUERS, max_staleness=MAX_S, monotonic=lambda: self.now / 1000)
+        self.mirror = Mirror(
+            Keys("edge"), ISSUERS, max_staleness=MAX_S, monotonic=self.seconds, wall=self.seconds
+        )
         self.read_at = None  # when that was read which the mirror has confirmed last
+
+    def seconds(self):
+        return self.now / 1000
 
     def store_clock(self, at):
         stepped = self._step if at >= self._step_at else 0

@@ -1,13 +1,14 @@
 """An edge answers by what its upstream has sent, and by nothing else."""
 
 import asyncio
+import functools
 import json
 import time
 import uuid
 
 import pytest
 
-from revoker.store.mirror.follower import SWEEP_S
+from revoker.store.mirror.follower import POLLING_S, SWEEP_S
 from tests.edge.conftest import claims, is_inactive, is_ready, until
 from tests.rig import forge
 from tests.rig.service import OTHER_ISSUER
@@ -182,6 +183,34 @@ async def test_the_old_copy_serves_until_the_new_one_is_complete(start_edge, fee
     await until(lambda: edge.active(revoked), "the new copy serves")
 
 
+async def test_a_reload_while_a_snapshot_is_slow_loads_one_more(start_edge, feed):
+    revoked, while_slow, only_stored = claims(), claims(), claims()
+    feed.jti(revoked["jti"], issuer=forge.ISSUER)
+    edge = await start_edge(feed, upstream={"max_staleness": 60.0})
+    await until(lambda: edge.active(while_slow), "it answers")
+    feed.sends_snapshots.clear()
+    feed.send("reload", {})
+    await until(lambda: feed.requests.count("/feed/snapshot") == 2, "it loads another")
+    feed.jti(while_slow["jti"], issuer=forge.ISSUER)
+    feed.send("reload", {})
+    feed.lines.append({**feed.lines[0], "jti": only_stored["jti"]})
+    assert not await edge.active(revoked)
+    assert await edge.active(only_stored)
+    feed.sends_snapshots.set()
+    await until(lambda: is_inactive(edge, while_slow), "what was revoked meanwhile arrives")
+    await until(lambda: is_inactive(edge, only_stored), "the third snapshot is loaded")
+    assert not await edge.active(revoked)
+    assert feed.requests.count("/feed/snapshot") == 3
+
+
+async def test_an_edge_ends_while_a_snapshot_is_slow(start_edge, feed):
+    feed.sends_snapshots.clear()
+    edge = await start_edge(feed, ready=False)
+    await until(lambda: feed.requests.count("/feed/snapshot"), "it loads one")
+    await edge.service.follower.close()
+    assert not [task for task in asyncio.all_tasks() if "Follower" in task.get_coro().__qualname__]
+
+
 async def test_reloads_without_end_are_answered_with_growing_pauses(start_edge, feed):
     pauses = []
 
@@ -213,6 +242,38 @@ async def test_a_proxy_that_holds_back_streams_is_polled_through(start_edge, fee
     assert await edge.active(token)
     feed.jti(token["jti"], issuer=forge.ISSUER)
     await until(lambda: is_inactive(edge, token), "the revocation arrives")
+
+
+async def test_polls_go_on_while_a_stream_is_tried_again(start_edge, feed, clock):
+    feed.buffers = True
+    edge = await start_edge(feed, upstream={"max_staleness": 3600.0})
+    for _ in range(5):  # on a slow machine a trial may end before the revocation arrives
+        await until(lambda: not feed.streams, "the stream was given up")
+        clock.ahead += POLLING_S
+        await until(lambda: feed.streams, "a stream is tried")
+        token = claims()
+        feed.jti(token["jti"], issuer=forge.ISSUER)
+        await until(functools.partial(is_inactive, edge, token), "the revocation arrives")
+        if feed.streams:
+            break
+    assert feed.streams
+    await until(lambda: not feed.streams, "the trial ends")
+    feed.buffers = False
+    streams = feed.requests.count("SSE")
+    clock.ahead += POLLING_S
+    await until(lambda: feed.requests.count("SSE") == streams + 2, "a stream is tried, and then followed")
+
+
+async def test_a_stream_that_is_tried_ends_with_the_edge(start_edge, feed, clock):
+    feed.buffers = True
+    edge = await start_edge(feed)
+    await until(lambda: not feed.streams, "the stream was given up")
+    clock.ahead += POLLING_S
+    await until(lambda: feed.streams, "a stream is tried")
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    await edge.service.follower.close()
+    assert not [task for task in others if "Follower" in task.get_coro().__qualname__ and not task.done()]
+    await until(lambda: not feed.streams, "it has ended")
 
 
 async def test_another_upstream_is_followed_when_one_fails(start_edge, feed, another_feed):

@@ -1,6 +1,7 @@
 """What an edge answers while it knows too little, and how it says so."""
 
 import re
+import time
 
 import pytest
 
@@ -83,6 +84,34 @@ async def test_an_edge_that_may_ask_asks(start_edge, feed, clock):
     await feed.close()
     assert (await edge.post("/introspect", stated, caller="gateway")).status == 503
     assert (await forwarded(edge, token))[0] == 503
+
+
+async def test_an_edge_that_asks_applies_its_own_rules_as_well(start_edge, feed, clock):
+    """The service may be configured later than the edge: that must not allow a key or a lifetime."""
+    rules = {"revoked_kids": ["stolen"], "max_token_lifetime": 3600}
+    edge = await start_edge(feed, upstream={"beyond": "ask"}, main=rules)
+    feed.reads = False
+    clock.ahead += 6
+    await until(lambda: not edge.service.mirror.fresh, "it must ask")
+    now = int(time.time())
+    stolen, long = {"header": {"kid": "stolen"}}, {"iat": now, "exp": now + 7200}
+    assert await edge.active({"claims": claims(), "header": {"kid": "main-1"}})
+    assert await edge.active(edge.token())
+    asked = len(feed.asked)
+    assert asked == 2
+    assert not await edge.active({"claims": claims(), **stolen})
+    assert not await edge.active({"claims": claims(**long), "header": {"kid": "main-1"}})
+    assert not await edge.active(edge.token(**long))
+    assert not await edge.active(claims(exp=now - 600))
+
+
+async def test_an_edge_that_asks_does_not_allow_a_key_that_it_refuses(start_edge, feed, clock):
+    edge = await start_edge(feed, upstream={"beyond": "ask"}, main={"revoked_kids": ["main-1"]})
+    feed.reads = False
+    clock.ahead += 6
+    await until(lambda: not edge.service.mirror.fresh, "it must ask")
+    assert not await edge.active(edge.token())
+    assert (await forwarded(edge, edge.token()))[0] == 401
 
 
 async def test_the_stores_clock_may_be_set(start_edge, feed):

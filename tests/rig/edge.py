@@ -7,6 +7,7 @@ from typing import Any
 
 from revoker import edge
 from revoker.config.edge import EdgeSettings, settle_edge
+from revoker.elapsed_time import Clock
 from revoker.store.mirror.follower import Sleep
 from tests.rig.service import Running, serve, settings_for
 from tests.rig.upstream import SECRET
@@ -36,7 +37,11 @@ def edge_settings(
 
 
 async def begin(
-    settings: EdgeSettings, *, monotonic: Any = time.monotonic, sleep: Sleep = asyncio.sleep
+    settings: EdgeSettings,
+    *,
+    clock: Clock = time.time,
+    monotonic: Clock = time.monotonic,
+    sleep: Sleep = asyncio.sleep,
 ) -> Running:
     """Start one; it need not be ready yet."""
-    return await serve(edge.build(settings, monotonic=monotonic, sleep=sleep))  # type: ignore[arg-type]  # served likewise
+    return await serve(edge.build(settings, clock=clock, monotonic=monotonic, sleep=sleep))  # type: ignore[arg-type]  # served likewise

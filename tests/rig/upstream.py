@@ -27,6 +27,7 @@ class Upstream:
         buffers: Whether a proxy holds back what streams.
         forgets: Whether no cursor can be continued.
         head: More members of the first line of a snapshot.
+        sends_snapshots: While it is not set, they are made and held back.
         snapshot: Makes another snapshot of the right one.
         active: What it answers to introspections; their bodies are in ``asked``.
         secret: Of the edge.
@@ -44,6 +45,8 @@ class Upstream:
         self.forgets = False
         self.head: dict[str, Any] = {}
         self.snapshot: Callable[[str], str] = str
+        self.sends_snapshots = asyncio.Event()
+        self.sends_snapshots.set()
         self.active = True
         self.asked: list[bytes] = []
         self.requests: list[str] = []
@@ -103,6 +106,7 @@ class Upstream:
         head = {"cursor": self._cursor(), "as_of": self.now, **self.head}
         end = {"end": True, "lines": len(self.lines)}
         text = "".join(json.dumps(line) + "\n" for line in (head, *self.lines, end))
+        await self.sends_snapshots.wait()
         return web.Response(text=self.snapshot(text), content_type="application/x-ndjson")
 
     async def _respond_with_feed(self, request: web.Request) -> web.StreamResponse:
@@ -116,13 +120,13 @@ class Upstream:
         await response.prepare(request)
         self.streams += 1
         try:
-            await self._stream(response, place)
+            await self._stream(request, response, place)
         finally:
             self.streams -= 1
         return response
 
-    async def _stream(self, response: web.StreamResponse, place: int) -> None:
-        while True:
+    async def _stream(self, request: web.Request, response: web.StreamResponse, place: int) -> None:
+        while request.transport is not None:  # otherwise the client has gone
             changed = self._changed
             sent: list[tuple[str, Any, int]] = [] if not self.forgets else [("reload", {}, place)]
             sent += [

@@ -2,12 +2,14 @@
 
 import asyncio
 import contextlib
+import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from redis import Redis
 
+from revoker.elapsed_time import elapsed
 from revoker.errors import InvalidRequest, NoVerdict
 from revoker.store.journal.cursors import OTHER_FORMAT, Cursor, identity
 from revoker.store.journal.tail import JournalTail, Reload
@@ -177,3 +179,34 @@ async def test_not_more_than_two_consumers_that_are_behind_are_served_at_once(va
             await asyncio.sleep(0.001)
         for task in consumers:
             assert [event.stream.count(b'"kind":"jti"') for event in await task] == [1, 1, 1]
+
+
+async def test_a_reading_of_the_journal_before_a_pause_says_nothing(valkey, prefix):
+    ahead = {"wall": 0.0, "elapsed": 0.0}
+    made = store_on(valkey, prefix)
+    await made.init()
+    async with opened(made) as store, asyncio.timeout(HANGS_S):
+        while not store.reached:
+            await asyncio.sleep(0.02)
+        tail = JournalTail(
+            store,
+            elapsed_time=lambda: elapsed() + ahead["elapsed"],
+            wall=lambda: time.time() + ahead["wall"],
+        )
+        async with tail.followed():
+            await tail.ready(HANGS_S)
+            cursor = (await tail.position()).cursor
+
+            async def is_fresh():
+                while tail.fresh_at(cursor) is None:
+                    await tail.news(HANGS_S)
+
+            for clock in ("wall", "elapsed"):
+                await is_fresh()
+                ahead[clock] += 3600
+                if clock == "elapsed":
+                    ahead["wall"] += 3600
+                    assert tail.age_ms > 3600 * 1000
+                assert tail.fresh_at(cursor) is None
+            await is_fresh()
+        await tail.close()

@@ -1,11 +1,13 @@
 """What an edge with ``beyond = "ask"`` does while it knows too little: it asks the service.
 
-A token is verified here, and a caller's limits apply here, as ever. Only the verdict comes from the service.
+A token is verified here, and a caller's limits and the rules of the issuer apply here, as ever. Only what was
+revoked is asked: a token is active if it is here and at the service.
 """
 
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import msgspec
 from aiohttp import web
 
 from revoker.api import bodies
@@ -23,7 +25,9 @@ from revoker.api.prebuilt import PrebuiltResponse
 from revoker.api.verdicts import Judged, Verdicts
 from revoker.auth import Caller
 from revoker.errors import StoreUnavailable
-from revoker.models import Verdict
+from revoker.models import NO_REVOCATIONS, Issuer, Payload, Verdict
+from revoker.store.source import Found
+from revoker.tokens.verifying import VerifiedToken
 
 Ask = Callable[[bytes], Awaitable[bool]]
 """Posts the body of an introspection to the service: is the token active? Raises ``StoreUnavailable``."""
@@ -32,9 +36,18 @@ Ask = Callable[[bytes], Awaitable[bool]]
 class AskedVerdicts(Verdicts):
     """As :class:`revoker.api.verdicts.Verdicts`, for single tokens by the service where it cannot judge."""
 
-    def __init__(self, *, ask: Ask, **parts: Any) -> None:
+    def __init__(self, *, ask: Ask, estimated_now: Callable[[], int], **parts: Any) -> None:
+        """``estimated_now`` is the store's time (ms) as far as it is known; 0 where it is not."""
         super().__init__(**parts)
         self.ask = ask
+        self._estimated_now = estimated_now
+
+    def judged_here(self, claims: Payload, issuer: Issuer, token: VerifiedToken | None = None) -> Judged:
+        """Judge by the configuration of this edge alone, as if nothing was revoked at the store."""
+        if token is None:
+            claims = self._without_unproven_kid(claims, issuer, NO_REVOCATIONS)
+        now = max(self._estimated_now(), int(self._clock() * 1000))
+        return self.judged(claims, issuer, Found(NO_REVOCATIONS, now), token)
 
     async def of_token(self, token: str, caller: Caller, **options: Any) -> Judged:
         try:
@@ -43,11 +56,12 @@ class AskedVerdicts(Verdicts):
             verified = self._verifier.cached(token)
             if verified is None:
                 raise
-        active = await self.ask(b'{"token":"%b"}' % token.encode())  # it is base64url and dots
-        claims, now = verified.claims, int(self._clock() * 1000)
-        if active:
-            return Judged(Verdict.ACTIVE, claims, verified, verified.issuer, None, now)
-        return Judged(Verdict.TOKEN_REVOKED, claims, verified, verified.issuer, None, now)
+        here = self.judged_here(verified.claims, verified.issuer, verified)
+        if here.verdict is not Verdict.ACTIVE:
+            return here
+        if await self.ask(b'{"token":"%b"}' % token.encode()):  # it is base64url and dots
+            return here
+        return msgspec.structs.replace(here, verdict=Verdict.TOKEN_REVOKED)
 
 
 class AskingIntrospection:
@@ -84,4 +98,6 @@ class AskingIntrospection:
         if issuer is None or not caller.may_see(claims.aud):
             self._verdicts.foreign()
             return PrebuiltResponse(INACTIVE)
-        return PrebuiltResponse(ACTIVE if await self._verdicts.ask(raw) else INACTIVE)
+        here = self._verdicts.judged_here(claims, issuer)
+        active = here.verdict is Verdict.ACTIVE and await self._verdicts.ask(raw)
+        return PrebuiltResponse(ACTIVE if active else INACTIVE)

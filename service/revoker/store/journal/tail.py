@@ -3,12 +3,14 @@
 import asyncio
 import contextlib
 import math
+import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import structlog
 
+from revoker.elapsed_time import Clock, PauseWatch, elapsed
 from revoker.errors import NoVerdict, ReplyNotUnderstood, StoreUnavailable
 from revoker.store.journal.cursors import OTHER_FORMAT, Cursor, identity
 from revoker.store.journal.entries import Entry, LineMaker, entry_of
@@ -96,8 +98,10 @@ class Fresh:
 class JournalTail:
     """The latest entries of the journal."""
 
-    def __init__(self, store: Store) -> None:
-        """Nothing is read before :meth:`followed`."""
+    def __init__(self, store: Store, *, elapsed_time: Clock = elapsed, wall: Clock = time.time) -> None:
+        """Nothing is read before :meth:`followed`; the clocks are for the age of a reading."""
+        self._elapsed: Final = elapsed_time
+        self._pauses: Final = PauseWatch(wall, elapsed_time)
         self._store: Final = store
         self._key: Final = store.keys.journal
         self._lines: Final = LineMaker(store.keys, store.issuers)
@@ -236,7 +240,7 @@ class JournalTail:
         """That the consumer at a cursor has everything up to some time, if that was read just now."""
         if self._fresh is None or self._fresh[0].cursor != cursor:
             return None
-        if asyncio.get_running_loop().time() - self._fresh[1] >= FRESH_S:
+        if self._elapsed() - self._fresh[1] >= FRESH_S or self._pauses.noticed:
             return None
         return self._fresh[0]
 
@@ -244,7 +248,7 @@ class JournalTail:
     def age_ms(self) -> int:
         """How long ago the latest reading was begun, at most."""
         began = self._fresh[1] if self._fresh is not None else 0.0
-        return math.ceil((asyncio.get_running_loop().time() - began) * 1000)
+        return math.ceil((self._elapsed() - began) * 1000)
 
     async def news(self, seconds: float) -> None:
         """Wait for the next reading, or for :meth:`wake`."""
@@ -301,7 +305,10 @@ class JournalTail:
             await self._begin()
             return _PAGE
         try:
-            began = asyncio.get_running_loop().time()
+            if self._pauses.noticed:  # what was read before is older than it seems
+                self._fresh = None
+            self._pauses.begin()
+            began = self._elapsed()
             as_of, events = await self._entries_after(self._at)
         except Reload:  # it was trimmed, or is not there after a failover
             await self._begin()

@@ -59,6 +59,7 @@ class Copy:
         self._issuers = {issuer.name: issuer for issuer in issuers.values()} | dict(issuers)
         self._tokens = RevokedTokens()
         self._values: dict[str, Value] = {}
+        self._later_expiries: dict[str, int] = {}
         self._lifetime_ms = max(map(cutoff_lifetime_ms, issuers.values()))
         self._nothing = NO_REVOCATIONS
         self.loss = 0
@@ -107,7 +108,7 @@ class Copy:
         )
 
     def add(self, line: FeedLine, now: int) -> None:
-        """Add a line; ``now`` (ms) is the store's time.
+        """Add a line, unless it has expired ``now`` (ms by the store; 0: that is not known).
 
         Raises:
             InvalidRequest: it lacks a date, which every line of a store has.
@@ -132,6 +133,7 @@ class Copy:
             case _:
                 at = _dated(line.before)
                 if (key := self._key(line)) is not None:
+                    self._note_expiry(key, at, line)
                     stored = self._values.get(key)
                     if not isinstance(stored, Revocation) or stored.at < at:
                         self._values[key] = Revocation(at, line.reason or "")
@@ -173,23 +175,38 @@ class Copy:
                     else:
                         self._values.pop(key, None)
             case _:
-                self._values.pop(self._key(record) or "", None)
+                self._drop(self._key(record) or "")
 
     def remove_expired(self, now: int) -> Iterator[None]:
         """Remove what can cover no active token any more at ``now`` (ms), in short steps."""
         yield from self._tokens.remove_expired(now)
         past = now - self._lifetime_ms
+        later = self._later_expiries
         keys = list(self._values)
         for start in range(0, len(keys), _KEYS_PER_STEP):
             for key in keys[start : start + _KEYS_PER_STEP]:
+                if later.get(key, 0) > now:
+                    continue
                 match self._values.get(key):
                     case Revocation(at=at) if at <= past:
-                        del self._values[key]
+                        self._drop(key)
                     case UserState() as user if max(user.hard, user.soft) <= past and user.blocked <= now:
-                        del self._values[key]
+                        self._drop(key)
                     case _:
                         pass
             yield
+
+    def _note_expiry(self, key: str, at: int, record: Record) -> None:
+        """Keep a key as long as the store does, whose issuers may have wider limits than those here."""
+        if record.expires is None:
+            return
+        expires = milliseconds(record.expires)
+        if expires > at + self._lifetime_ms:
+            self._later_expiries[key] = max(expires, self._later_expiries.get(key, 0))
+
+    def _drop(self, key: str) -> None:
+        self._values.pop(key, None)
+        self._later_expiries.pop(key, None)
 
     def _add_token(self, record: records.Jti, now: int) -> None:
         issuer = self._issuers.get(record.iss)
@@ -218,7 +235,10 @@ class Copy:
                 hard = max(hard, at)
             return msgspec.structs.replace(user, hard=hard, soft=soft, sid=excepted)
 
-        self._change_user(self._tag(record), moved)
+        tag = self._tag(record)
+        self._change_user(tag, moved)
+        if tag is not None:
+            self._note_expiry(self._keys.user(tag), at, record)
 
     def _add_block(self, record: records.Block) -> None:
         until = FOREVER_MS if record.until is None else min(milliseconds(record.until), FOREVER_MS)
@@ -248,7 +268,7 @@ class Copy:
         if user.hard or user.soft or user.blocked:
             self._values[key] = user
         else:
-            self._values.pop(key, None)
+            self._drop(key)
 
     def _tag(self, record: records.User | records.Block) -> str | None:
         """The user's tag; None if the issuer is none here."""

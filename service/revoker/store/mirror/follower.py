@@ -5,7 +5,7 @@ import contextlib
 import secrets
 import ssl
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -15,6 +15,7 @@ import aiohttp
 import msgspec
 import structlog
 
+from revoker.elapsed_time import Clock, elapsed
 from revoker.errors import InvalidRequest, StoreRefused, StoreUnavailable
 from revoker.metrics import Metrics
 from revoker.store.mirror import feed_lines
@@ -29,7 +30,7 @@ SILENCE_S: Final = 3.0
 """A stream without an event for this time is given up: there must be one a second."""
 
 POLLING_S: Final = 60.0
-"""How long events are fetched by polls once a stream has brought none; then another stream is tried."""
+"""How long after a stream without an event another one is tried; events are fetched by polls meanwhile."""
 
 WAIT_S: Final = 1
 """How long one poll waits for events: what it brings is as old as that."""
@@ -93,7 +94,7 @@ class Follower:
         access: UpstreamAccess,
         metrics: Metrics,
         *,
-        monotonic: Callable[[], float] = time.monotonic,
+        monotonic: Clock = elapsed,
         sleep: Sleep = asyncio.sleep,
         silence_s: float = SILENCE_S,
     ) -> None:
@@ -106,7 +107,7 @@ class Follower:
         self._session: aiohttp.ClientSession | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._cursor: str | None = None
-        self._polls_until: dict[str, float] = {}
+        self._retry_stream_at: dict[str, float] = {}
         self._parts: list[bytes] = []
         self._reloads = 0
         self._reloaded_at = float("-inf")
@@ -159,7 +160,7 @@ class Follower:
         self._parts.clear()
         if self._cursor is None:
             await self._load(url)
-        if self._monotonic() < self._polls_until.get(url, 0.0):
+        if url in self._retry_stream_at:
             await self._poll(url)
         else:
             await self._stream(url)
@@ -239,7 +240,7 @@ class Follower:
         head: feed_lines.Head | None = None
         copy = Copy(self._mirror.keys, self._mirror.issuers)
         count, rest = 0, b""
-        now = self._mirror.now
+        now = self._mirror.expiry_now
         chunks = response.content.iter_any()
         try:
             while True:
@@ -283,37 +284,68 @@ class Follower:
     # Events
 
     async def _stream(self, url: str) -> None:
-        stream, any_event = EventStream(), False
+        any_event = False
         try:
-            async with contextlib.AsyncExitStack() as stack:
-                async with asyncio.timeout(self._silence_s):
-                    response = await stack.enter_async_context(
-                        self._get(url, "/feed", cursor=self._cursor or "", name=self._access.name)
-                    )
-                deadline = asyncio.get_running_loop().time() + self._silence_s
-                while True:
-                    async with asyncio.timeout_at(deadline):
-                        chunk = await response.content.readany()
-                    if not chunk:
-                        raise FeedBroken("the stream has ended")
-                    for event in stream.feed(chunk):
-                        self._take(event)
-                        any_event = True
-                        self._note_connected(url)
-                        deadline = asyncio.get_running_loop().time() + self._silence_s
+            async with contextlib.aclosing(self._events(url)) as events:
+                async for event in events:
+                    self._take(event)
+                    any_event = True
+                    self._note_connected(url)
         except TimeoutError:
             if not any_event:
                 _log.info("upstream_polled", upstream=urlsplit(url).netloc)
-                self._polls_until[url] = self._monotonic() + POLLING_S
+                self._retry_stream_at[url] = self._monotonic() + POLLING_S
                 return
             raise FeedBroken(f"there was no event for {self._silence_s:g} seconds") from None
 
+    async def _events(self, url: str) -> AsyncGenerator[Event, None]:
+        """The events of a stream; raises ``TimeoutError`` where there is none for a time."""
+        stream = EventStream()
+        async with contextlib.AsyncExitStack() as stack:
+            async with asyncio.timeout(self._silence_s):
+                response = await stack.enter_async_context(
+                    self._get(url, "/feed", cursor=self._cursor or "", name=self._access.name)
+                )
+            deadline = asyncio.get_running_loop().time() + self._silence_s
+            while True:
+                async with asyncio.timeout_at(deadline):
+                    chunk = await response.content.readany()
+                if not chunk:
+                    raise FeedBroken("the stream has ended")
+                for event in stream.feed(chunk):
+                    yield event
+                    deadline = asyncio.get_running_loop().time() + self._silence_s
+
     async def _poll(self, url: str) -> None:
-        while self._monotonic() < self._polls_until.get(url, 0.0):
-            async with asyncio.timeout(WAIT_S + self._silence_s):
-                for event in await self._poll_once(url, self._cursor or "", WAIT_S):
-                    self._take(event)
-                    self._note_connected(url)
+        """Fetch events by polls until a stream, which is tried from time to time meanwhile, brings some."""
+        trial: asyncio.Task[bool] | None = None
+        try:
+            while True:
+                if trial is None and self._monotonic() >= self._retry_stream_at[url]:
+                    trial = asyncio.create_task(self._try_stream(url))
+                elif trial is not None and trial.done():
+                    if trial.result():
+                        del self._retry_stream_at[url]
+                        return
+                    trial, self._retry_stream_at[url] = None, self._monotonic() + POLLING_S
+                async with asyncio.timeout(WAIT_S + self._silence_s):
+                    for event in await self._poll_once(url, self._cursor or "", WAIT_S):
+                        self._take(event)
+                        self._note_connected(url)
+        finally:
+            if trial is not None:
+                trial.cancel()
+                await asyncio.gather(trial, return_exceptions=True)
+
+    async def _try_stream(self, url: str) -> bool:
+        """Whether a stream brings an event, which is left to the polls."""
+        try:
+            async with contextlib.aclosing(self._events(url)) as events:
+                await anext(events)
+        except Exception as error:  # noqa: BLE001  # polls continue, and fail where the upstream does
+            _log.info("no_stream", upstream=urlsplit(url).netloc, problem=str(error) or repr(error))
+            return False
+        return True
 
     async def _poll_once(self, url: str, cursor: str, wait: int) -> list[Event]:
         name = self._access.name
@@ -419,12 +451,12 @@ class Follower:
         for event in events:
             if event.event == "fresh":
                 fresh = feed_lines.decode_fresh(event.data)
-                self._mirror.sample(fresh.as_of, sent - fresh.age)
+                self._mirror.sample(fresh.as_of, sent, fresh.age)
 
     async def _sweep(self) -> None:
         while True:
             await self._sleep(SWEEP_S)
             copy = self._mirror.copy
             if copy is not None and self._mirror.fresh:
-                for _ in copy.remove_expired(self._mirror.now):
+                for _ in copy.remove_expired(self._mirror.expiry_now):
                     await asyncio.sleep(0)

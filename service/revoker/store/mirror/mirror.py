@@ -2,9 +2,10 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
+from revoker.elapsed_time import Clock, PauseWatch, elapsed
 from revoker.errors import StoreUnavailable
 from revoker.models import Issuer, OldLimits
 from revoker.store.keys import Keys, TokenKeys
@@ -34,9 +35,10 @@ class Mirror:
         issuers: Mapping[str, Issuer],
         *,
         max_staleness: float,
-        monotonic: Callable[[], float] = time.monotonic,
+        monotonic: Clock = elapsed,
+        wall: Clock = time.time,
     ) -> None:
-        """``issuers`` by ``iss``, ``max_staleness`` in seconds."""
+        """``issuers`` by ``iss``, ``max_staleness`` in seconds; ``wall`` shows pauses of ``monotonic``."""
         self.keys: Final = keys
         self.issuers: Final = issuers
         self._max_age_ms: Final = max_staleness * 1000
@@ -45,6 +47,8 @@ class Mirror:
         self._read_at = -math.inf
         self._offset = -math.inf
         self._clock: Final = UpstreamClock()
+        self._pauses: Final = PauseWatch(wall, monotonic)
+        self._paused_until = -math.inf
         self.copy: Copy | None = None
         self.as_of = 0
         self.old_limits: Mapping[str, OldLimits] = {}
@@ -52,28 +56,45 @@ class Mirror:
 
     def install(self, copy: Copy, as_of: int) -> None:
         """Answer by another copy from now on, which has everything that was acknowledged before ``as_of``."""
+        self._look_for_pause()
         self.copy, self.as_of, self.old_limits = copy, as_of, copy.old_limits
         self._take_reading(self._clock.earliest_reading(as_of, self._now()))
 
     def add(self, line: FeedLine) -> None:
         """Add a line to the copy; raises as that does."""
         assert self.copy is not None  # noqa: S101  # otherwise nothing is followed
-        self.copy.add(line, self.now)
+        self.copy.add(line, self.expiry_now)
         self.old_limits = self.copy.old_limits
 
     def confirm(self, as_of: int) -> None:
         """The copy has everything that was acknowledged before ``as_of`` (ms by the store)."""
+        self._look_for_pause()
         self.as_of, now = as_of, self._now()
         self._clock.arrived(as_of, now)
         self._take_reading(max(self._read_at, self._clock.earliest_reading(as_of, now)))
 
-    def sample(self, as_of: int, sent: float) -> None:
-        """Compare the clocks: ``as_of`` was read by a request that was sent then (monotonic ms)."""
+    def sample(self, as_of: int, sent: float, age: float = 0.0) -> None:
+        """Compare the clocks: ``as_of`` was read ``age`` ms before a request that was sent then, or later.
+
+        ``sent`` is in monotonic ms. Of a request that was under way during a pause, that says nothing.
+        """
+        self._look_for_pause()
+        if sent < self._paused_until:
+            return
+        sent -= age
         now = self._now()
         read_at = self._read_at
         if self._clock.sampled(as_of, sent, now):
             read_at = min(read_at, self._clock.earliest_reading(self.as_of, now))
         self._take_reading(read_at)  # never later: the clock may have been set since that was read
+
+    def _look_for_pause(self) -> None:
+        """After a pause, everything is older than it seems: believe nothing before the next sample."""
+        if self._pauses.noticed:
+            self._paused_until = self._now()
+            self._clock.step_suspected = True
+            self._take_reading(-math.inf)
+        self._pauses.begin()
 
     @property
     def must_sample(self) -> bool:
@@ -94,19 +115,26 @@ class Mirror:
         return max(0, int(self._now() + self._offset)) if self._offset > -math.inf else 0
 
     @property
+    def expiry_now(self) -> int:
+        """The store's time (ms) by which entries may be dropped; 0, for none, while it is not certain."""
+        return self.now if self.fresh else 0
+
+    @property
     def staleness(self) -> float:
         """The greatest age (s) that the data can have; infinite without any."""
-        return max(0.0, self._now() - self._read_at) / 1000 if self.copy is not None else math.inf
+        if self.copy is None or self._pauses.noticed:
+            return math.inf
+        return max(0.0, self._now() - self._read_at) / 1000
 
     @property
     def fresh(self) -> bool:
         """Whether there are verdicts."""
-        return self._monotonic() <= self._valid_until
+        return self._monotonic() <= self._valid_until and not self._pauses.noticed
 
     def _check(self) -> int:
         """The store's time (ms); raises ``CopyStale``."""
         now = self._monotonic()
-        if now > self._valid_until:
+        if now > self._valid_until or self._pauses.noticed:
             raise self._stale()
         return int(now * 1000 + self._offset)
 
@@ -117,7 +145,7 @@ class Mirror:
 
     async def find(self, keys: TokenKeys) -> Found:
         now = self._monotonic()
-        if now > self._valid_until:
+        if now > self._valid_until or self._pauses.noticed:
             raise self._stale()
         return Found(self.copy.find(keys), int(now * 1000 + self._offset))  # type: ignore[union-attr]
 
