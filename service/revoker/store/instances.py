@@ -38,7 +38,7 @@ class Instances:
     """The running processes, as this one last read."""
 
     def __init__(self, scripts: Scripts, keys: Keys, instance: str, *, looks: bool) -> None:
-        """Nothing is read before :meth:`enter`; ``looks``: whether :meth:`not_at` is called at a new server."""
+        """Nothing is read before :meth:`enter`; ``looks``: whether it calls :meth:`not_at` at new servers."""
         self._scripts = scripts
         self._keys = keys
         self._instance: Final = instance
