@@ -423,10 +423,10 @@ async def test_a_cluster_is_listed_page_by_page_and_predicts_what_happens(
         newest = [f"new{number}-{run}" for number in range(19, -1, -1)]
         assert [item["jti"] for item in listed[6:26]] == newest
         assert sum(item.get("jti", "").endswith(run) for item in listed[26:]) == 60
+    # another test of this cluster may have cut off the issuer
     viewed = (await view_user(keeper, f"a/{run}", iss=forge.ISSUER)).json
-    assert [(item["kind"], item["why"], item["by"]) for item in viewed["standing"]] == [
-        ("user_block", "fraud", "admin")
-    ]
+    blocks = [item for item in viewed["standing"] if item["kind"] == "user_block"]
+    assert [(item["why"], item["by"]) for item in blocks] == [("fraud", "admin")]
 
 
 async def test_every_change_of_a_named_caller_is_made_in_one_slot(start, nodes, declared, sessions_section):
