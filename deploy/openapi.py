@@ -449,7 +449,7 @@ class _Schemas:
             if name not in schema.get("required", ()):
                 member.pop("minLength", None)
                 if not re.search(member.get("pattern", ""), ""):
-                    del member["pattern"]
+                    member["pattern"] = f"^$|{member['pattern']}"
         if kind is TokenForm:
             schema["properties"] |= dict.fromkeys(sorted(introspection.CLAIMS_IN_FORMS), _EMPTY)
         for alternative in schema.get("anyOf", ()):

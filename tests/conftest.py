@@ -20,13 +20,18 @@ from tests.rig.servers import Valkey
 from tests.rig.service import PATIENT_S, Running, Start, serve, settings_for, until_ready
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "50"))
-"""Of each property; ``make fuzz`` tries more."""
+"""Of each property. ``make fuzz`` tries more, and others in each run; ``make test`` always tries the same."""
 
 SLOW_MACHINE = HealthCheck.too_slow
 """It judges the machine; a test that suppresses others suppresses it too."""
 
 hypothesis_settings.register_profile(
-    "fuzz", max_examples=EXAMPLES, deadline=None, print_blob=True, suppress_health_check=[SLOW_MACHINE]
+    "fuzz",
+    max_examples=EXAMPLES,
+    derandomize="FUZZ_EXAMPLES" not in os.environ,
+    deadline=None,
+    print_blob=True,
+    suppress_health_check=[SLOW_MACHINE],
 )
 hypothesis_settings.load_profile("fuzz")
 

@@ -425,7 +425,29 @@ async def test_a_form_has_as_many_fields_as_the_document_allows(whole, document)
         assert ((await whole.post("/revoke-session", form=form)).status == 200) is (count == MAX_FIELDS)
 
 
+@pytest.mark.parametrize("path", ["/feed", "/feed/snapshot"])
+@pytest.mark.parametrize("name", ["a b", "\x96", "a" * 65, "edge\n"])
+async def test_a_consumer_name_that_is_refused_is_none_by_the_document_either(whole, document, path, name):
+    query = {"cursor": "1-1", "name": name}
+    admin = {"Authorization": f"Bearer {SECRETS['admin']}"}
+    async with whole.http.get(whole.url + path, params=query, headers=admin) as response:
+        assert (response.status, "$.name" in await response.text()) == (400, True)
+    (schema,) = [
+        parameter["schema"]
+        for parameter in document["paths"][path]["get"]["parameters"]
+        if parameter["name"] == "name"
+    ]
+    assert not _matches(document, schema, name)
+    assert _matches(document, schema, "edge-7")
+    assert _matches(document, schema, "")  # it counts as absent
+
+
 async def test_schemathesis_finds_nothing(whole, tmp_path, events, monkeypatch):
+    seconds = os.environ.get("REVOKER_TEST_FUZZ_SECONDS")
+    if seconds:
+        fuzzing = ["--max-time", seconds, "--generation-database", "none"]
+    else:
+        fuzzing = ["--max-time", "20", "--generation-deterministic"]
     monkeypatch.setattr(
         "revoker.auth._FAILURES_AT_ONCE", 1_000_000
     )  # else hundreds of wrong secrets are throttled
@@ -436,14 +458,9 @@ async def test_schemathesis_finds_nothing(whole, tmp_path, events, monkeypatch):
         *("run", f"{whole.url}/openapi.json"),
         *("--header", f"X-Revoker-Key: {SECRETS['gateway']}"),
         *("--auth", f"admin:{SECRETS['admin']}", "--suppress-health-check", "all", "--max-examples", "40"),
-        *(
-            "--phases",
-            "examples,coverage,fuzzing",
-            "--max-time",
-            os.environ.get("REVOKER_TEST_FUZZ_SECONDS", "20"),
-            "--continue-on-failure",
-        ),
-        *("--no-color", "--generation-database", "none"),
+        *("--phases", "examples,coverage,fuzzing", "--continue-on-failure"),
+        *fuzzing,
+        "--no-color",
         cwd=tmp_path,
         env={
             **os.environ,

@@ -13,6 +13,7 @@ from revoker.api.bodies import converted, name_values
 from revoker.api.consumers import Consumer, Consumers
 from revoker.api.credentials import Authentication
 from revoker.api.error_responses import NO_STORE
+from revoker.api.fields import ConsumerName
 from revoker.errors import NoVerdict, RevokerError, StoreUnavailable, TooManyRequests
 from revoker.metrics import Metrics
 from revoker.store.journal.cursors import Cursor
@@ -49,7 +50,7 @@ class FeedQuery(msgspec.Struct, frozen=True, kw_only=True):
 
     cursor: Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
     wait: Annotated[float, msgspec.Meta(ge=0, le=60)] | None = None
-    name: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9._~-]{1,64}$")] | None = None
+    name: ConsumerName | None = None
 
 
 class Feed:

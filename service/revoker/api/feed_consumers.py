@@ -6,6 +6,7 @@ import msgspec
 
 from revoker.api.consumers import Consumers
 from revoker.api.endpoint import Call, Endpoint
+from revoker.api.fields import ConsumerName
 from revoker.store.consistency.clocks import Clocks
 from revoker.store.journal.cursors import Cursor
 
@@ -41,7 +42,7 @@ class Confirm(msgspec.Struct, frozen=True, kw_only=True):
 
     cursor: Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
     as_of: Annotated[int, msgspec.Meta(ge=0, le=99_999_999_999_999)] | None = None
-    name: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9._~-]{1,64}$")] | None = None
+    name: ConsumerName | None = None
 
 
 async def list_consumers(_: Call[NoQuery], *, consumers: Consumers, clocks: Clocks) -> FeedConsumerList:

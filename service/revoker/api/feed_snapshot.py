@@ -1,7 +1,7 @@
 """``GET /feed/snapshot``: everything that an edge must know, from which the feed continues."""
 
 import asyncio
-from typing import Annotated, Final
+from typing import Final
 
 import msgspec
 import structlog
@@ -11,6 +11,7 @@ from revoker.api.bodies import converted, name_values
 from revoker.api.credentials import Authentication
 from revoker.api.error_responses import NO_STORE
 from revoker.api.feed import SCOPE
+from revoker.api.fields import ConsumerName
 from revoker.errors import NoVerdict, StoreUnavailable
 from revoker.metrics import Metrics
 from revoker.store.journal.snapshot import Snapshot
@@ -39,7 +40,7 @@ class SnapshotQuery(msgspec.Struct, frozen=True, kw_only=True):
     caller under the same name ends.
     """
 
-    name: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9._~-]{1,64}$")] | None = None
+    name: ConsumerName | None = None
 
 
 class FeedSnapshot:

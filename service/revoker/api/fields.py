@@ -8,8 +8,9 @@ from revoker.errors import InvalidRequest
 from revoker.models import Number
 
 Text = Annotated[str, msgspec.Meta(min_length=1, max_length=16384)]
-# Python's "$" matches before a line feed at the end, too.
 Reason = Annotated[str, msgspec.Meta(max_length=512)]
+# Python's "$" matches before a line feed at the end, too.
+ConsumerName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9._~-]{1,64}$(?!\n)")]
 
 LATEST_S = 99_999_999_999
 
