@@ -9,6 +9,7 @@ import uuid
 import pytest
 
 from revoker.store.mirror.follower import POLLING_S, SWEEP_S
+from revoker.store.mirror.upstream_clock import SAMPLE_VALID_MS
 from tests.edge.conftest import claims, is_inactive, is_ready, until
 from tests.rig import forge
 from tests.rig.service import HANGS_S, OTHER_ISSUER
@@ -201,6 +202,26 @@ async def test_a_reload_while_a_snapshot_is_slow_loads_one_more(start_edge, feed
     await until(lambda: is_inactive(edge, only_stored), "the third snapshot is loaded")
     assert not await edge.active(revoked)
     assert feed.requests.count("/feed/snapshot") == 3
+
+
+async def test_every_request_is_answered_when_a_snapshot_that_took_long_replaces_another(
+    start_edge, feed, clock
+):
+    revoked, only_stored = claims(), claims()
+    feed.jti(revoked["jti"], issuer=forge.ISSUER)
+    edge = await start_edge(feed, upstream={"max_staleness": 3600.0})
+    feed.sends_snapshots.clear()
+    feed.lines.append({**feed.lines[0], "jti": only_stored["jti"]})
+    feed.send("reload", {})
+    await until(lambda: feed.requests.count("/feed/snapshot") == 2, "it loads another")
+    clock.ahead += 2 * SAMPLE_VALID_MS / 1000
+    feed.sends_snapshots.set()
+
+    async def loaded():
+        assert await is_inactive(edge, revoked)
+        return await is_inactive(edge, only_stored)
+
+    await until(loaded, "the new copy serves")
 
 
 async def test_an_edge_ends_while_a_snapshot_is_slow(start_edge, feed):

@@ -225,8 +225,11 @@ class Follower:
         except Exception:
             self._metrics.edge_reloads.labels("failed").inc()
             raise
+        events = await self._sampled_events(url, head.cursor)
         self._cursor = head.cursor
         mirror.install(copy, head.as_of)
+        for event in events:
+            self._take(event)
         self._metrics.edge_reloads.labels("first" if first_copy else "reload").inc()
         _log.info(
             "snapshot_loaded",
@@ -234,6 +237,18 @@ class Follower:
             entries=copy.tokens + copy.others,
             seconds=round(self._monotonic() - began, 3),
         )
+
+    async def _sampled_events(self, url: str, cursor: str) -> list[Event]:
+        """What has happened during the snapshot, and a sample; nothing where that fails.
+
+        The last sample may be too old by now. Without a new one, the old copy would be replaced by one of
+        unknown age, and there would be no verdicts until the next.
+        """
+        try:
+            return await self._take_sample(url, cursor)
+        except Exception as error:  # noqa: BLE001  # following reports it, if it lasts
+            _log.info("no_sample", problem=str(error) or repr(error))
+            return []
 
     async def _read_snapshot(self, response: aiohttp.ClientResponse) -> tuple[feed_lines.Head, Copy]:
         """Raises ``FeedBroken`` unless all of it is there and is understood."""
@@ -434,17 +449,18 @@ class Follower:
     async def _sample(self) -> None:
         while True:
             if self.connected and self._cursor is not None:
-                try:
-                    await self._take_sample(self.connected, self._cursor)
-                except Exception as error:  # noqa: BLE001  # as in _follow
-                    _log.info("no_sample", problem=str(error) or repr(error))
+                await self._sampled_events(self.connected, self._cursor)
             self._sample_now.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(SAMPLE_S):
                     await self._sample_now.wait()
 
-    async def _take_sample(self, url: str, cursor: str) -> None:
-        """Compare the clock with the store's, by a request whose answer says how old its reading is."""
+    async def _take_sample(self, url: str, cursor: str) -> list[Event]:
+        """Compare the clock with the store's, by a request whose answer says how old its reading is.
+
+        Returns:
+            The events after the cursor.
+        """
         sent = self._monotonic() * 1000
         async with asyncio.timeout(self._silence_s):
             events = await self._poll_once(url, cursor, 0)
@@ -452,6 +468,7 @@ class Follower:
             if event.event == "fresh":
                 fresh = feed_lines.decode_fresh(event.data)
                 self._mirror.sample(fresh.as_of, sent, fresh.age)
+        return events
 
     async def _sweep(self) -> None:
         while True:
