@@ -13,6 +13,7 @@ from bench import (
     importing,
     journal,
     latency,
+    listing,
     overload,
     peers,
     profile,
@@ -42,6 +43,7 @@ SECTIONS = {
     "sessions": sessions.run,
     "import": importing.run,
     "journal": journal.run,
+    "listing": listing.run,
     "peers": peers.run,
 }
 CHOICES = (*throughput.SUBJECTS, *SECTIONS)

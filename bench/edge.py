@@ -1,9 +1,7 @@
 """An edge: throughput and latency without a store, memory, and how a large snapshot is loaded."""
 
 import json
-import re
 import time
-from pathlib import Path
 
 from bench.bench import Bench
 from bench.report import Section, Target, figure, table
@@ -38,7 +36,7 @@ def run(bench: Bench) -> Section:
     bench.revoke_one(services[1])
     fill(stores[1], bench.jtis)
     empty, full = (bench.servers.edge(service, max_staleness=_MAX_STALENESS_S) for service in services)
-    memory = (_resident(full) - _resident(empty)) / bench.jtis
+    memory = (full.process.resident_bytes() - empty.process.resident_bytes()) / bench.jtis
     floor = bench.servers.floor()
     for server in (empty, full):
         bench.prove_active(server, claims)
@@ -102,13 +100,6 @@ def run(bench: Bench) -> Section:
         Target("p99 while loading ÷ undisturbed", "at most 3", f"{slower:.1f}", slower <= 3),
     ]
     return Section("An edge", text, targets)
-
-
-def _resident(server: Server) -> int:
-    status = Path(f"/proc/{server.process.process.pid}/status").read_text()
-    found = re.search(r"VmRSS:\s+(\d+) kB", status)
-    assert found is not None
-    return int(found[1]) * 1024
 
 
 def _loading_seconds(server: Server) -> float:

@@ -1,112 +1,122 @@
-"""How long a page of ``GET /revocations`` takes, and what paging costs others: ``python -m bench.listing``.
+"""How long pages of ``GET /revocations`` take, and what paging costs introspections."""
 
-Service and client share one process, so that the client's time counts as well.
-"""
-
-import argparse
-import asyncio
-import resource
-import tempfile
+import json
+import threading
 import time
-import uuid
-from pathlib import Path
+import urllib.parse
+import urllib.request
+from dataclasses import dataclass
 from typing import Any
 
-from revoker import app
-from tests.rig import forge
-from tests.rig.administration import view
-from tests.rig.servers import Valkey
-from tests.rig.service import Running, serve, settings_for, until_ready
+from bench.bench import Bench
+from bench.material import ISSUER
+from bench.report import Section, Target, table
+from bench.servers import Server
+from bench.store_size import fill
 
-_CHUNK = 10_000
 _JOURNALED = 2_000
-_LIFETIME_MS = 86_400_000
+_PAGES = 1_000
+"""Of each list, at most."""
+
+_LISTS: tuple[dict[str, Any], ...] = (
+    {"limit": 100},
+    {"kind": "jti", "limit": 500},
+    {"kind": "user"},
+    {"iss": ISSUER, "limit": 10},
+)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--revocations", type=int, default=1_000_000)
-    parser.add_argument("--pages", type=int, default=1_000, help="of each list, at most")
-    terms = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        store = Valkey(Path(folder) / "valkey").start()
-        try:
-            asyncio.run(_measure(store, Path(folder), terms.revocations, terms.pages))
-        finally:
-            store.kill()
+@dataclass(frozen=True)
+class _Paged:
+    """Pages of one list that were fetched one after the other; times in ms, ascending; CPU of the service."""
+
+    took: list[float]
+    listed: int
+    cpu: float
+
+    def percentile(self, percent: int) -> float:
+        return self.took[len(self.took) * percent // 100]
 
 
-async def _measure(store: Valkey, folder: Path, revocations: int, pages: int) -> None:
-    redis = {"url": store.url, "key_prefix": "rv", "timeout": 10.0}
-    service = app.build(settings_for(store.url, folder, redis=redis, other={}))
-    await service.store.init()
-    running = await serve(service)
-    try:
-        await until_ready(running)
-        _fill(store, revocations - _JOURNALED)
-        for number in range(_JOURNALED):
-            await running.post("/revoke", {"iss": forge.ISSUER, "jti": f"new{number}"})
-        print(f"{revocations:,} revocations, of which the journal has {_JOURNALED:,}; ms")
-        print(f"{'list':28}{'pages':>8}{'listed':>10}{'p50':>8}{'p99':>8}{'max':>8}{'CPU':>8}{'RSS MB':>8}")
-        for query in (
-            {},
-            {"kind": "jti", "limit": 500},
-            {"kind": "user"},
-            {"iss": forge.ISSUER, "limit": 10},
-        ):
-            await _page(running, pages, query)
-        alone = await _introspect(running, asyncio.create_task(asyncio.sleep(10)))
-        paged = await _introspect(running, asyncio.create_task(_page(running, pages, {"limit": 100})))
-        print(f"introspection p99, nobody pages: {alone:.2f} ms; while somebody pages: {paged:.2f} ms")
-    finally:
-        await running.close()
+def run(bench: Bench) -> Section:
+    """One service with a full store; its client is another process."""
+    store = bench.servers.store()
+    service = bench.servers.revoker(store)
+    bench.revoke_one(service)
+    fill(store, bench.jtis - _JOURNALED)
+    for _ in range(_JOURNALED - 1):
+        bench.revoke_one(service)
+    before = service.process.resident_bytes()
+    rows, worst = [], 0.0
+    for query in _LISTS:
+        paged = _page(bench, service, query, threading.Event())
+        worst = max(worst, paged.percentile(99))
+        rows.append(
+            (
+                f"`{urllib.parse.urlencode(query)}`",
+                f"{len(paged.took):,}",
+                f"{paged.listed:,}",
+                *(
+                    f"{ms:.1f}"
+                    for ms in (paged.percentile(50), paged.percentile(99), paged.took[-1], paged.cpu)
+                ),
+            )
+        )
+    grown = (service.process.resident_bytes() - before) / 1e6
+    ratios = [_slower(bench, service) for _ in range(bench.rounds)]
+    ratios.sort()
+    slower = ratios[len(ratios) // 2]
+    heads = ("list", "pages", "revocations", "p50 ms", "p99 ms", "max ms", "CPU ms a page")
+    text = (
+        f"{bench.jtis:,} revocations, of which the journal has {_JOURNALED:,}; one page after the other.\n\n"
+        f"{table(heads, rows)}\n\nThe memory of the service has grown by {grown:.1f} MB meanwhile. While "
+        f"somebody pages without a pause, 100 at a time, p99 of introspections on one connection is "
+        f"{slower:.2f} times ({ratios[0]:.2f} to {ratios[-1]:.2f}) that of before."
+    )
+    targets = [
+        Target("p99 of a page, ms", "at most 100", f"{worst:.1f}", worst <= 100),
+        Target(
+            "introspection p99 while somebody pages ÷ before", "at most 1.2", f"{slower:.2f}", slower <= 1.2
+        ),
+    ]
+    return Section("Lists", text, targets)
 
 
-def _fill(store: Valkey, count: int) -> None:
-    now = int(time.time() * 1000)
-    with store.client() as client:
-        for start in range(0, count, _CHUNK):
-            with client.pipeline(transaction=False) as pipeline:
-                for _ in range(min(_CHUNK, count - start)):
-                    pipeline.set(f"rv:jti:main:{uuid.uuid4()}", now, px=_LIFETIME_MS)
-                pipeline.execute()
-
-
-async def _page(running: Running, most: int, query: dict[str, Any]) -> None:
-    cursor, listed, cpu = None, 0, time.process_time()
+def _page(bench: Bench, service: Server, query: dict[str, Any], ends: threading.Event) -> _Paged:
+    headers = {"Authorization": bench.material.authorization}
+    cursor, listed, cpu = None, 0, service.process.cpu_seconds()
     took: list[float] = []
-    while len(took) < most:
+    while len(took) < _PAGES and not ends.is_set():
+        given = query if cursor is None else {**query, "cursor": cursor}
+        url = f"{service.url}/revocations?{urllib.parse.urlencode(given)}"
         began = time.perf_counter()
-        answer = await view(running, "/revocations", cursor=cursor, **query)
+        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=10) as response:
+            text = response.read()
         took.append((time.perf_counter() - began) * 1000)
-        listed += len(answer.json["revocations"])
-        cursor = answer.json["next"]
+        page = json.loads(text)
+        listed += len(page["revocations"])
+        cursor = page["next"]
         if cursor is None:
             break
-    took.sort()
-    cpu = (time.process_time() - cpu) * 1000 / len(took)
-    p50, p99 = took[len(took) // 2], took[len(took) * 99 // 100]
-    print(
-        f"{query!s:28.28}{len(took):8}{listed:10,}{p50:8.1f}{p99:8.1f}{took[-1]:8.1f}{cpu:8.1f}{_rss_mb():8.0f}"
-    )
+    cpu = (service.process.cpu_seconds() - cpu) * 1000 / len(took)
+    return _Paged(sorted(took), listed, cpu)
 
 
-def _rss_mb() -> float:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1e6
+def _slower(bench: Bench, service: Server) -> float:
+    """p99 of introspections while somebody pages, divided by that of before."""
+    claims = bench.material.claims_form()
+    before = bench.load.run(service.url, claims, connections=1, seconds=bench.seconds)
+    ends = threading.Event()
 
+    def page() -> None:
+        while not ends.is_set():
+            _page(bench, service, _LISTS[0], ends)
 
-async def _introspect(running: Running, meanwhile: "asyncio.Task[None]") -> float:
-    """The p99 (ms) of introspections one after the other, until something else is done."""
-    took = []
-    body = {"token": running.token()}
-    while not meanwhile.done():
-        began = time.perf_counter()
-        await running.post("/introspect", body, caller="gateway")
-        took.append((time.perf_counter() - began) * 1000)
-    await meanwhile
-    took.sort()
-    return took[len(took) * 99 // 100]
-
-
-if __name__ == "__main__":
-    main()
+    pager = threading.Thread(target=page)
+    pager.start()
+    try:
+        meanwhile = bench.load.run(service.url, claims, connections=1, seconds=bench.seconds)
+    finally:
+        ends.set()
+        pager.join()
+    return meanwhile.p99 / before.p99

@@ -47,7 +47,7 @@ revocable = ["tenant", "email"]
 [[callers]]
 name = "{caller}"
 secret_sha256 = ["{digest}"]
-scopes = ["introspect", "revoke", "sessions", "feed"]
+scopes = ["introspect", "revoke", "sessions", "feed", "read"]
 """
 
 _SESSIONS = """

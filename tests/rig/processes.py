@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -131,6 +132,11 @@ class Process:
     def cpu_seconds(self) -> float:
         """User and system time of it and its children until now."""
         return cpu.seconds(self.pid)
+
+    def resident_bytes(self) -> int:
+        """Its memory, without that of its children."""
+        pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
+        return pages * resource.getpagesize()
 
 
 def write_configuration(folder: Path, store: str, *, server: Mapping[str, Any], timeout: float = 10) -> Path:
