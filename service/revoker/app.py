@@ -490,10 +490,13 @@ def callers_of(settings: AnySettings, issuers: Mapping[str, Issuer]) -> Callers:
 
 
 def _caller(configured: CallerSettings, settings: AnySettings, issuers: Mapping[str, Issuer]) -> Caller:
+    restricted = {issuer.name for issuer in settings.issuers if issuer.restricted}
     allowed = {
         iss: issuer
         for iss, issuer in issuers.items()
-        if not configured.issuers or iss in configured.issuers or issuer.name in configured.issuers
+        if iss in configured.issuers
+        or issuer.name in configured.issuers
+        or not (configured.issuers or issuer.name in restricted)
     }
     with_keys = {issuer.issuer for issuer in settings.issuers}
     usable = [issuer for iss, issuer in allowed.items() if iss in with_keys or not with_keys]

@@ -19,6 +19,8 @@ LATENCY_BUCKETS: Final = (
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
 )  # fmt: skip
 
+CANARY_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+
 REVOCATION_KINDS: Final = (
     "token", "user", "session", "client", "claim", "issuer", "key", "block", "unblock", "lift", "forget",
 )  # fmt: skip
@@ -32,6 +34,7 @@ REFRESH_OUTCOMES: Final = (
 FEED_RELOADS: Final = ("trimmed", "data_set", "format")
 FEED_SNAPSHOTS: Final = ("complete", "broken_off")
 LOG_LINES: Final = ("audit", "other")
+CANARY_FAILURES: Final = ("late", "no_verdict", "not_accepted", "not_revoked", "unreachable")
 EDGE_RELOADS: Final = ("first", "reload", "failed")
 PROBLEMS: Final = (
     "store_unreachable", "store_not_primary", "data_lost", "data_loss_refused", "eviction_policy",
@@ -308,3 +311,36 @@ class Metrics:
             self.write_seconds.labels(outcome)
             for issuer in issuers:
                 self.jwks_refreshes.labels(issuer, outcome)
+
+
+class CanaryMetrics:
+    """The metrics of a canary, which has no others: by those it would count as an instance of the service."""
+
+    def __init__(self, registry: CollectorRegistry, targets: Iterable[str] = ()) -> None:
+        self.registry = registry
+        self.seconds = Histogram(
+            "revoker_canary_seconds",
+            "Time from the acknowledgement of a revocation until a target has refused the token.",
+            ["target"],
+            buckets=CANARY_BUCKETS,
+            registry=registry,
+        )
+        self.last_success = Gauge(
+            "revoker_canary_last_success_timestamp_seconds",
+            "When a target last refused a revoked token in time; 0: not yet.",
+            ["target"],
+            registry=registry,
+        )
+        self.failures = Counter(
+            "revoker_canary_failures",
+            "Rounds without a figure, by target and reason: the token was not accepted before its revocation"
+            " (not_accepted), the service did not revoke it (not_revoked), it was accepted until the end (late),"
+            " or the target gave no verdict (no_verdict) or no answer (unreachable).",
+            ["target", "reason"],
+            registry=registry,
+        )
+        for target in targets:
+            self.seconds.labels(target)
+            self.last_success.labels(target)
+            for reason in CANARY_FAILURES:
+                self.failures.labels(target, reason)

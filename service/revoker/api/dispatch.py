@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 from aiohttp import web
+from prometheus_client import CollectorRegistry
 
 from revoker.api import (
     administration,
@@ -76,7 +77,7 @@ def paths(
     yield ServedPath(method="GET", path=feed_snapshot.PATH, handle=send_snapshot)
     for route in _well_known_routes(services):
         yield _routed(route)
-    yield from ops_paths(health, services.metrics)
+    yield from ops_paths(health, services.metrics.registry)
 
 
 def edge_paths(
@@ -94,7 +95,7 @@ def edge_paths(
         yield ServedPath(method=endpoint.method, path=endpoint.path, handle=_not_here(service, endpoint.path))
     for path in (feed.PATH, feed_snapshot.PATH):
         yield ServedPath(method="GET", path=path, handle=_not_here(service, path))
-    yield from ops_paths(health, metrics)
+    yield from ops_paths(health, metrics.registry)
 
 
 def _not_here(service: str, path: str) -> Handler:
@@ -106,9 +107,9 @@ def _not_here(service: str, path: str) -> Handler:
     return respond
 
 
-def ops_paths(health: probes.Health, metrics: Metrics) -> Iterator[ServedPath]:
+def ops_paths(health: probes.Health, registry: CollectorRegistry) -> Iterator[ServedPath]:
     """For Kubernetes and Prometheus."""
-    for route in probes.routes(health, metrics.registry):
+    for route in probes.routes(health, registry):
         yield _routed(route, port=Port.OPS, logged=Logged.NOTHING)
 
 

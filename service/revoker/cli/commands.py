@@ -7,7 +7,7 @@ import typer
 
 from revoker import __version__
 from revoker.auth import new_secret
-from revoker.cli import config, cutoff, development, issuer, keys, store, transfer
+from revoker.cli import canary, config, cutoff, development, issuer, keys, store, transfer
 from revoker.cli.edge import edge
 from revoker.cli.serve import serve
 from revoker.errors import ConfigError, RevokerError
@@ -55,6 +55,7 @@ def secret() -> None:
 
 command.command()(serve)
 command.command()(edge)
+command.add_typer(canary.commands, name="canary")
 command.command("dev-token")(development.dev_token)
 command.add_typer(config.commands, name="config")
 command.add_typer(store.commands, name="store")

@@ -10,6 +10,7 @@ from typing import Any, Final
 import typer
 
 from revoker.cli.configuration import ConfigOption, is_development, load_settings
+from revoker.config.canary import CanarySettings, is_canary, load_canary
 from revoker.config.edge import AnySettings, EdgeSessionSettings, EdgeSettings, is_edge, load_edge
 from revoker.config.schema import Settings, read
 from revoker.errors import ConfigError
@@ -49,7 +50,13 @@ def check(config: ConfigOption = None) -> None:
     """
     if is_development(config):
         raise ConfigError(["--config: give a configuration, or set REVOKER_CONFIG"])
-    settings = load_edge(config, os.environ) if _is_of_edge(config) else load_settings(config)
+    values = {} if config is None else read(config)
+    if is_canary(values):
+        settings_of_canary = load_canary(config, os.environ)
+        _check_key(settings_of_canary)
+        typer.echo(f"{config}: a canary of {len(settings_of_canary.targets)} targets; no faults")
+        return
+    settings = load_edge(config, os.environ) if is_edge(values) else load_settings(config)
     if problems := list(_faults_of_files(settings)):
         raise ConfigError(problems)
     parts = [f"{len(settings.issuers)} issuers", f"{len(settings.callers)} callers"]
@@ -59,8 +66,10 @@ def check(config: ConfigOption = None) -> None:
     typer.echo(f"{config or 'the environment'}: {', '.join(parts)}; no faults")
 
 
-def _is_of_edge(config: Path | None) -> bool:
-    return config is not None and is_edge(read(config))
+def _check_key(settings: CanarySettings) -> None:
+    from revoker.canary.process import load_key  # noqa: PLC0415  # imports prometheus_client
+
+    load_key(settings)
 
 
 def _faults_of_files(settings: AnySettings) -> Iterator[str]:

@@ -19,20 +19,19 @@ from revoker.config.schema import (
     settled,
 )
 from revoker.config.value_types import (
+    AuthoritiesFile,
     ClaimNames,
     EdgeName,
     NotEmpty,
-    ReadableFile,
     Seconds,
+    SecretFile,
     Text,
     Texts,
+    crosses_network_in_clear,
     http_url,
-    loadable,
     reject,
 )
 from revoker.errors import ConfigError
-
-_LOOPBACK: Final = {"localhost", "127.0.0.1", "::1"}
 
 
 class UpstreamSettings(Section):
@@ -46,10 +45,10 @@ class UpstreamSettings(Section):
     """Allow plain http to other machines. Everybody on the way can then read the secret, and un-revoke tokens
     at this edge."""
 
-    ca_file: ReadableFile = ""
+    ca_file: AuthoritiesFile = ""
     """CA certificates (PEM) of the upstreams; empty: those of the system."""
 
-    secret_file: Text
+    secret_file: SecretFile
     """File with the secret of a caller that has the scope `feed`, and for `beyond = "ask"` `introspect`. The
     file is read for every request to the upstream."""
 
@@ -80,31 +79,8 @@ class UpstreamSettings(Section):
     @field_validator("insecure")
     @classmethod
     def _is_private(cls, value: bool, info: ValidationInfo) -> bool:
-        far = [
-            url
-            for url in info.data.get("url", ())
-            if url.startswith("http:") and urlsplit(url).hostname not in _LOOPBACK
-        ]
-        if far and not value:
+        if not value and any(map(crosses_network_in_clear, info.data.get("url", ()))):
             raise reject("must be https; insecure = true allows plain http", at="url")
-        return value
-
-    @field_validator("ca_file")
-    @classmethod
-    def _loads(cls, value: str) -> str:
-        if value:
-            loadable("ca_file", value)
-        return value
-
-    @field_validator("secret_file")
-    @classmethod
-    def _has_a_secret(cls, value: str) -> str:
-        try:
-            empty = not Path(value).read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError):
-            raise reject("can't be read; give the path of a readable file") from None
-        if empty:
-            raise reject("is empty")
         return value
 
 

@@ -360,6 +360,9 @@ class IssuerSettings(_Section):
     hmac_secret_file: str = ""
     """File with the secret shared with it (HS algorithms); a newline at its end is ignored."""
 
+    restricted: bool = False
+    """Only callers whose `issuers` names it may use its tokens, such as those of a [canary](canary.md)."""
+
     revoked_kids: Texts = ()
     """`kid`s of keys that are revoked permanently, independent of the store."""
 
@@ -604,6 +607,11 @@ def settled(values: dict[str, Any], environ: Mapping[str, str], model: type[Kind
     ]
     _apply_profiles(values)
     _name_issuers(values)
+    return validated(values, problems, model)
+
+
+def validated(values: dict[str, Any], problems: list[str], model: type[Kind]) -> Kind:
+    """The settings of these values; raises ``ConfigError`` with their problems after ``problems``."""
     try:
         settings = model.model_validate(values)
     except ValidationError as error:

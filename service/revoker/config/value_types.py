@@ -47,6 +47,31 @@ def http_url(url: str, *, schemes: tuple[str, ...]) -> None:
         raise reject(f"must be an absolute URL that begins with {wanted}")
 
 
+_LOOPBACK: Final = {"localhost", "127.0.0.1", "::1"}
+
+
+def crosses_network_in_clear(url: str) -> bool:
+    """Whether a request to this URL is plain http to another machine."""
+    return url.startswith("http:") and urlsplit(url).hostname not in _LOOPBACK
+
+
+def file_with_secret(path: str) -> str:
+    try:
+        empty = not Path(path).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        raise reject("can't be read; give the path of a readable file") from None
+    if empty:
+        raise reject("is empty")
+    return path
+
+
+def authorities(path: str) -> str:
+    """Refuse a file without CA certificates; empty: those of the system."""
+    if path:
+        loadable("ca_file", path)
+    return path
+
+
 def _matching(pattern: str, advice: str) -> AfterValidator:
     """A check by pattern; ``advice`` says what to write instead."""
 
@@ -118,6 +143,8 @@ ProxyNetworks = Annotated[
     tuple[Annotated[str, AfterValidator(proxy_network)], ...], Strict(False), Field(max_length=256)
 ]
 ReadableFile = Annotated[str, AfterValidator(readable)]
+AuthoritiesFile = Annotated[str, AfterValidator(readable), AfterValidator(authorities)]
+SecretFile = Annotated[Text, AfterValidator(file_with_secret)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[int, Field(gt=0, le=10 * 366 * 86400)]
 

@@ -21,7 +21,6 @@ import structlog
 from aiohttp import web
 
 from revoker import logs
-from revoker.config.edge import AnySettings
 from revoker.config.schema import ServerSettings
 from revoker.errors import ConfigError
 from revoker.server import start_signals
@@ -78,7 +77,6 @@ class Service(Protocol):
     def conflicts(self) -> list[str]: ...
     async def close(self) -> None: ...
     def drain(self) -> None: ...
-    def reload(self, settings: AnySettings) -> None: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,7 +161,7 @@ async def serve(
     listeners: Listeners,
     server: ServerSettings,
     *,
-    reload_settings: Callable[[], AnySettings],
+    reload: Callable[[], None],
     listening: Callable[[], None],
     ready: Callable[[], None],
     shutdown_signals: Sequence[signal.Signals] = (signal.SIGTERM, signal.SIGINT),
@@ -174,15 +172,15 @@ async def serve(
         service: What is served.
         listeners: Where; closed at the end.
         server: How.
-        reload_settings: Reads file and environment again, for SIGHUP.
+        reload: Takes over what may change, for SIGHUP; raises ``ConfigError`` where it cannot.
         listening: Called once, when clients can connect.
         ready: Called once, when they get verdicts.
         shutdown_signals: Those that begin the shutdown.
     """
     shutdown = _shutdown_event(shutdown_signals)
-    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _reload, service, reload_settings)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _reload, reload)
     if start_signals.reload_was_requested():
-        _reload(service, reload_settings)
+        _reload(reload)
     async with contextlib.AsyncExitStack() as stack:
         # The handlers go with the event loop, and the process runs on for a while after it.
         stack.callback(signal.pthread_sigmask, signal.SIG_BLOCK, {signal.SIGHUP})
@@ -247,9 +245,9 @@ async def _until_started(service: Service) -> None:
         await asyncio.sleep(0.05)
 
 
-def _reload(service: Service, reload_settings: Callable[[], AnySettings]) -> None:
+def _reload(reload: Callable[[], None]) -> None:
     try:
-        service.reload(reload_settings())
+        reload()
     except ConfigError as error:
         log.error("settings not taken over", problems=error.problems)  # noqa: TRY400 -- says all
 

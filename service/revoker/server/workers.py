@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import structlog
 import uvloop
@@ -46,6 +46,12 @@ WORKER_TIMEOUT_SECONDS: Final = 30
 log = structlog.get_logger("service")
 
 
+class Reloadable(Service, Protocol):
+    """What is served here: callers may change while it runs."""
+
+    def reload(self, settings: AnySettings) -> None: ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """What is to run.
@@ -61,7 +67,7 @@ class Plan:
 
     settings: AnySettings
     reload_settings: Callable[[], AnySettings]
-    build: Callable[[Any], Service]
+    build: Callable[[Any], Reloadable]
     ready: Callable[[str], None]
     embedded_folder: Path | None = None
 
@@ -90,7 +96,7 @@ def run(plan: Plan) -> None:
                     service,
                     listeners,
                     server,
-                    reload_settings=plan.reload_settings,
+                    reload=lambda: service.reload(plan.reload_settings()),
                     listening=lambda: _announce(plan, listeners),
                     ready=lambda: plan.ready(listeners.url(server)),
                 )
@@ -274,7 +280,7 @@ class _Worker(Worker):  # type: ignore[misc]
             self.service,
             Listeners(main=sockets[:split], ops=sockets[split:]),
             plan.settings.server,
-            reload_settings=plan.reload_settings,
+            reload=lambda: self.service.reload(plan.reload_settings()),
             listening=self._is_listening,
             ready=self._is_ready,
             shutdown_signals=[signal.SIGTERM],
