@@ -334,8 +334,8 @@ class CanaryMetrics:
         self.failures = Counter(
             "revoker_canary_failures",
             "Rounds without a figure, by target and reason: the token was not accepted before its revocation"
-            " (not_accepted), the service did not revoke it (not_revoked), it was accepted until the end (late),"
-            " or the target gave no verdict (no_verdict) or no answer (unreachable).",
+            " (not_accepted), not revoked by the service (not_revoked), accepted until the end (late), or the"
+            " target gave no verdict (no_verdict) or no answer (unreachable).",
             ["target", "reason"],
             registry=registry,
         )

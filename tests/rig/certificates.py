@@ -31,11 +31,10 @@ class Authority:
         )
         self.certificate.write_bytes(signed.public_bytes(serialization.Encoding.PEM))
 
-    def server_settings(self) -> dict[str, str]:
-        """Settings of a listener on 127.0.0.1 that asks its clients for certificates."""
-        certificate, key = self._issue(
-            "127.0.0.1", x509.IPAddress(ipaddress.ip_address("127.0.0.1")), client=False
-        )
+    def server_settings(self, dns: str = "") -> dict[str, str]:
+        """Settings of a listener on 127.0.0.1, or of a host, that asks its clients for certificates."""
+        here = x509.DNSName(dns) if dns else x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+        certificate, key = self._issue(dns or "127.0.0.1", here, client=False)
         return {
             "tls_cert_file": str(certificate),
             "tls_key_file": str(key),

@@ -5,7 +5,7 @@ import enum
 import functools
 import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -38,6 +38,9 @@ class Reply:
 
     answer: Answer
     problem: str
+
+
+LookUp = Callable[[str, int], Awaitable[list[str]]]
 
 
 class _Introspection(msgspec.Struct, frozen=True):
@@ -121,12 +124,18 @@ class Target:
     """An edge, a service or a gateway."""
 
     def __init__(
-        self, http: aiohttp.ClientSession, settings: TargetSettings, upstream: CanaryUpstreamSettings
+        self,
+        http: aiohttp.ClientSession,
+        settings: TargetSettings,
+        upstream: CanaryUpstreamSettings,
+        look_up: LookUp | None = None,
     ) -> None:
+        """``look_up``: finds the addresses of a host."""
         self.name: Final = settings.name
         url = URL(settings.url)
         introspects = settings.kind == "introspect"
         self._url: Final = url / "introspect" if introspects else url
+        self._look_up: Final = look_up or _addresses
         self._all_addresses: Final = settings.all_addresses
         self._place: Final = functools.partial(
             Place,
@@ -145,8 +154,7 @@ class Target:
         if not self._all_addresses:
             return [self._place(url)]
         async with asyncio.timeout(seconds):
-            found = await asyncio.get_running_loop().getaddrinfo(host, url.port, type=socket.SOCK_STREAM)
-        addresses = dict.fromkeys(str(address[0]) for *_, address in found)
+            addresses = await self._look_up(host, url.port or 0)
         return [self._place(url.with_host(address), name=host) for address in addresses]
 
 
@@ -180,6 +188,11 @@ class Upstream:
             return f"no answer within {seconds:.3g} s"
         except _FAULTS as fault:
             return str(fault) or type(fault).__name__
+
+
+async def _addresses(host: str, port: int) -> list[str]:
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
 
 def _secret(path: str) -> str:

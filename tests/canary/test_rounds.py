@@ -1,0 +1,212 @@
+"""One round in a time of its own: which figure it gives, or why none."""
+
+import itertools
+
+import pytest
+
+from revoker.canary.asking import Answer, Reply
+from revoker.canary.rounds import ANSWER_S, LAST_PAUSE_S, Rounds, TokenMaker, pauses
+from revoker.tokens.private_keys import SigningKey
+from tests.rig import forge
+
+ACCEPTED = Reply(Answer.ACCEPTED, "active")
+REFUSED = Reply(Answer.REFUSED, "inactive")
+NO_VERDICT = Reply(Answer.NO_VERDICT, "answered with status 503")
+NONE = Reply(Answer.NONE, "no answer")
+TIMEOUT_S = 10.0
+
+
+class Time:
+    """Passes only by pauses and by answers."""
+
+    def __init__(self):
+        self.at = 1000.0
+        self.paused = []
+
+    def now(self):
+        return self.at
+
+    async def sleep(self, seconds):
+        self.paused.append(seconds)
+        self.at += seconds
+
+
+class Place:
+    """Gives one answer after another, and the last one for ever; each takes ``takes`` seconds."""
+
+    def __init__(self, time, *replies, takes=0.0):
+        self.time = time
+        self.replies = itertools.chain(replies, itertools.repeat(replies[-1]))
+        self.takes = takes
+        self.asked = []
+
+    async def ask(self, token, seconds):
+        self.asked.append((self.time.at, token.jti))
+        if seconds < self.takes:
+            self.time.at += seconds
+            return Reply(Answer.NONE, f"no answer within {seconds} s")
+        self.time.at += self.takes
+        return next(self.replies)
+
+
+class Target:
+    def __init__(self, name, *places, fault=None):
+        self.name = name
+        self._places = places
+        self._fault = fault
+
+    async def places(self, seconds):
+        if self._fault is not None:
+            raise self._fault
+        return self._places
+
+
+class Upstream:
+    def __init__(self, time, problem="", takes=0.0):
+        self.time = time
+        self.problem = problem
+        self.takes = takes
+        self.revoked = []
+
+    async def revoke(self, token, seconds):
+        self.revoked.append(token.jti)
+        self.time.at += self.takes
+        return self.problem
+
+
+@pytest.fixture
+def time():
+    return Time()
+
+
+@pytest.fixture
+def make_token():
+    return TokenMaker(
+        SigningKey(forge.ec_key("canary-1").private),
+        issuer="urn:canary",
+        audience="api://canary",
+        timeout_s=TIMEOUT_S,
+        wall=lambda: 1_800_000_000.0,
+    ).make
+
+
+@pytest.fixture
+def run(time, make_token):
+    async def run(*targets, upstream=None):
+        rounds = Rounds(
+            targets,
+            upstream or Upstream(time),
+            make_token,
+            timeout_s=TIMEOUT_S,
+            now=time.now,
+            sleep=time.sleep,
+        )
+        return await rounds.run()
+
+    return run
+
+
+async def test_the_figure_is_the_time_from_the_acknowledgement_to_the_refusal(time, run):
+    place = Place(time, ACCEPTED, ACCEPTED, REFUSED, takes=0.5)
+    (outcome,) = await run(Target("edge", place), upstream=Upstream(time, takes=2.0))
+    assert (outcome.target, outcome.reason) == ("edge", "")
+    assert outcome.seconds == pytest.approx(0.5 + 0.005 + 0.5)
+
+
+async def test_one_token_is_made_for_all_targets_and_revoked_after_all_were_asked(time, run):
+    first, second = Place(time, ACCEPTED, REFUSED), Place(time, ACCEPTED, REFUSED)
+    upstream = Upstream(time)
+    await run(Target("a", first), Target("b", second), upstream=upstream)
+    (jti,) = upstream.revoked
+    assert jti.startswith("canary-")
+    assert {asked for _, asked in first.asked + second.asked} == {jti}
+
+
+def test_pauses_grow_from_five_milliseconds_to_a_quarter_of_a_second():
+    first = list(itertools.islice(pauses(), 10))
+    assert first[:4] == [0.005, 0.01, 0.02, 0.04]
+    assert first[-1] == LAST_PAUSE_S == 0.25
+
+
+async def test_a_target_that_never_refuses_is_late_and_is_asked_until_the_end(time, run):
+    place = Place(time, ACCEPTED)
+    (outcome,) = await run(Target("edge", place))
+    assert (outcome.seconds, outcome.reason) == (None, "late")
+    assert time.at == pytest.approx(1000 + TIMEOUT_S)
+    assert place.asked[-1][0] >= 1000 + TIMEOUT_S - LAST_PAUSE_S
+
+
+async def test_an_answer_that_the_end_of_the_round_cuts_off_does_not_hide_that_a_target_is_late(time, run):
+    place = Place(time, ACCEPTED, takes=2.9)
+    (outcome,) = await run(Target("edge", place))
+    assert outcome.reason == "late"
+
+
+async def test_no_verdict_after_the_revocation_is_no_refusal(time, run):
+    (outcome,) = await run(Target("edge", Place(time, ACCEPTED, NO_VERDICT, NO_VERDICT, REFUSED)))
+    assert outcome.seconds == pytest.approx(0.005 + 0.01)
+    (outcome,) = await run(Target("edge", Place(time, ACCEPTED, NO_VERDICT)))
+    assert (outcome.seconds, outcome.reason) == (None, "no_verdict")
+
+
+async def test_a_target_that_ends_after_the_revocation_is_unreachable(time, run):
+    (outcome,) = await run(Target("edge", Place(time, ACCEPTED, ACCEPTED, NONE)))
+    assert (outcome.seconds, outcome.reason) == (None, "unreachable")
+
+
+async def test_a_target_that_does_not_answer_is_unreachable(time, run):
+    (outcome,) = await run(Target("edge", Place(time, ACCEPTED, takes=ANSWER_S + 1)))
+    assert (outcome.seconds, outcome.reason) == (None, "unreachable")
+
+
+@pytest.mark.parametrize(
+    ("before", "reason"), [(REFUSED, "not_accepted"), (NO_VERDICT, "no_verdict"), (NONE, "unreachable")]
+)
+async def test_without_an_acceptance_before_there_is_no_figure_and_others_have_theirs(
+    time, run, before, reason
+):
+    broken, sound = Place(time, before, REFUSED), Place(time, ACCEPTED, REFUSED)
+    outcomes = await run(Target("broken", broken), Target("sound", sound))
+    assert [(outcome.target, outcome.reason) for outcome in outcomes] == [("broken", reason), ("sound", "")]
+    assert "before the revocation" in outcomes[0].problem
+    assert len(broken.asked) == 1
+
+
+async def test_nothing_is_revoked_where_no_target_accepts_the_token(time, run):
+    upstream = Upstream(time)
+    await run(Target("a", Place(time, REFUSED)), upstream=upstream)
+    assert upstream.revoked == []
+
+
+async def test_a_revocation_that_is_not_acknowledged_gives_no_figure(time, run):
+    place = Place(time, ACCEPTED, REFUSED)
+    (outcome,) = await run(Target("a", place), upstream=Upstream(time, problem="answered with status 503"))
+    assert (outcome.seconds, outcome.reason) == (None, "not_revoked")
+    assert "status 503" in outcome.problem
+    assert len(place.asked) == 1
+
+
+async def test_of_several_addresses_the_last_to_refuse_counts(time, run):
+    quick, slow = Place(time, ACCEPTED, REFUSED), Place(time, ACCEPTED, ACCEPTED, ACCEPTED, REFUSED)
+    (outcome,) = await run(Target("edges", quick, slow))
+    assert outcome.seconds == pytest.approx(0.005 + 0.01)
+    (outcome,) = await run(
+        Target("edges", Place(time, ACCEPTED, REFUSED), Place(time, ACCEPTED), Place(time, ACCEPTED, REFUSED))
+    )
+    assert (outcome.seconds, outcome.reason) == (None, "late")
+
+
+async def test_a_host_without_an_address_is_unreachable(run):
+    (outcome,) = await run(Target("edges", fault=OSError("Name or service not known")))
+    assert (outcome.reason, outcome.problem) == ("unreachable", "Name or service not known")
+    (outcome,) = await run(Target("edges", fault=TimeoutError()))
+    assert (outcome.reason, outcome.problem) == ("unreachable", "no address was found in time")
+
+
+def test_a_token_is_marked_and_outlives_its_round(make_token):
+    token, another = make_token(), make_token()
+    payload = forge.json.loads(forge.parts(token.text)[1])
+    assert payload["sub"] == payload["client_id"] == "revoker-canary"
+    assert (payload["iss"], payload["aud"]) == ("urn:canary", "api://canary")
+    assert payload["jti"] == token.jti != another.jti
+    assert payload["exp"] - payload["iat"] >= 2 * ANSWER_S + TIMEOUT_S + 60
