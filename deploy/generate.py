@@ -14,9 +14,10 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from revoker.cli import config
+from revoker.config.canary import CanarySettings
 from revoker.config.edge import EdgeSettings
 from revoker.config.schema import Settings
-from revoker.metrics import Metrics
+from revoker.metrics import CanaryMetrics, Metrics
 
 ROOT: Final = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
@@ -50,10 +51,12 @@ value of a label that is listed here exists from the start at 0, so a rate needs
 
 `instance` and `job` are Prometheus's own labels. With `workers` above 1, the metrics cover all processes of
 a machine, and the counts of the other processes are up to a second old. [runbook.md](runbook.md) has the
-alerts that use these metrics.
+alerts that use these metrics. A [canary](canary.md) has those of the second table, and no others.
 
 *Generated from `service/revoker/metrics.py` by `make docs`.*
+"""
 
+METRICS_TABLE: Final = """
 | Metric | Type | Labels | Meaning |
 | --- | --- | --- | --- |
 """
@@ -85,6 +88,13 @@ the sections below. [edge.md](edge.md) explains them.
 """
 
 
+CANARY_HEAD: Final = """
+## Canary
+
+`revoker canary --config PATH` reads a file with the sections below. [canary.md](canary.md) explains them.
+"""
+
+
 def outputs() -> dict[Path, str]:
     """The files, and what they must contain."""
     document = openapi.document()
@@ -107,21 +117,24 @@ def outputs() -> dict[Path, str]:
 
 def metrics_page() -> str:
     """A row for every metric, with the values of its labels where those are fixed."""
-    registry = CollectorRegistry()
-    metrics = Metrics(registry)
+    tables = [_metrics_table(kind(CollectorRegistry())) for kind in (Metrics, CanaryMetrics)]
+    return METRICS_HEAD + "\n## Canary\n".join(METRICS_TABLE + table for table in tables)
+
+
+def _metrics_table(metrics: Metrics | CanaryMetrics) -> str:
     labels = {
         metric._name: metric._labelnames
         for metric in vars(metrics).values()
         if hasattr(metric, "_labelnames")
     }
     rows = []
-    for family in registry.collect():
+    for family in metrics.registry.collect():
         name = family.name + ("_total" if family.type == "counter" else "")
         named = "; ".join(
             f"`{label}`" + _values(family, label) for label in labels[family.name] if label != "le"
         )
         rows.append(f"| `{name}` | {family.type} | {named} | {family.documentation} |\n")
-    return METRICS_HEAD + "".join(sorted(rows))
+    return "".join(sorted(rows))
 
 
 def configuration_page() -> str:
@@ -134,6 +147,11 @@ def configuration_page() -> str:
     for section in ("upstream", "revocation", "sessions"):
         [model] = _models(EdgeSettings.model_fields[section].annotation)
         sections += [table.replace("## ", "### ") for table in _tables(f"[{section}]", model)]
+    sections.append(CANARY_HEAD)
+    for section, field in CanarySettings.model_fields.items():
+        [model] = _models(field.annotation)
+        name = f"[[{section}]]" if section == "targets" else f"[{section}]"
+        sections += [table.replace("## ", "### ") for table in _tables(name, model)]
     return "".join(sections)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import typer.main
-from typer.core import TyperArgument, TyperGroup, TyperOption
+from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
 from revoker.cli.commands import command
 
@@ -109,19 +109,25 @@ def cli_page() -> str:
 def _commands(group: TyperGroup, prefix: str) -> Iterator[str]:
     for name, found in group.commands.items():
         full = f"{prefix} {name}"
+        if isinstance(found, TyperCommand) or (
+            isinstance(found, TyperGroup) and found.invoke_without_command
+        ):
+            yield from _command(found, full)
         if isinstance(found, TyperGroup):
             yield from _commands(found, full)
-            continue
-        arguments = [one for one in found.params if isinstance(one, TyperArgument)]
-        names = [(one.name or "").upper() for one in arguments]
-        usage = " ".join([full, "[OPTIONS]", *names])
-        yield f"\n## `{full}`\n\n{_text(found.help)}\n\n```text\n{usage}\n```\n"
-        options = [one for one in found.params if isinstance(one, TyperOption) and not one.hidden]
-        if options:
-            yield "\n| option | meaning |\n| --- | --- |\n"
-            for option in options:
-                flags = ", ".join(f"`{flag}`" for flag in (*option.opts, *option.secondary_opts))
-                yield f"| {flags} | {_text(option.help)}{' Required.' if option.required else ''} |\n"
+
+
+def _command(found: TyperCommand | TyperGroup, full: str) -> Iterator[str]:
+    arguments = [one for one in found.params if isinstance(one, TyperArgument)]
+    names = [(one.name or "").upper() for one in arguments]
+    usage = " ".join([full, "[OPTIONS]", *names])
+    yield f"\n## `{full}`\n\n{_text(found.help)}\n\n```text\n{usage}\n```\n"
+    options = [one for one in found.params if isinstance(one, TyperOption) and not one.hidden]
+    if options:
+        yield "\n| option | meaning |\n| --- | --- |\n"
+        for option in options:
+            flags = ", ".join(f"`{flag}`" for flag in (*option.opts, *option.secondary_opts))
+            yield f"| {flags} | {_text(option.help)}{' Required.' if option.required else ''} |\n"
 
 
 def _text(text: str | None) -> str:

@@ -90,8 +90,8 @@ class CanaryRoundSettings(Section):
     """Seconds from the beginning of one round to that of the next."""
 
     timeout_seconds: Annotated[float, Field(gt=0, le=60)] = 10
-    """Seconds after its revocation by which a token must be refused; also how long the canary waits for one
-    answer. Less than `every_seconds`."""
+    """Seconds after its revocation by which a token must be refused, such as `max_staleness` of the edges and
+    something for the way. Less than `every_seconds`."""
 
     @field_validator("timeout_seconds")
     @classmethod
