@@ -19,6 +19,7 @@ import pytest
 import yaml
 
 from revoker.auth import digest
+from revoker.config.canary import ISSUER
 from tests.rig import forge
 from tests.rig.processes import Process, until
 from tests.rig.servers import free_port
@@ -26,6 +27,8 @@ from tests.rig.servers import free_port
 ROOT = Path(__file__).parent.parent.parent
 MONITORING = ROOT / "deploy/monitoring"
 SECRET = "a secret of the tests"
+EDGE_SECRET = "a secret of the edges"
+CANARY_SECRET = "a secret of the canary"
 HURRIED = {"5m": "6s", "15m": "8s", "30m": "8s", "1h": "10s", "6h": "12s", "1d": "60s"}
 LATE = """
 import time
@@ -157,22 +160,7 @@ class Instance(Process):
                 "refresh_grace": 0,
             },
         }
-        issuer = {
-            "name": "main",
-            "issuer": forge.ISSUER,
-            "audiences": [forge.AUDIENCE],
-            "jwks_uri": keys_url,
-            "jwks_insecure": True,
-        }
-        scopes = ["introspect", "revoke", "revoke-all", "sessions"]
-        caller = {"name": "test", "secret_sha256": [digest(SECRET)], "scopes": scopes}
-        lines = [
-            *(f"[{name}]\n{table(section)}" for name, section in values.items()),
-            f"[[issuers]]\n{table(issuer)}",
-            f"[[callers]]\n{table(caller)}",
-        ]
-        (folder / "revoker.toml").write_text("\n".join(lines))
-        self.config = folder / "revoker.toml"
+        self.config = write(folder / "revoker.toml", values, *shared_tables(folder, keys_url))
         self.port = values["server"]["port"]
         super().__init__(folder, *program, "serve", "--config", self.config)
 
@@ -211,6 +199,80 @@ class Instance(Process):
     @property
     def address(self):
         return f"http://127.0.0.1:{self.port}"
+
+
+class Edge(Process):
+    """An edge of an instance."""
+
+    def __init__(self, folder, upstream, keys_url):
+        folder.mkdir(parents=True)
+        (folder / "secret").write_text(EDGE_SECRET)
+        self.address = f"http://127.0.0.1:{free_port()}"
+        values = {
+            "server": {"port": int(self.address.rpartition(":")[2]), "drain_seconds": 0},
+            "upstream": {"url": upstream, "secret_file": str(folder / "secret")},
+        }
+        config = write(folder / "edge.toml", values, *shared_tables(folder, keys_url))
+        super().__init__(folder, "-m", "revoker", "edge", "--config", config)
+
+
+class Canary(Process):
+    """A canary that runs a round every five seconds."""
+
+    def __init__(self, folder, upstream, *targets):
+        folder.mkdir(parents=True)
+        (folder / "secret").write_text(CANARY_SECRET)
+        (folder / "key").write_text(json.dumps(forge.ec_key("canary-1").private_jwk()))
+        self.address = f"http://127.0.0.1:{free_port()}"
+        values = {
+            "server": {"port": int(self.address.rpartition(":")[2])},
+            "upstream": {"url": upstream, "secret_file": str(folder / "secret")},
+            "canary": {"key_file": str(folder / "key"), "every_seconds": 5, "timeout_seconds": 1},
+        }
+        config = write(folder / "canary.toml", values, *(("targets", target) for target in targets))
+        super().__init__(folder, "-m", "revoker", "canary", "--config", config)
+
+
+def shared_tables(folder, keys_url):
+    """The issuers and callers of an instance and its edges."""
+    (folder / "canary.jwks").write_text(json.dumps(forge.jwks(forge.ec_key("canary-1"))))
+    yield (
+        "issuers",
+        {
+            "name": "main",
+            "issuer": forge.ISSUER,
+            "audiences": [forge.AUDIENCE],
+            "jwks_uri": keys_url,
+            "jwks_insecure": True,
+        },
+    )
+    yield (
+        "issuers",
+        {
+            "name": "canary",
+            "issuer": ISSUER,
+            "audiences": [ISSUER],
+            "algorithms": ["ES256"],
+            "jwks_file": str(folder / "canary.jwks"),
+            "restricted": True,
+        },
+    )
+    for name, secret, terms in (
+        ("test", SECRET, {"scopes": ["introspect", "revoke", "revoke-all", "sessions"]}),
+        ("edge", EDGE_SECRET, {"scopes": ["feed"]}),
+        ("canary", CANARY_SECRET, {"scopes": ["introspect", "revoke"], "issuers": ["canary"]}),
+    ):
+        yield "callers", {"name": name, "secret_sha256": [digest(secret)], **terms}
+
+
+def write(path, sections, *entries):
+    """A configuration: sections, and entries of lists of tables."""
+    parts = [
+        *(f"[{name}]\n{table(values)}" for name, values in sections.items()),
+        *(f"[[{name}]]\n{table(values)}" for name, values in entries),
+    ]
+    path.write_text("\n".join(parts))
+    return path
 
 
 def table(values):

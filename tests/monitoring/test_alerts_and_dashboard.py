@@ -4,6 +4,7 @@ import contextlib
 import json
 import subprocess
 import time
+import urllib.request
 
 import pytest
 
@@ -12,6 +13,8 @@ from tests.monitoring.conftest import (
     FORGETFUL,
     LATE,
     MONITORING,
+    Canary,
+    Edge,
     Instance,
     Prometheus,
     meanwhile,
@@ -30,8 +33,8 @@ LONG_ENOUGH = 14.0
 
 
 @contextlib.contextmanager
-def watched(folder, *instances, ready=True):
-    """The instances run and are scraped."""
+def watched(folder, *instances, ready=True, beside=()):
+    """The instances run and are scraped, and so are edges and canaries that start one after the other."""
     with contextlib.ExitStack() as stack:
         for instance in instances:
             instance.declare_store_new()
@@ -39,8 +42,18 @@ def watched(folder, *instances, ready=True):
             stack.enter_context(instance)
             if ready:
                 until(instance.ready)
-        prometheus = Prometheus(folder / "prometheus", [instance.address for instance in instances])
+        for process in beside:
+            stack.enter_context(process)
+            until(lambda process=process: is_ready(process.address))
+        scraped = [process.address for process in (*instances, *beside)]
+        prometheus = Prometheus(folder / "prometheus", scraped)
         yield stack.enter_context(prometheus)
+
+
+def is_ready(address):
+    with contextlib.suppress(OSError):
+        return urllib.request.urlopen(f"{address}/readyz", timeout=60).status == 200
+    return False
 
 
 def pair(folder, valkey, keys, **sections):
@@ -76,8 +89,12 @@ def all_is_well(tmp_path_factory, keys):
     folder = tmp_path_factory.mktemp("well")
     valkey = Valkey(folder / "valkey").start()
     first, second = pair(folder, valkey, keys)
-    with watched(folder, first, second) as prometheus:
-        until(lambda: len(prometheus.query("revoker_build_info")) == 2)
+    edge = Edge(folder / "edge", first.address, keys.url)
+    targets = [{"name": name, "url": url} for name, url in (("a", first.address), ("edge", edge.address))]
+    canary = Canary(folder / "canary", second.address, *targets)
+    with watched(folder, first, second, beside=(edge, canary)) as prometheus:
+        until(lambda: len(prometheus.query("revoker_build_info")) == 3)
+        until(lambda: len(prometheus.query("revoker_canary_last_success_timestamp_seconds > 0")) == 2)
         with meanwhile(lambda: ordinary_traffic(second, 1)):
             seen = set()
             ever = set()
@@ -121,7 +138,7 @@ def test_recording_rules_have_values(all_is_well, record):
     assert float(sample["value"][1]) >= 0
 
 
-SCRAPED = {"$__rate_interval": "6s", "[1h]": "[10s]", "$namespace": ".*", "$job": "revoker"}
+SCRAPED = {"$__rate_interval": "6s", "[5m]": "[10s]", "[1h]": "[10s]", "$namespace": ".*", "$job": "revoker"}
 """What stands for the dashboard's variables here: "All" of the namespaces, since these targets have none."""
 
 
@@ -156,7 +173,7 @@ def test_the_top_row_of_the_dashboard_shows_that_all_is_well(all_is_well):
     assert panel_value("Store") == 1
     assert panel_value("No verdict") == 0
     assert panel_value("Data lost") == 0
-    assert panel_value("Instances") == 2
+    assert panel_value("Instances") == 3, "the canary is none"
     assert panel_value("Introspections") > 1
     assert panel_value("Slowest of a hundred") < 1
 
@@ -339,3 +356,14 @@ def test_a_clock_that_is_wrong_is_reported(tmp_path, own_valkey, keys):
     second = Instance(tmp_path / "b", own_valkey.url, keys.url)
     with watched(tmp_path, first, second) as prometheus:
         assert fired(prometheus, "RevokerClocksApart") == set()
+
+
+def test_targets_that_accept_what_was_revoked_and_canaries_without_a_figure_are_reported(
+    tmp_path, own_valkey, keys
+):
+    first, second = pair(tmp_path, own_valkey, keys)
+    gateway = {"name": "gateway", "kind": "http", "url": f"{first.address}/livez"}
+    gone = {"name": "gone", "url": "http://127.0.0.1:1"}
+    canary = Canary(tmp_path / "canary", second.address, gateway, gone)
+    with watched(tmp_path, first, second, beside=(canary,)) as prometheus:
+        assert fired(prometheus, "RevokerCanaryLate", "RevokerCanarySilent") == set()
