@@ -61,7 +61,7 @@ def test_the_defaults(values):
         ("server", {"workers": 2}, "server.workers: is not a setting"),
     ],
 )
-def test_what_is_wrong_is_said_by_its_name(values, section, change, problem):
+def test_what_is_wrong_is_reported_by_its_name(values, section, change, problem):
     if isinstance(change, dict):
         change = {**values.get(section, {}), **change}
     with pytest.raises(ConfigError) as refused:
