@@ -35,11 +35,16 @@ CHART_SETS: Final = {
     "ServerSettings": {"port", "ops_port", "tls_cert_file", "tls_key_file", "tls_client_ca_file"},
     "RedisSettings": {"url_file", "password_file"},
     "UpstreamSettings": {"secret_file"},
+    "CanaryUpstreamSettings": {"secret_file"},
+    "CanaryRoundSettings": {"key_file", "issuer", "audience"},
     "SessionSettings": {"signing_keys_dir", "refresh_key_file"},
 }
 """Settings that the chart itself writes into the configuration; its values may not contain them."""
 
-CHART_DEFAULTS: Final = {"UpstreamSettings": {"url"}}
+MADE_BY_CHART: Final = {"EdgeRevocationSettings", "EdgeSessionSettings", "CanaryServerSettings"}
+"""Sections that its values do not have."""
+
+CHART_DEFAULTS: Final = {"UpstreamSettings": {"url"}, "CanaryUpstreamSettings": {"url"}}
 """Required settings that the chart writes unless its values have them."""
 
 METRICS_HEAD: Final = """\
@@ -230,11 +235,13 @@ def values_schema() -> str:
     """The schema of the chart's values, its part on Revoker's settings made from these."""
     path = CHART / "values.schema.json"
     schema = json.loads(path.read_text(encoding="utf-8"))
-    definitions = {**EdgeSettings.model_json_schema()["$defs"], **Settings.model_json_schema()["$defs"]}
+    definitions = {
+        name: section
+        for settings in (EdgeSettings, CanarySettings, Settings)
+        for name, section in settings.model_json_schema()["$defs"].items()
+    }
     schema["$defs"] = {
-        name: _section(name, section)
-        for name, section in definitions.items()
-        if name not in {"EdgeRevocationSettings", "EdgeSessionSettings"}  # the chart makes them
+        name: _section(name, section) for name, section in definitions.items() if name not in MADE_BY_CHART
     }
     return json.dumps(schema, indent=2) + "\n"
 

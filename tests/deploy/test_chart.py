@@ -15,6 +15,7 @@ from kubernetes_validate.utils import SchemaNotFoundError
 
 from revoker import __version__
 from revoker.auth import digest
+from revoker.config.canary import settle_canary
 from revoker.config.edge import settle_edge
 from revoker.server.lifecycle import SHUTDOWN_SECONDS
 from tests.deploy.conftest import CHART, CI_VALUES
@@ -278,7 +279,8 @@ def test_selectors_match_the_pods_they_mean_and_no_others(chart):
         for item in chart.all(kind):
             assert chosen(item["spec"]["selector"]) == {item["metadata"]["name"]}
     for service in chart.all("Service"):
-        assert chosen({"matchLabels": service["spec"]["selector"]}) == {service["metadata"]["name"]}
+        name = service["metadata"]["name"].removesuffix("-pods")  # a headless one besides
+        assert chosen({"matchLabels": service["spec"]["selector"]}) == {name}
     for pod_disruption_budget in chart.all("PodDisruptionBudget"):
         assert chosen(pod_disruption_budget["spec"]["selector"]) == {server}
     for spread in chart.server["spec"]["template"]["spec"].get("topologySpreadConstraints", []):
@@ -571,3 +573,94 @@ def test_edges_may_have_a_secret_of_your_own(render):
     volumes = rendered.one("DaemonSet")["spec"]["template"]["spec"]["volumes"]
     [secret] = [volume["secret"] for volume in volumes if volume["name"] == "upstream"]
     assert secret == {"secretName": "feed", "items": [{"key": "token", "path": "secret"}]}
+
+
+CANARY = CHART / "ci/canary-values.yaml"
+
+
+def canary_settings(rendered, folder):
+    """The configuration of the rendered canary, with files in place of its mounts."""
+    (folder / "canary").mkdir()
+    for name in ("canary.key", "canary.secret"):
+        (folder / "canary" / name).write_text("contents")
+    text = rendered.one("ConfigMap", "revoker-canary")["data"]["canary.toml"]
+    return settle_canary(tomllib.loads(text.replace("/etc/revoker", str(folder))), {})
+
+
+def test_a_canary_asks_the_service_and_every_edge(render, tmp_path):
+    rendered = render(CANARY)
+    settings = canary_settings(rendered, tmp_path)
+    assert settings.upstream.url == "http://revoker.identity.svc:8080"
+    assert (settings.canary.every_seconds, settings.canary.timeout_seconds) == (30, 7.5)
+    assert [(target.name, target.url, target.all_addresses) for target in settings.targets] == [
+        ("service", "http://revoker.identity.svc:8080", False),
+        ("edges", "http://revoker-edge-pods.identity.svc:8080", True),
+    ]
+    pods = rendered.one("Service", "revoker-edge-pods")["spec"]
+    assert pods["clusterIP"] == "None"
+    edges = rendered.one("DaemonSet")["spec"]["template"]["metadata"]["labels"]
+    assert pods["selector"].items() <= edges.items()
+
+    deployment = rendered.one("Deployment", "revoker-canary")["spec"]
+    pod = deployment["template"]["spec"]
+    assert deployment["replicas"] == 1
+    assert pod["containers"][0]["args"] == ["canary"]
+    assert pod["nodeSelector"] == {"pool": "monitoring"}
+    [secret] = [volume["secret"] for volume in pod["volumes"] if volume["name"] == "canary"]
+    assert secret == {"secretName": "revoker-canary"}
+
+
+def test_service_and_edges_know_the_issuer_and_the_caller_of_the_canary(render):
+    rendered = render(CANARY)
+    edge = tomllib.loads(rendered.one("ConfigMap", "revoker-edge")["data"]["edge.toml"])
+    for values in (toml_of(rendered), edge):
+        [issuer] = [issuer for issuer in values["issuers"] if issuer["name"] == "canary"]
+        assert (issuer["issuer"], issuer["audiences"]) == ("urn:revoker:canary", ["urn:revoker:canary"])
+        assert issuer["restricted"] is True
+        [caller] = [caller for caller in values["callers"] if caller["name"] == "canary"]
+        assert (caller["secret_sha256"], caller["issuers"]) == (["1" * 64], ["canary"])
+        assert [issuer["name"] for issuer in values["issuers"]] == ["main", "canary"]
+    assert rendered.one("ConfigMap", "revoker-jwks")["data"] == {"canary.json": '{"keys": []}'}
+    assert "canary" not in rendered.one("Secret", "callers")["data"]
+    for kind, name in (("Deployment", "revoker"), ("DaemonSet", "revoker-edge")):
+        pod = rendered.one(kind, name)["spec"]["template"]["spec"]
+        mounts = {mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]}
+        assert "/etc/revoker/jwks" in mounts
+
+
+def test_a_canary_is_scraped_and_reaches_whom_it_asks(render):
+    rendered = render(CANARY)
+    labels = rendered.one("Deployment", "revoker-canary")["spec"]["selector"]["matchLabels"]
+    service = rendered.one("Service", "revoker-canary")
+    [expression] = rendered.one("ServiceMonitor")["spec"]["selector"]["matchExpressions"]
+    assert service["metadata"]["labels"]["app.kubernetes.io/component"] in expression["values"]
+    for name in ("revoker", "revoker-edge"):
+        policy = rendered.one("NetworkPolicy", name)["spec"]
+        allowed = [
+            peer["podSelector"]["matchLabels"]
+            for rule in policy["ingress"]
+            if {"port": "http", "protocol": "TCP"} in rule["ports"]
+            for peer in rule["from"]
+            if "podSelector" in peer
+        ]
+        assert labels in allowed, name
+    [rule] = rendered.one("NetworkPolicy", "revoker-canary")["spec"]["ingress"]
+    assert rule["ports"] == [{"port": "ops", "protocol": "TCP"}]
+
+
+def test_targets_and_upstream_of_a_canary_may_be_your_own(helm, render, tmp_path):
+    gateway = {"name": "orders", "kind": "http", "url": "https://orders.example.com/canary"}
+    own = {
+        "canary.enabled": True,
+        "canary.existingSecret": "own",
+        "canary.secretSha256": "1" * 64,
+        "canary.jwks": "{}",
+        "canary.targets": [gateway],
+        "canary.upstream": {"url": "https://revoker.example.com"},
+    }
+    settings = canary_settings(render({**LEAST, **own}), tmp_path)
+    assert settings.upstream.url == "https://revoker.example.com"
+    assert [(target.name, target.kind) for target in settings.targets] == [("orders", "http")]
+    for name in ("existingSecret", "secretSha256", "jwks"):
+        result = helm("template", CHART, "--values", CANARY, "--set", f"canary.{name}=")
+        assert f"canary.{name}: " in result.stderr

@@ -154,9 +154,47 @@ either: OpenShift gives each namespace its own. `helm upgrade --reuse-values` fr
 {{- printf "%s-edge" (include "revoker.fullname" .) -}}
 {{- end -}}
 
-{{- /* All callers, as JSON: those of the values, and the edges where they are not among them. */ -}}
-{{- define "revoker.callers" -}}
+{{- define "revoker.canaryName" -}}
+{{- printf "%s-canary" (include "revoker.fullname" .) -}}
+{{- end -}}
+{{- define "revoker.edgePodsName" -}}
+{{- printf "%s-edge-pods" (include "revoker.fullname" .) -}}
+{{- end -}}
+
+{{- /* All issuers, as JSON: those of the values, and that of the canary. */ -}}
+{{- define "revoker.issuers" -}}
+{{- $issuers := default list .Values.config.issuers -}}
+{{- if (.Values.canary).enabled -}}
+  {{- $issuer := dict "name" "canary" "issuer" "urn:revoker:canary" "audiences" (list "urn:revoker:canary") -}}
+  {{- $keys := dict "algorithms" (list "ES256") "jwks_file" "/etc/revoker/jwks/canary.json" -}}
+  {{- $limits := dict "max_token_lifetime" 300 "restricted" true -}}
+  {{- $issuers = append $issuers (merge $issuer $keys $limits) -}}
+{{- end -}}
+{{- toJson $issuers -}}
+{{- end -}}
+
+{{- /* All JWK Sets by file name, as JSON. */ -}}
+{{- define "revoker.jwks" -}}
+{{- $sets := deepCopy (default dict .Values.jwks) -}}
+{{- if (.Values.canary).enabled -}}
+  {{- $_ := set $sets "canary.json" (required "canary.jwks: give the contents of canary.jwks.json, which `revoker canary init` writes" .Values.canary.jwks) -}}
+{{- end -}}
+{{- toJson $sets -}}
+{{- end -}}
+
+{{- /* The callers of the values and the canary, as JSON. */ -}}
+{{- define "revoker.callersWithCanary" -}}
 {{- $callers := .Values.callers -}}
+{{- if (.Values.canary).enabled -}}
+  {{- $digest := required "canary.secretSha256: give the digest that `revoker canary init` prints" .Values.canary.secretSha256 -}}
+  {{- $callers = append $callers (dict "name" "canary" "secret_sha256" (list $digest) "scopes" (list "introspect" "revoke") "issuers" (list "canary")) -}}
+{{- end -}}
+{{- toJson $callers -}}
+{{- end -}}
+
+{{- /* All callers, as JSON: the edges are added where they are not among those of the values. */ -}}
+{{- define "revoker.callers" -}}
+{{- $callers := include "revoker.callersWithCanary" . | fromJsonArray -}}
 {{- if and (.Values.edge).enabled (not .Values.edge.existingSecret.name) -}}
   {{- $names := list -}}
   {{- range $callers -}}
@@ -195,12 +233,12 @@ either: OpenShift gives each namespace its own. `helm upgrade --reuse-values` fr
 
 [revocation]
 {{- include "revoker.table" (pick $config.revocation "leeway" "max_token_lifetime") }}
-{{- range $config.issuers }}
+{{- range include "revoker.issuers" . | fromJsonArray }}
 
 [[issuers]]
 {{- include "revoker.table" . }}
 {{- end }}
-{{- range .Values.callers }}
+{{- range include "revoker.callersWithCanary" . | fromJsonArray }}
 {{- if has "introspect" .scopes }}
 
 [[callers]]
@@ -215,6 +253,40 @@ either: OpenShift gives each namespace its own. `helm upgrade --reuse-values` fr
 
 [sessions]
 {{- include "revoker.table" (pick . "issuer" "audiences" "revocable" "absolute_timeout") }}
+{{- end }}
+{{ end -}}
+
+{{- /* The configuration of a canary. Its targets are the service and all edges, unless the values have others. */ -}}
+{{- define "revoker.canaryToml" -}}
+{{- $canary := .Values.canary -}}
+{{- $scheme := ternary "https" "http" .Values.tls.enabled -}}
+{{- $here := dict -}}
+{{- if not .Values.tls.enabled -}}
+  {{- $_ := set $here "insecure" true -}}
+{{- end -}}
+{{- $url := printf "%s://%s.%s.svc:%v" $scheme (include "revoker.fullname" .) .Release.Namespace .Values.service.port -}}
+{{- $upstream := merge (deepCopy (default dict $canary.upstream)) (dict "url" $url) $here -}}
+{{- $targets := $canary.targets -}}
+{{- if not $targets -}}
+  {{- $terms := merge (pick $upstream "ca_file") $here -}}
+  {{- $targets = list (merge (dict "name" "service" "url" $url) $terms) -}}
+  {{- if (.Values.edge).enabled -}}
+    {{- $pods := printf "%s://%s.%s.svc:%v" $scheme (include "revoker.edgePodsName" .) .Release.Namespace .Values.ports.http -}}
+    {{- $targets = append $targets (merge (dict "name" "edges" "url" $pods "all_addresses" true) $terms) -}}
+  {{- end -}}
+{{- end -}}
+[server]
+{{- include "revoker.table" (dict "host" .Values.config.server.host "port" .Values.ports.ops) }}
+
+[upstream]
+{{- include "revoker.table" (merge $upstream (dict "secret_file" "/etc/revoker/canary/canary.secret")) }}
+
+[canary]
+{{- include "revoker.table" (merge (deepCopy (default dict $canary.rounds)) (dict "key_file" "/etc/revoker/canary/canary.key")) }}
+{{- range $targets }}
+
+[[targets]]
+{{- include "revoker.table" . }}
 {{- end }}
 {{ end -}}
 
@@ -300,7 +372,7 @@ the digests in the configuration must agree.
 
 [revocation]
 {{- include "revoker.table" $config.revocation }}
-{{- range $config.issuers }}
+{{- range include "revoker.issuers" . | fromJsonArray }}
 
 [[issuers]]
 {{- include "revoker.table" . }}
@@ -342,7 +414,7 @@ the digests in the configuration must agree.
   mountPath: /etc/revoker/redis-tls
   readOnly: true
 {{- end }}
-{{- if .Values.jwks }}
+{{- if include "revoker.jwks" . | fromJson }}
 - name: jwks
   mountPath: /etc/revoker/jwks
   readOnly: true
@@ -404,7 +476,7 @@ the digests in the configuration must agree.
   secret:
     secretName: {{ . }}
 {{- end }}
-{{- if .Values.jwks }}
+{{- if include "revoker.jwks" . | fromJson }}
 - name: jwks
   configMap:
     name: {{ include "revoker.fullname" . }}-jwks
