@@ -114,7 +114,12 @@ def configure(tmp_path):
         values = {
             "server": {"port": 0},
             "upstream": {"url": upstream, "secret_file": str(tmp_path / secret)},
-            "canary": {"key_file": str(tmp_path / "canary.key"), **canary},
+            "canary": {
+                "key_file": str(tmp_path / "canary.key"),
+                "every_seconds": 120.0,
+                "timeout_seconds": 60.0,  # a busy machine does not exceed the third of it
+                **canary,
+            },
             "targets": list(targets),
         }
         return settle_canary(values, {})

@@ -70,7 +70,7 @@ async def test_a_round_is_counted_by_target(service, begin, configure):
         {"name": "gone", "url": "http://127.0.0.1:1"},
     ]
     before = time.time()
-    canary, pauses = await begin(configure(service.url, *targets, timeout_seconds=30.0, every_seconds=60.0))
+    canary, pauses = await begin(configure(service.url, *targets))
     await pauses.until_paused()
 
     counts = await metrics_of(canary)
@@ -96,12 +96,12 @@ async def test_a_round_is_counted_by_target(service, begin, configure):
     counts = await metrics_of(canary)
     assert counts['revoker_canary_seconds_count{target="service"}'] == "2.0"
     assert counts['revoker_canary_failures_total{reason="unreachable",target="gone"}'] == "2.0"
-    assert 0 < pauses.asked_for[0] <= 60
+    assert 0 < pauses.asked_for[0] <= 120
 
 
 async def test_health_reports_the_targets_that_failed(service, begin, configure, events):
     targets = [{"name": "service", "url": service.url}, {"name": "gone", "url": "http://127.0.0.1:1"}]
-    canary, pauses = await begin(configure(service.url, *targets, timeout_seconds=30.0))
+    canary, pauses = await begin(configure(service.url, *targets))
     await pauses.until_paused()
     assert (await canary.ask("GET", "/livez")).status == 200
     ready = await canary.ask("GET", "/readyz")
@@ -115,9 +115,7 @@ async def test_health_reports_the_targets_that_failed(service, begin, configure,
 
 
 async def test_a_round_that_breaks_is_followed_by_another(service, begin, configure, tmp_path, events):
-    canary, pauses = await begin(
-        configure(service.url, {"name": "service", "url": service.url}, timeout_seconds=30.0)
-    )
+    canary, pauses = await begin(configure(service.url, {"name": "service", "url": service.url}))
     await pauses.until_paused()
     revoke, canary.service._record = canary.service._record, None
     pauses.ended.set()
@@ -142,7 +140,8 @@ secret_file = "canary.secret"
 
 [canary]
 key_file = "canary.key"
-timeout_seconds = 30.0
+every_seconds = 120.0
+timeout_seconds = 60.0
 
 [[targets]]
 name = "service"

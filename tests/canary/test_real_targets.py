@@ -34,7 +34,6 @@ async def test_service_edge_and_gateway_refuse_what_was_revoked(
         introspect(service, "service"),
         introspect(edge),
         page(await serve_page(guarded_by(edge))),
-        timeout_seconds=30.0,
     )
     outcomes = await run_round(settings)
     assert {name: outcome.reason for name, outcome in outcomes.items()} == {
@@ -42,7 +41,7 @@ async def test_service_edge_and_gateway_refuse_what_was_revoked(
         "edge": "",
         "gateway": "",
     }, outcomes
-    assert all(0 < outcome.seconds <= 30 for outcome in outcomes.values())
+    assert all(0 < outcome.seconds <= 60 for outcome in outcomes.values())
 
 
 async def test_a_gateway_that_asks_nobody_is_late(service, serve_page, configure, run_round):
@@ -51,7 +50,7 @@ async def test_a_gateway_that_asks_nobody_is_late(service, serve_page, configure
 
     url = await serve_page(open_to_all)
     outcomes = await run_round(
-        configure(service.url, page(url), introspect(service, "service"), timeout_seconds=0.5)
+        configure(service.url, page(url), introspect(service, "service"), timeout_seconds=5.0)
     )
     assert (outcomes["gateway"].seconds, outcomes["gateway"].reason) == (None, "late")
     assert "status 200" in outcomes["gateway"].problem
@@ -76,7 +75,7 @@ async def test_a_gateway_without_a_verdict_neither_accepts_nor_refuses(
         seen.append(answer.status)
         return web.Response(status=503) if seen.count(401) in {1, 2} else answer
 
-    settings = configure(service.url, page(await serve_page(sometimes)), timeout_seconds=30.0)
+    settings = configure(service.url, page(await serve_page(sometimes)))
     outcome = (await run_round(settings))["gateway"]
     assert outcome.reason == ""
     assert seen.count(401) == 3

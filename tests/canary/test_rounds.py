@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from revoker.canary.asking import Answer, Reply
-from revoker.canary.rounds import ANSWER_S, LAST_PAUSE_S, Rounds, TokenMaker, pauses
+from revoker.canary.rounds import LAST_PAUSE_S, Rounds, TokenMaker, answer_seconds, pauses
 from revoker.tokens.private_keys import SigningKey
 from tests.rig import forge
 
@@ -14,6 +14,7 @@ REFUSED = Reply(Answer.REFUSED, "inactive")
 NO_VERDICT = Reply(Answer.NO_VERDICT, "answered with status 503")
 NONE = Reply(Answer.NONE, "no answer")
 TIMEOUT_S = 10.0
+ANSWER_S = answer_seconds(TIMEOUT_S)
 
 
 class Time:
@@ -137,7 +138,7 @@ async def test_a_target_that_never_refuses_is_late_and_is_asked_until_the_end(ti
 
 
 async def test_an_answer_that_the_end_of_the_round_cuts_off_does_not_hide_that_a_target_is_late(time, run):
-    place = Place(time, ACCEPTED, takes=2.9)
+    place = Place(time, ACCEPTED, takes=ANSWER_S - 0.1)
     (outcome,) = await run(Target("edge", place))
     assert outcome.reason == "late"
 
@@ -210,3 +211,7 @@ def test_a_token_is_marked_and_outlives_its_round(make_token):
     assert (payload["iss"], payload["aud"]) == ("urn:canary", "api://canary")
     assert payload["jti"] == token.jti != another.jti
     assert payload["exp"] - payload["iat"] >= 2 * ANSWER_S + TIMEOUT_S + 60
+
+
+def test_an_answer_may_take_three_seconds_or_a_third_of_the_round():
+    assert [answer_seconds(timeout) for timeout in (1.0, 9.0, 60.0)] == [3.0, 3.0, 20.0]

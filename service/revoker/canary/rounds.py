@@ -15,7 +15,7 @@ SUBJECT: Final = "revoker-canary"
 """``sub`` and ``client_id`` of all tokens, by which logs and backends recognise them."""
 
 ANSWER_S: Final = 3.0
-"""How long one answer may take; what takes longer counts as no answer."""
+"""How long one answer may take at least; what takes longer than :func:`answer_seconds` is no answer."""
 
 FIRST_PAUSE_S: Final = 0.005
 LAST_PAUSE_S: Final = 0.25
@@ -71,7 +71,7 @@ class TokenMaker:
         self._key = key
         self._issuer = issuer
         self._audience = audience
-        self._lifetime: Final = math.ceil(2 * ANSWER_S + timeout_s) + 60
+        self._lifetime: Final = math.ceil(2 * answer_seconds(timeout_s) + timeout_s) + 60
         self._wall = wall
 
     def make(self) -> Token:
@@ -108,6 +108,7 @@ class Rounds:
         self._upstream = upstream
         self._make_token = make_token
         self._timeout_s = timeout_s
+        self._answer_s = answer_seconds(timeout_s)
         self._now = now
         self._sleep = sleep
 
@@ -117,7 +118,7 @@ class Rounds:
         checked = await asyncio.gather(*(self._places_that_accept(target, token) for target in self._targets))
         problem, revoked_at = "", 0.0
         if not all(isinstance(found, Outcome) for found in checked):
-            problem = await self._upstream.revoke(token, ANSWER_S)
+            problem = await self._upstream.revoke(token, self._answer_s)
             revoked_at = self._now()
         return await asyncio.gather(
             *(
@@ -129,11 +130,11 @@ class Rounds:
     async def _places_that_accept(self, target: Target, token: Token) -> Sequence[Asked] | Outcome:
         """The addresses of a target; an outcome where one of them does not accept the token."""
         try:
-            places = await target.places(ANSWER_S)
+            places = await target.places(self._answer_s)
         except OSError as fault:
             problem = str(fault) or "no address was found in time"
             return Outcome(target.name, reason=Answer.NONE.value, problem=problem)
-        for reply in await asyncio.gather(*(place.ask(token, ANSWER_S) for place in places)):
+        for reply in await asyncio.gather(*(place.ask(token, self._answer_s) for place in places)):
             if reply.answer is not Answer.ACCEPTED:
                 problem = f"before the revocation: {reply.problem}"
                 return Outcome(target.name, reason=reply.answer.value, problem=problem)
@@ -163,7 +164,7 @@ class Rounds:
             left = deadline - self._now()
             if left <= 0:
                 break
-            reply = await place.ask(token, min(left, ANSWER_S))
+            reply = await place.ask(token, min(left, self._answer_s))
             now = self._now()
             if reply.answer is Answer.REFUSED:
                 return now - revoked_at
@@ -171,6 +172,11 @@ class Rounds:
                 last = reply  # otherwise the end of the round cut it off, which shows nothing
             await self._sleep(max(0.0, min(pause, deadline - now)))
         return last or Reply(Answer.NONE, "there was no time to ask")
+
+
+def answer_seconds(timeout_s: float) -> float:
+    """How long one answer may take in rounds of this ``timeout_s``: several fit in, so that one may fail."""
+    return max(ANSWER_S, timeout_s / 3)
 
 
 def pauses() -> Iterator[float]:
