@@ -16,7 +16,7 @@ KUBERNETES_VERSION = $(shell sed -n 's/^require k8s.io.kubernetes \(v1\.\([0-9]*
   -X k8s.io\/component-base\/version.gitVersion=\1 \
   -X k8s.io\/component-base\/version.gitMajor=1 -X k8s.io\/component-base\/version.gitMinor=\2/p' tests/kubernetes/apiserver/go.mod)
 
-.PHONY: help run test coverage fuzz test-gateways test-servers test-deploy test-monitoring test-instructions test-providers test-client test-kubernetes test-image lint types sbom bench bench-peers docs release test-release site test-site ci lock clean
+.PHONY: help run test coverage fuzz test-gateways test-servers test-docs test-deploy test-monitoring test-instructions test-providers test-client test-kubernetes test-image lint types sbom bench bench-peers docs release test-release site test-site ci lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +45,13 @@ test-servers: .venv/.servers ## Test the store on other versions of Redis and Va
 	@command -v redis-server >/dev/null || { \
 	  echo "redis-server is missing: apt-get install redis-server (as root), or put it on the PATH" >&2; exit 1; }
 	$(BIN)/python -m tests.versions
+
+test-docs: .venv/.dev ## Run the shell blocks of the how-to pages; curl, jq and openssl come from Debian
+	@for program in curl jq openssl; do \
+	  command -v $$program >/dev/null || { \
+	    echo "$$program is missing: apt-get install curl jq openssl (as root), or put it on the PATH" >&2; exit 1; }; \
+	done
+	$(BIN)/python -m pytest tests/pages
 
 test-deploy: .venv/.deploy ## Test image and chart with hadolint, helm and the schemas of Kubernetes
 	$(BIN)/python -m pytest tests/deploy

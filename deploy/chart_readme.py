@@ -14,6 +14,7 @@ HEAD: Final = """\
 {description}. Chart {version}, for Revoker {app_version} and Kubernetes {kubernetes}.
 `docs/kubernetes.md` of the documentation has examples for trial and production.
 
+<!-- not run: needs a Kubernetes cluster; make test-kubernetes installs the chart on an API server -->
 ```sh
 helm install revoker revoker-{version}.tgz --values values.yaml
 helm test revoker

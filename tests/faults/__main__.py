@@ -106,7 +106,8 @@ def _spread(seconds: list[float]) -> str:
     return f"{statistics.median(seconds):.2f} s ({max(seconds):.2f} s)"
 
 
-def main() -> int:
+def argument_parser() -> argparse.ArgumentParser:
+    """Of the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m tests.faults",
         description=__doc__,
@@ -141,6 +142,11 @@ def main() -> int:
         help="of --table: revocations and introspections a second (default 500,2000)",
     )
     parser.add_argument("--rows", default="", help="of --table: their numbers from 0 on, separated by commas")
+    return parser
+
+
+def main() -> int:
+    parser = argument_parser()
     asked = parser.parse_args()
     if asked.table:
         chosen = [int(row) for row in asked.rows.split(",") if row]
