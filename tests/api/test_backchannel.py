@@ -405,8 +405,39 @@ async def test_a_logout_token_ends_the_user_where_access_tokens_name_no_session(
     assert (await send(revoker, logout_token(sid="s1"))).status == 200
 
     assert [await revoker.active(token) for token in (first, other, bob)] == [False, False, True]
+
+
+async def test_a_logout_token_without_a_user_ends_its_session_and_the_log_says_what_it_leaves(begin, events):
+    revoker = await begin(main={"backchannel_ends": "user"})
+    named, unnamed, other = old(sub="bob", sid="s3"), old(sub="bob", sid=ABSENT), old(sub="bob", sid="s4")
+
     assert (await send(revoker, logout_token(sub=ABSENT, sid="s3"))).status == 200
-    assert not await revoker.active(old(sub="bob", sid="s3"))
+
+    assert [await revoker.active(token) for token in (named, unnamed, other)] == [False, True, True]
+    [done] = [event for event in events if event["event"] == "logged_out_by_provider"]
+    assert (done["ends"], done["sid"], done["sub"]) == ("session", "s3", None)
+    [warned] = [event for event in events if event["event"] == "logout_names_no_user"]
+    assert (warned["log_level"], warned["iss"], warned["sid"]) == ("warning", forge.ISSUER, "s3")
+
+
+@pytest.mark.parametrize(
+    ("setting", "token", "ends"),
+    [
+        ("session", {"sid": "s1"}, "session"),
+        ("session", {}, "user"),
+        ("session", {"sub": ABSENT, "sid": "s1"}, "session"),
+        ("user", {"sid": "s1"}, "user"),
+        ("user", {}, "user"),
+    ],
+    ids=str,
+)
+async def test_the_log_says_what_a_logout_token_has_ended(begin, events, setting, token, ends):
+    revoker = await begin(main={"backchannel_ends": setting})
+
+    assert (await send(revoker, logout_token(**token))).status == 200
+
+    named = {event["event"]: event.get("ends") for event in events if event["event"].startswith("log")}
+    assert named == {"logged_out_by_provider": ends}
 
 
 async def test_a_logout_token_names_users_and_sessions_as_access_tokens_do(begin):

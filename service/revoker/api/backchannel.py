@@ -5,7 +5,7 @@ is sent twice, or late, changes nothing.
 """
 
 from collections.abc import Callable, Collection, Mapping
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 import structlog
@@ -43,7 +43,8 @@ async def log_out(
     """Log out; 200 once that is stored, also where the session is unknown or over (BCL §2.7)."""
     try:
         issuer, token, terms = await _verify(call.body.logout_token, logout_terms, verifier, revoked_key_ids)
-        cutoff = await _revoke(issuer, token, revocations, ends_user=terms.ends_user)
+        ends = _ends(token, terms)
+        cutoff = await _revoke(issuer, token, revocations, ends)
     except (InvalidToken, InvalidRequest) as error:
         _audit.warning("logout_refused", peer=call.peer, why=str(error))
         raise InvalidRequest(f"logout_token: {error}") from error
@@ -54,8 +55,24 @@ async def log_out(
         sub=token.sub,
         sid=token.sid,
         jti=token.jti,
+        ends=ends,
         cutoff=cutoff / 1000,
     )
+    if terms.ends_user and ends == "session":
+        _audit.warning(
+            "logout_names_no_user",
+            iss=issuer.iss,
+            sid=token.sid,
+            jti=token.jti,
+            why="the session is all that the logout token names: access tokens without it stay active",
+        )
+
+
+def _ends(token: LogoutToken, terms: LogoutTerms) -> Literal["session", "user"]:
+    """What a logout token ends. One that names no user can end its session alone, whatever is set."""
+    if token.sub is None:
+        return "session"
+    return "user" if terms.ends_user or token.sid is None else "session"
 
 
 async def _verify(
@@ -81,7 +98,9 @@ async def _verify(
     return issuer, logout_token(verified, terms.audience), terms
 
 
-async def _revoke(issuer: Issuer, token: LogoutToken, revocations: Revocations, *, ends_user: bool) -> int:
+async def _revoke(
+    issuer: Issuer, token: LogoutToken, revocations: Revocations, ends: Literal["session", "user"]
+) -> int:
     """Store a cutoff at the time of the token, and not after now; returns the cutoff in force (ms).
 
     Raises:
@@ -91,11 +110,12 @@ async def _revoke(issuer: Issuer, token: LogoutToken, revocations: Revocations, 
     ahead = max(AHEAD_S, issuer.clock_skew) + issuer.iat_backdated
     signed = Signed(ahead=ahead * 1000, expires=int(token.expires * 1000))
     try:
-        if token.sid is not None and not (ends_user and token.sub is not None):
+        if ends == "session":
+            assert token.sid is not None  # noqa: S101  # a logout token has one of the two
             return await revocations.revoke_session(
                 issuer, token.sid, before=before, reason=REASON, by=BACKCHANNEL, signed=signed
             )
-        assert token.sub is not None  # noqa: S101  # a logout token has one of the two
+        assert token.sub is not None  # noqa: S101  # likewise
         return await revocations.revoke_user(
             issuer, token.sub, before=before, except_sid=None, reason=REASON, by=BACKCHANNEL, signed=signed
         )

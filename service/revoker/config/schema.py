@@ -393,7 +393,7 @@ class IssuerSettings(_Section):
 
     backchannel_ends: Literal["session", "user"] = "session"
     """What a logout token ends that names a session and a user: the session, or every session of the user,
-    where access tokens do not name theirs."""
+    where access tokens do not name theirs. One that names no user ends its session."""
 
     @field_validator("issuer")
     @classmethod
