@@ -8,6 +8,7 @@ import aiohttp
 import pytest
 
 from tests.real_providers.browser import Browser
+from tests.real_providers.dex import Dex
 from tests.real_providers.hydra import Hydra
 from tests.real_providers.installation import installed
 from tests.real_providers.keycloak import Keycloak
@@ -17,17 +18,26 @@ from tests.rig import forge
 from tests.rig.servers import free_port
 from tests.rig.service import OTHER_ISSUER
 
-PROVIDERS = {kind.name: kind for kind in (NodeOidcProvider, Keycloak, Hydra)}
+PROVIDERS = {kind.name: kind for kind in (NodeOidcProvider, Keycloak, Hydra, Dex)}
 
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "providers_with(what): only those of which the attribute is true")
+    config.addinivalue_line("markers", "providers_without(what): only those of which it is false")
 
 
 def pytest_generate_tests(metafunc):
     if "provider" in metafunc.fixturenames:
-        wanted = [mark.args[0] for mark in metafunc.definition.iter_markers("providers_with")]
-        named = [name for name in _chosen() if all(getattr(PROVIDERS[name], what) for what in wanted)]
+        wanted = {
+            mark.args[0]: mark.name == "providers_with"
+            for mark in metafunc.definition.iter_markers()
+            if mark.name.startswith("providers_with")
+        }
+        named = [
+            name
+            for name in _chosen()
+            if all(getattr(PROVIDERS[name], what) is wish for what, wish in wanted.items())
+        ]
         metafunc.parametrize("provider", named, indirect=True, scope="session")
 
 

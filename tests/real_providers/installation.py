@@ -141,6 +141,12 @@ def _hydra(folder):
     )
 
 
+def _dex(folder):
+    package = "github.com/dexidp/dex/cmd/dex"
+    go_build = ("env", "CGO_ENABLED=0", "go", "build", "-buildvcs=false", "-ldflags=-s -w")  # no SQLite
+    _run(folder, *go_build, "-o", "dex", package)
+
+
 def _download(url, target):
     deadline = time.monotonic() + _LONGEST_S
     try:
@@ -176,6 +182,13 @@ INSTALLATIONS = {
             programs=(Program("go", ("version",), (1, 24)), Program("gcc", ("--version",), (5,))),
             pinned=("hydra_module/go.mod", "hydra_module/go.sum"),
             install=_hydra,
+        ),
+        Installation(
+            name="dex",
+            version="2.45.1",
+            programs=(Program("go", ("version",), (1, 25)),),
+            pinned=("dex_module/go.mod", "dex_module/go.sum"),
+            install=_dex,
         ),
     )
 }

@@ -47,6 +47,12 @@ class Provider(abc.ABC):
     names_sessions = False
     """Whether its access tokens name their session."""
 
+    names_tokens = True
+    """Whether its access tokens have an id."""
+
+    marks_kinds = True
+    """Whether an access token can be distinguished from an ID token."""
+
     confuses_keys = False
     """Whether tokens that it makes during a rotation can name one key and have the signature of another."""
 
@@ -81,7 +87,7 @@ class Provider(abc.ABC):
 
     @abc.abstractmethod
     async def rotate(self, http):
-        """Sign with a new key from now on; the old ones stay in the key set."""
+        """Sign with a new key once this returns; the old ones stay in the key set."""
 
     def table(self):
         """``[[issuers]]`` of a service that trusts it.
