@@ -27,11 +27,19 @@ def named(member):
 
 
 nothing = st.just({})
+makers = st.just({}) | st.fixed_dictionaries({"by": texts, "made": st.none() | dates})
 
 
 def built(made, named=nothing, **members):
     members = st.fixed_dictionaries(members)
     return st.tuples(named, members).map(lambda both: made(**both[0], **both[1]))
+
+
+def revoked(made, named=nothing, **members):
+    """A line of a revocation, which may say who made it."""
+    return st.tuples(named, makers, st.fixed_dictionaries(members)).map(
+        lambda parts: made(**parts[0], **parts[1], **parts[2])
+    )
 
 
 users = st.fixed_dictionaries({"iss": texts, "sub": texts}) | st.fixed_dictionaries({"tag": tags})
@@ -42,14 +50,14 @@ claims = st.builds(
 )
 cutoffs = {"iss": texts, "before": optional(dates), "reason": reasons}
 lines = st.one_of(
-    built(records.Jti, named("jti"), iss=texts, exp=optional(dates), at=optional(dates)),
-    built(records.User, users, before=optional(dates), except_sid=optional(texts), reason=reasons),
-    built(records.Session, named("sid"), **cutoffs),
-    built(records.Client, named("client_id"), **cutoffs),
-    built(records.Claim, claims, **cutoffs),
-    built(records.Issuer, **cutoffs),
-    built(records.Block, users, until=optional(dates), reason=reasons),
-    built(records.Key, iss=texts, kid=texts, at=optional(dates), reason=reasons),
+    revoked(records.Jti, named("jti"), iss=texts, exp=optional(dates), at=optional(dates), reason=reasons),
+    revoked(records.User, users, before=optional(dates), except_sid=optional(texts), reason=reasons),
+    revoked(records.Session, named("sid"), **cutoffs),
+    revoked(records.Client, named("client_id"), **cutoffs),
+    revoked(records.Claim, claims, **cutoffs),
+    revoked(records.Issuer, **cutoffs),
+    revoked(records.Block, users, until=optional(dates), reason=reasons),
+    revoked(records.Key, iss=texts, kid=texts, at=optional(dates), reason=reasons),
     built(records.End, lines=st.integers(0, 2**40)),
     built(
         records.Place,

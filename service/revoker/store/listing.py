@@ -19,13 +19,13 @@ import structlog
 
 from revoker.errors import InvalidRequest, StoreUnavailable
 from revoker.models import Issuer, RevocableClaims
-from revoker.rules import FOREVER_MS
 from revoker.store.audit import Audit, read_audit
 from revoker.store.keys import Held, TokenKeys
 from revoker.store.lookups import redis_time_ms
 from revoker.store.store import Store
 from revoker.store.transfer import records
-from revoker.store.transfer.records import Record, milliseconds
+from revoker.store.transfer.audited_records import audited_part, audited_time
+from revoker.store.transfer.records import Record
 from revoker.store.transfer.stored_records import StoredRecords
 from revoker.store.wire.connection import unavailable_on_failure, understood
 
@@ -458,7 +458,7 @@ class Listing:
             if not of_key:  # of a user whose revocations were undone
                 continue
             found[key] = of_key
-            audits[key] = [("GET", self._keys.audit(key, _audited_part(record))) for record, _ in of_key]
+            audits[key] = [("GET", self._keys.audit(key, audited_part(record))) for record, _ in of_key]
         made = await self._read_together(audits)
         listed: dict[bytes, list[Listed]] = {}
         for key, of_key in found.items():
@@ -471,7 +471,9 @@ class Listing:
     def _listed(
         self, place: Held, found: Sequence[tuple[Record, int | None]], audits: Sequence[Any]
     ) -> list[Listed]:
-        made = [read_audit(text, _at(record)) for (record, _), text in zip(found, audits, strict=True)]
+        made = [
+            read_audit(text, audited_time(record)) for (record, _), text in zip(found, audits, strict=True)
+        ]
         issuer, sub = place.issuer or self._own, ""
         if place.kind == "user":  # whichever names the user: all are of the same one
             named = next((audit for audit in made if audit is not None and audit.issuer), None)
@@ -502,24 +504,6 @@ def visible_issuers(
     if of_caller.keys() >= configured.keys():
         return None
     return frozenset(issuer.name for issuer in of_caller.values())
-
-
-def _audited_part(record: Record) -> str:
-    """As ``of`` in :meth:`revoker.store.keys.Keys.audit`."""
-    if isinstance(record, records.Key):
-        return record.kid
-    return "block" if isinstance(record, records.Block) else ""
-
-
-def _at(record: Record) -> int:
-    """The time (ms) of a revocation, as its audit names it."""
-    match record:
-        case records.Block():
-            return FOREVER_MS if record.until is None else milliseconds(record.until)
-        case records.Jti() | records.Key():
-            return milliseconds(record.at or 0)
-        case _:
-            return milliseconds(record.before or 0)
 
 
 def _entry_id(text: bytes) -> _EntryId:

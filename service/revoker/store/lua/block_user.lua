@@ -7,6 +7,7 @@
 --   4 u, the user's tag.
 --   5 '1' to refuse an end that is past.
 --   6 who blocks ('' or none: that is not stored).
+--   7 when that was (ms; '' or none: now).
 -- Returns: the end of the block (ms); or 'past'.
 if ARGV[5] == '1' and tonumber(ARGV[1]) <= now_ms() then return {'past'} end
 local user = read_user(KEYS[1])
@@ -15,7 +16,7 @@ local longer = ends > user.blocked
 if longer and ARGV[3] ~= '' then user.block_reason = ARGV[3] end
 user.blocked = ends
 local expiry = write_user(KEYS[1], user, tonumber(ARGV[2]))
-if longer then write_audit(KEYS[1], now_ms(), ends, ARGV[6], expiry, 'block') end
+if longer then write_audit(KEYS[1], tonumber(ARGV[7]) or now_ms(), ends, ARGV[6], expiry, 'block') end
 if ends > now_ms() then
   redis.call('HSET', KEYS[2], ARGV[4], digits(ends))
 else

@@ -10,6 +10,7 @@
 --   6 by how much that may be ahead (ms).
 --   7 the request expires at this time (ms; '' or none: never).
 --   8 who makes it ('' or none: that is not stored).
+--   9 when it was made (ms; '' or none: as the time of the cutoff says).
 -- Returns: the time of the cutoff in the store, the time of this one (ms); or 'ahead', 'expired'.
 local now = now_ms()
 local at, ahead, expires = tonumber(ARGV[1]), tonumber(ARGV[4]), tonumber(ARGV[7])
@@ -28,5 +29,5 @@ end
 local value = digits(at)
 if ARGV[3] ~= '' then value = value .. ' ' .. ARGV[3] end
 local expiry = put(KEYS[1], value, at + tonumber(ARGV[2]), now)
-write_audit(KEYS[1], ahead and now or math.min(at, now), at, ARGV[8], expiry)
+write_audit(KEYS[1], tonumber(ARGV[9]) or ahead and now or math.min(at, now), at, ARGV[8], expiry)
 return answer(digits(at), digits(at))

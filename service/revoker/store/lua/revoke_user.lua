@@ -9,6 +9,7 @@
 --   5 excepted sid, or ''.
 --   6 the request expires at this time (ms; '' or none: never).
 --   7 who makes it ('' or none: that is not stored).
+--   8 when it was made (ms; '' or none: as the time of the cutoff says).
 -- Returns: the time of the user's latest cutoff, the time of this one (ms); or 'ahead', 'expired'.
 local user = read_user(KEYS[1])
 local now = now_ms()
@@ -35,5 +36,7 @@ if at >= latest then user.reason = ARGV[3] ~= '' and ARGV[3] or nil end
 user.last = math.max(user.last, user.hard, user.soft)
 local expiry = write_user(KEYS[1], user, tonumber(ARGV[2]))
 local cutoff = math.max(user.hard, user.soft)
-if at >= latest then write_audit(KEYS[1], ahead and now or math.min(at, now), cutoff, ARGV[7], expiry) end
+if at >= latest then
+  write_audit(KEYS[1], tonumber(ARGV[8]) or ahead and now or math.min(at, now), cutoff, ARGV[7], expiry)
+end
 return answer(digits(cutoff), digits(at))

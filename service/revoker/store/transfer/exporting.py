@@ -9,11 +9,13 @@ from typing import Final, NamedTuple
 import msgspec
 
 from revoker.errors import StoreRefused
+from revoker.store.audit import Audit, read_audit
 from revoker.store.consistency.epoch import Epoch
 from revoker.store.keys import Held
 from revoker.store.store import Store
 from revoker.store.transfer import records
-from revoker.store.transfer.records import date
+from revoker.store.transfer.audited_records import attributed, audited_part, audited_time
+from revoker.store.transfer.records import Record, date
 from revoker.store.transfer.stored_records import StoredRecords
 from revoker.store.wire.command_channel import CommandChannel
 from revoker.store.wire.connection import unavailable_on_failure
@@ -85,10 +87,10 @@ class Exporting:
             for issuer in self._issuers.values()
         ]
 
-    async def _read(self, connection: CommandChannel, found: Sequence[str]) -> Step:
+    async def _read(self, connection: CommandChannel, keys: Sequence[str]) -> Step:
         places: dict[str, Held] = {}
         unreadable = []
-        for key in found:
+        for key in keys:
             try:
                 place = self._keys.held(key)
             except ValueError:
@@ -101,7 +103,7 @@ class Exporting:
         *replies, (seconds, micros) = await connection.ask([*commands, ("TIME",)])
         now = int(seconds) * 1000 + int(micros) // 1000
         ttls = iter(replies[len(places) :])
-        lines: list[bytes] = []
+        of_keys: list[tuple[str, Record]] = []
         for (key, place), value in zip(places.items(), replies[: len(places)], strict=True):
             ttl = next(ttls) if place.kind == "jti" else -1
             if value is None:  # it has expired since the SCAN
@@ -111,7 +113,27 @@ class Exporting:
                 continue
             try:
                 expires = None if ttl < 0 else now + ttl
-                lines += map(records.write, self._records.of(place, value, expires, now))
+                found = list(self._records.of(place, value, expires, now))
             except (ValueError, msgspec.MsgspecError):
                 unreadable.append(key)
-        return Step(lines, unreadable)
+            else:
+                of_keys += [(key, record) for record in found]
+        return Step(await self._attributed(connection, of_keys), unreadable)
+
+    async def _attributed(
+        self, connection: CommandChannel, of_keys: Sequence[tuple[str, Record]]
+    ) -> list[bytes]:
+        """The lines of revocations, each with its key, and with who made it where that is stored."""
+        if not of_keys:
+            return []
+        audits = await connection.ask(
+            [("GET", self._keys.audit(key, audited_part(record))) for key, record in of_keys]
+        )
+        return [
+            records.write(attributed(record, _audit(text, record), self._issuers))
+            for (_, record), text in zip(of_keys, audits, strict=True)
+        ]
+
+
+def _audit(text: bytes | Exception | None, record: Record) -> Audit | None:
+    return None if isinstance(text, Exception) else read_audit(text, audited_time(record))

@@ -27,6 +27,7 @@ from revoker.store.lookups import parse_revocation, parse_user_state, revoked_ke
 from revoker.store.revocations import AHEAD_MS
 from revoker.store.store import Store
 from revoker.store.transfer import records
+from revoker.store.transfer.audited_records import audit_of
 from revoker.store.transfer.records import Record, milliseconds
 
 TOGETHER: Final = 256
@@ -186,10 +187,16 @@ class Importing:
         else:
             expiry_or_lifetime = expiry = jti_expiry_ms(widest, record.exp)
         key = self._keys.of_segment("jti", issuer, place)
+        audit, _ = self._audit(record)
+        if audit:
+            lifetime = jti_lifetime_ms(widest)
+            at = "" if at == "" else min(int(at), self.now)
+            args = ("" if expiry is None else expiry, lifetime, at, "", audit)
+            return Change("jti", "revoke_token", (key,), args, expiry, _listed)
         return Change("jti", "revoke_tokens", (key,), (expiry_or_lifetime, at), expiry, _listed)
 
     def _user(self, record: records.User) -> Change:
-        tag, lifetime_ms = self._whose(record)
+        tag, lifetime_ms, audit = self._whose(record)
         at = self._past(record.before)
         sid = record.except_sid or ""
 
@@ -200,7 +207,7 @@ class Importing:
             "user",
             "revoke_user",
             (self._keys.user(tag), self._keys.sessions(tag)),
-            ("" if at is None else at, lifetime_ms, record.reason or "", AHEAD_MS, sid),
+            ("" if at is None else at, lifetime_ms, record.reason or "", AHEAD_MS, sid, "", *audit),
             None if at is None else at + lifetime_ms,
             in_effect,
         )
@@ -213,34 +220,37 @@ class Importing:
         start: int = 0,
     ) -> Change:
         at, lifetime_ms = self._past(record.before), self._store.revocations.cutoff_lifetime(issuer)
+        dated = "" if at is None else at
+        ahead = (AHEAD_MS, start, START_AHEAD_MS)
         return Change(
             records.kind(record),
             "move_cutoff",
             (key,),
-            ("" if at is None else at, lifetime_ms, record.reason or "", AHEAD_MS, start, START_AHEAD_MS),
+            (dated, lifetime_ms, record.reason or "", *ahead, "", *self._audit(record)),
             None if at is None else at + lifetime_ms,
             lambda value: at is not None and includes_cutoff(parse_revocation(value), at),
         )
 
     def _block(self, record: records.Block) -> Change:
-        tag, lifetime_ms = self._whose(record)
+        tag, lifetime_ms, audit = self._whose(record)
         until = FOREVER_MS if record.until is None else min(milliseconds(record.until), FOREVER_MS)
         return Change(
             "block",
             "block_user",
             (self._keys.user(tag), self._keys.beside(self._keys.user(tag)).blocks),
-            (until, lifetime_ms, record.reason or "", tag),
+            (until, lifetime_ms, record.reason or "", tag, "", *audit),
             until,
             lambda value: parse_user_state(value).blocked >= until,
         )
 
     def _signing_key(self, record: records.Key, issuer: Issuer) -> Change:
         at = self._past(record.at)
+        audit, _ = self._audit(record)
         return Change(
             "key",
             "revoke_key",
             (self._keys.revoked_keys(issuer),),
-            (record.kid, record.reason or "", "" if at is None else at),
+            (record.kid, record.reason or "", "" if at is None else at, audit, segment(record.kid)),
             None,
             lambda value: record.kid in revoked_keys(value),
         )
@@ -251,12 +261,21 @@ class Importing:
             raise InvalidRequest(f"no issuer {named} is configured")
         return found
 
-    def _whose(self, record: records.User | records.Block) -> tuple[str, int]:
-        """The user's tag, and for how long a cutoff of theirs is kept; a tag does not tell the issuer."""
+    def _whose(self, record: records.User | records.Block) -> tuple[str, int, tuple[bytes, int | str]]:
+        """The user's tag, for how long a cutoff of theirs is kept, and who made it.
+
+        A tag does not tell the issuer.
+        """
         if record.iss is None or record.sub is None:
-            return record.tag or "", self._longest_ms
+            return record.tag or "", self._longest_ms, self._audit(record)
         issuer = self._issuer(record.iss)
-        return user_tag(issuer.iss, record.sub), self._store.revocations.cutoff_lifetime(issuer)
+        lifetime_ms = self._store.revocations.cutoff_lifetime(issuer)
+        return user_tag(issuer.iss, record.sub), lifetime_ms, self._audit(record, issuer)
+
+    def _audit(self, record: Record, issuer: Issuer | None = None) -> tuple[bytes, int | str]:
+        """As :func:`audit_of`; raises ``InvalidRequest`` where that is yet to come."""
+        self._past(record.made)
+        return audit_of(record, issuer)
 
     def _past(self, at: Number | None) -> int | None:
         if at is None:
@@ -291,10 +310,10 @@ def _listed(_: bytes) -> bool:
 
 
 def _calls(changes: Sequence[Change], part: Callable[[str], int]) -> Iterator[Call]:
-    """Each change by a script of its own; tokens of one data set many at once."""
+    """Each change by a script of its own; tokens of one data set many at once, where nobody is named."""
     by_part: dict[int, list[Change]] = {}
     for change in changes:
-        if change.kind == "jti":
+        if change.script == "revoke_tokens":
             by_part.setdefault(part(change.keys[0]), []).append(change)
     for tokens in by_part.values():
         for start in range(0, len(tokens), TOGETHER):
@@ -305,5 +324,5 @@ def _calls(changes: Sequence[Change], part: Callable[[str], int]) -> Iterator[Ca
                 [arg for change in together for arg in change.args],
             )
     for change in changes:
-        if change.kind != "jti":
+        if change.script != "revoke_tokens":
             yield change.script, change.keys, change.args

@@ -19,6 +19,7 @@ LATEST_S: Final = 99_999_999_999
 
 _Text = Annotated[str, msgspec.Meta(min_length=1, max_length=16384)]
 _Reason = Annotated[str, msgspec.Meta(max_length=512)]
+_By = Annotated[str, msgspec.Meta(min_length=1, max_length=512)]
 _WITHIN: Final = msgspec.Meta(ge=0, le=LATEST_S)
 _Date = Annotated[int, _WITHIN] | Annotated[float, _WITHIN]
 _Segment = Annotated[str, msgspec.Meta(pattern=r"^=[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]\Z")]
@@ -41,10 +42,14 @@ class _Revocation(_Line, frozen=True, kw_only=True):
     """A line of revocations.
 
     Attributes:
+        by: Who made it; not in the feed.
+        made: When, where that is not its date; likewise.
         expires: When the store drops it; only in the feed, and an import ignores it.
         changed: When it was stored; likewise.
     """
 
+    by: _By | None = None
+    made: _Date | None = None
     expires: _Date | None = None
     changed: _Date | None = None
 
@@ -57,6 +62,7 @@ class Jti(_Revocation, frozen=True, kw_only=True, tag="jti"):
     segment: _Segment | None = None
     exp: _Date | None = None
     at: _Date | None = None
+    reason: _Reason | None = None
 
 
 class User(_Revocation, frozen=True, kw_only=True, tag="user"):
@@ -210,6 +216,8 @@ def milliseconds(at: Number) -> int:
 
 
 def _names_one_thing(found: FileLine) -> None:
+    if isinstance(found, _Revocation) and found.made is not None and found.by is None:
+        raise InvalidRequest("`made` needs `by`")
     match found:
         case Jti() | Session() | Client():
             member = _NAMED_BY[type(found)]
