@@ -121,9 +121,11 @@ async def test_what_changes_meanwhile_makes_no_page_fail_and_hides_nothing_else(
                 number += 1
                 client.set(f"{prefix_of(revoker)}:jti:main:more{number}", 1, px=10**6)
             await revoke(revoker, "/revoke", iss=forge.ISSUER, jti=f"more{number}")
-            gone = chance.choice(sorted(jti for jti in stays if jti.startswith("old")))
-            stays.discard(gone)
-            client.delete(f"{prefix_of(revoker)}:jti:main:{gone}")
+            old = sorted(jti for jti in stays if jti.startswith("old"))
+            if len(old) > 1:  # a busy machine needs more pages than there are
+                gone = chance.choice(old)
+                stays.discard(gone)
+                client.delete(f"{prefix_of(revoker)}:jti:main:{gone}")
             await revoke(revoker, "/revoke", iss=forge.ISSUER, jti=chance.choice(sorted(stays)))
     assert stays <= listed
 
