@@ -66,6 +66,8 @@ def check_revoker(arguments):
     """Parse as the program does; raises where it would refuse."""
     command, path = REVOKER, ["revoker"]
     while hasattr(command, "commands"):
+        if command.invoke_without_command and arguments and arguments[0].startswith("-"):
+            break
         assert arguments, f"{' '.join(path)}: a command is missing"
         name, *arguments = arguments
         assert name in command.commands, f"{' '.join(path)} has no command {name}"

@@ -29,9 +29,11 @@ class Bench:
         environ: Variables that the page takes for granted, such as ``REVOKER_URL``.
         words: What a reader puts in the place of other words, such as ``<secret>``.
         running: The service that was started last.
+        printed: What the last command of a page has printed.
     """
 
     running: Running
+    printed: str
 
     def __init__(self, folder: Path, valkey: Valkey, start: Start) -> None:
         self.folder = folder
@@ -97,8 +99,10 @@ class Bench:
 
     async def check(self, command: str, shown: str, status: int = 0) -> None:
         """Run a command, and compare what it prints with what its page shows, if that shows anything."""
-        printed = await self.run(command, status)
-        assert not shown or matches_page(printed, shown), f"{command}\nprints\n{printed}\nand not\n{shown}"
+        self.printed = await self.run(command, status)
+        assert not shown or matches_page(self.printed, shown), (
+            f"{command}\nprints\n{self.printed}\nand not\n{shown}"
+        )
 
 
 def _toml(value: Any) -> str:

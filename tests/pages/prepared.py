@@ -3,7 +3,9 @@
 import base64
 import contextlib
 import json
+import re
 import time
+import tomllib
 import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
@@ -178,6 +180,42 @@ async def two_keys_in_kubernetes(bench: Bench) -> AsyncIterator[None]:
     assert (await bench.run("revoker keys list")).count("ES256") == 1
 
 
+@contextlib.asynccontextmanager
+async def a_new_canary(bench: Bench) -> AsyncIterator[None]:
+    """A service starts with what it prints."""
+    yield
+    tables = re.search(r"^\[\[issuers\]\].*(?=^2\.)", bench.printed, re.MULTILINE | re.DOTALL)
+    assert tables, bench.printed
+    found = tomllib.loads(tables[0])
+    [issuer], [caller] = found["issuers"], found["callers"]
+    key_set = str(bench.folder / "canary" / issuer["jwks_file"])
+    running = await bench.serve(
+        issuers=[ISSUER | {"jwks_file": str(bench.folder / "main.jwks")}, issuer | {"jwks_file": key_set}],
+        callers=[caller],
+    )
+    settings = bench.folder / "canary" / "canary.toml"
+    settings.write_text(settings.read_text().replace("https://revoker.internal:8080", running.url))
+
+
+@contextlib.asynccontextmanager
+async def one_round(bench: Bench) -> AsyncIterator[None]:
+    """The service refuses the token of the canary."""
+    yield
+    assert re.search(r"^service\b", bench.printed, re.MULTILINE), bench.printed
+
+
+@contextlib.asynccontextmanager
+async def a_canary_in_kubernetes(bench: Bench) -> AsyncIterator[None]:
+    """The Secret is made of files that are there."""
+    (bench.folder / "canary").rename(bench.folder / "tried")
+    bench.program("kubectl", f'printf "%s\\0" "$@" >{bench.folder}/kubectl')
+    yield
+    *words, key, secret = _arguments_of_kubectl(bench)
+    assert words == ["create", "secret", "generic", "revoker-canary"]
+    for word in (key, secret):
+        assert (bench.folder / word.removeprefix("--from-file=")).read_text()
+
+
 def _arguments_of_kubectl(bench: Bench) -> list[str]:
     *words, end = (bench.folder / "kubectl").read_text().split("\0")
     assert end == ""
@@ -186,6 +224,7 @@ def _arguments_of_kubectl(bench: Bench) -> list[str]:
 
 PREPARED: dict[str, tuple[Prepare, ...]] = {
     "docs/administration.md": (one_user, a_block, three_sessions),
+    "docs/canary.md": (a_new_canary, one_round, a_canary_in_kubernetes),
     "docs/claim-revocation.md": (a_grant,),
     "docs/export-import.md": (a_revoked_token, issued_tokens),
     "docs/issuer-commands.md": (a_token_of_auth0, a_token_for_another_api),
