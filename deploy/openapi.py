@@ -325,7 +325,8 @@ WELL_KNOWN: Final = (
 )
 
 _NOTES: Final[Mapping[str, str]] = {
-    "/revoke": ' With `dry_run` the answer has a body: `{"dry_run": …}`, as that of `/revoke-user`.',
+    "/revoke": " With `dry_run` or `wait_edges` the answer has a body, with `dry_run` or `edges` as that of"
+    " `/revoke-user`.",
 }
 """What types can't say of an operation."""
 
@@ -441,6 +442,8 @@ class _Schemas:
             if member.get("anyOf") == [] or "$ref" in member:
                 schema["properties"][name] = _EMPTY  # a list or an object, which only JSON can express
                 continue
+            if {"type": "boolean"} in (kinds := member.get("anyOf", [])):
+                member["anyOf"] = [dict(_FORM_BOOLEAN), *(one for one in kinds if one.get("type") != "boolean")]
             if member.get("type") == "boolean" and "enum" not in member:
                 schema["properties"][name] = {**member, **_FORM_BOOLEAN}
             if member.get("type") == "number":

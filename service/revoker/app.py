@@ -25,6 +25,7 @@ from revoker.api.feed_snapshot import FeedSnapshot
 from revoker.api.forward_auth import ForwardAuth
 from revoker.api.introspection import Introspection
 from revoker.api.probes import Health
+from revoker.api.receipts import Receipts
 from revoker.api.services import Services
 from revoker.api.session_services import SessionCutoffs, SessionServices
 from revoker.api.verdicts import Verdicts
@@ -36,6 +37,7 @@ from revoker.log_writer import Dropped
 from revoker.metrics import LOG_LINES, Metrics
 from revoker.models import STANDARD_NAMES, ClaimNames, Issuer
 from revoker.store import embedded
+from revoker.store.journal.shared_consumers import SharedConsumers
 from revoker.store.journal.tail import JournalTail
 from revoker.store.listing import Listing
 from revoker.store.sessions import Lifetimes
@@ -110,6 +112,8 @@ class Service:
         verifier = Verifier(trusted, metrics)
         addresses = ClientAddresses(settings.server.trusted_proxies)
         listing = Listing(self.store)
+        consumers = Consumers(metrics, SharedConsumers(self.store))
+        tail = JournalTail(self.store)
         self._services = Services(
             admission=Admission(settings.server.max_in_progress),
             authentication=Authentication(
@@ -118,7 +122,7 @@ class Service:
                 addresses=addresses,
             ),
             clocks=self.store.clocks,
-            consumers=Consumers(metrics),
+            consumers=consumers,
             dry_runs=DryRuns(self.store, listing, sessions),
             issuers=self._issuers,
             listing=listing,
@@ -129,11 +133,17 @@ class Service:
                 for iss in (issuer.issuer, *issuer.issuer_aliases)
             },
             metrics=metrics,
+            receipts=Receipts(
+                consumers=consumers,
+                tail=tail,
+                metrics=metrics,
+                patience=2 * settings.redis.timeout,
+            ),
             revocations=self.store.revocations,
             revoked_key_ids=self._revoked_key_ids,
             sessions=sessions,
             store=self.store,
-            tail=JournalTail(self.store),
+            tail=tail,
             verdicts=Verdicts(
                 verifier=verifier,
                 store=self.store,
@@ -241,6 +251,8 @@ class Service:
 
     async def close(self) -> None:
         """Close every connection, and end every task."""
+        await self._services.receipts.close()
+        await self._services.consumers.close()
         await self._services.tail.close()
         await self.store.close()
         await asyncio.gather(*(source.close() for source in self._sources.values()))

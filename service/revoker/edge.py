@@ -4,6 +4,7 @@ import asyncio
 import functools
 import math
 import re
+import secrets
 import socket
 import time
 from collections.abc import Callable, Iterable
@@ -73,9 +74,16 @@ class MirroredStore:
         raise AttributeError("an edge does not know what is remembered elsewhere")
 
 
-def _host_name() -> str:
-    """The name of the machine, in the characters that a name may have."""
-    return re.sub(r"[^A-Za-z0-9._~-]", "", socket.gethostname())[:64] or "edge"
+def _name(settings: EdgeSettings) -> str:
+    """By which the upstream lists this process.
+
+    No two processes may have one name, or a change would seem to be confirmed by both.
+    """
+    name = settings.upstream.name
+    if name and settings.server.workers == 1:
+        return name
+    name = name or re.sub(r"[^A-Za-z0-9._~-]", "", socket.gethostname()) or "edge"
+    return f"{name[:55]}-{secrets.token_hex(4)}"
 
 
 def _new_metrics(issuers: Iterable[Issuer]) -> Metrics:
@@ -113,7 +121,7 @@ class Edge:
             UpstreamAccess(
                 urls=upstream.url,
                 secret_file=upstream.secret_file,
-                name=upstream.name or _host_name(),
+                name=_name(settings),
                 ca_file=upstream.ca_file,
             ),
             metrics,

@@ -33,6 +33,7 @@ REFRESH_OUTCOMES: Final = (
 )  # fmt: skip
 FEED_RELOADS: Final = ("trimmed", "data_set", "format")
 FEED_SNAPSHOTS: Final = ("complete", "broken_off")
+WAITS_FOR_EDGES: Final = ("reached", "late")
 LOG_LINES: Final = ("audit", "other")
 CANARY_FAILURES: Final = ("late", "no_verdict", "not_accepted", "not_revoked", "unreachable")
 EDGE_RELOADS: Final = ("first", "reload", "failed")
@@ -250,6 +251,12 @@ class Metrics:
             "Snapshots for the feed, by outcome (complete, broken_off).",
             ["outcome"],
         )
+        self.waited_for_edges = counter(
+            "revoker_waited_for_edges",
+            "Revocations that waited for edges to confirm them, by outcome: enough have (reached), or not in"
+            " time (late).",
+            ["outcome"],
+        )
         self.edge_staleness = gauge(
             "revoker_edge_staleness_seconds",
             "The greatest age that an edge's knowledge of revocations can have; infinite without any.",
@@ -303,6 +310,8 @@ class Metrics:
             self.feed_reloads.labels(reason)
         for outcome in FEED_SNAPSHOTS:
             self.feed_snapshots.labels(outcome)
+        for outcome in WAITS_FOR_EDGES:
+            self.waited_for_edges.labels(outcome)
         for kind in ("token", "other"):
             self.edge_entries.labels(kind)
         for cause in EDGE_RELOADS:

@@ -29,6 +29,8 @@ class Upstream:
         head: More members of the first line of a snapshot.
         sends_snapshots: While it is not set, they are made and held back.
         snapshot: Makes another snapshot of the right one.
+        confirmed: What the edge has confirmed.
+        confirming: The status that a confirmation gets.
         active: What it answers to introspections; their bodies are in ``asked``.
         secret: Of the edge.
         requests: Paths of all requests, with ``SSE`` or ``poll`` for the feed.
@@ -47,6 +49,8 @@ class Upstream:
         self.snapshot: Callable[[str], str] = str
         self.sends_snapshots = asyncio.Event()
         self.sends_snapshots.set()
+        self.confirmed: list[dict[str, Any]] = []
+        self.confirming = 204
         self.active = True
         self.asked: list[bytes] = []
         self.requests: list[str] = []
@@ -68,6 +72,7 @@ class Upstream:
         application = web.Application(client_max_size=2**20)
         application.router.add_get("/feed/snapshot", self._respond_with_snapshot)
         application.router.add_get("/feed", self._respond_with_feed)
+        application.router.add_post("/feed/confirm", self._confirm)
         application.router.add_post("/introspect", self._introspect)
         self._runner = web.AppRunner(application, shutdown_timeout=0.1)
         await self._runner.setup()
@@ -157,6 +162,11 @@ class Upstream:
         if self.reads:
             answer.append({"event": "fresh", "data": {"as_of": self.now, "age": 0, "cursor": self._cursor()}})
         return web.json_response(answer)
+
+    async def _confirm(self, request: web.Request) -> web.Response:
+        self._check(request)
+        self.confirmed.append(await request.json())
+        return web.Response(status=self.confirming)
 
     async def _introspect(self, request: web.Request) -> web.Response:
         self._check(request)

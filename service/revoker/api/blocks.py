@@ -5,12 +5,13 @@ import msgspec
 from revoker.api.dry_run import DryRun, DryRuns
 from revoker.api.endpoint import Call, Endpoint
 from revoker.api.fields import NumericDate, Reason, Text, numeric_date_ms
+from revoker.api.receipts import Edges, Receipts, WaitsForEdges
 from revoker.errors import AccessDenied
 from revoker.rules import FOREVER_MS
 from revoker.store.revocations import Revocations
 
 
-class BlockUser(msgspec.Struct, frozen=True, kw_only=True):
+class BlockUser(WaitsForEdges, frozen=True, kw_only=True):
     """Let no token of a user be active until a date, or for good."""
 
     sub: Text
@@ -20,7 +21,7 @@ class BlockUser(msgspec.Struct, frozen=True, kw_only=True):
     dry_run: bool = False
 
 
-class UnblockUser(msgspec.Struct, frozen=True, kw_only=True):
+class UnblockUser(WaitsForEdges, frozen=True, kw_only=True):
     """End a block; cutoffs stay as they are."""
 
     sub: Text
@@ -40,9 +41,12 @@ class UserBlock(msgspec.Struct, frozen=True, omit_defaults=True):
     blocked: bool
     until: NumericDate | None
     dry_run: DryRun | None = None
+    edges: Edges | None = None
 
 
-async def block_user(call: Call[BlockUser], *, revocations: Revocations, dry_runs: DryRuns) -> UserBlock:
+async def block_user(
+    call: Call[BlockUser], *, revocations: Revocations, dry_runs: DryRuns, receipts: Receipts
+) -> UserBlock:
     """Block a user; an existing block that ends later stays."""
     body = call.body
     issuer = call.issuer(body.iss)
@@ -57,10 +61,12 @@ async def block_user(call: Call[BlockUser], *, revocations: Revocations, dry_run
         )
     )
     call.audit("user_blocked", iss=issuer.iss, sub=body.sub, until=end, reason=body.reason)
-    return UserBlock(issuer.iss, body.sub, True, end)
+    return UserBlock(issuer.iss, body.sub, True, end, edges=await receipts.of(call))
 
 
-async def unblock_user(call: Call[UnblockUser], *, revocations: Revocations, dry_runs: DryRuns) -> UserBlock:
+async def unblock_user(
+    call: Call[UnblockUser], *, revocations: Revocations, dry_runs: DryRuns, receipts: Receipts
+) -> UserBlock:
     """End a block."""
     body = call.body
     issuer = call.issuer(body.iss)
@@ -70,7 +76,7 @@ async def unblock_user(call: Call[UnblockUser], *, revocations: Revocations, dry
         return UserBlock(issuer.iss, body.sub, False, None, predicted.dry_run)
     await revocations.unblock_user(issuer, body.sub)
     call.audit("user_unblocked", iss=issuer.iss, sub=body.sub, reason=body.reason)
-    return UserBlock(issuer.iss, body.sub, False, None)
+    return UserBlock(issuer.iss, body.sub, False, None, edges=await receipts.of(call))
 
 
 def _end(end_ms: int) -> float | None:

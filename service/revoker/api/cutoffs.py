@@ -7,6 +7,7 @@ import msgspec
 from revoker.api.dry_run import DryRun, DryRuns
 from revoker.api.endpoint import Call, Endpoint
 from revoker.api.fields import NumericDate, Reason, Text, numeric_date_ms
+from revoker.api.receipts import Edges, Receipts, WaitsForEdges
 from revoker.api.session_services import SessionServices
 from revoker.errors import AccessDenied, InvalidRequest
 from revoker.models import Issuer
@@ -16,7 +17,7 @@ from revoker.store.revocations import Revocations
 from revoker.store.store import Store
 
 
-class RevokeUser(msgspec.Struct, frozen=True, kw_only=True):
+class RevokeUser(WaitsForEdges, frozen=True, kw_only=True):
     """Log a user out everywhere, or everywhere but in one session.
 
     ``iss`` is needed where ``except_sid`` has the form of a session held by this service (38 characters of
@@ -31,7 +32,7 @@ class RevokeUser(msgspec.Struct, frozen=True, kw_only=True):
     reason: Reason | None = None
 
 
-class RevokeSession(msgspec.Struct, frozen=True, kw_only=True):
+class RevokeSession(WaitsForEdges, frozen=True, kw_only=True):
     """End one session.
 
     ``iss`` is needed where ``sid`` has the form of a session held by this service (38 characters of
@@ -45,7 +46,7 @@ class RevokeSession(msgspec.Struct, frozen=True, kw_only=True):
     reason: Reason | None = None
 
 
-class RevokeClient(msgspec.Struct, frozen=True, kw_only=True):
+class RevokeClient(WaitsForEdges, frozen=True, kw_only=True):
     """Revoke everything that one client was given."""
 
     client_id: Text
@@ -55,7 +56,7 @@ class RevokeClient(msgspec.Struct, frozen=True, kw_only=True):
     reason: Reason | None = None
 
 
-class RevokeClaim(msgspec.Struct, frozen=True, kw_only=True):
+class RevokeClaim(WaitsForEdges, frozen=True, kw_only=True):
     """Revoke everything whose claim has a value, or has it among others.
 
     ``claim`` is one that is revocable by the settings of the issuer. A number is the same value as its text.
@@ -69,7 +70,7 @@ class RevokeClaim(msgspec.Struct, frozen=True, kw_only=True):
     reason: Reason | None = None
 
 
-class RevokeIssuer(msgspec.Struct, frozen=True, kw_only=True):
+class RevokeIssuer(WaitsForEdges, frozen=True, kw_only=True):
     """Revoke every token and session of one issuer: all of its users are logged out."""
 
     iss: Text
@@ -89,6 +90,7 @@ class UserCutoff(msgspec.Struct, frozen=True, omit_defaults=True):
     cutoff: NumericDate
     iat_after: NumericDate
     dry_run: DryRun | None = None
+    edges: Edges | None = None
 
 
 class SessionCutoff(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -99,6 +101,7 @@ class SessionCutoff(msgspec.Struct, frozen=True, omit_defaults=True):
     cutoff: NumericDate
     iat_after: NumericDate
     dry_run: DryRun | None = None
+    edges: Edges | None = None
 
 
 class ClientCutoff(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -109,6 +112,7 @@ class ClientCutoff(msgspec.Struct, frozen=True, omit_defaults=True):
     cutoff: NumericDate
     iat_after: NumericDate
     dry_run: DryRun | None = None
+    edges: Edges | None = None
 
 
 class ClaimCutoff(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -120,6 +124,7 @@ class ClaimCutoff(msgspec.Struct, frozen=True, omit_defaults=True):
     cutoff: NumericDate
     iat_after: NumericDate
     dry_run: DryRun | None = None
+    edges: Edges | None = None
 
 
 class IssuerCutoff(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -129,6 +134,7 @@ class IssuerCutoff(msgspec.Struct, frozen=True, omit_defaults=True):
     cutoff: NumericDate
     iat_after: NumericDate
     dry_run: DryRun | None = None
+    edges: Edges | None = None
 
 
 async def revoke_user(
@@ -137,6 +143,7 @@ async def revoke_user(
     revocations: Revocations,
     sessions: SessionServices | None,
     dry_runs: DryRuns,
+    receipts: Receipts,
 ) -> UserCutoff:
     """Log a user out everywhere, or everywhere but in one session."""
     body = call.body
@@ -156,7 +163,7 @@ async def revoke_user(
         by=call.caller.name,
     )
     _log_cutoff("user_revoked", call, issuer, cutoff, sub=body.sub, except_sid=body.except_sid)
-    return UserCutoff(issuer.iss, body.sub, *_dates(issuer, cutoff))
+    return UserCutoff(issuer.iss, body.sub, *_dates(issuer, cutoff), edges=await receipts.of(call))
 
 
 async def revoke_session(
@@ -165,6 +172,7 @@ async def revoke_session(
     revocations: Revocations,
     sessions: SessionServices | None,
     dry_runs: DryRuns,
+    receipts: Receipts,
 ) -> SessionCutoff:
     """End one session, of this service or of another issuer."""
     body = call.body
@@ -183,11 +191,11 @@ async def revoke_session(
         by=call.caller.name,
     )
     _log_cutoff("session_revoked", call, issuer, cutoff, sid=body.sid)
-    return SessionCutoff(issuer.iss, body.sid, *_dates(issuer, cutoff))
+    return SessionCutoff(issuer.iss, body.sid, *_dates(issuer, cutoff), edges=await receipts.of(call))
 
 
 async def revoke_client(
-    call: Call[RevokeClient], *, revocations: Revocations, dry_runs: DryRuns
+    call: Call[RevokeClient], *, revocations: Revocations, dry_runs: DryRuns, receipts: Receipts
 ) -> ClientCutoff:
     """Revoke what a client was given; a bound caller may name its own client only."""
     body = call.body
@@ -208,11 +216,11 @@ async def revoke_client(
         by=call.caller.name,
     )
     _log_cutoff("client_revoked", call, issuer, cutoff, client_id=body.client_id)
-    return ClientCutoff(issuer.iss, body.client_id, *_dates(issuer, cutoff))
+    return ClientCutoff(issuer.iss, body.client_id, *_dates(issuer, cutoff), edges=await receipts.of(call))
 
 
 async def revoke_claim(
-    call: Call[RevokeClaim], *, revocations: Revocations, store: Store, dry_runs: DryRuns
+    call: Call[RevokeClaim], *, revocations: Revocations, store: Store, dry_runs: DryRuns, receipts: Receipts
 ) -> ClaimCutoff:
     """Revoke everything whose claim has a value.
 
@@ -243,11 +251,11 @@ async def revoke_claim(
         by=call.caller.name,
     )
     _log_cutoff("claim_revoked", call, issuer, cutoff, claim=body.claim, value=value)
-    return ClaimCutoff(issuer.iss, body.claim, value, *_dates(issuer, cutoff))
+    return ClaimCutoff(issuer.iss, body.claim, value, *_dates(issuer, cutoff), edges=await receipts.of(call))
 
 
 async def revoke_issuer(
-    call: Call[RevokeIssuer], *, revocations: Revocations, dry_runs: DryRuns
+    call: Call[RevokeIssuer], *, revocations: Revocations, dry_runs: DryRuns, receipts: Receipts
 ) -> IssuerCutoff:
     """Revoke everything of an issuer."""
     body = call.body
@@ -261,7 +269,7 @@ async def revoke_issuer(
         issuer, before=before, reason=body.reason or "", by=call.caller.name
     )
     _log_cutoff("issuer_revoked", call, issuer, cutoff)
-    return IssuerCutoff(issuer.iss, *_dates(issuer, cutoff))
+    return IssuerCutoff(issuer.iss, *_dates(issuer, cutoff), edges=await receipts.of(call))
 
 
 def _refuse_ambiguous_session(

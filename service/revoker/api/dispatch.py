@@ -28,7 +28,7 @@ from revoker.api import (
 )
 from revoker.api.endpoint import BoundEndpoint, Endpoint
 from revoker.api.envelope import ANY, FastPath, LoadShedding, Logged, Port, ServedPath
-from revoker.api.error_responses import error_response
+from revoker.api.error_responses import NO_STORE, error_response
 from revoker.api.paths import BATCH, FORWARD_AUTH, INTROSPECT
 from revoker.api.prebuilt import Handler, PrebuiltResponse
 from revoker.api.services import Services
@@ -71,6 +71,12 @@ def paths(
                 load_shedding=LoadShedding.COMPLETE,
                 logged=Logged.FAILURES,
             )
+    yield FastPath(  # every edge asks here many times a second while there are changes
+        path=feed_consumers.CONFIRM.path,
+        handle=_without_body(feed_consumers.CONFIRM.bind(services)),
+        logged=Logged.FAILURES,
+        traced=False,
+    )
     for endpoint in _ordinary_endpoints(services):
         yield ServedPath(method=endpoint.method, path=endpoint.path, handle=endpoint.bind(services).respond)
     yield ServedPath(method="GET", path=feed.PATH, handle=send_feed)
@@ -158,7 +164,7 @@ def documentation(served: Iterable[ServedPath], *, separate_ops: bool) -> Iterat
 
 def _ordinary_endpoints(services: Services) -> tuple[Endpoint[Any], ...]:
     return (
-        *ENDPOINTS,
+        *(endpoint for endpoint in ENDPOINTS if endpoint is not feed_consumers.CONFIRM),
         *(backchannel.ENDPOINTS if services.logout_terms else ()),
         *(() if services.sessions is None else (*sessions.ENDPOINTS, *session_list.ENDPOINTS)),
     )
@@ -167,6 +173,14 @@ def _ordinary_endpoints(services: Services) -> tuple[Endpoint[Any], ...]:
 def _prebuilt(endpoint: BoundEndpoint[Any]) -> Handler:
     async def respond(request: web.Request) -> PrebuiltResponse:
         return PrebuiltResponse(msgspec.json.encode(await endpoint.answer(request)))
+
+    return respond
+
+
+def _without_body(endpoint: BoundEndpoint[Any]) -> Handler:
+    async def respond(request: web.Request) -> web.Response:
+        await endpoint.answer(request)
+        return web.Response(status=endpoint.endpoint.status, headers=NO_STORE)
 
     return respond
 

@@ -25,6 +25,7 @@ from revoker.api.bodies import (
     refuse_query,
 )
 from revoker.api.credentials import Authentication
+from revoker.api.envelope import has_gone
 from revoker.api.error_responses import NO_STORE
 from revoker.auth import Caller
 from revoker.errors import AccessDenied, RevokerError, Unconfirmed
@@ -50,6 +51,7 @@ class Call(msgspec.Struct, Generic[Body], frozen=True):
         path: The variable parts of the path, by name.
         fields: The form from which ``body`` was read; None: it was JSON, or there was none.
         raw: The body as sent.
+        client_gone: Says whether nobody waits for the answer any more.
     """
 
     caller: Caller
@@ -58,6 +60,7 @@ class Call(msgspec.Struct, Generic[Body], frozen=True):
     path: Mapping[str, str]
     fields: Fields | None = None
     raw: bytes = b""
+    client_gone: Callable[[], bool] = bool
 
     def refuse_bound_caller(self) -> None:
         """Raise ``AccessDenied`` for a caller that may only revoke the tokens of one client."""
@@ -185,7 +188,15 @@ class BoundEndpoint(Generic[Body]):
             body = converted(name_values(request.rel_url.raw_query_string.encode()), endpoint.body)
         if not logs.audit_lines_have_room():
             await logs.wait_for_audit_room()
-        call = Call(caller, body, self.authentication.client_address(request), path, fields, raw)
+        call = Call(
+            caller,
+            body,
+            self.authentication.client_address(request),
+            path,
+            fields,
+            raw,
+            functools.partial(has_gone, request),
+        )
         try:
             return await self.handle(call)
         except Unconfirmed as error:

@@ -211,7 +211,7 @@ class Dispatcher:
         try:
             response = await (route if fast is None else fast.handle)(request)
         except Exception as error:  # the boundary of the service
-            if isinstance(error, ConnectionError) and _has_gone(request):
+            if isinstance(error, ConnectionError) and has_gone(request):
                 raise
             response = self._response_to(error, fast)
         finally:
@@ -386,7 +386,8 @@ def _with_request_id(response: Response, request_id: str) -> web.StreamResponse:
     return response
 
 
-def _has_gone(request: web.Request) -> bool:
+def has_gone(request: web.Request) -> bool:
+    """Whether the client of a request has closed the connection."""
     return request.transport is None or request.transport.is_closing()
 
 

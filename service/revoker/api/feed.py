@@ -85,8 +85,9 @@ class Feed:
             if query.wait is None:
                 with self.consumers.streaming(consumer):
                     return await _Stream(self, request, consumer, cursor).run()
-            consumer.confirm(cursor.text, None)
-            return await self._poll(consumer, cursor, query.wait)
+            self.consumers.confirmed(consumer, cursor.text)
+            with self.consumers.polling(consumer):
+                return await self._poll(consumer, cursor, query.wait)
 
     async def _poll(self, consumer: Consumer, cursor: Cursor, seconds: float) -> web.Response:
         loop = asyncio.get_running_loop()

@@ -9,6 +9,7 @@ from revoker.api import refresh_tokens
 from revoker.api.dry_run import NO_EFFECT, DryRun, DryRuns
 from revoker.api.endpoint import Call, Endpoint
 from revoker.api.fields import NumericDate, Reason, Text, numeric_date_ms
+from revoker.api.receipts import Edges, Receipts, WaitsForEdges
 from revoker.api.session_services import SessionServices
 from revoker.auth import Caller
 from revoker.errors import (
@@ -29,7 +30,7 @@ from revoker.tokens.refresh_tokens import looks_like
 from revoker.tokens.verifying import Verifier
 
 
-class Revoke(msgspec.Struct, frozen=True, kw_only=True):
+class Revoke(WaitsForEdges, frozen=True, kw_only=True):
     """A token by its text, or by ``jti``; without ``exp`` it is stored as long as any token can live."""
 
     token: Annotated[str, msgspec.Meta(min_length=1)] | None = None
@@ -41,10 +42,11 @@ class Revoke(msgspec.Struct, frozen=True, kw_only=True):
     dry_run: bool = False
 
 
-class TokenDryRun(msgspec.Struct, frozen=True):
-    """What a revocation would do; only with ``dry_run`` in the request, otherwise the body is empty."""
+class TokenRevocation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a request with ``dry_run`` or ``wait_edges`` is answered; otherwise the body is empty."""
 
-    dry_run: DryRun
+    dry_run: DryRun | None = None
+    edges: Edges | None = None
 
 
 async def revoke(
@@ -57,8 +59,27 @@ async def revoke(
     clocks: Clocks,
     metrics: Metrics,
     dry_runs: DryRuns,
-) -> TokenDryRun | None:
+    receipts: Receipts,
+) -> TokenRevocation | None:
     """Revoke a token; one that is not genuine stores nothing and is answered alike (RFC 7009 §2.2)."""
+    predicted = await _revoke(call, revocations, verifier, sessions, issuers, clocks, metrics, dry_runs)
+    if predicted is not None:
+        return TokenRevocation(dry_run=predicted)
+    edges = await receipts.of(call)
+    return None if edges is None else TokenRevocation(edges=edges)
+
+
+async def _revoke(  # noqa: PLR0917  # what the handler uses, in its order
+    call: Call[Revoke],
+    revocations: Revocations,
+    verifier: Verifier,
+    sessions: SessionServices | None,
+    issuers: Mapping[str, Issuer],
+    clocks: Clocks,
+    metrics: Metrics,
+    dry_runs: DryRuns,
+) -> DryRun | None:
+    """Revoke a token, or with ``dry_run`` say what that would do."""
     body = call.body
     numeric_date_ms(body.exp, "exp")
     if body.token is not None and body.jti is not None:
@@ -110,14 +131,14 @@ def _is_forgotten(token: str, issuers: Mapping[str, Issuer], store_now: int | No
     )
 
 
-def _nothing(body: Revoke) -> TokenDryRun | None:
+def _nothing(body: Revoke) -> DryRun | None:
     """The answer where there is nothing to revoke."""
-    return TokenDryRun(NO_EFFECT) if body.dry_run else None
+    return NO_EFFECT if body.dry_run else None
 
 
 async def _end_session(
     call: Call[Revoke], text: str, sessions: SessionServices, metrics: Metrics, dry_runs: DryRuns
-) -> TokenDryRun | None:
+) -> DryRun | None:
     """End the session of a refresh token."""
     token = refresh_tokens.revocable(call, text, sessions)
     if token is None:
@@ -125,7 +146,7 @@ async def _end_session(
     if call.body.dry_run:
         predicted = await dry_runs.revoke_session(sessions.issuer, token.sid, before=None)
         call.audit("revocation_tried", iss=sessions.issuer.iss, sid=token.sid)
-        return TokenDryRun(predicted.dry_run)
+        return predicted.dry_run
     await refresh_tokens.revoke(call, token, sessions, metrics)
     return None
 
@@ -138,12 +159,12 @@ async def _store(
     claims: Claims,
     *,
     check_exp: bool = False,
-) -> TokenDryRun | None:
+) -> DryRun | None:
     assert claims.jti is not None  # noqa: S101  # checked by the caller
     if call.body.dry_run:
         predicted = await dry_runs.revoke_token(issuer, claims, bounded=check_exp)
         call.audit("revocation_tried", iss=issuer.iss, jti=claims.jti)
-        return TokenDryRun(predicted.dry_run)
+        return predicted.dry_run
     try:
         at = await revocations.revoke_token(
             issuer,

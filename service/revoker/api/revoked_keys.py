@@ -7,11 +7,12 @@ import msgspec
 from revoker.api.dry_run import DryRun, DryRuns
 from revoker.api.endpoint import Call, Endpoint
 from revoker.api.fields import NumericDate, Reason, Text
+from revoker.api.receipts import Edges, Receipts, WaitsForEdges
 from revoker.errors import AccessDenied, InvalidRequest
 from revoker.store.revocations import Revocations
 
 
-class RevokeKey(msgspec.Struct, frozen=True, kw_only=True):
+class RevokeKey(WaitsForEdges, frozen=True, kw_only=True):
     """Revoke a key for good; a thief writes any ``iat``, so ``before`` is refused."""
 
     kid: Text
@@ -31,9 +32,12 @@ class RevokedKey(msgspec.Struct, frozen=True, omit_defaults=True):
     kid: str
     revoked_at: NumericDate
     dry_run: DryRun | None = None
+    edges: Edges | None = None
 
 
-async def revoke_key(call: Call[RevokeKey], *, revocations: Revocations, dry_runs: DryRuns) -> RevokedKey:
+async def revoke_key(
+    call: Call[RevokeKey], *, revocations: Revocations, dry_runs: DryRuns, receipts: Receipts
+) -> RevokedKey:
     """Revoke a signing key for good."""
     body = call.body
     call.refuse_bound_caller()
@@ -46,7 +50,7 @@ async def revoke_key(call: Call[RevokeKey], *, revocations: Revocations, dry_run
         return RevokedKey(issuer.iss, body.kid, predicted.date / 1000, predicted.dry_run)
     revoked_at = await revocations.revoke_key(issuer, body.kid, reason=body.reason or "", by=call.caller.name)
     call.audit("key_revoked", iss=issuer.iss, kid=body.kid, reason=body.reason)
-    return RevokedKey(issuer.iss, body.kid, revoked_at / 1000)
+    return RevokedKey(issuer.iss, body.kid, revoked_at / 1000, edges=await receipts.of(call))
 
 
 ENDPOINTS = (

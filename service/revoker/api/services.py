@@ -7,6 +7,7 @@ from revoker.api.admission import Admission
 from revoker.api.consumers import Consumers
 from revoker.api.credentials import Authentication
 from revoker.api.dry_run import DryRuns
+from revoker.api.receipts import Receipts
 from revoker.api.session_services import SessionServices
 from revoker.api.verdicts import Verdicts
 from revoker.metrics import Metrics
@@ -40,6 +41,7 @@ class Services:
     listing: Listing
     logout_terms: Mapping[str, LogoutTerms]
     metrics: Metrics
+    receipts: Receipts
     revocations: Revocations
     revoked_key_ids: Callable[[Issuer], Collection[str]]
     sessions: SessionServices | None

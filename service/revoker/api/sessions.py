@@ -48,9 +48,10 @@ class Login(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class End(msgspec.Struct, frozen=True):
-    """The path names the session. ``dry_run`` is refused: ``/revoke-session`` has it."""
+    """The path names the session; ``dry_run`` and ``wait_edges`` are refused: ``/revoke-session`` has them."""
 
     dry_run: Annotated[bool, msgspec.Meta(extra_json_schema={"enum": [False]})] = False
+    wait_edges: Annotated[bool, msgspec.Meta(extra_json_schema={"enum": [False]})] = False
 
 
 class Elevation(msgspec.Struct, frozen=True, kw_only=True):
@@ -111,6 +112,8 @@ async def end_session(call: Call[End], *, sessions: SessionServices, metrics: Me
     sid = call.path["sid"]
     if call.body.dry_run:
         raise InvalidRequest("dry_run is not possible here: /revoke-session has it")
+    if call.body.wait_edges:
+        raise InvalidRequest("wait_edges is not possible here: /revoke-session has it")
     if call.caller.client_id:
         session = await sessions.store.peek(sid)
         if session is not None:

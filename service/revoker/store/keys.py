@@ -53,6 +53,10 @@
 ``rv:journal``
     Stream of the latest changes (:mod:`revoker.store.journal`): key, value, expiry and what was undone. Never
     expires; old entries are removed. In a cluster ``rv:{journal}:journal``, for the changes of all slots.
+``rv:consumers``
+    Hash of the processes that have consumers of the feed, to when they have said so (ms) and JSON of
+    :class:`revoker.store.journal.shared_consumers.ConsumerState`; for a minute after the last. In a cluster
+    ``rv:{journal}:consumers``. No verdict reads it.
 ``rv:latest``
     The latest time (ms) that any server of the store has reported, where this service holds sessions; for
     5 minutes after that. A server that takes over with a slower clock does not know it.
@@ -86,7 +90,7 @@ SLOTS: Final = 16384
 _UNDER_ISSUERS: Final = {"jti", "session-cutoff", "client-cutoff", "claim-cutoff", "issuer-cutoff", "keys"}
 _OTHER_KINDS: Final = {
     "epoch", "seq", "writers", "beat", "lifted", "refills", "repair", "instances", "settings", "blocks",
-    "latest", "journal", "audit",
+    "latest", "journal", "consumers", "audit",
 }  # fmt: skip
 """Keys that an export does not need; a block is part of the user's record, too."""
 
@@ -217,7 +221,9 @@ class Keys(DataKeys):
         self.clustered: Final = clustered
         self.settings: Final = f"{prefix}:settings"
         self.instances: Final = f"{prefix}:instances"
-        self.journal: Final = f"{prefix}:{{journal}}:journal" if clustered else f"{prefix}:journal"
+        of_the_feed = f"{prefix}:{{journal}}" if clustered else prefix
+        self.journal: Final = f"{of_the_feed}:journal"
+        self.consumers: Final = f"{of_the_feed}:consumers"
         self._user_of = functools.lru_cache(maxsize=16384)(self._make_user_of)
         self._cached_claim_key = functools.lru_cache(maxsize=16384)(self._make_claim_key)
         self._shared = functools.lru_cache(maxsize=1024)(self._make_shared)

@@ -31,7 +31,7 @@ _VERDICTS: Final = ("time", "mget", "role", "info")
 _WATCH: Final = ("get", "zrange", "hscan", "config|get")
 _CHANGES: Final = ("eval", "evalsha", "set", "pexpire")
 _EXPORT: Final = ("scan", "dbsize", "pttl")
-_FEED: Final = ("xread", "xrange", "xrevrange")
+_FEED: Final = ("xread", "xrange", "xrevrange", "hgetall")
 _CLUSTER: Final = ("cluster|info", "cluster|nodes", "cluster|slots", "asking")
 
 
@@ -83,6 +83,7 @@ def _trials(keys: Keys, servers: ServerSettings, key: str, part: int) -> list[_T
         (("XRANGE", key, "-", "+", "COUNT", 1), "the feed"),
         (("XREVRANGE", key, "+", "-", "COUNT", 1), "the feed, and lists of revocations"),
         (("XREAD", "COUNT", 1, "STREAMS", key, "0-0"), "the feed"),
+        (("HGETALL", key), "wait_edges, and the list of consumers of the feed"),
         (("SET", key, 1, "PX", 10_000), "revoker store init, and heartbeats"),
         (("PEXPIRE", key, 10_000), "processes that store nothing for a day"),
         (("ZRANGE", places.lifted, 0, -1), "the watch, and so the start"),

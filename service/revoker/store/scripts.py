@@ -46,6 +46,7 @@ _SHARED_PARTS: Final[dict[str, tuple[str, ...]]] = {
     "vouch": (),
     "retire_writers": (),
     "enter_instance": (),
+    "note_consumers": (),
     "start_session": ("user", "session"),
     "refresh_session": ("user", "session"),
     "elevate_session": ("user", "session"),

@@ -32,14 +32,20 @@ class Cursor(NamedTuple):
     entry: str
 
     @property
+    def place(self) -> tuple[int, int]:
+        """Its place among the cursors of the same data."""
+        milliseconds, _, number = self.entry.partition("-")
+        return int(milliseconds), int(number)
+
+    @property
     def text(self) -> str:
         """What consumers keep."""
-        milliseconds, _, number = self.entry.partition("-")
+        milliseconds, number = self.place
         raw = b"%c%b%b%b" % (
             _FORMAT,
             self.data_set,
-            int(milliseconds).to_bytes(_NUMBER_BYTES, "big"),
-            int(number).to_bytes(_NUMBER_BYTES, "big"),
+            milliseconds.to_bytes(_NUMBER_BYTES, "big"),
+            number.to_bytes(_NUMBER_BYTES, "big"),
         )
         return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
 

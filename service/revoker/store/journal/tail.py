@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import math
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -231,10 +231,18 @@ class JournalTail:
 
     async def _check(self, cursor: Cursor) -> None:
         """Raise ``Reload`` where there is no entry at a cursor: that must cost little."""
-        command = ("XRANGE", self._key, cursor.entry, cursor.entry, "COUNT", 1)
-        [found] = await self._store.source.read_trusted(self._key, [command])
-        if not found:
+        if not await self.existing([cursor]):
             raise Reload("trimmed")
+
+    async def existing(self, cursors: Iterable[Cursor]) -> set[Cursor]:
+        """Those cursors of the present data at which there is an entry; raises ``NoVerdict``."""
+        asked = list(cursors)
+        if not asked:
+            return set()
+        entries = await self._store.source.read_trusted(
+            self._key, [("XRANGE", self._key, one.entry, one.entry, "COUNT", 1) for one in asked]
+        )
+        return {cursor for cursor, found in zip(asked, entries, strict=True) if found}
 
     def fresh_at(self, cursor: Cursor) -> Fresh | None:
         """That the consumer at a cursor has everything up to some time, if that was read just now."""

@@ -19,6 +19,7 @@ from revoker.elapsed_time import Clock, elapsed
 from revoker.errors import InvalidRequest, StoreRefused, StoreUnavailable
 from revoker.metrics import Metrics
 from revoker.store.mirror import feed_lines
+from revoker.store.mirror.confirming import Confirming
 from revoker.store.mirror.copy import Copy
 from revoker.store.mirror.feed_lines import Event, EventStream, FeedBroken
 from revoker.store.mirror.mirror import Mirror
@@ -73,6 +74,7 @@ class _Verdict(msgspec.Struct, frozen=True):
     active: bool
 
 
+_encode: Final = msgspec.json.Encoder().encode
 _decode_verdict: Final = msgspec.json.Decoder(_Verdict).decode
 
 
@@ -112,6 +114,7 @@ class Follower:
         self._reloads = 0
         self._reloaded_at = float("-inf")
         self._sample_now = asyncio.Event()
+        self._confirming: Final = Confirming(self._confirm)
         self.connected = ""
         self.fault = "no answer yet"
 
@@ -126,7 +129,8 @@ class Follower:
             headers={"Accept-Encoding": "identity"},
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S),
         )
-        self._tasks = [asyncio.create_task(work()) for work in (self._follow, self._sample, self._sweep)]
+        tasks = (self._follow, self._sample, self._confirming.run, self._sweep)
+        self._tasks = [asyncio.create_task(work()) for work in tasks]
 
     async def close(self) -> None:
         """End it."""
@@ -180,6 +184,7 @@ class Follower:
         if not self.connected:
             _log.info("upstream_connected", upstream=urlsplit(url).netloc)
             self._sample_now.set()
+            self._confirming.changed.set()
         self.connected, self.fault = url, ""
 
     async def _pause_before_reload(self) -> None:
@@ -395,6 +400,7 @@ class Follower:
                         for data in parts:
                             self._change(data)
                         self._cursor = event.id or self._cursor
+                        self._confirming.changed.set()
                 case "reload":
                     _log.info("reload_asked")
                     raise _Reload
@@ -469,6 +475,24 @@ class Follower:
                 fresh = feed_lines.decode_fresh(event.data)
                 self._mirror.sample(fresh.as_of, sent, fresh.age)
         return events
+
+    async def _confirm(self) -> None:
+        """Confirm that all is taken over up to the cursor, where an upstream is followed."""
+        if not self.connected or self._cursor is None:
+            return
+        assert self._session is not None  # noqa: S101  # it was started
+        body = {"cursor": self._cursor, "as_of": self._mirror.as_of, "name": self._access.name}
+        async with (
+            asyncio.timeout(self._silence_s),
+            self._session.post(
+                f"{self.connected}/feed/confirm",
+                data=_encode(body),
+                headers={**self._authorization(), "Content-Type": "application/json"},
+                allow_redirects=False,
+            ) as response,
+        ):
+            if response.status != 204:
+                raise FeedBroken(f"/feed/confirm was answered with status {response.status}")
 
     async def _sweep(self) -> None:
         while True:
