@@ -70,7 +70,7 @@ async def following(running, name, *, confirms_at=None, caller="edge"):
 
         async def follow():
             async for event in stream.events():
-                if event.kind == "change" and confirms_at is not None:
+                if event.kind in {"change", "confirm"} and confirms_at is not None:
                     await confirm(confirms_at, event.id, name, caller)
 
         task = asyncio.create_task(follow())

@@ -2,8 +2,10 @@
 
 import pytest
 
+from revoker.store.mirror import confirming
 from tests.edge.conftest import claims, is_inactive, until
 from tests.rig import forge
+from tests.rig.service import HANGS_S
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -30,11 +32,31 @@ async def test_it_confirms_again_without_any_change(start_edge, feed):
     assert set(cursors(feed)) == {"c0"}
 
 
-async def test_changes_that_arrive_together_are_confirmed_together(start_edge, feed):
+async def test_it_confirms_when_it_is_asked(start_edge, feed, monkeypatch):
+    monkeypatch.setattr(confirming, "CONFIRM_S", HANGS_S)
+    edge = await start_edge(feed)
+    for number in range(1, 6):
+        token = claims()
+        feed.jti(token["jti"], issuer=forge.ISSUER)
+        feed.send("confirm", {})
+        await until(lambda: cursors(feed)[-1:] == [f"c{2 * number}"], "what came before is confirmed")
+        assert await is_inactive(edge, token)
+
+
+async def test_it_is_asked_through_a_proxy_that_holds_back_streams(start_edge, feed, monkeypatch):
+    monkeypatch.setattr(confirming, "CONFIRM_S", HANGS_S)
+    feed.buffers = True
+    edge = await start_edge(feed, ready=False)
+    await until(lambda: "poll" in feed.requests and edge.service.follower.connected, "it polls")
+    feed.send("confirm", {})
+    await until(lambda: cursors(feed)[-1:] == ["c1"], "it has confirmed")
+
+
+async def test_what_is_asked_for_together_is_confirmed_together(start_edge, feed):
     await start_edge(feed)
     changes = 500
     for _ in range(changes):
-        feed.jti(claims()["jti"], issuer=forge.ISSUER)
+        feed.send("confirm", {})
     await until(lambda: cursors(feed)[-1:] == [f"c{changes}"], "all are confirmed")
     assert len(feed.confirmed) < changes / 10
 

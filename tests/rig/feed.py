@@ -129,6 +129,8 @@ class Consumer:
                 self.cursor = event.id
             elif event.kind == "fresh":
                 self.cursor, self.as_of = event.data["cursor"], event.data["as_of"]
+            elif event.kind == "confirm":
+                self.cursor = event.id
             else:
                 raise AssertionError(event)
 

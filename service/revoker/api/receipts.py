@@ -82,6 +82,7 @@ class Receipts:
         self._waiting: collections.Counter[str] = collections.Counter()
         self._next_look: asyncio.Future[_Look | None] | None = None
         self._looking: asyncio.Task[None] | None = None
+        self._asks = False
 
     async def of(self, call: Call[Any]) -> Edges | None:
         """Wait as a request says whose change is acknowledged; None if it does not wait.
@@ -114,12 +115,15 @@ class Receipts:
         clock = asyncio.get_running_loop().time
         began, limit = clock(), max(seconds, self._patience)
         edges, target = Edges(0, None), None
+        self._asks = True
         while True:
             look = await self._look(began + limit - clock())
             if look is not None:
                 limit = seconds
-                if target is None or target.data_set != look.end.data_set:
-                    target = look.end  # of other data: a cursor of it comes from a snapshot with the change
+                if target is None:
+                    target = look.end
+                elif target.data_set != look.end.data_set:  # whose cursors come from snapshots with the change
+                    target, self._asks = look.end, True
                 edges = look.edges(target.place)
             if _satisfies(edges, wanted) or call.client_gone() or self._consumers.draining:
                 return edges
@@ -139,11 +143,14 @@ class Receipts:
     async def _look_on(self) -> None:
         while self._waiting:
             waited_for, self._next_look = self._next_look, None
+            asks, self._asks = self._asks, False
             look = None
             try:
                 look = await self._look_once()
+                if asks and look.edges(look.end.place).reached < look.connected:
+                    await self._tail.ask_to_confirm()
             except NoVerdict:
-                pass  # the next look may succeed
+                self._asks |= asks  # the next look may succeed
             except Exception:  # noqa: BLE001  # all that wait depend on this task
                 _log.exception("confirmations_not_read")
             if waited_for is not None:

@@ -14,6 +14,9 @@ from revoker.store.transfer.stored_records import StoredRecords
 
 _log = structlog.get_logger("store")
 
+CONFIRM: Final = "confirm"
+"""In place of what was undone: nothing has changed, but somebody waits for confirmations."""
+
 LATEST_MS: Final = records.LATEST_S * 1000
 
 _encode: Final = msgspec.json.Encoder().encode
@@ -27,7 +30,7 @@ class Entry(NamedTuple):
         key: What was changed; empty for the entry that begins a journal.
         value: Empty if the entry does not say it.
         expires: When the key expires (ms); None: never.
-        undone: ``cutoff``, ``block``, or ``key`` and a kid; empty: nothing was undone.
+        undone: ``cutoff``, ``block``, or ``key`` and a kid; empty: nothing was undone; or :data:`CONFIRM`.
     """
 
     id: str

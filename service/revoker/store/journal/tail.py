@@ -13,7 +13,7 @@ import structlog
 from revoker.elapsed_time import Clock, PauseWatch, elapsed
 from revoker.errors import NoVerdict, ReplyNotUnderstood, StoreUnavailable
 from revoker.store.journal.cursors import OTHER_FORMAT, Cursor, identity
-from revoker.store.journal.entries import Entry, LineMaker, entry_of
+from revoker.store.journal.entries import CONFIRM, Entry, LineMaker, entry_of
 from revoker.store.lookups import redis_time_ms
 from revoker.store.source import WAIT_S
 from revoker.store.store import Store
@@ -171,6 +171,15 @@ class JournalTail:
             async with unavailable_on_failure():
                 await self._store.scripts.add_to_journal(("", "", "", ""))
         raise StoreUnavailable("the journal can't be begun")
+
+    async def ask_to_confirm(self) -> None:
+        """Have all consumers asked to confirm how far they have come.
+
+        Raises:
+            NoVerdict: perhaps they are not asked.
+        """
+        async with unavailable_on_failure():
+            await self._store.scripts.add_to_journal(("", "", "", CONFIRM))
 
     def identity(self) -> bytes:
         """Identifies the data of the store; raises ``NoVerdict`` unless verdicts may rest on all of it.
@@ -382,6 +391,15 @@ class JournalTail:
         return as_of, events
 
     async def _event(self, previous: Cursor, entry: Entry, now: int) -> Event:
+        if entry.undone == CONFIRM:
+            cursor = Cursor(previous.data_set, entry.id)
+            text = cursor.text.encode()
+            return Event(
+                cursor,
+                previous.entry,
+                b"id: %b\nevent: confirm\ndata: {}\n\n" % text,
+                b'{"event":"confirm","id":"%b","data":{}}' % text,
+            )
         lines = []
         if entry.undone:
             removal = self._lines.removal(entry)

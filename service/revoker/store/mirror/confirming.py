@@ -10,23 +10,23 @@ import structlog
 _log = structlog.get_logger("store")
 
 CONFIRM_S: Final = 1.0
-"""How often an edge confirms how far it has come, where nothing changes."""
+"""How often an edge confirms how far it has come without being asked."""
 
-CONFIRM_PAUSE_S: Final = 0.05
-"""Between two confirmations, at least: all changes that arrive meanwhile are confirmed together."""
+CONFIRM_PAUSE_S: Final = 0.1
+"""Between two confirmations, at least: all that is asked for meanwhile is confirmed together."""
 
 
 class Confirming:
-    """Confirms right after changes, and from time to time without any.
+    """Confirms when the upstream asks for it, and from time to time.
 
     Attributes:
-        changed: To be set when there is more to confirm.
+        asked: To be set when somebody may wait for a confirmation.
     """
 
     def __init__(self, confirm: Callable[[], Awaitable[None]]) -> None:
         """``confirm`` confirms what is there at that moment."""
         self._confirm: Final = confirm
-        self.changed: Final = asyncio.Event()
+        self.asked: Final = asyncio.Event()
 
     async def run(self) -> None:
         """Confirm until cancelled; an upstream that does not take it is asked less often."""
@@ -34,8 +34,8 @@ class Confirming:
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(CONFIRM_S):
-                    await self.changed.wait()
-            self.changed.clear()
+                    await self.asked.wait()
+            self.asked.clear()
             try:
                 await self._confirm()
             except Exception as error:  # noqa: BLE001  # nothing that an upstream answers may end this

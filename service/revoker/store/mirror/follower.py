@@ -184,7 +184,7 @@ class Follower:
         if not self.connected:
             _log.info("upstream_connected", upstream=urlsplit(url).netloc)
             self._sample_now.set()
-            self._confirming.changed.set()
+            self._confirming.asked.set()
         self.connected, self.fault = url, ""
 
     async def _pause_before_reload(self) -> None:
@@ -400,7 +400,9 @@ class Follower:
                         for data in parts:
                             self._change(data)
                         self._cursor = event.id or self._cursor
-                        self._confirming.changed.set()
+                case "confirm":
+                    self._cursor = event.id or self._cursor
+                    self._confirming.asked.set()
                 case "reload":
                     _log.info("reload_asked")
                     raise _Reload
