@@ -10,6 +10,7 @@ from revoker_client.errors import RevokerDenied, RevokerError, RevokerRejected, 
 from revoker_client.results import (
     Block,
     Cutoff,
+    Edges,
     Explanation,
     Introspection,
     RevokedKey,
@@ -23,6 +24,7 @@ __version__ = "0.2.0"
 __all__ = [
     "Block",
     "Cutoff",
+    "Edges",
     "Explanation",
     "Introspection",
     "RevokedKey",

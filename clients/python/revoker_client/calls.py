@@ -10,6 +10,7 @@ from revoker_client.errors import RevokerDenied, RevokerError, RevokerRejected, 
 from revoker_client.results import (
     Block,
     Cutoff,
+    Edges,
     Explanation,
     Introspection,
     RevokedKey,
@@ -34,6 +35,7 @@ class Call(Generic[T]):
         body: JSON; None: there is none.
         repeatable: Whether it may be sent again after the connection broke, since the second time changes
             nothing.
+        waits: For how many seconds the service may wait before it answers.
         parse: Reads the members of a success; may raise ``KeyError``, ``TypeError``, ``ValueError``.
     """
 
@@ -43,6 +45,7 @@ class Call(Generic[T]):
     repeatable: bool
     parse: Callable[[Any], T]
     query: Mapping[str, str | int] | None = None
+    waits: float = 0
 
 
 def envelope(claims: Mapping[str, Any], header: Mapping[str, Any] | None) -> Mapping[str, Any]:
@@ -66,36 +69,69 @@ def explain(token: Token) -> Call[Explanation]:
     return Call("POST", "/explain", _form(token), True, _explanation)
 
 
-def revoke(token: str | None, jti: str | None, iss: str | None, exp: float | None) -> Call[None]:
-    """By the token, or by ``jti``.
+WaitEdges = bool | int
+"""For how many edges a call waits; True: for all that are connected, False: for none."""
+_DEFAULT_WAIT_S: Final = 2.0
+"""How long the service waits where a call does not say it."""
+
+
+def _change(
+    path: str,
+    members: Mapping[str, Any],
+    parse: Callable[[Any], T],
+    wait_edges: WaitEdges,
+    wait_seconds: float | None,
+    *,
+    repeatable: bool = True,
+) -> Call[T]:
+    """A change that may wait for edges."""
+    body = _given(members)
+    if wait_edges is False:
+        return Call("POST", path, body, repeatable, parse)
+    body |= _given({"wait_edges": wait_edges, "wait_seconds": wait_seconds})
+    waits = _DEFAULT_WAIT_S if wait_seconds is None else wait_seconds
+    return Call("POST", path, body, repeatable, parse, waits=waits)
+
+
+def revoke(
+    members: Mapping[str, Any], wait_edges: WaitEdges, wait_seconds: float | None
+) -> Call[Edges | None]:
+    """By the token alone, or by ``jti``.
 
     Raises:
         ValueError: Both or neither are given.
     """
-    if (token is None) == (jti is None):
+    token = members["token"]
+    if (token is None) == (members["jti"] is None):
         raise ValueError("give either token or jti")
-    body = {"token": token} if jti is None else {"jti": jti, "iss": iss, "exp": exp}
-    return Call("POST", "/revoke", _given(body), True, _nothing)
+    if token is not None:
+        members = {"token": token}
+    return _change("/revoke", members, _revoked, wait_edges, wait_seconds)
 
 
-def cutoff(path: str, members: Mapping[str, Any]) -> Call[Cutoff]:
+def cutoff(
+    path: str, members: Mapping[str, Any], wait_edges: WaitEdges, wait_seconds: float | None
+) -> Call[Cutoff]:
     """``/revoke-user`` and the like: to repeat it moves the cutoff by the time between, never back."""
-    return Call("POST", path, _given(members), True, _cutoff)
+    return _change(path, members, _cutoff, wait_edges, wait_seconds)
 
 
-def revoke_key(kid: str, iss: str, reason: str | None) -> Call[RevokedKey]:
-    body = _given({"kid": kid, "iss": iss, "reason": reason})
-    return Call("POST", "/revoke-key", body, True, lambda m: RevokedKey(m["iss"], m["kid"], m["revoked_at"]))
+def revoke_key(
+    kid: str, iss: str, reason: str | None, wait_edges: WaitEdges, wait_seconds: float | None
+) -> Call[RevokedKey]:
+    members = {"kid": kid, "iss": iss, "reason": reason}
+    return _change("/revoke-key", members, _revoked_key, wait_edges, wait_seconds)
 
 
-def block_user(sub: str, iss: str | None, until: float | None, reason: str | None) -> Call[Block]:
-    body = _given({"sub": sub, "iss": iss, "until": until, "reason": reason})
-    return Call("POST", "/block-user", body, True, _block)
+def block_user(members: Mapping[str, Any], wait_edges: WaitEdges, wait_seconds: float | None) -> Call[Block]:
+    return _change("/block-user", members, _block, wait_edges, wait_seconds)
 
 
-def unblock_user(sub: str, iss: str | None, reason: str | None) -> Call[Block]:
+def unblock_user(
+    members: Mapping[str, Any], wait_edges: WaitEdges, wait_seconds: float | None
+) -> Call[Block]:
     """Not repeatable: it would undo a block that was set between the two."""
-    return Call("POST", "/unblock-user", _given({"sub": sub, "iss": iss, "reason": reason}), False, _block)
+    return _change("/unblock-user", members, _block, wait_edges, wait_seconds, repeatable=False)
 
 
 def begin_session(members: Mapping[str, Any]) -> Call[Tokens]:
@@ -201,12 +237,25 @@ def _explanation(members: Any) -> Explanation:
     )
 
 
+def _edges(members: Any) -> Edges | None:
+    found = members.get("edges")
+    return None if found is None else Edges(found["reached"], found["connected"])
+
+
+def _revoked(members: Any) -> Edges | None:
+    return None if members is None else _edges(members)
+
+
 def _cutoff(members: Any) -> Cutoff:
-    return Cutoff(members["iss"], members["cutoff"], members["iat_after"])
+    return Cutoff(members["iss"], members["cutoff"], members["iat_after"], _edges(members))
+
+
+def _revoked_key(members: Any) -> RevokedKey:
+    return RevokedKey(members["iss"], members["kid"], members["revoked_at"], _edges(members))
 
 
 def _block(members: Any) -> Block:
-    return Block(members["iss"], members["sub"], members["blocked"], members["until"])
+    return Block(members["iss"], members["sub"], members["blocked"], members["until"], _edges(members))
 
 
 def _tokens(members: Any) -> Tokens:

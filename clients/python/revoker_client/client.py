@@ -7,11 +7,12 @@ from typing import Any, Final, Self, TypeVar
 import httpx
 
 from revoker_client import calls
-from revoker_client.calls import Call, Token
+from revoker_client.calls import Call, Token, WaitEdges
 from revoker_client.errors import RevokerError, RevokerUnavailable
 from revoker_client.results import (
     Block,
     Cutoff,
+    Edges,
     Explanation,
     Introspection,
     RevokedKey,
@@ -25,7 +26,11 @@ _NOT_SENT: Final = (httpx.ConnectError,)
 _BROKEN: Final = (httpx.ReadError, httpx.WriteError, httpx.CloseError, httpx.RemoteProtocolError)
 
 
-def _request(call: Call[Any], url: str, secret: str) -> dict[str, Any]:
+def _request(call: Call[Any], url: str, secret: str, timeout: httpx.Timeout) -> dict[str, Any]:
+    if call.waits and timeout.read is not None:
+        timeout = httpx.Timeout(
+            connect=timeout.connect, read=timeout.read + call.waits, write=timeout.write, pool=timeout.pool
+        )
     return {
         "method": call.method,
         "url": url + call.path,
@@ -33,6 +38,7 @@ def _request(call: Call[Any], url: str, secret: str) -> dict[str, Any]:
         "json": call.body,
         "params": call.query,
         "follow_redirects": False,
+        "timeout": timeout,
     }
 
 
@@ -70,6 +76,10 @@ class RevokerClient:
     Every method raises :class:`RevokerUnavailable` where there is no verdict or nothing was confirmed to be
     stored, :class:`RevokerDenied` where the service refuses this caller, and :class:`RevokerRejected` where
     the request is wrong.
+
+    A method with ``wait_edges`` returns once so many edges of Revoker have confirmed the change (True: all
+    that are connected), or after ``wait_seconds`` (2 by default). It waits by that much longer for the
+    answer. The change holds in any case: ``edges`` says how many have it.
     """
 
     def __init__(
@@ -93,7 +103,7 @@ class RevokerClient:
             await self._http.aclose()
 
     async def _send(self, call: Call[T]) -> T:
-        request = _request(call, self._url, self._secret)
+        request = _request(call, self._url, self._secret, self._http.timeout)
         try:
             try:
                 answer = await self._http.request(**request)
@@ -134,9 +144,16 @@ class RevokerClient:
         jti: str | None = None,
         iss: str | None = None,
         exp: float | None = None,
-    ) -> None:
-        """Revoke one token, by itself or by ``jti``; also succeeds if there is nothing to revoke."""
-        await self._send(calls.revoke(token, jti, iss, exp))
+        wait_edges: WaitEdges = False,
+        wait_seconds: float | None = None,
+    ) -> Edges | None:
+        """Revoke one token, by itself or by ``jti``; also succeeds if there is nothing to revoke.
+
+        Returns:
+            How far that has spread, where the call waits for edges.
+        """
+        members = {"token": token, "jti": jti, "iss": iss, "exp": exp}
+        return await self._send(calls.revoke(members, wait_edges, wait_seconds))
 
     async def revoke_user(
         self,
@@ -146,17 +163,26 @@ class RevokerClient:
         before: float | None = None,
         except_sid: str | None = None,
         reason: str | None = None,
+        wait_edges: WaitEdges = False,
+        wait_seconds: float | None = None,
     ) -> Cutoff:
         """Log a user out everywhere, except in one session where ``except_sid`` is given."""
         members = {"sub": sub, "iss": iss, "before": before, "except_sid": except_sid, "reason": reason}
-        return await self._send(calls.cutoff("/revoke-user", members))
+        return await self._send(calls.cutoff("/revoke-user", members, wait_edges, wait_seconds))
 
     async def revoke_session(
-        self, sid: str, *, iss: str | None = None, before: float | None = None, reason: str | None = None
+        self,
+        sid: str,
+        *,
+        iss: str | None = None,
+        before: float | None = None,
+        reason: str | None = None,
+        wait_edges: WaitEdges = False,
+        wait_seconds: float | None = None,
     ) -> Cutoff:
         """End one session of any issuer."""
         members = {"sid": sid, "iss": iss, "before": before, "reason": reason}
-        return await self._send(calls.cutoff("/revoke-session", members))
+        return await self._send(calls.cutoff("/revoke-session", members, wait_edges, wait_seconds))
 
     async def revoke_client(
         self,
@@ -165,10 +191,12 @@ class RevokerClient:
         iss: str | None = None,
         before: float | None = None,
         reason: str | None = None,
+        wait_edges: WaitEdges = False,
+        wait_seconds: float | None = None,
     ) -> Cutoff:
         """Revoke all that a client was given."""
         members = {"client_id": client_id, "iss": iss, "before": before, "reason": reason}
-        return await self._send(calls.cutoff("/revoke-client", members))
+        return await self._send(calls.cutoff("/revoke-client", members, wait_edges, wait_seconds))
 
     async def revoke_claim(
         self,
@@ -178,31 +206,64 @@ class RevokerClient:
         iss: str | None = None,
         before: float | None = None,
         reason: str | None = None,
+        wait_edges: WaitEdges = False,
+        wait_seconds: float | None = None,
     ) -> Cutoff:
         """Revoke every token in which a claim has a value: a grant, a tenant, an agent."""
         members = {"claim": claim, "value": value, "iss": iss, "before": before, "reason": reason}
-        return await self._send(calls.cutoff("/revoke-claim", members))
+        return await self._send(calls.cutoff("/revoke-claim", members, wait_edges, wait_seconds))
 
     async def revoke_issuer(
-        self, iss: str, *, before: float | None = None, reason: str | None = None
+        self,
+        iss: str,
+        *,
+        before: float | None = None,
+        reason: str | None = None,
+        wait_edges: WaitEdges = False,
+        wait_seconds: float | None = None,
     ) -> Cutoff:
         """Log out all users of an issuer; scope ``revoke-all``."""
         members = {"iss": iss, "before": before, "reason": reason}
-        return await self._send(calls.cutoff("/revoke-issuer", members))
+        return await self._send(calls.cutoff("/revoke-issuer", members, wait_edges, wait_seconds))
 
-    async def revoke_key(self, kid: str, *, iss: str, reason: str | None = None) -> RevokedKey:
+    async def revoke_key(
+        self,
+        kid: str,
+        *,
+        iss: str,
+        reason: str | None = None,
+        wait_edges: WaitEdges = False,
+        wait_seconds: float | None = None,
+    ) -> RevokedKey:
         """Revoke a signing key for good; scope ``revoke-all``."""
-        return await self._send(calls.revoke_key(kid, iss, reason))
+        return await self._send(calls.revoke_key(kid, iss, reason, wait_edges, wait_seconds))
 
     async def block_user(
-        self, sub: str, *, iss: str | None = None, until: float | None = None, reason: str | None = None
+        self,
+        sub: str,
+        *,
+        iss: str | None = None,
+        until: float | None = None,
+        reason: str | None = None,
+        wait_edges: WaitEdges = False,
+        wait_seconds: float | None = None,
     ) -> Block:
         """Until the block ends, no token of the user is active, new ones included."""
-        return await self._send(calls.block_user(sub, iss, until, reason))
+        members = {"sub": sub, "iss": iss, "until": until, "reason": reason}
+        return await self._send(calls.block_user(members, wait_edges, wait_seconds))
 
-    async def unblock_user(self, sub: str, *, iss: str | None = None, reason: str | None = None) -> Block:
+    async def unblock_user(
+        self,
+        sub: str,
+        *,
+        iss: str | None = None,
+        reason: str | None = None,
+        wait_edges: WaitEdges = False,
+        wait_seconds: float | None = None,
+    ) -> Block:
         """End a block."""
-        return await self._send(calls.unblock_user(sub, iss, reason))
+        members = {"sub": sub, "iss": iss, "reason": reason}
+        return await self._send(calls.unblock_user(members, wait_edges, wait_seconds))
 
     async def begin_session(
         self,
@@ -283,6 +344,10 @@ class SyncRevokerClient:
     Every method raises :class:`RevokerUnavailable` where there is no verdict or nothing was confirmed to be
     stored, :class:`RevokerDenied` where the service refuses this caller, and :class:`RevokerRejected` where
     the request is wrong.
+
+    A method with ``wait_edges`` returns once so many edges of Revoker have confirmed the change (True: all
+    that are connected), or after ``wait_seconds`` (2 by default). It waits by that much longer for the
+    answer. The change holds in any case: ``edges`` says how many have it.
     """
 
     def __init__(
@@ -306,7 +371,7 @@ class SyncRevokerClient:
             self._http.close()
 
     def _send(self, call: Call[T]) -> T:
-        request = _request(call, self._url, self._secret)
+        request = _request(call, self._url, self._secret, self._http.timeout)
         try:
             try:
                 answer = self._http.request(**request)
@@ -347,9 +412,16 @@ class SyncRevokerClient:
         jti: str | None = None,
         iss: str | None = None,
         exp: float | None = None,
-    ) -> None:
-        """Revoke one token, by itself or by ``jti``; also succeeds if there is nothing to revoke."""
-        self._send(calls.revoke(token, jti, iss, exp))
+        wait_edges: WaitEdges = False,
+        wait_seconds: float | None = None,
+    ) -> Edges | None:
+        """Revoke one token, by itself or by ``jti``; also succeeds if there is nothing to revoke.
+
+        Returns:
+            How far that has spread, where the call waits for edges.
+        """
+        members = {"token": token, "jti": jti, "iss": iss, "exp": exp}
+        return self._send(calls.revoke(members, wait_edges, wait_seconds))
 
     def revoke_user(
         self,
@@ -359,17 +431,26 @@ class SyncRevokerClient:
         before: float | None = None,
         except_sid: str | None = None,
         reason: str | None = None,
+        wait_edges: WaitEdges = False,
+        wait_seconds: float | None = None,
     ) -> Cutoff:
         """Log a user out everywhere, except in one session where ``except_sid`` is given."""
         members = {"sub": sub, "iss": iss, "before": before, "except_sid": except_sid, "reason": reason}
-        return self._send(calls.cutoff("/revoke-user", members))
+        return self._send(calls.cutoff("/revoke-user", members, wait_edges, wait_seconds))
 
     def revoke_session(
-        self, sid: str, *, iss: str | None = None, before: float | None = None, reason: str | None = None
+        self,
+        sid: str,
+        *,
+        iss: str | None = None,
+        before: float | None = None,
+        reason: str | None = None,
+        wait_edges: WaitEdges = False,
+        wait_seconds: float | None = None,
     ) -> Cutoff:
         """End one session of any issuer."""
         members = {"sid": sid, "iss": iss, "before": before, "reason": reason}
-        return self._send(calls.cutoff("/revoke-session", members))
+        return self._send(calls.cutoff("/revoke-session", members, wait_edges, wait_seconds))
 
     def revoke_client(
         self,
@@ -378,10 +459,12 @@ class SyncRevokerClient:
         iss: str | None = None,
         before: float | None = None,
         reason: str | None = None,
+        wait_edges: WaitEdges = False,
+        wait_seconds: float | None = None,
     ) -> Cutoff:
         """Revoke all that a client was given."""
         members = {"client_id": client_id, "iss": iss, "before": before, "reason": reason}
-        return self._send(calls.cutoff("/revoke-client", members))
+        return self._send(calls.cutoff("/revoke-client", members, wait_edges, wait_seconds))
 
     def revoke_claim(
         self,
@@ -391,29 +474,64 @@ class SyncRevokerClient:
         iss: str | None = None,
         before: float | None = None,
         reason: str | None = None,
+        wait_edges: WaitEdges = False,
+        wait_seconds: float | None = None,
     ) -> Cutoff:
         """Revoke every token in which a claim has a value: a grant, a tenant, an agent."""
         members = {"claim": claim, "value": value, "iss": iss, "before": before, "reason": reason}
-        return self._send(calls.cutoff("/revoke-claim", members))
+        return self._send(calls.cutoff("/revoke-claim", members, wait_edges, wait_seconds))
 
-    def revoke_issuer(self, iss: str, *, before: float | None = None, reason: str | None = None) -> Cutoff:
+    def revoke_issuer(
+        self,
+        iss: str,
+        *,
+        before: float | None = None,
+        reason: str | None = None,
+        wait_edges: WaitEdges = False,
+        wait_seconds: float | None = None,
+    ) -> Cutoff:
         """Log out all users of an issuer; scope ``revoke-all``."""
         members = {"iss": iss, "before": before, "reason": reason}
-        return self._send(calls.cutoff("/revoke-issuer", members))
+        return self._send(calls.cutoff("/revoke-issuer", members, wait_edges, wait_seconds))
 
-    def revoke_key(self, kid: str, *, iss: str, reason: str | None = None) -> RevokedKey:
+    def revoke_key(
+        self,
+        kid: str,
+        *,
+        iss: str,
+        reason: str | None = None,
+        wait_edges: WaitEdges = False,
+        wait_seconds: float | None = None,
+    ) -> RevokedKey:
         """Revoke a signing key for good; scope ``revoke-all``."""
-        return self._send(calls.revoke_key(kid, iss, reason))
+        return self._send(calls.revoke_key(kid, iss, reason, wait_edges, wait_seconds))
 
     def block_user(
-        self, sub: str, *, iss: str | None = None, until: float | None = None, reason: str | None = None
+        self,
+        sub: str,
+        *,
+        iss: str | None = None,
+        until: float | None = None,
+        reason: str | None = None,
+        wait_edges: WaitEdges = False,
+        wait_seconds: float | None = None,
     ) -> Block:
         """Until the block ends, no token of the user is active, new ones included."""
-        return self._send(calls.block_user(sub, iss, until, reason))
+        members = {"sub": sub, "iss": iss, "until": until, "reason": reason}
+        return self._send(calls.block_user(members, wait_edges, wait_seconds))
 
-    def unblock_user(self, sub: str, *, iss: str | None = None, reason: str | None = None) -> Block:
+    def unblock_user(
+        self,
+        sub: str,
+        *,
+        iss: str | None = None,
+        reason: str | None = None,
+        wait_edges: WaitEdges = False,
+        wait_seconds: float | None = None,
+    ) -> Block:
         """End a block."""
-        return self._send(calls.unblock_user(sub, iss, reason))
+        members = {"sub": sub, "iss": iss, "reason": reason}
+        return self._send(calls.unblock_user(members, wait_edges, wait_seconds))
 
     def begin_session(
         self,

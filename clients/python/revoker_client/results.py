@@ -54,6 +54,24 @@ class Introspection:
 
 
 @dataclass(frozen=True, slots=True)
+class Edges:
+    """How far a change has spread, where the call waited for edges.
+
+    Attributes:
+        reached: How many edges have confirmed the change.
+        connected: How many are connected; None: that is not known.
+    """
+
+    reached: int
+    connected: int | None
+
+    @property
+    def all_reached(self) -> bool:
+        """Whether all that are connected have confirmed it."""
+        return self.connected is not None and self.reached >= self.connected
+
+
+@dataclass(frozen=True, slots=True)
 class Cutoff:
     """A cutoff in effect.
 
@@ -62,20 +80,23 @@ class Cutoff:
         cutoff: Tokens issued before are not active.
         iat_after: A token with a greater ``iat`` is not covered. A new login that has to work at once waits
             for it.
+        edges: None unless the call waited for them.
     """
 
     iss: str
     cutoff: float
     iat_after: float
+    edges: Edges | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class RevokedKey:
-    """A signing key that is revoked for good."""
+    """A signing key that is revoked for good; ``edges`` as in :class:`Cutoff`."""
 
     iss: str
     kid: str
     revoked_at: float
+    edges: Edges | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +105,14 @@ class Block:
 
     Attributes:
         until: When it ends; None: never by itself, or it has ended.
+        edges: As in :class:`Cutoff`.
     """
 
     iss: str
     sub: str
     blocked: bool
     until: float | None
+    edges: Edges | None = None
 
 
 @dataclass(frozen=True, slots=True)

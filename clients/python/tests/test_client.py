@@ -7,6 +7,7 @@ import httpx
 import pytest
 
 from revoker_client import (
+    Edges,
     Introspection,
     RevokerClient,
     RevokerDenied,
@@ -124,6 +125,46 @@ async def test_a_session_and_a_client_are_revoked(admin, user):
     ]
     await admin.revoke_client(client_id, iss=iss)
     assert not (await admin.introspect(other.access_token)).active
+
+
+async def test_a_call_says_how_many_edges_have_the_change(admin, user):
+    tokens = await admin.begin_session(user)
+    iss = (await admin.introspect(tokens.access_token)).iss
+    waits = {"wait_edges": True, "wait_seconds": 30}
+    found = [
+        await admin.revoke(tokens.access_token, **waits),
+        (await admin.revoke_session(tokens.sid, iss=iss, **waits)).edges,
+        (await admin.revoke_client(f"client-{user}", iss=iss, **waits)).edges,
+        (await admin.revoke_user(user, iss=iss, **waits)).edges,
+        (await admin.block_user(user, iss=iss, **waits)).edges,
+        (await admin.unblock_user(user, iss=iss, **waits)).edges,
+        (await admin.revoke_user(user, iss=iss, wait_edges=0)).edges,
+    ]
+    assert found == [Edges(0, 0)] * 7
+    assert found[0].all_reached
+    late = (await admin.revoke_user(user, iss=iss, wait_edges=2, wait_seconds=0)).edges
+    assert (late.reached, late.connected) == (0, 0)
+    assert not Edges(1, 2).all_reached
+    assert not Edges(0, None).all_reached
+    assert await admin.revoke(tokens.access_token) is None
+    assert (await admin.revoke_user(user, iss=iss, wait_edges=False)).edges is None
+    with pytest.raises(RevokerRejected):
+        await admin.revoke_user(user, iss=iss, wait_edges=-1)
+
+
+async def test_a_call_waits_for_its_answer_as_long_as_the_service_for_edges(kind):
+    asked = []
+
+    def answer(request):
+        asked.append((request.extensions["timeout"]["read"], request.extensions["timeout"]["connect"]))
+        return httpx.Response(200, json={"iss": "i", "cutoff": 1, "iat_after": 1, "edges": None})
+
+    http = httpx.AsyncClient if kind is RevokerClient else httpx.Client
+    client = kind("http://revoker", "s", http=http(transport=httpx.MockTransport(answer), timeout=0.5))
+    for waits in ({}, {"wait_edges": True}, {"wait_edges": 3, "wait_seconds": 7.5}, {"wait_seconds": 7.5}):
+        called = client.revoke_user("bob", **waits)
+        assert (await called if inspect.isawaitable(called) else called).edges is None
+    assert asked == [(0.5, 0.5), (2.5, 0.5), (8.0, 0.5), (0.5, 0.5)]
 
 
 async def test_a_claim_that_cannot_be_revoked_is_rejected(admin):
