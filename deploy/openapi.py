@@ -443,7 +443,8 @@ class _Schemas:
                 schema["properties"][name] = _EMPTY  # a list or an object, which only JSON can express
                 continue
             if {"type": "boolean"} in (kinds := member.get("anyOf", [])):
-                member["anyOf"] = [dict(_FORM_BOOLEAN), *(one for one in kinds if one.get("type") != "boolean")]
+                others = [kind for kind in kinds if kind != {"type": "boolean"}]
+                member["anyOf"] = [dict(_FORM_BOOLEAN), *others]
             if member.get("type") == "boolean" and "enum" not in member:
                 schema["properties"][name] = {**member, **_FORM_BOOLEAN}
             if member.get("type") == "number":

@@ -299,9 +299,7 @@ async def test_who_has_gone_is_not_waited_for_and_nobody_takes_the_place_of_verd
         _, writer = await asyncio.open_connection(address.hostname, address.port)
         raw = json.dumps(body).encode()
         head = f"Host: x\r\nAuthorization: Bearer {SECRETS['admin']}\r\nContent-Type: application/json\r\n"
-        writer.write(
-            f"POST /revoke-user HTTP/1.1\r\n{head}Content-Length: {len(raw)}\r\n\r\n".encode() + raw
-        )
+        writer.write(f"POST /revoke-user HTTP/1.1\r\n{head}Content-Length: {len(raw)}\r\n\r\n".encode() + raw)
         await until(lambda: waiting, "it waits")
         assert await revoker.active(claims(sub="bob"))
         writer.close()
@@ -322,7 +320,7 @@ async def test_one_caller_has_so_many_waiting_and_no_more(start, valkey, monkeyp
         await first
 
 
-async def test_without_the_store_nothing_is_said_of_edges(start, own_valkey, monkeypatch):
+async def test_without_the_store_nobody_knows_how_many_edges_there_are(start, own_valkey, monkeypatch):
     revoker = await start(own_valkey, redis={"timeout": 0.5})
     service = revoker.service._services
 

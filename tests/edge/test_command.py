@@ -1,11 +1,14 @@
 """``revoker edge`` as a process, and the check of its configuration."""
 
+import contextlib
+import dataclasses
 import json
 import os
 import signal
 import stat
 import subprocess
 import sys
+from pathlib import Path
 
 import aiohttp
 import pytest
@@ -13,7 +16,7 @@ import pytest
 from revoker.auth import digest
 from revoker.config.edge import settle_edge
 from revoker.errors import ConfigError
-from tests.edge.conftest import until
+from tests.edge.conftest import callers, claims, until
 from tests.rig import forge
 from tests.rig.processes import Process
 from tests.rig.servers import free_port
@@ -150,6 +153,37 @@ async def test_the_command_follows_and_ends_in_order(feed, configured, tmp_path,
         process.process.send_signal(signal.SIGTERM)
         assert process.status() == 0, process.output()
     assert not (tmp_path / "edge.sock").exists()
+
+
+async def test_an_edge_that_stands_still_confirms_nothing(start, valkey, configured, tmp_path):
+    service, port = await start(valkey, callers=callers()), free_port()
+    configured(service.url, 1, port)
+
+    async def revoke(sub, seconds):
+        body = {"iss": forge.ISSUER, "sub": sub, "wait_edges": True, "wait_seconds": seconds}
+        answer = await service.post("/revoke-user", body)
+        assert answer.status == 200, answer.body
+        return answer.json["edges"]
+
+    with Process(tmp_path, "-m", "revoker", "edge", "--config", "edge.toml") as running:
+        process, url = running.process, f"http://127.0.0.1:{port}"
+
+        async def ready():
+            assert process.poll() is None, running.output()
+            with contextlib.suppress(aiohttp.ClientError):
+                async with service.http.get(f"{url}/readyz") as response:
+                    return response.status == 200
+
+        await until(ready, "it is ready")
+        assert await revoke("alice", 30) == {"reached": 1, "connected": 1}
+        process.send_signal(signal.SIGSTOP)
+        state = Path(f"/proc/{process.pid}/stat")
+        await until(lambda: state.read_text().rpartition(") ")[2].startswith("T"), "it has stopped")
+        assert await revoke("bob", 0.05) == {"reached": 0, "connected": 1}
+        process.send_signal(signal.SIGCONT)
+        assert await revoke("bob", 30) == {"reached": 1, "connected": 1}
+        edge = dataclasses.replace(service, url=url)
+        assert not await edge.active(claims(sub="bob"))
 
 
 async def is_the_same_on_the_unix_socket(path, token):

@@ -39,7 +39,8 @@ async def test_it_confirms_when_it_is_asked(start_edge, feed, monkeypatch):
         token = claims()
         feed.jti(token["jti"], issuer=forge.ISSUER)
         feed.send("confirm", {})
-        await until(lambda: cursors(feed)[-1:] == [f"c{2 * number}"], "what came before is confirmed")
+        latest = [f"c{2 * number}"]
+        await until(lambda latest=latest: cursors(feed)[-1:] == latest, "what came before is confirmed")
         assert await is_inactive(edge, token)
 
 

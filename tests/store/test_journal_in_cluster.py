@@ -11,9 +11,10 @@ from revoker.store.journal.cursors import Cursor
 from revoker.store.journal.snapshot import Snapshot
 from revoker.store.journal.tail import JournalTail, Reload
 from revoker.store.keys import slot_of, user_tag
+from tests.api.test_receipts import LONG, following, revoke
 from tests.rig.feed import complete
 from tests.rig.service import HANGS_S, PATIENT_S
-from tests.store.conftest import MAIN, OTHER, opened, store_on
+from tests.store.conftest import MAIN, OTHER, TENANT, opened, store_on
 from tests.store.test_cluster import cluster
 
 
@@ -197,3 +198,19 @@ async def test_another_server_of_the_journal_ends_all_cursors(nodes, store, tail
     finally:
         await tail.close()
         await moving(None, nodes.move_slots, target, source, [slot])
+
+
+async def test_edges_confirm_what_is_in_any_slot(nodes, declared, start):
+    """``wait_edges``: journal and confirmations have one slot, and the revocations have others."""
+    terms = {"claims": {"revocable": ["grant_id", TENANT]}, "max_token_lifetime": 600}
+    revoker = await start(nodes, prefix=declared, new=False, other=terms)
+    keys = revoker.service.store.keys
+    assert slot_of(keys.consumers) == slot_of(keys.journal)
+    async with following(revoker, "north", confirms_at=revoker):
+        for number in range(5):
+            body = {"sub": f"user-{number}"}
+            assert await revoke(revoker, body, wait_edges=True, **LONG) == {"reached": 1, "connected": 1}
+        own, source = revoker.service.store.instance, revoker.service.store.source
+        async with asyncio.timeout(HANGS_S):
+            while await source.read(keys.consumers, [("HGET", keys.consumers, own)]) == [None]:
+                await asyncio.sleep(0.01)

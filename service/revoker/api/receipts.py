@@ -122,7 +122,7 @@ class Receipts:
                 limit = seconds
                 if target is None:
                     target = look.end
-                elif target.data_set != look.end.data_set:  # whose cursors come from snapshots with the change
+                elif target.data_set != look.end.data_set:  # its cursors are of snapshots with the change
                     target, self._asks = look.end, True
                 edges = look.edges(target.place)
             if _satisfies(edges, wanted) or call.client_gone() or self._consumers.draining:

@@ -48,7 +48,7 @@ class Login(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class End(msgspec.Struct, frozen=True):
-    """The path names the session; ``dry_run`` and ``wait_edges`` are refused: ``/revoke-session`` has them."""
+    """The path names the session; ``dry_run`` and ``wait_edges`` are refused: use ``/revoke-session``."""
 
     dry_run: Annotated[bool, msgspec.Meta(extra_json_schema={"enum": [False]})] = False
     wait_edges: Annotated[bool, msgspec.Meta(extra_json_schema={"enum": [False]})] = False
