@@ -9,9 +9,11 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from revoker.api import consumers as consumers_of_process
 from revoker.api import receipts
 from revoker.auth import digest
 from revoker.errors import StoreUnavailable
+from revoker.store.journal import shared_consumers
 from revoker.store.journal.cursors import Cursor
 from tests.api.test_feed import REVOCATIONS
 from tests.edge.conftest import callers as callers_of_edges
@@ -19,9 +21,11 @@ from tests.edge.conftest import claims, until
 from tests.rig import edge as edges
 from tests.rig import feed, forge
 from tests.rig.feed import authorization
-from tests.rig.service import SECRETS, until_ready
+from tests.rig.service import HANGS_S, SECRETS, until_ready
 from tests.sessions.conftest import log_in
 from tests.sessions.conftest import sessions_section as sessions_section  # noqa: PLC0414  # a fixture
+
+pytestmark = pytest.mark.timeout(180)
 
 ISS = {"iss": forge.ISSUER}
 SOON = {"wait_seconds": 0.05}
@@ -79,6 +83,17 @@ async def following(running, name, *, confirms_at=None, caller="edge"):
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+
+
+@pytest.fixture
+def endless(monkeypatch):
+    """Every wait is longer than the test."""
+    wait = receipts.Receipts._wait
+
+    def wait_on(self, call, wanted, _):
+        return wait(self, call, wanted, 100 * HANGS_S)
+
+    monkeypatch.setattr(receipts.Receipts, "_wait", wait_on)
 
 
 @pytest.fixture
@@ -282,7 +297,7 @@ async def test_the_end_of_a_session_by_its_refresh_token_waits(start, valkey, se
         assert (await browser.go_on()).status == 200
 
 
-async def test_draining_ends_what_waits(revoker):
+async def test_draining_ends_what_waits(revoker, endless):
     async with following(revoker, "silent"):
         waiting = asyncio.create_task(revoke(revoker, wait_edges=True, **LONG))
         await until(lambda: revoker.service._services.receipts._waiting, "it waits")
@@ -290,7 +305,7 @@ async def test_draining_ends_what_waits(revoker):
         assert await waiting == {"reached": 0, "connected": 1}
 
 
-async def test_who_has_gone_is_not_waited_for_and_nobody_takes_the_place_of_verdicts(start, valkey):
+async def test_who_has_gone_is_not_waited_for_and_takes_no_place_of_verdicts(start, valkey, endless):
     revoker = await start(valkey, server={"max_in_progress": 1})
     waiting = revoker.service._services.receipts._waiting
     body = {**ISS, "sub": "alice", "wait_edges": True, **LONG}
@@ -353,7 +368,9 @@ async def test_what_processes_say_is_removed(start, own_valkey):
     with own_valkey.client() as client:
         await until(lambda: client.hget(keys.consumers, other.service.store.instance), "it is written")
         assert 0 < client.pttl(keys.consumers) <= 60_000
-        client.hset(keys.consumers, "ended", "1 []")
+        client.hset(
+            keys.consumers, "ended", f'1 [["edge","ghost",1,0,"{await end_of_journal(one)}",true,0,0]]'
+        )
         client.hset(keys.consumers, "unreadable", f"{2**50} {{}}")
         assert len(await consumers(one)) == 1
         client.hset(keys.consumers, "", "1")  # long ago somebody looked for those that have ended
@@ -370,3 +387,18 @@ async def test_after_a_loss_what_edges_have_loaded_counts(start, own_valkey, sta
         client.flushall()
     await until(lambda: edge.service.mirror.copy.loss, "the loss has reached the edge")
     assert await revoke(service, wait_edges=1, **LONG) == {"reached": 1, "connected": 1}
+
+
+async def test_who_has_been_silent_for_long_is_not_waited_for(start, valkey, monkeypatch):
+    for module in (consumers_of_process, shared_consumers):
+        monkeypatch.setattr(module, "LISTED_S", 0.3)
+    one = await start(valkey)
+    other = await start(valkey, prefix=one.service.store.keys.prefix, new=False)
+    cursor = await end_of_journal(one)
+    await confirm(one, cursor, "near")
+    await confirm(other, cursor, "far")
+
+    async def nobody_is_waited_for():
+        return await revoke(one, wait_edges=True, wait_seconds=0) == {"reached": 0, "connected": 0}
+
+    await until(nobody_is_waited_for, "both are left out")
