@@ -364,19 +364,21 @@ async def test_what_processes_say_is_removed(start, own_valkey):
     one = await start(own_valkey)
     keys = one.service.store.keys
     other = await start(own_valkey, prefix=keys.prefix, new=False)
-    await confirm(other, await end_of_journal(one), "north")
-    with own_valkey.client() as client:
-        await until(lambda: client.hget(keys.consumers, other.service.store.instance), "it is written")
-        assert 0 < client.pttl(keys.consumers) <= 60_000
-        client.hset(
-            keys.consumers, "ended", f'1 [["edge","ghost",1,0,"{await end_of_journal(one)}",true,0,0]]'
-        )
-        client.hset(keys.consumers, "unreadable", f"{2**50} {{}}")
-        assert len(await consumers(one)) == 1
-        client.hset(keys.consumers, "", "1")  # long ago somebody looked for those that have ended
-        await until(lambda: not client.hexists(keys.consumers, "ended"), "it is removed")
-        await other.close()
-        assert not client.hexists(keys.consumers, other.service.store.instance)
+    cursor = await end_of_journal(one)
+    async with following(one, "near", confirms_at=one):  # so that it writes on and on
+        await confirm(other, cursor, "far")
+        with own_valkey.client() as client:
+            instance = other.service.store.instance
+            await until(lambda: client.hget(keys.consumers, instance), "it is written")
+            assert 0 < client.pttl(keys.consumers) <= 60_000
+            client.hset(keys.consumers, "ended", f'1 [["edge","ghost",1,"{cursor}",true,0]]')
+            client.hset(keys.consumers, "unreadable", f"{2**50} {{}}")
+            assert {listed["name"] for listed in await consumers(one)} == {"near", "far"}
+            client.hset(keys.consumers, "", "1")  # long ago somebody looked for those that have ended
+            await until(lambda: not client.hexists(keys.consumers, "ended"), "it is removed")
+            assert client.hlen(keys.consumers) > 1
+            await other.close()
+            assert not client.hexists(keys.consumers, instance)
 
 
 async def test_after_a_loss_what_edges_have_loaded_counts(start, own_valkey, start_edge):

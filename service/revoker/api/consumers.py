@@ -68,18 +68,10 @@ class Consumer:
             self.cursor = cursor
             self.as_of = max(self.as_of, as_of)
 
-    def state(self, now: float) -> ConsumerState:
+    @property
+    def state(self) -> ConsumerState:
         """What others may know of it."""
-        return ConsumerState(
-            self.caller,
-            self.name,
-            self.streams,
-            self.polls,
-            self.cursor,
-            self.confirmed,
-            self.as_of,
-            int((now - self.seen) * 1000),
-        )
+        return ConsumerState(self.caller, self.name, self.streams, self.cursor, self.confirmed, self.as_of)
 
 
 class Consumers:
@@ -177,8 +169,7 @@ class Consumers:
 
     def _states(self) -> list[ConsumerState]:
         self._prune()
-        now = time.monotonic()
-        return [consumer.state(now) for consumers in self._of.values() for consumer in consumers.values()]
+        return [consumer.state for consumers in self._of.values() for consumer in consumers.values()]
 
     def _prune(self) -> None:
         earliest = time.monotonic() - LISTED_S

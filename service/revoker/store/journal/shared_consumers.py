@@ -19,7 +19,7 @@ WRITTEN_AGAIN_S: Final = 2.0
 """What has not changed is written again after this time."""
 
 LISTED_S: Final = 10.0
-"""How long a consumer without a stream is listed after it was last heard, and all those of a process."""
+"""How long a consumer without a stream is listed after it was last heard, and all of a process likewise."""
 
 
 class ConsumerState(msgspec.Struct, frozen=True, array_like=True):
@@ -29,26 +29,17 @@ class ConsumerState(msgspec.Struct, frozen=True, array_like=True):
         caller: Its name in the settings.
         name: As it calls itself.
         streams: How many are open.
-        polls: How many requests of it wait for events.
         cursor: The last that it has confirmed, or else the last that was sent to it.
         confirmed: Whether it has confirmed the cursor.
         as_of: Everything acknowledged before it (ms by Redis) has been sent; 0: that is not known.
-        silent: For how long it has neither asked nor confirmed (ms).
     """
 
     caller: str
     name: str
     streams: int
-    polls: int
     cursor: str
     confirmed: bool
     as_of: int
-    silent: int
-
-    @property
-    def is_listed(self) -> bool:
-        """Whether it is there still, as far as can be said."""
-        return bool(self.streams or self.polls) or self.silent <= LISTED_S * 1000
 
     @property
     def at(self) -> Cursor | None:
@@ -98,12 +89,9 @@ class SharedConsumers:
 def _states(text: bytes, now: int) -> list[ConsumerState]:
     """What one process has written, as of now (ms by Redis)."""
     at, _, states = text.partition(b" ")
-    age = max(0, now - int(at))
-    if age > LISTED_S * 1000:
+    if now - int(at) > LISTED_S * 1000:  # that process has ended, or hangs
         return []
     try:
-        found = _decode(states)
+        return _decode(states)
     except msgspec.MsgspecError:  # of another version
         return []
-    aged = [msgspec.structs.replace(state, silent=state.silent + age) for state in found]
-    return [state for state in aged if state.is_listed]
