@@ -196,6 +196,22 @@ async def test_a_consumer_confirms_by_polling_from_a_cursor(revoker):
     assert await waiting == {"reached": 1, "connected": 1}
 
 
+async def test_consumers_are_asked_to_confirm_only_what_is_waited_for(revoker):
+    cursor = await end_of_journal(revoker)
+    async with feed.stream(revoker, cursor) as stream:
+        await stream.until("fresh")
+        assert (await revoker.post("/revoke-user", {**ISS, "sub": "bob"})).status == 200
+        waiting = asyncio.create_task(revoke(revoker, wait_edges=True, **LONG))
+        events = [event for event in await stream.until("confirm") if event.kind != "fresh"]
+        assert [event.kind for event in events] == ["change", "change", "confirm"]
+        polled = await feed.poll(revoker, cursor, name="another")
+        assert [event.kind for event in polled[:3]] == ["change", "change", "confirm"]
+        assert polled[2].id == events[2].id
+        await confirm(revoker, events[2].id, "edge")
+        await confirm(revoker, events[2].id, "another")
+        assert await waiting == {"reached": 2, "connected": 2}
+
+
 async def test_an_earlier_cursor_does_not_count(revoker):
     cursor = await end_of_journal(revoker)
     await confirm(revoker, cursor, "north")
