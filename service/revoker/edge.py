@@ -1,6 +1,7 @@
 """Composition root of an edge: the code that serves verdicts, over a mirror of the store."""
 
 import asyncio
+import contextvars
 import functools
 import math
 import re
@@ -56,6 +57,10 @@ _SIGNING_ALGORITHMS: Final = (
     "EdDSA",
 )
 """With which the service may sign tokens of its sessions."""
+
+
+_asked_as_of: Final = contextvars.ContextVar("asked_as_of", default=0)
+"""As of when (ms) an answer is at least that the upstream is asked for; 0: it is not asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +156,7 @@ class Edge:
         make_verdicts: Callable[..., Verdicts] = Verdicts
         if self._asks:
             make_verdicts = functools.partial(
-                AskedVerdicts, ask=self.follower.ask, estimated_now=lambda: self.mirror.now
+                AskedVerdicts, ask=self._ask, estimated_now=lambda: self.mirror.now
             )
         verdicts = make_verdicts(
             verifier=verifier, store=store, clock=clock, metrics=metrics, allow_outage=False
@@ -205,7 +210,7 @@ class Edge:
             self.ops = serve(path for path in paths if path.port is Port.OPS)
             paths = [path for path in paths if path.port is Port.MAIN]
         self.main: Final = serve(paths)
-        self.main.as_of = lambda: self.mirror.as_of
+        self.main.as_of = lambda: _asked_as_of.get() or self.mirror.as_of
 
     async def start(self) -> None:
         """Begin to follow the upstream and to load keys; what needs either is answered 503 until then."""
@@ -221,6 +226,15 @@ class Edge:
         if self._flush_timer is not None:
             self._flush_timer.cancel()
         self._metrics.deferred.flush()
+
+    async def _ask(self, body: bytes) -> bool:
+        """As :meth:`revoker.store.mirror.follower.Follower.ask`.
+
+        The upstream may give its verdict long before that arrives, and the mirror learn of later changes
+        meanwhile. The answer must not be dated by these. Each request has a context of its own.
+        """
+        _asked_as_of.set(self.mirror.as_of)
+        return await self.follower.ask(body)
 
     def _flush_metrics(self) -> None:
         self._metrics.deferred.flush()

@@ -1,7 +1,5 @@
 """Behind a network that fails, nothing that was revoked is active at an edge beyond the bound."""
 
-import asyncio
-import contextlib
 import time
 from urllib.parse import urlsplit
 
@@ -10,60 +8,12 @@ import pytest
 from tests.edge.conftest import callers, claims, until
 from tests.rig import forge
 from tests.rig.edge import begin, edge_settings
-from tests.rig.listener import Listener
+from tests.rig.relay import Relay
 from tests.rig.service import until_ready
 
 pytestmark = pytest.mark.timeout(240)
 
 MAX_STALENESS_S = 2.0
-
-
-class Relay:
-    """Passes bytes on between an edge and its service, unless they are held back, late or cut off."""
-
-    def __init__(self, port):
-        self._port = port
-        self._passes = asyncio.Event()
-        self._passes.set()
-        self.delay = 0.0
-        self.listener = Listener(self._serve)
-
-    async def _serve(self, reader, writer):
-        there, back = await asyncio.open_connection("127.0.0.1", self._port)
-        try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._pass_on(reader, back))
-                group.create_task(self._pass_on(there, writer))
-        except* (OSError, EOFError):
-            pass
-        finally:
-            back.close()
-            with contextlib.suppress(OSError):
-                await back.wait_closed()
-
-    async def _pass_on(self, reader, writer):
-        while data := await reader.read(65536):
-            if self.delay:
-                await asyncio.sleep(self.delay)
-            await self._passes.wait()
-            writer.write(data)
-            await writer.drain()
-        raise EOFError
-
-    async def break_as(self, fault):
-        match fault:
-            case "held back":
-                self._passes.clear()
-            case "late":
-                self.delay = 1.0
-            case "cut":
-                await self.listener.close()
-
-    async def repair(self):
-        self.delay = 0.0
-        self._passes.set()
-        await self.listener.close()  # what was held back is dropped, as by a network
-        await self.listener.open()
 
 
 @pytest.fixture

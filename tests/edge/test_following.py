@@ -308,6 +308,22 @@ async def test_another_upstream_is_followed_when_one_fails(start_edge, feed, ano
     await until(lambda: feed.streams, "it follows the first again")
 
 
+async def test_an_upstream_that_cannot_read_its_store_is_left_for_another(start_edge, feed, another_feed):
+    another_feed.lines, another_feed.events = feed.lines, feed.events  # they share a store
+    edge = await start_edge(feed, another_feed)
+    edge.service.follower._silence_s = 0.5  # rather than wait
+    feed.reads = False
+    await until(lambda: another_feed.streams, "it follows the other")
+    polls = feed.requests.count("poll")
+    await another_feed.close()
+    await until(
+        lambda: feed.requests.count("poll") > polls, "the first is polled, whose streams bring nothing"
+    )
+    await another_feed.open()
+    await until(lambda: another_feed.streams, "it follows the other again")
+    assert feed.requests.count("/feed/snapshot") + another_feed.requests.count("/feed/snapshot") == 1
+
+
 async def test_a_secret_may_be_replaced_while_it_runs(start_edge, feed, tmp_path):
     feed.secret = "next-secret"
     edge = await start_edge(feed, ready=False)

@@ -1,5 +1,6 @@
 """What an edge answers while it knows too little, and how it says so."""
 
+import asyncio
 import re
 import time
 
@@ -84,6 +85,24 @@ async def test_an_edge_that_may_ask_asks(start_edge, feed, clock):
     await feed.close()
     assert (await edge.post("/introspect", stated, caller="gateway")).status == 503
     assert (await forwarded(edge, token))[0] == 503
+
+
+async def test_what_was_asked_is_not_dated_by_what_arrives_meanwhile(start_edge, feed, clock):
+    edge = await start_edge(feed, upstream={"beyond": "ask"})
+    token = claims()
+    feed.reads = False
+    clock.ahead += 6
+    feed.answers.clear()
+    asked = asyncio.create_task(edge.post("/introspect", token, caller="gateway"))
+    await until(lambda: feed.asked, "it asks")
+    revoked_at = feed.now
+    feed.jti(token["jti"], issuer=forge.ISSUER)
+    feed.reads = True
+    await until(lambda: edge.service.mirror.as_of > revoked_at, "the revocation arrives")
+    feed.answers.set()
+    answer = await asked
+    assert answer.json["active"]
+    assert int(answer.headers["Revoker-As-Of"]) <= revoked_at
 
 
 async def test_an_edge_that_asks_applies_its_own_rules_as_well(start_edge, feed, clock):

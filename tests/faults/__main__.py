@@ -16,9 +16,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.faults import history, nemesis, table
-from tests.faults.campaign import RECOVERY_S, Campaign, Plan
+from tests.faults import edge_nemesis, history, nemesis, table  # noqa: F401  # faults enter a table
+from tests.faults.campaign import MAX_STALENESS_S, RECOVERY_S, Campaign, Plan
 from tests.faults.clients import Rates
+from tests.faults.edge_history import check_edges
 from tests.faults.history import Fault, Introspected, Record, Revoked, Violation, outage
 from tests.rig.network import Network
 
@@ -37,8 +38,11 @@ async def carry_out(
 ) -> list[Violation]:
     """Cause faults under load, ``count`` of each kind or random ones for ``seconds``; returns violations."""
     began = time.monotonic()
+    run.compare_clocks()
     async with run.clients as clients:
+        run.edge_clients.start()
         await clients.recovered({instance.name for instance in run.instances}, began, RECOVERY_S)
+        await run.edge_clients.recovered(began, RECOVERY_S)
         await asyncio.sleep(0.3)
         chosen = iter([name for _ in range(count) for name in deeds])
         while name := next(chosen, None) if count else run.rng.choice(deeds):
@@ -50,11 +54,24 @@ async def carry_out(
                 break
         await clients.stop()
         await clients.introspect_all()
+        await _ask_edges(run)
+    run.compare_clocks()
     run.note_cutoffs()
     put_back_s = PUT_BACK_S if run.plan.data_loss == "ignore" else None
     not_repaired = {"flush", "empty"} if run.plan.topology == "cluster" else set()  # thousands of data sets
     found = history.check(run.history, put_back_s=put_back_s, not_repaired=not_repaired)
+    found += check_edges(run.history, run.edge_history, max_staleness=MAX_STALENESS_S)
     return [*found, *_never_recovered(run.history), *_failed(run)]
+
+
+async def _ask_edges(run: Campaign) -> None:
+    """Ask every edge for everything, once it has everything."""
+    stopped = time.monotonic()
+    await run.edge_clients.recovered(stopped, RECOVERY_S, as_of=int(time.time() * 1000))
+    await run.edge_clients.stop()
+    await run.edge_clients.introspect_all()
+    if run.edges:
+        await run.note_losses()
 
 
 def _never_recovered(records: list[Record]) -> list[Violation]:
@@ -67,7 +84,7 @@ def _never_recovered(records: list[Record]) -> list[Violation]:
 
 def _failed(run: Campaign) -> list[Violation]:
     """Output on the standard error, and events of failures in the log."""
-    texts = [instance.errors() for instance in run.instances]
+    texts = [instance.errors() for instance in (*run.instances, *run.edges)]
     texts += [
         str(line)
         for instance in run.instances
@@ -130,6 +147,7 @@ def argument_parser() -> argparse.ArgumentParser:
     parser.add_argument("--data-loss", choices=("cutoff", "refuse", "ignore"), default="cutoff")
     parser.add_argument("--repair-seconds", type=float, default=3, help="the setting (default 3)")
     parser.add_argument("--instances", type=int, default=2, help="of the service (default 2)")
+    parser.add_argument("--edges", type=int, default=0, help="that follow the service (default 0)")
     parser.add_argument("--mutant", default="", help="break the service so (tests/faults/mutants.py)")
     parser.add_argument(
         "--table",
@@ -152,12 +170,9 @@ def main() -> int:
         chosen = [int(row) for row in asked.rows.split(",") if row]
         rates = Rates(*map(int, asked.load.split(",")))
         return table.measure(asked.count or 3, asked.seed, chosen, rates, carry_out)
-    deeds = asked.nemesis.split(",") if asked.nemesis else nemesis.possible(asked.topology)
-    if unknown := {
-        name
-        for name in deeds
-        if name not in nemesis.DEEDS or asked.topology not in nemesis.DEEDS[name].topologies
-    }:
+    possible = nemesis.possible(asked.topology, edges=asked.edges > 0)
+    deeds = asked.nemesis.split(",") if asked.nemesis else possible
+    if unknown := set(deeds) - set(possible):
         parser.error(f"--nemesis: not on a {asked.topology} topology: {', '.join(sorted(unknown))}")
     alone = asked.topology == "single"
     plan = Plan(
@@ -169,6 +184,7 @@ def main() -> int:
         instances=asked.instances,
         seed=asked.seed,
         mutant=asked.mutant,
+        edges=asked.edges,
     )
     print(f"seed {plan.seed}")
     folder = Path(tempfile.mkdtemp(prefix="revoker-faults-"))
@@ -184,6 +200,7 @@ def main() -> int:
         print(violation)
     if violations:
         history.write(run.history, folder / "history.ndjson")
+        history.write(run.edge_history, folder / "edges.ndjson")
         print(f"{len(violations)} violations; seed {plan.seed}; all files are in {folder}")
         return 1
     shutil.rmtree(folder)

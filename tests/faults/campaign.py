@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from revoker.auth import digest
-from tests.faults import mutants
+from tests.faults import clocks, mutants
 from tests.faults.clients import Clients, Rates
+from tests.faults.edge_clients import EdgeClients
+from tests.faults.edge_history import EdgeAbsent, EdgeRecord, Loss, StoreClock
 from tests.faults.history import Absent, Cutoff, Fault, Isolated, Record
 from tests.rig import forge
 from tests.rig.network import Network
@@ -52,7 +54,41 @@ scopes = ["introspect"]
 name = "admin"
 secret_sha256 = ["{admin}"]
 scopes = ["introspect", "revoke"]
+
+[[callers]]
+name = "edge"
+secret_sha256 = ["{edge}"]
+scopes = ["feed", "introspect"]
 """
+
+_EDGE_CONFIG = """\
+[server]
+port = {port}
+drain_seconds = 0
+
+[upstream]
+url = {upstreams}
+secret_file = "{secret}"
+name = "{name}"
+max_staleness = {max_staleness}
+beyond = "{beyond}"
+
+[[issuers]]
+name = "main"
+issuer = "{issuer}"
+audiences = ["{audience}"]
+algorithms = ["ES256"]
+jwks_file = "{jwks}"
+claims.revocable = ["grant_id"]
+
+[[callers]]
+name = "gateway"
+secret_sha256 = ["{gateway}"]
+scopes = ["introspect"]
+"""
+
+MAX_STALENESS_S = 2.0
+"""Of the edges: the least that can be configured."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +100,7 @@ class Plan:
         replicas: Of each primary.
         mutant: A way in which the service is broken (:mod:`tests.faults.mutants`); empty: none.
         rates: What clients ask beside some hundred requests a second.
+        edges: How many follow the instances; every second one asks them where it knows too little.
     """
 
     topology: str
@@ -75,16 +112,27 @@ class Plan:
     seed: int = 0
     mutant: str = ""
     rates: Rates | None = None
+    edges: int = 0
 
 
 class Instance:
     """The service as a process; it can be killed, stopped and started again on the same port."""
 
+    _command = "serve"
+
     def __init__(
-        self, name: str, network: Network, folder: Path, *, config: str, url: str, mutant: str, replica: str
+        self,
+        name: str,
+        network: Network,
+        folder: Path,
+        *,
+        config: str,
+        url: str,
+        mutant: str = "",
+        environ: dict[str, str] | None = None,
     ) -> None:
         self.name = name
-        self._environ = {mutants.REPLICA: replica}
+        self._environ = environ or {}
         self._network = network
         self.url = url
         self._folder = folder
@@ -110,7 +158,7 @@ class Instance:
     def start(self) -> None:
         folder = self._folder / f"{self.name}-{len(self._lives) + 1}"
         folder.mkdir()
-        command = ("-m", *self._module, "serve", "--config", self._config)
+        command = ("-m", *self._module, self._command, "--config", self._config)
         process = Process(folder, *command, **self._environ)
         process.__enter__()
         self._network.assign_process(process.pid, self.name)
@@ -139,8 +187,27 @@ class Instance:
         return "".join(life.err.read_text() for life in self._lives)
 
 
+class Edge(Instance):
+    """An edge as a process.
+
+    Attributes:
+        wall: The file with the seconds by which the wall clock of its machine is ahead.
+    """
+
+    _command = "edge"
+
+    def __init__(self, name: str, network: Network, folder: Path, **parts: Any) -> None:
+        self.wall = folder / f"{name}.clock"
+        clocks.put_ahead(self.wall, 0.0)
+        super().__init__(name, network, folder, environ={clocks.WALL: str(self.wall)}, **parts)
+
+
 class Campaign:
-    """Everything that faults act on: servers, network, instances; and the clients that record the history."""
+    """Everything that faults act on: servers, network, instances, edges; and clients that record the history.
+
+    Attributes:
+        store_clock: The file with the seconds by which the feed has the store's clock ahead.
+    """
 
     def __init__(self, plan: Plan, network: Network, folder: Path) -> None:
         self.plan = plan
@@ -148,7 +215,13 @@ class Campaign:
         self.folder = folder
         self.rng = random.Random(f"{plan.seed} nemesis")
         self.history: list[Record] = []
+        self.edge_history: list[EdgeRecord] = []
+        self.store_clock = folder / "store.clock"
+        clocks.put_ahead(self.store_clock, 0.0)
+        self._jwks = folder / "main.jwks"
+        self._jwks.write_text(json.dumps(forge.jwks(forge.ec_key("main-1"))))
         self.topology = _topology(plan, network, folder)
+        self._mutant = plan.mutant or ("none" if plan.edges else "")
         self.instances = [self._instance(name) for name in "abcdefgh"[: plan.instances]]
         self.clients = Clients(
             {instance.name: instance.url for instance in self.instances},
@@ -156,40 +229,105 @@ class Campaign:
             history=self.history,
             rates=plan.rates,
         )
+        asking = frozenset(f"edge-{number}" for number in range(1, plan.edges, 2))
+        upstreams = [
+            f"http://127.0.0.1:{network.relay(port_of(instance.url), party=instance.name)}"
+            for instance in self.instances
+            if plan.edges
+        ]
+        self.edges = [
+            self._edge(f"edge-{number}", upstreams, asks=f"edge-{number}" in asking)
+            for number in range(plan.edges)
+        ]
+        self.edge_clients = EdgeClients(
+            {edge.name: edge.url for edge in self.edges},
+            asking=asking,
+            clients=self.clients,
+            rng=random.Random(f"{plan.seed} edges"),
+            history=self.edge_history,
+        )
 
     def _instance(self, name: str) -> Instance:
         port = free_port()
-        jwks = self.folder / "main.jwks"
-        jwks.write_text(json.dumps(forge.jwks(forge.ec_key("main-1"))))
         config = _CONFIG.format(
             port=port,
             url=self.topology.url,
             wait_replicas=self.plan.wait_replicas,
             data_loss=self.plan.data_loss,
             repair_seconds=self.plan.repair_seconds,
-            issuer=forge.ISSUER,
-            audience=forge.AUDIENCE,
-            jwks=jwks,
-            **{name: digest(SECRETS[name]) for name in ("gateway", "admin")},
+            **self._shared(),
+            **{name: digest(SECRETS[name]) for name in ("admin", "edge")},
         )
+        environ = {
+            mutants.REPLICA: f"redis://127.0.0.1:{self.topology.nodes[-1].port}/0",
+            clocks.STORE: str(self.store_clock),
+        }
         url = f"http://127.0.0.1:{port}"
         return Instance(
-            name, self.network, self.folder, config=config, url=url, mutant=self.plan.mutant,
-            replica=f"redis://127.0.0.1:{self.topology.nodes[-1].port}/0",
-        )  # fmt: skip
+            name, self.network, self.folder, config=config, url=url, mutant=self._mutant, environ=environ
+        )
+
+    def _edge(self, name: str, upstreams: list[str], *, asks: bool) -> Edge:
+        port = free_port()
+        secret = self.folder / "edge.secret"
+        secret.write_text(SECRETS["edge"])
+        config = _EDGE_CONFIG.format(
+            port=port,
+            name=name,
+            upstreams=json.dumps(upstreams),
+            secret=secret,
+            max_staleness=MAX_STALENESS_S,
+            beyond="ask" if asks else "refuse",
+            **self._shared(),
+        )
+        url = f"http://127.0.0.1:{port}"
+        return Edge(name, self.network, self.folder, config=config, url=url, mutant=self._mutant)
+
+    def _shared(self) -> dict[str, Any]:
+        """What instances and edges have in common."""
+        return {
+            "issuer": forge.ISSUER,
+            "audience": forge.AUDIENCE,
+            "jwks": self._jwks,
+            "gateway": digest(SECRETS["gateway"]),
+        }
 
     def start(self) -> None:
         self.topology.start()
         self.instances[0].init()
         for instance in self.instances:
             instance.start()
+        for edge in self.edges:
+            edge.start()
 
     def stop(self) -> None:
-        for instance in self.instances:
+        for instance in (*self.edges, *self.instances):
             with contextlib.suppress(Exception):
                 instance.send_signal(signal.SIGCONT)
             instance.kill()
         self.topology.stop()
+
+    def compare_clocks(self, *, ahead: float = 0.0) -> None:
+        """Note how far the store's clock is ahead of the history's; it is on this machine."""
+        now = time.monotonic()
+        self.edge_history.append(StoreClock(now, time.time() - now + ahead))
+
+    def set_store_clock(self, old: float, new: float) -> None:
+        """Put the store's clock ahead by so many seconds, in the feeds of all instances."""
+        self.edge_history.append(
+            StoreClock(time.monotonic() - IN_FLIGHT_S, time.time() - time.monotonic() + old)
+        )
+        clocks.put_ahead(self.store_clock, new)
+        self.compare_clocks(ahead=new)
+
+    async def note_losses(self) -> None:
+        """Note the cutoffs for lost data that are in effect."""
+        headers = {"Authorization": f"Bearer {SECRETS['edge']}"}
+        async with self.clients.http.get(
+            f"{self.instances[0].url}/feed/snapshot", headers=headers
+        ) as response:
+            lines = [json.loads(line) for line in (await response.text()).splitlines()]
+        self.edge_history += [Loss(line["before"]) for line in lines if line.get("kind") == "loss"]
 
     @contextlib.asynccontextmanager
     async def fault(self, name: str, *, loses: bool) -> AsyncIterator["Deed"]:
@@ -200,6 +338,7 @@ class Campaign:
         try:
             names = {instance.name for instance in self.instances if instance.running}
             recovered = await self.clients.recovered(names, healed, RECOVERY_S)
+            await self.edge_clients.recovered(healed, RECOVERY_S)
         except TimeoutError:
             recovered = float("inf")
         self.history.append(Fault(name, deed.start, healed, recovered, deed.promoted, loses))
@@ -212,6 +351,15 @@ class Campaign:
             yield
         finally:
             self.history.append(Absent(instance.name, start, time.monotonic() + 0.5))
+
+    @contextlib.contextmanager
+    def edge_absent(self, edge: Edge) -> Any:
+        """As :meth:`absent`, of an edge."""
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            self.edge_history.append(EdgeAbsent(edge.name, start, time.monotonic() + 0.5))
 
     @contextlib.contextmanager
     def isolated(self, *instances: Instance) -> Any:
@@ -230,6 +378,14 @@ class Campaign:
                     finding = str(line.get("policy") or line.get("finding"))
                     self.history.append(Cutoff(at, line["cutoff_ms"] / 1000, finding))
 
+
+def port_of(url: str) -> int:
+    """Of a URL that has one."""
+    return int(url.rpartition(":")[2])
+
+
+IN_FLIGHT_S = 1.0
+"""How long ago an instance may have read the time to which it adds that by which it is ahead."""
 
 RECOVERY_S = 120.0
 """Within which the service must work again after a fault was repaired."""

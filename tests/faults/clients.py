@@ -89,6 +89,7 @@ class Clients:
 
     Attributes:
         history: All answers.
+        http: Open in the ``async with`` block.
         acknowledged: One token for each revocation that was answered 200.
     """
 
@@ -118,7 +119,7 @@ class Clients:
         self.acknowledged: list[Token] = []
 
     async def __aenter__(self) -> Self:
-        self._http = aiohttp.ClientSession(
+        self.http = aiohttp.ClientSession(
             timeout=aiohttp.ClientTimeout(total=PATIENCE_S), connector=aiohttp.TCPConnector(limit=0)
         )
         self._untouched.extend(self._tokens.fresh() for _ in range(20))
@@ -143,7 +144,7 @@ class Clients:
 
     async def __aexit__(self, *_: object) -> None:
         await self.stop()
-        await self._http.close()
+        await self.http.close()
 
     async def stop(self) -> None:
         """No more requests at random; a client that failed fails here.
@@ -189,13 +190,25 @@ class Clients:
     async def _introspect_some(self, instance: str) -> None:
         await self._introspect_batch(instance, [self._asked_for() for _ in range(BATCH)])
 
+    def fresh_token(self) -> Token:
+        """One that these clients do not know of."""
+        return self._tokens.fresh()
+
+    def untouched(self) -> Token:
+        """One that has not been revoked yet."""
+        return self._rng.choice(self._untouched)
+
+    def any_instance(self) -> str:
+        """The name of one."""
+        return self._rng.choice(list(self._urls))
+
     def _asked_for(self) -> Token:
         chance = self._rng.random()
         if chance < 0.45 and self.acknowledged:
             recent = self._rng.random() < 0.6
             return self._rng.choice(self.acknowledged[-30:] if recent else self.acknowledged)
         if chance < 0.8:
-            return self._rng.choice(self._untouched)
+            return self.untouched()
         token = self._tokens.fresh()
         self._untouched.append(token)
         return token
@@ -208,7 +221,7 @@ class Clients:
             [kind] = self._rng.choices(KINDS, _WEIGHTS)
         if await self.revoke(instance, token, kind):
             if self._rng.random() < 0.5:
-                await self.introspect(self._rng.choice(list(self._urls)), token)
+                await self.introspect(self.any_instance(), token)
         else:
             self._unsure.append((token, kind))
 
@@ -220,7 +233,7 @@ class Clients:
         start = time.monotonic()
         self._revoking += 1
         try:
-            status, answer = await self._post(instance, _ENDPOINTS[kind], body, "admin")
+            status, answer = await self.post(instance, _ENDPOINTS[kind], body, "admin")
         finally:
             self._revoking -= 1
         iat_after = answer.get("iat_after")
@@ -234,7 +247,7 @@ class Clients:
 
     async def introspect(self, instance: str, token: Token) -> None:
         start = time.monotonic()
-        status, answer = await self._post(instance, "/introspect", claims(token), "gateway")
+        status, answer = await self.post(instance, "/introspect", claims(token), "gateway")
         self.history.append(
             Introspected(start, time.monotonic(), instance, token, status, answer.get("active"))
         )
@@ -247,7 +260,7 @@ class Clients:
 
     async def _introspect_batch(self, instance: str, tokens: list[Token]) -> None:
         start = time.monotonic()
-        status, answer = await self._post(
+        status, answer = await self.post(
             instance, "/introspect/batch", {"tokens": list(map(claims, tokens))}, "gateway"
         )
         end = time.monotonic()
@@ -257,12 +270,12 @@ class Clients:
             for token, result in zip(tokens, results, strict=True)
         ]
 
-    async def _post(
+    async def post(
         self, instance: str, path: str, body: dict[str, Any], caller: str
     ) -> tuple[int | None, dict[str, Any]]:
         auth = aiohttp.encode_basic_auth(caller, SECRETS[caller])
         try:
-            async with self._http.post(
+            async with self.http.post(
                 self._urls[instance] + path, json=body, headers={"Authorization": auth}
             ) as response:
                 text = await response.read()

@@ -117,7 +117,7 @@ class Violation(msgspec.Struct, frozen=True):
     """A rule that was broken, and the records that show it."""
 
     rule: str
-    records: tuple[Record, ...]
+    records: tuple[msgspec.Struct, ...]
 
     def __str__(self) -> str:
         return f"{self.rule}: " + "; ".join(map(repr, self.records))
@@ -131,7 +131,7 @@ class _Claim:
         self.acknowledged: list[Revoked] = []
 
 
-class _Standing:
+class Standing:
     """Which revocations must cover a token, and which may."""
 
     def __init__(self, history: Iterable[Record]) -> None:
@@ -212,7 +212,7 @@ def check(
     - nobody is logged out while every process runs that has revoked anything, and all reach the store: then
       they can put back what was lost, and prove it.
     """
-    standing = _Standing(history)
+    standing = Standing(history)
     cutoffs = [record for record in history if isinstance(record, Cutoff)]
     absences = [record for record in history if isinstance(record, Absent)]
     isolations = [record for record in history if isinstance(record, Isolated)]
@@ -271,11 +271,11 @@ def check(
 
 def surroundings(history: list[Record], violations: list[Violation]) -> list[Record]:
     """All faults and losses, and what was done to the token of the first violation that has one."""
-    tokens = [
-        record.token
+    tokens: list[Token] = [
+        token
         for violation in violations
         for record in violation.records
-        if isinstance(record, Introspected)
+        if (token := getattr(record, "token", None)) is not None
     ][:1]
     values = {(kind, getattr(token, kind)) for token in tokens for kind in KINDS}
     return [

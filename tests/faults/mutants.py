@@ -1,10 +1,13 @@
 """The service, broken in a way that the checker must notice.
 
     python -m tests.faults.mutants MUTANT serve --config PATH
+    python -m tests.faults.mutants MUTANT edge --config PATH
 
-Nothing of it is in the service: a mutant replaces parts of it before it starts.
+Nothing of it is in the service: a mutant replaces parts of it before it starts. ``none`` breaks nothing, and
+has the clocks that a campaign can set (:mod:`tests.faults.clocks`), as all of them.
 """
 
+import functools
 import os
 import sys
 from collections.abc import Callable
@@ -13,6 +16,7 @@ from revoker import __main__ as command
 from revoker.store import lookups, revocations
 from revoker.store.consistency import data_set
 from revoker.store.wire.addresses import address_of
+from tests.faults import clocks, edge_mutants
 
 REPLICA = "FAULTS_REPLICA"
 """The environment variable with the URL of the server that ``reads-replica`` reads."""
@@ -102,15 +106,21 @@ def trusts_new_servers() -> None:
 
 
 MUTANTS: dict[str, Callable[[], None]] = {
+    "none": lambda: None,
     "reads-replica": reads_replica,
     "ignores-epoch": ignores_epoch,
     "ignores-seq": ignores_seq,
     "vouches-blindly": vouches_blindly,
     "expects-raw-readings": expects_raw_readings,
     "trusts-new-servers": trusts_new_servers,
+    **{name: functools.partial(mutant, setattr) for name, mutant in edge_mutants.MUTANTS.items()},
 }
 
 
 if __name__ == "__main__":
     MUTANTS[sys.argv.pop(1)]()
+    if path := os.environ.get(clocks.STORE):
+        clocks.follow_store_clock(path)
+    if path := os.environ.get(clocks.WALL):
+        clocks.follow_wall_clock(path)
     command.main()

@@ -17,12 +17,13 @@ Act = Callable[[Campaign, Deed], Awaitable[None]]
 
 @dataclass(frozen=True)
 class Deeds:
-    """A kind of fault: what it does, in words, and where it can happen."""
+    """A kind of fault: what it does, in words, where it can happen, and whether it needs edges."""
 
     act: Act
     topologies: frozenset[str]
     loses: bool
     says: str
+    edges: bool = False
 
 
 DEEDS: dict[str, Deeds] = {}
@@ -30,17 +31,22 @@ ALL = ("single", "replicated", "sentinel", "cluster")
 WITH_REPLICAS = ("replicated", "sentinel", "cluster")
 
 
-def deed(name: str, *topologies: str, loses: bool = False) -> Callable[[Act], Act]:
+def deed(name: str, *topologies: str, loses: bool = False, edges: bool = False) -> Callable[[Act], Act]:
     def enter(act: Act) -> Act:
         says = " ".join((act.__doc__ or "").split())
-        DEEDS[name] = Deeds(act, frozenset(topologies), loses, says)
+        DEEDS[name] = Deeds(act, frozenset(topologies), loses, says, edges)
         return act
 
     return enter
 
 
-def possible(topology: str) -> list[str]:
-    return [name for name, deed_kind in DEEDS.items() if topology in deed_kind.topologies]
+def possible(topology: str, *, edges: bool = False) -> list[str]:
+    """Those that can happen there, and those of edges where there are any."""
+    return [
+        name
+        for name, deed_kind in DEEDS.items()
+        if topology in deed_kind.topologies and (edges or not deed_kind.edges)
+    ]
 
 
 async def commit(run: Campaign, name: str) -> None:
@@ -59,15 +65,15 @@ def _replicas(run: Campaign, primary: Node) -> list[Node]:
     return topology.replicas_of(primary) if isinstance(topology, Cluster) else topology.replicas
 
 
-async def _pause(run: Campaign, least: float, most: float) -> None:
+async def pause(run: Campaign, least: float, most: float) -> None:
     await asyncio.sleep(run.rng.uniform(least, most))
 
 
-async def _healthy(run: Campaign) -> None:
+async def healthy(run: Campaign) -> None:
     await asyncio.to_thread(run.topology.await_health)
 
 
-def _between(run: Campaign, some: list[str], others: list[str], state: str) -> None:
+def between(run: Campaign, some: list[str], others: list[str], state: str) -> None:
     for one in some:
         for other in others:
             run.network.between(one, other, state)
@@ -79,9 +85,9 @@ async def kill(run: Campaign, _: Deed) -> None:
     """SIGKILL of a primary, which comes back at once with all that it had on disk."""
     node = _one_primary(run)
     node.kill()
-    await _pause(run, 0.0, 0.4)
+    await pause(run, 0.0, 0.4)
     await asyncio.to_thread(run.topology.revive, node)
-    await _healthy(run)
+    await healthy(run)
 
 
 @deed("hang", *ALL)
@@ -89,9 +95,9 @@ async def hang(run: Campaign, _: Deed) -> None:
     """SIGSTOP of a primary for less time than it takes to be replaced."""
     node = _one_primary(run)
     node.hang()
-    await _pause(run, 0.1, 1.0)
+    await pause(run, 0.1, 1.0)
     node.resume()
-    await _healthy(run)
+    await healthy(run)
 
 
 @deed("flush", *ALL, loses=True)
@@ -109,7 +115,7 @@ async def empty(run: Campaign, _: Deed) -> None:
     node.kill()
     _lose(run, node)
     await asyncio.to_thread(run.topology.revive, node)
-    await _healthy(run)
+    await healthy(run)
 
 
 def _lose(run: Campaign, node: Node) -> None:
@@ -128,12 +134,12 @@ async def snapshot(run: Campaign, _: Deed) -> None:
     copy = run.folder / "snapshot"
     shutil.rmtree(copy, ignore_errors=True)
     await asyncio.to_thread(shutil.copytree, node.folder / "appendonlydir", copy)
-    await _pause(run, 0.5, 1.5)
+    await pause(run, 0.5, 1.5)
     node.kill()
     _lose(run, node)
     shutil.copytree(copy, node.folder / "appendonlydir")
     await asyncio.to_thread(run.topology.revive, node)
-    await _healthy(run)
+    await healthy(run)
 
 
 @deed("cut-tail", "single", loses=True)
@@ -157,16 +163,16 @@ async def cut_tail_unread(run: Campaign, done: Deed) -> None:
     """As ``cut-tail``, and one instance had read nothing of what is lost; the others come back late."""
     node, behind = _one_primary(run), run.rng.choice(run.instances).name
     others = [instance.name for instance in run.instances if instance.name != behind]
-    _between(run, [behind], [node.name], "hold")
-    await _pause(run, 0.3, 0.8)
+    between(run, [behind], [node.name], "hold")
+    await pause(run, 0.3, 0.8)
     _cut(run, node)
     run.network.heal()
-    _between(run, others, [node.name], "hold")
+    between(run, others, [node.name], "hold")
     await asyncio.to_thread(run.topology.revive, node)
     done.promoted = time.monotonic()
-    await _pause(run, 0.3, 0.8)
+    await pause(run, 0.3, 0.8)
     run.network.heal()
-    await _healthy(run)
+    await healthy(run)
 
 
 async def _cut_tail(run: Campaign, done: Deed) -> None:
@@ -175,7 +181,7 @@ async def _cut_tail(run: Campaign, done: Deed) -> None:
     _cut(run, node)
     await asyncio.to_thread(run.topology.revive, node)
     done.promoted = time.monotonic()
-    await _healthy(run)
+    await healthy(run)
 
 
 def _cut(run: Campaign, node: Node) -> None:
@@ -209,7 +215,7 @@ async def writer_and_tail(run: Campaign, done: Deed) -> None:
             append_only.cut(file, place + run.rng.choice([0, run.rng.randint(1, 20)]))
             await asyncio.to_thread(run.topology.revive, node)
         done.promoted = time.monotonic()
-        await _healthy(run)
+        await healthy(run)
         await run.clients.gives_verdicts(others, time.monotonic(), RECOVERY_S)
         await asyncio.to_thread(writer.start)
 
@@ -220,15 +226,15 @@ async def rolling_restart(run: Campaign, _: Deed) -> None:
     for node in list(run.topology.nodes):
         await asyncio.to_thread(node.end)
         await asyncio.to_thread(run.topology.revive, node)
-        await _healthy(run)
+        await healthy(run)
 
 
 @deed("cut-off", *ALL)
 async def cut_off(run: Campaign, _: Deed) -> None:
     """Nothing passes between a primary and the instances for a while."""
     names = [instance.name for instance in run.instances]
-    _between(run, names, [_one_primary(run).name], "hold")
-    await _pause(run, 0.3, 1.2)
+    between(run, names, [_one_primary(run).name], "hold")
+    await pause(run, 0.3, 1.2)
     run.network.heal()
 
 
@@ -240,7 +246,7 @@ async def cut_off_one(run: Campaign, _: Deed) -> None:
         [((instance, node),), ((node, instance),), ((instance, node), (node, instance))]
     ):
         run.network.between(*pair, "hold")
-    await _pause(run, 0.3, 1.2)
+    await pause(run, 0.3, 1.2)
     run.network.heal()
 
 
@@ -248,7 +254,7 @@ async def cut_off_one(run: Campaign, _: Deed) -> None:
 async def reset(run: Campaign, _: Deed) -> None:
     """Every connection to the primary ends by an RST, and so do new ones for a moment."""
     run.network.between("*", _one_primary(run).name, "reset")
-    await _pause(run, 0.0, 0.2)
+    await pause(run, 0.0, 0.2)
     run.network.heal()
 
 
@@ -259,7 +265,7 @@ async def slow(run: Campaign, _: Deed) -> None:
     for instance in run.instances:
         run.network.between(instance.name, node, delay=late)
         run.network.between(node, instance.name, delay=late)
-    await _pause(run, 0.5, 1.5)
+    await pause(run, 0.5, 1.5)
     run.network.heal()
 
 
@@ -269,7 +275,7 @@ async def kill_instance(run: Campaign, _: Deed) -> None:
     instance = run.rng.choice(run.instances)
     with run.absent(instance):
         instance.kill()
-        await _pause(run, 0.0, 0.5)
+        await pause(run, 0.0, 0.5)
         await asyncio.to_thread(instance.start)
 
 
@@ -279,7 +285,7 @@ async def hang_instance(run: Campaign, _: Deed) -> None:
     instance = run.rng.choice(run.instances)
     with run.absent(instance):
         instance.send_signal(signal.SIGSTOP)
-        await _pause(run, 0.2, 1.5)
+        await pause(run, 0.2, 1.5)
         instance.send_signal(signal.SIGCONT)
 
 
@@ -287,15 +293,15 @@ async def hang_instance(run: Campaign, _: Deed) -> None:
 async def cut_replicas(run: Campaign, _: Deed) -> None:
     """Nothing passes between a primary and its replicas: with ``wait_replicas`` nothing is acknowledged."""
     node = _one_primary(run)
-    _between(run, [node.name], [replica.name for replica in _replicas(run, node)], "hold")
+    between(run, [node.name], [replica.name for replica in _replicas(run, node)], "hold")
     whole = run.plan.wait_replicas > 0 and run.plan.topology != "cluster"
     if whole:
         with run.isolated(*run.instances):
-            await _pause(run, 0.5, 1.2)
+            await pause(run, 0.5, 1.2)
     else:
-        await _pause(run, 0.5, 1.2)
+        await pause(run, 0.5, 1.2)
     run.network.heal()
-    await _healthy(run)
+    await healthy(run)
 
 
 @deed("lag", *WITH_REPLICAS)
@@ -304,7 +310,7 @@ async def lag(run: Campaign, _: Deed) -> None:
     node = _one_primary(run)
     for replica in _replicas(run, node):
         run.network.between(node.name, replica.name, delay=run.rng.uniform(0.02, 0.1))
-    await _pause(run, 1.0, 2.0)
+    await pause(run, 1.0, 2.0)
     run.network.heal()
 
 
@@ -316,7 +322,7 @@ async def failover(run: Campaign, done: Deed) -> None:
     await asyncio.to_thread(run.topology.replace, first)
     done.promoted = time.monotonic()
     await asyncio.to_thread(run.topology.revive, first)
-    await _healthy(run)
+    await healthy(run)
 
 
 @deed("blackout", *WITH_REPLICAS, loses=True)
@@ -332,19 +338,19 @@ async def blackout(run: Campaign, done: Deed) -> None:
         for instance in run.instances:
             await asyncio.to_thread(instance.start)
     await asyncio.to_thread(run.topology.revive, first)
-    await _healthy(run)
+    await healthy(run)
 
 
 async def _strike(run: Campaign, primary: Node, *, also: Sequence[Instance] = ()) -> None:
     """Kill a primary, so that what was on its way to the replicas is lost, and instances with it."""
     names = [replica.name for replica in _replicas(run, primary)]
     if run.rng.random() < 0.8:
-        _between(run, [primary.name], names, "hold")
-        await _pause(run, 0.05, 0.3)
+        between(run, [primary.name], names, "hold")
+        await pause(run, 0.05, 0.3)
     primary.kill()
     for server in also:
         server.kill()
-    _between(run, [primary.name], names, "reset")
+    between(run, [primary.name], names, "reset")
     run.network.heal()
 
 
@@ -354,17 +360,17 @@ async def empty_replica(run: Campaign, done: Deed) -> None:
     topology = run.topology
     assert isinstance(topology, Replicated)
     first, replica = topology.primary, run.rng.choice(topology.replicas)
-    _between(run, [first.name], [replica.name], "reset")
+    between(run, [first.name], [replica.name], "reset")
     replica.kill()
     _lose(run, replica)
     await asyncio.to_thread(run.topology.revive, replica)
-    await _pause(run, 0.1, 0.5)
+    await pause(run, 0.1, 0.5)
     first.kill()
     topology.promote(replica)
     done.promoted = time.monotonic()
     run.network.heal()
     await asyncio.to_thread(topology.revive, first)
-    await _healthy(run)
+    await healthy(run)
 
 
 @deed("depose", "sentinel", "cluster", loses=True)
@@ -375,7 +381,7 @@ async def depose(run: Campaign, done: Deed) -> None:
     await asyncio.to_thread(run.topology.replace, first)
     done.promoted = time.monotonic()
     first.resume()
-    await _healthy(run)
+    await healthy(run)
 
 
 @deed("minority", "sentinel", "cluster", loses=True)
@@ -399,16 +405,16 @@ async def _divided(run: Campaign, done: Deed, *, replicas_too: bool) -> None:
         *[server.name for server in run.rng.sample(sentinels, min(1, len(sentinels)))],
     ]
     parties = [server.name for server in (*topology.nodes, *sentinels, *run.instances)]
-    _between(run, here, [name for name in parties if name not in here], "hold")
+    between(run, here, [name for name in parties if name not in here], "hold")
     if not replicas_too:
-        _between(run, [first.name], [replica.name for replica in _replicas(run, first)], "pass")
+        between(run, [first.name], [replica.name for replica in _replicas(run, first)], "pass")
     await asyncio.sleep(0.3)  # what was under way before may still be acknowledged
     with run.isolated(*([alone] if replicas_too and run.plan.wait_replicas else [])):
         await asyncio.to_thread(topology.replace, first)
         done.promoted = time.monotonic()
-        await _pause(run, 1.0, 4.0)
+        await pause(run, 1.0, 4.0)
     run.network.heal()
-    await _healthy(run)
+    await healthy(run)
 
 
 @deed("reshard", "cluster")
@@ -424,7 +430,7 @@ async def reshard(run: Campaign, _: Deed) -> None:
     ]
     begin = run.rng.randrange(len(slots))
     await asyncio.to_thread(topology.move_slots, source, target, slots[begin : begin + 40])
-    await _healthy(run)
+    await healthy(run)
 
 
 @deed("hand-over", *WITH_REPLICAS)
@@ -432,7 +438,7 @@ async def hand_over(run: Campaign, done: Deed) -> None:
     """A planned failover: ``FAILOVER``, ``SENTINEL FAILOVER`` or ``CLUSTER FAILOVER``."""
     await asyncio.to_thread(run.topology.fail_over, _one_primary(run))
     done.promoted = time.monotonic()
-    await _healthy(run)
+    await healthy(run)
 
 
 @deed("hand-over-coordinated", "sentinel")
@@ -442,7 +448,7 @@ async def hand_over_coordinated(run: Campaign, done: Deed) -> None:
     assert isinstance(topology, Sentinels)
     await asyncio.to_thread(topology.fail_over, topology.primary, "COORDINATED")
     done.promoted = time.monotonic()
-    await _healthy(run)
+    await healthy(run)
 
 
 @deed("grow", "cluster")
@@ -457,9 +463,9 @@ async def grow(run: Campaign, _: Deed) -> None:
         ranges = topology.slots_of(giver)
         first, last = max(ranges, key=lambda limits: limits[1] - limits[0])
         await asyncio.to_thread(topology.migrate_slots, giver, fresh, [(first, (first + last) // 2)])
-    await _pause(run, 0.2, 1.0)
+    await pause(run, 0.2, 1.0)
     await asyncio.to_thread(topology.migrate_slots, fresh, givers[0], topology.slots_of(fresh))
-    await _healthy(run)
+    await healthy(run)
     for node in (*replicas, fresh):
         await asyncio.to_thread(topology.leave, node)
-    await _healthy(run)
+    await healthy(run)

@@ -24,13 +24,18 @@ def test_every_acknowledged_revocation_holds_through_faults(tmp_path, topology):
         wait_replicas=0 if alone else 1,
         repair_seconds=20,  # a busy machine may take longer than the default
         seed=int(time.time()),
+        edges=0 if topology == "replicated" else 1,
     )
-    print(f"python -m tests.faults --topology {topology} --seconds {SECONDS} --seed {plan.seed}")
+    print(
+        f"python -m tests.faults --topology {topology} --edges {plan.edges} --seconds {SECONDS}"
+        f" --seed {plan.seed}"
+    )
     with Network() as network:
         run = Campaign(plan, network, tmp_path)
         try:
             run.start()
-            violations = asyncio.run(carry_out(run, nemesis.possible(topology), seconds=SECONDS))
+            deeds = nemesis.possible(topology, edges=plan.edges > 0)
+            violations = asyncio.run(carry_out(run, deeds, seconds=SECONDS))
         finally:
             run.stop()
     assert not violations, "\n".join(map(str, [*violations[:10], *surroundings(run.history, violations)]))

@@ -32,6 +32,7 @@ class Upstream:
         confirmed: What the edge has confirmed.
         confirming: The status that a confirmation gets.
         active: What it answers to introspections; their bodies are in ``asked``.
+        answers: While it is not set, the answers to these are held back.
         secret: Of the edge.
         requests: Paths of all requests, with ``SSE`` or ``poll`` for the feed.
         streams: How many are open.
@@ -52,6 +53,8 @@ class Upstream:
         self.confirmed: list[dict[str, Any]] = []
         self.confirming = 204
         self.active = True
+        self.answers = asyncio.Event()
+        self.answers.set()
         self.asked: list[bytes] = []
         self.requests: list[str] = []
         self.secret = SECRET
@@ -171,7 +174,9 @@ class Upstream:
     async def _introspect(self, request: web.Request) -> web.Response:
         self._check(request)
         self.asked.append(await request.read())
-        return web.json_response({"active": self.active})
+        active = self.active
+        await self.answers.wait()
+        return web.json_response({"active": active})
 
     def _check(self, request: web.Request) -> None:
         if request.headers.get("Authorization") != f"Bearer {self.secret}":

@@ -337,8 +337,14 @@ class Follower:
                     deadline = asyncio.get_running_loop().time() + self._silence_s
 
     async def _poll(self, url: str) -> None:
-        """Fetch events by polls until a stream, which is tried from time to time meanwhile, brings some."""
+        """Fetch events by polls until a stream, which is tried from time to time meanwhile, brings some.
+
+        Raises:
+            FeedBroken: they have brought none for a time: the upstream does not know the present.
+        """
         trial: asyncio.Task[bool] | None = None
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._silence_s
         try:
             while True:
                 if trial is None and self._monotonic() >= self._retry_stream_at[url]:
@@ -349,9 +355,13 @@ class Follower:
                         return
                     trial, self._retry_stream_at[url] = None, self._monotonic() + POLLING_S
                 async with asyncio.timeout(WAIT_S + self._silence_s):
-                    for event in await self._poll_once(url, self._cursor or "", WAIT_S):
-                        self._take(event)
-                        self._note_connected(url)
+                    events = await self._poll_once(url, self._cursor or "", WAIT_S)
+                for event in events:
+                    self._take(event)
+                    self._note_connected(url)
+                    deadline = loop.time() + self._silence_s
+                if loop.time() > deadline:
+                    raise FeedBroken(f"polls have brought no event for {self._silence_s:g} seconds")
         finally:
             if trial is not None:
                 trial.cancel()
