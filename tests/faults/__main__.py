@@ -38,7 +38,6 @@ async def carry_out(
 ) -> list[Violation]:
     """Cause faults under load, ``count`` of each kind or random ones for ``seconds``; returns violations."""
     began = time.monotonic()
-    run.compare_clocks()
     async with run.clients as clients:
         run.edge_clients.start()
         await clients.recovered({instance.name for instance in run.instances}, began, RECOVERY_S)

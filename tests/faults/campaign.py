@@ -293,6 +293,7 @@ class Campaign:
         }
 
     def start(self) -> None:
+        self.compare_clocks()
         self.topology.start()
         self.instances[0].init()
         for instance in self.instances:
