@@ -184,6 +184,20 @@ async def test_the_old_copy_serves_until_the_new_one_is_complete(start_edge, fee
     await until(lambda: edge.active(revoked), "the new copy serves")
 
 
+async def test_the_old_copy_serves_no_longer_than_it_may(start_edge, feed, clock):
+    edge = await start_edge(feed)
+    token = claims()
+    assert await edge.active(token)
+    feed.sends_snapshots.clear()
+    feed.send("reload", {})
+    await until(lambda: feed.requests.count("/feed/snapshot") == 2, "it loads another")
+    clock.ahead += 6
+    assert (await edge.post("/introspect", token, caller="gateway")).status == 503
+    feed.sends_snapshots.set()
+    await until(lambda: is_ready(edge), "the new copy serves")
+    assert await edge.active(token)
+
+
 async def test_a_reload_while_a_snapshot_is_slow_loads_one_more(start_edge, feed):
     revoked, while_slow, only_stored = claims(), claims(), claims()
     feed.jti(revoked["jti"], issuer=forge.ISSUER)

@@ -100,6 +100,17 @@ async def test_in_a_cluster_a_loss_covers_what_has_a_key_in_its_slots(start_edge
     await until(lambda: is_inactive(edge, other), "a revocation beside the loss arrives")
 
 
+async def test_without_the_keys_of_an_issuer_there_are_no_verdicts_on_its_tokens(start_edge, feed):
+    nowhere = {"jwks_file": "", "jwks_uri": "http://127.0.0.1:1/jwks", "jwks_insecure": True}
+    edge = await start_edge(feed, ready=False, main=nowhere)
+    await until(lambda: edge.service.mirror.fresh, "it has the revocations")
+    answer = await edge.post("/introspect", {"token": edge.token()}, caller="gateway")
+    assert answer.status == 503
+    assert await edge.active(claims()), "the caller has checked the signature"
+    problems = {problem["problem"] for problem in (await edge.ask("GET", "/readyz")).json["problems"]}
+    assert "keys_never_loaded" in problems
+
+
 async def test_a_snapshot_of_a_later_format_is_not_believed(start_edge, feed):
     feed.head = {"format": 2}
     edge = await start_edge(feed, ready=False)

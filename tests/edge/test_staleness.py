@@ -41,6 +41,7 @@ async def test_too_old_means_no_verdict_anywhere_and_not_ready(start_edge, feed,
     await feed.open()
 
     await until(lambda: is_ready(edge), "it is ready again")
+    assert feed.requests.count("/feed/snapshot") == 1, "it continues from its cursor"
     assert await edge.active(token)
     status, headers = await forwarded(edge, token)
     assert status == 200
