@@ -315,9 +315,14 @@ class _Parties:
     def recognize(
         self, ports: tuple[int, int], found: Callable[[str], None], left: float = _RECOGNITION_S
     ) -> None:
-        """Call back with the party at the first of two ports; with an empty name where it has none."""
-        name = self._owner(b"socket:[%d]" % self._inode(*ports))
-        if name or left < 0:
+        """Call back with the party at the first of two ports; with an empty name where it has none.
+
+        A client that has given up has no inode. A busy machine has many of these, and to look for them in all
+        processes again and again would take all of the relays' time.
+        """
+        inode = self._inode(*ports)
+        name = self._owner(b"socket:[%d]" % inode) if inode else ""
+        if name or not inode or left < 0:
             found(name)
         else:
             asyncio.get_running_loop().call_later(0.05, self.recognize, ports, found, left - 0.05)
@@ -340,6 +345,7 @@ class _Parties:
                 for descriptor in os.listdir(f"/proc/{pid}/fd"):  # noqa: PTH208  # Path objects take too long
                     with contextlib.suppress(OSError):
                         if os.readlink(f"/proc/{pid}/fd/{descriptor}".encode()) == link:  # noqa: PTH115  # likewise
+                            self._names = {pid: name, **self._names}  # the first that the next look tries
                             return name
             except OSError:
                 del self._names[pid]
