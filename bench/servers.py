@@ -156,12 +156,22 @@ class Servers:
         return self.start(port, "-m", module, "serve", "--config", config, cores=cores, environ=environ)
 
     def edge(
-        self, upstream: Server, *, max_staleness: float = 5, cores: frozenset[int] | None = None
+        self,
+        upstream: Server,
+        *,
+        max_staleness: float = 5,
+        name: str = "",
+        cores: frozenset[int] | None = None,
     ) -> Server:
-        """An edge of a service."""
+        """An edge of a service; several need different names."""
         port = free_port()
         config = self.write_edge_configuration(upstream, port, max_staleness=max_staleness)
-        return self.start(port, "-m", "revoker", "edge", "--config", config, cores=cores)
+        return self.start(
+            port,
+            *("-m", "revoker", "edge", "--config", config),
+            cores=cores,
+            environ={"REVOKER_UPSTREAM__NAME": name},
+        )
 
     def write_edge_configuration(self, upstream: Server, port: int, *, max_staleness: float = 5) -> Path:
         """The configuration file of an edge."""

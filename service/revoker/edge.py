@@ -156,7 +156,10 @@ class Edge:
         make_verdicts: Callable[..., Verdicts] = Verdicts
         if self._asks:
             make_verdicts = functools.partial(
-                AskedVerdicts, ask=self._ask, estimated_now=lambda: self.mirror.now
+                AskedVerdicts,
+                ask=self._ask,
+                may_ask=lambda: self.mirror.copy is not None,
+                estimated_now=lambda: self.mirror.now,
             )
         verdicts = make_verdicts(
             verifier=verifier, store=store, clock=clock, metrics=metrics, allow_outage=False

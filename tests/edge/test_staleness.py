@@ -88,6 +88,18 @@ async def test_an_edge_that_may_ask_asks(start_edge, feed, clock):
     assert (await forwarded(edge, token))[0] == 503
 
 
+async def test_an_edge_does_not_ask_before_its_first_snapshot(start_edge, feed):
+    feed.sends_snapshots.clear()
+    edge = await start_edge(feed, ready=False, upstream={"beyond": "ask"})
+    for body in (claims(), claims(exp=1), {"token": edge.token()}):
+        assert (await edge.post("/introspect", body, caller="gateway")).status == 503
+    assert (await forwarded(edge, edge.token()))[0] == 503
+    assert not feed.asked
+    feed.sends_snapshots.set()
+    await until(lambda: is_ready(edge), "it is ready")
+    assert await edge.active(claims())
+
+
 async def test_what_was_asked_is_not_dated_by_what_arrives_meanwhile(start_edge, feed, clock):
     edge = await start_edge(feed, upstream={"beyond": "ask"})
     token = claims()

@@ -34,12 +34,19 @@ Ask = Callable[[bytes], Awaitable[bool]]
 
 
 class AskedVerdicts(Verdicts):
-    """As :class:`revoker.api.verdicts.Verdicts`, for single tokens by the service where it cannot judge."""
+    """As :class:`revoker.api.verdicts.Verdicts`, for single tokens by the service where it cannot judge.
 
-    def __init__(self, *, ask: Ask, estimated_now: Callable[[], int], **parts: Any) -> None:
+    Attributes:
+        may_ask: Whether there has been a snapshot: before it, the service's limits of issuers are not known.
+    """
+
+    def __init__(
+        self, *, ask: Ask, may_ask: Callable[[], bool], estimated_now: Callable[[], int], **parts: Any
+    ) -> None:
         """``estimated_now`` is the store's time (ms) as far as it is known; 0 where it is not."""
         super().__init__(**parts)
         self.ask = ask
+        self.may_ask = may_ask
         self._estimated_now = estimated_now
 
     def judged_here(self, claims: Payload, issuer: Issuer, token: VerifiedToken | None = None) -> Judged:
@@ -54,7 +61,7 @@ class AskedVerdicts(Verdicts):
             return await super().of_token(token, caller, **options)
         except StoreUnavailable:
             verified = self._verifier.cached(token)
-            if verified is None:
+            if verified is None or not self.may_ask():
                 raise
         here = self.judged_here(verified.claims, verified.issuer, verified)
         if here.verdict is not Verdict.ACTIVE:
@@ -81,7 +88,7 @@ class AskingIntrospection:
 
     async def respond(self, request: web.Request) -> PrebuiltResponse:
         """Respond to one request."""
-        if self._fresh():
+        if self._fresh() or not self._verdicts.may_ask():
             return await self._introspection.respond(request)
         bodies.refuse_query(request)
         fields, raw = await bodies.read(request, bodies.BODY_LIMIT)
