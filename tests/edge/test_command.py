@@ -134,6 +134,7 @@ async def test_the_command_follows_and_ends_in_order(feed, configured, tmp_path,
             await until(ready, "it is ready")
             token = edge.token(jti="1")
             await until(lambda: feed.streams == workers, "every process follows")
+            assert len(feed.names) == workers
             assert await edge.active(token)
             feed.jti("1", issuer=forge.ISSUER)
 

@@ -105,9 +105,8 @@ async def trim(run: Campaign, _: Deed) -> None:
     topology = run.topology
     nodes = topology.primaries() if isinstance(topology, Cluster) else [topology.primary]
     for node in nodes:
-        with node.client() as client:
-            with contextlib.suppress(MovedError):  # another node has its slot
-                await asyncio.to_thread(client.delete, JOURNAL)
+        with node.client() as client, contextlib.suppress(MovedError):  # another node has its slot
+            await asyncio.to_thread(client.delete, JOURNAL)
 
 
 @deed("step-store-clock", *ALL, edges=True)

@@ -36,6 +36,7 @@ class Upstream:
         secret: Of the edge.
         requests: Paths of all requests, with ``SSE`` or ``poll`` for the feed.
         streams: How many are open.
+        names: Those of consumers.
     """
 
     def __init__(self) -> None:
@@ -59,6 +60,7 @@ class Upstream:
         self.requests: list[str] = []
         self.secret = SECRET
         self.streams = 0
+        self.names: set[str] = set()
         self._changed = asyncio.Event()
         self._runner: web.AppRunner | None = None
         self.port = 0
@@ -119,6 +121,7 @@ class Upstream:
 
     async def _respond_with_feed(self, request: web.Request) -> web.StreamResponse:
         self._check(request)
+        self.names.add(request.query.get("name", ""))
         place = int(request.query["cursor"].removeprefix("c"))
         if "wait" in request.query:
             self.requests.append("poll")
