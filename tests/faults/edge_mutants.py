@@ -42,10 +42,10 @@ def cursor_after_snapshot(replace: Replace) -> None:
     steps = snapshot.Snapshot.steps
 
     async def begin(store, journal):
-        begun_early = await begin_right(store, journal)
-        early = [lines async for lines in steps(begun_early, journal)]
+        first = await begin_right(store, journal)
+        early = [lines async for lines in steps(first, journal)]
         late = await begin_right(store, journal)
-        late.lines, late.early = begun_early.lines, early
+        late.lines, late.early = first.lines, early
         return late
 
     async def only_early(self, _):
