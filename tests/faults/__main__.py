@@ -17,10 +17,11 @@ import time
 from pathlib import Path
 
 from tests.faults import edge_nemesis, history, nemesis, table  # noqa: F401  # faults enter a table
-from tests.faults.campaign import MAX_STALENESS_S, RECOVERY_S, Campaign, Plan
+from tests.faults.campaign import RECOVERY_S, Campaign, Plan
 from tests.faults.clients import Rates
 from tests.faults.edge_history import check_edges
 from tests.faults.history import Fault, Introspected, Record, Revoked, Violation, outage
+from tests.faults.instances import MAX_STALENESS_S
 from tests.rig.network import Network
 
 PUT_BACK_S = 2.0

@@ -9,7 +9,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from tests.faults import append_only
-from tests.faults.campaign import RECOVERY_S, Campaign, Deed, Instance
+from tests.faults.campaign import RECOVERY_S, Campaign, Deed
+from tests.faults.instances import Instance
 from tests.rig.topologies import Cluster, Node, Replicated, Sentinels
 
 Act = Callable[[Campaign, Deed], Awaitable[None]]
