@@ -5,7 +5,6 @@ by the store's clock). When that was is not exactly known here, nor when a revoc
 every rule takes, of all times that are possible, the one that is best for the edge.
 """
 
-import bisect
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -125,7 +124,7 @@ class _Rules:
         self._standing = Standing(history)
         self._times = StoreTimes(record for record in edges if isinstance(record, StoreClock))
         self._absences = [record for record in edges if isinstance(record, EdgeAbsent)]
-        self._lost = sorted(record.start for record in history if isinstance(record, Fault) and record.loses)
+        self._losing = [record for record in history if isinstance(record, Fault) and record.loses]
         cutoffs = [record for record in history if isinstance(record, Cutoff)]
         found = {cutoff.at for cutoff in cutoffs}
         self._cutoffs = [(cutoff.found - FINDING_S, cutoff.at) for cutoff in cutoffs]
@@ -201,7 +200,8 @@ class _Rules:
             yield Violation("unblocked, and not active as of later", (block.unblocked, answer))
 
     def _lost_since(self, start: float, end: float) -> bool:
-        return bisect.bisect_left(self._lost, start) < bisect.bisect_right(self._lost, end)
+        """Whether the end of a block may have been lost, so that a repair has brought the block back."""
+        return any(fault.start < end and fault.recovered > start for fault in self._losing)
 
 
 def check_edges(history: list[Record], edges: list[EdgeRecord], *, max_staleness: float) -> list[Violation]:

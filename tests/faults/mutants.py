@@ -15,8 +15,12 @@ from collections.abc import Callable
 from revoker import __main__ as command
 from revoker.store import lookups, revocations
 from revoker.store.consistency import data_set
+from revoker.store.mirror import follower
 from revoker.store.wire.addresses import address_of
 from tests.faults import clocks, edge_mutants
+
+QUIET_S = 1.0
+"""After this time a reload of an edge is no part of a storm: a campaign loses data every few seconds."""
 
 REPLICA = "FAULTS_REPLICA"
 """The environment variable with the URL of the server that ``reads-replica`` reads."""
@@ -119,6 +123,7 @@ MUTANTS: dict[str, Callable[[], None]] = {
 
 if __name__ == "__main__":
     MUTANTS[sys.argv.pop(1)]()
+    follower.QUIET_S = QUIET_S
     if path := os.environ.get(clocks.STORE):
         clocks.follow_store_clock(path)
     if path := os.environ.get(clocks.WALL):

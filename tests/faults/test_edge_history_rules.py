@@ -113,8 +113,10 @@ def test_after_the_acknowledged_end_of_a_block_as_of_later_the_user_is_active():
     assert rules(*block, answer(14, 15, as_of=12.9, active=False)) == []
     unsure = Blocked(10, 11, "user-1", 200), Unblocked(12, 13, "user-1", 503)
     assert rules(*unsure, answer(14, 15, as_of=13.5, active=False)) == []
-    lost = Fault("flush", 12.5, 12.6, 13)
-    assert rules(*block, answer(14, 15, as_of=13.5, active=False), history=[lost]) == []
+    for lost in Fault("flush", 12.5, 12.6, 13), Fault("snapshot", 9, 13.2, 13.4):
+        assert rules(*block, answer(14, 15, as_of=13.5, active=False), history=[lost]) == []
+    for harmless in Fault("flush", 9, 9.1, 9.5), Fault("kill", 12.5, 12.6, 13, loses=False):
+        assert rules(*block, answer(14, 15, as_of=13.5, active=False), history=[harmless])
     assert rules(Blocked(15.5, 16, "user-1", 200), answer(14, 15, active=False)) == [
         "never revoked, and not active at an edge"
     ]
