@@ -143,10 +143,11 @@ class Campaign:
         self.compare_clocks()
         self.topology.start()
         self.instances[0].init()
-        for instance in self.instances:
-            instance.start()
-        for edge in self.edges:
-            edge.start()
+        programs = (*self.instances, *self.edges)
+        for program in programs:
+            program.launch()
+        for program in programs:
+            program.await_start()
 
     def stop(self) -> None:
         for instance in (*self.edges, *self.instances):

@@ -118,6 +118,12 @@ class Instance:
             assert process.status() == 0, (folder / "err").read_text() + (folder / "out").read_text()
 
     def start(self) -> None:
+        """Return once it listens."""
+        self.launch()
+        self.await_start()
+
+    def launch(self) -> None:
+        """Start it, without waiting for it."""
         folder = self._folder / f"{self.name}-{len(self._lives) + 1}"
         folder.mkdir()
         command = ("-m", *self._module, self._command, "--config", self._config)
@@ -125,7 +131,10 @@ class Instance:
         process.__enter__()
         self._network.assign_process(process.pid, self.name)
         self._lives.append(process)
-        process.logged("listening")
+
+    def await_start(self) -> None:
+        """Wait until it listens."""
+        self._lives[-1].logged("listening")
         self.running = True
 
     def kill(self) -> None:
