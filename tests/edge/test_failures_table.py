@@ -71,6 +71,9 @@ TESTS = {
         (FOLLOWING, "test_the_old_copy_serves_until_the_new_one_is_complete"),
         (MUTANTS, "test_a_snapshot_that_breaks_off"),
     ],
+    "A snapshot does not begin within 40 s, or nothing of it arrives for 10 s": [
+        (FOLLOWING, "test_a_snapshot_that_does_not_come_is_loaded_from_another_upstream"),
+    ],
     "An event is not understood": [
         (FOLLOWING, "test_what_it_does_not_understand_makes_it_load_a_snapshot"),
     ],

@@ -8,6 +8,7 @@ import uuid
 
 import pytest
 
+from revoker.store.mirror import follower
 from revoker.store.mirror.follower import POLLING_S, SWEEP_S
 from revoker.store.mirror.upstream_clock import SAMPLE_VALID_MS
 from tests.edge.conftest import claims, is_inactive, is_ready, until
@@ -336,6 +337,20 @@ async def test_an_upstream_that_cannot_read_its_store_is_left_for_another(start_
     await another_feed.open()
     await until(lambda: another_feed.streams, "it follows the other again")
     assert feed.requests.count("/feed/snapshot") + another_feed.requests.count("/feed/snapshot") == 1
+
+
+@pytest.mark.parametrize("limit", ["SNAPSHOT_BEGINS_S", "SNAPSHOT_SILENCE_S"])
+async def test_a_snapshot_that_does_not_come_is_loaded_from_another_upstream(
+    start_edge, feed, another_feed, monkeypatch, limit
+):
+    monkeypatch.setattr(follower, limit, 0.2)  # rather than wait
+    if limit == "SNAPSHOT_BEGINS_S":
+        feed.sends_snapshots.clear()
+    else:
+        feed.ends_snapshots.clear()
+    await start_edge(feed, another_feed)
+    assert feed.requests.count("/feed/snapshot") == 1
+    assert another_feed.requests.count("/feed/snapshot") == 1
 
 
 async def test_a_secret_may_be_replaced_while_it_runs(start_edge, feed, tmp_path):

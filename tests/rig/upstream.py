@@ -28,6 +28,7 @@ class Upstream:
         forgets: Whether no cursor can be continued.
         head: More members of the first line of a snapshot.
         sends_snapshots: While it is not set, they are made and held back.
+        ends_snapshots: While it is not set, they begin and are held back.
         snapshot: Makes another snapshot of the right one.
         confirmed: What the edge has confirmed.
         confirming: The status that a confirmation gets.
@@ -53,6 +54,8 @@ class Upstream:
         self.sends_snapshots.set()
         self.confirmed: list[dict[str, Any]] = []
         self.confirming = 204
+        self.ends_snapshots = asyncio.Event()
+        self.ends_snapshots.set()
         self.active = True
         self.answers = asyncio.Event()
         self.answers.set()
@@ -109,7 +112,7 @@ class Upstream:
     def _cursor(self) -> str:
         return f"c{len(self.events)}"
 
-    async def _respond_with_snapshot(self, request: web.Request) -> web.Response:
+    async def _respond_with_snapshot(self, request: web.Request) -> web.StreamResponse:
         self.requests.append(request.path)
         self._check(request)
         self.forgets = False
@@ -117,7 +120,11 @@ class Upstream:
         end = {"end": True, "lines": len(self.lines)}
         text = "".join(json.dumps(line) + "\n" for line in (head, *self.lines, end))
         await self.sends_snapshots.wait()
-        return web.Response(text=self.snapshot(text), content_type="application/x-ndjson")
+        response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+        await response.prepare(request)
+        await self.ends_snapshots.wait()
+        await response.write(self.snapshot(text).encode())
+        return response
 
     async def _respond_with_feed(self, request: web.Request) -> web.StreamResponse:
         self._check(request)

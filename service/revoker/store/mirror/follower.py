@@ -37,6 +37,9 @@ WAIT_S: Final = 1
 """How long one poll waits for events: what it brings is as old as that."""
 
 CONNECT_S: Final = 3.0
+SNAPSHOT_BEGINS_S: Final = 40.0
+"""When a snapshot is given up that has not begun: an upstream lets it wait for its turn for 30 s."""
+
 SNAPSHOT_SILENCE_S: Final = 10.0
 FIRST_PAUSE_S: Final = 0.1
 LAST_PAUSE_S: Final = 3.0
@@ -225,7 +228,11 @@ class Follower:
         first_copy = mirror.copy is None
         began = self._monotonic()
         try:
-            async with self._get(url, "/feed/snapshot", name=self._access.name) as response:
+            async with contextlib.AsyncExitStack() as stack:
+                async with asyncio.timeout(SNAPSHOT_BEGINS_S):
+                    response = await stack.enter_async_context(
+                        self._get(url, "/feed/snapshot", name=self._access.name)
+                    )
                 head, copy = await self._read_snapshot(response)
         except Exception:
             self._metrics.edge_reloads.labels("failed").inc()
