@@ -85,6 +85,9 @@ TESTS = {
         ("tests/edge/test_clock.py", "test_a_step_of_the_clock_is_forgotten_with_the_next_sample"),
         (CAMPAIGN, "step_store_clock"),
     ],
+    "A confirmation is refused or gets no answer": [
+        ("tests/edge/test_confirming.py", "test_it_follows_an_upstream_that_takes_no_confirmations"),
+    ],
     "The secret is replaced": [
         (FOLLOWING, "test_a_secret_may_be_replaced_while_it_runs"),
     ],
