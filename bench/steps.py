@@ -24,8 +24,8 @@ from bench import quiet  # noqa: F401  # nothing by the clock
 from bench.material import BATCH
 from revoker import app
 from revoker.api import batch
-from revoker.api.bodies import form_fields, refuse_ambiguous
-from revoker.api.introspection import ACTIVE, SCOPE, claims_of, read_introspect
+from revoker.api.bodies import form_fields
+from revoker.api.introspection import ACTIVE, SCOPE, IntrospectReader, claims_of, read_introspect
 from revoker.api.prebuilt import PrebuiltResponse
 from revoker.api.token import ENDPOINTS
 from revoker.auth import Credentials
@@ -110,10 +110,11 @@ async def steps(service: app.Service, bodies: list[bytes], authorization: str) -
         assert "Content-Encoding" not in headers
         assert SCOPE in cached.scopes
 
+    reader = IntrospectReader(services.issuers.values())
+
     def read(of: Iterator[bytes]) -> None:
-        body = next(of)
-        asked = read_introspect(body)
-        claims_of(asked, caller, refuse_ambiguous(body, asked))
+        asked, document = reader.read(next(of))
+        claims_of(asked, caller, document)
 
     def judge() -> None:
         verdicts.judged(next(next_claims), issuer, found)
@@ -152,15 +153,17 @@ async def batch_steps(service: app.Service, bodies: list[bytes], authorization: 
     """The cost of a batch of a hundred claims, without connection, request and response."""
     services = service._services  # noqa: SLF001
     caller = services.authentication.callers.authenticate(Credentials(authorization=authorization))
+    reader = IntrospectReader(services.issuers.values())
     introspection = batch.BatchIntrospection(
         authentication=services.authentication,
+        reader=reader,
         sessions=None,
         verifier=services.verifier,
         verdicts=services.verdicts,
         admission=services.admission,
     )
     body = b'{"tokens":[%b]}' % b",".join(bodies[:BATCH])
-    items = batch._items(body)  # noqa: SLF001
+    items = batch._items(body, reader)  # noqa: SLF001
     _, issuer = claims_of(read_introspect(bodies[0]), caller, bodies[0])
     assert issuer is not None
     of_token, lookups = services.store.keys.of_token, services.store.lookups
@@ -181,7 +184,7 @@ async def batch_steps(service: app.Service, bodies: list[bytes], authorization: 
             judge(token_claims, issuer, reading.state, None, store_now=now, own_now=now)
 
     return {
-        "batch read": _looped(lambda: batch._items(body)),  # noqa: SLF001
+        "batch read": _looped(lambda: batch._items(body, reader)),  # noqa: SLF001
         "batch issuers": _looped(lambda: [introspection._check(item, caller) for item in items]),  # noqa: SLF001
         "batch keys": _looped(lambda: [of_token(token_claims, issuer) for token_claims in claims]),
         "batch lookup": look_up,
