@@ -247,8 +247,13 @@ class _MappedReader:
         except (msgspec.MsgspecError, RecursionError, UnicodeError):
             return None
         tokens: list[Introspect] = batch.tokens
-        if not all(map(self._has_all, tokens)) or not bodies.is_unambiguous(raw, batch):
+        if not all(map(self._has_all, tokens)):
             return None
+        if not bodies.is_unambiguous(raw, batch):
+            if len(raw) > bodies.BODY_LIMIT or any(asked.claims is not None for asked in tokens):
+                return None  # what is beside an envelope may be a claim
+            if not bodies.is_unambiguous(raw, bodies.members_of(raw)):
+                return None
         return [(asked, asked) for asked in tokens]
 
     def _has_all(self, asked: Introspect) -> bool:

@@ -75,10 +75,13 @@ class MappedClaims:
         revocable = self._revocable
 
         def revocable_claims(claims: Any) -> RevocableClaims:
-            found = [
-                (name, revocable_value(name, getattr(claims, attribute))) for attribute, name in revocable
-            ]
-            return tuple([(name, text) for name, text in found if text])
+            return tuple(
+                [
+                    (name, text)
+                    for attribute, name in revocable
+                    if (text := revocable_value(name, getattr(claims, attribute)))
+                ]
+            )
 
         made = msgspec.defstruct(
             f"Mapped{base.__name__}",
