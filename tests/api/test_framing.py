@@ -227,7 +227,7 @@ async def subjects(wire, count):
     return [json.loads(body)["sub"] for _, body in await wire.answers(count)]
 
 
-async def test_each_request_with_the_same_head_gets_its_own_answer(revoker, wire, read_again):
+async def test_requests_with_the_same_head_get_their_own_answers(revoker, wire, read_again):
     users, requests = numbered(revoker, 3)
     assert len({len(sent) for sent in requests}) == 1
     for user, sent in zip(users, requests, strict=True):

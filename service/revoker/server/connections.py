@@ -166,7 +166,7 @@ class Connection(web.RequestHandler):
         return message, payload, handler
 
     def _respond_at_once(self, message: RawRequestMessage, payload: StreamReader, handler: Handler) -> None:
-        """Respond to a request as aiohttp's loop does, which meanwhile goes on waiting for the next.
+        """Respond to a request as aiohttp's loop does, which still waits for the next meanwhile.
 
         That loop takes a future, a task and three turns of the event loop for each request.
         """
