@@ -79,11 +79,11 @@ async def steps(service: app.Service, bodies: list[bytes], authorization: str) -
     loop = asyncio.get_running_loop()
     parser = HttpRequestParser(_Protocol(), loop, 2**16, auto_decompress=False)  # type: ignore[arg-type]
     heads = ParsedHeads()
-    for request in written:
-        [(message, body)], _, _ = parser.feed_data(request)
+    parsed = [parser.feed_data(request)[0][0] for request in written]
+    for request, (message, body) in zip(written, parsed, strict=True):
         heads.remember(request, (message, body, _respond))
     requests = cycle(written)
-    headers = message.headers
+    headers = parsed[0][0].headers
     raw = cycle(bodies)
     reordered = cycle([json.dumps(dict(reversed(json.loads(body).items()))).encode() for body in bodies])
     claims = [read_introspect(body) for body in bodies]
