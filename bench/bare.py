@@ -7,6 +7,7 @@ from typing import Any
 
 import uvloop
 from aiohttp import web
+from aiohttp.http import RawRequestMessage
 
 from revoker.api.bodies import read_bytes
 from revoker.api.error_responses import malformed_request
@@ -29,6 +30,9 @@ class Site:
 
     def entry(self, _: Callable[[Any], Awaitable[web.StreamResponse]]) -> Handler:
         return answer
+
+    def at_once(self, message: RawRequestMessage) -> Handler | None:
+        return answer if message.method == "POST" else None
 
     def is_read_only(self, _: str) -> bool:
         return True

@@ -43,7 +43,7 @@ class Counted:
         stack.callback(self._stop)
 
     def await_answer(self, url: str) -> None:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 600
         while not answers(f"{url}/readyz"):
             if self._child.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"does not answer:\n{self._log.read_text(errors='replace')[-4000:]}")

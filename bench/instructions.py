@@ -27,6 +27,7 @@ RECORDED = Path(__file__).with_name("instructions.json")
 
 FLOOR, CLAIMS, WARM, TOKEN = "floor", "claims form", "token form, verified before", "/token, ES256"
 ENVELOPE, MAPPED, MAPPED_ENVELOPE = "claims with header", "mapped claims", "mapped claims with header"
+EDGE, EDGE_WARM = "edge, claims form", "edge, token form, verified before"
 A_BATCH, A_MAPPED_BATCH = "one of a batch of 100 claims", "one of a batch of mapped claims"
 
 COST_OF_MAPPING = {MAPPED: CLAIMS, MAPPED_ENVELOPE: ENVELOPE, A_MAPPED_BATCH: A_BATCH}
@@ -53,7 +54,8 @@ def main() -> None:
 def _compared(found: dict[str, int], recorded: dict[str, int]) -> Iterator[str | None]:
     print(f"{'instructions a request':32}{'now':>12}{'÷ floor':>10}{'recorded':>10}{'change':>9}")
     for name, count in found.items():
-        ratio, stood = count / found[FLOOR], recorded[name] / recorded[FLOOR]
+        ratio = count / found[FLOOR]
+        stood = recorded[name] / recorded[FLOOR] if name in recorded else ratio
         change = ratio / stood - 1
         print(f"{name:32}{count:>12,}{ratio:>10.3f}{stood:>10.3f}{change:>+9.1%}")
         if change > MARGIN:
@@ -69,11 +71,11 @@ def measured(stack: ExitStack, folder: Path) -> dict[str, int]:
     """Instructions of one request, by what is asked."""
     material = Material(folder)
     servers = Servers(stack, folder, Cores.of_this_machine(), material)
-    ports = free_port(), free_port()
+    ports = free_port(), free_port(), free_port()
     config = servers.write_configuration(servers.store(), port=ports[1], sessions="ES256", timeout=30)
     floor = Counted(stack, folder, "floor", "bench.floor", str(ports[0]))
     revoker = Counted(stack, folder, "revoker", "bench.quiet", "serve", "--config", str(config))
-    for server, port in zip((floor, revoker), ports, strict=True):
+    for server, port in zip((floor, revoker), ports[:2], strict=True):
         server.await_answer(f"http://127.0.0.1:{port}")
 
     def sent(server: Counted, port: int, workload: Workload, warm: int = 140, counted: int = 40) -> int:
@@ -86,6 +88,10 @@ def measured(stack: ExitStack, folder: Path) -> dict[str, int]:
         return round(count / ABREAST / workload.units)
 
     claims = material.claims_form()
+    upstream = servers.revoker(servers.store())
+    config = servers.write_edge_configuration(upstream, ports[2], max_staleness=3600)
+    edge = Counted(stack, folder, "edge", "bench.quiet", "edge", "--config", str(config))
+    edge.await_answer(f"http://127.0.0.1:{ports[2]}")
     return {
         FLOOR: sent(floor, ports[0], claims),
         CLAIMS: sent(revoker, ports[1], claims),
@@ -93,6 +99,8 @@ def measured(stack: ExitStack, folder: Path) -> dict[str, int]:
         MAPPED: sent(revoker, ports[1], material.mapped_claims()),
         MAPPED_ENVELOPE: sent(revoker, ports[1], material.mapped_envelopes()),
         WARM: sent(revoker, ports[1], material.warm_tokens()),
+        EDGE: sent(edge, ports[2], claims),
+        EDGE_WARM: sent(edge, ports[2], material.warm_tokens()),
         A_BATCH: sent(revoker, ports[1], material.batch_form(), 13, 3),
         A_MAPPED_BATCH: sent(revoker, ports[1], material.mapped_batch(), 13, 3),
         TOKEN: round(_refreshes(stack, revoker, ports[1], material.authorization)),

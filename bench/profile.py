@@ -14,7 +14,7 @@ from tests.rig.processes import REPOSITORY
 from tests.rig.servers import free_port
 
 _STEPS = {
-    "parse": "HTTP: aiohttp's parser, in C",
+    "parse": "HTTP: a head that was parsed before",
     "caller": "caller: from the cache of headers",
     "decode": "decode: JSON to claims, duplicate members, issuer",
     "keys": "keys: names of the keys to read",

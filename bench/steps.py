@@ -5,7 +5,6 @@ Arguments: configuration with sessions, file of claims, file of tokens, Authoriz
 """
 
 import asyncio
-import contextlib
 import functools
 import itertools
 import json
@@ -17,22 +16,23 @@ from pathlib import Path
 from typing import Any
 
 import uvloop
-from aiohttp import HttpVersion11
+from aiohttp import web
 from aiohttp.http_parser import HttpRequestParser
 
 from bench import quiet  # noqa: F401  # nothing by the clock
 from bench.material import BATCH
 from revoker import app
 from revoker.api import batch
-from revoker.api.bodies import form_fields, refuse_ambiguous
-from revoker.api.introspection import ACTIVE, SCOPE, claims_of, read_introspect
+from revoker.api.bodies import form_fields
+from revoker.api.introspection import ACTIVE, SCOPE, IntrospectReader, claims_of, read_introspect
 from revoker.api.prebuilt import PrebuiltResponse
 from revoker.api.token import ENDPOINTS
 from revoker.auth import Credentials
 from revoker.config import schema as settings
 from revoker.models import Verdict
 from revoker.rules import judge
-from revoker.server.connections import PrebuiltWriter
+from revoker.server.parsed_heads import ParsedHeads
+from revoker.server.prebuilt_writers import bytes_of
 from revoker.store.keys import user_tag
 from revoker.tokens import verifying
 from revoker.tokens.parsing import parse_token
@@ -53,18 +53,9 @@ class _Protocol(asyncio.Protocol):
     def resume_reading(self, *, resume_parser: bool = True) -> None: ...
 
 
-class _Nowhere:
-    """A transport and its request; what is written to it is dropped."""
-
-    keep_alive = True
-    method = "POST"
-    version = HttpVersion11
-    writing_paused = False
-
-    def __init__(self) -> None:
-        self.transport = self.protocol = self
-
-    def write(self, _: bytes) -> None: ...
+async def _respond(_: web.Request) -> PrebuiltResponse:
+    """The handler of requests that are only parsed."""
+    raise AssertionError
 
 
 def _looped(work: Callable[[], Any]) -> Step:
@@ -84,11 +75,15 @@ async def steps(service: app.Service, bodies: list[bytes], authorization: str) -
         "POST /introspect HTTP/1.1\r\nHost: 127.0.0.1:8080\r\nContent-Type: application/json\r\n"
         f"Authorization: {authorization}\r\nContent-Length: "
     ).encode()
-    requests = cycle([b"%b%d\r\n\r\n%b" % (head, len(body), body) for body in bodies])
+    written = [b"%b%d\r\n\r\n%b" % (head, len(body), body) for body in bodies]
     loop = asyncio.get_running_loop()
     parser = HttpRequestParser(_Protocol(), loop, 2**16, auto_decompress=False)  # type: ignore[arg-type]
-    [(message, _)], _, _ = parser.feed_data(next(requests))
-    headers = message.headers
+    heads = ParsedHeads()
+    parsed = [parser.feed_data(request)[0][0] for request in written]
+    for request, (message, body) in zip(written, parsed, strict=True):
+        heads.remember(request, (message, body, _respond))
+    requests = cycle(written)
+    headers = parsed[0][0].headers
     raw = cycle(bodies)
     reordered = cycle([json.dumps(dict(reversed(json.loads(body).items()))).encode() for body in bodies])
     claims = [read_introspect(body) for body in bodies]
@@ -110,10 +105,11 @@ async def steps(service: app.Service, bodies: list[bytes], authorization: str) -
         assert "Content-Encoding" not in headers
         assert SCOPE in cached.scopes
 
+    reader = IntrospectReader(services.issuers.values())
+
     def read(of: Iterator[bytes]) -> None:
-        body = next(of)
-        asked = read_introspect(body)
-        claims_of(asked, caller, refuse_ambiguous(body, asked))
+        asked, document = reader.read(next(of))
+        claims_of(asked, caller, document)
 
     def judge() -> None:
         verdicts.judged(next(next_claims), issuer, found)
@@ -123,11 +119,8 @@ async def steps(service: app.Service, bodies: list[bytes], authorization: str) -
         verdicts._count[Verdict.ACTIVE]()  # noqa: SLF001
         observe(time.perf_counter() - began)
 
-    nowhere: Any = _Nowhere()
-
     def answer() -> None:
-        with contextlib.suppress(StopIteration):
-            PrebuiltWriter(PrebuiltResponse(ACTIVE), keep_alive=True).prepare(nowhere).send(None)
+        bytes_of(PrebuiltResponse(ACTIVE))
 
     async def look_up(times: int) -> float:
         began = time.process_time()
@@ -136,7 +129,7 @@ async def steps(service: app.Service, bodies: list[bytes], authorization: str) -
         return (time.process_time() - began) / times * 1e6
 
     return {
-        "parse": _looped(lambda: parser.feed_data(next(requests))),
+        "parse": _looped(lambda: heads.find(next(requests))),
         "caller": _looped(recognise_caller),
         "decode": _looped(lambda: read(raw)),
         "decode otherwise": _looped(lambda: read(reordered)),
@@ -152,15 +145,17 @@ async def batch_steps(service: app.Service, bodies: list[bytes], authorization: 
     """The cost of a batch of a hundred claims, without connection, request and response."""
     services = service._services  # noqa: SLF001
     caller = services.authentication.callers.authenticate(Credentials(authorization=authorization))
+    reader = IntrospectReader(services.issuers.values())
     introspection = batch.BatchIntrospection(
         authentication=services.authentication,
+        reader=reader,
         sessions=None,
         verifier=services.verifier,
         verdicts=services.verdicts,
         admission=services.admission,
     )
     body = b'{"tokens":[%b]}' % b",".join(bodies[:BATCH])
-    items = batch._items(body)  # noqa: SLF001
+    items = batch._items(body, reader)  # noqa: SLF001
     _, issuer = claims_of(read_introspect(bodies[0]), caller, bodies[0])
     assert issuer is not None
     of_token, lookups = services.store.keys.of_token, services.store.lookups
@@ -181,7 +176,7 @@ async def batch_steps(service: app.Service, bodies: list[bytes], authorization: 
             judge(token_claims, issuer, reading.state, None, store_now=now, own_now=now)
 
     return {
-        "batch read": _looped(lambda: batch._items(body)),  # noqa: SLF001
+        "batch read": _looped(lambda: batch._items(body, reader)),  # noqa: SLF001
         "batch issuers": _looped(lambda: [introspection._check(item, caller) for item in items]),  # noqa: SLF001
         "batch keys": _looped(lambda: [of_token(token_claims, issuer) for token_claims in claims]),
         "batch lookup": look_up,

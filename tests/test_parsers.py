@@ -128,7 +128,7 @@ def test_a_body_is_read_as_every_reader_reads_it_or_refused(text):
 def test_no_item_of_a_batch_is_read_otherwise_than_alone(texts):
     raw = ('{"tokens":[' + ",".join(texts) + "]}").encode()
     try:
-        items = _items(raw)
+        items = _items(raw, introspection.IntrospectReader([]))
     except InvalidRequest:
         assert strictly(raw) is None
         return

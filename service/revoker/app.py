@@ -23,7 +23,7 @@ from revoker.api.envelope import Dispatcher, Port
 from revoker.api.feed import Feed
 from revoker.api.feed_snapshot import FeedSnapshot
 from revoker.api.forward_auth import ForwardAuth
-from revoker.api.introspection import Introspection
+from revoker.api.introspection import Introspection, IntrospectReader
 from revoker.api.probes import Health
 from revoker.api.receipts import Receipts
 from revoker.api.services import Services
@@ -168,14 +168,17 @@ class Service:
 
     def _dispatchers(self, services: Services, *, separate_ops: bool) -> tuple[Dispatcher, Dispatcher | None]:
         admission, metrics, verdicts = services.admission, services.metrics, services.verdicts
+        reader = IntrospectReader(self._issuers.values())
         introspection = Introspection(
             authentication=services.authentication,
+            reader=reader,
             sessions=services.sessions,
             verdicts=verdicts,
             admission=admission,
         )
         introspect_batch = BatchIntrospection(
             authentication=services.authentication,
+            reader=reader,
             sessions=services.sessions,
             verifier=services.verifier,
             verdicts=verdicts,

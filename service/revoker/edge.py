@@ -24,7 +24,7 @@ from revoker.api.client_address import ClientAddresses
 from revoker.api.credentials import Authentication
 from revoker.api.envelope import Dispatcher, Port
 from revoker.api.forward_auth import ForwardAuth
-from revoker.api.introspection import Introspection
+from revoker.api.introspection import Introspection, IntrospectReader
 from revoker.api.probes import Health
 from revoker.api.verdicts import Verdicts
 from revoker.app import FLUSH_INTERVAL_S, KEYS_WAIT_S, callers_of, issuers_of, trusted_issuers
@@ -164,15 +164,22 @@ class Edge:
         verdicts = make_verdicts(
             verifier=verifier, store=store, clock=clock, metrics=metrics, allow_outage=False
         )
+        reader = IntrospectReader(self._issuers.values())
         introspection = Introspection(
-            authentication=authentication, sessions=None, verdicts=verdicts, admission=admission
+            authentication=authentication,
+            reader=reader,
+            sessions=None,
+            verdicts=verdicts,
+            admission=admission,
         )
         introspect = introspection.respond
         if isinstance(verdicts, AskedVerdicts):
-            asking = AskingIntrospection(introspection, authentication, verdicts, lambda: self.mirror.fresh)
-            introspect = asking.respond
+            introspect = AskingIntrospection(
+                introspection, authentication, reader, verdicts, lambda: self.mirror.fresh
+            ).respond
         batch = BatchIntrospection(
             authentication=authentication,
+            reader=reader,
             sessions=None,
             verifier=verifier,
             verdicts=verdicts,

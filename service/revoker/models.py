@@ -27,10 +27,12 @@ class Payload(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults
     Attributes:
         kid: Always None, because the signing key is unknown; a ``kid`` in the payload says nothing about it.
         revocable: Always empty, because issuers without a mapping have no such claims.
+        named_by: The issuer by whose names the claims were read; None: by the standard names.
     """
 
     kid: ClassVar[str | None] = None
     revocable: ClassVar[RevocableClaims] = ()
+    named_by: ClassVar["Issuer | None"] = None
 
     iss: str | None = None
     jti: str | None = None

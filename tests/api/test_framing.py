@@ -14,6 +14,7 @@ import pytest
 
 from revoker.api import bodies
 from revoker.server import connections
+from revoker.server.parsed_heads import ParsedHeads
 from tests.rig import forge
 from tests.rig.service import SECRETS
 
@@ -198,6 +199,98 @@ async def test_pipelined_requests_are_answered_in_their_order(revoker, wire):
     await wire.send(b"".join(request(b"Content-Length: %d" % len(body), body=body) for body in bodies))
     answers = await wire.answers(len(tokens))
     assert [json.loads(body)["sub"] for _, body in answers] == [f"user-{n}" for n in range(100)]
+
+
+@pytest.fixture
+def read_again(monkeypatch):
+    """Of each time that a head was looked up: whether it came before, and was not parsed again."""
+    found = []
+    find = ParsedHeads.find
+
+    def noted(self, data):
+        parsed = find(self, data)
+        found.append(parsed is not None)
+        return parsed
+
+    monkeypatch.setattr(ParsedHeads, "find", noted)
+    return found
+
+
+def numbered(revoker, count):
+    """Requests whose heads are the same, and the users by whom their answers differ."""
+    users = [f"user-{n}" for n in range(10, 10 + count)]
+    bodies = [json.dumps({"token": revoker.token(sub=user)}).encode() for user in users]
+    return users, [request(b"Content-Length: %d" % len(body), body=body) for body in bodies]
+
+
+async def subjects(wire, count):
+    return [json.loads(body)["sub"] for _, body in await wire.answers(count)]
+
+
+async def test_requests_with_the_same_head_get_their_own_answers(revoker, wire, read_again):
+    users, requests = numbered(revoker, 3)
+    assert len({len(sent) for sent in requests}) == 1
+    for user, sent in zip(users, requests, strict=True):
+        await wire.send(sent)
+        assert await subjects(wire, 1) == [user]
+    assert read_again == [False, True, True]
+
+
+@pytest.mark.parametrize("cut", [1, 30, -200, -1])
+async def test_a_part_of_the_next_request_is_not_lost_behind_a_head_that_came_before(revoker, wire, cut):
+    users, requests = numbered(revoker, 6)
+    for user, sent in zip(users[:2], requests[:2], strict=True):
+        await wire.send(sent)
+        assert await subjects(wire, 1) == [user]
+    await wire.send(requests[2] + requests[3][:cut])
+    assert await subjects(wire, 1) == users[2:3]
+    await wire.send(requests[3][cut:])
+    assert await subjects(wire, 1) == users[3:4]
+    for user, sent in zip(users[4:], requests[4:], strict=True):
+        await wire.send(sent)
+        assert await subjects(wire, 1) == [user]
+
+
+async def test_what_looks_as_a_request_that_came_before_may_be_a_part_of_another(revoker, wire):
+    users, requests = numbered(revoker, 4)
+    for user, sent in zip(users[:2], requests[:2], strict=True):
+        await wire.send(sent)
+        assert await subjects(wire, 1) == [user]
+    await wire.send(requests[2] + b"POST /introspect/batch HTTP/1.1\r\nX-Odd: ")
+    assert await subjects(wire, 1) == users[2:3]
+    await wire.send(requests[3])  # the value of X-Odd, other headers, and a body that is no batch
+    [(status, answer)] = await wire.answers(1)
+    assert (status, json.loads(answer)["error"]) == (400, "invalid_request")
+
+
+async def test_what_is_behind_a_body_is_not_taken_for_a_part_of_it(revoker, wire):
+    _, [one, *_] = numbered(revoker, 1)
+    for _ in range(2):
+        await wire.send(one)
+        assert [status for status, _ in await wire.answers(1)] == [200]
+    await wire.send(one + b"canary\r\n\r\n")
+    received = await wire.to_end()
+    assert statuses(received) in ([200, 400], [400])
+    assert b"canary" not in received
+
+
+async def test_a_head_whose_lines_end_otherwise_is_never_taken_for_one_that_came_before(wire, read_again):
+    one = request(LENGTH, body=BODY)
+    await wire.send(one)
+    await wire.answers(1)
+    await wire.send(one.replace(b"\r\n", b"\n"))
+    assert statuses(await wire.to_end()) == [400]
+    assert read_again == [False, False]
+
+
+async def test_requests_that_come_while_one_waits_are_answered_in_their_order(revoker, wire):
+    users, requests = numbered(revoker, 20)
+    for sent in requests[:2]:
+        await wire.send(sent)
+        await wire.answers(1)
+    for sent in requests:
+        await wire.send(sent)
+    assert await subjects(wire, 20) == users
 
 
 async def test_what_follows_a_refused_request_is_not_looked_at(wire):

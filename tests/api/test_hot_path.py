@@ -10,7 +10,9 @@ from tests.rig import forge
 
 FOLDER = str(Path(package.__file__).parent)
 
-BEFORE_THE_BATCH = ["Dispatcher.respond", "Introspection.respond", "Verdicts.of_claims"]
+CONNECTION = ["Connection.data_received", "Connection._respond_at_once", "start", "Connection._serve"]
+RESUMED_CONNECTION = ["_Rest.send", "Connection._serve"]
+BEFORE_THE_BATCH = ["Dispatcher._respond_fast", "Introspection.respond", "Verdicts.of_claims"]
 """Those that wait for the lookup, outermost first; functions that return before it are not counted."""
 
 
@@ -33,7 +35,13 @@ async def stacks(revoker):
 
     def profile(frame, event, _):
         name = frame.f_code.co_name
-        if event == "call" and name in found and frame.f_code.co_filename.startswith(FOLDER):
+        of_connection = frame.f_code.co_qualname == "ParsedHeads.find"
+        if (
+            event == "call"
+            and not of_connection
+            and name in found
+            and frame.f_code.co_filename.startswith(FOLDER)
+        ):
             found[name].append(functions_of_ours(frame))
 
     sys.setprofile(profile)
@@ -44,12 +52,13 @@ async def stacks(revoker):
     return found
 
 
-def test_four_functions_lead_to_the_lookup(stacks):
+def test_four_functions_lead_from_the_connection_to_the_lookup(stacks):
     [*asking, find] = stacks["find"][0]
-    assert asking == BEFORE_THE_BATCH
+    assert asking == CONNECTION + BEFORE_THE_BATCH
     assert find.endswith(".find")
 
 
 def test_as_many_lead_back(stacks):
     started, resumed = stacks["of_claims"]
-    assert started == resumed == BEFORE_THE_BATCH
+    assert started == CONNECTION + BEFORE_THE_BATCH
+    assert resumed == RESUMED_CONNECTION + BEFORE_THE_BATCH

@@ -15,10 +15,12 @@ from revoker.api.envelope import COUNTED
 from revoker.api.introspection import (
     ACTIVE,
     INACTIVE,
+    MAX_TOKENS,
     SCOPE,
     Introspect,
+    IntrospectReader,
+    Parsed,
     claims_of,
-    read_introspect,
     token_of,
 )
 from revoker.api.prebuilt import PrebuiltResponse
@@ -43,13 +45,13 @@ _BYTES_READ_AT_ONCE: Final = 1024 * 1024
 class Batch(msgspec.Struct, frozen=True):
     """Up to 1,000 tokens, in either form of ``/introspect``."""
 
-    tokens: Annotated[list[Introspect], msgspec.Meta(max_length=1000)]
+    tokens: Annotated[list[Introspect], msgspec.Meta(max_length=MAX_TOKENS)]
 
 
 class RawItems(msgspec.Struct, frozen=True):
     """As ``Batch``, its items not parsed: a malformed one affects its own result only."""
 
-    tokens: Annotated[list[msgspec.Raw], msgspec.Meta(max_length=1000)]
+    tokens: Annotated[list[msgspec.Raw], msgspec.Meta(max_length=MAX_TOKENS)]
 
 
 class RawList(msgspec.Struct, frozen=True):
@@ -75,9 +77,6 @@ _decode_batch: Final = msgspec.json.Decoder(Batch).decode
 _decode_raw_items: Final = msgspec.json.Decoder(RawItems)
 _decode_list: Final = msgspec.json.Decoder(RawList)
 
-Parsed = tuple[Introspect, bodies.Document]
-"""An item, and the document from which it was read."""
-
 Checked = tuple[Payload, Issuer, VerifiedToken | None]
 
 
@@ -88,12 +87,14 @@ class BatchIntrospection:
         self,
         *,
         authentication: Authentication,
+        reader: IntrospectReader,
         sessions: SessionServices | None,
         verifier: Verifier,
         verdicts: Verdicts,
         admission: Admission,
     ) -> None:
         self._authentication = authentication
+        self._reader = reader
         self._verifier = verifier
         self._verdicts = verdicts
         self._admission = admission
@@ -107,7 +108,7 @@ class BatchIntrospection:
         fields, raw = await bodies.read(request, bodies.BATCH_LIMIT)
         if fields is not None:
             raise InvalidRequest("a batch is JSON")
-        items = await _items_in_turns(raw)
+        items = await _items_in_turns(raw, self._reader)
         if caller.rate_limit is not None:
             caller.rate_limit.charge(len(items) - 1)
         answers: list[bytes] = [b""] * len(items)
@@ -150,7 +151,7 @@ class BatchIntrospection:
     def _check(self, item: Parsed | bytes, caller: Caller) -> Checked | bytes | str:
         """What to look up for one item; or its answer, where that is certain; or a token to verify."""
         try:
-            asked, document = _read(item) if isinstance(item, bytes) else item
+            asked, document = _read(item, self._reader) if isinstance(item, bytes) else item
             text = token_of(asked)
             if text is not None:
                 token = self._verifier.cached(text)
@@ -190,18 +191,21 @@ class BatchIntrospection:
         return claims, token.issuer, token
 
 
-async def _items_in_turns(raw: bytes) -> Sequence[Parsed | bytes]:
+async def _items_in_turns(raw: bytes, reader: IntrospectReader) -> Sequence[Parsed | bytes]:
     """As :func:`_items`; a long batch is read in several turns of the event loop."""
     if len(raw) <= _BYTES_READ_AT_ONCE:
-        return _items(raw)
+        return _items(raw, reader)
     _validate_around_list(raw)
     await asyncio.sleep(0)
     return _raw_items(raw)
 
 
-def _items(raw: bytes) -> Sequence[Parsed | bytes]:
+def _items(raw: bytes, reader: IntrospectReader) -> Sequence[Parsed | bytes]:
     """The items of a batch, parsed if all are well-formed; otherwise raw, to be parsed one by one."""
     try:
+        items = reader.read_batch(raw)
+        if items is not None:
+            return items
         batch = _decode_batch(raw)
         if bodies.is_unambiguous(raw, batch):
             return [(asked, asked) for asked in batch.tokens]
@@ -211,6 +215,12 @@ def _items(raw: bytes) -> Sequence[Parsed | bytes]:
         pass  # at least one is malformed
     _validate_around_list(raw)
     return _raw_items(raw)
+
+
+def _read(item: bytes, reader: IntrospectReader) -> Parsed:
+    if len(item) > bodies.BODY_LIMIT:
+        raise InvalidRequest("longer than a body may be that asks for one token")
+    return reader.read(item)
 
 
 def _raw_items(raw: bytes) -> Sequence[bytes]:
@@ -233,10 +243,3 @@ def _find(part: bytes, whole: bytes) -> int:
     while not whole.startswith(part, start):
         start = whole.index(beginning, start + 1)
     return start
-
-
-def _read(item: bytes) -> Parsed:
-    if len(item) > bodies.BODY_LIMIT:
-        raise InvalidRequest("longer than a body may be that asks for one token")
-    asked = read_introspect(item)
-    return asked, bodies.refuse_ambiguous(item, asked)

@@ -17,8 +17,8 @@ from revoker.api.introspection import (
     INACTIVE,
     SCOPE,
     Introspection,
+    IntrospectReader,
     claims_of,
-    read_introspect,
     token_of,
 )
 from revoker.api.prebuilt import PrebuiltResponse
@@ -78,11 +78,13 @@ class AskingIntrospection:
         self,
         introspection: Introspection,
         authentication: Authentication,
+        reader: IntrospectReader,
         verdicts: AskedVerdicts,
         fresh: Callable[[], bool],
     ) -> None:
         self._introspection = introspection
         self._authentication = authentication
+        self._reader = reader
         self._verdicts = verdicts
         self._fresh = fresh
 
@@ -96,8 +98,7 @@ class AskingIntrospection:
         caller.require(SCOPE)
         if fields is not None:
             return await self._introspection.respond_to_form(fields, caller)
-        asked = read_introspect(raw)
-        document = bodies.refuse_ambiguous(raw, asked)
+        asked, document = self._reader.read(raw)
         token = token_of(asked)
         if token is not None:
             return await self._introspection.respond_to_token(token, caller)

@@ -133,6 +133,7 @@ def verdict_paths(
         load_shedding=LoadShedding.BY_HANDLER,
         read_only=True,
         traced=False,
+        begins_at_once=True,
         seconds=introspection_seconds,
     )
     yield FastPath(

@@ -12,6 +12,7 @@ from typing import Any, Final, cast
 
 import structlog
 from aiohttp import HttpVersion11, web
+from aiohttp.http import RawRequestMessage
 
 from revoker import errors
 from revoker.api.admission import OVERLOADED, Admission, Connection
@@ -112,6 +113,8 @@ class FastPath(ServedPath):
         load_shedding: Which requests are counted, so that too many are refused; None: all are admitted.
         read_only: Whether a request is cancelled once its client has gone.
         traced: Whether a request has an id in the log and in its response.
+        begins_at_once: Whether a complete request needs no task until it waits for something: it changes no
+            context variable before that, and uses nothing like ``asyncio.timeout``.
         seconds: Takes the duration of every request. Responses are not counted then, except failures (500).
         render_error: Makes the response to an error.
         malformed: Makes the response to bytes that name the path and are not a request.
@@ -121,6 +124,7 @@ class FastPath(ServedPath):
     load_shedding: LoadShedding | None = None
     read_only: bool = False
     traced: bool = True
+    begins_at_once: bool = False
     seconds: Callable[[float], None] | None = None
     render_error: Callable[[errors.RevokerError], web.Response] = response_to
     malformed: Callable[[int], web.Response] = malformed_request
@@ -128,6 +132,8 @@ class FastPath(ServedPath):
     def __post_init__(self) -> None:
         if self.subtree != (self.method == ANY):
             raise ValueError(f"{self.path}: a subtree, and nothing else, is served with any method")
+        if self.begins_at_once and (self.traced or self.subtree or not self.read_only):
+            raise ValueError(f"{self.path}: begins at once, and is not a plain read")
 
     def contains(self, target: str) -> bool:
         """Whether a request target in origin form is this path or below it."""
@@ -160,6 +166,11 @@ class Dispatcher:
         self._subtrees: Final = [path for path in fast if path.subtree]
         routed = [path for path in served if not (isinstance(path, FastPath) and path.subtree)]
         self._routed: Final = {(path.path, path.method): path for path in routed}
+        self._at_once: Final = {
+            path.path: (path.method, functools.partial(self._respond_fast, path))
+            for path in self._fast.values()
+            if path.begins_at_once
+        }
         self._measures: Final = {_OTHER: Measures(_OTHER, metrics, buffered=False)}
         for path in served:
             self._measures[path.path] = Measures(path.path, metrics, buffered=isinstance(path, FastPath))
@@ -185,19 +196,38 @@ class Dispatcher:
         """The handler of all requests; ``route`` is aiohttp's, for those that are not fast."""
         return functools.partial(self.respond, route)
 
+    def at_once(self, message: RawRequestMessage) -> Handler | None:
+        """The handler of a complete request that can begin without a task; None: that is :meth:`respond`."""
+        responds = self._at_once.get(message.path)
+        if responds is None or message.method != responds[0] or "Expect" in message.headers:
+            return None
+        return responds[1]
+
     async def respond(self, route: Handler, request: web.Request) -> Response:
         """Respond to one request; every error but a broken connection becomes a response."""
+        fast = self._fast_path(request)
+        if fast is not None:
+            return await self._respond_fast(fast, request)
         began = time.perf_counter()
-        fast = self._fast.get(request.raw_path)
-        if fast is None or request.method != fast.method or "Expect" in request.headers:
-            fast = self._subtree_or_whole_url(request)
+        if "Expect" in request.headers and not _can_be_met(request):
+            return error_response(417, "invalid_request", "only 100-continue can be expected")
+        self._metrics.requests_in_progress.inc()
+        request_id = _bind_request_id(request)
+        response: Response | None = None
+        try:
+            response = await route(request)
+        except Exception as error:  # noqa: BLE001  # the boundary of the service
+            response = self._response_to_failure(error, request, None)
+        finally:
+            self._metrics.requests_in_progress.dec()
+            self._record(request, self._routed_path(request), response, time.perf_counter() - began)
+        return _with_request_id(response, str(request_id))
+
+    async def _respond_fast(self, fast: FastPath, request: web.Request) -> Response:
+        began = time.perf_counter()
         admission = self._admission
         counted = False
-        if fast is None:
-            if "Expect" in request.headers and not _can_be_met(request):
-                return error_response(417, "invalid_request", "only 100-continue can be expected")
-            self._metrics.requests_in_progress.inc()
-        elif fast.load_shedding is not None:
+        if fast.load_shedding is not None:
             if (admission.overloaded or admission.in_progress >= admission.limit) and admission.refuses(
                 cast("Connection", request.protocol)
             ):
@@ -205,25 +235,23 @@ class Dispatcher:
             if fast.load_shedding is not _BY_HANDLER:
                 counted = fast.load_shedding is LoadShedding.ALL or request.content.is_eof()
                 request[COUNTED] = counted
-        request_id = _bind_request_id(request) if fast is None or fast.traced else None
+        request_id = _bind_request_id(request) if fast.traced else None
         response: Response | None = None
         admission.in_progress += counted
         try:
-            response = await (route if fast is None else fast.handle)(request)
-        except Exception as error:  # the boundary of the service
-            if isinstance(error, ConnectionError) and has_gone(request):
-                raise
-            response = self._response_to(error, fast)
+            response = await fast.handle(request)
+        except Exception as error:  # noqa: BLE001  # the boundary of the service
+            response = self._response_to_failure(error, request, fast)
         finally:
             admission.in_progress -= counted
             seconds = time.perf_counter() - began
-            if fast is None or fast.seconds is None:
+            if fast.seconds is None:
                 self._record(request, fast, response, seconds)
             else:  # on such a path no other call is worth its time
                 fast.seconds(seconds)
                 if response is not None and response.status == 500:
                     self._measures[fast.path].count(500)
-        if request_id is None or (fast is not None and isinstance(response, PrebuiltResponse)):
+        if request_id is None or isinstance(response, PrebuiltResponse):
             return response
         return _with_request_id(response, str(request_id))
 
@@ -241,13 +269,11 @@ class Dispatcher:
         target = _origin_form(target)
         return self._fast.get(target) or self._subtree(target)
 
-    def _subtree_or_whole_url(self, request: web.Request) -> FastPath | None:
-        """The fast path of a request whose target, as sent, is none that it can have."""
+    def _fast_path(self, request: web.Request) -> FastPath | None:
         target = _origin_form(request.raw_path)
-        if target is not request.raw_path:
-            fast = self._fast.get(target)
-            if fast is not None and request.method == fast.method and "Expect" not in request.headers:
-                return fast
+        fast = self._fast.get(target)
+        if fast is not None and request.method == fast.method and "Expect" not in request.headers:
+            return fast
         return self._subtree(target)
 
     def _subtree(self, target: str) -> FastPath | None:
@@ -261,6 +287,14 @@ class Dispatcher:
         self._measures[path.path].count(OVERLOADED.status)
         return OVERLOADED
 
+    def _response_to_failure(
+        self, error: Exception, request: web.Request, fast: FastPath | None
+    ) -> web.Response:
+        """The response to an error; raises it again where the client has gone."""
+        if isinstance(error, ConnectionError) and has_gone(request):
+            raise error
+        return self._response_to(error, fast)
+
     def _response_to(self, error: Exception, fast: FastPath | None) -> web.Response:
         if isinstance(error, errors.RevokerError):
             count_error(error, self._metrics)
@@ -270,12 +304,9 @@ class Dispatcher:
         return server_error(error)
 
     def _record(
-        self, request: web.Request, fast: FastPath | None, response: Response | None, seconds: float
+        self, request: web.Request, path: ServedPath | None, response: Response | None, seconds: float
     ) -> None:
         """Count and log a request; ``response`` is None where its client has gone."""
-        if fast is None:
-            self._metrics.requests_in_progress.dec()
-        path = fast or self._routed_path(request)
         if isinstance(path, FastPath) and path.seconds is not None:
             path.seconds(seconds)
         if response is None:

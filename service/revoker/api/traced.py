@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Final
 
 from aiohttp import web
+from aiohttp.http import RawRequestMessage
 
 from revoker.api.envelope import Dispatcher, FastPath, Port, ServedPath
 from revoker.api.prebuilt import Handler, Response
@@ -61,11 +62,8 @@ class TracedDispatcher(Dispatcher):
                     fail(span, str(status))
             return response
 
-    def _fast_path(self, request: web.Request) -> FastPath | None:
-        fast = self._fast.get(request.raw_path)
-        if fast is None or request.method != fast.method or "Expect" in request.headers:
-            return self._subtree_or_whole_url(request)
-        return fast
+    def at_once(self, message: RawRequestMessage) -> None:
+        """None: a span is a context variable."""
 
     def _response_to(self, error: Exception, fast: FastPath | None) -> web.Response:
         response = super()._response_to(error, fast)

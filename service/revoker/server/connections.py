@@ -6,17 +6,19 @@ here; it fails by name when a release of aiohttp changes one.
 """
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Coroutine
-from email.utils import formatdate
 from typing import Any, Final, Protocol, cast
 
 import structlog
-from aiohttp import EMPTY_PAYLOAD, HttpVersion11, web
+from aiohttp import EMPTY_PAYLOAD, HttpVersion11, StreamReader, web
+from aiohttp.http import RawRequestMessage, StreamWriter
 from aiohttp.web_protocol import _ErrInfo
 
 from revoker.api.error_responses import server_error
 from revoker.api.prebuilt import Handler, PrebuiltResponse
+from revoker.server import eager_tasks
+from revoker.server.parsed_heads import ParsedHeads, ParsedRequest, is_one_request
+from revoker.server.prebuilt_writers import AS_OF, DatedWriter, PrebuiltWriter, bytes_of, dated_bytes_of
 
 _log = structlog.get_logger("service")
 
@@ -37,21 +39,6 @@ would then see no response at all.
 _START_BYTES: Final = 64
 """Enough of a request to find its path."""
 
-_HEAD: Final = (
-    "HTTP/1.1 {}\r\n"
-    "Content-Type: application/json\r\n"
-    "Cache-Control: no-store\r\n"
-    "Pragma: no-cache\r\n"
-    "Date: {}\r\n"
-    "Content-Length: "
-)
-
-
-AS_OF: Final = "Revoker-As-Of"
-"""The header with the time (ms by the store) of what an edge knows of revocations when it answers."""
-
-_AS_OF_BYTES: Final = AS_OF.encode()
-
 
 class Site(Protocol):
     """What is served on one port."""
@@ -62,87 +49,18 @@ class Site(Protocol):
     def entry(self, route: Callable[[Any], Awaitable[web.StreamResponse]]) -> Handler:
         """The handler of all requests, around that of the application."""
 
+    def at_once(self, message: RawRequestMessage) -> Handler | None:
+        """The handler of a request that has come completely, if it can begin without a task.
+
+        Until it waits for something, it changes no context variable and uses no current task. None: the
+        request is handled by :meth:`entry`.
+        """
+
     def is_read_only(self, target: str) -> bool:
         """Whether a request for this target may be cancelled once its client has gone."""
 
     def malformed(self, target: str, status: int) -> web.Response:
         """The response to bytes that are no request."""
-
-
-class _PrebuiltHead:
-    """The head of prebuilt responses of one status, formatted once a second."""
-
-    def __init__(self, status_and_headers: str) -> None:
-        self._status_and_headers = status_and_headers
-        self._second = 0
-        self._head = b""
-
-    def now(self) -> bytes:
-        second = int(time.time())
-        if second != self._second:
-            self._second = second
-            self._head = _HEAD.format(self._status_and_headers, formatdate(second, usegmt=True)).encode()
-        return self._head
-
-
-_HEADS: Final = {
-    200: _PrebuiltHead("200 OK"),
-    503: _PrebuiltHead("503 Service Unavailable\r\nRetry-After: 1"),
-}
-
-
-class PrebuiltWriter:
-    """Writes a prebuilt response; aiohttp takes it for a ``web.StreamResponse``."""
-
-    __slots__ = ("_response", "keep_alive")
-
-    def __init__(self, response: PrebuiltResponse, *, keep_alive: bool) -> None:
-        self._response = response
-        self.keep_alive = keep_alive
-
-    async def prepare(self, request: web.BaseRequest) -> None:
-        """Write all of it."""
-        transport = request.transport
-        if transport is None:
-            raise ConnectionResetError("the client has gone")
-        if not request.keep_alive or request.version != HttpVersion11:
-            self.keep_alive = False
-        end = b"\r\n\r\n" if self.keep_alive else b"\r\nConnection: close\r\n\r\n"
-        response = self._response
-        body = response.body if request.method != "HEAD" else b""
-        transport.write(b"%b%d%b%b" % (_HEADS[response.status].now(), len(response.body), end, body))
-        if request.protocol.writing_paused:
-            await request.writer.drain()
-
-    async def write_eof(self) -> None:
-        """Nothing is left to be written."""
-
-
-class _DatedWriter(PrebuiltWriter):
-    """As :class:`PrebuiltWriter`, with the time as of which an edge has answered."""
-
-    __slots__ = ("_as_of",)
-
-    def __init__(self, response: PrebuiltResponse, as_of: int, *, keep_alive: bool) -> None:
-        super().__init__(response, keep_alive=keep_alive)
-        self._as_of = as_of
-
-    async def prepare(self, request: web.BaseRequest) -> None:
-        """Write all of it."""
-        transport = request.transport
-        if transport is None:
-            raise ConnectionResetError("the client has gone")
-        if not request.keep_alive or request.version != HttpVersion11:
-            self.keep_alive = False
-        end = b"\r\n\r\n" if self.keep_alive else b"\r\nConnection: close\r\n\r\n"
-        response = self._response
-        body = response.body if request.method != "HEAD" else b""
-        head = _HEADS[response.status].now()
-        transport.write(
-            b"%b%d\r\n%b: %d%b%b" % (head, len(response.body), _AS_OF_BYTES, self._as_of, end, body)
-        )
-        if request.protocol.writing_paused:
-            await request.writer.drain()
 
 
 class _LastResponse(web.Response):
@@ -172,6 +90,8 @@ class Connection(web.RequestHandler):
     _discarding = False
     _discarded_bytes = 0
     _input_ended: asyncio.Future[None] | None = None
+    _between_requests = True
+    """Whether the parser has certainly seen complete requests only."""
 
     def __init__(self, server: "_Server", **options: Any) -> None:
         super().__init__(server, **options)
@@ -181,14 +101,128 @@ class Connection(web.RequestHandler):
         if self._discarding:
             self._discard(len(data))
             return
-        super().data_received(data)
-        if self._waiter is not None and not self._waiter.done():
+        waiter = self._waiter
+        if waiter is None or waiter.done() or self._messages:
+            self._parse(data)
+            self._stop_after_error(data)
+            return
+        if (
+            self._between_requests
+            and not self._force_close
+            and (parsed := self._server.heads.find(data)) is not None
+        ):
+            self._request_count += 1
+            self._respond_at_once(*parsed)
+            return
+        self._waiter = None  # as if aiohttp's loop was busy, so that nothing wakes it
+        try:
+            self._parse(data)
+        finally:
+            self._waiter = waiter
+        if not self._messages:
             self._limit_head(data)
-        elif self._messages and isinstance(self._messages[-1][0], _ErrInfo):
+        elif (parsed := self._request_at_once()) is not None:
+            if self._between_requests:
+                self._server.heads.remember(data, parsed)
+            self._respond_at_once(*parsed)
+        else:
+            waiter.set_result(None)
+            self._stop_after_error(data)
+
+    def _parse(self, data: bytes) -> None:
+        queued = len(self._messages)
+        super().data_received(data)
+        if self._between_requests:
+            self._between_requests = len(self._messages) == queued + 1 and is_one_request(
+                data, *self._messages[-1]
+            )
+
+    def _stop_after_error(self, data: bytes) -> None:
+        """Parse nothing after what is no request."""
+        if self._messages and isinstance(self._messages[-1][0], _ErrInfo):
             self._discarding = True  # the parser cannot continue
             if not self._head_bytes or self._head_request != self._request_count - 1:
                 self._request_start = b""
             self._add_to_start(data)
+
+    def _request_at_once(self) -> ParsedRequest | None:
+        """Take the only request that has come, if it can be responded to in this turn."""
+        message, payload = self._messages[0]
+        if (
+            isinstance(message, _ErrInfo)
+            or len(self._messages) > 1
+            or not payload.is_eof()
+            or message.should_close
+            or message.upgrade
+            or message.version != HttpVersion11
+            or self._upgraded
+            or self._buffer_paused
+            or (handler := self._server.site.at_once(message)) is None
+        ):
+            return None
+        self._messages.popleft()
+        assert self._parser is not None  # noqa: S101  # the connection is there
+        self._parser.message_consumed()
+        return message, payload, handler
+
+    def _respond_at_once(self, message: RawRequestMessage, payload: StreamReader, handler: Handler) -> None:
+        """Respond to a request as aiohttp's loop does, which still waits for the next meanwhile.
+
+        That loop takes a future, a task and three turns of the event loop for each request.
+        """
+        self._server.requests_count += 1
+        writer = StreamWriter(self, self._loop)
+        request = self._request_factory(message, payload, self, writer, self._task_handler)  # type: ignore[arg-type, misc]
+        task = eager_tasks.start(self._serve(request, handler), self._loop)
+        if task is not None:
+            self._task_handler = task
+
+    async def _serve(self, request: web.BaseRequest, handler: Handler) -> None:
+        waiter, task = self._waiter, self._task_handler
+        self._waiter, self._current_request, self._request_in_progress = None, request, True
+        keep_alive = False
+        try:
+            response: Any = await handler(cast("web.Request", request))
+            self._current_request = None
+            if type(response) is PrebuiltResponse and self._can_write_at_once():
+                assert self.transport is not None  # noqa: S101  # as it can write
+                self.transport.write(self._bytes_of(response))
+                keep_alive = True
+            else:
+                written, gone = await self.finish_response(request, response, None)
+                keep_alive = bool(written.keep_alive) and not gone
+        except ConnectionError:
+            pass  # the client has gone
+        except Exception as error:  # noqa: BLE001  # as aiohttp's loop
+            self.log_exception("Unhandled exception", exc_info=error)
+        finally:
+            self._current_request, self._request_in_progress = None, False
+            if self._handler_waiter is not None:  # for a shutdown
+                self._handler_waiter.set_result(None)
+            self._waiter = waiter
+            if self._task_handler is not None:  # the connection is not lost
+                self._task_handler = task
+            self._keepalive = keep_alive
+            self._await_next_request()
+
+    def _can_write_at_once(self) -> bool:
+        return self.transport is not None and not self._server.closing and not self.writing_paused
+
+    def _bytes_of(self, response: PrebuiltResponse) -> bytes:
+        return bytes_of(response)
+
+    def _await_next_request(self) -> None:
+        """Leave the connection as aiohttp's loop does after a response."""
+        if not self._keepalive or self._close or self._force_close:
+            self.force_close()
+            return
+        self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+        if self._keepalive_handle is None:
+            self._keepalive_handle = self._loop.call_at(
+                self._next_keepalive_close_time, self._process_keepalive
+            )
+        if self._messages and self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
     def _limit_head(self, data: bytes) -> None:
         """Refuse a head that grows too long; ``data`` is a part of one that is not complete yet."""
@@ -234,6 +268,11 @@ class Connection(web.RequestHandler):
         """Read nothing more from the client for a while."""
         self._pause_transport_reading()
         asyncio.get_running_loop().call_later(seconds, self._unpause)
+
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        """Resume if it was paused: aiohttp asks twice for each body, and parses nothing once more."""
+        if self._reading_paused:
+            super().resume_reading(resume_parser)
 
     def _unpause(self) -> None:
         if not self._reading_paused and not self._buffer_paused:  # for a reason of aiohttp's own
@@ -296,6 +335,10 @@ class Connection(web.RequestHandler):
 class _EdgeConnection(Connection):
     """A connection to an edge."""
 
+    def _bytes_of(self, response: PrebuiltResponse) -> bytes:
+        as_of = self._server.as_of() if self._server.as_of is not None else 0
+        return dated_bytes_of(response, as_of) if as_of else bytes_of(response)
+
     def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> Coroutine[Any, Any, tuple[web.StreamResponse, bool]]:
@@ -305,7 +348,7 @@ class _EdgeConnection(Connection):
         if not as_of:
             return super().finish_response(request, resp, start_time)
         if isinstance(response, PrebuiltResponse):
-            resp = _DatedWriter(response, as_of, keep_alive=not server.closing)  # type: ignore[assignment]
+            resp = DatedWriter(response, as_of, keep_alive=not server.closing)  # type: ignore[assignment]
             return _finish_response(self, request, resp, start_time)
         if server.site.is_read_only(request.raw_path):
             resp.headers[AS_OF] = str(as_of)
@@ -320,11 +363,13 @@ class _Server(web.Server):
 
     Attributes:
         site: What is served.
+        heads: Those of requests that can be responded to in the turn in which they came.
         closing: Whether every response closes its connection.
         as_of: Gives the time for :data:`AS_OF` (0: none); None: this is no edge.
     """
 
     site: Site
+    heads: ParsedHeads
     as_of: Callable[[], int] | None = None
     closing = False
 
@@ -345,6 +390,7 @@ class Runner(web.AppRunner):
         server.request_handler = cast("Any", self._site.entry(server.request_handler))
         server.__class__ = _Server
         made = cast("_Server", server)
+        made.heads = ParsedHeads()
         made.site, made.as_of = self._site, getattr(self._site, "as_of", None)
         return server
 

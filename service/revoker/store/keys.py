@@ -372,7 +372,8 @@ class Keys(DataKeys):
             cutoff,
             *shared,
         )
-        return keys + self.claim_cutoffs(issuer, claims.revocable) if claims.revocable else keys
+        revocable = claims.revocable  # computed, where an issuer maps its claims
+        return keys + self.claim_cutoffs(issuer, revocable) if revocable else keys
 
     def of_client(
         self, issuer: Issuer, client: str, tag: str, revocable: RevocableClaims = ()

@@ -451,6 +451,7 @@ class Follower:
             StoreUnavailable: no upstream has answered with a verdict.
         """
         assert self._session is not None  # noqa: S101  # it was started
+        await asyncio.sleep(0)  # a request that has not waited yet has no task, and so no time-out
         urls = sorted(self._access.urls, key=lambda url: url != self.connected)
         for url in urls:
             try:
