@@ -38,6 +38,7 @@ CHART_SETS: Final = {
     "CanaryUpstreamSettings": {"secret_file"},
     "CanaryRoundSettings": {"key_file", "issuer", "audience"},
     "SessionSettings": {"signing_keys_dir", "refresh_key_file"},
+    "ConsoleSettings": {"client_secret_file", "secret_sign_in"},
 }
 """Settings that the chart itself writes into the configuration; its values may not contain them."""
 

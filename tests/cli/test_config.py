@@ -13,7 +13,9 @@ from revoker.errors import ConfigError
 from tests.rig.certificates import Authority
 
 EXAMPLE = config.example_text()
-DEFAULTS = re.findall(r"^# (\w+ = .+)$", EXAMPLE.partition("# [sessions]")[0], re.MULTILINE)
+DEFAULTS = list(
+    dict.fromkeys(re.findall(r"^# (\w+ = .+)$", EXAMPLE.partition("# [sessions]")[0], re.MULTILINE))
+)
 CLAIMS = re.compile(r"^# \[issuers\.claims\]\n.*?\n\n", re.MULTILINE | re.DOTALL)
 SCHEMA = json.loads(config.schema_text())
 
@@ -114,7 +116,7 @@ def test_a_default_of_the_example_can_be_set_as_it_is_there(line):
     if part in claims:
         text = EXAMPLE.replace(claims, claims.replace("# [issuers", "[issuers").replace(part, f"{line}\n"))
     else:
-        text = EXAMPLE.replace(part, f"{line}\n", 1)
+        text = EXAMPLE.replace(part, f"{line}\n")  # in every section that has it
     if line.startswith("sentinel_"):
         text = text.replace("rediss://valkey.internal:6379/0", "redis+sentinel://valkey.internal:26379/main")
     values = tomllib.loads(text)

@@ -1,6 +1,6 @@
 """Types of members that several endpoints read or answer."""
 
-from typing import Annotated
+from typing import Annotated, Final
 
 import msgspec
 
@@ -8,7 +8,8 @@ from revoker.errors import InvalidRequest
 from revoker.models import Number
 
 Text = Annotated[str, msgspec.Meta(min_length=1, max_length=16384)]
-Reason = Annotated[str, msgspec.Meta(max_length=512)]
+MAX_REASON: Final = 512
+Reason = Annotated[str, msgspec.Meta(max_length=MAX_REASON)]
 # Python's "$" matches before a line feed at the end, too.
 ConsumerName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9._~-]{1,64}$(?!\n)")]
 

@@ -9,7 +9,8 @@ from urllib.parse import urlsplit
 from pydantic import Field, Strict, ValidationInfo, field_validator
 
 from revoker.config import loading
-from revoker.config.schema import Section, read, validated
+from revoker.config.schema import read, validated
+from revoker.config.section import Section
 from revoker.config.value_types import (
     AuthoritiesFile,
     CallerName,

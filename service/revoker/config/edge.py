@@ -12,12 +12,12 @@ from revoker.config.schema import (
     CallerSettings,
     IssuerSettings,
     RevocationSettings,
-    Section,
     ServerSettings,
     Settings,
     read,
     settled,
 )
+from revoker.config.section import Section
 from revoker.config.value_types import (
     AuthoritiesFile,
     ClaimNames,
@@ -134,6 +134,7 @@ AnySettings = Settings | EdgeSettings
 _NOT_HERE: Final = {
     "redis": "an edge has no store; remove the section: [upstream] says whose feed it follows",
     "feed": "an edge serves no feed; remove the section",
+    "console": "an edge has no console; remove the section",
 }
 
 

@@ -14,7 +14,6 @@ from typing import Annotated, Any, Final, Literal, TypeVar
 
 from pydantic import (
     BaseModel,
-    ConfigDict,
     Field,
     Strict,
     ValidationError,
@@ -23,7 +22,9 @@ from pydantic import (
 )
 
 from revoker.config import loading
+from revoker.config.console import ConsoleSettings, console_problems
 from revoker.config.profiles import PROFILE_NAMES, PROFILES
+from revoker.config.section import Section
 from revoker.config.value_types import (
     HMAC_KEY_BYTES,
     CallerName,
@@ -58,22 +59,7 @@ Algorithm = Literal[
 ]  # fmt: skip
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(
-        strict=True,
-        frozen=True,
-        extra="forbid",
-        validate_default=True,
-        hide_input_in_errors=True,
-        use_attribute_docstrings=True,
-    )
-
-
-Section = _Section
-"""For the settings of an edge."""
-
-
-class ServerSettings(_Section):
+class ServerSettings(Section):
     """The listener and the processes behind it."""
 
     host: Host = "127.0.0.1"
@@ -170,7 +156,7 @@ def _for_sentinels(value: str, info: ValidationInfo) -> str:
     return value
 
 
-class RedisSettings(_Section):
+class RedisSettings(Section):
     """The store."""
 
     url: RedisUrl = "embedded:"
@@ -264,7 +250,7 @@ class RedisSettings(_Section):
         return value
 
 
-class RevocationSettings(_Section):
+class RevocationSettings(Section):
     """Applies to every issuer."""
 
     leeway: Annotated[int, Field(ge=0, le=300)] = 30
@@ -286,7 +272,7 @@ class RevocationSettings(_Section):
     meanwhile. 0: `data_loss` applies at once."""
 
 
-class ClaimSettings(_Section):
+class ClaimSettings(Section):
     """How an issuer names its claims: of several names, the first is used that a token has.
 
     Revocations are stored by the values of these claims, so the store remembers the names. With others the
@@ -315,7 +301,7 @@ class ClaimSettings(_Section):
     numbers, or lists of up to 16 of them."""
 
 
-class IssuerSettings(_Section):
+class IssuerSettings(Section):
     """An identity provider whose tokens are judged."""
 
     name: Name
@@ -456,7 +442,7 @@ class IssuerSettings(_Section):
         return value
 
 
-class CallerSettings(_Section):
+class CallerSettings(Section):
     """Who may call, and for what."""
 
     name: CallerName
@@ -489,7 +475,7 @@ class CallerSettings(_Section):
     0: no limit."""
 
 
-class SessionSettings(_Section):
+class SessionSettings(Section):
     """Sessions and tokens issued by this service; enabled if the section is present."""
 
     issuer: Text
@@ -557,7 +543,7 @@ class SessionSettings(_Section):
         return value
 
 
-class FeedSettings(_Section):
+class FeedSettings(Section):
     """The [journal of revocations](feed.md), from which edges are fed."""
 
     keep_entries: Annotated[int, Field(ge=1000, le=100_000_000)] = 1_000_000
@@ -568,13 +554,14 @@ class FeedSettings(_Section):
     was away for longer starts again from a snapshot."""
 
 
-class Settings(_Section):
+class Settings(Section):
     """All settings."""
 
     server: ServerSettings = ServerSettings()
     redis: RedisSettings = RedisSettings()
     revocation: RevocationSettings = RevocationSettings()
     feed: FeedSettings = FeedSettings()
+    console: ConsoleSettings = ConsoleSettings()
     issuers: Annotated[tuple[IssuerSettings, ...], Strict(False)] = ()
     callers: Annotated[tuple[CallerSettings, ...], Strict(False)] = ()
     sessions: SessionSettings | None = None
@@ -720,6 +707,7 @@ def _cross_checks(values: dict[str, Any]) -> Iterator[str]:
     yield from _repeated(_named(callers, "callers", "name"), "is used by two callers; names are unique")
     yield from _digest_checks(values, callers)
     yield from _lifetime_checks(values)
+    yield from console_problems(values, issuers)
     names = {SESSIONS_NAME for _ in own} | {
         text
         for table in [*issuers, *own]

@@ -17,6 +17,9 @@ from pydantic_core import PydanticCustomError
 HMAC_KEY_BYTES: Final = {"HS256": 32, "HS384": 48, "HS512": 64}
 """The minimum size of each algorithm's secret (RFC 7518 §3.2)."""
 
+LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+"""Hosts that only this machine reaches."""
+
 
 def reject(problem: str, *, at: str = "") -> PydanticCustomError:
     """A problem of the field under validation, or of its neighbour ``at``."""
@@ -47,12 +50,9 @@ def http_url(url: str, *, schemes: tuple[str, ...]) -> None:
         raise reject(f"must be an absolute URL that begins with {wanted}")
 
 
-_LOOPBACK: Final = {"localhost", "127.0.0.1", "::1"}
-
-
 def crosses_network_in_clear(url: str) -> bool:
     """Whether a request to this URL is plain http to another machine."""
-    return url.startswith("http:") and urlsplit(url).hostname not in _LOOPBACK
+    return url.startswith("http:") and urlsplit(url).hostname not in LOOPBACK
 
 
 def file_with_secret(path: str) -> str:
