@@ -70,6 +70,7 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
             monotonic: Callable[[], float] = time.monotonic,
             ready: bool = True,
             spans: Any = None,
+            port: int = 0,
             **changes: Any,
         ) -> Running:
             redis = {
@@ -82,7 +83,7 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
             service = app.build(settings, clock=clock, monotonic=monotonic, spans=spans)
             if new:
                 await service.store.init()
-            running = await serve(service, tls_context(settings.server))
+            running = await serve(service, tls_context(settings.server), port)
             stack.push_async_callback(running.close)
             if ready:
                 await until_ready(running)

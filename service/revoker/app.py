@@ -52,6 +52,7 @@ from revoker.tokens.verifying import TrustedIssuer, Verifier
 
 if TYPE_CHECKING:
     from revoker.api.ext_authz import ExtAuthz
+    from revoker.console.console import Console
     from revoker.tracing.spans import Spans
 
 _log = structlog.get_logger("service")
@@ -160,6 +161,7 @@ class Service:
         )
         self.ext_authz: Final = self._ext_authz(addresses) if settings.server.grpc_port else None
         self.health: Final = Health(self._problems, self.started)
+        self._console = self._make_console() if settings.console.enabled else None
         self._was_started = False
         self._keys_due = math.inf
         self.main, self.ops = self._dispatchers(self._services, separate_ops=settings.server.ops_port != 0)
@@ -210,6 +212,8 @@ class Service:
                 introspection_seconds=metrics.deferred.observing(metrics.introspection_seconds),
             )
         )
+        if self._console is not None:
+            paths += self._console.paths()
         paths += dispatch.documentation(paths, separate_ops=separate_ops)
         serve = functools.partial(
             self._dispatcher(),
@@ -244,6 +248,11 @@ class Service:
             metrics=self._metrics,
         )
 
+    def _make_console(self) -> "Console":
+        from revoker.console.console import Console  # noqa: PLC0415  # its libraries are an extra
+
+        return Console(self._settings.console, self._services, self.health, lambda: self._sources)
+
     async def start(self) -> None:
         """Begin to connect and to load keys; what needs either is answered 503 until then."""
         self._keys_due = self._monotonic() + KEYS_WAIT_S
@@ -254,6 +263,8 @@ class Service:
 
     async def close(self) -> None:
         """Close every connection, and end every task."""
+        if self._console is not None:
+            await self._console.close()
         await self._services.receipts.close()
         await self._services.consumers.close()
         await self._services.tail.close()

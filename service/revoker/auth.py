@@ -164,6 +164,10 @@ class Callers:
         """Whether some caller is bound to this client, so that the client can authenticate."""
         return client_id in self._clients
 
+    def named(self, name: str) -> Caller | None:
+        """The caller of this name, of whom nothing was verified."""
+        return self._by_name.get(name)
+
     def authenticate(self, credentials: Credentials) -> Caller:
         """The caller that the credentials belong to.
 

@@ -176,6 +176,17 @@ def test_the_environment_still_applies(tmp_path):
     assert (settings.server.port, settings.revocation.leeway) == (9000, 7)
 
 
+def test_the_console_is_off_until_the_environment_enables_it_and_then_it_is_announced(tmp_path):
+    made = development.prepare({}, tmp_path / "off")
+    assert not made.settings.console.enabled
+    assert "8080/console" not in development.welcome(made, "http://127.0.0.1:8080")
+    made = development.prepare({"REVOKER_CONSOLE__ENABLED": "true"}, tmp_path / "on")
+    assert made.settings.console.secret_sign_in
+    assert f"http://127.0.0.1:8080/console; sign in as admin with {made.admin_secret}" in development.welcome(
+        made, "http://127.0.0.1:8080"
+    )
+
+
 def test_the_callers_are_those_of_the_contract(tmp_path):
     made = development.prepare({}, tmp_path / "r")
     callers = {caller.name: caller for caller in made.settings.callers}

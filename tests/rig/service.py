@@ -192,12 +192,12 @@ def settings_for(url: str, folder: Path, **changes: Any) -> Settings:
     return settle(values, {})
 
 
-async def serve(service: app.Service, tls: ssl.SSLContext | None = None) -> Running:
-    """Answer on a free port of 127.0.0.1."""
+async def serve(service: app.Service, tls: ssl.SSLContext | None = None, port: int = 0) -> Running:
+    """Answer on a port of 127.0.0.1; 0: on a free one."""
     runner = Runner(service.main, shutdown_timeout=1, **CONNECTION)
     await runner.setup()
     await service.start()
-    port = free_port()
+    port = port or free_port()
     await TCPSite(runner, "127.0.0.1", port, ssl_context=tls).start()
     http = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=HANGS_S))
 

@@ -15,6 +15,7 @@ from revoker.errors import NoVerdict, StoreRefused, StoreUnavailable
 from revoker.models import Claims
 from revoker.rules import FOREVER_MS
 from revoker.store.consistency.epoch import Epoch
+from revoker.store.console_records import ConsoleRecords
 from revoker.store.keys import SLOTS, slot_of, slot_tags, user_tag
 from tests.rig import forge
 from tests.rig.administration import everything, name_of, view_user
@@ -188,6 +189,22 @@ async def test_a_cluster_has_a_time_once_a_primary_was_read(shared):
     before = int(time.time() * 1000)
     await shared.lookups.find(shared.keys.of_token(Claims(sub="ann", jti="any"), MAIN))
     assert before - 1000 <= shared.clocks.store_ms <= int(time.time() * 1000) + 1000
+
+
+async def test_the_records_of_the_console_are_in_all_slots(shared):
+    """Each is alone in its slot, and found, taken once, and removed there."""
+    records, claims = ConsoleRecords(shared), Claims(sub="agent")
+    names = [uuid.uuid4().hex for _ in range(20)]
+    places = {min(slot_of(shared.keys.console("form", name)) // SHARE, 2) for name in names}
+    assert len(places) > 1
+    for name in names:
+        assert await records.write_first("form", name, claims, 60_000)
+        assert not await records.write_first("form", name, claims, 60_000)
+        records.prolong("form", name, 90_000)
+        assert await records.read("form", name, Claims) == claims
+        assert await records.remove("form", name)
+        assert not await records.remove("form", name)
+        assert await records.read("form", name, Claims) is None
 
 
 async def test_another_instance_finds_it_and_knows_blocks_and_keys(shared, nodes, declared):

@@ -186,21 +186,26 @@ class BoundEndpoint(Generic[Body]):
         else:
             caller = self._caller(request, None)
             body = converted(name_values(request.rel_url.raw_query_string.encode()), endpoint.body)
+        return await self.carry_out(
+            Call(
+                caller,
+                body,
+                self.authentication.client_address(request),
+                path,
+                fields,
+                raw,
+                functools.partial(has_gone, request),
+            )
+        )
+
+    async def carry_out(self, call: Call[Body]) -> msgspec.Struct | None:
+        """Handle the call of a caller that may make it; what is not confirmed is in the audit log."""
         if not logs.audit_lines_have_room():
             await logs.wait_for_audit_room()
-        call = Call(
-            caller,
-            body,
-            self.authentication.client_address(request),
-            path,
-            fields,
-            raw,
-            functools.partial(has_gone, request),
-        )
         try:
             return await self.handle(call)
         except Unconfirmed as error:
-            _audit_unconfirmed(endpoint.path, call, error)
+            _audit_unconfirmed(self.endpoint.path, call, error)
             raise
 
     def _caller(self, request: web.Request, fields: Fields | None) -> Caller:

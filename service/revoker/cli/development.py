@@ -71,6 +71,7 @@ def prepare(environ: Mapping[str, str], folder: Path = FOLDER) -> Development:
     settings = settle(
         {
             "redis": {"url": f"embedded:{folder / 'store'}"},
+            "console": {"secret_sign_in": True},
             "issuers": [
                 {
                     "name": "dev",
@@ -125,6 +126,11 @@ def welcome(development: Development, url: str) -> str:
         "Paste, to introspect a fresh token, log its user out everywhere, and introspect it again:\n\n"
         f"{introspect}\n\n{revoke}\n\n{introspect}\n\n"
         f"More tokens, from this folder: {_this_program()} dev-token --sub bob\n"
+        + (
+            f"Console: {url}/console; sign in as admin with {development.admin_secret}\n"
+            if development.settings.console.enabled
+            else ""
+        )
     )
 
 

@@ -57,6 +57,10 @@
     Hash of the processes that have consumers of the feed, to when they have said so (ms) and JSON of
     :class:`revoker.store.journal.shared_consumers.ConsumerState`; for a minute after the last. In a cluster
     ``rv:{journal}:consumers``. No verdict reads it.
+``rv:console:<kind>:<digest>``
+    JSON of the console (:mod:`revoker.store.console_records`): a sign-in in progress (``sign-in``), who is
+    signed in (``session``), what became of a form (``form``). The digest is that of a random name which the
+    browser has. Expires. No revocation, and not counted in ``rv:seq``.
 ``rv:latest``
     The latest time (ms) that any server of the store has reported, where this service holds sessions; for
     5 minutes after that. A server that takes over with a slower clock does not know it.
@@ -90,7 +94,7 @@ SLOTS: Final = 16384
 _UNDER_ISSUERS: Final = {"jti", "session-cutoff", "client-cutoff", "claim-cutoff", "issuer-cutoff", "keys"}
 _OTHER_KINDS: Final = {
     "epoch", "seq", "writers", "beat", "lifted", "refills", "repair", "instances", "settings", "blocks",
-    "latest", "journal", "consumers", "audit",
+    "latest", "journal", "consumers", "audit", "console",
 }  # fmt: skip
 """Keys that an export does not need; a block is part of the user's record, too."""
 
@@ -319,6 +323,10 @@ class Keys(DataKeys):
         begin, brace, rest = key.partition("}:")
         audit = f"{begin}{brace}audit:{rest}" if brace else f"{self._prefix}:audit:{{{key}}}"
         return f"{audit}:{segment(of)}" if of else audit
+
+    def console(self, kind: str, name: str) -> str:
+        """A key of the console, by a random name, of which the store has only the digest."""
+        return f"{self._prefix}:console:{kind}:{_digest(name)[1:]}"
 
     def of_segment(self, kind: str, issuer: Issuer, segment: str) -> str:
         """A key under an issuer's name, by its last part."""

@@ -1,0 +1,147 @@
+"""Puts the console together: every path, who may use it, and what happens where somebody may not."""
+
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from typing import Final
+
+from aiohttp import web
+
+from revoker.api.envelope import Port, ServedPath, count_error
+from revoker.api.prebuilt import Handler
+from revoker.api.probes import Health
+from revoker.api.services import Services
+from revoker.config.console import ConsoleSettings
+from revoker.console.acting import Acting, draft_of, sent_form
+from revoker.console.forms import FORM_FIELD, Forms, StaleForm, refuse_other_sites
+from revoker.console.pages import PREFIX, STATIC_FILES, error_page, static_file
+from revoker.console.provider import Provider
+from revoker.console.sessions import Sessions, Visitor
+from revoker.console.sign_in import SignInPages
+from revoker.console.views import Views
+from revoker.errors import AccessDenied, RevokerError
+from revoker.store.console_records import ConsoleRecords
+from revoker.tokens.key_sources import KeySource
+
+Show = Callable[[web.Request, Visitor], Awaitable[web.Response]]
+Act = Callable[[web.Request, Visitor, dict[str, str]], Awaitable[web.Response]]
+
+
+class Console:
+    """The console of one process; it does no I/O before a request."""
+
+    def __init__(
+        self,
+        settings: ConsoleSettings,
+        services: Services,
+        health: Health,
+        sources: Callable[[], Mapping[str, KeySource]],
+    ) -> None:
+        """``sources`` gives the keys of the issuers, by their names."""
+        records = ConsoleRecords(services.store)
+        self._settings = settings
+        self._services = services
+        self._sessions = Sessions(settings, services, records)
+        issuer = self._sessions.issuer()
+        self._provider = None
+        if issuer is not None:
+            self._provider = Provider(
+                settings,
+                issuer,
+                services.verifier,
+                revoked_key_ids=services.revoked_key_ids,
+                clock=services.clocks.now,
+            )
+        forms = Forms(records, keep_ms=settings.absolute_timeout * 1000)
+        self._acting: Final = Acting(services, forms)
+        self._views: Final = Views(services, health, sources, self._acting)
+        self._sign_in: Final = SignInPages(settings, services, self._sessions, records, self._provider)
+
+    async def close(self) -> None:
+        """Close the connections to the provider."""
+        if self._provider is not None:
+            await self._provider.close()
+
+    def paths(self) -> Iterator[ServedPath]:
+        """On the port for operations, where there is one: that is where administrators come."""
+        views, acting, sign_in = self._views, self._acting, self._sign_in
+        pages: dict[str, Show] = {
+            "": views.home,
+            "/user": views.user,
+            "/token": views.token,
+            "/changes": views.changes,
+            "/revoke": views.larger,
+            "/state": views.state,
+            "/act/{action}": acting.preview,
+            "/done/{form}": acting.done,
+        }
+        for path, show in pages.items():
+            yield _path("GET", path, self._showing(show))
+        sent: dict[str, Act] = {
+            "/token": views.explained,
+            "/act/{action}": acting.act,
+            "/sign-out": self._sign_out,
+        }
+        for path, act in sent.items():
+            yield _path("POST", path, self._acting_on(act))
+        yield _path("GET", "/sign-in", self._open(sign_in.show))
+        yield _path("POST", "/sign-in", self._open(sign_in.by_secret))
+        yield _path("GET", "/sign-in/begin", self._open(sign_in.begin))
+        yield _path("GET", "/callback", self._open(sign_in.come_back))
+        for name in STATIC_FILES:
+            yield _path("GET", f"/{name}", static_file(name))
+
+    def _open(self, handle: Callable[[web.Request], Awaitable[web.Response]]) -> Handler:
+        """A page for which nobody has to be signed in."""
+
+        async def respond(request: web.Request) -> web.Response:
+            try:
+                return await handle(request)
+            except RevokerError as error:
+                return self._error(error, None)
+
+        return respond
+
+    def _showing(self, show: Show) -> Handler:
+        """A page for those who are signed in."""
+
+        async def respond(request: web.Request) -> web.Response:
+            visitor = None
+            try:
+                visitor = await self._sessions.find(request)
+                return await self._sign_in.ask(request) if visitor is None else await show(request, visitor)
+            except RevokerError as error:
+                return self._error(error, visitor)
+
+        return respond
+
+    def _acting_on(self, act: Act) -> Handler:
+        """What takes a form of those who are signed in."""
+
+        async def respond(request: web.Request) -> web.Response:
+            visitor, sent = None, {}
+            try:
+                refuse_other_sites(request, self._settings.url)
+                sent = await sent_form(request)
+                visitor = await self._sessions.find(request)
+                if visitor is None:
+                    return await self._sign_in.ask(request, draft_of(request, sent))
+                return await act(request, visitor, sent)
+            except RevokerError as error:
+                return self._error(error, visitor, sent.get("reason", ""))
+
+        return respond
+
+    async def _sign_out(self, request: web.Request, visitor: Visitor, sent: dict[str, str]) -> web.Response:
+        try:
+            self._acting.check_sign_out(visitor, sent.get(FORM_FIELD, ""))
+        except StaleForm as error:
+            raise AccessDenied(str(error)) from error
+        return await self._sign_in.leave(request)
+
+    def _error(self, error: RevokerError, visitor: Visitor | None, reason: str = "") -> web.Response:
+        count_error(error, self._services.metrics)
+        sign_out = "" if visitor is None else self._acting.sign_out_form(visitor)
+        return error_page(error, visitor, sign_out=sign_out, reason=reason)
+
+
+def _path(method: str, path: str, handle: Handler) -> ServedPath:
+    return ServedPath(method=method, path=f"{PREFIX}{path}", handle=handle, port=Port.OPS)

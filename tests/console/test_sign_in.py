@@ -1,0 +1,209 @@
+"""Signing in by OpenID Connect, and how long that lasts."""
+
+import time
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from revoker.console.roles import Role
+from revoker.console.sessions import SignedIn
+from revoker.models import Claims
+from tests.console.conftest import sign_in
+from tests.console.test_pages import action, of_user
+from tests.rig import forge
+from tests.rig.openid import CLIENT
+from tests.rig.service import OTHER_ISSUER
+
+SESSION = "revoker-console"
+
+
+async def test_somebody_who_asks_for_a_page_signs_in_and_gets_it(service, provider, people):
+    person = people(service)
+    page = await person.open(of_user("alice"))
+    assert page.url.endswith("/console/sign-in")
+    assert "Sign in at idp.example.com" in page.words
+    page = await sign_in(person, provider, "viewer")
+    assert parse_qs(urlsplit(page.url).query) == {"iss": [forge.ISSUER], "sub": ["alice"]}
+    assert "The viewer" in page.words
+    [asked], [exchanged] = provider.asked, provider.exchanged
+    assert asked["response_type"] == "code"
+    assert asked["code_challenge_method"] == "S256"
+    assert asked["redirect_uri"] == f"{service.url}/console/callback"
+    assert set(asked["scope"].split()) == {"openid", "profile"}
+    assert len(asked["state"]) == len(asked["nonce"]) == 43
+    assert exchanged["client_id"] == CLIENT
+    assert "client_secret" not in exchanged
+
+
+async def test_a_client_secret_is_sent_to_the_token_endpoint_only(consoles, provider, people, tmp_path):
+    (tmp_path / "secret").write_text("s3cret\n")
+    service = await consoles(console={"client_secret_file": str(tmp_path / "secret")})
+    person = people(service)
+    await sign_in(person, provider, "viewer")
+    assert "s3cret" not in str(provider.asked)
+    assert "client_secret" not in provider.exchanged[0]  # it is in the header
+    (tmp_path / "secret").unlink()
+    page = await sign_in(people(service), provider, "viewer")
+    assert page.status == 503
+    assert "client_secret_file cannot be read" in page.words
+
+
+async def test_signing_out_ends_the_session_and_needs_its_form(service, signed_in):
+    viewer = await signed_in("viewer")
+    home = await viewer.open("/console")
+    forged = await viewer.ask("POST", "/console/sign-out", data={"form": "x"})
+    assert forged.status == 403
+    assert (await viewer.open("/console")).url.endswith("/console")
+    name = viewer.cookie(SESSION)
+    page = await viewer.send(home, "/console/sign-out")
+    assert page.url.endswith("/console/sign-in")
+    assert viewer.cookie(SESSION) is None
+    again = await viewer.open("/console", headers={"Cookie": f"{SESSION}={name}"})
+    assert again.url.endswith("/console/sign-in")
+
+
+async def test_nobody_without_a_role_comes_in(service, provider, people, events):
+    person = people(service)
+    page = await sign_in(person, provider, None)
+    assert page.status == 403
+    assert "gives you no role here" in page.words
+    assert person.cookie(SESSION) is None
+    [refused] = [event for event in events if event["event"] == "console_sign_in_refused"]
+    assert refused["why"] == "no role"
+
+
+async def test_sign_ins_are_in_the_audit_log(signed_in, events):
+    await signed_in("admin")
+    [event] = [event for event in events if event["event"] == "console_signed_in"]
+    assert (event["caller"], event["role"], event["sid"]) == (
+        "console:admin-1",
+        "admin",
+        "provider-session-1",
+    )
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        ("/revoke-user", {"sub": "support-1", "iss": forge.ISSUER}),
+        ("/block-user", {"sub": "support-1", "iss": forge.ISSUER}),
+        ("/revoke-session", {"sid": "provider-session-1", "iss": forge.ISSUER}),
+        ("/revoke-client", {"client_id": CLIENT, "iss": forge.ISSUER}),
+        ("/revoke-issuer", {"iss": forge.ISSUER}),
+        ("/revoke-key", {"kid": "main-1", "iss": forge.ISSUER}),
+    ],
+    ids=lambda end: end[0],
+)
+async def test_what_logs_out_a_user_ends_their_session_of_the_console_at_once(service, signed_in, end):
+    support = await signed_in("support")
+    preview = await support.open(action("revoke-user", sub="alice"))
+    path, body = end
+    assert (await service.post(path, body)).status == 200
+    sent = await support.send(preview, "/console/act/revoke-user")
+    assert sent.url.endswith("/console/sign-in")
+    assert await service.active(service.token(sub="alice")) or path in {
+        "/revoke-issuer",
+        "/revoke-key",
+    }
+    assert (await support.open("/console")).url.endswith("/console/sign-in")
+
+
+async def test_a_blocked_administrator_cannot_sign_in_again(service, provider, people):
+    await service.post("/block-user", {"sub": "admin-1", "iss": forge.ISSUER})
+    page = await sign_in(people(service), provider, "admin")
+    assert page.status == 403
+    assert "you are blocked" in page.words
+
+
+async def test_what_concerns_others_ends_nobody_elses_session(service, signed_in):
+    support = await signed_in("support")
+    await service.post("/revoke-user", {"sub": "alice", "iss": forge.ISSUER})
+    await service.post("/revoke-user", {"sub": "support-1", "iss": OTHER_ISSUER})
+    await service.post("/revoke-session", {"sid": "another", "iss": forge.ISSUER})
+    assert (await support.open("/console")).url.endswith("/console")
+
+
+async def test_a_session_ends_at_its_absolute_limit_however_much_it_is_used(service, people):
+    records = service.service._console._sessions._records
+    now = int(time.time() * 1000)
+    claims = Claims(iss=forge.ISSUER, sub="old", iat=now // 1000)
+    for age, ends in ((8 * 3600 - 60, "/console"), (8 * 3600 + 1, "/console/sign-in")):
+        signed_in = SignedIn(
+            sub="old",
+            name="old",
+            role=Role.VIEWER,
+            claims=claims,
+            secret="",
+            form_key="k",
+            began=now - age * 1000,
+        )
+        name = f"{age}".rjust(43, "a")
+        await records.write("session", name, signed_in, 60_000)
+        page = await people(service).open("/console", headers={"Cookie": f"{SESSION}={name}"})
+        assert page.url.endswith(ends)
+
+
+async def test_all_that_the_store_has_of_the_console_expires_and_opens_nothing(service, valkey, signed_in):
+    support = await signed_in("support")
+    await support.open(of_user("alice"))
+    preview = await support.open(action("revoke-user", sub="alice"))
+    await support.send(preview, "/console/act/revoke-user")
+    prefix = service.service.store.keys.console("form", "x").partition(":")[0]
+    with valkey.client() as client:
+        found = {key: client.pttl(key) for key in client.scan_iter(f"{prefix}:console:*")}
+        text = str({key: client.get(key) for key in found})
+        revoked = int(client.get(f"{prefix}:seq") or 0)
+    kinds = {key.split(":")[2]: left for key, left in found.items()}
+    assert 0 < kinds["session"] <= 900_000
+    assert 0 < kinds["form"] <= 8 * 3600 * 1000
+    name = support.cookie(SESSION)
+    assert name not in text + str(list(found))
+    assert revoked == 1  # the one revocation
+    assert [service.service.store.keys.held(key) for key in found] == [None] * len(found)  # for exports
+
+
+async def test_cookies_are_bound_to_the_host_and_secure(consoles, provider, people):
+    service = await consoles(console={"url": "https://console.example.com"})
+    person = people(service)
+    page = await person.open("/console/sign-in/begin", follow=False)
+    asked = parse_qs(urlsplit(page.headers["Location"]).query)
+    assert asked["redirect_uri"] == ["https://console.example.com/console/callback"]
+    [cookie] = page.headers.getall("Set-Cookie")
+    assert cookie.startswith("__Host-revoker-sign-in=")
+    assert {"Secure", "HttpOnly", "Path=/", "SameSite=Lax"} <= set(cookie.split("; "))
+    assert "Domain" not in cookie
+    name = cookie.split(";")[0]
+    provider.claims["realm_access"] = {"roles": ["revoker-admin"]}
+    answer = await person.open(page.headers["Location"], follow=False)
+    back = answer.headers["Location"].replace("https://console.example.com", service.url)
+    entered = await person.open(back, follow=False, headers={"Cookie": name})
+    assert entered.headers["Location"] == "/console"
+    session = next(one for one in entered.headers.getall("Set-Cookie") if "revoker-console" in one)
+    assert session.startswith("__Host-revoker-console=")
+    assert {"Secure", "HttpOnly", "Path=/", "SameSite=Lax"} <= set(session.split("; "))
+
+
+async def test_the_provider_that_does_not_answer_or_refuses(service, provider, people):
+    person = people(service)
+    provider.refusal = "access_denied"
+    page = await sign_in(person, provider, "admin")
+    assert page.status == 403
+    assert "refused the sign-in: access_denied" in page.words
+    provider.refusal = "<script>alert(1)</script>"
+    page = await sign_in(person, provider, "admin")
+    assert "refused the sign-in." in page.words
+    assert "alert" not in page.words
+    provider.refusal = ""
+    service.service._console._provider._settings = service.service._settings.console.model_copy(
+        update={"token_endpoint": "http://127.0.0.1:9/token"}
+    )
+    page = await sign_in(person, provider, "admin")
+    assert page.status == 503
+    assert "did not answer" in page.words
+
+
+async def test_sign_ins_from_one_address_are_limited(service, people):
+    person = people(service)
+    statuses = [(await person.open("/console/sign-in/begin", follow=False)).status for _ in range(30)]
+    assert set(statuses) == {303, 429}
+    assert statuses[:20] == [303] * 20
