@@ -16,7 +16,7 @@ KUBERNETES_VERSION = $(shell sed -n 's/^require k8s.io.kubernetes \(v1\.\([0-9]*
   -X k8s.io\/component-base\/version.gitVersion=\1 \
   -X k8s.io\/component-base\/version.gitMajor=1 -X k8s.io\/component-base\/version.gitMinor=\2/p' tests/kubernetes/apiserver/go.mod)
 
-.PHONY: help run test coverage fuzz test-gateways test-servers test-docs test-deploy test-monitoring test-instructions test-providers test-client test-kubernetes test-image lint types sbom bench bench-peers docs release test-release site test-site ci lock clean
+.PHONY: help run test coverage fuzz test-gateways test-servers test-docs test-deploy test-monitoring test-instructions test-providers test-client test-kubernetes test-image lint types sbom bench bench-peers docs release test-release site test-site test-console ci lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -119,11 +119,16 @@ test-site: .venv/.site ## Build the site and test it, and /docs of the service, 
 	  echo "chromium is missing: apt-get install chromium (as root), or put it on the PATH" >&2; exit 1; }
 	$(BIN)/python -m pytest tests/site
 
+test-console: .venv/.site ## Test the console in Chromium, which comes from Debian; also needs npm. PICTURES=1 makes those in docs/
+	@command -v chromium >/dev/null || { \
+	  echo "chromium is missing: apt-get install chromium (as root), or put it on the PATH" >&2; exit 1; }
+	$(BIN)/python -m pytest tests/console_browser
+
 ci: lint types test ## Run lint, types and test; .ci/run also runs the suites that need other programs
 
 lock: .venv/.dev ## Update the locked dependencies in requirements/ to the newest versions, with hashes
-	echo 'setuptools>=77' | $(COMPILE) pyproject.toml - --extra embedded --extra grpc --extra otel --extra docs --override requirements/overrides.txt --output-file requirements/service.txt
-	$(COMPILE) pyproject.toml --extra embedded --extra grpc --extra otel --extra docs --override requirements/overrides.txt --group dev --constraint requirements/service.txt --output-file requirements/dev.txt
+	echo 'setuptools>=77' | $(COMPILE) pyproject.toml - --extra console --extra embedded --extra grpc --extra otel --extra docs --override requirements/overrides.txt --output-file requirements/service.txt
+	$(COMPILE) pyproject.toml --extra console --extra embedded --extra grpc --extra otel --extra docs --override requirements/overrides.txt --group dev --constraint requirements/service.txt --output-file requirements/dev.txt
 	$(COMPILE) --group gateways --constraint requirements/dev.txt --output-file requirements/gateways.txt
 	$(COMPILE) --group client --constraint requirements/dev.txt --output-file requirements/client.txt
 	$(COMPILE) --group deploy --constraint requirements/dev.txt --output-file requirements/deploy.txt

@@ -82,12 +82,14 @@ class Page:
     async def open(self, url: str) -> None:
         """Return once the document has this address, with all its scripts run."""
         await self.command("Page.enable")
+        since = len(self.events)
         await self.command("Page.navigate", url=url)
-        while True:
-            message = await self._socket.receive_json()
-            self.events.append(message)
-            if message.get("method") == "Page.loadEventFired":
-                return
+        await self.until("Page.loadEventFired", since)
+
+    async def until(self, method: str, since: int) -> None:
+        """Return once there is an event of this kind after the first ``since`` events."""
+        while not any(event.get("method") == method for event in self.events[since:]):
+            self.events.append(await self._socket.receive_json())
 
     async def run(self, script: str, *arguments: Any) -> Any:
         """What an async function of the page returns for these arguments."""
