@@ -415,6 +415,32 @@ def test_the_network_policy_lets_in_gateways_and_prometheus_alone(render):
     assert out[2][1] == [{"ipBlock": {"cidr": "203.0.113.0/24"}}]
 
 
+def test_the_console_is_reached_by_its_own_ingress_at_one_path(render):
+    rendered = render(CHART / "ci/console-values.yaml")
+    [ingress] = rendered.all("Ingress")
+    [rule] = ingress["spec"]["rules"]
+    [path] = rule["http"]["paths"]
+    assert (rule["host"], path["path"]) == ("revoker-admin.example.com", "/console")
+    assert path["backend"]["service"] == {"name": "revoker", "port": {"name": "ops"}}
+    assert ingress["spec"]["tls"] == [
+        {"hosts": ["revoker-admin.example.com"], "secretName": "revoker-admin-tls"}
+    ]
+    policy = rendered.one("NetworkPolicy")["spec"]
+    [ops] = [rule for rule in policy["ingress"] if rule["ports"][0]["port"] == "ops"]
+    assert [peer for peer in ops["from"] if "namespaceSelector" in peer] == [
+        {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "ingress-nginx"}}}
+    ]
+    console = toml_of(rendered)["console"]
+    assert console["client_secret_file"] == "/etc/revoker/console/client-secret"
+    assert console["roles_claim"] == ["realm_access", "roles"]
+
+
+def test_without_a_console_there_is_nothing_of_it(render):
+    rendered = render(LEAST)
+    assert "console" not in toml_of(rendered)
+    assert [item for item in rendered.all("Ingress") if "console" in item["metadata"]["name"]] == []
+
+
 def test_a_network_policy_lets_out_to_sentinels_too(render):
     to = [{"ipBlock": {"cidr": "10.0.7.0/29"}}]
     policy = {"networkPolicy.enabled": True, "networkPolicy.redis": {"to": to, "ports": [26379]}}
@@ -450,6 +476,8 @@ def test_a_network_policy_without_peers_lets_nobody_in(render):
         ({"callersSecret.existing": "mine"}, "the Secret mine has no item gateway"),
         ({"httpRoute.enabled": True}, "parentRefs"),
         ({"ingress.enabled": True}, "ingress.hosts"),
+        ({"console.ingress.enabled": True}, "config.console.url"),
+        ({"config.console": {"secret_sign_in": True}}, "secret_sign_in"),
         ({"image.digest": "latest"}, "/image/digest"),
     ],
 )

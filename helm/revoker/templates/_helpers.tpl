@@ -386,6 +386,15 @@ the digests in the configuration must agree.
 {{- end }}
 {{- include "revoker.table" $caller }}
 {{- end }}
+{{- with $config.console }}
+
+[console]
+{{- $console := deepCopy . }}
+{{- if (($.Values.console).existingSecret).name }}
+{{- $_ := set $console "client_secret_file" "/etc/revoker/console/client-secret" }}
+{{- end }}
+{{- include "revoker.table" $console }}
+{{- end }}
 {{- with $config.sessions }}
 
 [sessions]
@@ -425,6 +434,11 @@ the digests in the configuration must agree.
   readOnly: true
 - name: refresh-key
   mountPath: /etc/revoker/refresh
+  readOnly: true
+{{- end }}
+{{- if ((.Values.console).existingSecret).name }}
+- name: console
+  mountPath: /etc/revoker/console
   readOnly: true
 {{- end }}
 {{- if .Values.tls.enabled }}
@@ -475,6 +489,16 @@ the digests in the configuration must agree.
 - name: redis-tls
   secret:
     secretName: {{ . }}
+{{- end }}
+{{- with (.Values.console).existingSecret }}
+{{- if .name }}
+- name: console
+  secret:
+    secretName: {{ .name }}
+    items:
+      - key: {{ default "client-secret" .key }}
+        path: client-secret
+{{- end }}
 {{- end }}
 {{- if include "revoker.jwks" . | fromJson }}
 - name: jwks
