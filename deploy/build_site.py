@@ -24,6 +24,7 @@ ROOT: Final = Path(__file__).parent.parent
 PAGES: Final = (
     "*.md",
     "docs/**/*.md",
+    "docs/pictures/*.png",
     "docs/pictures/*.svg",
     "clients/python/README.md",
     "deploy/gateways/*/README.md",
