@@ -231,7 +231,15 @@ MAPPED_CLAIMS = {"iss": ISSUER.iss, "uti": "a", "oid": "b", "iat": NOW, "exp": N
 
 @pytest.mark.parametrize(
     ("beside", "is_refused"),
-    [({}, False), ({"uti": "x"}, False), ({"scope": "x"}, False), ({"jti": "x"}, True)],
+    [
+        ({}, False),
+        ({"uti": "x"}, False),
+        ({"scope": "x"}, False),
+        ({"scope": "é"}, False),
+        ({"jti": "x"}, True),
+        ({"jti": "x", "scope": "é"}, True),  # with an escape, the body is not compared with its re-encoding
+        ({"jti": "x", "scope": 1e999}, True),  # nor with a number beyond any double
+    ],
 )
 def test_beside_an_envelope_a_claim_is_refused_by_its_standard_name(beside, is_refused):
     body = json.dumps({"claims": MAPPED_CLAIMS, "header": {"kid": "k"}, **beside}, separators=(",", ":"))
@@ -246,6 +254,15 @@ def test_beside_an_envelope_a_claim_is_refused_by_its_standard_name(beside, is_r
     else:
         claims, issuer = read()
         assert (claims.jti, claims.sub, claims.kid, issuer) == ("a", "b", "k", MAPPED)
+
+
+@pytest.mark.parametrize("claims", [MAPPED_CLAIMS, {**MAPPED_CLAIMS, "oid": ["b"]}])
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_caller_that_may_not_ask_about_an_issuer_gets_no_error_of_its_claims(claims, wrapped):
+    body = {"claims": claims, "header": {"kid": "k"}} if wrapped else claims
+    asked, document = IntrospectReader([MAPPED]).read(json.dumps(body, separators=(",", ":")).encode())
+    caller = dataclasses.replace(caller_of(MAPPED), issuers={})
+    assert claims_of(asked, caller, document)[1] is None
 
 
 def test_claims_with_an_issuers_own_names_are_read_in_one_pass():

@@ -103,3 +103,28 @@ async def test_the_event_loop_gets_a_turn_where_it_asks_for_one():
         await asyncio.sleep(0)
 
     await start(work())
+
+
+async def test_several_wait_for_the_same_and_a_task_does_too():
+    shared = asyncio.get_running_loop().create_future()
+
+    async def work():
+        return await shared
+
+    waiting = [start(work()), asyncio.create_task(work()), start(work())]
+    await asyncio.sleep(0)
+    shared.set_result(1)
+    assert await asyncio.gather(*waiting) == [1, 1, 1]
+
+
+async def test_what_it_waits_for_is_cancelled_with_it_before_its_first_turn():
+    waits_for = asyncio.get_running_loop().create_future()
+
+    async def work():
+        await waits_for
+
+    task = start(work())
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert waits_for.cancelled()

@@ -175,9 +175,11 @@ def claims_of(asked: Introspect, caller: Caller, document: bodies.Document) -> t
             payload.jti, payload.sub, payload.sid, payload.client_id, payload.azp, payload.revocable
         )  # fmt: skip
         claims = joined_claims(payload, kid, identity)
+    if issuer is None:  # nothing may be said about it, not even by what names its claims are missing
+        return claims, None
     if not claims.sub or claims.iat is None or claims.exp is None:
         raise InvalidRequest("token, or jti, sub, iat and exp are needed, jti and sub as strings")
-    if not claims.jti and issuer is not None and (issuer.require_jti or claims.jti is not None):
+    if not claims.jti and (issuer.require_jti or claims.jti is not None):
         raise InvalidRequest("jti is missing, or no string")
     return claims, issuer
 
@@ -237,7 +239,8 @@ class _MappedReader:
         if not self._has_all(asked):
             return None
         document = bodies.refuse_ambiguous(raw, asked)
-        if asked.claims is not None and isinstance(document, dict) and len(document) > len(_ENVELOPE):
+        beside = asked.claims is not None and document is not asked
+        if beside and len(bodies.members_of(document)) > len(_ENVELOPE):
             return None  # what is beside the envelope may be a claim
         return asked, document
 

@@ -122,9 +122,7 @@ class Connection(web.RequestHandler):
         if not self._messages:
             self._limit_head(data)
         elif (parsed := self._request_at_once()) is not None:
-            if self._between_requests:
-                self._server.heads.remember(data, parsed)
-            self._respond_at_once(*parsed)
+            self._respond_at_once(*parsed, new=data if self._between_requests else b"")
         else:
             waiter.set_result(None)
             self._stop_after_error(data)
@@ -165,25 +163,32 @@ class Connection(web.RequestHandler):
         self._parser.message_consumed()
         return message, payload, handler
 
-    def _respond_at_once(self, message: RawRequestMessage, payload: StreamReader, handler: Handler) -> None:
+    def _respond_at_once(
+        self, message: RawRequestMessage, payload: StreamReader, handler: Handler, new: bytes = b""
+    ) -> None:
         """Respond to a request as aiohttp's loop does, which still waits for the next meanwhile.
 
-        That loop takes a future, a task and three turns of the event loop for each request.
+        That loop takes a future, a task and three turns of the event loop for each request. ``new`` are the
+        bytes of a request whose head can be remembered.
         """
         self._server.requests_count += 1
         writer = StreamWriter(self, self._loop)
         request = self._request_factory(message, payload, self, writer, self._task_handler)  # type: ignore[arg-type, misc]
-        task = eager_tasks.start(self._serve(request, handler), self._loop)
+        task = eager_tasks.start(self._serve(request, message, handler, new), self._loop)
         if task is not None:
             self._task_handler = task
 
-    async def _serve(self, request: web.BaseRequest, handler: Handler) -> None:
+    async def _serve(
+        self, request: web.BaseRequest, message: RawRequestMessage, handler: Handler, new: bytes
+    ) -> None:
         waiter, task = self._waiter, self._task_handler
         self._waiter, self._current_request, self._request_in_progress = None, request, True
         keep_alive = False
         try:
             response: Any = await handler(cast("web.Request", request))
             self._current_request = None
+            if new and response.status == 200:  # nobody without credentials displaces the heads of others
+                self._server.heads.remember(new, message, handler)
             if type(response) is PrebuiltResponse and self._can_write_at_once():
                 assert self.transport is not None  # noqa: S101  # as it can write
                 self.transport.write(self._bytes_of(response))
@@ -197,11 +202,11 @@ class Connection(web.RequestHandler):
             self.log_exception("Unhandled exception", exc_info=error)
         finally:
             self._current_request, self._request_in_progress = None, False
-            if self._handler_waiter is not None:  # for a shutdown
-                self._handler_waiter.set_result(None)
             self._waiter = waiter
             if self._task_handler is not None:  # the connection is not lost
                 self._task_handler = task
+            if self._handler_waiter is not None and not self._handler_waiter.done():  # for a shutdown
+                self._handler_waiter.set_result(None)
             self._keepalive = keep_alive
             self._await_next_request()
 

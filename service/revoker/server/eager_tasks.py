@@ -15,6 +15,8 @@ def start(coroutine: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop)
         waits_for = coroutine.send(None)
     except StopIteration:
         return None
+    if waits_for is not None:
+        waits_for._asyncio_future_blocking = False  # noqa: SLF001  # others may wait for it before the task does
     return loop.create_task(_Rest(coroutine, waits_for))
 
 
@@ -30,9 +32,13 @@ class _Rest(Coroutine[Any, Any, None]):
         if self._has_waited:
             return self._coroutine.send(value)
         self._has_waited = True
+        if self._waits_for is not None:
+            self._waits_for._asyncio_future_blocking = True  # noqa: SLF001  # as a future says to its task
         return self._waits_for
 
     def throw(self, *error: Any) -> Any:
+        if not self._has_waited and self._waits_for is not None:
+            self._waits_for.cancel()  # as a task does that is cancelled
         self._has_waited = True
         return self._coroutine.throw(*error)
 

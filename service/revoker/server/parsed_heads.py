@@ -4,6 +4,7 @@ Clients that keep a connection send the same bytes with each request, up to the 
 parser makes of them depends on nothing else, while it is between two requests.
 """
 
+import asyncio
 from typing import Final
 
 from aiohttp import StreamReader
@@ -14,6 +15,10 @@ from revoker.api.prebuilt import Handler
 
 MAX_HEADS: Final = 512
 MAX_HEAD_BYTES: Final = 2048
+"""With many short headers, all of them take 15 MB."""
+
+FORGOTTEN_AFTER_S: Final = 60.0
+"""They contain credentials, which may be withdrawn."""
 
 _END: Final = b"\r\n\r\n"
 
@@ -56,13 +61,14 @@ class ParsedHeads:
             return None
         return found[0], CompleteBody(data[end:]), found[1]
 
-    def remember(self, data: bytes, parsed: ParsedRequest) -> None:
+    def remember(self, data: bytes, message: RawRequestMessage, handler: Handler) -> None:
         """Remember the head of a request that ``data`` is exactly."""
-        message, _, handler = parsed
         end = data.find(_END) + len(_END)
         if MAX_HEAD_BYTES >= end < len(data):
             if len(self._heads) >= MAX_HEADS:
                 self._heads.clear()
+            if not self._heads:
+                asyncio.get_running_loop().call_later(FORGOTTEN_AFTER_S, self._heads.clear)
             self._heads[data[:end]] = message, handler, len(data) - end
 
 
