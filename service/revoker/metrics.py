@@ -329,22 +329,23 @@ class CanaryMetrics:
         self.registry = registry
         self.seconds = Histogram(
             "revoker_canary_seconds",
-            "Time from the acknowledgement of a revocation until a target has refused the token.",
+            "Time from the acknowledgement of a revocation until a target has refused the token; of all its"
+            " addresses, the slowest that did so in time.",
             ["target"],
             buckets=CANARY_BUCKETS,
             registry=registry,
         )
         self.last_success = Gauge(
             "revoker_canary_last_success_timestamp_seconds",
-            "When a target last refused a revoked token in time; 0: not yet.",
+            "When a target, all its addresses included, last refused a revoked token in time; 0: not yet.",
             ["target"],
             registry=registry,
         )
         self.failures = Counter(
             "revoker_canary_failures",
-            "Rounds without a figure, by target and reason: the token was not accepted before its revocation"
-            " (not_accepted), not revoked by the service (not_revoked), accepted until the end (late), or the"
-            " target gave no verdict (no_verdict) or no answer (unreachable).",
+            "Rounds in which a target, or an address of it, has no figure, by target and reason: the token was"
+            " not accepted before its revocation (not_accepted), not revoked by the service (not_revoked),"
+            " accepted until the end (late), or there was no verdict (no_verdict), no answer (unreachable).",
             ["target", "reason"],
             registry=registry,
         )

@@ -36,10 +36,10 @@ async def test_service_edge_and_gateway_refuse_what_was_revoked(
         page(await serve_page(guarded_by(edge))),
     )
     outcomes = await run_round(settings)
-    assert {name: outcome.reason for name, outcome in outcomes.items()} == {
-        "service": "",
-        "edge": "",
-        "gateway": "",
+    assert {name: outcome.failures for name, outcome in outcomes.items()} == {
+        "service": (),
+        "edge": (),
+        "gateway": (),
     }, outcomes
     assert all(0 < outcome.seconds <= 60 for outcome in outcomes.values())
 
@@ -52,8 +52,9 @@ async def test_a_gateway_that_asks_nobody_is_late(service, serve_page, configure
     outcomes = await run_round(
         configure(service.url, page(url), introspect(service, "service"), timeout_seconds=5.0)
     )
-    assert (outcomes["gateway"].seconds, outcomes["gateway"].reason) == (None, "late")
-    assert "status 200" in outcomes["gateway"].problem
+    assert outcomes["gateway"].seconds is None
+    assert [failure.reason for failure in outcomes["gateway"].failures] == ["late"]
+    assert "status 200" in outcomes["gateway"].failures[0].problem
 
 
 async def test_a_target_that_is_down_is_unreachable_and_the_others_have_their_figure(
@@ -61,7 +62,7 @@ async def test_a_target_that_is_down_is_unreachable_and_the_others_have_their_fi
 ):
     down = {"name": "edge", "url": f"http://127.0.0.1:{free_port()}"}
     outcomes = await run_round(configure(service.url, down, introspect(service, "service")))
-    assert outcomes["edge"].reason == "unreachable"
+    assert outcomes["edge"].failures[0].reason == "unreachable"
     assert outcomes["service"].seconds is not None
 
 
@@ -77,15 +78,16 @@ async def test_a_gateway_without_a_verdict_neither_accepts_nor_refuses(
 
     settings = configure(service.url, page(await serve_page(sometimes)))
     outcome = (await run_round(settings))["gateway"]
-    assert outcome.reason == ""
+    assert outcome.failures == ()
     assert seen.count(401) == 3
 
     async def never(_):
         return web.Response(status=503)
 
     outcome = (await run_round(configure(service.url, page(await serve_page(never)))))["gateway"]
-    assert (outcome.seconds, outcome.reason) == (None, "no_verdict")
-    assert "before the revocation" in outcome.problem
+    assert outcome.seconds is None
+    assert [failure.reason for failure in outcome.failures] == ["no_verdict"]
+    assert "before the revocation" in outcome.failures[0].problem
 
 
 @pytest.mark.parametrize(
@@ -131,15 +133,17 @@ async def test_an_introspection_that_is_not_understood_is_no_refusal(configure, 
 async def test_a_revocation_that_the_service_refuses_gives_no_figure(service, tmp_path, configure, run_round):
     target = introspect(service, "service", secret_file=str(tmp_path / "canary.secret"))
     outcome = (await run_round(configure(service.url, target, secret="wrong.secret")))["service"]
-    assert (outcome.seconds, outcome.reason) == (None, "not_revoked")
-    assert "status 401" in outcome.problem
+    assert outcome.seconds is None
+    assert [failure.reason for failure in outcome.failures] == ["not_revoked"]
+    assert "status 401" in outcome.failures[0].problem
 
 
 async def test_a_wrong_secret_at_a_target_is_no_refusal(service, tmp_path, configure, run_round):
     target = introspect(service, "service", secret_file=str(tmp_path / "wrong.secret"))
     outcome = (await run_round(configure(service.url, target)))["service"]
-    assert (outcome.seconds, outcome.reason) == (None, "no_verdict")
-    assert "status 401" in outcome.problem
+    assert outcome.seconds is None
+    assert [failure.reason for failure in outcome.failures] == ["no_verdict"]
+    assert "status 401" in outcome.failures[0].problem
 
 
 async def test_a_token_that_is_refused_before_its_revocation_gives_no_figure(
@@ -148,8 +152,9 @@ async def test_a_token_that_is_refused_before_its_revocation_gives_no_figure(
     another = issuers(tmp_path, forge.ec_key("canary-2"))
     service = await start(valkey, callers=callers(), issuers=another)
     outcome = (await run_round(configure(service.url, introspect(service, "service"))))["service"]
-    assert (outcome.seconds, outcome.reason) == (None, "not_accepted")
-    assert "before the revocation: inactive" in outcome.problem
+    assert outcome.seconds is None
+    assert [failure.reason for failure in outcome.failures] == ["not_accepted"]
+    assert "before the revocation: inactive" in outcome.failures[0].problem
 
 
 async def test_tokens_of_a_canary_are_worthless_to_callers_that_do_not_name_its_issuer(service):

@@ -1,11 +1,21 @@
 """One round in a time of its own: which figure it gives, or why none."""
 
+import asyncio
 import itertools
 
 import pytest
 
 from revoker.canary.asking import Answer, Reply
-from revoker.canary.rounds import LAST_PAUSE_S, Rounds, TokenMaker, answer_seconds, pauses
+from revoker.canary.rounds import (
+    LAST_PAUSE_S,
+    REASONS,
+    Failure,
+    Rounds,
+    TokenMaker,
+    answer_seconds,
+    pauses,
+)
+from revoker.metrics import CANARY_FAILURES
 from revoker.tokens.private_keys import SigningKey
 from tests.rig import forge
 
@@ -22,21 +32,28 @@ class Time:
 
     def __init__(self):
         self.at = 1000.0
-        self.paused = []
+        self.ends_of_pauses = []
 
     def now(self):
         return self.at
 
     async def sleep(self, seconds):
-        self.paused.append(seconds)
-        self.at += seconds
+        end = self.at + seconds
+        self.ends_of_pauses.append(end)
+        while True:
+            await asyncio.sleep(0)  # the others may pause, too
+            if end == min(self.ends_of_pauses):
+                break
+        self.ends_of_pauses.remove(end)
+        self.at = max(self.at, end)
 
 
 class Place:
     """Gives one answer after another, and the last one for ever; each takes ``takes`` seconds."""
 
-    def __init__(self, time, *replies, takes=0.0):
+    def __init__(self, time, *replies, takes=0.0, address=""):
         self.time = time
+        self.address = address
         self.replies = itertools.chain(replies, itertools.repeat(replies[-1]))
         self.takes = takes
         self.asked = []
@@ -75,6 +92,11 @@ class Upstream:
         return self.problem
 
 
+def found(outcome):
+    """The figure and the reasons of an outcome."""
+    return outcome.seconds, [failure.reason for failure in outcome.failures]
+
+
 @pytest.fixture
 def time():
     return Time()
@@ -110,7 +132,7 @@ def run(time, make_token):
 async def test_the_figure_is_the_time_from_the_acknowledgement_to_the_refusal(time, run):
     place = Place(time, ACCEPTED, ACCEPTED, REFUSED, takes=0.5)
     (outcome,) = await run(Target("edge", place), upstream=Upstream(time, takes=2.0))
-    assert (outcome.target, outcome.reason) == ("edge", "")
+    assert (outcome.target, outcome.failures) == ("edge", ())
     assert outcome.seconds == pytest.approx(0.5 + 0.005 + 0.5)
 
 
@@ -132,7 +154,7 @@ def test_pauses_grow_from_five_milliseconds_to_a_quarter_of_a_second():
 async def test_a_target_that_never_refuses_is_late_and_is_asked_until_the_end(time, run):
     place = Place(time, ACCEPTED)
     (outcome,) = await run(Target("edge", place))
-    assert (outcome.seconds, outcome.reason) == (None, "late")
+    assert found(outcome) == (None, ["late"])
     assert time.at == pytest.approx(1000 + TIMEOUT_S)
     assert place.asked[-1][0] >= 1000 + TIMEOUT_S - LAST_PAUSE_S
 
@@ -140,24 +162,24 @@ async def test_a_target_that_never_refuses_is_late_and_is_asked_until_the_end(ti
 async def test_an_answer_that_the_end_of_the_round_cuts_off_does_not_hide_that_a_target_is_late(time, run):
     place = Place(time, ACCEPTED, takes=ANSWER_S - 0.1)
     (outcome,) = await run(Target("edge", place))
-    assert outcome.reason == "late"
+    assert found(outcome) == (None, ["late"])
 
 
 async def test_no_verdict_after_the_revocation_is_no_refusal(time, run):
     (outcome,) = await run(Target("edge", Place(time, ACCEPTED, NO_VERDICT, NO_VERDICT, REFUSED)))
     assert outcome.seconds == pytest.approx(0.005 + 0.01)
     (outcome,) = await run(Target("edge", Place(time, ACCEPTED, NO_VERDICT)))
-    assert (outcome.seconds, outcome.reason) == (None, "no_verdict")
+    assert found(outcome) == (None, ["no_verdict"])
 
 
 async def test_a_target_that_ends_after_the_revocation_is_unreachable(time, run):
     (outcome,) = await run(Target("edge", Place(time, ACCEPTED, ACCEPTED, NONE)))
-    assert (outcome.seconds, outcome.reason) == (None, "unreachable")
+    assert found(outcome) == (None, ["unreachable"])
 
 
 async def test_a_target_that_does_not_answer_is_unreachable(time, run):
     (outcome,) = await run(Target("edge", Place(time, ACCEPTED, takes=ANSWER_S + 1)))
-    assert (outcome.seconds, outcome.reason) == (None, "unreachable")
+    assert found(outcome) == (None, ["unreachable"])
 
 
 @pytest.mark.parametrize(
@@ -168,8 +190,8 @@ async def test_without_an_acceptance_before_there_is_no_figure_and_others_have_t
 ):
     broken, sound = Place(time, before, REFUSED), Place(time, ACCEPTED, REFUSED)
     outcomes = await run(Target("broken", broken), Target("sound", sound))
-    assert [(outcome.target, outcome.reason) for outcome in outcomes] == [("broken", reason), ("sound", "")]
-    assert "before the revocation" in outcomes[0].problem
+    assert [found(outcome)[1] for outcome in outcomes] == [[reason], []]
+    assert "before the revocation" in outcomes[0].failures[0].problem
     assert len(broken.asked) == 1
 
 
@@ -182,8 +204,8 @@ async def test_nothing_is_revoked_where_no_target_accepts_the_token(time, run):
 async def test_a_revocation_that_is_not_acknowledged_gives_no_figure(time, run):
     place = Place(time, ACCEPTED, REFUSED)
     (outcome,) = await run(Target("a", place), upstream=Upstream(time, problem="answered with status 503"))
-    assert (outcome.seconds, outcome.reason) == (None, "not_revoked")
-    assert "status 503" in outcome.problem
+    assert found(outcome) == (None, ["not_revoked"])
+    assert "status 503" in outcome.failures[0].problem
     assert len(place.asked) == 1
 
 
@@ -191,17 +213,52 @@ async def test_of_several_addresses_the_last_to_refuse_counts(time, run):
     quick, slow = Place(time, ACCEPTED, REFUSED), Place(time, ACCEPTED, ACCEPTED, ACCEPTED, REFUSED)
     (outcome,) = await run(Target("edges", quick, slow))
     assert outcome.seconds == pytest.approx(0.005 + 0.01)
-    (outcome,) = await run(
-        Target("edges", Place(time, ACCEPTED, REFUSED), Place(time, ACCEPTED), Place(time, ACCEPTED, REFUSED))
+    assert outcome.failures == ()
+
+
+@pytest.mark.parametrize("gone", [[NONE], [ACCEPTED, NONE]], ids=["from the start", "after the check"])
+@pytest.mark.parametrize("gone_is_first", [True, False])
+async def test_an_address_that_is_gone_hides_no_late_one(time, run, gone, gone_is_first):
+    places = [Place(time, *gone, address="10.0.0.1"), Place(time, ACCEPTED, address="10.0.0.2")]
+    (outcome,) = await run(Target("edges", *(places if gone_is_first else reversed(places))))
+    assert found(outcome) == (None, ["late", "unreachable"])
+    assert [failure.problem.partition(":")[0] for failure in outcome.failures] == ["10.0.0.2", "10.0.0.1"]
+
+
+async def test_one_bad_address_takes_no_figure_from_the_others(time, run):
+    def sound():
+        return [Place(time, ACCEPTED, REFUSED, address=f"10.0.1.{number}") for number in range(49)]
+
+    dead, late = Place(time, NONE, address="10.0.0.1"), Place(time, ACCEPTED, address="10.0.0.2")
+    slow = Place(time, ACCEPTED, ACCEPTED, REFUSED, address="10.0.0.3")
+    (outcome,) = await run(Target("edges", dead, *sound(), slow))
+    assert found(outcome) == (pytest.approx(0.005), ["unreachable"])
+    assert len(dead.asked) == 1
+    (outcome,) = await run(Target("edges", *sound(), late))
+    assert found(outcome) == (0.0, ["late"])
+
+
+async def test_every_reason_is_reported_once_and_the_gravest_first(time, run):
+    answers = [[NONE], [NO_VERDICT], [NONE], [REFUSED], [ACCEPTED], [NONE]]
+    places = [Place(time, *replies, address=f"10.0.0.{number}") for number, replies in enumerate(answers)]
+    (outcome,) = await run(Target("edges", *places))
+    assert found(outcome) == (None, ["late", "not_accepted", "no_verdict", "unreachable"])
+    assert outcome.failures[-1].problem == (
+        "10.0.0.0: before the revocation: no answer (as 2 other addresses)"
     )
-    assert (outcome.seconds, outcome.reason) == (None, "late")
+    (outcome,) = await run(Target("edges", *places), upstream=Upstream(time, problem="no answer"))
+    assert found(outcome)[1] == ["not_revoked", "not_accepted", "no_verdict", "unreachable"]
+
+
+def test_every_reason_has_a_counter():
+    assert sorted(REASONS) == sorted(CANARY_FAILURES)
 
 
 async def test_a_host_without_an_address_is_unreachable(run):
     (outcome,) = await run(Target("edges", fault=OSError("Name or service not known")))
-    assert (outcome.reason, outcome.problem) == ("unreachable", "Name or service not known")
+    assert outcome.failures == (Failure("unreachable", "Name or service not known"),)
     (outcome,) = await run(Target("edges", fault=TimeoutError()))
-    assert (outcome.reason, outcome.problem) == ("unreachable", "no address was found in time")
+    assert outcome.failures == (Failure("unreachable", "no address was found in time"),)
 
 
 def test_a_token_is_marked_and_outlives_its_round(make_token):

@@ -71,6 +71,7 @@ class Place:
         tls: ssl.SSLContext | bool,
         secret_file: str,
         name: str = "",
+        address: str = "",
     ) -> None:
         """A place to ask.
 
@@ -80,7 +81,9 @@ class Place:
             tls: Its authorities.
             secret_file: Of the caller at `/introspect`; empty: it is a page.
             name: That of the host, where ``url`` has its address instead.
+            address: By which messages name it; empty: it is the only one.
         """
+        self.address: Final = address
         self._http = http
         self._url = url
         self._secret_file = secret_file
@@ -155,7 +158,7 @@ class Target:
             return [self._place(url)]
         async with asyncio.timeout(seconds):
             addresses = await self._look_up(host, url.port or 0)
-        return [self._place(url.with_host(address), name=host) for address in addresses]
+        return [self._place(url.with_host(address), name=host, address=address) for address in addresses]
 
 
 class Upstream:

@@ -3,7 +3,7 @@
 import asyncio
 import math
 import secrets
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -22,12 +22,23 @@ LAST_PAUSE_S: Final = 0.25
 
 NOT_REVOKED: Final = "not_revoked"
 
+REASONS: Final = (
+    Answer.ACCEPTED.value,
+    NOT_REVOKED,
+    Answer.REFUSED.value,
+    Answer.NO_VERDICT.value,
+    Answer.NONE.value,
+)
+"""Why there is no figure; the gravest first."""
+
 Sleep = Callable[[float], Awaitable[object]]
 
 
 class Asked(Protocol):
     """One address of a target."""
 
+    @property
+    def address(self) -> str: ...
     async def ask(self, token: Token, seconds: float) -> Reply: ...
 
 
@@ -46,19 +57,45 @@ class Upstream(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Failure:
+    """Why there is no figure: a value of the label ``reason``, and the same in words."""
+
+    reason: str
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """Of one target in one round.
 
     Attributes:
-        seconds: From the acknowledgement of the revocation to the refusal; None: there is no figure.
-        reason: Why there is none: a value of the label ``reason``.
-        problem: The same in words.
+        seconds: From the acknowledgement of the revocation to the refusal, by the slowest of the addresses
+            that refused in time; None: none did.
+        failures: Of the other addresses, one for every reason; the gravest first.
     """
 
     target: str
     seconds: float | None = None
-    reason: str = ""
-    problem: str = ""
+    failures: tuple[Failure, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Checked:
+    """A target before the revocation: which of its addresses accept the token, and why others do not."""
+
+    target: str
+    accepting: Sequence[Asked] = ()
+    failures: Sequence[Failure] = ()
+
+    def outcome(self, found: Iterable[float | Failure]) -> Outcome:
+        """With what was found at the addresses that accepted the token."""
+        seconds, failures = [], list(self.failures)
+        for one in found:
+            if isinstance(one, Failure):
+                failures.append(one)
+            else:
+                seconds.append(one)
+        return Outcome(self.target, max(seconds, default=None), _gravest_first(failures))
 
 
 class TokenMaker:
@@ -115,49 +152,40 @@ class Rounds:
     async def run(self) -> list[Outcome]:
         """One round; an outcome for every target, in their order."""
         token = self._make_token()
-        checked = await asyncio.gather(*(self._places_that_accept(target, token) for target in self._targets))
-        problem, revoked_at = "", 0.0
-        if not all(isinstance(found, Outcome) for found in checked):
-            problem = await self._upstream.revoke(token, self._answer_s)
-            revoked_at = self._now()
-        return await asyncio.gather(
-            *(
-                self._outcome(target.name, found, token, problem, revoked_at)
-                for target, found in zip(self._targets, checked, strict=True)
-            )
-        )
+        checked = await asyncio.gather(*(self._check(target, token) for target in self._targets))
+        if not any(target.accepting for target in checked):
+            return [target.outcome(()) for target in checked]
+        problem = await self._upstream.revoke(token, self._answer_s)
+        revoked_at = self._now()
+        if problem:
+            failure = Failure(NOT_REVOKED, f"the upstream did not revoke: {problem}")
+            return [target.outcome([failure] if target.accepting else ()) for target in checked]
+        return await asyncio.gather(*(self._measure(target, token, revoked_at) for target in checked))
 
-    async def _places_that_accept(self, target: Target, token: Token) -> Sequence[Asked] | Outcome:
-        """The addresses of a target; an outcome where one of them does not accept the token."""
+    async def _check(self, target: Target, token: Token) -> _Checked:
         try:
             places = await target.places(self._answer_s)
         except OSError as fault:
             problem = str(fault) or "no address was found in time"
-            return Outcome(target.name, reason=Answer.NONE.value, problem=problem)
-        for reply in await asyncio.gather(*(place.ask(token, self._answer_s) for place in places)):
-            if reply.answer is not Answer.ACCEPTED:
-                problem = f"before the revocation: {reply.problem}"
-                return Outcome(target.name, reason=reply.answer.value, problem=problem)
-        return places
+            return _Checked(target.name, failures=[Failure(Answer.NONE.value, problem)])
+        replies = await asyncio.gather(*(place.ask(token, self._answer_s) for place in places))
+        accepting, failures = [], []
+        for place, reply in zip(places, replies, strict=True):
+            if reply.answer is Answer.ACCEPTED:
+                accepting.append(place)
+            else:
+                failures.append(_failure(place, reply, "before the revocation"))
+        return _Checked(target.name, accepting, failures)
 
-    async def _outcome(
-        self, name: str, found: Sequence[Asked] | Outcome, token: Token, problem: str, revoked_at: float
-    ) -> Outcome:
-        if isinstance(found, Outcome):
-            return found
-        if problem:
-            return Outcome(name, reason=NOT_REVOKED, problem=f"the upstream did not revoke: {problem}")
-        replies = await asyncio.gather(*(self._until_refused(place, token, revoked_at) for place in found))
-        seconds = 0.0
-        for reply in replies:
-            if isinstance(reply, Reply):
-                after = f"{self._timeout_s:g} s after the revocation: {reply.problem}"
-                return Outcome(name, reason=reply.answer.value, problem=after)
-            seconds = max(seconds, reply)
-        return Outcome(name, seconds)
+    async def _measure(self, target: _Checked, token: Token, revoked_at: float) -> Outcome:
+        return target.outcome(
+            await asyncio.gather(
+                *(self._until_refused(place, token, revoked_at) for place in target.accepting)
+            )
+        )
 
-    async def _until_refused(self, place: Asked, token: Token, revoked_at: float) -> float | Reply:
-        """Seconds until the refusal has arrived, or the last answer where there was none in time."""
+    async def _until_refused(self, place: Asked, token: Token, revoked_at: float) -> float | Failure:
+        """Seconds until the refusal has arrived, or what the last answer was where there was none in time."""
         deadline = revoked_at + self._timeout_s
         last: Reply | None = None
         for pause in pauses():
@@ -171,7 +199,25 @@ class Rounds:
             if last is None or reply.answer is not Answer.NONE or now < deadline:
                 last = reply  # otherwise the end of the round cut it off, which shows nothing
             await self._sleep(max(0.0, min(pause, deadline - now)))
-        return last or Reply(Answer.NONE, "there was no time to ask")
+        last = last or Reply(Answer.NONE, "there was no time to ask")
+        return _failure(place, last, f"{self._timeout_s:g} s after the revocation")
+
+
+def _failure(place: Asked, reply: Reply, when: str) -> Failure:
+    where = f"{place.address}: " if place.address else ""
+    return Failure(reply.answer.value, f"{where}{when}: {reply.problem}")
+
+
+def _gravest_first(failures: Iterable[Failure]) -> tuple[Failure, ...]:
+    """One failure for every reason."""
+    problems: dict[str, list[str]] = {}
+    for failure in failures:
+        problems.setdefault(failure.reason, []).append(failure.problem)
+    return tuple(
+        Failure(reason, found[0] if len(found) == 1 else f"{found[0]} (as {len(found) - 1} other addresses)")
+        for reason in REASONS
+        if (found := problems.get(reason))
+    )
 
 
 def answer_seconds(timeout_s: float) -> float:

@@ -126,7 +126,7 @@ class TargetSettings(_AskedSettings):
 
     all_addresses: bool = False
     """Ask every address that the host of `url` has, such as all pods behind a headless Service. The figure is
-    that of the last one to refuse."""
+    that of the last one to refuse in time. Of those that do not, every reason counts once a round."""
 
     @field_validator("secret_file")
     @classmethod
