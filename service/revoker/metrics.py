@@ -35,7 +35,9 @@ FEED_RELOADS: Final = ("trimmed", "data_set", "format")
 FEED_SNAPSHOTS: Final = ("complete", "broken_off")
 WAITS_FOR_EDGES: Final = ("reached", "late")
 LOG_LINES: Final = ("audit", "other")
-CANARY_FAILURES: Final = ("late", "no_verdict", "not_accepted", "not_revoked", "unreachable")
+CANARY_FAILURES: Final = (
+    "late", "no_verdict", "not_accepted", "not_revoked", "refuses_all", "unreachable",
+)  # fmt: skip
 EDGE_RELOADS: Final = ("first", "reload", "failed")
 PROBLEMS: Final = (
     "store_unreachable", "store_not_primary", "data_lost", "data_loss_refused", "eviction_policy",
@@ -343,9 +345,10 @@ class CanaryMetrics:
         )
         self.failures = Counter(
             "revoker_canary_failures",
-            "Rounds in which a target, or an address of it, has no figure, by target and reason: the token was"
-            " not accepted before its revocation (not_accepted), not revoked by the service (not_revoked),"
-            " accepted until the end (late), or there was no verdict (no_verdict), no answer (unreachable).",
+            "Rounds in which a target, or an address of it, has no figure. By target and reason: the token"
+            " was not accepted before its revocation (not_accepted), not revoked (not_revoked),"
+            " accepted until the end (late), or refused like one that is not revoked (refuses_all);"
+            " no verdict (no_verdict); no answer (unreachable).",
             ["target", "reason"],
             registry=registry,
         )

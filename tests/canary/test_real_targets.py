@@ -57,6 +57,23 @@ async def test_a_gateway_that_asks_nobody_is_late(service, serve_page, configure
     assert "status 200" in outcomes["gateway"].failures[0].problem
 
 
+@pytest.mark.parametrize("status", [401, 403])
+async def test_a_gateway_that_limits_the_canary_does_not_refuse_by_the_revocation(
+    service, serve_page, configure, run_round, status
+):
+    asked = []
+
+    async def limited(_):
+        asked.append(status)
+        return web.Response(status=200 if len(asked) == 1 else status)
+
+    settings = configure(service.url, page(await serve_page(limited)), timeout_seconds=5.0)
+    outcome = (await run_round(settings))["gateway"]
+    assert outcome.seconds is None
+    assert [failure.reason for failure in outcome.failures] == ["refuses_all"]
+    assert f"status {status}" in outcome.failures[0].problem
+
+
 async def test_a_target_that_is_down_is_unreachable_and_the_others_have_their_figure(
     service, configure, run_round
 ):

@@ -2,6 +2,8 @@
 
 import asyncio
 import itertools
+import re
+from pathlib import Path
 
 import pytest
 
@@ -23,6 +25,8 @@ ACCEPTED = Reply(Answer.ACCEPTED, "active")
 REFUSED = Reply(Answer.REFUSED, "inactive")
 NO_VERDICT = Reply(Answer.NO_VERDICT, "answered with status 503")
 NONE = Reply(Answer.NONE, "no answer")
+ROOT = Path(__file__).parent.parent.parent
+NOW = 1_800_000_000
 TIMEOUT_S = 10.0
 ANSWER_S = answer_seconds(TIMEOUT_S)
 
@@ -49,16 +53,24 @@ class Time:
 
 
 class Place:
-    """Gives one answer after another, and the last one for ever; each takes ``takes`` seconds."""
+    """Gives one answer after another, and the last one for ever; each takes ``takes`` seconds.
 
-    def __init__(self, time, *replies, takes=0.0, address=""):
+    The token that is not revoked is accepted, or gets the answers ``control``.
+    """
+
+    def __init__(self, time, *replies, takes=0.0, address="", control=(ACCEPTED,)):
         self.time = time
         self.address = address
         self.replies = itertools.chain(replies, itertools.repeat(replies[-1]))
+        self.control = itertools.chain(control, itertools.repeat(control[-1]))
         self.takes = takes
         self.asked = []
+        self.controlled = []
 
     async def ask(self, token, seconds):
+        if self.asked and token.jti != self.asked[0][1]:
+            self.controlled.append(token.jti)
+            return next(self.control)
         self.asked.append((self.time.at, token.jti))
         if seconds < self.takes:
             self.time.at += seconds
@@ -103,14 +115,22 @@ def time():
 
 
 @pytest.fixture
-def make_token():
-    return TokenMaker(
-        SigningKey(forge.ec_key("canary-1").private),
-        issuer="urn:canary",
-        audience="api://canary",
-        timeout_s=TIMEOUT_S,
-        wall=lambda: 1_800_000_000.0,
-    ).make
+def make_maker():
+    def make(timeout_s):
+        return TokenMaker(
+            SigningKey(forge.ec_key("canary-1").private),
+            issuer="urn:canary",
+            audience="api://canary",
+            timeout_s=timeout_s,
+            wall=lambda: float(NOW),
+        )
+
+    return make
+
+
+@pytest.fixture
+def make_token(make_maker):
+    return make_maker(TIMEOUT_S).make
 
 
 @pytest.fixture
@@ -134,6 +154,35 @@ async def test_the_figure_is_the_time_from_the_acknowledgement_to_the_refusal(ti
     (outcome,) = await run(Target("edge", place), upstream=Upstream(time, takes=2.0))
     assert (outcome.target, outcome.failures) == ("edge", ())
     assert outcome.seconds == pytest.approx(0.5 + 0.005 + 0.5)
+
+
+async def test_a_refusal_counts_where_a_token_that_is_not_revoked_is_still_accepted(time, run):
+    upstream = Upstream(time)
+    place = Place(time, ACCEPTED, REFUSED)
+    (outcome,) = await run(Target("gateway", place), upstream=upstream)
+    assert found(outcome) == (0.0, [])
+    (control,) = place.controlled
+    assert [control] != upstream.revoked
+
+    (outcome,) = await run(Target("gateway", Place(time, ACCEPTED, REFUSED, control=(REFUSED, ACCEPTED))))
+    assert found(outcome) == (pytest.approx(0.005), []), "it refused all for a while"
+
+
+@pytest.mark.parametrize(
+    ("control", "reason"), [(REFUSED, "refuses_all"), (NO_VERDICT, "no_verdict"), (NONE, "unreachable")]
+)
+async def test_who_refuses_every_token_shows_no_revocation(time, run, control, reason):
+    place = Place(time, ACCEPTED, REFUSED, control=(control,))
+    (outcome,) = await run(Target("gateway", place))
+    assert found(outcome) == (None, [reason])
+    assert "to a token that is not revoked" in outcome.failures[0].problem
+    assert len(place.asked) > 10, "it is asked again"
+
+
+async def test_who_refuses_every_token_and_then_accepts_the_revoked_one_is_late(time, run):
+    place = Place(time, ACCEPTED, REFUSED, ACCEPTED, control=(REFUSED,))
+    (outcome,) = await run(Target("gateway", place))
+    assert found(outcome) == (None, ["late"])
 
 
 async def test_one_token_is_made_for_all_targets_and_revoked_after_all_were_asked(time, run):
@@ -239,14 +288,17 @@ async def test_one_bad_address_takes_no_figure_from_the_others(time, run):
 
 
 async def test_every_reason_is_reported_once_and_the_gravest_first(time, run):
-    answers = [[NONE], [NO_VERDICT], [NONE], [REFUSED], [ACCEPTED], [NONE]]
-    places = [Place(time, *replies, address=f"10.0.0.{number}") for number, replies in enumerate(answers)]
-    (outcome,) = await run(Target("edges", *places))
+    def edges():
+        answers = [NONE, NO_VERDICT, NONE, REFUSED, ACCEPTED, NONE]
+        places = [Place(time, reply, address=f"10.0.0.{number}") for number, reply in enumerate(answers)]
+        return Target("edges", *places)
+
+    (outcome,) = await run(edges())
     assert found(outcome) == (None, ["late", "not_accepted", "no_verdict", "unreachable"])
     assert outcome.failures[-1].problem == (
         "10.0.0.0: before the revocation: no answer (as 2 other addresses)"
     )
-    (outcome,) = await run(Target("edges", *places), upstream=Upstream(time, problem="no answer"))
+    (outcome,) = await run(edges(), upstream=Upstream(time, problem="no answer"))
     assert found(outcome)[1] == ["not_revoked", "not_accepted", "no_verdict", "unreachable"]
 
 
@@ -261,13 +313,23 @@ async def test_a_host_without_an_address_is_unreachable(run):
     assert outcome.failures == (Failure("unreachable", "no address was found in time"),)
 
 
-def test_a_token_is_marked_and_outlives_its_round(make_token):
+def test_a_token_is_marked(make_token):
     token, another = make_token(), make_token()
     payload = forge.json.loads(forge.parts(token.text)[1])
     assert payload["sub"] == payload["client_id"] == "revoker-canary"
     assert (payload["iss"], payload["aud"]) == ("urn:canary", "api://canary")
     assert payload["jti"] == token.jti != another.jti
-    assert payload["exp"] - payload["iat"] >= 2 * ANSWER_S + TIMEOUT_S + 60
+    assert payload["exp"] == token.exp
+
+
+@pytest.mark.parametrize(("timeout_s", "lifetime"), [(1.0, 73), (TIMEOUT_S, 84), (60.0, 200)])
+def test_a_token_outlives_its_round_by_a_minute_and_lives_as_long_as_documented(
+    make_maker, timeout_s, lifetime
+):
+    token = make_maker(timeout_s).make()
+    assert token.exp - NOW == lifetime >= 4 * answer_seconds(timeout_s) + timeout_s + 60
+    (longest,) = re.findall(r"and (\d+) s at most", (ROOT / "docs/canary.md").read_text())
+    assert lifetime <= int(longest)
 
 
 def test_an_answer_may_take_three_seconds_or_a_third_of_the_round():

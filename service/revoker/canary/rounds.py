@@ -1,4 +1,8 @@
-"""One round: make a token, see that it is accepted, revoke it, and ask until it is refused."""
+"""One round: make a token, see that it is accepted, revoke it, and ask until it is refused.
+
+A second token is never revoked. Who refuses that one, too, refuses everything, such as a limiter that the
+questions of the canary have tripped, and shows nothing about revocations.
+"""
 
 import asyncio
 import math
@@ -17,14 +21,19 @@ SUBJECT: Final = "revoker-canary"
 ANSWER_S: Final = 3.0
 """How long one answer may take at least; what takes longer than :func:`answer_seconds` is no answer."""
 
+CLOCKS_APART_S: Final = 60
+"""By so much the clock of a target may be ahead without a token that expires for it within the round."""
+
 FIRST_PAUSE_S: Final = 0.005
 LAST_PAUSE_S: Final = 0.25
 
 NOT_REVOKED: Final = "not_revoked"
+REFUSES_ALL: Final = "refuses_all"
 
 REASONS: Final = (
     Answer.ACCEPTED.value,
     NOT_REVOKED,
+    REFUSES_ALL,
     Answer.REFUSED.value,
     Answer.NO_VERDICT.value,
     Answer.NONE.value,
@@ -80,6 +89,15 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
+class _Revocation:
+    """When the revocation of ``token`` was acknowledged; ``control`` is the other token of the round."""
+
+    token: Token
+    control: Token
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
 class _Checked:
     """A target before the revocation: which of its addresses accept the token, and why others do not."""
 
@@ -108,7 +126,8 @@ class TokenMaker:
         self._key = key
         self._issuer = issuer
         self._audience = audience
-        self._lifetime: Final = math.ceil(2 * answer_seconds(timeout_s) + timeout_s) + 60
+        answers = 4 * answer_seconds(timeout_s)  # addresses, check, revocation; and control, at the end
+        self._lifetime: Final = math.ceil(answers + timeout_s) + CLOCKS_APART_S
         self._wall = wall
 
     def make(self) -> Token:
@@ -151,16 +170,16 @@ class Rounds:
 
     async def run(self) -> list[Outcome]:
         """One round; an outcome for every target, in their order."""
-        token = self._make_token()
+        token, control = self._make_token(), self._make_token()
         checked = await asyncio.gather(*(self._check(target, token) for target in self._targets))
         if not any(target.accepting for target in checked):
             return [target.outcome(()) for target in checked]
         problem = await self._upstream.revoke(token, self._answer_s)
-        revoked_at = self._now()
+        revocation = _Revocation(token, control, self._now())
         if problem:
             failure = Failure(NOT_REVOKED, f"the upstream did not revoke: {problem}")
             return [target.outcome([failure] if target.accepting else ()) for target in checked]
-        return await asyncio.gather(*(self._measure(target, token, revoked_at) for target in checked))
+        return await asyncio.gather(*(self._measure(target, revocation) for target in checked))
 
     async def _check(self, target: Target, token: Token) -> _Checked:
         try:
@@ -177,35 +196,45 @@ class Rounds:
                 failures.append(_failure(place, reply, "before the revocation"))
         return _Checked(target.name, accepting, failures)
 
-    async def _measure(self, target: _Checked, token: Token, revoked_at: float) -> Outcome:
+    async def _measure(self, target: _Checked, revocation: _Revocation) -> Outcome:
         return target.outcome(
-            await asyncio.gather(
-                *(self._until_refused(place, token, revoked_at) for place in target.accepting)
-            )
+            await asyncio.gather(*(self._until_refused(place, revocation) for place in target.accepting))
         )
 
-    async def _until_refused(self, place: Asked, token: Token, revoked_at: float) -> float | Failure:
+    async def _until_refused(self, place: Asked, revocation: _Revocation) -> float | Failure:
         """Seconds until the refusal has arrived, or what the last answer was where there was none in time."""
-        deadline = revoked_at + self._timeout_s
-        last: Reply | None = None
+        deadline = revocation.at + self._timeout_s
+        when = f"{self._timeout_s:g} s after the revocation"
+        last: Failure | None = None
         for pause in pauses():
             left = deadline - self._now()
             if left <= 0:
                 break
-            reply = await place.ask(token, min(left, self._answer_s))
+            reply = await place.ask(revocation.token, min(left, self._answer_s))
             now = self._now()
             if reply.answer is Answer.REFUSED:
-                return now - revoked_at
-            if last is None or reply.answer is not Answer.NONE or now < deadline:
-                last = reply  # otherwise the end of the round cut it off, which shows nothing
-            await self._sleep(max(0.0, min(pause, deadline - now)))
-        last = last or Reply(Answer.NONE, "there was no time to ask")
-        return _failure(place, last, f"{self._timeout_s:g} s after the revocation")
+                last = await self._refused_alike(place, revocation.control, when)
+                if last is None:
+                    return now - revocation.at
+            elif last is None or reply.answer is not Answer.NONE or now < deadline:
+                last = _failure(place, reply, when)  # otherwise the end of the round cut it off
+            await self._sleep(max(0.0, min(pause, deadline - self._now())))
+        return last or _failure(place, Reply(Answer.NONE, "there was no time to ask"), when)
+
+    async def _refused_alike(self, place: Asked, control: Token, when: str) -> Failure | None:
+        """Why a refusal shows nothing: the token that is not revoked is not accepted either; None: it is."""
+        reply = await place.ask(control, self._answer_s)
+        if reply.answer is Answer.ACCEPTED:
+            return None
+        when = f"{when}, to a token that is not revoked"
+        if reply.answer is Answer.REFUSED:
+            return _failure(place, reply, when, REFUSES_ALL)
+        return _failure(place, reply, when)
 
 
-def _failure(place: Asked, reply: Reply, when: str) -> Failure:
+def _failure(place: Asked, reply: Reply, when: str, reason: str = "") -> Failure:
     where = f"{place.address}: " if place.address else ""
-    return Failure(reply.answer.value, f"{where}{when}: {reply.problem}")
+    return Failure(reason or reply.answer.value, f"{where}{when}: {reply.problem}")
 
 
 def _gravest_first(failures: Iterable[Failure]) -> tuple[Failure, ...]:
