@@ -10,10 +10,13 @@ from aiohttp.test_utils import TestServer
 from revoker.canary.asking import Answer, Target, Token
 from revoker.config.schema import settle
 from revoker.server.lifecycle import tls_context
-from tests.canary.conftest import KEY, callers, guarded_by, issuers
+from tests.canary.conftest import CANARY_SECRET, KEY, callers, guarded_by, issuers
 from tests.rig import forge
 from tests.rig.certificates import Authority
+from tests.rig.edge import begin, edge_settings
 from tests.rig.servers import free_port
+from tests.rig.service import SECRETS
+from tests.rig.upstream import SECRET as EDGE_SECRET
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -178,15 +181,24 @@ async def test_tokens_of_a_canary_are_worthless_to_callers_that_do_not_name_its_
     token = forge.token(
         KEY, iss="urn:revoker:canary", aud="urn:revoker:canary", sub="alice", jti="1", sid=forge.ABSENT
     )
-    for caller, active in ((("canary", "canary-secret"), True), (("gateway", "gateway-secret"), False)):
-        headers = {"Authorization": f"Bearer {caller[1]}"}
+    for secret, active in ((CANARY_SECRET, True), (SECRETS["gateway"], False), (EDGE_SECRET, True)):
+        headers = {"Authorization": f"Bearer {secret}"}
         answer = await service.ask("POST", "/introspect", json={"token": token}, headers=headers)
-        assert answer.json["active"] is active, caller
+        assert answer.json["active"] is active, secret
+    headers = {"Authorization": f"Bearer {EDGE_SECRET}"}
+    stated = {"sub": "bob", "jti": "2", "iat": 1_700_000_000, "exp": 4_000_000_000}
+    answer = await service.ask("POST", "/introspect", json=stated, headers=headers)
+    assert answer.status == 200, "there is one issuer for an edge that names none"
     answer = await service.post("/revoke-user", {"sub": "bob"}, caller="admin")
     assert answer.status == 200, "there is still one issuer for a caller that names none"
 
 
-async def test_every_address_of_a_host_is_asked_by_its_name(tmp_path, configure):
+@pytest.mark.parametrize(
+    ("host", "terms"), [("edges.internal", {}), ("edge-pods.internal", {"server_name": "edges.internal"})]
+)
+async def test_every_address_of_a_host_is_asked_by_the_name_in_its_certificate(
+    tmp_path, configure, host, terms
+):
     authority = Authority(tmp_path / "authority")
     listener = settle(
         {
@@ -209,15 +221,16 @@ async def test_every_address_of_a_host_is_asked_by_its_name(tmp_path, configure)
     for address in ("127.0.0.2", "127.0.0.3"):
         await web.TCPSite(runner, address, port, ssl_context=tls_context(listener)).start()
 
-    async def look_up(host, asked_port):
-        assert (host, asked_port) == ("edges.internal", port)
+    async def look_up(*wanted):
+        assert wanted == (host, port)
         return ["127.0.0.2", "127.0.0.3"]
 
     target = {
         "name": "edges",
-        "url": f"https://edges.internal:{port}",
+        "url": f"https://{host}:{port}",
         "ca_file": str(authority.certificate),
         "all_addresses": True,
+        **terms,
     }
     settings = configure("http://127.0.0.1:1", target)
     try:
@@ -233,6 +246,49 @@ async def test_every_address_of_a_host_is_asked_by_its_name(tmp_path, configure)
         (f"edges.internal:{port}", "127.0.0.2"),
         (f"edges.internal:{port}", "127.0.0.3"),
     ]
+
+
+@pytest.fixture
+async def asking_edge(service, tmp_path):
+    """It gets no feed, and asks the service for each token."""
+
+    async def relay(request):
+        if request.path != "/introspect":
+            return web.Response(status=503)
+        headers = {name: request.headers[name] for name in ("Authorization", "Content-Type")}
+        body = await request.read()
+        async with service.http.post(f"{service.url}/introspect", data=body, headers=headers) as response:
+            return web.Response(
+                status=response.status, body=await response.read(), content_type="application/json"
+            )
+
+    application = web.Application()
+    application.router.add_route("*", "/{path:.*}", relay)
+    async with TestServer(application) as server:
+        running = await begin(
+            edge_settings(
+                tmp_path,
+                str(server.make_url("")),
+                upstream={"beyond": "ask"},
+                callers=callers(),
+                issuers=issuers(tmp_path),
+            )
+        )
+        yield running
+        await running.close()
+
+
+async def test_an_edge_that_asks_the_service_asks_about_tokens_of_a_canary(
+    service, asking_edge, configure, run_round
+):
+    outcome = (await run_round(configure(service.url, introspect(asking_edge))))["edge"]
+    assert outcome.failures == ()
+    headers = {"Authorization": f"Bearer {SECRETS['gateway']}"}
+    token = forge.token(
+        KEY, iss="urn:revoker:canary", aud="urn:revoker:canary", sub="alice", jti="1", sid=forge.ABSENT
+    )
+    answer = await asking_edge.ask("POST", "/introspect", json={"token": token}, headers=headers)
+    assert answer.json["active"] is False, "the edge checks the rights of its own callers"
 
 
 async def test_the_addresses_of_a_host_are_looked_up(configure):
