@@ -13,7 +13,6 @@ from revoker.server.lifecycle import tls_context
 from tests.canary.conftest import CANARY_SECRET, KEY, callers, guarded_by, issuers
 from tests.rig import forge
 from tests.rig.certificates import Authority
-from tests.rig.edge import begin, edge_settings
 from tests.rig.servers import free_port
 from tests.rig.service import SECRETS
 from tests.rig.upstream import SECRET as EDGE_SECRET
@@ -246,49 +245,6 @@ async def test_every_address_of_a_host_is_asked_by_the_name_in_its_certificate(
         (f"edges.internal:{port}", "127.0.0.2"),
         (f"edges.internal:{port}", "127.0.0.3"),
     ]
-
-
-@pytest.fixture
-async def asking_edge(service, tmp_path):
-    """It gets no feed, and asks the service for each token."""
-
-    async def relay(request):
-        if request.path != "/introspect":
-            return web.Response(status=503)
-        headers = {name: request.headers[name] for name in ("Authorization", "Content-Type")}
-        body = await request.read()
-        async with service.http.post(f"{service.url}/introspect", data=body, headers=headers) as response:
-            return web.Response(
-                status=response.status, body=await response.read(), content_type="application/json"
-            )
-
-    application = web.Application()
-    application.router.add_route("*", "/{path:.*}", relay)
-    async with TestServer(application) as server:
-        running = await begin(
-            edge_settings(
-                tmp_path,
-                str(server.make_url("")),
-                upstream={"beyond": "ask"},
-                callers=callers(),
-                issuers=issuers(tmp_path),
-            )
-        )
-        yield running
-        await running.close()
-
-
-async def test_an_edge_that_asks_the_service_asks_about_tokens_of_a_canary(
-    service, asking_edge, configure, run_round
-):
-    outcome = (await run_round(configure(service.url, introspect(asking_edge))))["edge"]
-    assert outcome.failures == ()
-    headers = {"Authorization": f"Bearer {SECRETS['gateway']}"}
-    token = forge.token(
-        KEY, iss="urn:revoker:canary", aud="urn:revoker:canary", sub="alice", jti="1", sid=forge.ABSENT
-    )
-    answer = await asking_edge.ask("POST", "/introspect", json={"token": token}, headers=headers)
-    assert answer.json["active"] is False, "the edge checks the rights of its own callers"
 
 
 async def test_the_addresses_of_a_host_are_looked_up(configure):
