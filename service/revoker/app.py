@@ -517,15 +517,18 @@ def callers_of(settings: AnySettings, issuers: Mapping[str, Issuer]) -> Callers:
 
 def _caller(configured: CallerSettings, settings: AnySettings, issuers: Mapping[str, Issuer]) -> Caller:
     restricted = {issuer.name for issuer in settings.issuers if issuer.restricted}
+    follows = "feed" in configured.scopes  # an edge asks for callers of its own, whose rights it checks
     allowed = {
         iss: issuer
         for iss, issuer in issuers.items()
         if iss in configured.issuers
         or issuer.name in configured.issuers
-        or not (configured.issuers or issuer.name in restricted)
+        or not (configured.issuers or (issuer.name in restricted and not follows))
     }
     with_keys = {issuer.issuer for issuer in settings.issuers}
     usable = [issuer for iss, issuer in allowed.items() if iss in with_keys or not with_keys]
+    if not configured.issuers:
+        usable = [issuer for issuer in usable if issuer.name not in restricted]
     return Caller(
         name=configured.name,
         digests=tuple(configured.secret_sha256),

@@ -35,7 +35,9 @@ FEED_RELOADS: Final = ("trimmed", "data_set", "format")
 FEED_SNAPSHOTS: Final = ("complete", "broken_off")
 WAITS_FOR_EDGES: Final = ("reached", "late")
 LOG_LINES: Final = ("audit", "other")
-CANARY_FAILURES: Final = ("late", "no_verdict", "not_accepted", "not_revoked", "unreachable")
+CANARY_FAILURES: Final = (
+    "late", "no_verdict", "not_accepted", "not_revoked", "refuses_all", "unreachable",
+)  # fmt: skip
 EDGE_RELOADS: Final = ("first", "reload", "failed")
 PROBLEMS: Final = (
     "store_unreachable", "store_not_primary", "data_lost", "data_loss_refused", "eviction_policy",
@@ -329,22 +331,24 @@ class CanaryMetrics:
         self.registry = registry
         self.seconds = Histogram(
             "revoker_canary_seconds",
-            "Time from the acknowledgement of a revocation until a target has refused the token.",
+            "Time from the acknowledgement of a revocation until a target has refused the token; of all its"
+            " addresses, the slowest that did so in time.",
             ["target"],
             buckets=CANARY_BUCKETS,
             registry=registry,
         )
         self.last_success = Gauge(
             "revoker_canary_last_success_timestamp_seconds",
-            "When a target last refused a revoked token in time; 0: not yet.",
+            "When a target, all its addresses included, last refused a revoked token in time; 0: not yet.",
             ["target"],
             registry=registry,
         )
         self.failures = Counter(
             "revoker_canary_failures",
-            "Rounds without a figure, by target and reason: the token was not accepted before its revocation"
-            " (not_accepted), not revoked by the service (not_revoked), accepted until the end (late), or the"
-            " target gave no verdict (no_verdict) or no answer (unreachable).",
+            "Rounds in which a target, or an address of it, has no figure. By target and reason: the token"
+            " was not accepted before its revocation (not_accepted), not revoked (not_revoked),"
+            " accepted until the end (late), or refused like one that is not revoked (refuses_all);"
+            " no verdict (no_verdict); no answer (unreachable).",
             ["target", "reason"],
             registry=registry,
         )

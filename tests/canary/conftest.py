@@ -29,7 +29,7 @@ def callers():
             ("canary-gateway", ["introspect"], GATEWAY_SECRET, {"issuers": ["canary"]}),
             ("gateway", ["introspect"], SECRETS["gateway"], {}),
             ("admin", ["introspect", "revoke", "revoke-all"], SECRETS["admin"], {}),
-            ("edge", ["feed"], SECRET, {}),
+            ("edge", ["feed", "introspect"], SECRET, {}),
         )
     ]
 

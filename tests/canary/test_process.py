@@ -15,6 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from revoker.canary.process import Canary
+from revoker.canary.rounds import Failure, Outcome
 from revoker.cli.commands import command
 from tests.canary.conftest import KEY, callers, issuers
 from tests.rig.processes import Process
@@ -112,6 +113,24 @@ async def test_health_reports_the_targets_that_failed(service, begin, configure,
     assert (failed["target"], failed["reason"]) == ("gone", "unreachable")
     canary.service.drain()
     assert (await canary.ask("GET", "/readyz")).status == 503
+
+
+async def test_an_address_without_a_figure_counts_beside_the_figure_of_the_others(
+    service, begin, configure, events
+):
+    canary, pauses = await begin(configure(service.url, {"name": "edges", "url": "http://127.0.0.1:1"}))
+    await pauses.until_paused()
+    failures = (Failure("late", "10.0.0.2: late"), Failure("unreachable", "10.0.0.1: gone"))
+    canary.service._record([Outcome("edges", 0.25, failures)])
+    counts = await metrics_of(canary)
+    assert counts['revoker_canary_seconds_sum{target="edges"}'] == "0.25"
+    assert counts['revoker_canary_failures_total{reason="late",target="edges"}'] == "1.0"
+    assert counts['revoker_canary_failures_total{reason="unreachable",target="edges"}'] == "2.0"
+    assert counts['revoker_canary_last_success_timestamp_seconds{target="edges"}'] == "0.0"
+    failed = [line["problem"] for line in events if line["event"] == "canary_failed"]
+    assert failed[1:] == ["10.0.0.2: late", "10.0.0.1: gone"]
+    ready = await canary.ask("GET", "/readyz")
+    assert ready.json["status"] == "degraded"
 
 
 async def test_a_round_that_breaks_is_followed_by_another(service, begin, configure, tmp_path, events):

@@ -10,10 +10,12 @@ from aiohttp.test_utils import TestServer
 from revoker.canary.asking import Answer, Target, Token
 from revoker.config.schema import settle
 from revoker.server.lifecycle import tls_context
-from tests.canary.conftest import KEY, callers, guarded_by, issuers
+from tests.canary.conftest import CANARY_SECRET, KEY, callers, guarded_by, issuers
 from tests.rig import forge
 from tests.rig.certificates import Authority
 from tests.rig.servers import free_port
+from tests.rig.service import SECRETS
+from tests.rig.upstream import SECRET as EDGE_SECRET
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -36,10 +38,10 @@ async def test_service_edge_and_gateway_refuse_what_was_revoked(
         page(await serve_page(guarded_by(edge))),
     )
     outcomes = await run_round(settings)
-    assert {name: outcome.reason for name, outcome in outcomes.items()} == {
-        "service": "",
-        "edge": "",
-        "gateway": "",
+    assert {name: outcome.failures for name, outcome in outcomes.items()} == {
+        "service": (),
+        "edge": (),
+        "gateway": (),
     }, outcomes
     assert all(0 < outcome.seconds <= 60 for outcome in outcomes.values())
 
@@ -52,8 +54,26 @@ async def test_a_gateway_that_asks_nobody_is_late(service, serve_page, configure
     outcomes = await run_round(
         configure(service.url, page(url), introspect(service, "service"), timeout_seconds=5.0)
     )
-    assert (outcomes["gateway"].seconds, outcomes["gateway"].reason) == (None, "late")
-    assert "status 200" in outcomes["gateway"].problem
+    assert outcomes["gateway"].seconds is None
+    assert [failure.reason for failure in outcomes["gateway"].failures] == ["late"]
+    assert "status 200" in outcomes["gateway"].failures[0].problem
+
+
+@pytest.mark.parametrize("status", [401, 403])
+async def test_a_gateway_that_limits_the_canary_does_not_refuse_by_the_revocation(
+    service, serve_page, configure, run_round, status
+):
+    asked = []
+
+    async def limited(_):
+        asked.append(status)
+        return web.Response(status=200 if len(asked) == 1 else status)
+
+    settings = configure(service.url, page(await serve_page(limited)), timeout_seconds=5.0)
+    outcome = (await run_round(settings))["gateway"]
+    assert outcome.seconds is None
+    assert [failure.reason for failure in outcome.failures] == ["refuses_all"]
+    assert f"status {status}" in outcome.failures[0].problem
 
 
 async def test_a_target_that_is_down_is_unreachable_and_the_others_have_their_figure(
@@ -61,7 +81,7 @@ async def test_a_target_that_is_down_is_unreachable_and_the_others_have_their_fi
 ):
     down = {"name": "edge", "url": f"http://127.0.0.1:{free_port()}"}
     outcomes = await run_round(configure(service.url, down, introspect(service, "service")))
-    assert outcomes["edge"].reason == "unreachable"
+    assert outcomes["edge"].failures[0].reason == "unreachable"
     assert outcomes["service"].seconds is not None
 
 
@@ -77,15 +97,16 @@ async def test_a_gateway_without_a_verdict_neither_accepts_nor_refuses(
 
     settings = configure(service.url, page(await serve_page(sometimes)))
     outcome = (await run_round(settings))["gateway"]
-    assert outcome.reason == ""
+    assert outcome.failures == ()
     assert seen.count(401) == 3
 
     async def never(_):
         return web.Response(status=503)
 
     outcome = (await run_round(configure(service.url, page(await serve_page(never)))))["gateway"]
-    assert (outcome.seconds, outcome.reason) == (None, "no_verdict")
-    assert "before the revocation" in outcome.problem
+    assert outcome.seconds is None
+    assert [failure.reason for failure in outcome.failures] == ["no_verdict"]
+    assert "before the revocation" in outcome.failures[0].problem
 
 
 @pytest.mark.parametrize(
@@ -131,15 +152,17 @@ async def test_an_introspection_that_is_not_understood_is_no_refusal(configure, 
 async def test_a_revocation_that_the_service_refuses_gives_no_figure(service, tmp_path, configure, run_round):
     target = introspect(service, "service", secret_file=str(tmp_path / "canary.secret"))
     outcome = (await run_round(configure(service.url, target, secret="wrong.secret")))["service"]
-    assert (outcome.seconds, outcome.reason) == (None, "not_revoked")
-    assert "status 401" in outcome.problem
+    assert outcome.seconds is None
+    assert [failure.reason for failure in outcome.failures] == ["not_revoked"]
+    assert "status 401" in outcome.failures[0].problem
 
 
 async def test_a_wrong_secret_at_a_target_is_no_refusal(service, tmp_path, configure, run_round):
     target = introspect(service, "service", secret_file=str(tmp_path / "wrong.secret"))
     outcome = (await run_round(configure(service.url, target)))["service"]
-    assert (outcome.seconds, outcome.reason) == (None, "no_verdict")
-    assert "status 401" in outcome.problem
+    assert outcome.seconds is None
+    assert [failure.reason for failure in outcome.failures] == ["no_verdict"]
+    assert "status 401" in outcome.failures[0].problem
 
 
 async def test_a_token_that_is_refused_before_its_revocation_gives_no_figure(
@@ -148,23 +171,33 @@ async def test_a_token_that_is_refused_before_its_revocation_gives_no_figure(
     another = issuers(tmp_path, forge.ec_key("canary-2"))
     service = await start(valkey, callers=callers(), issuers=another)
     outcome = (await run_round(configure(service.url, introspect(service, "service"))))["service"]
-    assert (outcome.seconds, outcome.reason) == (None, "not_accepted")
-    assert "before the revocation: inactive" in outcome.problem
+    assert outcome.seconds is None
+    assert [failure.reason for failure in outcome.failures] == ["not_accepted"]
+    assert "before the revocation: inactive" in outcome.failures[0].problem
 
 
 async def test_tokens_of_a_canary_are_worthless_to_callers_that_do_not_name_its_issuer(service):
     token = forge.token(
         KEY, iss="urn:revoker:canary", aud="urn:revoker:canary", sub="alice", jti="1", sid=forge.ABSENT
     )
-    for caller, active in ((("canary", "canary-secret"), True), (("gateway", "gateway-secret"), False)):
-        headers = {"Authorization": f"Bearer {caller[1]}"}
+    for secret, active in ((CANARY_SECRET, True), (SECRETS["gateway"], False), (EDGE_SECRET, True)):
+        headers = {"Authorization": f"Bearer {secret}"}
         answer = await service.ask("POST", "/introspect", json={"token": token}, headers=headers)
-        assert answer.json["active"] is active, caller
+        assert answer.json["active"] is active, secret
+    headers = {"Authorization": f"Bearer {EDGE_SECRET}"}
+    stated = {"sub": "bob", "jti": "2", "iat": 1_700_000_000, "exp": 4_000_000_000}
+    answer = await service.ask("POST", "/introspect", json=stated, headers=headers)
+    assert answer.status == 200, "there is one issuer for an edge that names none"
     answer = await service.post("/revoke-user", {"sub": "bob"}, caller="admin")
     assert answer.status == 200, "there is still one issuer for a caller that names none"
 
 
-async def test_every_address_of_a_host_is_asked_by_its_name(tmp_path, configure):
+@pytest.mark.parametrize(
+    ("host", "terms"), [("edges.internal", {}), ("edge-pods.internal", {"server_name": "edges.internal"})]
+)
+async def test_every_address_of_a_host_is_asked_by_the_name_in_its_certificate(
+    tmp_path, configure, host, terms
+):
     authority = Authority(tmp_path / "authority")
     listener = settle(
         {
@@ -187,15 +220,16 @@ async def test_every_address_of_a_host_is_asked_by_its_name(tmp_path, configure)
     for address in ("127.0.0.2", "127.0.0.3"):
         await web.TCPSite(runner, address, port, ssl_context=tls_context(listener)).start()
 
-    async def look_up(host, asked_port):
-        assert (host, asked_port) == ("edges.internal", port)
+    async def look_up(*wanted):
+        assert wanted == (host, port)
         return ["127.0.0.2", "127.0.0.3"]
 
     target = {
         "name": "edges",
-        "url": f"https://edges.internal:{port}",
+        "url": f"https://{host}:{port}",
         "ca_file": str(authority.certificate),
         "all_addresses": True,
+        **terms,
     }
     settings = configure("http://127.0.0.1:1", target)
     try:

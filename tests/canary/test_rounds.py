@@ -1,11 +1,23 @@
 """One round in a time of its own: which figure it gives, or why none."""
 
+import asyncio
 import itertools
+import re
+from pathlib import Path
 
 import pytest
 
 from revoker.canary.asking import Answer, Reply
-from revoker.canary.rounds import LAST_PAUSE_S, Rounds, TokenMaker, answer_seconds, pauses
+from revoker.canary.rounds import (
+    LAST_PAUSE_S,
+    REASONS,
+    Failure,
+    Rounds,
+    TokenMaker,
+    answer_seconds,
+    pauses,
+)
+from revoker.metrics import CANARY_FAILURES
 from revoker.tokens.private_keys import SigningKey
 from tests.rig import forge
 
@@ -13,6 +25,8 @@ ACCEPTED = Reply(Answer.ACCEPTED, "active")
 REFUSED = Reply(Answer.REFUSED, "inactive")
 NO_VERDICT = Reply(Answer.NO_VERDICT, "answered with status 503")
 NONE = Reply(Answer.NONE, "no answer")
+ROOT = Path(__file__).parent.parent.parent
+NOW = 1_800_000_000
 TIMEOUT_S = 10.0
 ANSWER_S = answer_seconds(TIMEOUT_S)
 
@@ -22,26 +36,41 @@ class Time:
 
     def __init__(self):
         self.at = 1000.0
-        self.paused = []
+        self.ends_of_pauses = []
 
     def now(self):
         return self.at
 
     async def sleep(self, seconds):
-        self.paused.append(seconds)
-        self.at += seconds
+        end = self.at + seconds
+        self.ends_of_pauses.append(end)
+        while True:
+            await asyncio.sleep(0)  # the others may pause, too
+            if end == min(self.ends_of_pauses):
+                break
+        self.ends_of_pauses.remove(end)
+        self.at = max(self.at, end)
 
 
 class Place:
-    """Gives one answer after another, and the last one for ever; each takes ``takes`` seconds."""
+    """Gives one answer after another, and the last one for ever; each takes ``takes`` seconds.
 
-    def __init__(self, time, *replies, takes=0.0):
+    The token that is not revoked is accepted, or gets the answers ``control``.
+    """
+
+    def __init__(self, time, *replies, takes=0.0, address="", control=(ACCEPTED,)):
         self.time = time
+        self.address = address
         self.replies = itertools.chain(replies, itertools.repeat(replies[-1]))
+        self.control = itertools.chain(control, itertools.repeat(control[-1]))
         self.takes = takes
         self.asked = []
+        self.controlled = []
 
     async def ask(self, token, seconds):
+        if self.asked and token.jti != self.asked[0][1]:
+            self.controlled.append(token.jti)
+            return next(self.control)
         self.asked.append((self.time.at, token.jti))
         if seconds < self.takes:
             self.time.at += seconds
@@ -75,20 +104,33 @@ class Upstream:
         return self.problem
 
 
+def found(outcome):
+    """The figure and the reasons of an outcome."""
+    return outcome.seconds, [failure.reason for failure in outcome.failures]
+
+
 @pytest.fixture
 def time():
     return Time()
 
 
 @pytest.fixture
-def make_token():
-    return TokenMaker(
-        SigningKey(forge.ec_key("canary-1").private),
-        issuer="urn:canary",
-        audience="api://canary",
-        timeout_s=TIMEOUT_S,
-        wall=lambda: 1_800_000_000.0,
-    ).make
+def make_maker():
+    def make(timeout_s):
+        return TokenMaker(
+            SigningKey(forge.ec_key("canary-1").private),
+            issuer="urn:canary",
+            audience="api://canary",
+            timeout_s=timeout_s,
+            wall=lambda: float(NOW),
+        )
+
+    return make
+
+
+@pytest.fixture
+def make_token(make_maker):
+    return make_maker(TIMEOUT_S).make
 
 
 @pytest.fixture
@@ -110,8 +152,37 @@ def run(time, make_token):
 async def test_the_figure_is_the_time_from_the_acknowledgement_to_the_refusal(time, run):
     place = Place(time, ACCEPTED, ACCEPTED, REFUSED, takes=0.5)
     (outcome,) = await run(Target("edge", place), upstream=Upstream(time, takes=2.0))
-    assert (outcome.target, outcome.reason) == ("edge", "")
+    assert (outcome.target, outcome.failures) == ("edge", ())
     assert outcome.seconds == pytest.approx(0.5 + 0.005 + 0.5)
+
+
+async def test_a_refusal_counts_where_a_token_that_is_not_revoked_is_still_accepted(time, run):
+    upstream = Upstream(time)
+    place = Place(time, ACCEPTED, REFUSED)
+    (outcome,) = await run(Target("gateway", place), upstream=upstream)
+    assert found(outcome) == (0.0, [])
+    (control,) = place.controlled
+    assert [control] != upstream.revoked
+
+    (outcome,) = await run(Target("gateway", Place(time, ACCEPTED, REFUSED, control=(REFUSED, ACCEPTED))))
+    assert found(outcome) == (pytest.approx(0.005), []), "it refused all for a while"
+
+
+@pytest.mark.parametrize(
+    ("control", "reason"), [(REFUSED, "refuses_all"), (NO_VERDICT, "no_verdict"), (NONE, "unreachable")]
+)
+async def test_who_refuses_every_token_shows_no_revocation(time, run, control, reason):
+    place = Place(time, ACCEPTED, REFUSED, control=(control,))
+    (outcome,) = await run(Target("gateway", place))
+    assert found(outcome) == (None, [reason])
+    assert "to a token that is not revoked" in outcome.failures[0].problem
+    assert len(place.asked) > 10, "it is asked again"
+
+
+async def test_who_refuses_every_token_and_then_accepts_the_revoked_one_is_late(time, run):
+    place = Place(time, ACCEPTED, REFUSED, ACCEPTED, control=(REFUSED,))
+    (outcome,) = await run(Target("gateway", place))
+    assert found(outcome) == (None, ["late"])
 
 
 async def test_one_token_is_made_for_all_targets_and_revoked_after_all_were_asked(time, run):
@@ -132,7 +203,7 @@ def test_pauses_grow_from_five_milliseconds_to_a_quarter_of_a_second():
 async def test_a_target_that_never_refuses_is_late_and_is_asked_until_the_end(time, run):
     place = Place(time, ACCEPTED)
     (outcome,) = await run(Target("edge", place))
-    assert (outcome.seconds, outcome.reason) == (None, "late")
+    assert found(outcome) == (None, ["late"])
     assert time.at == pytest.approx(1000 + TIMEOUT_S)
     assert place.asked[-1][0] >= 1000 + TIMEOUT_S - LAST_PAUSE_S
 
@@ -140,24 +211,24 @@ async def test_a_target_that_never_refuses_is_late_and_is_asked_until_the_end(ti
 async def test_an_answer_that_the_end_of_the_round_cuts_off_does_not_hide_that_a_target_is_late(time, run):
     place = Place(time, ACCEPTED, takes=ANSWER_S - 0.1)
     (outcome,) = await run(Target("edge", place))
-    assert outcome.reason == "late"
+    assert found(outcome) == (None, ["late"])
 
 
 async def test_no_verdict_after_the_revocation_is_no_refusal(time, run):
     (outcome,) = await run(Target("edge", Place(time, ACCEPTED, NO_VERDICT, NO_VERDICT, REFUSED)))
     assert outcome.seconds == pytest.approx(0.005 + 0.01)
     (outcome,) = await run(Target("edge", Place(time, ACCEPTED, NO_VERDICT)))
-    assert (outcome.seconds, outcome.reason) == (None, "no_verdict")
+    assert found(outcome) == (None, ["no_verdict"])
 
 
 async def test_a_target_that_ends_after_the_revocation_is_unreachable(time, run):
     (outcome,) = await run(Target("edge", Place(time, ACCEPTED, ACCEPTED, NONE)))
-    assert (outcome.seconds, outcome.reason) == (None, "unreachable")
+    assert found(outcome) == (None, ["unreachable"])
 
 
 async def test_a_target_that_does_not_answer_is_unreachable(time, run):
     (outcome,) = await run(Target("edge", Place(time, ACCEPTED, takes=ANSWER_S + 1)))
-    assert (outcome.seconds, outcome.reason) == (None, "unreachable")
+    assert found(outcome) == (None, ["unreachable"])
 
 
 @pytest.mark.parametrize(
@@ -168,8 +239,8 @@ async def test_without_an_acceptance_before_there_is_no_figure_and_others_have_t
 ):
     broken, sound = Place(time, before, REFUSED), Place(time, ACCEPTED, REFUSED)
     outcomes = await run(Target("broken", broken), Target("sound", sound))
-    assert [(outcome.target, outcome.reason) for outcome in outcomes] == [("broken", reason), ("sound", "")]
-    assert "before the revocation" in outcomes[0].problem
+    assert [found(outcome)[1] for outcome in outcomes] == [[reason], []]
+    assert "before the revocation" in outcomes[0].failures[0].problem
     assert len(broken.asked) == 1
 
 
@@ -182,8 +253,8 @@ async def test_nothing_is_revoked_where_no_target_accepts_the_token(time, run):
 async def test_a_revocation_that_is_not_acknowledged_gives_no_figure(time, run):
     place = Place(time, ACCEPTED, REFUSED)
     (outcome,) = await run(Target("a", place), upstream=Upstream(time, problem="answered with status 503"))
-    assert (outcome.seconds, outcome.reason) == (None, "not_revoked")
-    assert "status 503" in outcome.problem
+    assert found(outcome) == (None, ["not_revoked"])
+    assert "status 503" in outcome.failures[0].problem
     assert len(place.asked) == 1
 
 
@@ -191,26 +262,74 @@ async def test_of_several_addresses_the_last_to_refuse_counts(time, run):
     quick, slow = Place(time, ACCEPTED, REFUSED), Place(time, ACCEPTED, ACCEPTED, ACCEPTED, REFUSED)
     (outcome,) = await run(Target("edges", quick, slow))
     assert outcome.seconds == pytest.approx(0.005 + 0.01)
-    (outcome,) = await run(
-        Target("edges", Place(time, ACCEPTED, REFUSED), Place(time, ACCEPTED), Place(time, ACCEPTED, REFUSED))
+    assert outcome.failures == ()
+
+
+@pytest.mark.parametrize("gone", [[NONE], [ACCEPTED, NONE]], ids=["from the start", "after the check"])
+@pytest.mark.parametrize("gone_is_first", [True, False])
+async def test_an_address_that_is_gone_hides_no_late_one(time, run, gone, gone_is_first):
+    places = [Place(time, *gone, address="10.0.0.1"), Place(time, ACCEPTED, address="10.0.0.2")]
+    (outcome,) = await run(Target("edges", *(places if gone_is_first else reversed(places))))
+    assert found(outcome) == (None, ["late", "unreachable"])
+    assert [failure.problem.partition(":")[0] for failure in outcome.failures] == ["10.0.0.2", "10.0.0.1"]
+
+
+async def test_one_bad_address_takes_no_figure_from_the_others(time, run):
+    def sound():
+        return [Place(time, ACCEPTED, REFUSED, address=f"10.0.1.{number}") for number in range(49)]
+
+    dead, late = Place(time, NONE, address="10.0.0.1"), Place(time, ACCEPTED, address="10.0.0.2")
+    slow = Place(time, ACCEPTED, ACCEPTED, REFUSED, address="10.0.0.3")
+    (outcome,) = await run(Target("edges", dead, *sound(), slow))
+    assert found(outcome) == (pytest.approx(0.005), ["unreachable"])
+    assert len(dead.asked) == 1
+    (outcome,) = await run(Target("edges", *sound(), late))
+    assert found(outcome) == (0.0, ["late"])
+
+
+async def test_every_reason_is_reported_once_and_the_gravest_first(time, run):
+    def edges():
+        answers = [NONE, NO_VERDICT, NONE, REFUSED, ACCEPTED, NONE]
+        places = [Place(time, reply, address=f"10.0.0.{number}") for number, reply in enumerate(answers)]
+        return Target("edges", *places)
+
+    (outcome,) = await run(edges())
+    assert found(outcome) == (None, ["late", "not_accepted", "no_verdict", "unreachable"])
+    assert outcome.failures[-1].problem == (
+        "10.0.0.0: before the revocation: no answer (as 2 other addresses)"
     )
-    assert (outcome.seconds, outcome.reason) == (None, "late")
+    (outcome,) = await run(edges(), upstream=Upstream(time, problem="no answer"))
+    assert found(outcome)[1] == ["not_revoked", "not_accepted", "no_verdict", "unreachable"]
+
+
+def test_every_reason_has_a_counter():
+    assert sorted(REASONS) == sorted(CANARY_FAILURES)
 
 
 async def test_a_host_without_an_address_is_unreachable(run):
     (outcome,) = await run(Target("edges", fault=OSError("Name or service not known")))
-    assert (outcome.reason, outcome.problem) == ("unreachable", "Name or service not known")
+    assert outcome.failures == (Failure("unreachable", "Name or service not known"),)
     (outcome,) = await run(Target("edges", fault=TimeoutError()))
-    assert (outcome.reason, outcome.problem) == ("unreachable", "no address was found in time")
+    assert outcome.failures == (Failure("unreachable", "no address was found in time"),)
 
 
-def test_a_token_is_marked_and_outlives_its_round(make_token):
+def test_a_token_is_marked(make_token):
     token, another = make_token(), make_token()
     payload = forge.json.loads(forge.parts(token.text)[1])
     assert payload["sub"] == payload["client_id"] == "revoker-canary"
     assert (payload["iss"], payload["aud"]) == ("urn:canary", "api://canary")
     assert payload["jti"] == token.jti != another.jti
-    assert payload["exp"] - payload["iat"] >= 2 * ANSWER_S + TIMEOUT_S + 60
+    assert payload["exp"] == token.exp
+
+
+@pytest.mark.parametrize(("timeout_s", "lifetime"), [(1.0, 73), (TIMEOUT_S, 84), (60.0, 200)])
+def test_a_token_outlives_its_round_by_a_minute_and_lives_as_long_as_documented(
+    make_maker, timeout_s, lifetime
+):
+    token = make_maker(timeout_s).make()
+    assert token.exp - NOW == lifetime >= 4 * answer_seconds(timeout_s) + timeout_s + 60
+    (longest,) = re.findall(r"and (\d+) s at most", (ROOT / "docs/canary.md").read_text())
+    assert lifetime <= int(longest)
 
 
 def test_an_answer_may_take_three_seconds_or_a_third_of_the_round():

@@ -53,6 +53,7 @@ def test_the_defaults(values):
         ("targets", [{**TARGET, "url": "http://edge.example.com"}], "targets[0].url: must be https"),
         ("targets", [{**TARGET, "kind": "grpc"}], "targets[0].kind: must be one of"),
         ("targets", [{**TARGET, "secret_file": "nowhere"}], "targets[0].secret_file: can't be read"),
+        ("targets", [{**TARGET, "server_name": "edge:8080"}], "targets[0].server_name: must be a host name"),
         (
             "targets",
             [{**TARGET, "kind": "http", "secret_file": os.devnull}],

@@ -14,9 +14,11 @@ from kubernetes_validate import ValidationError, validate
 from kubernetes_validate.utils import SchemaNotFoundError
 
 from revoker import __version__
-from revoker.auth import digest
+from revoker.app import callers_of, issuers_of
+from revoker.auth import Credentials, digest
 from revoker.config.canary import settle_canary
 from revoker.config.edge import settle_edge
+from revoker.config.schema import settle
 from revoker.server.lifecycle import SHUTDOWN_SECONDS
 from tests.deploy.conftest import CHART, CI_VALUES
 
@@ -674,6 +676,39 @@ def test_a_canary_is_scraped_and_reaches_whom_it_asks(render):
         assert labels in allowed, name
     [rule] = rendered.one("NetworkPolicy", "revoker-canary")["spec"]["ingress"]
     assert rule["ports"] == [{"port": "ops", "protocol": "TCP"}]
+
+
+@pytest.mark.parametrize("name", ["edge", "own"])
+def test_an_edge_that_asks_the_service_may_ask_about_tokens_of_the_canary(render, tmp_path, name):
+    own = {"name": "own", "secret_sha256": [digest("own secret")], "scopes": ["feed", "introspect"]}
+    edge = ("--set", f"edge.upstream.beyond=ask,edge.caller={name}")
+    rendered = render(CANARY, *edge, "--set-json", f"callers={json.dumps([own])}")
+    (tmp_path / "jwks").mkdir()
+    (tmp_path / "jwks/canary.json").write_text('{"keys": []}')
+    text = rendered.one("ConfigMap", "revoker")["data"]["revoker.toml"]
+    settings = settle(tomllib.loads(text.replace("/etc/revoker", str(tmp_path))), {})
+    secret = "own secret"
+    if name == "edge":
+        secret = base64.b64decode(rendered.one("Secret", "callers")["data"]["edge"]).decode()
+    callers = callers_of(settings, issuers_of(settings))
+    caller = callers.authenticate(Credentials(f"Bearer {secret}", None, None))
+    assert (caller.name, caller.default_issuer.name) == (name, "main")
+    assert "urn:revoker:canary" in caller.issuers
+
+
+def test_a_canary_asks_edges_by_a_name_that_every_certificate_has(render, tmp_path):
+    tls = ("--set", "tls.enabled=true", "--set")
+    rendered = render(CANARY, *tls, "tls.existingSecret=own")
+    service, edges = canary_settings(rendered, tmp_path).targets
+    assert edges.url == "https://revoker-edge-pods.identity.svc:8080"
+    assert edges.server_name == "revoker.identity.svc"
+    edge = tomllib.loads(rendered.one("ConfigMap", "revoker-edge")["data"]["edge.toml"])
+    assert edge["upstream"]["url"] == [service.url] == [f"https://{edges.server_name}:8080"]
+
+    made = render(CANARY, *tls, "tls.certManager.enabled=true,tls.certManager.issuerRef.name=ca")
+    names = made.one("Certificate")["spec"]["dnsNames"]
+    assert {"revoker.identity.svc", "revoker-edge.identity.svc"} <= set(names)
+    assert not any("edge-pods" in name for name in names)
 
 
 def test_targets_and_upstream_of_a_canary_may_be_your_own(helm, render, tmp_path):

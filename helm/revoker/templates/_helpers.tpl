@@ -264,7 +264,8 @@ either: OpenShift gives each namespace its own. `helm upgrade --reuse-values` fr
 {{- if not .Values.tls.enabled -}}
   {{- $_ := set $here "insecure" true -}}
 {{- end -}}
-{{- $url := printf "%s://%s.%s.svc:%v" $scheme (include "revoker.fullname" .) .Release.Namespace .Values.service.port -}}
+{{- $host := printf "%s.%s.svc" (include "revoker.fullname" .) .Release.Namespace -}}
+{{- $url := printf "%s://%s:%v" $scheme $host .Values.service.port -}}
 {{- $upstream := merge (deepCopy (default dict $canary.upstream)) (dict "url" $url) $here -}}
 {{- $targets := $canary.targets -}}
 {{- if not $targets -}}
@@ -272,7 +273,11 @@ either: OpenShift gives each namespace its own. `helm upgrade --reuse-values` fr
   {{- $targets = list (merge (dict "name" "service" "url" $url) $terms) -}}
   {{- if (.Values.edge).enabled -}}
     {{- $pods := printf "%s://%s.%s.svc:%v" $scheme (include "revoker.edgePodsName" .) .Release.Namespace .Values.ports.http -}}
-    {{- $targets = append $targets (merge (dict "name" "edges" "url" $pods "all_addresses" true) $terms) -}}
+    {{- $edges := dict "name" "edges" "url" $pods "all_addresses" true -}}
+    {{- if .Values.tls.enabled -}}
+      {{- $_ := set $edges "server_name" $host -}}{{- /* every certificate has it: edges follow the service by it */ -}}
+    {{- end -}}
+    {{- $targets = append $targets (merge $edges $terms) -}}
   {{- end -}}
 {{- end -}}
 [server]

@@ -71,6 +71,7 @@ class Place:
         tls: ssl.SSLContext | bool,
         secret_file: str,
         name: str = "",
+        address: str = "",
     ) -> None:
         """A place to ask.
 
@@ -79,8 +80,10 @@ class Place:
             url: Of `/introspect`, or of a page behind a gateway.
             tls: Its authorities.
             secret_file: Of the caller at `/introspect`; empty: it is a page.
-            name: That of the host, where ``url`` has its address instead.
+            name: That in its certificate and in ``Host``, where it is not the host of ``url``.
+            address: By which messages name it; empty: it is the only one.
         """
+        self.address: Final = address
         self._http = http
         self._url = url
         self._secret_file = secret_file
@@ -137,6 +140,7 @@ class Target:
         self._url: Final = url / "introspect" if introspects else url
         self._look_up: Final = look_up or _addresses
         self._all_addresses: Final = settings.all_addresses
+        self._server_name: Final = settings.server_name
         self._place: Final = functools.partial(
             Place,
             http,
@@ -152,10 +156,11 @@ class Target:
         """
         url, host = self._url, self._url.host or ""
         if not self._all_addresses:
-            return [self._place(url)]
+            return [self._place(url, name=self._server_name)]
         async with asyncio.timeout(seconds):
             addresses = await self._look_up(host, url.port or 0)
-        return [self._place(url.with_host(address), name=host) for address in addresses]
+        name = self._server_name or host
+        return [self._place(url.with_host(address), name=name, address=address) for address in addresses]
 
 
 class Upstream:

@@ -139,15 +139,18 @@ class Canary:
 
     def _record(self, outcomes: list[Outcome]) -> None:
         self._rounds_done += 1
-        self._failures = {outcome.target: outcome.problem for outcome in outcomes if outcome.reason}
+        self._failures = {
+            outcome.target: outcome.failures[0].problem for outcome in outcomes if outcome.failures
+        }
         for outcome in outcomes:
-            if outcome.seconds is None:
-                self._metrics.failures.labels(outcome.target, outcome.reason).inc()
+            for failure in outcome.failures:
+                self._metrics.failures.labels(outcome.target, failure.reason).inc()
                 _log.warning(
-                    "canary_failed", target=outcome.target, reason=outcome.reason, problem=outcome.problem
+                    "canary_failed", target=outcome.target, reason=failure.reason, problem=failure.problem
                 )
-            else:
+            if outcome.seconds is not None:
                 self._metrics.seconds.labels(outcome.target).observe(outcome.seconds)
+            if not outcome.failures:
                 self._metrics.last_success.labels(outcome.target).set(self._wall())
         _log.info(
             "canary_round",

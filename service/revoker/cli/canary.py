@@ -80,13 +80,12 @@ def _run_once(settings: CanarySettings) -> None:
     outcomes = asyncio.run(run())
     width = max(len(outcome.target) for outcome in outcomes)
     for outcome in outcomes:
-        found = (
-            f"{outcome.reason}: {outcome.problem}"
-            if outcome.seconds is None
-            else f"refused after {outcome.seconds:.3f} s"
-        )
-        typer.echo(f"{outcome.target:{width}}  {found}")
-    if any(outcome.reason for outcome in outcomes):
+        found = [f"{failure.reason}: {failure.problem}" for failure in outcome.failures]
+        if outcome.seconds is not None:
+            by = " by the others" if found else ""
+            found.append(f"refused{by} after {outcome.seconds:.3f} s")
+        typer.echo(f"{outcome.target:{width}}  {'; '.join(found)}")
+    if any(outcome.failures for outcome in outcomes):
         raise typer.Exit(1)
 
 

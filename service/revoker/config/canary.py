@@ -15,6 +15,7 @@ from revoker.config.value_types import (
     AuthoritiesFile,
     CallerName,
     Host,
+    OptionalHostName,
     Port,
     ReadableFile,
     SecretFile,
@@ -124,9 +125,12 @@ class TargetSettings(_AskedSettings):
     secret_file: str = ""
     """For `introspect`: file with the secret of a caller with that scope. Empty: `upstream.secret_file`."""
 
+    server_name: OptionalHostName = ""
+    """The name in its certificate, which is sent in `Host`, too. Empty: the host of `url`."""
+
     all_addresses: bool = False
     """Ask every address that the host of `url` has, such as all pods behind a headless Service. The figure is
-    that of the last one to refuse."""
+    that of the last one to refuse in time. Of those that do not, every reason counts once a round."""
 
     @field_validator("secret_file")
     @classmethod

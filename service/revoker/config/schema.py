@@ -347,7 +347,8 @@ class IssuerSettings(Section):
     """File with the secret shared with it (HS algorithms); a newline at its end is ignored."""
 
     restricted: bool = False
-    """Only callers whose `issuers` names it may use its tokens, such as those of a [canary](canary.md)."""
+    """Only callers whose `issuers` names it, and edges (the scope `feed`), may use its tokens, such as
+    those of a [canary](canary.md)."""
 
     revoked_kids: Texts = ()
     """`kid`s of keys that are revoked permanently, independent of the store."""

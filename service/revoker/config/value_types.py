@@ -121,6 +121,11 @@ Digest = Annotated[
     AfterValidator(str.lower),
     AfterValidator(_not_of_empty_secret),
 ]
+OptionalHostName = Annotated[
+    str,
+    StringConstraints(max_length=253),
+    _matching(r"([A-Za-z0-9_-]+\.)*[A-Za-z0-9_-]+|", "must be a host name, without a port"),
+]
 Host = Annotated[str, _matching(r"[^\s/]+", "must be an address or a host name")]
 
 
