@@ -60,6 +60,20 @@ class SignedIn(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Login:
+    """Whether an ID token lets somebody be signed in now.
+
+    Attributes:
+        now: By the store's clock (ms).
+        ends: When it does so no longer (ms), whatever happens: cutoffs that cover it are stored until then.
+    """
+
+    verdict: Verdict
+    now: int
+    ends: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Visitor:
     """Who sends a request.
 
@@ -147,8 +161,7 @@ class Sessions:
         signed_in = None if name is None else await self._records.read("session", name, SignedIn)
         if name is None or signed_in is None:
             return None
-        now = await self._now_if_valid(signed_in)
-        left = 0 if now is None else signed_in.began + self._settings.absolute_timeout * 1000 - now
+        left = await self._ms_left(signed_in)
         if left <= 0:
             await self._records.remove("session", name)
             return None
@@ -171,33 +184,42 @@ class Sessions:
         if name := self.cookies.read(request, self.cookies.session):
             await self._records.remove("session", name)
 
-    async def _now_if_valid(self, signed_in: SignedIn) -> int | None:
-        """The store's time (ms) if nothing has ended the session meanwhile."""
+    async def _ms_left(self, signed_in: SignedIn) -> int:
+        """How long a session may still last; at most 0 if something has ended it meanwhile."""
+        absolute = signed_in.began + self._settings.absolute_timeout * 1000
         if signed_in.claims is None:
-            return self._now_if_caller(signed_in)
+            now = self._now_if_caller(signed_in)
+            return 0 if now is None else absolute - now
         issuer = self.issuer()
         if issuer is None or signed_in.claims.iss not in {issuer.iss, *issuer.aliases}:
-            return None
-        return await self.now_unless_revoked(signed_in.claims, issuer)
+            return 0
+        login = await self.check(signed_in.claims, issuer, began=signed_in.began)
+        return min(absolute, login.ends) - login.now if login.verdict is Verdict.ACTIVE else 0
 
-    async def now_unless_revoked(self, claims: Claims, issuer: Issuer) -> int | None:
-        """The store's time (ms), or None if a cutoff, a block or a revoked key covers an ID token.
+    async def check(self, claims: Claims, issuer: Issuer, *, began: int | None = None) -> Login:
+        """Judge an ID token by the cutoffs, blocks and revoked keys in the store.
 
-        Raises as :meth:`find`.
+        Args:
+            claims: Of the ID token.
+            issuer: Of the same.
+            began: When the session began that the ID token has begun (ms by the store); None: it begins now.
+
+        Raises:
+            As :meth:`find`.
         """
         store = self._services.store
         found = await store.lookups.find(store.keys.of_token(claims, issuer))
         old = store.issuer_records.old_limits.get(issuer.name)
         if old is not None and old.conflict is not None:
             raise StoreRefused(old.conflict)
-        if claims.kid in issuer.revoked_kids or claims.kid in found.state.keys or found.state.jti is not None:
-            return None
-        wider_by = 0 if old is None else rules.lost_margin(claims, issuer, old)
-        verdict = rules.check_cutoffs(claims, issuer, found.state, found.now, None, wider_by)
-        return found.now if verdict is Verdict.ACTIVE else None
+        return Login(
+            verdict=rules.judge_login(claims, issuer, found.state, old, store_now=found.now, began=began),
+            now=found.now,
+            ends=rules.login_end(claims, issuer, old),
+        )
 
     def _now_if_caller(self, signed_in: SignedIn) -> int | None:
-        """As :meth:`_now_if_valid`, for a session that began with the secret of a caller."""
+        """The store's time (ms) if a session may go on that began with the secret of a caller."""
         caller = self._services.authentication.callers.named(signed_in.sub)
         if not self._settings.secret_sign_in or caller is None:
             return None

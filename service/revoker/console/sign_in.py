@@ -4,6 +4,7 @@ import hmac
 import re
 import secrets
 import time
+from collections.abc import Mapping
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -21,6 +22,7 @@ from revoker.console.provider import Provider, SignInFailed
 from revoker.console.roles import role_of_claims, role_of_scopes
 from revoker.console.sessions import Draft, Sessions, SignedIn, new_name
 from revoker.errors import InvalidClient, InvalidRequest, TooManyFailures, TooManyRequests
+from revoker.models import Verdict
 from revoker.store.console_records import ConsoleRecords
 
 _audit = structlog.get_logger("audit")
@@ -37,6 +39,19 @@ _NO_ROLE: Final = (
     "You are signed in at the identity provider, but it gives you no role here. Ask for one of: viewer, "
     "support, admin."
 )
+
+_REVOKED: Final = ("revoked", "Your sign-in was revoked a moment ago, or you are blocked.")
+_REFUSALS: Final[Mapping[Verdict, tuple[str, str]]] = {
+    Verdict.ISSUED_IN_FUTURE: (
+        "dated ahead",
+        "The identity provider dates its tokens ahead of the store's clock. Set the clocks.",
+    ),
+    Verdict.EXPIRED: (
+        "old login",
+        "Your login at the identity provider is too old. Sign out there, and sign in again.",
+    ),
+}
+"""Why an ID token lets nobody in: for the audit log, and for the page."""
 
 
 class SignIn(msgspec.Struct, frozen=True, kw_only=True):
@@ -161,20 +176,18 @@ class SignInPages:
         role = role_of_claims(genuine.payload, self._settings)
         if role is None:
             return self._refused(peer, "no role", _NO_ROLE, sub=sub)
-        now = await self._sessions.now_unless_revoked(claims, genuine.issuer)
-        if now is None:
-            return self._refused(
-                peer, "revoked", "Your sign-in was revoked a moment ago, or you are blocked.", sub=sub
-            )
+        login = await self._sessions.check(claims, genuine.issuer)
+        if login.verdict is not Verdict.ACTIVE:
+            return self._refused(peer, *_REFUSALS.get(login.verdict, _REVOKED), sub=sub)
         name = genuine.payload.get("name") or genuine.payload.get("preferred_username")
         signed_in = SignedIn(
             sub=sub,
             name=name[:100] if isinstance(name, str) else sub,
             role=role,
-            claims=claims,
+            claims=msgspec.structs.replace(claims, jti=None),  # whose revocation does not last so long
             secret="",
             form_key=new_name(),
-            began=now,
+            began=login.now,
             draft=started.draft,
         )
         return await self._enter(request, peer, signed_in, started)
