@@ -3,6 +3,7 @@
 import json
 import time
 import uuid
+from urllib.parse import quote
 
 import pytest
 
@@ -167,6 +168,30 @@ async def test_a_sign_in_ends_at_a_page_of_the_console_whatever_was_asked_for(
     assert entered.status == 303
     assert entered.headers["Location"].startswith("/console")
     assert (await person.open(entered.headers["Location"])).url.startswith(service.url)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        EVIL,
+        "//evil.example.com",
+        "/\\evil.example.com",
+        "/console.evil.example.com",
+        "/console/../introspect",
+        "/console/sign-in/begin",
+        "/console/callback?error=x",
+        "/console/user?a=\r\nSet-Cookie:x=1",
+        "%zz",
+        "\udcff",
+    ],
+)
+async def test_a_planted_cookie_leads_nowhere_but_to_a_page(service, provider, people, target):
+    person = people(service)
+    planted = {"revoker-target": quote(target.encode("utf-8", "surrogateescape"), safe="")}
+    person.http.cookie_jar.update_cookies(planted, response_url=_url(service))
+    page = await sign_in(person, provider, "viewer")
+    assert page.status == 200
+    assert page.url == f"{service.url}/console"
 
 
 # Who gets a role

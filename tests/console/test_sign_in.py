@@ -3,7 +3,7 @@
 import asyncio
 import time
 import uuid
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 
@@ -11,6 +11,7 @@ from revoker.console.roles import Role
 from revoker.console.sessions import SignedIn
 from revoker.models import Claims
 from tests.console.conftest import sign_in
+from tests.console.person import path_of
 from tests.console.test_pages import action, of_user
 from tests.rig import forge
 from tests.rig.openid import CLIENT
@@ -209,6 +210,39 @@ async def test_sign_ins_from_one_address_are_limited(service, people):
     statuses = [(await person.open("/console/sign-in/begin", follow=False)).status for _ in range(30)]
     assert set(statuses) == {303, 429}
     assert statuses[:20] == [303] * 20
+
+
+async def test_nobody_keeps_others_from_signing_in_by_opening_pages(service, provider, people, valkey):
+    somebody = people(service)
+    for number in range(30):
+        page = await somebody.open(of_user(str(number)))
+        assert page.url.endswith("/console/sign-in")
+        page = await somebody.ask("POST", "/console/token", data={"token": str(number)})
+        assert page.url.endswith("/console/sign-in")
+    prefix = service.service.store.keys.console("form", "x").partition(":")[0]
+    with valkey.client() as client:
+        assert list(client.scan_iter(f"{prefix}:console:*")) == []
+    assert (await sign_in(people(service), provider, "admin")).status == 200
+
+
+async def test_of_sign_ins_in_two_tabs_both_succeed(service, provider, people):
+    person = people(service)
+    provider.claims = {"sub": "support-1", "realm_access": {"roles": ["revoker-support"]}}
+    asked = []
+    for page in (of_user("alice"), of_user("bob")):
+        await person.open(page)
+        begun = await person.open("/console/sign-in/begin", follow=False)
+        asked.append((begun.headers["Location"], page))
+    for location, page in asked:
+        assert unquote(path_of((await person.open(location)).url)) == unquote(page)
+
+
+async def test_answers_without_a_sign_in_are_not_in_the_audit_log(service, people, events):
+    person = people(service)
+    for path in ("/console/callback", "/console/callback?x=1", f"/console/callback?code=x&state={'a' * 43}"):
+        assert (await person.open(path)).status == 403
+        await person.open("/console/sign-in/begin", follow=False)
+    assert [event for event in events if event["event"] == "console_sign_in_refused"] == []
 
 
 # A session outlives its ID token, and no cutoff that covers it expires before it ends

@@ -12,9 +12,10 @@ from revoker.api.endpoint import BoundEndpoint, Call
 from revoker.api.fields import MAX_REASON
 from revoker.api.services import Services
 from revoker.console.actions import ACTIONS, DURATIONS, Action, action_named
+from revoker.console.drafts import Draft, Drafts
 from revoker.console.forms import FORM_FIELD, Forms, Outcome, StaleForm
 from revoker.console.pages import link, page, redirect
-from revoker.console.sessions import Draft, Visitor
+from revoker.console.sessions import Visitor
 from revoker.errors import InvalidRequest, NoVerdict, RevokerError, StoreUnavailable, Unconfirmed
 
 TYPED_FIELDS: Final = ("reason", "for")
@@ -24,9 +25,10 @@ TYPED_FIELDS: Final = ("reason", "for")
 class Acting:
     """The handlers of changes."""
 
-    def __init__(self, services: Services, forms: Forms) -> None:
+    def __init__(self, services: Services, forms: Forms, drafts: Drafts) -> None:
         self._services = services
         self._forms = forms
+        self._drafts = drafts
         self._bound: Final[Mapping[str, BoundEndpoint[Any]]] = {
             name: action.endpoint.bind(services) for name, action in ACTIONS.items()
         }
@@ -36,8 +38,7 @@ class Acting:
         action = action_named(request.match_info["action"])
         visitor.require(action.role)
         parameters = action.parameters(_query(request))
-        draft = visitor.signed_in.draft
-        typed = draft.fields if draft and draft.target == _target(action, parameters) else {}
+        typed = await self._drafts.typed(visitor.session, _target(action, parameters))
         return await self._preview(request, visitor, action, parameters, typed)
 
     async def act(self, request: web.Request, visitor: Visitor, sent: dict[str, str]) -> web.Response:
@@ -77,6 +78,7 @@ class Acting:
                 request, visitor, action, parameters, sent, problem=problem, status=400
             )
         await self._note(name, msgspec.structs.replace(outcome, state="done", sentence=action.done))
+        await self._drafts.discard(visitor.session, _target(action, parameters))
         return done
 
     async def done(self, request: web.Request, visitor: Visitor) -> web.Response:
@@ -172,11 +174,11 @@ class Acting:
 
 def draft_of(request: web.Request, sent: Mapping[str, str]) -> Draft | None:
     """What somebody had typed into the form of an action; None: it is another form."""
-    action = ACTIONS.get(request.match_info.get("action", ""))
-    if action is None:
+    action, owner = ACTIONS.get(request.match_info.get("action", "")), Forms.owner(sent.get(FORM_FIELD, ""))
+    if action is None or owner is None:
         return None
-    fields = {name: sent[name][: 4 * MAX_REASON] for name in TYPED_FIELDS if name in sent}
-    return Draft(_target(action, action.parameters(sent)), fields)
+    fields = {name: sent[name] for name in TYPED_FIELDS if name in sent}
+    return Draft(owner, _target(action, action.parameters(sent)), fields)
 
 
 async def sent_form(request: web.Request) -> dict[str, str]:

@@ -11,6 +11,7 @@ from revoker.api.probes import Health
 from revoker.api.services import Services
 from revoker.config.console import ConsoleSettings
 from revoker.console.acting import Acting, draft_of, sent_form
+from revoker.console.drafts import Drafts
 from revoker.console.forms import FORM_FIELD, Forms, StaleForm, refuse_other_sites
 from revoker.console.pages import PREFIX, STATIC_FILES, error_page, static_file
 from revoker.console.provider import Provider
@@ -51,7 +52,7 @@ class Console:
                 clock=services.clocks.now,
             )
         forms = Forms(records, keep_ms=settings.absolute_timeout * 1000)
-        self._acting: Final = Acting(services, forms)
+        self._acting: Final = Acting(services, forms, Drafts(records))
         self._views: Final = Views(services, health, sources, self._acting)
         self._sign_in: Final = SignInPages(settings, services, self._sessions, records, self._provider)
 
@@ -107,7 +108,7 @@ class Console:
             visitor = None
             try:
                 visitor = await self._sessions.find(request)
-                return await self._sign_in.ask(request) if visitor is None else await show(request, visitor)
+                return self._sign_in.ask(request) if visitor is None else await show(request, visitor)
             except RevokerError as error:
                 return self._error(error, visitor)
 
@@ -123,7 +124,9 @@ class Console:
                 sent = await sent_form(request)
                 visitor = await self._sessions.find(request)
                 if visitor is None:
-                    return await self._sign_in.ask(request, draft_of(request, sent))
+                    return await self._sign_in.ask_again(
+                        request, draft_of(request, sent), sent.get("reason", "")
+                    )
                 return await act(request, visitor, sent)
             except RevokerError as error:
                 return self._error(error, visitor, sent.get("reason", ""))

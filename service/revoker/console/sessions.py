@@ -16,6 +16,7 @@ from revoker import rules
 from revoker.api.services import Services
 from revoker.auth import Caller, digest
 from revoker.config.console import ConsoleSettings
+from revoker.console.drafts import owner_of
 from revoker.console.roles import SCOPES, Role, role_of_scopes
 from revoker.errors import AccessDenied, StoreRefused
 from revoker.models import Claims, Issuer, Verdict
@@ -28,13 +29,6 @@ CALLER_PREFIX: Final = "console:"
 
 _NAME_CHARACTERS: Final = 43
 """32 random bytes in base64url."""
-
-
-class Draft(msgspec.Struct, frozen=True):
-    """What somebody had typed when the sign-in had expired: a page of the console, and fields of its form."""
-
-    target: str
-    fields: dict[str, str]
 
 
 class SignedIn(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,7 +50,6 @@ class SignedIn(msgspec.Struct, frozen=True, kw_only=True):
     secret: str
     form_key: str
     began: int
-    draft: Draft | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +80,12 @@ class Visitor:
     role: Role
     caller: Caller
 
+    @property
+    def owner(self) -> str:
+        """Names the person, whatever the session."""
+        claims = self.signed_in.claims
+        return owner_of(None if claims is None else claims.iss, self.signed_in.sub)
+
     def require(self, role: Role) -> None:
         """Raise ``AccessDenied`` for a lower role."""
         if self.role < role:
@@ -101,6 +100,7 @@ class Cookies:
         prefix = "__Host-" if self._secure else ""
         self.session: Final = f"{prefix}revoker-console"
         self.sign_in: Final = f"{prefix}revoker-sign-in"
+        self.target: Final = f"{prefix}revoker-target"
 
     @staticmethod
     def read(request: web.Request, cookie: str) -> str | None:
@@ -108,9 +108,13 @@ class Cookies:
         value = request.cookies.get(cookie, "")
         return value if len(value) == _NAME_CHARACTERS and value.isascii() else None
 
-    def set(self, response: web.StreamResponse, cookie: str, name: str) -> None:
+    def set(
+        self, response: web.StreamResponse, cookie: str, value: str, *, seconds: int | None = None
+    ) -> None:
         """Lax, since a provider redirects to the console from another site; POST never comes with it."""
-        response.set_cookie(cookie, name, path="/", secure=self._secure, httponly=True, samesite="Lax")
+        response.set_cookie(
+            cookie, value, max_age=seconds, path="/", secure=self._secure, httponly=True, samesite="Lax"
+        )
 
     def remove(self, response: web.StreamResponse, cookie: str) -> None:
         response.del_cookie(cookie, path="/", secure=self._secure, httponly=True, samesite="Lax")
@@ -132,8 +136,12 @@ class Sessions:
 
     async def begin(
         self, request: web.Request, response: web.StreamResponse, signed_in: SignedIn, peer: str
-    ) -> None:
-        """Begin a session under a new name; one that the browser has already is ended, and never used."""
+    ) -> str:
+        """Begin a session under a new name; one that the browser has already is ended, and never used.
+
+        Returns:
+            The digest of the name.
+        """
         await self._remove(request)
         name = new_name()
         await self._records.write("session", name, signed_in, self._idle_ms)
@@ -145,6 +153,7 @@ class Sessions:
             role=Role(signed_in.role).label,
             sid=signed_in.claims.sid if signed_in.claims else None,
         )
+        return digest(name)
 
     async def end(self, request: web.Request, response: web.StreamResponse) -> None:
         await self._remove(request)
@@ -183,6 +192,7 @@ class Sessions:
     async def _remove(self, request: web.Request) -> None:
         if name := self.cookies.read(request, self.cookies.session):
             await self._records.remove("session", name)
+            await self._records.remove("draft", digest(name))
 
     async def _ms_left(self, signed_in: SignedIn) -> int:
         """How long a session may still last; at most 0 if something has ended it meanwhile."""
@@ -219,7 +229,7 @@ class Sessions:
         )
 
     def _now_if_caller(self, signed_in: SignedIn) -> int | None:
-        """The store's time (ms) if a session may go on that began with the secret of a caller."""
+        """The store's time (ms) if a session continues that began with the secret of a caller."""
         caller = self._services.authentication.callers.named(signed_in.sub)
         if not self._settings.secret_sign_in or caller is None:
             return None
