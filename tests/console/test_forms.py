@@ -232,14 +232,14 @@ async def test_a_typed_reason_is_there_until_its_form_is_used(expired, provider)
 
 
 @pytest.mark.parametrize("size", [{"sub": "a" * 9000}, {"reason": "r" * 5000}], ids=["target", "reason"])
-async def test_a_typed_reason_that_is_too_large_to_remember_is_shown(expired, size):
+async def test_a_typed_reason_that_is_too_large_to_remember_is_on_the_page(expired, size):
     _, page = await expired(**size)
     assert page.status == 403
     assert "copy it from here" in page.words
     assert size.get("reason", "laptop stolen") in page.words
 
 
-async def test_where_too_much_is_sent_from_one_address_reasons_are_shown(signed_in):
+async def test_where_too_much_is_sent_from_one_address_reasons_are_on_the_page(signed_in):
     support = await signed_in("support")
     preview = await support.open(action("revoke-user", sub="alice"))
     support.forget(SESSION)

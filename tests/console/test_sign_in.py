@@ -231,8 +231,8 @@ async def test_of_sign_ins_in_two_tabs_both_succeed(service, provider, people):
     asked = []
     for page in (of_user("alice"), of_user("bob")):
         await person.open(page)
-        begun = await person.open("/console/sign-in/begin", follow=False)
-        asked.append((begun.headers["Location"], page))
+        redirect = await person.open("/console/sign-in/begin", follow=False)
+        asked.append((redirect.headers["Location"], page))
     for location, page in asked:
         assert unquote(path_of((await person.open(location)).url)) == unquote(page)
 
@@ -249,7 +249,7 @@ async def test_answers_without_a_sign_in_are_not_in_the_audit_log(service, peopl
 
 
 async def _session(service, person, *, iat, began=None, **claims):
-    """Let somebody have begun a session with an ID token of a time; returns the page that they get."""
+    """Let somebody have redirect a session with an ID token of a time; returns the page that they get."""
     signed_in = SignedIn(
         sub="agent-1",
         name="agent-1",

@@ -92,7 +92,7 @@ class SignInPages:
         self._records = records
         self._provider = provider
         self._drafts = Drafts(records)
-        self._begun = FailureLimit(time.monotonic)
+        self._sign_ins = FailureLimit(time.monotonic)
         """Sign-ins of peers: each is stored."""
         self._remembered = FailureLimit(time.monotonic)
         """Drafts of peers: of their own, since everybody behind a proxy may be one peer."""
@@ -167,15 +167,15 @@ class SignInPages:
         if self._provider is None:
             return redirect(f"{PREFIX}/sign-in")
         try:
-            self._begun.count(self._services.authentication.client_address(request))
+            self._sign_ins.count(self._services.authentication.client_address(request))
         except TooManyFailures:
             raise TooManyRequests("Too many sign-ins were begun from your address: wait a minute.") from None
         browser, state = self._browser(request) or new_name(), new_name()
-        begun = SignIn(target=self._target(request), nonce=new_name(), verifier=secrets.token_urlsafe(48))
-        await self._records.write("sign-in", f"{browser}.{state}", begun, SIGN_IN_S * 1000)
+        started = SignIn(target=self._target(request), nonce=new_name(), verifier=secrets.token_urlsafe(48))
+        await self._records.write("sign-in", f"{browser}.{state}", started, SIGN_IN_S * 1000)
         response = redirect(f"{PREFIX}/sign-in")
         response.headers["Location"] = self._provider.authorization_url(
-            state=state, nonce=begun.nonce, verifier=begun.verifier
+            state=state, nonce=started.nonce, verifier=started.verifier
         )
         self._cookies.set(response, self._cookies.sign_in, browser, seconds=SIGN_IN_S)
         return response
@@ -209,7 +209,7 @@ class SignInPages:
             sub=sub,
             name=name[:100] if isinstance(name, str) else sub,
             role=role,
-            claims=msgspec.structs.replace(claims, jti=None),  # whose revocation does not last so long
+            claims=msgspec.structs.replace(claims, jti=None),  # whose revocation ends earlier
             secret="",
             form_key=new_name(),
             began=login.now,
