@@ -2,15 +2,20 @@
 
 import asyncio
 import time
+from urllib.parse import unquote
 
+import msgspec
 import pytest
 from aiohttp.test_utils import make_mocked_request
 
 from revoker.console.forms import FORM_S, Forms, StaleForm
 from tests.console.conftest import sign_in
+from tests.console.person import path_of
 from tests.console.test_pages import action
 from tests.rig import forge
+from tests.rig.reply_proxy import ReplyProxy
 from tests.rig.servers import free_port
+from tests.rig.service import until_ready
 
 ACT = "/console/act/revoke-user"
 SESSION = "revoker-console"
@@ -248,6 +253,40 @@ async def test_where_too_much_is_sent_from_one_address_reasons_are_on_the_page(s
         if page.status == 403:
             break
     assert "The reason that you typed laptop stolen" in page.words
+
+
+async def test_a_form_whose_use_the_store_did_not_confirm_does_not_run_for_ever(
+    start, valkey, provider, people, events
+):
+    port = free_port()
+    settings = {**provider.settings, "url": f"http://127.0.0.1:{port}"}
+    async with ReplyProxy.before(valkey.port) as proxy:
+        service = await start(proxy, port=port, console=settings, redis={"timeout": 2.0})
+        support = people(service)
+        await sign_in(support, provider, "support")
+        preview = await support.open(action("revoke-user", sub="alice"))
+
+        def lose(command):
+            if command == "SET":
+                proxy.after = lambda _: None
+                raise ConnectionResetError
+
+        proxy.after = lose
+        page = await support.send(preview, ACT, reason="laptop stolen")
+        assert page.status == 503
+        assert "Nothing was done" in page.words
+        assert "laptop stolen" in page.words
+        await until_ready(service)
+        again = await support.send(preview, ACT)
+        assert "It is being done" in again.words
+        assert done(events) == []
+        forms, name = service.service._console._acting._forms, again.url.rpartition("/")[2]
+        outcome = await forms.outcome(name, await _visitor(service, support))
+        await forms.finish(name, msgspec.structs.replace(outcome, began=outcome.began - 61_000))
+        later = await support.open(again.url)
+        assert "It is not known whether this happened" in later.words
+        assert unquote(path_of(preview.url)) in map(unquote, later.links)
+        assert "logged out everywhere" in (await support.send(await support.open(preview.url), ACT)).words
 
 
 async def test_what_became_of_a_form_only_its_session_sees(signed_in):

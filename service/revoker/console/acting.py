@@ -13,7 +13,7 @@ from revoker.api.fields import MAX_REASON
 from revoker.api.services import Services
 from revoker.console.actions import ACTIONS, DURATIONS, Action, action_named
 from revoker.console.drafts import Draft, Drafts
-from revoker.console.forms import FORM_FIELD, Forms, Outcome, StaleForm
+from revoker.console.forms import FORM_FIELD, UNKNOWN_AFTER_MS, Forms, Outcome, StaleForm
 from revoker.console.pages import link, page, redirect
 from revoker.console.sessions import Visitor
 from revoker.errors import InvalidRequest, NoVerdict, RevokerError, StoreUnavailable, Unconfirmed
@@ -63,23 +63,42 @@ class Acting:
                 request, visitor, action, parameters, sent, problem=problem, status=400
             )
         done = redirect(link(f"/done/{name}"))
-        if not await self._forms.consume(name, visitor, action.name, parameters):
-            return done
-        outcome = Outcome(session=visitor.session, action=action.name, parameters=parameters, state="failed")
+        outcome = Outcome(
+            session=visitor.session, action=action.name, parameters=parameters, began=self._now_ms
+        )
+        try:
+            if not await self._forms.consume(name, outcome):
+                return done
+        except RevokerError as error:
+            return await self._failed(request, visitor, sent, f"Nothing was done: {error}", error)
         try:
             await self._carry_out(request, visitor, action, parameters, sent)
         except RevokerError as error:
             unknown = isinstance(error, Unconfirmed)
             problem = f"{'It may or may not have happened' if unknown else 'Nothing was done'}: {error}"
-            await self._note(name, msgspec.structs.replace(outcome, sentence=problem))
-            if isinstance(error, NoVerdict):  # then there is no preview either
-                raise StoreUnavailable(problem) from error
-            return await self._preview(
-                request, visitor, action, parameters, sent, problem=problem, status=400
-            )
+            await self._note(name, msgspec.structs.replace(outcome, state="failed", sentence=problem))
+            return await self._failed(request, visitor, sent, problem, error)
         await self._note(name, msgspec.structs.replace(outcome, state="done", sentence=action.done))
         await self._drafts.discard(visitor.session, _target(action, parameters))
         return done
+
+    async def _failed(
+        self,
+        request: web.Request,
+        visitor: Visitor,
+        sent: dict[str, str],
+        problem: str,
+        error: RevokerError,
+    ) -> web.Response:
+        """The page with a new form; without a verdict there may be none."""
+        action = action_named(request.match_info["action"])
+        status = 503 if isinstance(error, NoVerdict) else 400
+        try:
+            return await self._preview(
+                request, visitor, action, action.parameters(sent), sent, problem=problem, status=status
+            )
+        except NoVerdict:
+            raise StoreUnavailable(problem) from error
 
     async def done(self, request: web.Request, visitor: Visitor) -> web.Response:
         """``GET /console/done/{form}``: what became of a form, however often it was sent."""
@@ -93,7 +112,9 @@ class Acting:
             visitor,
             title=ACTIONS[outcome.action].title,
             outcome=outcome,
+            unknown=outcome.state == "running" and self._now_ms - outcome.began > UNKNOWN_AFTER_MS,
             parameters=outcome.parameters,
+            act=_target(ACTIONS[outcome.action], outcome.parameters),
         )
 
     def page(self, template: str, visitor: Visitor, **values: Any) -> web.Response:
@@ -110,6 +131,10 @@ class Acting:
     @property
     def _now_s(self) -> float:
         return float(self._services.clocks.now())
+
+    @property
+    def _now_ms(self) -> int:
+        return self._services.clocks.store_ms or int(self._now_s * 1000)
 
     async def _note(self, name: str, outcome: Outcome) -> None:
         """What has happened stays so if it cannot be noted: the page says then that it is not known."""
@@ -159,7 +184,7 @@ class Acting:
         if reason := sent.get("reason", "").strip():
             fields["reason"] = reason
         if action.timed and (seconds := DURATIONS[sent["for"]][1]):
-            fields["until"] = str((self._services.clocks.store_ms or self._now_s * 1000) / 1000 + seconds)
+            fields["until"] = str(self._now_ms / 1000 + seconds)
         await self._handle(request, visitor, action, fields)
 
     async def _handle(

@@ -37,14 +37,20 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         action: The name of what was to be done.
         parameters: To whom or what.
         state: ``running``, ``done`` or ``failed``.
+        began: When (ms).
         sentence: What was done, or why not.
     """
 
     session: str
     action: str
     parameters: dict[str, str]
+    began: int
     state: str = "running"
     sentence: str = ""
+
+
+UNKNOWN_AFTER_MS: Final = 60_000
+"""What is running for longer will not be noted any more: the store answers sooner, or not at all."""
 
 
 class StaleForm(Exception):
@@ -84,9 +90,8 @@ class Forms:
         parts = _FORM(sent)
         return None if parts is None else parts[3]
 
-    async def consume(self, name: str, visitor: Visitor, action: str, parameters: Mapping[str, str]) -> bool:
+    async def consume(self, name: str, outcome: Outcome) -> bool:
         """Whether this request is the first with the form of this id."""
-        outcome = Outcome(session=visitor.session, action=action, parameters=dict(parameters))
         return await self._records.write_first("form", name, outcome, self._keep_ms)
 
     async def finish(self, name: str, outcome: Outcome) -> None:
