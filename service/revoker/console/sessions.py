@@ -5,7 +5,7 @@ The cookie holds a random name, of which the store has only the digest. It is a 
 
 import hmac
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import msgspec
@@ -175,9 +175,11 @@ class Sessions:
             await self._records.remove("session", name)
             return None
         self._records.prolong("session", name, min(left, self._idle_ms))
-        role = Role(signed_in.role)
         return Visitor(
-            session=digest(name), signed_in=signed_in, role=role, caller=self._caller(signed_in.sub, role)
+            session=digest(name),
+            signed_in=signed_in,
+            role=Role(signed_in.role),
+            caller=self._acts_as(signed_in).spend_request(),
         )
 
     def issuer(self) -> Issuer | None:
@@ -198,8 +200,8 @@ class Sessions:
         """How long a session may still last; at most 0 if something has ended it meanwhile."""
         absolute = signed_in.began + self._settings.absolute_timeout * 1000
         if signed_in.claims is None:
-            now = self._now_if_caller(signed_in)
-            return 0 if now is None else absolute - now
+            now = self._services.clocks.store_ms or int(self._services.clocks.now() * 1000)
+            return absolute - now if self._caller(signed_in) else 0
         issuer = self.issuer()
         if issuer is None or signed_in.claims.iss not in {issuer.iss, *issuer.aliases}:
             return 0
@@ -228,23 +230,21 @@ class Sessions:
             ends=rules.login_end(claims, issuer, old),
         )
 
-    def _now_if_caller(self, signed_in: SignedIn) -> int | None:
-        """The store's time (ms) if a session continues that began with the secret of a caller."""
+    def _caller(self, signed_in: SignedIn) -> Caller | None:
+        """The caller whose secret was used, if it is still the caller's, with the scopes of the role."""
         caller = self._services.authentication.callers.named(signed_in.sub)
-        if not self._settings.secret_sign_in or caller is None:
+        if not self._settings.secret_sign_in or caller is None or caller.client_id:
             return None
         if (role_of_scopes(caller.scopes) or 0) < signed_in.role:
             return None
         secrets_of = map(digest, caller.digests)
-        if not any(hmac.compare_digest(signed_in.secret, one) for one in secrets_of):
-            return None
-        return self._services.clocks.store_ms or int(self._services.clocks.now() * 1000)
+        return caller if any(hmac.compare_digest(signed_in.secret, one) for one in secrets_of) else None
 
-    def _caller(self, sub: str, role: Role) -> Caller:
-        return Caller(
-            name=CALLER_PREFIX + sub,
-            digests=(),
-            scopes=SCOPES[role],
-            issuers=self._services.issuers,
-            default_issuer=None,
-        )
+    def _acts_as(self, signed_in: SignedIn) -> Caller:
+        """As whom somebody makes changes; with the limits of the caller whose secret was used."""
+        name, scopes = CALLER_PREFIX + signed_in.sub, SCOPES[Role(signed_in.role)]
+        caller = None if signed_in.claims else self._caller(signed_in)
+        if caller is not None:
+            return replace(caller, name=name, digests=(), scopes=scopes)
+        issuers = self._services.issuers if signed_in.claims else {}
+        return Caller(name=name, digests=(), scopes=scopes, issuers=issuers, default_issuer=None)
