@@ -114,6 +114,7 @@ class Acting:
             outcome=outcome,
             unknown=outcome.state == "running" and self._now_ms - outcome.began > UNKNOWN_AFTER_MS,
             parameters=outcome.parameters,
+            target=await self._whom(ACTIONS[outcome.action], outcome.parameters),
             act=_target(ACTIONS[outcome.action], outcome.parameters),
         )
 
@@ -163,6 +164,7 @@ class Acting:
             title=action.title,
             action=action,
             parameters=parameters,
+            target=await self._whom(action, parameters),
             effect=effect,
             counted=self._services.issuers[parameters["iss"]].own,
             durations=DURATIONS,
@@ -171,6 +173,19 @@ class Acting:
             form=self._forms.new(visitor, action.name, parameters, self._now_s),
             max_reason=MAX_REASON,
         )
+
+    async def _whom(self, action: Action, parameters: Mapping[str, str]) -> dict[str, str]:
+        """To whom or what it is done, with the user of a session that this service holds.
+
+        A ``sub`` that came beside a session is nothing but the way back: nobody has checked it.
+        """
+        target = {name: parameters[name] for name in action.target}
+        sessions = self._services.sessions
+        if "sid" in target and sessions is not None and sessions.issuer.iss == target["iss"]:
+            session = await sessions.store.peek(target["sid"])
+            if session is not None:
+                target["sub"] = session.sub
+        return target
 
     async def _carry_out(
         self,
@@ -220,7 +235,7 @@ def _problem(action: Action, parameters: Mapping[str, str], sent: Mapping[str, s
         return f"The reason has more than {MAX_REASON} characters. Nothing was done."
     if action.timed and sent.get("for") not in DURATIONS:
         return "Choose how long. Nothing was done."
-    if action.typed and sent.get("confirm", "").strip() != parameters[action.typed].strip():
+    if action.typed and sent.get("confirm", "") != parameters[action.typed]:
         return f"What you typed is not the {action.typed} above. Nothing was done."
     return ""
 
