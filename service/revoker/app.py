@@ -421,6 +421,9 @@ def _issuer(configured: IssuerSettings, settings: AnySettings) -> Issuer:
     longest = horizon = configured.max_token_lifetime or settings.revocation.max_token_lifetime
     if configured.cutoff_claim == "auth_time":
         horizon = max(longest, configured.max_session_lifetime)
+    console = settings.console if isinstance(settings, Settings) else None
+    if console is not None and console.enabled and console.issuer == configured.name:
+        horizon = max(horizon, console.absolute_timeout)  # its sessions outlive the ID tokens
     names = ClaimNames(**configured.claims.model_dump())
     return Issuer(
         name=configured.name,

@@ -136,7 +136,8 @@ class Issuer:
         claim_names: None where claims have their standard names, and none is revocable by value.
         iat_backdated: Seconds by which ``iat`` may lie before the time at which a token was made.
         own: Whether this service holds its sessions.
-        horizon: Longest time in seconds from the time compared with a cutoff to the end of a token.
+        horizon: Longest time in seconds from the time compared with a cutoff to the end of a token, or of a
+            session of the console.
         revoked_kids: Signing keys revoked by configuration.
     """
 

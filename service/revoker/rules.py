@@ -182,6 +182,65 @@ def check_old_limits(
     return Verdict.ACTIVE
 
 
+def login_end(claims: Payload, issuer: Issuer, old: OldLimits | None) -> int:
+    """When what depends on a login alone must end (ms), such as a session of the console.
+
+    Until then every cutoff is stored that covers the login, those included that were made before the horizon
+    was widened.
+    """
+    login = microseconds(claims.iat or 0)
+    if issuer.cutoff_claim == "auth_time" and claims.auth_time is not None:
+        login = min(login, microseconds(claims.auth_time))
+    skew = issuer.clock_skew * 1_000_000
+    horizon = min(
+        (
+            increase.old_value
+            for increase in (old.increases if old else ())
+            if increase.limit == "horizon" and login <= increase.until * 1000 + skew
+        ),
+        default=issuer.horizon,
+    )
+    return login // 1000 + min(horizon, issuer.horizon) * 1000
+
+
+def judge_login(
+    claims: Payload,
+    issuer: Issuer,
+    state: RevocationState,
+    old: OldLimits | None,
+    *,
+    store_now: int,
+    began: int | None,
+) -> Verdict:
+    """Decide whether somebody may be signed in who once came with an ID token, which may have expired.
+
+    Args:
+        claims: Of the ID token, whose signature was checked.
+        issuer: Of the same.
+        state: As for :func:`judge`, with ``old`` and ``store_now``.
+        old: What the store remembers of the issuer.
+        store_now: Redis ``TIME`` in ms, read together with ``state``.
+        began: When the session began that depends on the login (ms); None: now.
+    """
+    ahead = (store_now + issuer.clock_skew * 1000) * 1000
+    dated = [claims.iat or 0]
+    if issuer.cutoff_claim == "auth_time" and claims.auth_time is not None:
+        dated.append(claims.auth_time)
+    if max(map(microseconds, dated)) > ahead:  # a cutoff that is made now would not cover it
+        return Verdict.ISSUED_IN_FUTURE
+    if login_end(claims, issuer, old) <= store_now:
+        return Verdict.EXPIRED
+    revoked_kids = {*state.keys, *issuer.revoked_kids}
+    if revoked_kids and (claims.kid is None or claims.kid in revoked_kids):
+        return Verdict.KEY_REVOKED
+    if state.jti is not None:
+        return Verdict.TOKEN_REVOKED
+    if state.user is not None and began is not None and state.user.blocked > began:
+        return Verdict.USER_BLOCKED  # also by a block that is over: no request came meanwhile
+    wider_by = 0 if old is None else lost_margin(claims, issuer, old)
+    return check_cutoffs(claims, issuer, state, store_now, None, wider_by)
+
+
 def lost_margin(claims: Payload, issuer: Issuer, old: OldLimits) -> int:
     """By how much (s) cutoffs have covered more, when a token was issued, than by the present margin.
 

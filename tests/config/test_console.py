@@ -88,6 +88,18 @@ def test_a_sign_in_by_secret_is_for_this_machine_alone():
     ]
 
 
+@pytest.mark.parametrize(
+    ("console", "server", "words"),
+    [
+        ({"url": "https://console.example.com"}, {}, "console.url must be of this machine"),
+        ({}, {"trusted_proxies": ["10.0.0.0/8"]}, "with server.trusted_proxies others reach it"),
+    ],
+)
+def test_a_sign_in_by_secret_is_not_behind_a_proxy(console, server, words):
+    found = problems({"enabled": True, "secret_sign_in": True, **console}, server=server)
+    assert found == [f"console.secret_sign_in: is for development: {words}"]
+
+
 def test_whoever_shares_a_secret_with_the_issuer_could_make_administrators(tmp_path):
     (tmp_path / "secret").write_text("s" * 32)
     issuer = {

@@ -3,6 +3,7 @@
 import json
 import time
 import uuid
+from urllib.parse import quote
 
 import pytest
 
@@ -84,7 +85,7 @@ async def test_stored_script_is_only_text(consoles, provider, people, sessions_s
     service = await consoles(sessions=sessions_section())
     login = {"sub": SCRIPT, "device": SCRIPT, "user_agent": ATTRIBUTE, "ip": "<b>::1</b>"}
     assert (await service.post("/sessions", login)).status == 201
-    reason = f"{SCRIPT}{ATTRIBUTE}{{{{ 7 * 7 }}}}\u202egnp.exe"
+    reason = f"{SCRIPT}{ATTRIBUTE}{{{{ 2 * 'zq' }}}}\u202egnp.exe"
     block = {"sub": SCRIPT, "iss": SESSIONS_ISSUER, "reason": reason}
     admin = people(service)
     provider.claims["name"] = SCRIPT
@@ -106,8 +107,8 @@ async def test_stored_script_is_only_text(consoles, provider, people, sessions_s
         assert "\u202e" not in page.text
     assert SCRIPT in pages[0].words
     assert ATTRIBUTE in pages[0].words
-    assert f"{SCRIPT}{ATTRIBUTE}{{{{ 7 * 7 }}}}\\u202egnp.exe" in pages[3].words
-    assert "49" not in pages[3].words
+    assert f"{SCRIPT}{ATTRIBUTE}{{{{ 2 * 'zq' }}}}\\u202egnp.exe" in pages[3].words
+    assert "zqzq" not in pages[3].words
 
 
 # Fixation, and what a cookie opens
@@ -167,6 +168,30 @@ async def test_a_sign_in_ends_at_a_page_of_the_console_whatever_was_asked_for(
     assert entered.status == 303
     assert entered.headers["Location"].startswith("/console")
     assert (await person.open(entered.headers["Location"])).url.startswith(service.url)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        EVIL,
+        "//evil.example.com",
+        "/\\evil.example.com",
+        "/console.evil.example.com",
+        "/console/../introspect",
+        "/console/sign-in/begin",
+        "/console/callback?error=x",
+        "/console/user?a=\r\nSet-Cookie:x=1",
+        "%zz",
+        "\udcff",
+    ],
+)
+async def test_a_planted_cookie_leads_nowhere_but_to_a_page(service, provider, people, target):
+    person = people(service)
+    planted = {"revoker-target": quote(target.encode("utf-8", "surrogateescape"), safe="")}
+    person.http.cookie_jar.update_cookies(planted, response_url=_url(service))
+    page = await sign_in(person, provider, "viewer")
+    assert page.status == 200
+    assert page.url == f"{service.url}/console"
 
 
 # Who gets a role

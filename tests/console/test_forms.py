@@ -2,15 +2,20 @@
 
 import asyncio
 import time
+from urllib.parse import unquote
 
+import msgspec
 import pytest
 from aiohttp.test_utils import make_mocked_request
 
 from revoker.console.forms import FORM_S, Forms, StaleForm
 from tests.console.conftest import sign_in
+from tests.console.person import path_of
 from tests.console.test_pages import action
 from tests.rig import forge
+from tests.rig.reply_proxy import ReplyProxy
 from tests.rig.servers import free_port
+from tests.rig.service import until_ready
 
 ACT = "/console/act/revoke-user"
 SESSION = "revoker-console"
@@ -151,6 +156,137 @@ async def test_after_an_expired_sign_in_a_confirmation_has_to_be_typed_again(sig
     assert again.form(act).fields["confirm"] == ""
     assert (await admin.send(again, act)).status == 400
     assert done(events, "client_revoked") == []
+
+
+@pytest.fixture
+def expired(service, signed_in):
+    """Somebody who had typed a reason when the sign-in had expired."""
+
+    async def send(sub="alice", reason="laptop stolen"):
+        support = await signed_in("support")
+        preview = await support.open(action("revoke-user", sub=sub))
+        support.forget(SESSION)
+        page = await support.send(preview, ACT, reason=reason)
+        return support, page
+
+    return send
+
+
+async def _cancelled_at_the_provider(person, provider):
+    provider.refusal = "access_denied"
+    assert (await person.open("/console/sign-in/begin")).status == 403
+    provider.refusal = ""
+
+
+async def _no_role(person, provider):
+    assert (await sign_in(person, provider, None)).status == 403
+
+
+async def _stray_answer(person, _):
+    await person.open("/console/sign-in/begin", follow=False)
+    assert (await person.open("/console/callback?state=x&error=access_denied")).status == 403
+
+
+async def _another_page_in_another_tab(person, _):
+    assert (await person.open("/console/state")).url.endswith("/console/sign-in")
+
+
+@pytest.mark.parametrize(
+    "meanwhile",
+    [_cancelled_at_the_provider, _no_role, _stray_answer, _another_page_in_another_tab],
+    ids=lambda meanwhile: meanwhile.__name__.strip("_"),
+)
+async def test_no_typed_reason_is_lost_whatever_happens_before_the_next_sign_in(
+    expired, provider, events, meanwhile
+):
+    support, page = await expired()
+    assert page.url.endswith("/console/sign-in")
+    await meanwhile(support, provider)
+    again = await sign_in(support, provider, "support", sub="support-1")
+    assert again.form(ACT).fields["reason"] == "laptop stolen"
+    assert done(events) == []
+
+
+async def test_reasons_that_were_typed_in_two_tabs_are_both_there_again(signed_in, provider):
+    support = await signed_in("support")
+    previews = [await support.open(action("revoke-user", sub=sub)) for sub in ("alice", "bob")]
+    support.forget(SESSION)
+    for preview, reason in zip(previews, ("of alice", "of bob"), strict=True):
+        await support.send(preview, ACT, reason=reason)
+    again = await sign_in(support, provider, "support")
+    assert again.form(ACT).fields["reason"] == "of bob"
+    assert (await support.open(previews[0].url)).form(ACT).fields["reason"] == "of alice"
+
+
+async def test_a_typed_reason_is_for_nobody_else_at_the_same_browser(expired, provider, people):
+    support, _ = await expired()
+    page = await sign_in(support, provider, "support", sub="support-2")
+    assert page.url.endswith("/console")
+    page = await support.open(action("revoke-user", sub="alice"))
+    assert page.form(ACT).fields["reason"] == ""
+    again = await sign_in(support, provider, "support", sub="support-1")
+    assert again.form(ACT).fields["reason"] == "laptop stolen"
+
+
+async def test_a_typed_reason_is_there_until_its_form_is_used(expired, provider):
+    support, _ = await expired()
+    again = await sign_in(support, provider, "support")
+    assert (await support.open(again.url)).form(ACT).fields["reason"] == "laptop stolen"
+    assert "logged out everywhere" in (await support.send(again, ACT)).words
+    assert (await support.open(again.url)).form(ACT).fields["reason"] == ""
+
+
+@pytest.mark.parametrize("size", [{"sub": "a" * 9000}, {"reason": "r" * 5000}], ids=["target", "reason"])
+async def test_a_typed_reason_that_is_too_large_to_remember_is_on_the_page(expired, size):
+    _, page = await expired(**size)
+    assert page.status == 403
+    assert "copy it from here" in page.words
+    assert size.get("reason", "laptop stolen") in page.words
+
+
+async def test_where_too_much_is_sent_from_one_address_reasons_are_on_the_page(signed_in):
+    support = await signed_in("support")
+    preview = await support.open(action("revoke-user", sub="alice"))
+    support.forget(SESSION)
+    for _ in range(50):
+        page = await support.send(preview, ACT, follow=False, reason="laptop stolen")
+        if page.status == 403:
+            break
+    assert "The reason that you typed laptop stolen" in page.words
+
+
+async def test_a_form_whose_use_the_store_did_not_confirm_does_not_run_for_ever(
+    start, valkey, provider, people, events
+):
+    port = free_port()
+    settings = {**provider.settings, "url": f"http://127.0.0.1:{port}"}
+    async with ReplyProxy.before(valkey.port) as proxy:
+        service = await start(proxy, port=port, console=settings, redis={"timeout": 2.0})
+        support = people(service)
+        await sign_in(support, provider, "support")
+        preview = await support.open(action("revoke-user", sub="alice"))
+
+        def lose(command):
+            if command == "SET":
+                proxy.after = lambda _: None
+                raise ConnectionResetError
+
+        proxy.after = lose
+        page = await support.send(preview, ACT, reason="laptop stolen")
+        assert page.status == 503
+        assert "Nothing was done" in page.words
+        assert "laptop stolen" in page.words
+        await until_ready(service)
+        again = await support.send(preview, ACT)
+        assert "It is being done" in again.words
+        assert done(events) == []
+        forms, name = service.service._console._acting._forms, again.url.rpartition("/")[2]
+        outcome = await forms.outcome(name, await _visitor(service, support))
+        await forms.finish(name, msgspec.structs.replace(outcome, began=outcome.began - 61_000))
+        later = await support.open(again.url)
+        assert "It is not known whether this happened" in later.words
+        assert unquote(path_of(preview.url)) in map(unquote, later.links)
+        assert "logged out everywhere" in (await support.send(await support.open(preview.url), ACT)).words
 
 
 async def test_what_became_of_a_form_only_its_session_sees(signed_in):

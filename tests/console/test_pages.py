@@ -133,12 +133,41 @@ async def test_one_session_is_ended_and_the_others_continue(consoles, provider, 
     [end] = [link for link in user.links if f"sid={logins[0]['sid']}" in link]
     preview = await support.open(end)
     assert "1 session kept by Revoker is concerned." in preview.words
+    assert "User (sub) alice" in preview.words
+    false = await support.open(end.replace("sub=alice", "sub=bob"))
+    assert "User (sub) alice" in false.words  # not the one of the link
     done = await support.send(preview, "/console/act/revoke-session")
     assert "The session has ended." in done.words
     [back] = [link for link in done.links if link.startswith("/console/user")]
     user = await support.open(back)
     assert "Laptop" not in user.words
     assert "Phone" in user.words
+
+
+async def test_a_user_whom_nobody_has_checked_is_only_the_way_back(signed_in):
+    support = await signed_in("support")
+    preview = await support.open(action("revoke-session", sid="of-bob", sub="alice"))
+    assert "User (sub)" not in preview.words
+    assert [link for link in preview.links if "sub=alice" in link]
+    done = await support.send(preview, "/console/act/revoke-session")
+    assert "User (sub)" not in done.words
+
+
+@pytest.mark.parametrize("blank", [" ", "\u2003", "\t"])
+async def test_what_nobody_can_see_or_type_is_refused(signed_in, blank):
+    admin = await signed_in("admin")
+    page = await admin.open(action("revoke-client", client_id=blank))
+    assert page.status == 400
+    assert "client_id is missing" in page.words
+
+
+async def test_a_confirmation_is_exact(signed_in, events):
+    admin = await signed_in("admin")
+    preview = await admin.open(action("revoke-client", client_id="web "))
+    for typed in ("web", " web ", "WEB "):
+        page = await admin.send(preview, "/console/act/revoke-client", confirm=typed)
+        assert page.status == 400
+    assert [event for event in events if event["event"] == "client_revoked"] == []
 
 
 async def test_a_pasted_token_is_explained_and_is_in_no_address(service, signed_in, events):

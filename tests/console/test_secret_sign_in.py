@@ -1,11 +1,12 @@
 """The sign-in of the development setup: by the name and secret of a caller."""
 
 import pytest
+from aiohttp.test_utils import make_mocked_request
 
 from revoker.auth import digest
 from tests.console.test_pages import action
 from tests.rig import forge
-from tests.rig.service import SECRETS, settings_for
+from tests.rig.service import OTHER_ISSUER, SECRETS, settings_for
 
 SECRET_SIGN_IN = {"enabled": True, "secret_sign_in": True}
 SESSION = "revoker-console"
@@ -34,12 +35,39 @@ async def test_the_administrator_signs_in_and_acts_as_one(service, people, event
 async def test_scopes_give_the_role_and_without_any_nobody_comes_in(service, people):
     person = people(service)
     assert (await enter(person, "one-issuer")).status == 200  # read and revoke
-    assert (await person.open(action("revoke-user", sub="alice"))).status == 200
+    assert (await person.open(action("revoke-user", sub="alice", iss=OTHER_ISSUER))).status == 200
     assert (await person.open(action("revoke-key", kid="k"))).status == 403
     for name in ("gateway", "bound", "edge"):
         other = people(service)
         assert (await enter(other, name)).status == 403
         assert other.cookie(SESSION) is None
+
+
+async def test_the_limits_of_the_caller_are_those_of_its_session(service, people, events):
+    person = people(service)
+    home = await enter(person, "one-issuer")
+    assert OTHER_ISSUER in home.words
+    assert forge.ISSUER not in home.words
+    here, there = action("revoke-user", sub="alice"), action("revoke-user", sub="alice", iss=OTHER_ISSUER)
+    assert (await person.open(here)).status == 400
+    preview = await person.open(there)
+    await person.send(preview, "/console/act/revoke-user")
+    assert [event["iss"] for event in events if event["event"] == "user_revoked"] == [OTHER_ISSUER]
+
+
+async def test_the_rate_limit_and_the_audiences_of_the_caller_hold_too(start, valkey, people):
+    scopes = ["read", "revoke"]
+    limited = {"name": "limited", "secret_sha256": [digest("limited-secret")], "scopes": scopes}
+    limited |= {"rate_limit": 5, "audiences": ["api://billing"]}
+    service = await start(valkey, console=SECRET_SIGN_IN, callers=[limited])
+    person = people(service)
+    page = await person.open("/console/sign-in")
+    await person.send(page, "/console/sign-in", name="limited", secret="limited-secret")
+    visitor = await service.service._console._sessions.find(
+        make_mocked_request("GET", "/console", headers={"Cookie": f"{SESSION}={person.cookie(SESSION)}"})
+    )
+    assert visitor.caller.audiences == {"api://billing"}
+    assert 429 in [(await person.open("/console")).status for _ in range(20)]
 
 
 @pytest.mark.parametrize("secret", ["wrong", "gateway-secret", " "])

@@ -1,7 +1,9 @@
 """Signing in by OpenID Connect, and how long that lasts."""
 
+import asyncio
 import time
-from urllib.parse import parse_qs, urlsplit
+import uuid
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 
@@ -9,10 +11,11 @@ from revoker.console.roles import Role
 from revoker.console.sessions import SignedIn
 from revoker.models import Claims
 from tests.console.conftest import sign_in
+from tests.console.person import path_of
 from tests.console.test_pages import action, of_user
 from tests.rig import forge
 from tests.rig.openid import CLIENT
-from tests.rig.service import OTHER_ISSUER
+from tests.rig.service import HANGS_S, OTHER_ISSUER
 
 SESSION = "revoker-console"
 
@@ -207,3 +210,117 @@ async def test_sign_ins_from_one_address_are_limited(service, people):
     statuses = [(await person.open("/console/sign-in/begin", follow=False)).status for _ in range(30)]
     assert set(statuses) == {303, 429}
     assert statuses[:20] == [303] * 20
+
+
+async def test_nobody_keeps_others_from_signing_in_by_opening_pages(service, provider, people, valkey):
+    somebody = people(service)
+    for number in range(30):
+        page = await somebody.open(of_user(str(number)))
+        assert page.url.endswith("/console/sign-in")
+        page = await somebody.ask("POST", "/console/token", data={"token": str(number)})
+        assert page.url.endswith("/console/sign-in")
+    prefix = service.service.store.keys.console("form", "x").partition(":")[0]
+    with valkey.client() as client:
+        assert list(client.scan_iter(f"{prefix}:console:*")) == []
+    assert (await sign_in(people(service), provider, "admin")).status == 200
+
+
+async def test_of_sign_ins_in_two_tabs_both_succeed(service, provider, people):
+    person = people(service)
+    provider.claims = {"sub": "support-1", "realm_access": {"roles": ["revoker-support"]}}
+    asked = []
+    for page in (of_user("alice"), of_user("bob")):
+        await person.open(page)
+        redirect = await person.open("/console/sign-in/begin", follow=False)
+        asked.append((redirect.headers["Location"], page))
+    for location, page in asked:
+        assert unquote(path_of((await person.open(location)).url)) == unquote(page)
+
+
+async def test_answers_without_a_sign_in_are_not_in_the_audit_log(service, people, events):
+    person = people(service)
+    for path in ("/console/callback", "/console/callback?x=1", f"/console/callback?code=x&state={'a' * 43}"):
+        assert (await person.open(path)).status == 403
+        await person.open("/console/sign-in/begin", follow=False)
+    assert [event for event in events if event["event"] == "console_sign_in_refused"] == []
+
+
+# A session outlives its ID token, and no cutoff that covers it expires before it ends
+
+
+async def _session(service, person, *, iat, began=None, **claims):
+    """Let somebody have redirect a session with an ID token of a time; returns the page that they get."""
+    signed_in = SignedIn(
+        sub="agent-1",
+        name="agent-1",
+        role=Role.ADMIN,
+        claims=Claims(iss=forge.ISSUER, sub="agent-1", iat=iat, **claims),
+        secret="",
+        form_key="k",
+        began=int((began or iat) * 1000),
+    )
+    name = uuid.uuid4().hex.rjust(43, "a")
+    await service.service._console._sessions._records.write("session", name, signed_in, 60_000)
+    return lambda: person.open("/console", headers={"Cookie": f"{SESSION}={name}"})
+
+
+SHORT_TOKENS = {"max_token_lifetime": 300, "leeway": 0}
+
+
+async def test_a_cutoff_lasts_as_long_as_the_sessions_that_it_ends(consoles, people):
+    service = await consoles(revocation=SHORT_TOKENS)
+    now = int(time.time())
+    look = await _session(service, people(service), iat=now - 3600)
+    assert (await look()).url.endswith("/console")
+    body = {"sub": "agent-1", "iss": forge.ISSUER, "before": now - 1800}  # no token is as old as that
+    assert (await service.post("/revoke-user", body)).status == 200
+    assert (await look()).url.endswith("/console/sign-in")
+
+
+@pytest.mark.parametrize("claim", ["iat", "auth_time"])
+async def test_no_session_lasts_longer_than_the_cutoffs_that_cover_it(consoles, people, claim):
+    issuers = {"cutoff_claim": "auth_time", "max_session_lifetime": 300} if claim == "auth_time" else {}
+    service = await consoles(revocation=SHORT_TOKENS, main=issuers)
+    now = int(time.time())
+    for age, ends in ((28800 - 60, "/console"), (28800 + 1, "/console/sign-in")):
+        dates = {"iat": now - age} if claim == "iat" else {"iat": now - 60, "auth_time": now - age}
+        look = await _session(service, people(service), began=now - 60, **dates)
+        assert (await look()).url.endswith(ends)
+
+
+async def test_who_signed_in_before_cutoffs_were_stored_for_longer_is_signed_out(
+    consoles, start, valkey, people
+):
+    without = await start(valkey, revocation=SHORT_TOKENS)
+    service = await consoles(prefix=without.service.store.keys.prefix, new=False, revocation=SHORT_TOKENS)
+    now = int(time.time())
+    for age, ends in ((100, "/console"), (400, "/console/sign-in")):
+        look = await _session(service, people(service), iat=now - age)
+        assert (await look()).url.endswith(ends)
+
+
+async def test_a_block_ends_a_session_from_which_no_request_came_meanwhile(service, people):
+    now = time.time()
+    look = await _session(service, people(service), iat=int(now) - 60)
+    body = {"sub": "agent-1", "iss": forge.ISSUER, "until": now + 0.5}
+    assert (await service.post("/block-user", body)).status == 200
+    async with asyncio.timeout(HANGS_S):
+        while not await service.active(service.token(sub="agent-1")):
+            await asyncio.sleep(0.02)
+    assert (await look()).url.endswith("/console/sign-in")
+
+
+# Dates ahead
+
+
+async def test_an_id_token_dated_ahead_lets_nobody_in_whom_a_logout_would_not_end(service, provider, people):
+    person = people(service)
+    page = await sign_in(person, provider, "admin", iat=int(time.time()) + 25)
+    assert page.status == 403
+    assert "ahead of the store's clock" in page.words
+    assert person.cookie(SESSION) is None
+
+
+async def test_a_session_dated_ahead_is_judged_at_every_request(service, people):
+    look = await _session(service, people(service), iat=int(time.time()) + 25, began=time.time())
+    assert (await look()).url.endswith("/console/sign-in")

@@ -81,7 +81,7 @@ class ConsoleSettings(Section):
 
     secret_sign_in: bool = False
     """For development: sign in by the name and secret of a caller instead, whose scopes give the role. Only
-    with a `server.host` that other machines cannot reach."""
+    with a `server.host` that other machines cannot reach, and without a proxy."""
 
     idle_timeout: Seconds = 900
     """Seconds without a request after which one has to sign in again."""
@@ -147,9 +147,14 @@ def console_problems(values: dict[str, Any], issuers: list[dict[str, Any]]) -> I
     if not isinstance(console, dict) or console.get("enabled") is not True:
         return
     if console.get("secret_sign_in") is True:
-        host = server.get("host", "127.0.0.1") if isinstance(server, dict) else "127.0.0.1"
-        if host not in LOOPBACK:
+        listens = server if isinstance(server, dict) else {}
+        if listens.get("host", "127.0.0.1") not in LOOPBACK:
             yield "console.secret_sign_in: is for development: server.host must be 127.0.0.1, ::1, localhost"
+        if listens.get("trusted_proxies"):
+            yield "console.secret_sign_in: is for development: with server.trusted_proxies others reach it"
+        url = console.get("url")
+        if isinstance(url, str) and url and urlsplit(url).hostname not in LOOPBACK:
+            yield "console.secret_sign_in: is for development: console.url must be of this machine"
         if console.get("issuer"):
             yield "console.secret_sign_in: give either this or console.issuer"
         return

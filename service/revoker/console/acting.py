@@ -12,9 +12,10 @@ from revoker.api.endpoint import BoundEndpoint, Call
 from revoker.api.fields import MAX_REASON
 from revoker.api.services import Services
 from revoker.console.actions import ACTIONS, DURATIONS, Action, action_named
-from revoker.console.forms import FORM_FIELD, Forms, Outcome, StaleForm
+from revoker.console.drafts import Draft, Drafts
+from revoker.console.forms import FORM_FIELD, UNKNOWN_AFTER_MS, Forms, Outcome, StaleForm
 from revoker.console.pages import link, page, redirect
-from revoker.console.sessions import Draft, Visitor
+from revoker.console.sessions import Visitor
 from revoker.errors import InvalidRequest, NoVerdict, RevokerError, StoreUnavailable, Unconfirmed
 
 TYPED_FIELDS: Final = ("reason", "for")
@@ -24,9 +25,10 @@ TYPED_FIELDS: Final = ("reason", "for")
 class Acting:
     """The handlers of changes."""
 
-    def __init__(self, services: Services, forms: Forms) -> None:
+    def __init__(self, services: Services, forms: Forms, drafts: Drafts) -> None:
         self._services = services
         self._forms = forms
+        self._drafts = drafts
         self._bound: Final[Mapping[str, BoundEndpoint[Any]]] = {
             name: action.endpoint.bind(services) for name, action in ACTIONS.items()
         }
@@ -36,8 +38,7 @@ class Acting:
         action = action_named(request.match_info["action"])
         visitor.require(action.role)
         parameters = action.parameters(_query(request))
-        draft = visitor.signed_in.draft
-        typed = draft.fields if draft and draft.target == _target(action, parameters) else {}
+        typed = await self._drafts.typed(visitor.session, _target(action, parameters))
         return await self._preview(request, visitor, action, parameters, typed)
 
     async def act(self, request: web.Request, visitor: Visitor, sent: dict[str, str]) -> web.Response:
@@ -62,22 +63,42 @@ class Acting:
                 request, visitor, action, parameters, sent, problem=problem, status=400
             )
         done = redirect(link(f"/done/{name}"))
-        if not await self._forms.consume(name, visitor, action.name, parameters):
-            return done
-        outcome = Outcome(session=visitor.session, action=action.name, parameters=parameters, state="failed")
+        outcome = Outcome(
+            session=visitor.session, action=action.name, parameters=parameters, began=self._now_ms
+        )
+        try:
+            if not await self._forms.consume(name, outcome):
+                return done
+        except RevokerError as error:
+            return await self._failed(request, visitor, sent, f"Nothing was done: {error}", error)
         try:
             await self._carry_out(request, visitor, action, parameters, sent)
         except RevokerError as error:
             unknown = isinstance(error, Unconfirmed)
             problem = f"{'It may or may not have happened' if unknown else 'Nothing was done'}: {error}"
-            await self._note(name, msgspec.structs.replace(outcome, sentence=problem))
-            if isinstance(error, NoVerdict):  # then there is no preview either
-                raise StoreUnavailable(problem) from error
-            return await self._preview(
-                request, visitor, action, parameters, sent, problem=problem, status=400
-            )
+            await self._note(name, msgspec.structs.replace(outcome, state="failed", sentence=problem))
+            return await self._failed(request, visitor, sent, problem, error)
         await self._note(name, msgspec.structs.replace(outcome, state="done", sentence=action.done))
+        await self._drafts.discard(visitor.session, _target(action, parameters))
         return done
+
+    async def _failed(
+        self,
+        request: web.Request,
+        visitor: Visitor,
+        sent: dict[str, str],
+        problem: str,
+        error: RevokerError,
+    ) -> web.Response:
+        """The page with a new form; without a verdict there may be none."""
+        action = action_named(request.match_info["action"])
+        status = 503 if isinstance(error, NoVerdict) else 400
+        try:
+            return await self._preview(
+                request, visitor, action, action.parameters(sent), sent, problem=problem, status=status
+            )
+        except NoVerdict:
+            raise StoreUnavailable(problem) from error
 
     async def done(self, request: web.Request, visitor: Visitor) -> web.Response:
         """``GET /console/done/{form}``: what became of a form, however often it was sent."""
@@ -91,7 +112,10 @@ class Acting:
             visitor,
             title=ACTIONS[outcome.action].title,
             outcome=outcome,
+            unknown=outcome.state == "running" and self._now_ms - outcome.began > UNKNOWN_AFTER_MS,
             parameters=outcome.parameters,
+            target=await self._whom(ACTIONS[outcome.action], outcome.parameters),
+            act=_target(ACTIONS[outcome.action], outcome.parameters),
         )
 
     def page(self, template: str, visitor: Visitor, **values: Any) -> web.Response:
@@ -108,6 +132,10 @@ class Acting:
     @property
     def _now_s(self) -> float:
         return float(self._services.clocks.now())
+
+    @property
+    def _now_ms(self) -> int:
+        return self._services.clocks.store_ms or int(self._now_s * 1000)
 
     async def _note(self, name: str, outcome: Outcome) -> None:
         """What has happened stays so if it cannot be noted: the page says then that it is not known."""
@@ -136,6 +164,7 @@ class Acting:
             title=action.title,
             action=action,
             parameters=parameters,
+            target=await self._whom(action, parameters),
             effect=effect,
             counted=self._services.issuers[parameters["iss"]].own,
             durations=DURATIONS,
@@ -144,6 +173,19 @@ class Acting:
             form=self._forms.new(visitor, action.name, parameters, self._now_s),
             max_reason=MAX_REASON,
         )
+
+    async def _whom(self, action: Action, parameters: Mapping[str, str]) -> dict[str, str]:
+        """To whom or what it is done, with the user of a session that this service holds.
+
+        A ``sub`` that came beside a session is nothing but the way back: nobody has checked it.
+        """
+        target = {name: parameters[name] for name in action.target}
+        sessions = self._services.sessions
+        if "sid" in target and sessions is not None and sessions.issuer.iss == target["iss"]:
+            session = await sessions.store.peek(target["sid"])
+            if session is not None:
+                target["sub"] = session.sub
+        return target
 
     async def _carry_out(
         self,
@@ -157,7 +199,7 @@ class Acting:
         if reason := sent.get("reason", "").strip():
             fields["reason"] = reason
         if action.timed and (seconds := DURATIONS[sent["for"]][1]):
-            fields["until"] = str((self._services.clocks.store_ms or self._now_s * 1000) / 1000 + seconds)
+            fields["until"] = str(self._now_ms / 1000 + seconds)
         await self._handle(request, visitor, action, fields)
 
     async def _handle(
@@ -172,11 +214,11 @@ class Acting:
 
 def draft_of(request: web.Request, sent: Mapping[str, str]) -> Draft | None:
     """What somebody had typed into the form of an action; None: it is another form."""
-    action = ACTIONS.get(request.match_info.get("action", ""))
-    if action is None:
+    action, owner = ACTIONS.get(request.match_info.get("action", "")), Forms.owner(sent.get(FORM_FIELD, ""))
+    if action is None or owner is None:
         return None
-    fields = {name: sent[name][: 4 * MAX_REASON] for name in TYPED_FIELDS if name in sent}
-    return Draft(_target(action, action.parameters(sent)), fields)
+    fields = {name: sent[name] for name in TYPED_FIELDS if name in sent}
+    return Draft(owner, _target(action, action.parameters(sent)), fields)
 
 
 async def sent_form(request: web.Request) -> dict[str, str]:
@@ -193,7 +235,7 @@ def _problem(action: Action, parameters: Mapping[str, str], sent: Mapping[str, s
         return f"The reason has more than {MAX_REASON} characters. Nothing was done."
     if action.timed and sent.get("for") not in DURATIONS:
         return "Choose how long. Nothing was done."
-    if action.typed and sent.get("confirm", "").strip() != parameters[action.typed].strip():
+    if action.typed and sent.get("confirm", "") != parameters[action.typed]:
         return f"What you typed is not the {action.typed} above. Nothing was done."
     return ""
 

@@ -49,10 +49,10 @@ class Action:
         """Those of the page of this action; ``sub`` may also lead back to the user of a session.
 
         Raises:
-            InvalidRequest: one is missing.
+            InvalidRequest: one is missing, or nobody could see it.
         """
         for name in self.target:
-            if not sent.get(name):
+            if not sent.get(name, "").strip():
                 raise InvalidRequest(f"{name} is missing.")
         names = {*self.target, *(("sub",) if self.name == "revoke-session" else ())}
         return {name: value for name, value in sent.items() if name in names and value}

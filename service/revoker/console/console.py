@@ -11,9 +11,11 @@ from revoker.api.probes import Health
 from revoker.api.services import Services
 from revoker.config.console import ConsoleSettings
 from revoker.console.acting import Acting, draft_of, sent_form
+from revoker.console.drafts import Drafts
 from revoker.console.forms import FORM_FIELD, Forms, StaleForm, refuse_other_sites
 from revoker.console.pages import PREFIX, STATIC_FILES, error_page, static_file
 from revoker.console.provider import Provider
+from revoker.console.roles import Role
 from revoker.console.sessions import Sessions, Visitor
 from revoker.console.sign_in import SignInPages
 from revoker.console.views import Views
@@ -51,7 +53,7 @@ class Console:
                 clock=services.clocks.now,
             )
         forms = Forms(records, keep_ms=settings.absolute_timeout * 1000)
-        self._acting: Final = Acting(services, forms)
+        self._acting: Final = Acting(services, forms, Drafts(records))
         self._views: Final = Views(services, health, sources, self._acting)
         self._sign_in: Final = SignInPages(settings, services, self._sessions, records, self._provider)
 
@@ -63,25 +65,25 @@ class Console:
     def paths(self) -> Iterator[ServedPath]:
         """On the port for operations, where there is one: that is where administrators come."""
         views, acting, sign_in = self._views, self._acting, self._sign_in
-        pages: dict[str, Show] = {
-            "": views.home,
-            "/user": views.user,
-            "/token": views.token,
-            "/changes": views.changes,
-            "/revoke": views.larger,
-            "/state": views.state,
-            "/act/{action}": acting.preview,
-            "/done/{form}": acting.done,
+        pages: dict[str, tuple[Role, Show]] = {
+            "": (Role.VIEWER, views.home),
+            "/user": (Role.VIEWER, views.user),
+            "/token": (Role.VIEWER, views.token),
+            "/changes": (Role.VIEWER, views.changes),
+            "/revoke": (Role.SUPPORT, views.larger),
+            "/state": (Role.VIEWER, views.state),
+            "/act/{action}": (Role.SUPPORT, acting.preview),  # some actions need more
+            "/done/{form}": (Role.SUPPORT, acting.done),
         }
-        for path, show in pages.items():
-            yield _path("GET", path, self._showing(show))
-        sent: dict[str, Act] = {
-            "/token": views.explained,
-            "/act/{action}": acting.act,
-            "/sign-out": self._sign_out,
+        for path, (role, show) in pages.items():
+            yield _path("GET", path, self._showing(role, show))
+        sent: dict[str, tuple[Role, Act]] = {
+            "/token": (Role.VIEWER, views.explained),
+            "/act/{action}": (Role.SUPPORT, acting.act),
+            "/sign-out": (Role.VIEWER, self._sign_out),
         }
-        for path, act in sent.items():
-            yield _path("POST", path, self._acting_on(act))
+        for path, (role, act) in sent.items():
+            yield _path("POST", path, self._acting_on(role, act))
         yield _path("GET", "/sign-in", self._open(sign_in.show))
         yield _path("POST", "/sign-in", self._open(sign_in.by_secret))
         yield _path("GET", "/sign-in/begin", self._open(sign_in.begin))
@@ -100,21 +102,24 @@ class Console:
 
         return respond
 
-    def _showing(self, show: Show) -> Handler:
-        """A page for those who are signed in."""
+    def _showing(self, role: Role, show: Show) -> Handler:
+        """A page for those who are signed in and have a role; whoever has it may use what the page needs."""
 
         async def respond(request: web.Request) -> web.Response:
             visitor = None
             try:
                 visitor = await self._sessions.find(request)
-                return await self._sign_in.ask(request) if visitor is None else await show(request, visitor)
+                if visitor is None:
+                    return self._sign_in.ask(request)
+                visitor.require(role)
+                return await show(request, visitor)
             except RevokerError as error:
                 return self._error(error, visitor)
 
         return respond
 
-    def _acting_on(self, act: Act) -> Handler:
-        """What takes a form of those who are signed in."""
+    def _acting_on(self, role: Role, act: Act) -> Handler:
+        """What takes a form of those who are signed in and have a role."""
 
         async def respond(request: web.Request) -> web.Response:
             visitor, sent = None, {}
@@ -123,7 +128,10 @@ class Console:
                 sent = await sent_form(request)
                 visitor = await self._sessions.find(request)
                 if visitor is None:
-                    return await self._sign_in.ask(request, draft_of(request, sent))
+                    return await self._sign_in.ask_again(
+                        request, draft_of(request, sent), sent.get("reason", "")
+                    )
+                visitor.require(role)
                 return await act(request, visitor, sent)
             except RevokerError as error:
                 return self._error(error, visitor, sent.get("reason", ""))

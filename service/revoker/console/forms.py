@@ -1,8 +1,9 @@
 """Forms that only the page of a session can send, for what the page says, and once.
 
-A form holds a random id and a MAC by the key of the session over the id, the time, and all that the page has
-shown. So it is a defence against cross-site requests, and what is done is what was previewed. An id is
-consumed in the store before anything is done: of several requests with it, one does something.
+A form holds a random id, the name of its owner, and a MAC by the key of the session over the id, the time,
+and all that the page has shown. So it is a defence against cross-site requests, and what is done is what was
+previewed. An id is consumed in the store before anything is done: of several requests with it, one does
+something.
 """
 
 import hashlib
@@ -24,7 +25,7 @@ FORM_FIELD: Final = "form"
 FORM_S: Final = 3600
 """How long a form can be sent after its page was made; what the page has shown may have changed meanwhile."""
 
-_FORM: Final = re.compile(r"([A-Za-z0-9_-]{22})\.([0-9a-f]{1,16})\.([0-9a-f]{64})").fullmatch
+_FORM: Final = re.compile(r"([A-Za-z0-9_-]{22})\.([0-9a-f]{1,16})\.([0-9a-f]{32})\.([0-9a-f]{64})").fullmatch
 _ID: Final = re.compile(r"[A-Za-z0-9_-]{22}").fullmatch
 
 
@@ -36,14 +37,20 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         action: The name of what was to be done.
         parameters: To whom or what.
         state: ``running``, ``done`` or ``failed``.
+        began: When (ms).
         sentence: What was done, or why not.
     """
 
     session: str
     action: str
     parameters: dict[str, str]
+    began: int
     state: str = "running"
     sentence: str = ""
+
+
+UNKNOWN_AFTER_MS: Final = 60_000
+"""What is running for longer will not be noted any more: the store answers sooner, or not at all."""
 
 
 class StaleForm(Exception):
@@ -62,7 +69,7 @@ class Forms:
     def new(visitor: Visitor, action: str, parameters: Mapping[str, str], now_s: float) -> str:
         """The value of :data:`FORM_FIELD` for a page that was made now."""
         name, made = secrets.token_urlsafe(16), f"{int(now_s):x}"
-        return f"{name}.{made}.{_mac(visitor, action, parameters, name, made)}"
+        return f"{name}.{made}.{visitor.owner}.{_mac(visitor, action, parameters, name, made)}"
 
     @staticmethod
     def name(visitor: Visitor, action: str, parameters: Mapping[str, str], sent: str, now_s: float) -> str:
@@ -70,16 +77,21 @@ class Forms:
         parts = _FORM(sent)
         if parts is None:
             raise StaleForm("The form is not one of this page. Nothing was done.")
-        name, made, mac = parts.groups()
+        name, made, _, mac = parts.groups()
         if not hmac.compare_digest(mac, _mac(visitor, action, parameters, name, made)):
             raise StaleForm("The form is of an earlier sign-in or of another page. Nothing was done.")
         if not 0 <= now_s - int(made, 16) + 60 <= FORM_S + 60:
             raise StaleForm("The page was more than an hour old. Nothing was done.")
         return name
 
-    async def consume(self, name: str, visitor: Visitor, action: str, parameters: Mapping[str, str]) -> bool:
+    @staticmethod
+    def owner(sent: str) -> str | None:
+        """For whom a form was made, as it says itself: nobody is signed in any more who could verify that."""
+        parts = _FORM(sent)
+        return None if parts is None else parts[3]
+
+    async def consume(self, name: str, outcome: Outcome) -> bool:
         """Whether this request is the first with the form of this id."""
-        outcome = Outcome(session=visitor.session, action=action, parameters=dict(parameters))
         return await self._records.write_first("form", name, outcome, self._keep_ms)
 
     async def finish(self, name: str, outcome: Outcome) -> None:

@@ -5,7 +5,7 @@ The cookie holds a random name, of which the store has only the digest. It is a 
 
 import hmac
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import msgspec
@@ -16,6 +16,7 @@ from revoker import rules
 from revoker.api.services import Services
 from revoker.auth import Caller, digest
 from revoker.config.console import ConsoleSettings
+from revoker.console.drafts import owner_of
 from revoker.console.roles import SCOPES, Role, role_of_scopes
 from revoker.errors import AccessDenied, StoreRefused
 from revoker.models import Claims, Issuer, Verdict
@@ -28,13 +29,6 @@ CALLER_PREFIX: Final = "console:"
 
 _NAME_CHARACTERS: Final = 43
 """32 random bytes in base64url."""
-
-
-class Draft(msgspec.Struct, frozen=True):
-    """What somebody had typed when the sign-in had expired: a page of the console, and fields of its form."""
-
-    target: str
-    fields: dict[str, str]
 
 
 class SignedIn(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,7 +50,20 @@ class SignedIn(msgspec.Struct, frozen=True, kw_only=True):
     secret: str
     form_key: str
     began: int
-    draft: Draft | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Login:
+    """Whether an ID token lets somebody be signed in now.
+
+    Attributes:
+        now: By the store's clock (ms).
+        ends: When it does so no longer (ms), whatever happens: cutoffs that cover it are stored until then.
+    """
+
+    verdict: Verdict
+    now: int
+    ends: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +80,12 @@ class Visitor:
     role: Role
     caller: Caller
 
+    @property
+    def owner(self) -> str:
+        """Names the person, whatever the session."""
+        claims = self.signed_in.claims
+        return owner_of(None if claims is None else claims.iss, self.signed_in.sub)
+
     def require(self, role: Role) -> None:
         """Raise ``AccessDenied`` for a lower role."""
         if self.role < role:
@@ -87,6 +100,7 @@ class Cookies:
         prefix = "__Host-" if self._secure else ""
         self.session: Final = f"{prefix}revoker-console"
         self.sign_in: Final = f"{prefix}revoker-sign-in"
+        self.target: Final = f"{prefix}revoker-target"
 
     @staticmethod
     def read(request: web.Request, cookie: str) -> str | None:
@@ -94,9 +108,13 @@ class Cookies:
         value = request.cookies.get(cookie, "")
         return value if len(value) == _NAME_CHARACTERS and value.isascii() else None
 
-    def set(self, response: web.StreamResponse, cookie: str, name: str) -> None:
+    def set(
+        self, response: web.StreamResponse, cookie: str, value: str, *, seconds: int | None = None
+    ) -> None:
         """Lax, since a provider redirects to the console from another site; POST never comes with it."""
-        response.set_cookie(cookie, name, path="/", secure=self._secure, httponly=True, samesite="Lax")
+        response.set_cookie(
+            cookie, value, max_age=seconds, path="/", secure=self._secure, httponly=True, samesite="Lax"
+        )
 
     def remove(self, response: web.StreamResponse, cookie: str) -> None:
         response.del_cookie(cookie, path="/", secure=self._secure, httponly=True, samesite="Lax")
@@ -118,8 +136,12 @@ class Sessions:
 
     async def begin(
         self, request: web.Request, response: web.StreamResponse, signed_in: SignedIn, peer: str
-    ) -> None:
-        """Begin a session under a new name; one that the browser has already is ended, and never used."""
+    ) -> str:
+        """Begin a session under a new name; one that the browser has already is ended, and never used.
+
+        Returns:
+            The digest of the name.
+        """
         await self._remove(request)
         name = new_name()
         await self._records.write("session", name, signed_in, self._idle_ms)
@@ -131,6 +153,7 @@ class Sessions:
             role=Role(signed_in.role).label,
             sid=signed_in.claims.sid if signed_in.claims else None,
         )
+        return digest(name)
 
     async def end(self, request: web.Request, response: web.StreamResponse) -> None:
         await self._remove(request)
@@ -147,15 +170,16 @@ class Sessions:
         signed_in = None if name is None else await self._records.read("session", name, SignedIn)
         if name is None or signed_in is None:
             return None
-        now = await self._now_if_valid(signed_in)
-        left = 0 if now is None else signed_in.began + self._settings.absolute_timeout * 1000 - now
+        left = await self._ms_left(signed_in)
         if left <= 0:
             await self._records.remove("session", name)
             return None
         self._records.prolong("session", name, min(left, self._idle_ms))
-        role = Role(signed_in.role)
         return Visitor(
-            session=digest(name), signed_in=signed_in, role=role, caller=self._caller(signed_in.sub, role)
+            session=digest(name),
+            signed_in=signed_in,
+            role=Role(signed_in.role),
+            caller=self._acts_as(signed_in).spend_request(),
         )
 
     def issuer(self) -> Issuer | None:
@@ -170,49 +194,57 @@ class Sessions:
     async def _remove(self, request: web.Request) -> None:
         if name := self.cookies.read(request, self.cookies.session):
             await self._records.remove("session", name)
+            await self._records.remove("draft", digest(name))
 
-    async def _now_if_valid(self, signed_in: SignedIn) -> int | None:
-        """The store's time (ms) if nothing has ended the session meanwhile."""
+    async def _ms_left(self, signed_in: SignedIn) -> int:
+        """How long a session may still last; at most 0 if something has ended it meanwhile."""
+        absolute = signed_in.began + self._settings.absolute_timeout * 1000
         if signed_in.claims is None:
-            return self._now_if_caller(signed_in)
+            now = self._services.clocks.store_ms or int(self._services.clocks.now() * 1000)
+            return absolute - now if self._caller(signed_in) else 0
         issuer = self.issuer()
         if issuer is None or signed_in.claims.iss not in {issuer.iss, *issuer.aliases}:
-            return None
-        return await self.now_unless_revoked(signed_in.claims, issuer)
+            return 0
+        login = await self.check(signed_in.claims, issuer, began=signed_in.began)
+        return min(absolute, login.ends) - login.now if login.verdict is Verdict.ACTIVE else 0
 
-    async def now_unless_revoked(self, claims: Claims, issuer: Issuer) -> int | None:
-        """The store's time (ms), or None if a cutoff, a block or a revoked key covers an ID token.
+    async def check(self, claims: Claims, issuer: Issuer, *, began: int | None = None) -> Login:
+        """Judge an ID token by the cutoffs, blocks and revoked keys in the store.
 
-        Raises as :meth:`find`.
+        Args:
+            claims: Of the ID token.
+            issuer: Of the same.
+            began: When the session began that the ID token has begun (ms by the store); None: it begins now.
+
+        Raises:
+            As :meth:`find`.
         """
         store = self._services.store
         found = await store.lookups.find(store.keys.of_token(claims, issuer))
         old = store.issuer_records.old_limits.get(issuer.name)
         if old is not None and old.conflict is not None:
             raise StoreRefused(old.conflict)
-        if claims.kid in issuer.revoked_kids or claims.kid in found.state.keys or found.state.jti is not None:
-            return None
-        wider_by = 0 if old is None else rules.lost_margin(claims, issuer, old)
-        verdict = rules.check_cutoffs(claims, issuer, found.state, found.now, None, wider_by)
-        return found.now if verdict is Verdict.ACTIVE else None
+        return Login(
+            verdict=rules.judge_login(claims, issuer, found.state, old, store_now=found.now, began=began),
+            now=found.now,
+            ends=rules.login_end(claims, issuer, old),
+        )
 
-    def _now_if_caller(self, signed_in: SignedIn) -> int | None:
-        """As :meth:`_now_if_valid`, for a session that began with the secret of a caller."""
+    def _caller(self, signed_in: SignedIn) -> Caller | None:
+        """The caller whose secret was used, if it is still the caller's, with the scopes of the role."""
         caller = self._services.authentication.callers.named(signed_in.sub)
-        if not self._settings.secret_sign_in or caller is None:
+        if not self._settings.secret_sign_in or caller is None or caller.client_id:
             return None
         if (role_of_scopes(caller.scopes) or 0) < signed_in.role:
             return None
         secrets_of = map(digest, caller.digests)
-        if not any(hmac.compare_digest(signed_in.secret, one) for one in secrets_of):
-            return None
-        return self._services.clocks.store_ms or int(self._services.clocks.now() * 1000)
+        return caller if any(hmac.compare_digest(signed_in.secret, one) for one in secrets_of) else None
 
-    def _caller(self, sub: str, role: Role) -> Caller:
-        return Caller(
-            name=CALLER_PREFIX + sub,
-            digests=(),
-            scopes=SCOPES[role],
-            issuers=self._services.issuers,
-            default_issuer=None,
-        )
+    def _acts_as(self, signed_in: SignedIn) -> Caller:
+        """As whom somebody makes changes; with the limits of the caller whose secret was used."""
+        name, scopes = CALLER_PREFIX + signed_in.sub, SCOPES[Role(signed_in.role)]
+        caller = None if signed_in.claims else self._caller(signed_in)
+        if caller is not None:
+            return replace(caller, name=name, digests=(), scopes=scopes)
+        issuers = self._services.issuers if signed_in.claims else {}
+        return Caller(name=name, digests=(), scopes=scopes, issuers=issuers, default_issuer=None)

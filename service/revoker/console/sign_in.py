@@ -1,11 +1,11 @@
 """Signing in and out: by the identity provider, or in development by the secret of a caller."""
 
-import hmac
 import re
 import secrets
 import time
+from collections.abc import Mapping
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import msgspec
 import structlog
@@ -15,22 +15,27 @@ from revoker.api.bodies import BODY_LIMIT, name_values, read
 from revoker.api.services import Services
 from revoker.auth import Credentials, FailureLimit, digest
 from revoker.config.console import ConsoleSettings
+from revoker.console.drafts import SIGN_IN_S, Draft, Drafts, owner_of
 from revoker.console.forms import refuse_other_sites
 from revoker.console.pages import PREFIX, page, redirect
 from revoker.console.provider import Provider, SignInFailed
 from revoker.console.roles import role_of_claims, role_of_scopes
-from revoker.console.sessions import Draft, Sessions, SignedIn, new_name
+from revoker.console.sessions import Cookies, Sessions, SignedIn, new_name
 from revoker.errors import InvalidClient, InvalidRequest, TooManyFailures, TooManyRequests
+from revoker.models import Verdict
 from revoker.store.console_records import ConsoleRecords
 
 _audit = structlog.get_logger("audit")
 
-SIGN_IN_S: Final = 600
-"""How long somebody may take to sign in."""
+_PAGE: Final = re.compile(
+    rf"{PREFIX}(/(user|token|changes|revoke|state|act/[a-z-]{{1,32}}|done/[A-Za-z0-9_-]{{22}}))?(\?[!-~]*)?"
+).fullmatch
+"""A page to which a sign-in may lead."""
 
-MAX_DRAFT: Final = 8192
-"""Characters that are remembered of what somebody had typed, when the sign-in had expired."""
+_MAX_TARGET: Final = 3000
+"""Characters of the cookie that remembers it; browsers take 4096 with its name."""
 
+_STATE: Final = re.compile(r"[A-Za-z0-9_-]{43}").fullmatch
 _ERROR_CODE: Final = re.compile(r"[a-z_]{1,64}").fullmatch
 
 _NO_ROLE: Final = (
@@ -38,21 +43,35 @@ _NO_ROLE: Final = (
     "support, admin."
 )
 
+_NOT_REMEMBERED: Final = (
+    "Your sign-in has expired, and nothing was done. What you typed cannot be remembered: copy it from here."
+)
+
+_REVOKED: Final = ("revoked", "Your sign-in was revoked a moment ago, or you are blocked.")
+_REFUSALS: Final[Mapping[Verdict, tuple[str, str]]] = {
+    Verdict.ISSUED_IN_FUTURE: (
+        "dated ahead",
+        "The identity provider dates its tokens ahead of the store's clock. Set the clocks.",
+    ),
+    Verdict.EXPIRED: (
+        "old login",
+        "Your login at the identity provider is too old. Sign out there, and sign in again.",
+    ),
+}
+"""Why an ID token lets nobody in: for the audit log, and for the page."""
+
 
 class SignIn(msgspec.Struct, frozen=True, kw_only=True):
-    """What the store has of a sign-in in progress; the browser has its name in a cookie.
+    """What the store has of a sign-in in progress, under the browser's name and the ``state`` of the request.
 
     Attributes:
-        target: The page that was asked for: a path of the console.
-        draft: What had been typed there.
-        state: Of the request to the provider, as are ``nonce`` and ``verifier``; empty: none was sent.
+        target: The page that was asked for.
+        nonce: Of the request to the provider, as is ``verifier``.
     """
 
-    target: str = PREFIX
-    draft: Draft | None = None
-    state: str = ""
-    nonce: str = ""
-    verifier: str = ""
+    target: str
+    nonce: str
+    verifier: str
 
 
 class SignInPages:
@@ -72,17 +91,35 @@ class SignInPages:
         self._sessions = sessions
         self._records = records
         self._provider = provider
-        self._attempts = FailureLimit(time.monotonic)
-        """Requests of peers that are not signed in and make the store remember something."""
+        self._drafts = Drafts(records)
+        self._sign_ins = FailureLimit(time.monotonic)
+        """Sign-ins of peers: each is stored."""
+        self._remembered = FailureLimit(time.monotonic)
+        """Drafts of peers: of their own, since everybody behind a proxy may be one peer."""
 
-    async def ask(self, request: web.Request, draft: Draft | None = None) -> web.Response:
-        """Send somebody who is not signed in to the page for that; where they wanted to go is remembered."""
-        target = draft.target if draft else request.rel_url.raw_path_qs
-        if request.method != "GET" and draft is None:
-            target = PREFIX
+    def ask(self, request: web.Request) -> web.Response:
+        """Send somebody who is not signed in to the page for that; a cookie says where they wanted to go."""
         response = redirect(f"{PREFIX}/sign-in")
-        if target.startswith(PREFIX) and target != PREFIX and len(target) <= MAX_DRAFT:
-            await self._remember(request, response, SignIn(target=target, draft=draft))
+        target = quote(request.rel_url.raw_path_qs, safe="")
+        if request.method == "GET" and len(target) <= _MAX_TARGET:
+            self._cookies.set(response, self._cookies.target, target, seconds=SIGN_IN_S)
+        return response
+
+    async def ask_again(self, request: web.Request, draft: Draft | None, reason: str) -> web.Response:
+        """As :meth:`ask`, for somebody who has sent a form: what was typed is remembered, or shown."""
+        if draft is None and not reason:
+            return self.ask(request)
+        try:
+            self._remembered.count(self._services.authentication.client_address(request))
+            fits = draft is not None and draft.fits
+        except TooManyFailures:
+            fits = False
+        if draft is None or not fits:
+            return self._page(_NOT_REMEMBERED, 403, reason=reason)
+        browser = self._browser(request) or new_name()
+        await self._drafts.add(browser, draft)
+        response = redirect(f"{PREFIX}/sign-in")
+        self._cookies.set(response, self._cookies.sign_in, browser, seconds=SIGN_IN_S)
         return response
 
     async def show(self, _: web.Request) -> web.Response:
@@ -110,7 +147,6 @@ class SignInPages:
         role = role_of_scopes(caller.scopes)
         if role is None or caller.client_id:
             return self._refused(peer, "no role", _NO_ROLE)
-        started = await self._started(request)
         return await self._enter(
             request,
             peer,
@@ -122,24 +158,26 @@ class SignInPages:
                 secret=digest(digest(secret)),
                 form_key=new_name(),
                 began=self._services.clocks.store_ms or int(self._services.clocks.now() * 1000),
-                draft=started.draft,
             ),
-            started,
+            self._target(request),
         )
 
     async def begin(self, request: web.Request) -> web.Response:
         """``GET /console/sign-in/begin``: go to the provider."""
         if self._provider is None:
             return redirect(f"{PREFIX}/sign-in")
-        before = await self._in_progress(request)
-        started = msgspec.structs.replace(
-            before or SignIn(), state=new_name(), nonce=new_name(), verifier=secrets.token_urlsafe(48)
-        )
+        try:
+            self._sign_ins.count(self._services.authentication.client_address(request))
+        except TooManyFailures:
+            raise TooManyRequests("Too many sign-ins were begun from your address: wait a minute.") from None
+        browser, state = self._browser(request) or new_name(), new_name()
+        started = SignIn(target=self._target(request), nonce=new_name(), verifier=secrets.token_urlsafe(48))
+        await self._records.write("sign-in", f"{browser}.{state}", started, SIGN_IN_S * 1000)
         response = redirect(f"{PREFIX}/sign-in")
         response.headers["Location"] = self._provider.authorization_url(
-            state=started.state, nonce=started.nonce, verifier=started.verifier
+            state=state, nonce=started.nonce, verifier=started.verifier
         )
-        await self._remember(request, response, started)
+        self._cookies.set(response, self._cookies.sign_in, browser, seconds=SIGN_IN_S)
         return response
 
     async def come_back(self, request: web.Request) -> web.Response:
@@ -148,9 +186,11 @@ class SignInPages:
         if self._provider is None:
             return redirect(f"{PREFIX}/sign-in")
         query = name_values(request.rel_url.raw_query_string.encode())
-        started = await self._started(request)
+        started = await self._started(request, query.get("state", ""))
+        if started is None:  # anybody can send this without an end: it is not in the audit log
+            return self._page("This sign-in was not started in this browser, or has taken too long.", 403)
         try:
-            self._check_answer(query, started)
+            self._check_answer(query)
             genuine = await self._provider.id_token(
                 query["code"], nonce=started.nonce, verifier=started.verifier
             )
@@ -161,23 +201,20 @@ class SignInPages:
         role = role_of_claims(genuine.payload, self._settings)
         if role is None:
             return self._refused(peer, "no role", _NO_ROLE, sub=sub)
-        now = await self._sessions.now_unless_revoked(claims, genuine.issuer)
-        if now is None:
-            return self._refused(
-                peer, "revoked", "Your sign-in was revoked a moment ago, or you are blocked.", sub=sub
-            )
+        login = await self._sessions.check(claims, genuine.issuer)
+        if login.verdict is not Verdict.ACTIVE:
+            return self._refused(peer, *_REFUSALS.get(login.verdict, _REVOKED), sub=sub)
         name = genuine.payload.get("name") or genuine.payload.get("preferred_username")
         signed_in = SignedIn(
             sub=sub,
             name=name[:100] if isinstance(name, str) else sub,
             role=role,
-            claims=claims,
+            claims=msgspec.structs.replace(claims, jti=None),  # whose revocation ends earlier
             secret="",
             form_key=new_name(),
-            began=now,
-            draft=started.draft,
+            began=login.now,
         )
-        return await self._enter(request, peer, signed_in, started)
+        return await self._enter(request, peer, signed_in, started.target)
 
     async def leave(self, request: web.Request) -> web.Response:
         """End the session, once its form was checked."""
@@ -185,12 +222,8 @@ class SignInPages:
         await self._sessions.end(request, response)
         return response
 
-    def _check_answer(self, query: dict[str, str], started: SignIn) -> None:
-        """Refuse an answer of the provider that is not to a request which this browser began."""
-        if not started.state or not hmac.compare_digest(
-            query.get("state", "").encode(), started.state.encode()
-        ):
-            raise SignInFailed("This sign-in was not started in this browser, or has taken too long.")
+    def _check_answer(self, query: dict[str, str]) -> None:
+        """Refuse an answer that holds no code of the provider."""
         assert self._provider is not None  # noqa: S101  # there is an answer
         if query.get("iss") not in {None, self._provider.issuer.iss}:  # RFC 9207
             raise SignInFailed("The answer is of another identity provider.")
@@ -202,35 +235,38 @@ class SignInPages:
                 else "The identity provider refused the sign-in."
             )
 
-    async def _enter(
-        self, request: web.Request, peer: str, signed_in: SignedIn, started: SignIn
-    ) -> web.Response:
-        response = redirect(started.target)
-        await self._sessions.begin(request, response, signed_in, peer)
-        self._sessions.cookies.remove(response, self._sessions.cookies.sign_in)
+    async def _enter(self, request: web.Request, peer: str, signed_in: SignedIn, target: str) -> web.Response:
+        response = redirect(target)
+        session = await self._sessions.begin(request, response, signed_in, peer)
+        self._cookies.remove(response, self._cookies.target)
+        if browser := self._browser(
+            request
+        ):  # whose cookie stays, for sign-ins that were begun in other tabs
+            owner = owner_of(signed_in.claims.iss if signed_in.claims else None, signed_in.sub)
+            response.headers["Location"] = await self._drafts.hand_over(browser, session, owner) or target
         return response
 
-    async def _in_progress(self, request: web.Request) -> SignIn | None:
-        name = self._sessions.cookies.read(request, self._sessions.cookies.sign_in)
-        return None if name is None else await self._records.read("sign-in", name, SignIn)
+    @property
+    def _cookies(self) -> Cookies:
+        return self._sessions.cookies
 
-    async def _started(self, request: web.Request) -> SignIn:
-        """The sign-in of this browser, which is over by that: an answer cannot be used twice."""
-        name = self._sessions.cookies.read(request, self._sessions.cookies.sign_in)
-        found = await self._in_progress(request)
-        if name is None or found is None or not await self._records.remove("sign-in", name):
-            return SignIn()
-        return found
+    def _browser(self, request: web.Request) -> str | None:
+        """The name that this browser has for signing in."""
+        return self._cookies.read(request, self._cookies.sign_in)
 
-    async def _remember(self, request: web.Request, response: web.StreamResponse, started: SignIn) -> None:
-        """Remember a sign-in under a new name; raises ``TooManyRequests`` for a peer that begins too many."""
-        try:
-            self._attempts.count(self._services.authentication.client_address(request))
-        except TooManyFailures:
-            raise TooManyRequests("Too many sign-ins were begun from your address: wait a minute.") from None
-        name = new_name()
-        await self._records.write("sign-in", name, started, SIGN_IN_S * 1000)
-        self._sessions.cookies.set(response, self._sessions.cookies.sign_in, name)
+    def _target(self, request: web.Request) -> str:
+        """The page that was asked for before the sign-in, as the cookie says; it may be anybody's word."""
+        target = unquote(request.cookies.get(self._cookies.target, "")[:_MAX_TARGET])
+        return target if _PAGE(target) else PREFIX
+
+    async def _started(self, request: web.Request, state: str) -> SignIn | None:
+        """The sign-in that this browser has begun with a state; that ends it: an answer is good once."""
+        browser = self._browser(request)
+        if browser is None or not _STATE(state):
+            return None
+        name = f"{browser}.{state}"
+        found = await self._records.read("sign-in", name, SignIn)
+        return found if found is not None and await self._records.remove("sign-in", name) else None
 
     def _refused(
         self, peer: str, why: str, sentence: str, status: int = 403, *, sub: str = ""
@@ -238,13 +274,14 @@ class SignInPages:
         _audit.warning("console_sign_in_refused", peer=peer, why=why, **({"sub": sub} if sub else {}))
         return self._page(sentence, status)
 
-    def _page(self, sentence: str = "", status: int = 200) -> web.Response:
+    def _page(self, sentence: str = "", status: int = 200, *, reason: str = "") -> web.Response:
         provider = self._provider
         return page(
             "sign_in.html",
             None,
             status=status,
             sentence=sentence,
+            reason=reason,
             provider=None
             if provider is None
             else urlsplit(provider.issuer.iss).netloc or provider.issuer.iss,

@@ -96,7 +96,7 @@ class Views:
     async def home(self, request: web.Request, visitor: Visitor) -> web.Response:
         """``GET /console``: find a user, or ask about a token."""
         only(_query(request))
-        return self._page("home.html", visitor, title="Console", issuers=self._issuers())
+        return self._page("home.html", visitor, title="Console", issuers=_issuers(visitor))
 
     async def user(self, request: web.Request, visitor: Visitor) -> web.Response:
         """``GET /console/user``: block, cutoffs and sessions of a user."""
@@ -159,7 +159,7 @@ class Views:
             title="Recent changes",
             listed=listed,
             kinds=KINDS,
-            issuers=self._issuers(),
+            issuers=_issuers(visitor),
             kind=query.get("kind", ""),
             iss=query.get("iss", ""),
             further_page=bool(query.get("cursor")),
@@ -173,7 +173,7 @@ class Views:
             for action in ACTIONS.values()
             if "sub" not in action.target and visitor.role >= action.role
         ]
-        return self._page("revoke.html", visitor, title="Revoke", issuers=self._issuers(), actions=actions)
+        return self._page("revoke.html", visitor, title="Revoke", issuers=_issuers(visitor), actions=actions)
 
     async def state(self, request: web.Request, visitor: Visitor) -> web.Response:
         """``GET /console/state``: the store, the edges and the issuers."""
@@ -186,7 +186,7 @@ class Views:
             readiness=self._health.readiness(),
             running=len(self._services.store.instances.running),
             consumers=consumers.consumers,
-            issuers=[self._state_of(issuer) for issuer in self._issuers()],
+            issuers=[self._state_of(issuer) for issuer in _issuers(visitor)],
         )
 
     async def _ask(
@@ -208,9 +208,6 @@ class Views:
     def _peer(self, request: web.Request) -> str:
         return self._services.authentication.client_address(request)
 
-    def _issuers(self) -> list[Issuer]:
-        return list({issuer.name: issuer for issuer in self._services.issuers.values()}.values())
-
     def _claims(self, token: str) -> Claims | None:
         """The claims of a token that has just been verified."""
         try:
@@ -230,6 +227,10 @@ class Views:
         if source.stale:
             keys = f"not refreshed: {source.fault}"
         return IssuerState(issuer.name, issuer.iss, keys, source.ready and not source.stale, revoked)
+
+
+def _issuers(visitor: Visitor) -> list[Issuer]:
+    return list({issuer.name: issuer for issuer in visitor.caller.issuers.values()}.values())
 
 
 def _query(request: web.Request) -> dict[str, str]:

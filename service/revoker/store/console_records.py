@@ -11,7 +11,7 @@ import msgspec
 from revoker.store.store import Store
 from revoker.store.wire.connection import unavailable_on_failure
 
-Kind = Literal["sign-in", "session", "form"]
+Kind = Literal["sign-in", "draft", "session", "form"]
 
 _Record = TypeVar("_Record", bound=msgspec.Struct)
 
