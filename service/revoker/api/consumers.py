@@ -165,11 +165,15 @@ class Consumers:
             self._write_now()
         return consumer
 
-    def will_confirm(self, consumer: Consumer) -> None:
-        """Note that a consumer confirms what it takes over: who waits for all waits for it, too."""
+    async def announce(self, consumer: Consumer) -> None:
+        """Note that a consumer will confirm what it takes over; all processes know it before it is answered.
+
+        So who waits for all waits for it, too, before it gives its first verdict.
+        """
         if not consumer.confirms:
             consumer.confirms = True
-            self._write_now()
+            with contextlib.suppress(NoVerdict):  # it is written again
+                await self._shared.write(self._states())
 
     def confirmed(
         self, consumer: Consumer, cursor: Cursor, as_of: int | None = None, listed_s: float = 0.0
@@ -179,7 +183,9 @@ class Consumers:
         Args:
             listed_s: How long it may give verdicts by that after it was last heard.
         """
-        self.will_confirm(consumer)
+        if not consumer.confirms:
+            consumer.confirms = True
+            self._write_now()
         if not consumer.confirmed or not _is_before(cursor, consumer.cursor):  # else a later one has overtaken it
             consumer.confirmed, consumer.cursor = True, cursor.text
         if as_of is not None:

@@ -85,7 +85,7 @@ class Feed:
         async with self.tail.followed():
             await self.tail.ready(self._patience)
             if query.confirms:
-                self.consumers.will_confirm(consumer)
+                await self.consumers.announce(consumer)
             if query.wait is None:
                 consumer.begin_at(cursor)
                 with self.consumers.streaming(consumer):
