@@ -482,7 +482,12 @@ async def test_who_does_not_wait_asks_nobody(start, valkey, monkeypatch):
 
 async def test_a_caller_of_one_client_may_not_wait(start, valkey):
     callers = [
-        {"name": "admin", "secret_sha256": [digest(SECRETS["admin"])], "scopes": ["revoke"], "client_id": "app"},
+        {
+            "name": "admin",
+            "secret_sha256": [digest(SECRETS["admin"])],
+            "scopes": ["revoke"],
+            "client_id": "app",
+        },
         {"name": "edge", "secret_sha256": [digest(SECRETS["edge"])], "scopes": ["feed"]},
     ]
     revoker = await start(valkey, callers=callers)

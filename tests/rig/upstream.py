@@ -31,7 +31,7 @@ class Upstream:
         ends_snapshots: While it is not set, they begin and are held back.
         answers_polls: While it is not set, polls have arrived and are not answered.
         snapshot: Makes another snapshot of the right one.
-        confirmed: What the edge has confirmed, by polls too, where these do not say that they confirm nothing.
+        confirmed: What the edge has confirmed, by polls too, unless these say that they confirm nothing.
         confirming: The status that a confirmation gets.
         active: What it answers to introspections; their bodies are in ``asked``.
         answers: While it is not set, the answers to these are held back.

@@ -76,7 +76,7 @@ class Consumer:
         return bool(self.streams or self.polls)
 
     def begin_at(self, cursor: Cursor) -> None:
-        """Note where a stream begins; if it has confirmed more, it has gone back, and that no longer holds."""
+        """Note where a stream begins; one that has confirmed more has gone back, and that no longer holds."""
         if self.confirmed and _is_before(cursor, self.cursor):
             self.confirmed, self.cursor = False, cursor.text
 
@@ -181,12 +181,17 @@ class Consumers:
         """Note that a consumer has taken over everything up to a cursor.
 
         Args:
+            consumer: Of this process.
+            cursor: Up to which it has everything.
+            as_of: Of the last reading that it knows of (ms by Redis).
             listed_s: How long it may give verdicts by that after it was last heard.
         """
         if not consumer.confirms:
             consumer.confirms = True
             self._write_now()
-        if not consumer.confirmed or not _is_before(cursor, consumer.cursor):  # else a later one has overtaken it
+        if not consumer.confirmed or not _is_before(
+            cursor, consumer.cursor
+        ):  # else a later one has overtaken it
             consumer.confirmed, consumer.cursor = True, cursor.text
         if as_of is not None:
             consumer.as_of = max(consumer.as_of, as_of)
@@ -202,7 +207,7 @@ class Consumers:
             yield
         finally:
             consumer.streams -= 1
-            if not consumer.confirms:  # else the end of a stream is no sign of it: it may have been dead for long
+            if not consumer.confirms:  # the end of a stream is no sign of life of an edge
                 self._list(consumer)
 
     @contextmanager
@@ -216,7 +221,7 @@ class Consumers:
             self._list(consumer)
 
     async def close(self) -> None:
-        """Leave word of those that this process had: until another hears them, they may give verdicts still."""
+        """Leave word of those that this process had: they may give verdicts still."""
         self._closed = True
         if self._writing is None:
             return

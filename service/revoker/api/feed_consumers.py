@@ -70,6 +70,7 @@ def _listed(states: Sequence[ConsumerState], now: int | None, data_set: bytes) -
     """What is known of one consumer, by what one or more processes say.
 
     Args:
+        states: All that is known of it.
         now: In ms by the store.
         data_set: The present one: places in the journal of another mean nothing any more.
     """

@@ -94,6 +94,7 @@ class Receipts:
         A request whose client has gone, and all of a process that drains, wait no longer.
 
         Args:
+            call: The request.
             stored: Whether there was anything to change; otherwise nobody is asked to confirm.
         """
         body: WaitsForEdges = call.body
@@ -204,7 +205,7 @@ class Receipts:
 
 
 def _satisfies(edges: Edges, wanted: int | None) -> bool:
-    """Whether there is nothing to wait for any more; that none is missing is certain only if all are known."""
+    """Whether there is nothing to wait for any more; no edge is missing only if all are known."""
     if edges.connected is None:
         return bool(wanted) and edges.reached >= (wanted or 0)
     return edges.reached >= (edges.connected if wanted is None else wanted)

@@ -81,7 +81,7 @@ async def _revoke(  # noqa: PLR0917  # what the handler uses, in its order
     metrics: Metrics,
     dry_runs: DryRuns,
 ) -> DryRun | None:
-    """Revoke a token, or with ``dry_run`` say what that would do; ``NO_EFFECT``: there is nothing to revoke."""
+    """Revoke a token, or with ``dry_run`` say what that would do; ``NO_EFFECT``: there is nothing to do."""
     body = call.body
     numeric_date_ms(body.exp, "exp")
     if body.token is not None and body.jti is not None:

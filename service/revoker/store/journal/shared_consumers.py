@@ -18,7 +18,7 @@ from revoker.store.wire.connection import understood
 WRITTEN_AGAIN_S: Final = 2.0
 """All is written again after this time, and consumers that are new at once."""
 
-SETTLED_S: Final = 1.5 * WRITTEN_AGAIN_S
+SETTLED_S: Final[float] = 1.5 * WRITTEN_AGAIN_S
 """Once the hash is as old as that, all processes have written to it."""
 
 LISTED_S: Final = 10.0
@@ -137,9 +137,7 @@ def _states(text: bytes, now: int) -> list[ConsumerState]:
         return []
     ended = age > LISTED_S * 1000  # that process has, or it hangs
     aged = [
-        msgspec.structs.replace(
-            state, silent_ms=state.silent_ms + age, streams=0 if ended else state.streams
-        )
+        msgspec.structs.replace(state, silent_ms=state.silent_ms + age, streams=0 if ended else state.streams)
         for state in found
     ]
     return [state for state in aged if state.streams or state.heard]

@@ -111,8 +111,10 @@ class JournalTail:
         """Nothing is read before :meth:`followed`.
 
         Args:
+            store: Whose journal is followed.
             asked: Called when consumers are asked to confirm.
-            elapsed_time: For the age of a reading, as ``wall``.
+            elapsed_time: For the age of a reading.
+            wall: Shows pauses of it.
         """
         self._asked: Final = asked
         self._elapsed: Final = elapsed_time

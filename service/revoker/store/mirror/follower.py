@@ -221,7 +221,7 @@ class Follower:
             yield response
 
     def _as_consumer(self) -> dict[str, str]:
-        """Whose requests these are: of one whose polls confirm nothing, since it may not answer by them yet."""
+        """Whose requests these are; its polls confirm nothing, since it may not answer by them yet."""
         return {"name": self._access.name, "confirms": "true"}
 
     # Snapshots
