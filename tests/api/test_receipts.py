@@ -204,7 +204,7 @@ async def test_a_consumer_confirms_by_polling_from_a_cursor(revoker):
 
 async def test_consumers_are_asked_to_confirm_only_what_is_waited_for(revoker):
     cursor = await end_of_journal(revoker)
-    async with feed.stream(revoker, cursor) as stream:
+    async with feed.stream(revoker, cursor, confirms="true") as stream:
         await stream.until("fresh")
         assert (await revoker.post("/revoke-user", {**ISS, "sub": "bob"})).status == 200
         waiting = asyncio.create_task(revoke(revoker, wait_edges=True, **LONG))
