@@ -114,7 +114,7 @@ class Service:
         addresses = ClientAddresses(settings.server.trusted_proxies)
         listing = Listing(self.store)
         consumers = Consumers(metrics, SharedConsumers(self.store))
-        tail = JournalTail(self.store)
+        tail = JournalTail(self.store, asked=consumers.somebody_waits)
         self._services = Services(
             admission=Admission(settings.server.max_in_progress),
             authentication=Authentication(
@@ -540,7 +540,12 @@ def _caller(configured: CallerSettings, settings: AnySettings, issuers: Mapping[
         issuers=allowed,
         default_issuer=usable[0] if len(usable) == 1 else None,
         client_id=configured.client_id,
-        rate_limit=RateLimit(configured.rate_limit, monotonic=time.monotonic)
-        if configured.rate_limit
-        else None,
+        rate_limit=_limit_of(configured),
+        confirmation_limit=_limit_of(configured),
     )
+
+
+def _limit_of(configured: CallerSettings) -> RateLimit | None:
+    if not configured.rate_limit:
+        return None
+    return RateLimit(configured.rate_limit, monotonic=time.monotonic)

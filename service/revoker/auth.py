@@ -79,6 +79,7 @@ class Caller:
         default_issuer: Used if a request names no issuer; None: the request must name one.
         client_id: It may only revoke this client's tokens; empty: anybody's.
         rate_limit: None: unlimited.
+        confirmation_limit: The same for confirmations, which others cause: they take nothing of the rest.
     """
 
     name: str
@@ -89,11 +90,13 @@ class Caller:
     default_issuer: Issuer | None
     client_id: str = ""
     rate_limit: RateLimit | None = None
+    confirmation_limit: RateLimit | None = None
 
-    def spend_request(self) -> Self:
+    def spend_request(self, *, confirmation: bool = False) -> Self:
         """Take one request from the rate limit; raises ``TooManyRequests`` where none is left."""
-        if self.rate_limit is not None:
-            self.rate_limit.spend()
+        limit = self.confirmation_limit if confirmation else self.rate_limit
+        if limit is not None:
+            limit.spend()
         return self
 
     def require(self, scope: str) -> None:
@@ -168,8 +171,12 @@ class Callers:
         """The caller of this name, of whom nothing was verified."""
         return self._by_name.get(name)
 
-    def authenticate(self, credentials: Credentials) -> Caller:
+    def authenticate(self, credentials: Credentials, *, confirmation: bool = False) -> Caller:
         """The caller that the credentials belong to.
+
+        Args:
+            credentials: Of one request.
+            confirmation: By which of the caller's limits it is limited.
 
         Raises:
             InvalidClient: no credential, or a wrong one.
@@ -178,7 +185,7 @@ class Callers:
             TooManyRequests: the caller exceeds its rate limit.
         """
         if credentials.authorization is None and credentials.client_secret is None:
-            return self.by_certificate(credentials.certificate)
+            return self.by_certificate(credentials.certificate, confirmation=confirmation)
         if credentials.authorization is not None and credentials.client_secret is not None:
             raise InvalidRequest("credentials both in the header and in the body")
         caller = self._by_secret(credentials)
@@ -187,7 +194,7 @@ class Callers:
             raise InvalidClient("wrong credentials")
         if credentials.authorization is not None:
             _remember(self._by_header, credentials.authorization, caller)
-        return caller.spend_request()
+        return caller.spend_request(confirmation=confirmation)
 
     def by_secret(self, secret: str, peer: Callable[[], str]) -> Caller:
         """The caller that a secret alone belongs to; raises as :meth:`authenticate`.
@@ -201,7 +208,7 @@ class Callers:
         _remember(self._by_bare_secret, secret, caller)
         return caller.spend_request()
 
-    def by_certificate(self, names: frozenset[str]) -> Caller:
+    def by_certificate(self, names: frozenset[str], *, confirmation: bool = False) -> Caller:
         """The caller of a client certificate that the listener verified.
 
         Raises:
@@ -211,7 +218,7 @@ class Callers:
         caller = self.find_by_certificate(names)
         if caller is None:
             raise InvalidClient("no credentials")
-        return caller.spend_request()
+        return caller.spend_request(confirmation=confirmation)
 
     def find_by_certificate(self, names: frozenset[str]) -> Caller | None:
         """As :meth:`by_certificate`, but None instead of ``InvalidClient``, and not rate-limited."""

@@ -82,12 +82,10 @@ class MirroredStore:
 def _name(settings: EdgeSettings) -> str:
     """By which the upstream lists this process.
 
-    No two processes may have one name, or a change would seem to be confirmed by both.
+    No two processes may have one name, or a change would seem to be confirmed by both. So it has a random
+    suffix: two edges may have been given the same.
     """
-    name = settings.upstream.name
-    if name and settings.server.workers == 1:
-        return name
-    name = name or re.sub(r"[^A-Za-z0-9._~-]", "", socket.gethostname()) or "edge"
+    name = settings.upstream.name or re.sub(r"[^A-Za-z0-9._~-]", "", socket.gethostname()) or "edge"
     return f"{name[:55]}-{secrets.token_hex(4)}"
 
 

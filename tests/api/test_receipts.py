@@ -69,7 +69,7 @@ async def outcomes(running):
 async def following(running, name, *, confirms_at=None, caller="edge"):
     """A consumer with a stream, which confirms every change at some instance; None: it confirms nothing."""
     cursor = (await feed.snapshot(running, caller)).cursor
-    async with feed.stream(running, cursor, caller, name=name) as stream:
+    async with feed.stream(running, cursor, caller, name=name, confirms="true") as stream:
         await stream.until("fresh")
 
         async def follow():
@@ -85,13 +85,19 @@ async def following(running, name, *, confirms_at=None, caller="edge"):
             await asyncio.gather(task, return_exceptions=True)
 
 
+@pytest.fixture(autouse=True)
+def settled(monkeypatch):
+    """What processes have written counts as complete at once; otherwise every test would wait for that."""
+    monkeypatch.setattr(shared_consumers, "SETTLED_S", 0)
+
+
 @pytest.fixture
 def endless(monkeypatch):
     """Every wait is longer than the test."""
     wait = receipts.Receipts._wait
 
-    def wait_on(self, call, wanted, _):
-        return wait(self, call, wanted, 100 * HANGS_S)
+    def wait_on(self, call, wanted, _, *, asks):
+        return wait(self, call, wanted, 100 * HANGS_S, asks=asks)
 
     monkeypatch.setattr(receipts.Receipts, "_wait", wait_on)
 
@@ -198,7 +204,7 @@ async def test_a_consumer_confirms_by_polling_from_a_cursor(revoker):
 
 async def test_consumers_are_asked_to_confirm_only_what_is_waited_for(revoker):
     cursor = await end_of_journal(revoker)
-    async with feed.stream(revoker, cursor) as stream:
+    async with feed.stream(revoker, cursor, confirms="true") as stream:
         await stream.until("fresh")
         assert (await revoker.post("/revoke-user", {**ISS, "sub": "bob"})).status == 200
         waiting = asyncio.create_task(revoke(revoker, wait_edges=True, **LONG))
@@ -387,14 +393,133 @@ async def test_what_processes_say_is_removed(start, own_valkey):
             instance = other.service.store.instance
             await until(lambda: client.hget(keys.consumers, instance), "it is written")
             assert 0 < client.pttl(keys.consumers) <= 60_000
-            client.hset(keys.consumers, "ended", f'1 [["edge","ghost",1,"{cursor}",true,0]]')
-            client.hset(keys.consumers, "unreadable", f"{2**50} {{}}")
+            ghost = f'[["edge","ghost",1,"{cursor}",true,0,true,0,10]]'
+            client.hset(keys.consumers, "ended", f"1 60000 {ghost}")
+            client.hset(keys.consumers, "unreadable", f"{2**50} 60000 {{}}")
+            client.hset(keys.consumers, "of another version", "{}")
             assert {listed["name"] for listed in await consumers(one)} == {"near", "far"}
-            client.hset(keys.consumers, "", "1")  # long ago somebody looked for those that have ended
+            client.hset(keys.consumers, "", "1 1")  # long ago somebody looked for those that have ended
             await until(lambda: not client.hexists(keys.consumers, "ended"), "it is removed")
             assert client.hlen(keys.consumers) > 1
-            await other.close()
-            assert not client.hexists(keys.consumers, instance)
+
+
+async def test_who_confirmed_to_a_process_that_has_ended_is_waited_for(start, valkey):
+    """An edge gives verdicts still while it looks for another process."""
+    one = await start(valkey)
+    other = await start(valkey, prefix=one.service.store.keys.prefix, new=False)
+    async with following(other, "north", confirms_at=other):
+        assert await revoke(one, wait_edges=True, **LONG) == {"reached": 1, "connected": 1}
+    await other.close()
+    assert await revoke(one, wait_edges=True, **SOON) == {"reached": 0, "connected": 1}
+    await confirm(one, await end_of_journal(one), "north")
+    assert await revoke(one, {"sub": "bob"}, wait_edges=1, **SOON) == {"reached": 0, "connected": 1}
+    await confirm(one, await end_of_journal(one), "north")
+    [listed] = await consumers(one)
+    assert (listed["name"], listed["streams"]) == ("north", 0)
+
+
+async def test_after_a_loss_nobody_is_missed(start, own_valkey, monkeypatch):
+    monkeypatch.undo()
+    one = await start(own_valkey)
+    other = await start(own_valkey, prefix=one.service.store.keys.prefix, new=False)
+    async with following(other, "north", confirms_at=other):
+        assert await revoke(one, wait_edges=True, **LONG) == {"reached": 1, "connected": 1}
+        other.service._services.consumers._eager_until = 0.0
+        with own_valkey.client() as client:
+            client.delete(one.service.store.keys.consumers)
+        assert await revoke(one, wait_edges=True, wait_seconds=0) == {"reached": 0, "connected": None}
+        assert await revoke(one, wait_edges=True, **LONG) == {"reached": 1, "connected": 1}
+
+
+async def test_who_gives_verdicts_for_longer_is_waited_for_longer(start, valkey, monkeypatch):
+    for module in (consumers_of_process, shared_consumers):
+        monkeypatch.setattr(module, "LISTED_S", 0.3)
+    one = await start(valkey)
+    other = await start(valkey, prefix=one.service.store.keys.prefix, new=False)
+    cursor = await end_of_journal(one)
+    for name, more in (("brief", {}), ("long", {"max_staleness": 3600})):
+        for running in (one, other):
+            body = {"cursor": cursor, "name": f"{name}-{running.service.store.instance}", **more}
+            assert (await running.post("/feed/confirm", body, caller="edge")).status == 204
+
+    async def only_the_long():
+        return await revoke(one, wait_edges=True, wait_seconds=0) == {"reached": 0, "connected": 2}
+
+    await until(only_the_long, "the others are left out")
+    too_long = {"cursor": cursor, "max_staleness": 3601}
+    assert (await one.post("/feed/confirm", too_long, caller="edge")).error == (400, "invalid_request")
+
+
+async def test_a_stream_alone_is_no_sign_of_an_edge(revoker, monkeypatch):
+    """Neither of one that is dead, nor of a subscriber that never confirms."""
+    monkeypatch.setattr(consumers_of_process, "LISTED_S", 0.3)
+    cursor = await end_of_journal(revoker)
+    async with feed.stream(revoker, cursor, name="subscriber"), following(revoker, "dead"):
+        await confirm(revoker, cursor, "dead")
+
+        async def nobody_is_waited_for():
+            return await revoke(revoker, wait_edges=True, wait_seconds=0) == {"reached": 0, "connected": 0}
+
+        await until(nobody_is_waited_for, "the dead is left out")
+        listed = {one["name"]: (one["streams"], one["confirms"]) for one in await consumers(revoker)}
+        assert listed == {"dead": (1, False), "subscriber": (1, False)}
+
+
+async def test_who_does_not_wait_asks_nobody(start, valkey, monkeypatch):
+    monkeypatch.setattr(receipts, "MAX_WAITING", 1)
+    revoker = await start(valkey)
+    async with following(revoker, "silent"):
+        cursor = await end_of_journal(revoker)
+        await revoke(revoker, wait_edges=0, **LONG)
+        await revoke(revoker, wait_edges=True, wait_seconds=0)
+        await revoke(revoker, {"token": "forged"}, path="/revoke", wait_edges=True, **SOON)
+        assert "confirm" not in [event.kind for event in await feed.poll(revoker, cursor, name="reader")]
+        asked = [asyncio.create_task(revoke(revoker, wait_edges=True, **SOON)) for _ in range(20)]
+        await asyncio.gather(*asked)
+        kinds = [event.kind for event in await feed.poll(revoker, cursor, name="reader")]
+        assert kinds.count("confirm") <= 1  # the others are beyond the limit
+
+
+async def test_a_caller_of_one_client_may_not_wait(start, valkey):
+    callers = [
+        {
+            "name": "admin",
+            "secret_sha256": [digest(SECRETS["admin"])],
+            "scopes": ["revoke"],
+            "client_id": "app",
+        },
+        {"name": "edge", "secret_sha256": [digest(SECRETS["edge"])], "scopes": ["feed"]},
+    ]
+    revoker = await start(valkey, callers=callers)
+    for token in ("forged", revoker.token()):
+        answer = await revoker.post("/revoke", {"token": token, "wait_edges": 0})
+        assert answer.error == (403, "access_denied")
+
+
+async def test_confirmations_take_nothing_from_the_rest_of_the_rate_limit(start, valkey):
+    callers = [
+        {"name": "edge", "secret_sha256": [digest(SECRETS["edge"])], "scopes": ["feed"], "rate_limit": 0.001},
+        {"name": "admin", "secret_sha256": [digest(SECRETS["admin"])], "scopes": ["revoke"]},
+    ]
+    revoker = await start(valkey, callers=callers)
+    body = {"cursor": Cursor(b"x" * 8, "1-1").text}
+    assert (await revoker.post("/feed/confirm", body, caller="edge")).status == 204
+    assert (await revoker.post("/feed/confirm", body, caller="edge")).status == 429
+    assert (await end_of_journal(revoker)) is not None
+
+
+async def test_a_confirmation_that_is_overtaken_lowers_nothing(revoker):
+    early = await end_of_journal(revoker)
+    await revoker.post("/revoke-user", {**ISS, "sub": "alice"})
+    late = await end_of_journal(revoker)
+    for cursor in (late, early):
+        await confirm(revoker, cursor, "north")
+    assert (await consumers(revoker))[0]["cursor"] == late
+    async with feed.stream(revoker, early, name="north"):  # it has gone back
+        [listed] = await consumers(revoker)
+        assert (listed["cursor"], listed["confirmed"]) == (early, False) or not listed["confirmed"]
+    await confirm(revoker, Cursor(b"x" * 8, "1-1").text, "north")
+    assert (await consumers(revoker))[0]["cursor"] == Cursor(b"x" * 8, "1-1").text
 
 
 async def test_after_a_loss_what_edges_have_loaded_counts(start, own_valkey, start_edge):

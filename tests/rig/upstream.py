@@ -29,13 +29,15 @@ class Upstream:
         head: More members of the first line of a snapshot.
         sends_snapshots: While it is not set, they are made and held back.
         ends_snapshots: While it is not set, they begin and are held back.
+        answers_polls: While it is not set, polls have arrived and are not answered.
         snapshot: Makes another snapshot of the right one.
-        confirmed: What the edge has confirmed.
+        confirmed: What the edge has confirmed, by polls too, unless these say that they confirm nothing.
         confirming: The status that a confirmation gets.
         active: What it answers to introspections; their bodies are in ``asked``.
         answers: While it is not set, the answers to these are held back.
         secret: Of the edge.
         requests: Paths of all requests, with ``SSE`` or ``poll`` for the feed.
+        polled: The cursors from which it was polled.
         streams: How many are open.
         names: Those of consumers.
     """
@@ -52,6 +54,8 @@ class Upstream:
         self.snapshot: Callable[[str], str] = str
         self.sends_snapshots = asyncio.Event()
         self.sends_snapshots.set()
+        self.answers_polls = asyncio.Event()
+        self.answers_polls.set()
         self.confirmed: list[dict[str, Any]] = []
         self.confirming = 204
         self.ends_snapshots = asyncio.Event()
@@ -61,6 +65,7 @@ class Upstream:
         self.answers.set()
         self.asked: list[bytes] = []
         self.requests: list[str] = []
+        self.polled: list[str] = []
         self.secret = SECRET
         self.streams = 0
         self.names: set[str] = set()
@@ -132,6 +137,10 @@ class Upstream:
         place = int(request.query["cursor"].removeprefix("c"))
         if "wait" in request.query:
             self.requests.append("poll")
+            self.polled.append(request.query["cursor"])
+            if request.query.get("confirms") != "true":
+                self.confirmed.append({"cursor": request.query["cursor"], "name": request.query["name"]})
+            await self.answers_polls.wait()
             return await self._respond_to_poll(place, float(request.query["wait"]))
         self.requests.append("SSE")
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})

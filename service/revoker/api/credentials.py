@@ -29,7 +29,9 @@ class Authentication:
         self.client_address: Final = (addresses or ClientAddresses()).of
         self.client_certificates: Final = client_certificates
 
-    def authenticate(self, request: web.Request, fields: Mapping[str, str] | None) -> Caller:
+    def authenticate(
+        self, request: web.Request, fields: Mapping[str, str] | None, *, confirmation: bool = False
+    ) -> Caller:
         """The caller, whose credential is required; raises as :meth:`Callers.authenticate`."""
         headers = request.headers.getall("Authorization", ())
         if len(headers) > 1:
@@ -42,7 +44,8 @@ class Authentication:
                 form.get("client_secret"),
                 certificate(request),
                 self.client_address(request),
-            )
+            ),
+            confirmation=confirmation,
         )
 
     def authenticate_if_asked(self, request: web.Request, fields: Mapping[str, str] | None) -> Caller:

@@ -97,6 +97,7 @@ class Endpoint(Generic[Body]):
         summary: One line for the documentation.
         handle: Takes the call, and by keyword-only parameters what it uses: see :meth:`bind`.
         errors: What the handler raises beside the errors of every endpoint, for the documentation.
+        confirmation: Whether its requests are limited by the caller's limit of confirmations.
         read_json: Reads a body from JSON; raises ``InvalidRequest``. None: by the type of ``body``.
     """
 
@@ -109,6 +110,7 @@ class Endpoint(Generic[Body]):
     summary: str
     handle: Callable[Concatenate[Call[Body], ...], Awaitable[msgspec.Struct | None]]
     errors: tuple[type[RevokerError], ...] = ()
+    confirmation: bool = False
     read_json: Callable[[bytes], Body] | None = None
 
     def __post_init__(self) -> None:
@@ -211,7 +213,7 @@ class BoundEndpoint(Generic[Body]):
     def _caller(self, request: web.Request, fields: Fields | None) -> Caller:
         if not self.endpoint.scope:
             return self.authentication.authenticate_if_asked(request, fields)
-        caller = self.authentication.authenticate(request, fields)
+        caller = self.authentication.authenticate(request, fields, confirmation=self.endpoint.confirmation)
         caller.require(self.endpoint.scope)
         return caller
 

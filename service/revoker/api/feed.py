@@ -45,12 +45,14 @@ class FeedQuery(msgspec.Struct, frozen=True, kw_only=True):
     """Where to begin; ``Last-Event-ID`` takes precedence over ``cursor``.
 
     ``wait``: answer with a JSON array of events, after so many seconds at the latest. ``name``: under which
-    the consumer is listed; by default the caller's.
+    the consumer is listed; by default the caller's. ``confirms``: the consumer confirms by ``POST
+    /feed/confirm``, so that a poll confirms nothing, and revocations that wait for edges wait for it.
     """
 
     cursor: Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
     wait: Annotated[float, msgspec.Meta(ge=0, le=60)] | None = None
     name: ConsumerName | None = None
+    confirms: bool = False
 
 
 class Feed:
@@ -82,10 +84,14 @@ class Feed:
         consumer = self.consumers.seen(caller.name, query.name or caller.name)
         async with self.tail.followed():
             await self.tail.ready(self._patience)
+            if query.confirms:
+                await self.consumers.announce(consumer)
             if query.wait is None:
+                consumer.begin_at(cursor)
                 with self.consumers.streaming(consumer):
                     return await _Stream(self, request, consumer, cursor).run()
-            self.consumers.confirmed(consumer, cursor.text)
+            if not query.confirms:
+                self.consumers.confirmed(consumer, cursor)
             with self.consumers.polling(consumer):
                 return await self._poll(consumer, cursor, query.wait)
 

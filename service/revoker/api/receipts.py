@@ -28,6 +28,9 @@ MAX_WAITING: Final = 200
 _LOOK_PAUSE_S: Final = 0.02
 """Between two looks at the confirmations, which are made once for all that wait."""
 
+ASK_PAUSE_S: Final = 0.1
+"""Between two requests to consumers to confirm, at least: edges confirm no more often than that."""
+
 _CHECK_S: Final = 0.1
 """How often a request looks for the end of its client, where the store answers slowly."""
 
@@ -38,8 +41,8 @@ class WaitsForEdges(msgspec.Struct, frozen=True, kw_only=True):
     wait_edges: Annotated[
         bool | Annotated[int, msgspec.Meta(ge=0, le=100_000)],
         msgspec.Meta(
-            description="answer once so many edges have confirmed the change (true: all that are connected),"
-            " or after wait_seconds; it holds in any case"
+            description="answer once so many edges have confirmed the change (true: all that are connected;"
+            " 0: count them), or after wait_seconds; it holds in any case"
         ),
     ] = False
     wait_seconds: Annotated[float, msgspec.Meta(ge=0, le=30)] = 2.0
@@ -57,12 +60,12 @@ class _Look(NamedTuple):
 
     Attributes:
         end: Of the journal.
-        connected: How many consumers there are.
-        confirmed: Where those are that have confirmed an entry of this journal, in ascending order.
+        connected: How many consumers there are that confirm; None: perhaps some are not known yet.
+        confirmed: Where those of them are that have confirmed an entry of this journal, in ascending order.
     """
 
     end: Cursor
-    connected: int
+    connected: int | None
     confirmed: Sequence[tuple[int, int]]
 
     def edges(self, place: tuple[int, int]) -> Edges:
@@ -83,11 +86,16 @@ class Receipts:
         self._next_look: asyncio.Future[_Look | None] | None = None
         self._looking: asyncio.Task[None] | None = None
         self._asks = False
+        self._asked_at = float("-inf")
 
-    async def of(self, call: Call[Any]) -> Edges | None:
+    async def of(self, call: Call[Any], *, stored: bool = True) -> Edges | None:
         """Wait as a request says whose change is acknowledged; None if it does not wait.
 
         A request whose client has gone, and all of a process that drains, wait no longer.
+
+        Args:
+            call: The request.
+            stored: Whether there was anything to change; otherwise nobody is asked to confirm.
         """
         body: WaitsForEdges = call.body
         if body.wait_edges is False:
@@ -97,7 +105,7 @@ class Receipts:
         wanted = None if body.wait_edges is True else body.wait_edges
         self._waiting[caller] += 1
         try:
-            edges = await self._wait(call, wanted, seconds)
+            edges = await self._wait(call, wanted, seconds, asks=stored and wanted != 0 and seconds > 0)
         finally:
             self._waiting[caller] -= 1
             if not self._waiting[caller]:
@@ -111,11 +119,11 @@ class Receipts:
             self._looking.cancel()
             await asyncio.gather(self._looking, return_exceptions=True)
 
-    async def _wait(self, call: Call[Any], wanted: int | None, seconds: float) -> Edges:
+    async def _wait(self, call: Call[Any], wanted: int | None, seconds: float, *, asks: bool) -> Edges:
         clock = asyncio.get_running_loop().time
         began, limit = clock(), max(seconds, self._patience)
         edges, target = Edges(0, None), None
-        self._asks = True
+        self._asks |= asks
         while True:
             look = await self._look(began + limit - clock())
             if look is not None:
@@ -123,7 +131,8 @@ class Receipts:
                 if target is None:
                     target = look.end
                 elif target.data_set != look.end.data_set:  # its cursors are of snapshots with the change
-                    target, self._asks = look.end, True
+                    target = look.end
+                    self._asks |= asks
                 edges = look.edges(target.place)
             if _satisfies(edges, wanted) or call.client_gone() or self._consumers.draining:
                 return edges
@@ -143,27 +152,47 @@ class Receipts:
     async def _look_on(self) -> None:
         while self._waiting:
             waited_for, self._next_look = self._next_look, None
-            asks, self._asks = self._asks, False
             look = None
             try:
                 look = await self._look_once()
-                if asks and look.edges(look.end.place).reached < look.connected:
-                    await self._tail.ask_to_confirm()
+                if self._asks:
+                    await self._ask(look)
             except NoVerdict:
-                self._asks |= asks  # the next look may succeed
+                pass  # the next look may succeed
             except Exception:  # noqa: BLE001  # all that wait depend on this task
                 _log.exception("confirmations_not_read")
             if waited_for is not None:
                 waited_for.set_result(look)
             await asyncio.sleep(_LOOK_PAUSE_S)
+        self._asks = False
+
+    async def _ask(self, look: _Look) -> None:
+        """Have consumers asked to confirm, unless all have, or they were asked just now."""
+        now = asyncio.get_running_loop().time()
+        if now < self._asked_at + ASK_PAUSE_S:
+            return
+        self._asks = False
+        if look.connected is None or look.edges(look.end.place).reached < look.connected:
+            self._asked_at = now
+            self._consumers.somebody_waits()
+            try:
+                await self._tail.ask_to_confirm()
+            except NoVerdict:
+                self._asks = True
+                raise
 
     async def _look_once(self) -> _Look:
-        end, states = await asyncio.gather(self._tail.position(), self._consumers.everywhere())
+        end, everyone = await asyncio.gather(self._tail.position(), self._consumers.everywhere())
+        states = [state for state in everyone.states if state.confirms]
+        connected = {(state.caller, state.name) for state in states if state.heard}
         data_set = end.cursor.data_set
         confirmed = {
             (state.caller, state.name, cursor)
             for state in states
-            if state.confirmed and (cursor := state.at) is not None and cursor.data_set == data_set
+            if state.confirmed
+            and (state.caller, state.name) in connected
+            and (cursor := state.at) is not None
+            and cursor.data_set == data_set
         }
         existing = await self._tail.existing({cursor for _, _, cursor in confirmed})
         furthest: dict[tuple[str, str], tuple[int, int]] = {}
@@ -171,11 +200,12 @@ class Receipts:
             if cursor in existing:  # only then what follows it in the journal is what the consumer gets next
                 place = furthest.get((caller, name), cursor.place)
                 furthest[caller, name] = max(place, cursor.place)
-        connected = {(state.caller, state.name) for state in states}
-        return _Look(end.cursor, len(connected), sorted(furthest.values()))
+        number = len(connected) if everyone.complete else None
+        return _Look(end.cursor, number, sorted(furthest.values()))
 
 
 def _satisfies(edges: Edges, wanted: int | None) -> bool:
+    """Whether there is nothing to wait for any more; no edge is missing only if all are known."""
     if edges.connected is None:
-        return False
+        return bool(wanted) and edges.reached >= (wanted or 0)
     return edges.reached >= (edges.connected if wanted is None else wanted)

@@ -62,10 +62,12 @@ async def revoke(
     receipts: Receipts,
 ) -> TokenRevocation | None:
     """Revoke a token; one that is not genuine stores nothing and is answered alike (RFC 7009 §2.2)."""
+    if call.body.wait_edges is not False and call.caller.client_id:
+        raise AccessDenied("this caller may revoke its own client's tokens only, and may not use wait_edges")
     predicted = await _revoke(call, revocations, verifier, sessions, issuers, clocks, metrics, dry_runs)
-    if predicted is not None:
+    if call.body.dry_run:
         return TokenRevocation(dry_run=predicted)
-    edges = await receipts.of(call)
+    edges = await receipts.of(call, stored=predicted is None)
     return None if edges is None else TokenRevocation(edges=edges)
 
 
@@ -79,7 +81,7 @@ async def _revoke(  # noqa: PLR0917  # what the handler uses, in its order
     metrics: Metrics,
     dry_runs: DryRuns,
 ) -> DryRun | None:
-    """Revoke a token, or with ``dry_run`` say what that would do."""
+    """Revoke a token, or with ``dry_run`` say what that would do; ``NO_EFFECT``: there is nothing to do."""
     body = call.body
     numeric_date_ms(body.exp, "exp")
     if body.token is not None and body.jti is not None:
@@ -90,10 +92,10 @@ async def _revoke(  # noqa: PLR0917  # what the handler uses, in its order
         try:
             verified = await verifier.verify_origin(body.token)
         except InvalidToken:
-            return _nothing(body)
+            return NO_EFFECT
         except KeysUnavailable:
             if _is_forgotten(body.token, issuers, clocks.store_ms):
-                return _nothing(body)
+                return NO_EFFECT
             raise
         _check_token(verified.claims, call.caller)
         return await _store(call, revocations, dry_runs, verified.issuer, verified.claims)
@@ -131,18 +133,13 @@ def _is_forgotten(token: str, issuers: Mapping[str, Issuer], store_now: int | No
     )
 
 
-def _nothing(body: Revoke) -> DryRun | None:
-    """The answer where there is nothing to revoke."""
-    return NO_EFFECT if body.dry_run else None
-
-
 async def _end_session(
     call: Call[Revoke], text: str, sessions: SessionServices, metrics: Metrics, dry_runs: DryRuns
 ) -> DryRun | None:
     """End the session of a refresh token."""
     token = refresh_tokens.revocable(call, text, sessions)
     if token is None:
-        return _nothing(call.body)
+        return NO_EFFECT
     if call.body.dry_run:
         predicted = await dry_runs.revoke_session(sessions.issuer, token.sid, before=None)
         call.audit("revocation_tried", iss=sessions.issuer.iss, sid=token.sid)

@@ -53,8 +53,8 @@ class UpstreamSettings(Section):
     file is read for every request to the upstream."""
 
     name: EdgeName = ""
-    """By which the upstream lists this edge; no two edges of one caller may have the same. Empty: the name of
-    the machine and a random suffix, which `server.workers` above 1 add to a name as well."""
+    """By which the upstream lists this edge, with a random suffix for each process. Empty: the name of the
+    machine."""
 
     max_staleness: Annotated[float, Field(ge=2, le=3600)] = 5
     """Seconds; what the edge knows is never older than this when it answers."""

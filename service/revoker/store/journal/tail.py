@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import math
 import time
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -75,12 +75,14 @@ class Event:
         previous: The id of the entry before it.
         stream: Its server-sent events; empty if there is nothing to say.
         items: The same as elements of a JSON array, separated by commas.
+        asks: Whether consumers are asked to confirm.
     """
 
     cursor: Cursor
     previous: str
     stream: bytes
     items: bytes
+    asks: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +100,23 @@ class Fresh:
 class JournalTail:
     """The latest entries of the journal."""
 
-    def __init__(self, store: Store, *, elapsed_time: Clock = elapsed, wall: Clock = time.time) -> None:
-        """Nothing is read before :meth:`followed`; the clocks are for the age of a reading."""
+    def __init__(
+        self,
+        store: Store,
+        *,
+        asked: Callable[[], None] = lambda: None,
+        elapsed_time: Clock = elapsed,
+        wall: Clock = time.time,
+    ) -> None:
+        """Nothing is read before :meth:`followed`.
+
+        Args:
+            store: Whose journal is followed.
+            asked: Called when consumers are asked to confirm.
+            elapsed_time: For the age of a reading.
+            wall: Shows pauses of it.
+        """
+        self._asked: Final = asked
         self._elapsed: Final = elapsed_time
         self._pauses: Final = PauseWatch(wall, elapsed_time)
         self._store: Final = store
@@ -333,6 +350,8 @@ class JournalTail:
         if data_set != self.identity():
             return _PAGE
         self._add(events)
+        if any(event.asks for event in events):
+            self._asked()
         if len(events) < _PAGE:
             self._fresh = Fresh(self._at, as_of), began
         self.wake()
@@ -399,6 +418,7 @@ class JournalTail:
                 previous.entry,
                 b"id: %b\nevent: confirm\ndata: {}\n\n" % text,
                 b'{"event":"confirm","id":"%b","data":{}}' % text,
+                asks=True,
             )
         lines = []
         if entry.undone:

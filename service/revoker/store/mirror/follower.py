@@ -220,6 +220,10 @@ class Follower:
                 raise FeedBroken(f"{path} was answered with status {response.status}: {text}")
             yield response
 
+    def _as_consumer(self) -> dict[str, str]:
+        """Whose requests these are; its polls confirm nothing, since it may not answer by them yet."""
+        return {"name": self._access.name, "confirms": "true"}
+
     # Snapshots
 
     async def _load(self, url: str) -> None:
@@ -331,7 +335,7 @@ class Follower:
         async with contextlib.AsyncExitStack() as stack:
             async with asyncio.timeout(self._silence_s):
                 response = await stack.enter_async_context(
-                    self._get(url, "/feed", cursor=self._cursor or "", name=self._access.name)
+                    self._get(url, "/feed", cursor=self._cursor or "", **self._as_consumer())
                 )
             deadline = asyncio.get_running_loop().time() + self._silence_s
             while True:
@@ -385,8 +389,7 @@ class Follower:
         return True
 
     async def _poll_once(self, url: str, cursor: str, wait: int) -> list[Event]:
-        name = self._access.name
-        async with self._get(url, "/feed", cursor=cursor, wait=str(wait), name=name) as response:
+        async with self._get(url, "/feed", cursor=cursor, wait=str(wait), **self._as_consumer()) as response:
             body = await response.read()
         try:
             return [
@@ -502,6 +505,7 @@ class Follower:
             return
         assert self._session is not None  # noqa: S101  # it was started
         body = {"cursor": self._cursor, "as_of": self._mirror.as_of, "name": self._access.name}
+        body["max_staleness"] = self._mirror.max_staleness
         async with (
             asyncio.timeout(self._silence_s),
             self._session.post(

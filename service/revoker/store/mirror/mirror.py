@@ -41,6 +41,7 @@ class Mirror:
         """``issuers`` by ``iss``, ``max_staleness`` in seconds; ``wall`` shows pauses of ``monotonic``."""
         self.keys: Final = keys
         self.issuers: Final = issuers
+        self.max_staleness: Final = max_staleness
         self._max_age_ms: Final = max_staleness * 1000
         self._monotonic: Final = monotonic
         self._valid_until = -math.inf
