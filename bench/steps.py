@@ -80,8 +80,8 @@ async def steps(service: app.Service, bodies: list[bytes], authorization: str) -
     parser = HttpRequestParser(_Protocol(), loop, 2**16, auto_decompress=False)  # type: ignore[arg-type]
     heads = ParsedHeads()
     parsed = [parser.feed_data(request)[0][0] for request in written]
-    for request, (message, body) in zip(written, parsed, strict=True):
-        heads.remember(request, (message, body, _respond))
+    for request, (message, _) in zip(written, parsed, strict=True):
+        heads.remember(request, message, _respond)
     requests = cycle(written)
     headers = parsed[0][0].headers
     raw = cycle(bodies)
