@@ -163,6 +163,7 @@ ANSWERS: Final[Mapping[tuple[str, str, int], Named]] = {
                     "streams": 1,
                     "cursor": _CURSOR,
                     "confirmed": True,
+                    "confirms": True,
                     "as_of": _NOW * 1000,
                     "lag": 0.412,
                 }
