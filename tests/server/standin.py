@@ -29,6 +29,9 @@ class Site:
 
         return enter
 
+    def at_once(self, _):
+        return None
+
     def is_read_only(self, _):
         return False
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import collections
 import json
 import time
 import uuid
@@ -194,13 +195,14 @@ async def test_with_ten_thousand_sessions_the_server_does_no_more_than_with_one(
     spent = {}
     for sub in ("scripts are loaded", "alone", "crowd"):
         browser = await log_in(running, sub)
-        before = commands(own_valkey)
-        await browser.go_on()
-        await revoke_user(running, sub, except_sid=browser.sid)
-        await browser.go_on()
-        after = commands(own_valkey)
-        done = {name: after[name] - before.get(name, 0) for name in after if after[name] != before.get(name)}
-        spent[sub] = done
+        tries = []
+        for _ in range(3):  # what the process does now and then is not in all of them
+            before = commands(own_valkey)
+            await browser.go_on()
+            await revoke_user(running, sub, except_sid=browser.sid)
+            await browser.go_on()
+            tries.append(collections.Counter(commands(own_valkey)) - collections.Counter(before))
+        spent[sub] = tries[0] & tries[1] & tries[2]
     assert spent["crowd"] == spent["alone"]
     assert spent["alone"]["evalsha"] <= 3
 
