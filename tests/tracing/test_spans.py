@@ -186,7 +186,7 @@ async def test_an_outage_is_recorded_with_the_type_of_the_error(start, own_valke
 
 
 async def test_a_fault_of_the_service_is_recorded_without_its_message(traced, memory, monkeypatch):
-    def broken(*_):
+    def broken(*_, **__):
         raise RuntimeError("quotes a secret")
 
     monkeypatch.setattr(type(traced.service._services.authentication), "authenticate", broken)
