@@ -313,6 +313,8 @@ def keys():
 
 @pytest.fixture(autouse=True)
 def mended(keys):
+    """After each test: what several tests share is set up before any fixture of the next one."""
+    yield
     keys.broken = False
 
 
