@@ -160,9 +160,13 @@ def claims_of(asked: Introspect, caller: Caller, document: bodies.Document) -> t
     Raises:
         InvalidRequest: a claim is missing that the claims form needs.
     """
-    claims = payload = _payload_of(asked)
-    kid = None if asked.header is None else asked.header.kid
+    payload = _payload_of(asked)
     issuer = caller.issuer(payload.iss)
+    if issuer is None and payload.named_by is not None:  # to this caller, its claims have the standard names
+        asked = read_introspect(msgspec.json.encode(bodies.members_of(document)))
+        payload = _payload_of(asked)
+    claims = payload
+    kid = None if asked.header is None else asked.header.kid
     if issuer is not None and issuer.claim_names is not None and payload.named_by is not issuer:
         members = bodies.members_of(document)
         try:
@@ -175,11 +179,9 @@ def claims_of(asked: Introspect, caller: Caller, document: bodies.Document) -> t
             payload.jti, payload.sub, payload.sid, payload.client_id, payload.azp, payload.revocable
         )  # fmt: skip
         claims = joined_claims(payload, kid, identity)
-    if issuer is None:  # nothing may be said about it, not even by what names its claims are missing
-        return claims, None
     if not claims.sub or claims.iat is None or claims.exp is None:
         raise InvalidRequest("token, or jti, sub, iat and exp are needed, jti and sub as strings")
-    if not claims.jti and (issuer.require_jti or claims.jti is not None):
+    if not claims.jti and issuer is not None and (issuer.require_jti or claims.jti is not None):
         raise InvalidRequest("jti is missing, or no string")
     return claims, issuer
 
