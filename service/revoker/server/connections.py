@@ -18,7 +18,7 @@ from revoker.api.error_responses import server_error
 from revoker.api.prebuilt import Handler, PrebuiltResponse
 from revoker.server import eager_tasks
 from revoker.server.parsed_heads import ParsedHeads, ParsedRequest, is_one_request
-from revoker.server.prebuilt_writers import AS_OF, DatedWriter, PrebuiltWriter, bytes_of, dated_bytes_of
+from revoker.server.prebuilt_writers import AS_OF, PrebuiltWriter, bytes_of
 
 _log = structlog.get_logger("service")
 
@@ -341,8 +341,7 @@ class _EdgeConnection(Connection):
     """A connection to an edge."""
 
     def _bytes_of(self, response: PrebuiltResponse) -> bytes:
-        as_of = self._server.as_of() if self._server.as_of is not None else 0
-        return dated_bytes_of(response, as_of) if as_of else bytes_of(response)
+        return bytes_of(response, self._server.as_of() if self._server.as_of is not None else 0)
 
     def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
@@ -353,7 +352,7 @@ class _EdgeConnection(Connection):
         if not as_of:
             return super().finish_response(request, resp, start_time)
         if isinstance(response, PrebuiltResponse):
-            resp = DatedWriter(response, as_of, keep_alive=not server.closing)  # type: ignore[assignment]
+            resp = PrebuiltWriter(response, keep_alive=not server.closing, as_of=as_of)  # type: ignore[assignment]
             return _finish_response(self, request, resp, start_time)
         if server.site.is_read_only(request.raw_path):
             resp.headers[AS_OF] = str(as_of)

@@ -52,6 +52,7 @@ class ParsedHeads:
 
     def __init__(self) -> None:
         self._heads: dict[bytes, tuple[RawRequestMessage, Handler, int]] = {}
+        self._timer: asyncio.TimerHandle | None = None
 
     def find(self, data: bytes) -> ParsedRequest | None:
         """The request that ``data`` is, if it is exactly one, and its head was parsed before."""
@@ -67,9 +68,13 @@ class ParsedHeads:
         if MAX_HEAD_BYTES >= end < len(data):
             if len(self._heads) >= MAX_HEADS:
                 self._heads.clear()
-            if not self._heads:
-                asyncio.get_running_loop().call_later(FORGOTTEN_AFTER_S, self._heads.clear)
+            if self._timer is None:
+                self._timer = asyncio.get_running_loop().call_later(FORGOTTEN_AFTER_S, self._forget)
             self._heads[data[:end]] = message, handler, len(data) - end
+
+    def _forget(self) -> None:
+        self._heads.clear()
+        self._timer = None
 
 
 def is_one_request(data: bytes, message: object, body: StreamReader) -> bool:

@@ -45,24 +45,27 @@ _HEADS: Final = {
 }
 
 
-def bytes_of(response: PrebuiltResponse) -> bytes:
-    """A response that leaves the connection open."""
-    return b"%b%d\r\n\r\n%b" % (_HEADS[response.status].now(), len(response.body), response.body)
-
-
-def dated_bytes_of(response: PrebuiltResponse, as_of: int) -> bytes:
-    """As :func:`bytes_of`, with the time as of which an edge has answered."""
+def bytes_of(response: PrebuiltResponse, as_of: int = 0) -> bytes:
+    """A response that leaves the connection open, with :data:`AS_OF` unless ``as_of`` is 0."""
     head, body = _HEADS[response.status].now(), response.body
-    return b"%b%d\r\n%b: %d\r\n\r\n%b" % (head, len(body), _AS_OF_BYTES, as_of, body)
+    if as_of:
+        return b"%b%d%b\r\n\r\n%b" % (head, len(body), _dated(as_of), body)
+    return b"%b%d\r\n\r\n%b" % (head, len(body), body)
+
+
+def _dated(as_of: int) -> bytes:
+    return b"\r\n%b: %d" % (_AS_OF_BYTES, as_of)
 
 
 class PrebuiltWriter:
     """Writes a prebuilt response; aiohttp takes it for a ``web.StreamResponse``."""
 
-    __slots__ = ("_response", "keep_alive")
+    __slots__ = ("_as_of", "_response", "keep_alive")
 
-    def __init__(self, response: PrebuiltResponse, *, keep_alive: bool) -> None:
+    def __init__(self, response: PrebuiltResponse, *, keep_alive: bool, as_of: int = 0) -> None:
+        """``as_of`` as for :func:`bytes_of`."""
         self._response = response
+        self._as_of = as_of
         self.keep_alive = keep_alive
 
     async def prepare(self, request: web.BaseRequest) -> None:
@@ -72,39 +75,14 @@ class PrebuiltWriter:
             raise ConnectionResetError("the client has gone")
         if not request.keep_alive or request.version != HttpVersion11:
             self.keep_alive = False
+        dated = _dated(self._as_of) if self._as_of else b""
         end = b"\r\n\r\n" if self.keep_alive else b"\r\nConnection: close\r\n\r\n"
         response = self._response
         body = response.body if request.method != "HEAD" else b""
-        transport.write(b"%b%d%b%b" % (_HEADS[response.status].now(), len(response.body), end, body))
+        head = _HEADS[response.status].now()
+        transport.write(b"%b%d%b%b%b" % (head, len(response.body), dated, end, body))
         if request.protocol.writing_paused:
             await request.writer.drain()
 
     async def write_eof(self) -> None:
         """Nothing is left to be written."""
-
-
-class DatedWriter(PrebuiltWriter):
-    """As :class:`PrebuiltWriter`, with the time as of which an edge has answered."""
-
-    __slots__ = ("_as_of",)
-
-    def __init__(self, response: PrebuiltResponse, as_of: int, *, keep_alive: bool) -> None:
-        super().__init__(response, keep_alive=keep_alive)
-        self._as_of = as_of
-
-    async def prepare(self, request: web.BaseRequest) -> None:
-        """Write all of it."""
-        transport = request.transport
-        if transport is None:
-            raise ConnectionResetError("the client has gone")
-        if not request.keep_alive or request.version != HttpVersion11:
-            self.keep_alive = False
-        end = b"\r\n\r\n" if self.keep_alive else b"\r\nConnection: close\r\n\r\n"
-        response = self._response
-        body = response.body if request.method != "HEAD" else b""
-        head = _HEADS[response.status].now()
-        transport.write(
-            b"%b%d\r\n%b: %d%b%b" % (head, len(response.body), _AS_OF_BYTES, self._as_of, end, body)
-        )
-        if request.protocol.writing_paused:
-            await request.writer.drain()
