@@ -236,6 +236,22 @@ async def test_requests_with_the_same_head_get_their_own_answers(revoker, wire, 
     assert read_again == [False, True, True]
 
 
+async def test_a_head_is_not_remembered_of_a_caller_that_is_refused(wire, read_again):
+    sent = re.sub(rb"Authorization: [^\r]*", b"Authorization: Bearer wrong", request(LENGTH, body=BODY))
+    for _ in range(2):
+        await wire.send(sent)
+        assert [status for status, _ in await wire.answers(1)] == [401]
+    assert read_again == [False, False]
+
+
+async def test_a_head_is_forgotten_after_a_time(wire, read_again, monkeypatch):
+    monkeypatch.setattr("revoker.server.parsed_heads.FORGOTTEN_AFTER_S", 0.0)
+    for _ in range(2):
+        await wire.send(request(LENGTH, body=BODY))
+        assert [status for status, _ in await wire.answers(1)] == [200]
+    assert read_again == [False, False]
+
+
 @pytest.mark.parametrize("cut", [1, 30, -200, -1])
 async def test_a_part_of_the_next_request_is_not_lost_behind_a_head_that_came_before(revoker, wire, cut):
     users, requests = numbered(revoker, 6)
