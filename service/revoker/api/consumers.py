@@ -135,7 +135,7 @@ class Consumers:
         Raises:
             NoVerdict: the store can't be read.
         """
-        self._write_on_and_on()
+        self._ensure_writing()
         others = await self._shared.of_others()
         return Everyone([*self._states(), *others.states], others.complete)
 
@@ -260,18 +260,18 @@ class Consumers:
         """Write what is of interest to those who wait, if any do."""
         if time.monotonic() < self._eager_until:
             self._changed.set()
-        self._write_on_and_on()
+        self._ensure_writing()
 
     def _write_now(self) -> None:
         """Write what nobody must miss who waits for all."""
         self._changed.set()
-        self._write_on_and_on()
+        self._ensure_writing()
 
-    def _write_on_and_on(self) -> None:
-        if self._writing is None and not self._closed:
-            self._writing = asyncio.get_running_loop().create_task(self._write_on())
+    def _ensure_writing(self) -> None:
+        if (self._writing is None or self._writing.done()) and not self._closed:
+            self._writing = asyncio.get_running_loop().create_task(self._write_repeatedly())
 
-    async def _write_on(self) -> None:
+    async def _write_repeatedly(self) -> None:
         """Write what this process has; at once what must not wait, with pauses in between."""
         while True:
             self._changed.clear()
