@@ -189,9 +189,8 @@ class Consumers:
         if not consumer.confirms:
             consumer.confirms = True
             self._write_now()
-        if not consumer.confirmed or not _is_before(
-            cursor, consumer.cursor
-        ):  # else a later one has overtaken it
+        is_overtaken = consumer.confirmed and _is_before(cursor, consumer.cursor)
+        if not is_overtaken:
             consumer.confirmed, consumer.cursor = True, cursor.text
         if as_of is not None:
             consumer.as_of = max(consumer.as_of, as_of)

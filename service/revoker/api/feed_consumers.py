@@ -23,8 +23,8 @@ class FeedConsumer(msgspec.Struct, frozen=True, kw_only=True):
     """One consumer.
 
     ``cursor`` is the last that it has confirmed, or else the last that was sent to it. ``confirms``: a
-    revocation that waits for all edges waits for it. ``as_of`` is in ms by
-    the store's clock, ``lag`` in seconds since then; null: nothing is known yet.
+    revocation that waits for all edges waits for it. ``as_of`` is in ms by the store's clock, ``lag`` in
+    seconds since then; null: nothing is known yet.
     """
 
     name: str

@@ -239,9 +239,7 @@ class SignInPages:
         response = redirect(target)
         session = await self._sessions.begin(request, response, signed_in, peer)
         self._cookies.remove(response, self._cookies.target)
-        if browser := self._browser(
-            request
-        ):  # whose cookie stays, for sign-ins that were begun in other tabs
+        if browser := self._browser(request):  # its cookie stays, for sign-ins begun in other tabs
             owner = owner_of(signed_in.claims.iss if signed_in.claims else None, signed_in.sub)
             response.headers["Location"] = await self._drafts.hand_over(browser, session, owner) or target
         return response
