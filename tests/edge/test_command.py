@@ -1,73 +1,28 @@
 """``revoker edge`` as a process, and the check of its configuration."""
 
-import contextlib
-import dataclasses
-import json
+import functools
 import os
 import signal
 import stat
 import subprocess
 import sys
-from pathlib import Path
 
 import aiohttp
 import pytest
 
-from revoker.auth import digest
 from revoker.config.edge import settle_edge
 from revoker.errors import ConfigError
 from tests.edge.conftest import callers, claims, until
 from tests.rig import forge
-from tests.rig.processes import Process
-from tests.rig.servers import free_port
-from tests.rig.service import Running
+from tests.rig.edge import edge_process, stand_still, write_configuration
 
 pytestmark = pytest.mark.timeout(240)
-
-CONFIG = """
-[server]
-port = {port}
-workers = {workers}
-drain_seconds = 0
-unix_socket = "{unix_socket}"
-
-[upstream]
-url = "{url}"
-secret_file = "feed.secret"
-
-[[issuers]]
-name = "main"
-issuer = "{issuer}"
-audiences = ["{audience}"]
-jwks_file = "main.jwks"
-
-[[callers]]
-name = "gateway"
-secret_sha256 = ["{digest}"]
-scopes = ["introspect"]
-"""
 
 
 @pytest.fixture
 def configured(tmp_path):
     """Writes a configuration."""
-    (tmp_path / "feed.secret").write_text("feed-secret")
-    (tmp_path / "main.jwks").write_text(json.dumps(forge.jwks(forge.rsa_key("main-1"))))
-
-    def write(url="http://127.0.0.1:1", workers=1, port=8080, more=""):
-        text = CONFIG.format(
-            url=url,
-            workers=workers,
-            port=port,
-            unix_socket="" if workers > 1 else "edge.sock",
-            issuer=forge.ISSUER,
-            audience=forge.AUDIENCE,
-            digest=digest("gateway-secret"),
-        )
-        (tmp_path / "edge.toml").write_text(text + more)
-        return tmp_path / "edge.toml"
-
-    return write
+    return functools.partial(write_configuration, tmp_path)
 
 
 def check(path):
@@ -114,51 +69,35 @@ def test_what_is_wrong_with_an_upstream_is_said_by_its_name(tmp_path, change, pr
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-async def test_the_command_follows_and_ends_in_order(feed, configured, tmp_path, workers):
-    port = free_port()
-    configured(feed.url, workers, port)
-    arguments = ("-m", "revoker", "edge", "--config", "edge.toml")
-    with Process(tmp_path, *arguments) as process:
-        async with aiohttp.ClientSession() as http:
-            url = f"http://127.0.0.1:{port}"
-            edge = Running(None, url, http, forge.rsa_key("main-1"), None)
+async def test_the_command_follows_and_ends_in_order(feed, tmp_path, workers):
+    async with edge_process(tmp_path, feed.url, workers=workers) as (edge, process):
+        token = edge.token(jti="1")
+        await until(lambda: feed.streams == workers, "every process follows")
+        assert len(feed.names) == workers
+        assert await edge.active(token)
+        feed.jti("1", issuer=forge.ISSUER)
 
-            async def ready():
-                try:
-                    async with http.get(f"{url}/readyz") as response:
-                        return response.status == 200
-                except aiohttp.ClientError:
-                    assert process.process.poll() is None, process.output()
-                    return False
+        async def refused_by_all():
+            found = []
+            for _ in range(8):
+                headers = {"X-Revoker-Key": "gateway-secret", "Authorization": f"Bearer {token}"}
+                async with edge.http.get(
+                    f"{edge.url}/forward-auth", headers={**headers, "Connection": "close"}
+                ) as response:
+                    found.append(response.status)
+            return set(found) == {401}
 
-            await until(ready, "it is ready")
-            token = edge.token(jti="1")
-            await until(lambda: feed.streams == workers, "every process follows")
-            assert len(feed.names) == workers
-            assert await edge.active(token)
-            feed.jti("1", issuer=forge.ISSUER)
-
-            async def refused_by_all():
-                found = []
-                for _ in range(8):
-                    headers = {"X-Revoker-Key": "gateway-secret", "Authorization": f"Bearer {token}"}
-                    async with http.get(
-                        f"{url}/forward-auth", headers={**headers, "Connection": "close"}
-                    ) as response:
-                        found.append(response.status)
-                return set(found) == {401}
-
-            await until(refused_by_all, "it is revoked everywhere")
-            if workers == 1:
-                await is_the_same_on_the_unix_socket(tmp_path / "edge.sock", token)
-        process.process.send_signal(signal.SIGTERM)
+        await until(refused_by_all, "it is revoked everywhere")
+        if workers == 1:
+            await is_the_same_on_the_unix_socket(tmp_path / "edge.sock", token)
+        await edge.close()
+        process.send_signal(signal.SIGTERM)
         assert process.status() == 0, process.output()
     assert not (tmp_path / "edge.sock").exists()
 
 
-async def test_an_edge_that_stands_still_confirms_nothing(start, valkey, configured, tmp_path):
-    service, port = await start(valkey, callers=callers()), free_port()
-    configured(service.url, 1, port)
+async def test_an_edge_that_stands_still_confirms_nothing(start, valkey, tmp_path):
+    service = await start(valkey, callers=callers())
 
     async def revoke(sub, seconds):
         body = {"iss": forge.ISSUER, "sub": sub, "wait_edges": True, "wait_seconds": seconds}
@@ -166,24 +105,12 @@ async def test_an_edge_that_stands_still_confirms_nothing(start, valkey, configu
         assert answer.status == 200, answer.body
         return answer.json["edges"]
 
-    with Process(tmp_path, "-m", "revoker", "edge", "--config", "edge.toml") as running:
-        process, url = running.process, f"http://127.0.0.1:{port}"
-
-        async def ready():
-            assert process.poll() is None, running.output()
-            with contextlib.suppress(aiohttp.ClientError):
-                async with service.http.get(f"{url}/readyz") as response:
-                    return response.status == 200
-
-        await until(ready, "it is ready")
+    async with edge_process(tmp_path, service.url) as (edge, process):
         assert await revoke("alice", 30) == {"reached": 1, "connected": 1}
-        process.send_signal(signal.SIGSTOP)
-        state = Path(f"/proc/{process.pid}/stat")
-        await until(lambda: state.read_text().rpartition(") ")[2].startswith("T"), "it has stopped")
+        stand_still(process)
         assert await revoke("bob", 0.05) == {"reached": 0, "connected": 1}
         process.send_signal(signal.SIGCONT)
         assert await revoke("bob", 30) == {"reached": 1, "connected": 1}
-        edge = dataclasses.replace(service, url=url)
         assert not await edge.active(claims(sub="bob"))
 
 
