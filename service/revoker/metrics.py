@@ -255,7 +255,7 @@ class Metrics:
         )
         self.waited_for_edges = counter(
             "revoker_waited_for_edges",
-            "Revocations that waited for edges to confirm them, by outcome: enough have (reached), or not in"
+            "Requests that waited for edges to confirm a change, by outcome: enough have (reached), or not in"
             " time (late).",
             ["outcome"],
         )

@@ -4,11 +4,18 @@ import contextlib
 
 import pytest
 
+from revoker.store.journal import shared_consumers
 from tests.console.person import Person
 from tests.rig.openid import OpenIdProvider
 from tests.rig.servers import free_port
 
 ROLES = {"viewer": "revoker-viewer", "support": "revoker-support", "admin": "revoker-admin"}
+
+
+@pytest.fixture(autouse=True)
+def settled(monkeypatch):
+    """How many edges there are is known at once; otherwise every page after an action would wait for that."""
+    monkeypatch.setattr(shared_consumers, "SETTLED_S", 0)
 
 
 @pytest.fixture

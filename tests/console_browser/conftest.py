@@ -5,7 +5,7 @@ import base64
 
 import pytest
 
-from tests.console.conftest import ROLES, consoles, provider  # noqa: F401  # fixtures
+from tests.console.conftest import ROLES, consoles, provider, settled  # noqa: F401  # fixtures
 from tests.rig.service import HANGS_S
 from tests.site.conftest import browser  # noqa: F401  # a fixture
 

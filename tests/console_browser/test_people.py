@@ -1,8 +1,13 @@
 """What people do in the console, in a real browser."""
 
+import signal
 from urllib.parse import quote
 
+from tests.edge.conftest import callers
 from tests.rig import forge
+from tests.rig.edge import edge_process, stand_still
+from tests.rig.probes import eventually
+from tests.site.conftest import barriers
 
 USER = f"/console/user?iss={quote(forge.ISSUER, safe='')}&sub="
 ACT = f"/console/act/{{}}?iss={quote(forge.ISSUER, safe='')}&"
@@ -36,6 +41,67 @@ async def test_support_logs_one_user_out_and_sees_it_take_effect(enter):
     assert support.page.faults == []
     assert support.strangers == []
     assert len(support.page.requested) >= 12
+
+
+async def log_out(support, sub):
+    """Find a user, and log out everywhere."""
+    await support.go("/console")
+    await support.type("#sub", sub)
+    await support.click("main form button")
+    await support.click("a.button[href*='revoke-user']")
+    await support.click("button.danger")
+    assert "The user is logged out everywhere." in await support.words()
+
+
+async def reached(support, words):
+    """Load the page after an action again until it says that."""
+
+    async def says_so():
+        if words in await support.words():
+            return True
+        await support.click("main a[href='']")
+        return False
+
+    await eventually(says_so, what=words)
+
+
+async def test_support_logs_one_user_out_and_sees_it_take_effect_at_an_edge(enter, tmp_path):
+    service, support = await enter("support", callers=callers())
+    alice, bob = (service.token(sub=sub) for sub in ("alice", "bob"))
+    async with edge_process(tmp_path, service.url, max_staleness=3600) as (edge, _):
+        assert await edge.active(alice)
+        assert await edge.active(bob)
+        await log_out(support, "alice")
+        await reached(support, "Reached 1 of 1 edge: all that are connected answer by this change.")
+        assert not await edge.active(alice)
+        assert await edge.active(bob)
+        assert await barriers(support.page) == []
+    assert support.page.faults == []
+
+
+async def test_support_sees_that_an_edge_does_not_have_it_and_then_that_it_does(enter, tmp_path):
+    service, support = await enter("support", callers=callers())
+    alice = service.token(sub="alice")
+    async with edge_process(tmp_path, service.url, max_staleness=3600) as (edge, process):
+        await log_out(support, "bob")
+        await reached(support, "Reached 1 of 1 edge: all")
+        assert await edge.active(alice)
+        stand_still(process)
+        await log_out(support, "alice")
+        words = await support.words()
+        assert "Reached 0 of 1 edge. Look again" in words
+        assert "An edge that it has not reached may still answer as before" in words
+        assert await barriers(support.page) == []
+        process.send_signal(signal.SIGCONT)
+        await reached(support, "Reached 1 of 1 edge: all")
+
+        async def refuses():
+            answer = await edge.post("/introspect", {"token": alice}, caller="gateway")
+            assert answer.json.get("active") is not True
+            return answer.status == 200  # after the pause it first compares the clocks
+
+        await eventually(refuses, what="a verdict of the edge")
+    assert support.page.faults == []
 
 
 async def test_a_viewer_sees_everything_and_finds_no_way_to_act(enter):

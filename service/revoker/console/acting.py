@@ -1,5 +1,6 @@
 """Previews and makes changes: with the functions of the API, once for each form."""
 
+import functools
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -9,7 +10,9 @@ from aiohttp import web
 from revoker.api.bodies import BODY_LIMIT, converted, name_values, read
 from revoker.api.dry_run import DryRun
 from revoker.api.endpoint import BoundEndpoint, Call
+from revoker.api.envelope import has_gone
 from revoker.api.fields import MAX_REASON
+from revoker.api.receipts import Edges, WaitsForEdges
 from revoker.api.services import Services
 from revoker.console.actions import ACTIONS, DURATIONS, Action, action_named
 from revoker.console.drafts import Draft, Drafts
@@ -113,6 +116,7 @@ class Acting:
             title=ACTIONS[outcome.action].title,
             outcome=outcome,
             unknown=outcome.state == "running" and self._now_ms - outcome.began > UNKNOWN_AFTER_MS,
+            edges=await self._edges(request, visitor) if outcome.state == "done" else None,
             parameters=outcome.parameters,
             target=await self._whom(ACTIONS[outcome.action], outcome.parameters),
             act=_target(ACTIONS[outcome.action], outcome.parameters),
@@ -136,6 +140,13 @@ class Acting:
     @property
     def _now_ms(self) -> int:
         return self._services.clocks.store_ms or int(self._now_s * 1000)
+
+    async def _edges(self, request: web.Request, visitor: Visitor) -> Edges | None:
+        """How many edges have confirmed all that was acknowledged until now; it waits two seconds for all."""
+        peer = self._services.authentication.client_address(request)
+        gone = functools.partial(has_gone, request)
+        call = Call(visitor.caller, WaitsForEdges(wait_edges=True), peer, {}, client_gone=gone)
+        return await self._services.receipts.of(call)
 
     async def _note(self, name: str, outcome: Outcome) -> None:
         """What has happened stays so if it cannot be noted: the page says then that it is not known."""
