@@ -55,11 +55,17 @@ def logout_port():
 
 
 @pytest.fixture(scope="session")
-def provider(request, tmp_path_factory, logout_port):
+def console_port():
+    return free_port()
+
+
+@pytest.fixture(scope="session")
+def provider(request, tmp_path_factory, logout_port, console_port):
     """One started provider, the same for all tests."""
     kind = PROVIDERS[request.param]
     logout_uri = f"http://127.0.0.1:{logout_port}/backchannel-logout"
-    with kind(tmp_path_factory.mktemp(kind.name), logout_uri) as running:
+    console_url = f"http://127.0.0.1:{console_port}"
+    with kind(tmp_path_factory.mktemp(kind.name), logout_uri, console_url) as running:
         yield running
 
 
@@ -67,11 +73,11 @@ def provider(request, tmp_path_factory, logout_port):
 def trust(start, valkey, tmp_path):
     """Start a service with a table of `[[issuers]]`, and another issuer as all callers expect it."""
 
-    async def trust(issuer):
+    async def trust(issuer, **more):
         keys = tmp_path / "other-keys.json"
         keys.write_text(json.dumps(forge.jwks(forge.rsa_key("other-1"))))
         other = {"name": "other", "issuer": OTHER_ISSUER, "audiences": ["api"], "jwks_file": str(keys)}
-        return await start(valkey, issuers=[issuer, other])
+        return await start(valkey, issuers=[issuer, other], **more)
 
     return trust
 

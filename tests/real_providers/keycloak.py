@@ -4,17 +4,19 @@ import json
 import shutil
 
 from tests.real_providers.installation import INSTALLATIONS
-from tests.real_providers.provider import AUDIENCE, CALLBACK, GOODBYE, MACHINE, WEB, Provider
+from tests.real_providers.provider import AUDIENCE, CALLBACK, CONSOLE, GOODBYE, MACHINE, WEB, Provider
 from tests.rig.processes import Process
 
 REALM = "shop"
 ADMIN, ADMIN_PASSWORD = "admin", "admin-password"
 PASSWORD = "user-password"
+ROLES = {"alice": ["revoker-support"], "bob": ["revoker-viewer"], "carol": []}
 
 
 class Keycloak(Provider):
     name = "keycloak"
     names_sessions = True
+    signs_in_to_console = True
 
     @property
     def issuer(self):
@@ -72,9 +74,21 @@ class Keycloak(Provider):
                 "id.token.claim": "false",
             },
         }
+        console_roles = {
+            "name": "roles of the console",
+            "protocol": "openid-connect",
+            "protocolMapper": "oidc-usermodel-realm-role-mapper",
+            "config": {
+                "claim.name": "roles",
+                "jsonType.label": "String",
+                "multivalued": "true",
+                "id.token.claim": "true",
+            },
+        }
         return {
             "realm": REALM,
             "enabled": True,
+            "roles": {"realm": [{"name": role} for roles in ROLES.values() for role in roles]},
             "users": [
                 {
                     "username": user,
@@ -84,8 +98,9 @@ class Keycloak(Provider):
                     "firstName": user,
                     "lastName": "Example",
                     "credentials": [{"type": "password", "value": PASSWORD}],
+                    "realmRoles": roles,
                 }
-                for user in ("alice", "bob")
+                for user, roles in ROLES.items()
             ],
             "clients": [
                 {
@@ -106,6 +121,19 @@ class Keycloak(Provider):
                     "standardFlowEnabled": False,
                     "protocolMappers": [audience],
                 },
+                {
+                    "clientId": CONSOLE,
+                    "secret": f"{CONSOLE}-secret",
+                    "directAccessGrantsEnabled": False,
+                    "frontchannelLogout": False,  # with True it sends no logout token
+                    "redirectUris": [f"{self.console_url}/console/callback"],
+                    "attributes": {
+                        "pkce.code.challenge.method": "S256",
+                        "backchannel.logout.url": f"{self.console_url}/backchannel-logout",
+                        "backchannel.logout.session.required": "true",
+                    },
+                    "protocolMappers": [console_roles],
+                },
             ],
         }
 
@@ -115,6 +143,25 @@ class Keycloak(Provider):
     async def rotate(self, http):
         """Add a key of a higher priority, as an administrator does."""
         self._rotations += 1
+        key = {
+            "name": f"key-{self._rotations}",
+            "providerId": "rsa-generated",
+            "providerType": "org.keycloak.keys.KeyProvider",
+            "config": {
+                "priority": [str(1000 + self._rotations)],
+                "algorithm": ["RS256"],
+                "keySize": ["2048"],
+            },
+        }
+        await self._administer(http, "POST", "components", json=key)
+
+    async def end_sessions(self, http, user):
+        """Log a user out, as an administrator does."""
+        [found] = await self._administer(http, "GET", "users", params={"username": user, "exact": "true"})
+        await self._administer(http, "POST", f"users/{found['id']}/logout")
+
+    async def _administer(self, http, method, path, **request):
+        """The answer of the realm's administration."""
         form = {
             "grant_type": "password",
             "client_id": "admin-cli",
@@ -126,18 +173,9 @@ class Keycloak(Provider):
         ) as response:
             assert response.status == 200, await response.text()
             token = (await response.json())["access_token"]
-        key = {
-            "name": f"key-{self._rotations}",
-            "providerId": "rsa-generated",
-            "providerType": "org.keycloak.keys.KeyProvider",
-            "config": {
-                "priority": [str(1000 + self._rotations)],
-                "algorithm": ["RS256"],
-                "keySize": ["2048"],
-            },
-        }
         headers = {"Authorization": f"Bearer {token}"}
-        async with http.post(
-            f"{self._url}/admin/realms/{REALM}/components", json=key, headers=headers
-        ) as response:
-            assert response.status == 201, await response.text()
+        url = f"{self._url}/admin/realms/{REALM}/{path}"
+        async with http.request(method, url, headers=headers, **request) as response:
+            text = await response.text()
+            assert response.status in {200, 201, 204}, text
+        return json.loads(text) if text else None

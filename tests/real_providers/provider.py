@@ -21,6 +21,9 @@ AUDIENCE = "api://orders"
 WEB, MACHINE = "web", "machine"
 """The clients of every provider. The secret of each is its name with ``-secret``."""
 
+CONSOLE = "revoker-console"
+"""The client of the console, likewise, where the provider has it."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Login:
@@ -38,6 +41,7 @@ class Provider(abc.ABC):
     Args:
         folder: For its data, and the output of its programs.
         logout_uri: Where it sends logout tokens for the client ``web``.
+        console_url: Where browsers find the service whose console signs in by it.
     """
 
     name: str
@@ -56,12 +60,17 @@ class Provider(abc.ABC):
     confuses_keys = False
     """Whether tokens that it makes during a rotation can name one key and have the signature of another."""
 
+    signs_in_to_console = False
+    """Whether it has a client for the console, and users with roles there: ``alice`` has support, ``bob``
+    viewer, and ``carol`` none."""
+
     asks_for_api = MappingProxyType({})
     """Parameters of a request for a token that is for the API, where the client alone does not decide."""
 
-    def __init__(self, folder, logout_uri):
+    def __init__(self, folder, logout_uri, console_url):
         self.folder = folder
         self.logout_uri = logout_uri
+        self.console_url = console_url
         self.port = free_port()
         folder.mkdir(parents=True, exist_ok=True)
 
