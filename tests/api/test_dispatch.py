@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry
 from revoker import app
 from revoker.api.admission import Admission
 from revoker.api.envelope import ANY, COUNTED, Dispatcher, FastPath, LoadShedding, Logged, ServedPath
+from revoker.api.openapi import ASSETS
 from revoker.metrics import Metrics
 from revoker.server.connections import Runner
 from revoker.server.lifecycle import CONNECTION
@@ -63,7 +64,7 @@ VERDICTS = ("/introspect", "/introspect/batch", "/forward-auth", "/forward-auth/
 async def test_a_path_is_served_on_one_port(service):
     main = {resource.canonical for resource in service.main.application.router.resources()}
     ops = {resource.canonical for resource in service.ops.application.router.resources()}
-    page = {"/docs", "/docs/start.js", "/docs/swagger-ui-bundle.js", "/docs/swagger-ui.css"}
+    page = {"/docs", *(f"/docs/{name}" for name in ASSETS)}
     assert {"/livez", "/readyz", "/metrics", "/openapi.json", *page} == ops
     assert {"/introspect", "/introspect/batch", "/revoke"} <= main
     assert not main & ops

@@ -21,9 +21,10 @@ from revoker.api.well_known import METADATA
 
 JSON_PATH: Final = "/openapi.json"
 DOCS_PATH: Final = "/docs"
-ASSETS: Final = {
-    "swagger-ui.css": "text/css",
-    "swagger-ui-bundle.js": "text/javascript",
+_OF_SWAGGER_UI: Final = {"swagger-ui.css": "text/css", "swagger-ui-bundle.js": "text/javascript"}
+ASSETS: Final = _OF_SWAGGER_UI | {
+    "accessible.css": "text/css",
+    "accessible.js": "text/javascript",
     "start.js": "text/javascript",
 }
 """Files below ``DOCS_PATH``, with their media types, where there is Swagger UI."""
@@ -79,7 +80,7 @@ def _swagger_ui() -> dict[str, Callable[[], bytes]]:
         )
     except importlib.metadata.PackageNotFoundError:
         return {}
-    return {name: (_PAGE / name if name == "start.js" else folder / name).read_bytes for name in ASSETS}
+    return {name: ((folder if name in _OF_SWAGGER_UI else _PAGE) / name).read_bytes for name in ASSETS}
 
 
 _SWAGGER_UI_FOLDER: Final = "flask_swagger_ui/dist"

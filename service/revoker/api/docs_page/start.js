@@ -4,5 +4,6 @@ SwaggerUIBundle({
   url: "openapi.json",
   deepLinking: true,
   displayRequestDuration: true,
+  syntaxHighlight: {theme: "tomorrow-night"}, // numbers in the default theme have too little contrast
   validatorUrl: null, // by default the document is sent to a host on the internet
 })
