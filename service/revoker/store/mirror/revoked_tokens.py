@@ -1,4 +1,4 @@
-"""A set of revoked tokens that takes 24 bytes for one, and a little more.
+"""A set of revoked tokens that takes 24 bytes for one, and 8 MiB for all of them.
 
 Users choose what is in their tokens, and whoever may revoke chooses what is in here. So places are found by
 a hash that nobody outside can compute: Python's own, whose key is random in every process, over a text
@@ -8,12 +8,21 @@ that begins with a random secret.
 import secrets
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 SEGMENTS: Final = 1024
 """Each is a list in order of its own. An insertion moves what follows it, and a removal of what has expired
 looks at all of one: both take well below a millisecond for ten million tokens."""
+
+_MARKS: Final = 8192
+"""For each segment, one byte for each of so many classes of hashes. It says whether the segment may have one
+of the class. Nearly all tokens that are asked for are not revoked, and one look at one byte shows that for
+nine of ten, beside a million that are. A search reads ten places that are far apart in memory."""
+
+_ALL_MARKS: Final = SEGMENTS * _MARKS
+_CLASS: Final = _ALL_MARKS - 1
+_SEGMENT_SHIFT: Final = _MARKS.bit_length() - 1
 
 
 class RevokedTokens:
@@ -26,17 +35,20 @@ class RevokedTokens:
         count: How many there are.
     """
 
-    __slots__ = ("_first_secret", "_second_secret", "_segments", "count")
+    __slots__ = ("_first_secret", "_marks", "_second_secret", "_segments", "count")
 
     def __init__(self) -> None:
         self._first_secret = secrets.token_hex(8)
         self._second_secret = secrets.token_hex(8)
         self._segments = [(array("q"), array("q"), array("q")) for _ in range(SEGMENTS)]
+        self._marks = bytearray(_ALL_MARKS)
         self.count = 0
 
     def __contains__(self, key: str) -> bool:
         first = hash(self._first_secret + key)
-        hashes, second_hashes, _ = self._segments[first & (SEGMENTS - 1)]
+        if not self._marks[first & _CLASS]:
+            return False
+        hashes, second_hashes, _ = self._segments[(first & _CLASS) >> _SEGMENT_SHIFT]
         place = bisect_left(hashes, first)
         while place < len(hashes) and hashes[place] == first:
             if second_hashes[place] == hash(self._second_secret + key):
@@ -47,7 +59,7 @@ class RevokedTokens:
     def add(self, key: str, expiry: int) -> None:
         """Add a key, or extend its stay; ``expiry`` in ms."""
         first, second = hash(self._first_secret + key), hash(self._second_secret + key)
-        hashes, second_hashes, expiries = self._segments[first & (SEGMENTS - 1)]
+        hashes, second_hashes, expiries = self._segments[(first & _CLASS) >> _SEGMENT_SHIFT]
         place = bisect_left(hashes, first)
         found = place
         while found < len(hashes) and hashes[found] == first:
@@ -58,6 +70,7 @@ class RevokedTokens:
         hashes.insert(place, first)
         second_hashes.insert(place, second)
         expiries.insert(place, expiry)
+        self._marks[first & _CLASS] = 1
         self.count += 1
 
     def remove_expired(self, now: int) -> Iterator[None]:
@@ -66,9 +79,17 @@ class RevokedTokens:
             left = [place for place, expiry in enumerate(expiries) if expiry > now]
             if len(left) < len(expiries):
                 self.count -= len(expiries) - len(left)
+                left_hashes = array("q", [hashes[place] for place in left])
+                self._mark_again(index, left_hashes)
                 self._segments[index] = (
-                    array("q", [hashes[place] for place in left]),
+                    left_hashes,
                     array("q", [second_hashes[place] for place in left]),
                     array("q", [expiries[place] for place in left]),
                 )
             yield
+
+    def _mark_again(self, index: int, hashes: Iterable[int]) -> None:
+        """Mark what a segment has, and nothing else."""
+        self._marks[index * _MARKS : (index + 1) * _MARKS] = bytes(_MARKS)
+        for first in hashes:
+            self._marks[first & _CLASS] = 1
