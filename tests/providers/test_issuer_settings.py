@@ -338,6 +338,14 @@ async def test_explain_names_the_test_that_an_invalid_token_failed(revoker, even
     assert line["why"] == why
 
 
+async def test_a_forged_signature_under_no_key_id_is_called_that(revoker):
+    forged = forge.token(forge.rsa_key("stranger"), {"kid": ABSENT})
+
+    answer = await revoker.post("/explain", {"token": forged})
+
+    assert (answer.json["reason"], answer.json["why"]) == ("invalid", "signature")
+
+
 async def test_explain_gives_no_such_reason_for_other_tokens(revoker):
     assert "why" not in (await revoker.post("/explain", {"token": revoker.token()})).json
     assert "why" not in (await revoker.post("/explain", {"token": revoker.token(exp=1, iat=1)})).json

@@ -194,7 +194,7 @@ class _Search:
     def require(self, key: VerifyingKey | None) -> VerifyingKey:
         """The key that was found; raises ``InvalidToken`` where there is none."""
         if key is None:
-            why = "signature" if self.keys.knows(self.unverified.kid) else "key"
+            why = "signature" if self.tried or self.keys.knows(self.unverified.kid) else "key"
             raise InvalidToken("signature of none of the issuer's keys", why)
         return key
 
