@@ -43,6 +43,24 @@ async def test_a_change_arrives_and_every_answer_says_as_of_when(start_edge, fee
     assert int(answer.headers["Revoker-As-Of"]) >= before
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/readyz", 200),
+        ("POST", "/revoke", 404),
+        ("GET", "/nothing", 404),
+        ("GET", "/introspect", 405),
+    ],
+)
+async def test_answers_without_a_verdict_say_as_of_when_too(start_edge, feed, method, path, status):
+    edge = await start_edge(feed)
+
+    answer = await edge.ask(method, path)
+
+    assert answer.status == status
+    assert abs(int(answer.headers["Revoker-As-Of"]) - feed.now) < 60_000
+
+
 async def test_removals_and_cutoffs_of_every_kind(start_edge, feed):
     edge = await start_edge(feed)
     now = time.time()

@@ -354,8 +354,7 @@ class _EdgeConnection(Connection):
         if isinstance(response, PrebuiltResponse):
             resp = PrebuiltWriter(response, keep_alive=not server.closing, as_of=as_of)  # type: ignore[assignment]
             return _finish_response(self, request, resp, start_time)
-        if server.site.is_read_only(request.raw_path):
-            resp.headers[AS_OF] = str(as_of)
+        resp.headers[AS_OF] = str(as_of)
         return super().finish_response(request, resp, start_time)
 
 
