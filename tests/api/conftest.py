@@ -24,16 +24,18 @@ class Wire:
         if then_close:
             writer.write_eof()
         try:
-            return await asyncio.wait_for(answer_of(reader), seconds)
+            return await asyncio.wait_for(answer_of(reader, bodiless=data.startswith(b"HEAD ")), seconds)
         finally:
             writer.close()
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
 
 
-async def answer_of(reader):
+async def answer_of(reader, *, bodiless=False):
     """One response as bytes; of a connection that is closed at once, nothing."""
     head = await reader.readuntil(b"\r\n\r\n") if not reader.at_eof() else b""
+    if bodiless:
+        return head
     length = [line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")]
     return head + (await reader.readexactly(int(length[0][15:])) if length else b"")
 

@@ -85,12 +85,13 @@ async def test_refusals_have_status_challenge_and_code(both):
 async def over_http(running, headers, gateway):
     sent = [("X-Revoker-Key", "gateway-secret"), *headers.items(), *gateway]
     async with running.http.get(f"{running.url}/forward-auth", headers=sent) as response:
-        return response.status, {
+        compared = {
             name.lower(): value
             for name, value in response.headers.items()
-            if name.lower() in {"www-authenticate", "cache-control", "pragma"}
+            if name.lower() in {"www-authenticate", "cache-control", "pragma", "content-type"}
             or name.lower().startswith("x-auth")
         }
+        return response.status, compared, await response.text()
 
 
 async def test_both_interfaces_answer_alike(both):
@@ -113,14 +114,17 @@ async def test_both_interfaces_answer_alike(both):
     ]
     for user in users:
         for gateway in gateways:
-            status, headers = await over_http(running, user, gateway)
+            status, headers, body = await over_http(running, user, gateway)
             if status == 200:
                 headers = {name: value for name, value in headers.items() if name.startswith("x-auth")}
             answers = [await asker.ask(headers=user, metadata=[KEY, *gateway])]
             if len(gateway) == len(dict(gateway)):
                 answers.append(await asker.ask(headers=user, extensions=dict(gateway)))
             for answer in answers:
-                assert (answer.status, answer.headers) == (status, headers), (user, gateway)
+                assert (answer.status, answer.headers, answer.body) == (status, headers, body), (
+                    user,
+                    gateway,
+                )
 
 
 async def test_only_the_gateway_names_requirements_and_cookie(both):

@@ -106,6 +106,24 @@ async def test_missing_scope_is_403_and_says_what_is_needed(revoker, ask):
     assert (await ask(f"Bearer {token}", require=["scope=a"]))[0] == 200
 
 
+async def test_a_refusal_has_the_error_object_too(revoker, ask):
+    weak = revoker.token(scope="a")
+    for authorization, require, status, error in (
+        (None, None, 401, "invalid_token"),
+        ("Bearer x.y", None, 401, "invalid_token"),
+        ("Bearer a b", None, 401, "invalid_request"),
+        (f"Bearer {weak}", "scope=b", 403, "insufficient_scope"),
+        (f"Bearer {weak}", "nonsense", 403, "insufficient_scope"),
+        (f"Bearer {weak}", "acr=mfa", 401, "insufficient_user_authentication"),
+    ):
+        asked = {"require": [require] if require else ()}
+        found, headers, body = await ask(authorization, **asked)
+        refused = json.loads(body)
+        assert (found, refused["error"], bool(refused["error_description"])) == (status, error, True)
+        assert headers["Content-Type"].startswith("application/json")
+        assert (await ask(authorization, method="HEAD", **asked))[::2] == (status, b"")
+
+
 async def test_acr_and_max_age_ask_for_a_stronger_or_fresher_login(revoker, ask):
     import time
 

@@ -20,6 +20,7 @@ class Answer:
     Attributes:
         status: As HTTP: what the user gets, or 200.
         headers: By lower-case name.
+        body: Of a refusal; else empty.
     """
 
     def __init__(self, response: Any) -> None:
@@ -28,6 +29,7 @@ class Answer:
         http = getattr(response, kind)
         self.status = 200 if kind == "ok_response" else http.status.code
         self.headers = {option.header.key: option.header.value for option in http.headers}
+        self.body = "" if kind == "ok_response" else http.body
 
     @property
     def challenge(self) -> str | None:

@@ -62,13 +62,17 @@ def error_response(
     status: int, error: str, description: str, headers: Mapping[str, str] | None = None
 ) -> web.Response:
     """An error as OAuth writes it; the description is cut down to the characters it allows."""
-    body = ErrorBody(error, _UNPRINTABLE.sub("", description)[:300])
     return web.Response(
         status=status,
-        body=msgspec.json.encode(body),
+        body=error_body(error, description),
         content_type="application/json",
         headers={**NO_STORE, **(headers or {})},
     )
+
+
+def error_body(error: str, description: str) -> bytes:
+    """The body of :func:`error_response`."""
+    return msgspec.json.encode(ErrorBody(error, _UNPRINTABLE.sub("", description)[:300]))
 
 
 def of_kind(table: Mapping[type[errors.RevokerError], Entry], error: errors.RevokerError) -> Entry | None:

@@ -196,7 +196,8 @@ def _response(answer: Answer) -> CheckResponse:
         return CheckResponse(status=status, ok_response=OkHttpResponse(headers=_set(answer.headers)))
     denied = DeniedHttpResponse(
         status=HttpStatus(code=answer.status),
-        headers=_set({**NO_STORE, **answer.headers}),
+        headers=_set({**NO_STORE, "Content-Type": "application/json", **answer.headers}),
+        body=answer.body.decode(),
     )
     return CheckResponse(status=status, denied_response=denied)
 

@@ -16,7 +16,7 @@ from aiohttp import web
 
 from revoker.api.admission import Admission
 from revoker.api.credentials import Authentication, certificate
-from revoker.api.error_responses import NO_STORE, error_response, response_to
+from revoker.api.error_responses import NO_STORE, error_body, error_response, response_to
 from revoker.api.introspection import SCOPE
 from revoker.api.requirements import Requirements, parse_requirements
 from revoker.api.verdicts import Judged, Verdicts
@@ -68,10 +68,11 @@ class Question(msgspec.Struct, frozen=True, gc=False):
 
 
 class Answer(msgspec.Struct, frozen=True, gc=False):
-    """200, 401 or 403, with headers that replace all of these names."""
+    """200, 401 or 403, with headers that replace all of these names; ``body`` is JSON, or empty."""
 
     status: int
     headers: dict[str, str]
+    body: bytes = b""
 
 
 class ForwardAuth:
@@ -98,7 +99,7 @@ class ForwardAuth:
                 peer=functools.partial(self._client_address, request),
             )
         )
-        return web.Response(status=answer.status, headers={**NO_STORE, **answer.headers})
+        return _rendered(answer)
 
     async def answer(self, question: Question) -> Answer:
         """Answer a question; raises where there is no verdict, or where the gateway is not a caller.
@@ -114,9 +115,7 @@ class ForwardAuth:
         judged = await self._verdicts.of_token(text, caller, waiting=self._admission.not_counted)
         token = judged.token
         if judged.verdict is not Verdict.ACTIVE or token is None:
-            return _unauthorized(
-                f'{_REALM}, error="invalid_token", error_description="the token is not active"'
-            )
+            return _INACTIVE
         if token.cnf is not None:
             return _bound(token.cnf)
         if requirements is None:
@@ -157,12 +156,14 @@ def _token_of(question: Question) -> str | Answer:
         return MALFORMED
     found = list(_cookies(question.cookies, name))
     if len(found) > 1 or any(map(_joined(name), question.cookies)):
-        return _invalid_request("more than one cookie has the name of the one with the token")
+        return _refused(
+            401, _REALM, "invalid_request", "more than one cookie has the name of the one with the token"
+        )
     in_cookie = found[0] if found else ""
     if in_cookie and not _IS_TOKEN(in_cookie):
         return MALFORMED
     if in_header and in_cookie and in_header != in_cookie:
-        return _invalid_request("Authorization and cookie have different tokens")
+        return _refused(401, _REALM, "invalid_request", "Authorization and cookie have different tokens")
     return in_header or in_cookie or _NO_TOKEN
 
 
@@ -194,7 +195,16 @@ def unavailable(error: RevokerError) -> web.Response:
 
 def malformed_request(_: int) -> web.Response:
     """401: gateways take other 4xx for a failure of theirs, but the user's request is wrong."""
-    return web.Response(status=401, headers={**NO_STORE, **MALFORMED.headers})
+    return _rendered(MALFORMED)
+
+
+def _rendered(answer: Answer) -> web.Response:
+    return web.Response(
+        status=answer.status,
+        headers={**NO_STORE, **answer.headers},
+        body=answer.body or None,
+        content_type="application/json" if answer.body else None,
+    )
 
 
 def _bound(cnf: Mapping[str, Any]) -> Answer:
@@ -204,7 +214,7 @@ def _bound(cnf: Mapping[str, Any]) -> Answer:
     else:
         realm, what = _REALM, "a client certificate (x5t#S256)" if "x5t#S256" in cnf else "a key (cnf)"
     description = f"the token is bound to {what}, and possession cannot be checked here"
-    return _unauthorized(f'{realm}, error="invalid_token", error_description="{description}"')
+    return _refused(401, realm, "invalid_token", description)
 
 
 def _unmet(requirements: Requirements, token: VerifiedToken, judged: Judged) -> Answer | None:
@@ -215,13 +225,12 @@ def _unmet(requirements: Requirements, token: VerifiedToken, judged: Judged) -> 
     age = None if auth_time is None else judged.store_now / 1000 - auth_time
     stale = requirements.max_age is not None and (age is None or age > requirements.max_age)
     if stale or not all(token.acr in acrs for acrs in requirements.acrs):
-        challenge = f'{_REALM}, error="insufficient_user_authentication"'
-        challenge += ', error_description="a stronger or fresher login is needed"'
-        if requirements.acrs:
-            challenge += f', acr_values="{" ".join(requirements.acrs[0])}"'
+        needed = f', acr_values="{" ".join(requirements.acrs[0])}"' if requirements.acrs else ""
         if requirements.max_age is not None:
-            challenge += f", max_age={requirements.max_age}"
-        return _unauthorized(challenge)
+            needed += f", max_age={requirements.max_age}"
+        return _refused(
+            401, _REALM, "insufficient_user_authentication", "a stronger or fresher login is needed", needed
+        )
     return None
 
 
@@ -244,23 +253,26 @@ def _header(value: str | None) -> str:
     return urllib.parse.quote(value or "", safe=_UNRESERVED)
 
 
-def _unauthorized(challenge: str) -> Answer:
-    return Answer(401, {"WWW-Authenticate": challenge})
-
-
-def _invalid_request(description: str = "") -> Answer:
-    described = f', error_description="{description}"' if description else ""
-    return _unauthorized(f'{_REALM}, error="invalid_request"{described}')
+def _refused(status: int, realm: str, error: str, description: str, needed: str = "") -> Answer:
+    """A refusal by RFC 6750 §3; ``needed`` has further parameters of the challenge."""
+    challenge = f'{realm}, error="{error}", error_description="{description}"{needed}'
+    return Answer(status, {"WWW-Authenticate": challenge}, error_body(error, description))
 
 
 def _forbidden(scope: str) -> Answer:
     """RFC 6750 §3.1; without a scope where what the gateway sets is malformed."""
-    needed = f', scope="{scope}"' if scope else ""
-    return Answer(403, {"WWW-Authenticate": f'{_REALM}, error="insufficient_scope"{needed}'})
+    challenge = f'{_REALM}, error="insufficient_scope"' + (f', scope="{scope}"' if scope else "")
+    what = "the token lacks a scope" if scope else "what the gateway requires is malformed"
+    return Answer(403, {"WWW-Authenticate": challenge}, error_body("insufficient_scope", what))
 
 
-_NO_TOKEN: Final = _unauthorized(_REALM)
-MALFORMED: Final = _invalid_request()
-_PROOF_OFFERED: Final = _unauthorized(
-    f'{_DPOP_REALM}, error="invalid_token", error_description="DPoP proofs are not checked here"'
+_NO_TOKEN: Final = Answer(  # RFC 6750 §3.1: without a token, no error in the challenge
+    401, {"WWW-Authenticate": _REALM}, error_body("invalid_token", "a token is required")
 )
+_INACTIVE: Final = _refused(401, _REALM, "invalid_token", "the token is not active")
+MALFORMED: Final = Answer(
+    401,
+    {"WWW-Authenticate": f'{_REALM}, error="invalid_request"'},
+    error_body("invalid_request", "the request or its token is malformed"),
+)
+_PROOF_OFFERED: Final = _refused(401, _DPOP_REALM, "invalid_token", "DPoP proofs are not checked here")
