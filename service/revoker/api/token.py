@@ -8,6 +8,7 @@ import structlog
 from revoker.api.credentials import NOBODY, Authentication
 from revoker.api.endpoint import Call, Endpoint
 from revoker.api.session_services import SessionServices, Tokens
+from revoker.auth import Caller, Credentials
 from revoker.errors import (
     InvalidClient,
     InvalidGrant,
@@ -34,7 +35,10 @@ _NO_GRANT: Final = "the refresh token is wrong, spent or ended"
 
 
 class TokenRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """The refresh token is the credential; ``client_id``, where it is sent, must match."""
+    """The refresh token is the credential; ``client_id``, where it is sent, must match.
+
+    ``client_secret`` beside it is the credential of the client (RFC 6749 §2.3.1).
+    """
 
     grant_type: str | None = None
     refresh_token: Annotated[str, msgspec.Meta(max_length=4096)] | None = None
@@ -53,6 +57,8 @@ async def refresh(
 ) -> Tokens:
     """Refresh a session; everything that can refuse is checked before the script uses up the token."""
     request = call.body
+    if call.fields is None and request.client_secret is not None:
+        call = msgspec.structs.replace(call, caller=_caller_in_json(call, authentication))
     if not request.grant_type:
         raise InvalidRequest("grant_type is missing")
     if request.grant_type != "refresh_token":
@@ -101,6 +107,15 @@ async def refresh(
         _audit.info("refresh_repeated", peer=call.peer, sid=session.sid, client_id=session.client_id)
     scope = " ".join(scopes) or session.scope
     return await sessions.tokens(session, refreshed.now, scope, key, refreshable=True)
+
+
+def _caller_in_json(call: Call[TokenRequest], authentication: Authentication) -> Caller:
+    """The caller whose credential is in the body, as it may be in a form."""
+    if call.caller is not NOBODY:
+        raise InvalidRequest("two methods of authentication at once")
+    request = call.body
+    credentials = Credentials(None, request.client_id, request.client_secret, frozenset(), call.peer)
+    return authentication.callers.authenticate(credentials)
 
 
 def _check_client(call: Call[TokenRequest], token: RefreshToken, authentication: Authentication) -> None:
