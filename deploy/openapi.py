@@ -226,7 +226,7 @@ INTROSPECTION: Final = (
         headers={
             forward_auth.REQUIREMENTS_HEADER: 'what the route requires: `scope="a b"; acr=mfa; max_age=300`'
         },
-        answers={200: None, 401: None, 403: None},
+        answers={200: None, 401: ErrorBody, 403: ErrorBody},
         answer_headers={
             200: {
                 "X-Auth-Subject": "the token's `sub`, percent-encoded",
@@ -435,7 +435,7 @@ class _Schemas:
         return next(schema for typed, schema in self._by_type if typed is kind)
 
     def form_of(self, kind: Any) -> Json:
-        """As :meth:`of`, for a form, in which empty fields count as absent, or a query: of single values."""
+        """As :meth:`of`, for a form or a query: of single values, of which empty ones count as absent."""
         json_schema = self._queries.get(kind) or self._strict[kind.__name__]
         schema: Json = _without(("null", "array"), copy.deepcopy(json_schema))
         for name, member in schema["properties"].items():
@@ -450,7 +450,7 @@ class _Schemas:
             if member.get("type") == "number":
                 member.setdefault("minimum", -LARGEST)
                 member.setdefault("maximum", LARGEST)
-            if name not in schema.get("required", ()) and kind not in self._queries:
+            if name not in schema.get("required", ()):
                 member.pop("minLength", None)
                 if not re.search(member.get("pattern", ""), ""):
                     member["pattern"] = f"^$|{member['pattern']}"

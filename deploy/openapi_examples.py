@@ -104,6 +104,15 @@ ANSWERS: Final[Mapping[tuple[str, str, int], Named]] = {
             "results": [{"active": True}, {"active": False}, {"error": "invalid_request"}]
         }
     },
+    ("get", "/forward-auth", 401): {
+        "revoked, expired, or not genuine": {
+            "error": "invalid_token",
+            "error_description": "the token is not active",
+        }
+    },
+    ("get", "/forward-auth", 403): {
+        "without the scope": {"error": "insufficient_scope", "error_description": "the token lacks a scope"}
+    },
     ("post", "/revoke-user", 200): {
         "the cutoff": {"iss": _ISSUER, "sub": "alice", **_CUTOFF},
         "what it would be": {

@@ -89,6 +89,19 @@ async def test_a_revocation_of_every_kind_is_journaled_before_it_is_acknowledged
     assert means_the_same(consumer, now, ["s"])
 
 
+@pytest.mark.parametrize("target", ["/feed/snapshot", "/feed", "/feed?wait=5"])
+async def test_head_asks_for_the_headers_alone(revoker, target):
+    snapshot = await revoker.ask("GET", "/feed/snapshot", headers=authorization("edge"))
+    cursor = json.loads(snapshot.body.splitlines()[0])["cursor"]
+    params = {} if target == "/feed/snapshot" else {"cursor": cursor}
+
+    for _ in range(2):  # on one connection, which a body would have left in disorder
+        answer = await revoker.ask("HEAD", target, params=params, headers=authorization("edge"))
+        assert (answer.status, answer.body) == (200, b"")
+        assert answer.headers["Cache-Control"] == "no-store"
+    assert (await revoker.ask("HEAD", target, params=params)).status == 401
+
+
 async def test_the_end_of_a_session_is_journaled_however_it_comes(start, valkey, sessions_section):
     keeper = await start(valkey, sessions=sessions_section(refresh_grace=0, max_sessions_per_user=2))
     consumer = Consumer(await feed.snapshot(keeper))

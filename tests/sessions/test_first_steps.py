@@ -1,8 +1,12 @@
 """Log in, refresh, list, end."""
 
+import json
+
 import pytest
 
-from tests.sessions.conftest import log_in
+from tests.rig import forge
+from tests.rig.service import SECRETS
+from tests.sessions.conftest import ADMIN, listed, log_in
 
 
 async def test_a_session_gives_tokens_until_it_is_ended(keeper):
@@ -25,6 +29,37 @@ async def test_a_session_gives_tokens_until_it_is_ended(keeper):
         assert response.status == 204
     assert not await browser.active()
     assert (await browser.refresh()).json["error"] == "invalid_grant"
+
+
+async def test_what_a_login_leaves_empty_counts_as_left_out(keeper):
+    browser = await log_in(keeper, device="", scope="", acr="", ip="", user_agent="")
+
+    [session] = (await listed(keeper, iss="", limit="", cursor="", current="")).json["sessions"]
+    assert session["sid"] == browser.sid
+    assert [session[name] for name in ("device", "ip", "user_agent")] == [None, None, None]
+    assert "acr" not in json.loads(forge.parts(browser.access)[1])
+    assert (await keeper.ask("GET", "/sessions", params={"sub": ""}, headers=ADMIN)).error == (
+        400,
+        "invalid_request",
+    )
+
+
+async def test_a_user_cannot_stop_a_login_by_a_long_user_agent(keeper):
+    await log_in(keeper, user_agent="Mozilla/5.0 " + "x" * 8000)
+
+    [session] = (await listed(keeper)).json["sessions"]
+    assert session["user_agent"] == "Mozilla/5.0 " + "x" * 1012
+
+
+async def test_a_secret_in_json_is_checked_as_one_in_a_form_is(keeper):
+    browser = await log_in(keeper)
+    body = {"grant_type": "refresh_token", "refresh_token": browser.refresh_token, "client_id": "admin"}
+
+    wrong = await keeper.post("/token", {**body, "client_secret": "wrong"}, caller=None)
+    assert wrong.error == (401, "invalid_client")
+    good = {**body, "client_secret": SECRETS["admin"]}
+    assert (await keeper.post("/token", good, caller="admin")).error == (400, "invalid_request")
+    assert (await keeper.post("/token", good, caller=None)).status == 200  # nothing was used up before
 
 
 async def test_log_out_everywhere_ends_sessions_and_a_new_login_works_at_once(keeper):

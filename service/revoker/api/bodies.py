@@ -115,6 +115,11 @@ def form_fields(raw: bytes) -> Fields:
     return {name: value for name, value in fields.items() if value} if "" in fields.values() else fields
 
 
+def query_fields(request: web.Request) -> Fields:
+    """Read a query as a form is read; raises as :func:`form_fields`."""
+    return form_fields(request.rel_url.raw_query_string.encode())
+
+
 def name_values(raw: bytes) -> Fields:
     """Read a query or a form strictly.
 

@@ -18,7 +18,7 @@ from revoker.api.bodies import (
     Fields,
     converted,
     decoded,
-    name_values,
+    query_fields,
     read,
     refuse_broken_path,
     refuse_duplicates,
@@ -187,7 +187,7 @@ class BoundEndpoint(Generic[Body]):
             body = endpoint.read_body(fields, raw)
         else:
             caller = self._caller(request, None)
-            body = converted(name_values(request.rel_url.raw_query_string.encode()), endpoint.body)
+            body = converted(query_fields(request), endpoint.body)
         return await self.carry_out(
             Call(
                 caller,

@@ -7,9 +7,9 @@ from typing import Annotated, Final
 
 import msgspec
 import structlog
-from aiohttp import web
+from aiohttp import hdrs, web
 
-from revoker.api.bodies import converted, name_values
+from revoker.api.bodies import converted, query_fields
 from revoker.api.consumers import Consumer, Consumers
 from revoker.api.credentials import Authentication
 from revoker.api.error_responses import NO_STORE
@@ -38,6 +38,7 @@ _WAIT_S: Final = 0.5
 _RETRY_MS: Final = (500, 3000)
 """When clients of a process that stops connect again, so that they do not all come at once."""
 
+_JSON_HEADERS: Final = {**NO_STORE, "Content-Type": "application/json"}
 _STREAM_HEADERS: Final = {**NO_STORE, "Content-Type": "text/event-stream", "X-Accel-Buffering": "no"}
 
 
@@ -77,10 +78,12 @@ class Feed:
     async def respond(self, request: web.Request) -> web.StreamResponse:
         caller = self._authentication.authenticate(request, None)
         caller.require(SCOPE)
-        query = converted(name_values(request.rel_url.raw_query_string.encode()), FeedQuery)
+        query = converted(query_fields(request), FeedQuery)
         cursor = Cursor.read(request.headers.get("Last-Event-ID") or query.cursor)
         if self.consumers.draining:
             raise StoreUnavailable("the service is stopping")
+        if request.method == hdrs.METH_HEAD:  # it asks for the headers alone, and follows nothing
+            return web.Response(headers=_STREAM_HEADERS if query.wait is None else _JSON_HEADERS)
         consumer = self.consumers.seen(caller.name, query.name or caller.name)
         async with self.tail.followed():
             await self.tail.ready(self._patience)
@@ -212,7 +215,7 @@ class _Stream:
 
 
 def _json(body: bytes) -> web.Response:
-    return web.Response(body=body, content_type="application/json", headers=NO_STORE)
+    return web.Response(body=body, headers=_JSON_HEADERS)
 
 
 def _reload_data(reload: Reload) -> bytes:

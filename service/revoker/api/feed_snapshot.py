@@ -5,9 +5,9 @@ from typing import Final
 
 import msgspec
 import structlog
-from aiohttp import web
+from aiohttp import hdrs, web
 
-from revoker.api.bodies import converted, name_values
+from revoker.api.bodies import converted, query_fields
 from revoker.api.credentials import Authentication
 from revoker.api.error_responses import NO_STORE
 from revoker.api.feed import SCOPE
@@ -31,6 +31,9 @@ _TURN_S: Final = 30.0
 GRACE_S: Final = 10.0
 MIN_BYTES_PER_S: Final = 256 * 1024
 """A client that is behind this rate by more than the grace is disconnected: others wait for its turn."""
+
+
+_HEADERS: Final = {**NO_STORE, "Content-Type": "application/x-ndjson"}
 
 
 class SnapshotQuery(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,7 +62,9 @@ class FeedSnapshot:
     async def respond(self, request: web.Request) -> web.StreamResponse:
         caller = self._authentication.authenticate(request, None)
         caller.require(SCOPE)
-        query = converted(name_values(request.rel_url.raw_query_string.encode()), SnapshotQuery)
+        query = converted(query_fields(request), SnapshotQuery)
+        if request.method == hdrs.METH_HEAD:  # it asks for the headers alone
+            return web.Response(headers=_HEADERS)
         if query.name is not None and self._turns.locked():
             self._end_older(caller.name, query.name)
         try:
@@ -83,7 +88,7 @@ class FeedSnapshot:
                 request.transport.abort()
 
     async def _send(self, request: web.Request, snapshot: Snapshot, caller: str) -> web.StreamResponse:
-        response = web.StreamResponse(headers={**NO_STORE, "Content-Type": "application/x-ndjson"})
+        response = web.StreamResponse(headers=_HEADERS)
         pace = _Pace(response)
         outcome = "broken_off"
         try:
