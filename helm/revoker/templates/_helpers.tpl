@@ -207,10 +207,15 @@ either: OpenShift gives each namespace its own. `helm upgrade --reuse-values` fr
 {{- toJson $callers -}}
 {{- end -}}
 
-{{- /* The configuration of an edge: issuers and callers are those of the service. */ -}}
-{{- define "revoker.edgeToml" -}}
-{{- $config := .Values.config -}}
-{{- $server := merge (dict "port" .Values.ports.http "ops_port" .Values.ports.ops) $config.server -}}
+{{- /* The table of the listener, of the service and of edges. What is off and newer than 0.1 is left out:
+otherwise an upgrade would replace pods for nothing. */ -}}
+{{- define "revoker.server" -}}
+{{- $server := merge (dict "port" .Values.ports.http "ops_port" .Values.ports.ops) .Values.config.server -}}
+{{- range list "grpc_port" "trusted_proxies" -}}
+  {{- if not (get $server .) -}}
+    {{- $server = omit $server . -}}
+  {{- end -}}
+{{- end -}}
 {{- if .Values.tls.enabled -}}
   {{- $_ := set $server "tls_cert_file" "/etc/revoker/tls/tls.crt" -}}
   {{- $_ := set $server "tls_key_file" "/etc/revoker/tls/tls.key" -}}
@@ -218,6 +223,13 @@ either: OpenShift gives each namespace its own. `helm upgrade --reuse-values` fr
     {{- $_ := set $server "tls_client_ca_file" "/etc/revoker/client-ca/ca.crt" -}}
   {{- end -}}
 {{- end -}}
+[server]
+{{- include "revoker.table" $server }}
+{{- end -}}
+
+{{- /* The configuration of an edge: issuers and callers are those of the service. */ -}}
+{{- define "revoker.edgeToml" -}}
+{{- $config := .Values.config -}}
 {{- $scheme := ternary "https" "http" .Values.tls.enabled -}}
 {{- $url := printf "%s://%s.%s.svc:%v" $scheme (include "revoker.fullname" .) .Release.Namespace .Values.service.port -}}
 {{- $upstream := dict "url" (list $url) "secret_file" "/etc/revoker/upstream/secret" -}}
@@ -225,8 +237,7 @@ either: OpenShift gives each namespace its own. `helm upgrade --reuse-values` fr
   {{- $_ := set $upstream "insecure" true -}}
 {{- end -}}
 {{- $secrets := include "revoker.callerSecrets" . | fromJson -}}
-[server]
-{{- include "revoker.table" $server }}
+{{ include "revoker.server" . }}
 
 [upstream]
 {{- include "revoker.table" (merge (deepCopy .Values.edge.upstream) $upstream) }}
@@ -340,14 +351,6 @@ the digests in the configuration must agree.
 
 {{- define "revoker.toml" -}}
 {{- $config := .Values.config -}}
-{{- $server := merge (dict "port" .Values.ports.http "ops_port" .Values.ports.ops) $config.server -}}
-{{- if .Values.tls.enabled -}}
-  {{- $_ := set $server "tls_cert_file" "/etc/revoker/tls/tls.crt" -}}
-  {{- $_ := set $server "tls_key_file" "/etc/revoker/tls/tls.key" -}}
-  {{- if .Values.tls.clientCASecret -}}
-    {{- $_ := set $server "tls_client_ca_file" "/etc/revoker/client-ca/ca.crt" -}}
-  {{- end -}}
-{{- end -}}
 {{- $redis := omit $config.redis "url" -}}
 {{- $secret := include "revoker.redisSecretName" . -}}
 {{- if and .Values.redis.existingSecret.name .Values.redis.existingSecret.urlKey -}}
@@ -369,8 +372,7 @@ the digests in the configuration must agree.
   {{- fail "config.issuers: at least one issuer, or config.sessions, is needed" -}}
 {{- end -}}
 {{- $secrets := include "revoker.callerSecrets" . | fromJson -}}
-[server]
-{{- include "revoker.table" $server }}
+{{ include "revoker.server" . }}
 
 [redis]
 {{- include "revoker.table" $redis }}
