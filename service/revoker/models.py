@@ -20,6 +20,9 @@ _BoundedFloat = Annotated[float, msgspec.Meta(ge=-LATEST_DATE, le=LATEST_DATE)]
 RevocableClaims = tuple[tuple[str, str], ...]
 """Names and values of claims that can be revoked by value; one with several values is there several times."""
 
+RevocableValues = tuple[str | int | float | None, ...]
+"""A value of every claim that an issuer's mapping calls revocable, in the order of :class:`ClaimNames`."""
+
 
 class Payload(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """The claims of a token that a verdict depends on; None where there is none.
@@ -27,11 +30,14 @@ class Payload(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults
     Attributes:
         kid: Always None, because the signing key is unknown; a ``kid`` in the payload says nothing about it.
         revocable: Always empty, because issuers without a mapping have no such claims.
+        revocable_values: What ``revocable`` is made from, where the claims were read by the issuer's names:
+            its strings are short enough to be cached. Else empty.
         named_by: The issuer by whose names the claims were read; None: by the standard names.
     """
 
     kid: ClassVar[str | None] = None
     revocable: ClassVar[RevocableClaims] = ()
+    revocable_values: ClassVar[RevocableValues] = ()
     named_by: ClassVar["Issuer | None"] = None
 
     iss: str | None = None

@@ -158,7 +158,9 @@ usual_issuers = st.builds(
     client_id=st.sampled_from([("client_id", "azp"), ("azp", "cid"), ("cid",)]),
     revocable=st.sampled_from([(), ("tenant",), ("email", "name")]),
 )
-odd = st.sampled_from(["José", '"', "a b", ":x", "\ud800", 1e300, 10**20, [{"jti": "z"}], {"oid": "z"}])
+odd = st.sampled_from(
+    ["José", "x" * 300, '"', "a b", ":x", "\ud800", 1e300, 10**20, [{"jti": "z"}], {"oid": "z"}]
+)
 usual_payloads = st.builds(
     lambda spoilt, more: {
         "iss": ISSUER.iss, "jti": "a", "sub": "b", "iat": NOW, "exp": NOW + 60, **spoilt, **more
@@ -192,6 +194,14 @@ def facts(claims):
     return [*(getattr(claims, name) for name in names), claims.client_id or claims.azp]
 
 
+KEYS = Keys("rv")
+"""For all examples, so that what one of them puts into a cache is there for the next."""
+
+
+def keys_of(claims, issuer):
+    return None if claims is None else KEYS.of_token(claims, issuer)
+
+
 NO_TEXT = json.dumps({"iss": ISSUER.iss, "jti": 0, "sub": "b", "iat": NOW, "exp": NOW + 60}).encode()
 
 
@@ -223,6 +233,7 @@ def test_a_body_is_read_as_the_payload_of_a_token(issuer, written, in_batch):
     if read is not None:
         assert read.kid == (None if body is payload else "k")
     assert facts(read) == facts(expected)
+    assert keys_of(read, issuer) == keys_of(expected, issuer)
 
 
 MAPPED = dataclasses.replace(ISSUER, claim_names=ClaimNames(jti=("uti",), sub=("oid",)))
@@ -283,3 +294,38 @@ def test_claims_with_an_issuers_own_names_are_read_in_one_pass():
     ] * 2
     assert reader.read(other)[0].named_by is None
     assert reader.read_batch(b'{"tokens":[%b,%b]}' % (body, other)) is None
+
+
+def test_claims_of_another_issuer_are_not_read_by_the_names_of_one_that_they_mention():
+    body = json.dumps({**MAPPED_CLAIMS, "iss": "https://other.example.com", "aud": ISSUER.iss}).encode()
+    reader = IntrospectReader([MAPPED])
+
+    assert reader.read(body)[0].named_by is None
+    assert reader.read_batch(b'{"tokens":[%b]}' % body) is None
+
+
+def test_a_kid_among_claims_with_an_issuers_own_names_is_ignored():
+    body = json.dumps({**MAPPED_CLAIMS, "kid": "device-7"}, separators=(",", ":")).encode()
+    asked, document = IntrospectReader([MAPPED]).read(body)
+
+    claims, _ = claims_of(asked, caller_of(MAPPED), document)
+
+    assert (claims.jti, claims.kid) == ("a", None)
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["Alice@Example.com", "a b", "é", "", None, 7, 7.0, 7.5, 10**20, "x" * 256, "x" * 257, ["A", "b"]],
+)
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_revocable_value_has_one_key_however_it_is_read(value, wrapped):
+    for revocable in (("email", "tenant"), ("tenant", "email"), ("email",)):
+        names = ClaimNames(jti=("uti",), sub=("oid",), revocable=revocable)
+        issuer = issuer_with(names)
+        payload = {**MAPPED_CLAIMS, "email": value, "tenant": value}
+        body = {"claims": payload, "header": {"kid": "k"}} if wrapped else payload
+        raw = json.dumps(body, separators=(",", ":")).encode()
+        asked, document = IntrospectReader([issuer]).read(raw)
+        claims, _ = claims_of(asked, caller_of(issuer), document)
+
+        assert keys_of(claims, issuer) == keys_of(access_token_claims(payload, None, issuer), issuer)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from revoker.models import Claims, Issuer
+from revoker.models import ClaimNames, Claims, Issuer
 from revoker.store.keys import Held, Keys, claim_segment, segment, tag_and_start, user_tag
 from tests.rig.sids import new_sid
 
@@ -107,7 +107,8 @@ def test_what_is_read_for_a_token_is_what_revocations_write(jti, sub, sid, clien
 @given(issuer=st.sampled_from(["a", "main"]), claims=st.lists(st.tuples(names, names), max_size=5))
 @example(issuer="a", claims=[("x", "y:z"), ("x:y", "z"), ("=" + "a" * 43, "z"), ("x" * 65, "")])
 def test_the_cutoffs_of_revocable_claims_follow_in_their_order_and_are_read_back(issuer, claims):
-    issuer = Issuer(name=issuer, iss="https://idp.example.com")
+    names = ClaimNames(revocable=tuple(dict.fromkeys(claim for claim, _ in claims)))
+    issuer = Issuer(name=issuer, iss="https://idp.example.com", claim_names=names)
     read = KEYS.of_token(Claims(jti="1", sub="alice", revocable=tuple(claims)), issuer)
 
     assert read[:6] == KEYS.of_token(Claims(jti="1", sub="alice"), issuer)

@@ -6,8 +6,8 @@ Gateways ask this for every request that they serve: this is the hot path, with 
 
 import contextlib
 from codecs import BOM_UTF8
-from collections.abc import Awaitable, Iterable, Sequence
-from typing import Annotated, Any, Final
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Annotated, Any, Final, cast
 
 import msgspec
 from aiohttp import web
@@ -57,6 +57,8 @@ class Introspect(Payload, frozen=True, kw_only=True, gc=False, omit_defaults=Tru
 _decode: Final = msgspec.json.Decoder(Introspect).decode
 
 _ENVELOPE: Final = ("claims", "header")
+_ISS: Final = b'"iss"'
+_ENVELOPE_BEGINS: Final = (b'{"claims"', b'{"header"')
 
 OPTIONAL_CLAIMS: Final = ("sid", "client_id", "azp", "auth_time")
 
@@ -174,6 +176,8 @@ def claims_of(asked: Introspect, caller: Caller, document: bodies.Document) -> t
         except InvalidToken as error:
             raise InvalidRequest(f"by the claim names of issuer {issuer.name}: {error}") from error
         claims = joined_claims(payload, kid, identity)
+    elif kid is not None and payload.named_by is not None:
+        claims = msgspec.structs.replace(payload, kid=kid)
     elif kid is not None:
         identity = (
             payload.jti, payload.sub, payload.sid, payload.client_id, payload.azp, payload.revocable
@@ -216,8 +220,9 @@ class IntrospectReader:
 
     def read_batch(self, raw: bytes) -> Sequence[Parsed] | None:
         """Read a batch whose claims are all of one issuer with names of its own; None for any other."""
+        second = raw.find(_ISS, raw.find(_ISS) + len(_ISS))  # the first says enough, and others are long
         for iss, mapped in self._mapped:
-            if iss in raw and (items := mapped.read_batch(raw)) is not None:
+            if raw.find(iss, 0, second) >= 0 and (items := mapped.read_batch(raw)) is not None:
                 return items
         return None
 
@@ -226,47 +231,50 @@ class _MappedReader:
     """Reads bodies that have claims of one issuer by its names; for others it returns None."""
 
     def __init__(self, issuer: Issuer) -> None:
-        self._mapped = MappedClaims(issuer)
-        body = self._mapped.type_of(Introspect, claims=self._mapped.type_of(Payload))
-        tokens = Annotated[list[body], msgspec.Meta(max_length=MAX_TOKENS)]  # type: ignore[valid-type]
-        batch = msgspec.defstruct("MappedBatch", [("tokens", tokens)], frozen=True)
-        self._decode = msgspec.json.Decoder(body).decode
-        self._decode_batch = msgspec.json.Decoder(batch).decode
+        mapped = MappedClaims(issuer)
+        claims = mapped.type_of(Introspect, "token", *_ENVELOPE)
+        envelope = msgspec.defstruct(
+            "MappedEnvelope",
+            [("claims", mapped.type_of(Payload)), ("header", Header)],
+            bases=(Introspect,),
+            frozen=True,
+            kw_only=True,
+            gc=False,
+            omit_defaults=True,
+        )
+        self._decode_claims, self._decode_list_of_claims = _decoders(claims)
+        self._decode_envelope, self._decode_envelopes = _decoders(cast("type[Introspect]", envelope))
 
     def read(self, raw: bytes) -> Parsed | None:
+        decode = self._decode_envelope if raw[:9] in _ENVELOPE_BEGINS else self._decode_claims
         try:
-            asked = self._decode(raw)
+            asked = decode(raw)
         except (msgspec.MsgspecError, RecursionError, UnicodeError):
             return None
-        if not self._has_all(asked):
-            return None
-        document = bodies.refuse_ambiguous(raw, asked)
-        beside = asked.claims is not None and document is not asked
-        if beside and len(bodies.members_of(document)) > len(_ENVELOPE):
-            return None  # what is beside the envelope may be a claim
-        return asked, document
+        return asked, bodies.refuse_ambiguous(raw, asked)
 
     def read_batch(self, raw: bytes) -> Sequence[Parsed] | None:
+        """As :meth:`read`; all items are of one form."""
+        first = raw.find(b"{", 1)
+        wrapped = raw[first : first + 9] in _ENVELOPE_BEGINS
+        decode = self._decode_envelopes if wrapped else self._decode_list_of_claims
         try:
-            batch: Any = self._decode_batch(raw)
+            batch = decode(raw)
         except (msgspec.MsgspecError, RecursionError, UnicodeError):
             return None
         tokens: list[Introspect] = batch.tokens
-        if not all(map(self._has_all, tokens)):
-            return None
-        if not bodies.is_unambiguous(raw, batch):
-            if len(raw) > bodies.BODY_LIMIT or any(asked.claims is not None for asked in tokens):
-                return None  # what is beside an envelope may be a claim
-            if not bodies.is_unambiguous(raw, bodies.members_of(raw)):
-                return None
-        return [(asked, asked) for asked in tokens]
+        if bodies.is_unambiguous(raw, batch):
+            return [(asked, asked) for asked in tokens]
+        if len(raw) <= bodies.BODY_LIMIT and bodies.is_unambiguous(raw, members := bodies.members_of(raw)):
+            return list(zip(tokens, members["tokens"], strict=True))
+        return None
 
-    def _has_all(self, asked: Introspect) -> bool:
-        if asked.token is not None:
-            return False
-        if asked.claims is None:
-            return asked.header is None and self._mapped.has_all(asked)
-        return asked.header is not None and not _has_claims(asked) and self._mapped.has_all(asked.claims)
+
+def _decoders(body: type[Introspect]) -> tuple[Callable[[bytes], Introspect], Callable[[bytes], Any]]:
+    """What reads a body of this type, and a batch of such."""
+    tokens = Annotated[list[body], msgspec.Meta(max_length=MAX_TOKENS)]  # type: ignore[valid-type]
+    batch = msgspec.defstruct("MappedBatch", [("tokens", tokens)], frozen=True)
+    return msgspec.json.Decoder(body).decode, msgspec.json.Decoder(batch).decode
 
 
 class Introspection:

@@ -75,11 +75,13 @@ import binascii
 import functools
 import hashlib
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from revoker.bounded_cache import CACHED_CHARACTERS, cached_where_short
-from revoker.models import Issuer, Payload, RevocableClaims
+from revoker.models import ClaimNames, Issuer, Payload, RevocableClaims, RevocableValues
+from revoker.rules import revocable_value
 
 _PLAIN: Final = re.compile(r"[A-Za-z0-9\-._~:@/|+][A-Za-z0-9\-._~:@/|+=]{0,127}").fullmatch
 
@@ -215,6 +217,9 @@ class DataKeys:
         return Tail(self.epoch, self.seq, self.share(instance), self.writers)
 
 
+_KeysOfValues = Callable[[RevocableValues], tuple[str, ...]]
+
+
 class Keys(DataKeys):
     """Builds and parses keys under one prefix."""
 
@@ -229,6 +234,7 @@ class Keys(DataKeys):
         self.journal: Final = f"{of_the_feed}:journal"
         self.consumers: Final = f"{of_the_feed}:consumers"
         self._user_of = functools.lru_cache(maxsize=16384)(self._make_user_of)
+        self._of_values: dict[str, tuple[ClaimNames, _KeysOfValues]] = {}
         self._cached_claim_key = functools.lru_cache(maxsize=16384)(self._make_claim_key)
         self._shared = functools.lru_cache(maxsize=1024)(self._make_shared)
 
@@ -380,8 +386,16 @@ class Keys(DataKeys):
             cutoff,
             *shared,
         )
-        revocable = claims.revocable  # computed, where an issuer maps its claims
-        return keys + self.claim_cutoffs(issuer, revocable) if revocable else keys
+        names = issuer.claim_names
+        if names is None:  # then no claim is revocable
+            return keys
+        values = claims.revocable_values
+        if not values:
+            return keys + self.claim_cutoffs(issuer, claims.revocable)
+        prepared = self._of_values.get(issuer.name)
+        if prepared is None or prepared[0] is not names:
+            prepared = self._of_values[issuer.name] = names, self._make_of_values(issuer.name, names)
+        return keys + prepared[1](values)
 
     def of_client(
         self, issuer: Issuer, client: str, tag: str, revocable: RevocableClaims = ()
@@ -412,7 +426,28 @@ class Keys(DataKeys):
         return make(name, claim, value)
 
     def _make_claim_key(self, name: str, claim: str, value: str) -> str:
-        return f"{self._prefix}:claim-cutoff:{name}:{claim_segment(claim)}:{segment(value)}"
+        return self._claim_prefix(name, claim) + segment(value)
+
+    def _claim_prefix(self, name: str, claim: str) -> str:
+        return f"{self._prefix}:claim-cutoff:{name}:{claim_segment(claim)}:"
+
+    def _make_of_values(self, name: str, names: ClaimNames) -> "_KeysOfValues":
+        """What makes the cutoffs of all revocable claims of a token from :attr:`Payload.revocable_values`.
+
+        All together are looked up in the cache: a token has the same ones whenever it is asked about, and
+        one lookup costs less than to build a key.
+        """
+        prefixes = [(claim, self._claim_prefix(name, claim)) for claim in names.revocable]
+
+        def keys(values: RevocableValues) -> tuple[str, ...]:
+            found = []
+            for (claim, prefix), value in zip(prefixes, values, strict=True):
+                text = revocable_value(claim, value)
+                if text:
+                    found.append(prefix + segment(text))
+            return tuple(found)
+
+        return functools.lru_cache(maxsize=16384)(keys)
 
     def _make_shared(self, name: str, client: str | None) -> tuple[str, str, tuple[str | None, str, str]]:
         """The parts of keys that many tokens share.
