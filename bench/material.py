@@ -145,7 +145,8 @@ class Material:
         """As :meth:`_claims`, by the names of ``MAPPED_ISSUER``."""
         names = {"jti": "uti", "sub": "oid", "sid": "session_id", "client_id": "appid"}
         claims = {names.get(name, name): value for name, value in self._claims(n).items()}
-        return {**claims, "iss": MAPPED_ISSUER, "tenant": f"tenant-{n % 50}", "email": f"u{n}@example.com"}
+        own = {"tenant": f"tenant-{n % 50}", "email": f"u{n % USERS}@example.com"}
+        return {**claims, "iss": MAPPED_ISSUER, **own}
 
     def _batches(self, name: str, claims: Callable[[int], dict[str, Any]]) -> Workload:
         bodies = [
