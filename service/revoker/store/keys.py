@@ -435,7 +435,7 @@ class Keys(DataKeys):
         """What makes the cutoffs of all revocable claims of a token from :attr:`Payload.revocable_values`.
 
         All together are looked up in the cache: a token has the same ones whenever it is asked about, and
-        one lookup costs less than to build a key.
+        one lookup costs less than to build a key. With the longest values a full cache has 12 MB.
         """
         prefixes = [(claim, self._claim_prefix(name, claim)) for claim in names.revocable]
 
@@ -447,7 +447,7 @@ class Keys(DataKeys):
                     found.append(prefix + segment(text))
             return tuple(found)
 
-        return functools.lru_cache(maxsize=16384)(keys)
+        return functools.lru_cache(maxsize=4096)(keys)
 
     def _make_shared(self, name: str, client: str | None) -> tuple[str, str, tuple[str | None, str, str]]:
         """The parts of keys that many tokens share.
