@@ -1,4 +1,8 @@
-"""Every call of the API as a value: what to send, and how to read the answer. No I/O."""
+"""Every method of the clients as a description of its request: what to send, and how to read the answer.
+
+No I/O: :mod:`revoker_client.client` sends them. The names, parameters and docstrings here are those of the
+methods.
+"""
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -6,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 from urllib.parse import quote
 
+from revoker_client import answers
 from revoker_client.errors import RevokerDenied, RevokerError, RevokerRejected, RevokerUnavailable
 from revoker_client.results import (
     Block,
@@ -14,7 +19,6 @@ from revoker_client.results import (
     Explanation,
     Introspection,
     RevokedKey,
-    Session,
     SessionPage,
     Tokens,
 )
@@ -22,9 +26,12 @@ from revoker_client.results import (
 T = TypeVar("T")
 Token = str | Mapping[str, Any]
 """A token, or what a gateway posts of one whose signature it has verified."""
+WaitEdges = bool | int
+"""For how many edges a call waits; True: for all that are connected, False: for none."""
 BATCH: Final = 1000
 """The most tokens of one request."""
-Result = Introspection | RevokerError
+_DEFAULT_WAIT_S: Final = 2.0
+"""How long the service waits where a call does not say it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,31 +55,172 @@ class Call(Generic[T]):
     waits: float = 0
 
 
-def envelope(claims: Mapping[str, Any], header: Mapping[str, Any] | None) -> Mapping[str, Any]:
-    """The claims form of a token; its ``kid`` counts only in the header."""
-    return dict(claims) if header is None else {"claims": dict(claims), "header": dict(header)}
+# Verdicts
 
 
-def introspect(token: Token) -> Call[Introspection]:
-    return Call("POST", "/introspect", _form(token), True, _introspection)
+def introspect(token: str) -> Call[Introspection]:
+    """The verdict on a token whose signature Revoker verifies."""
+    return Call("POST", "/introspect", _form(token), True, answers.introspection)
 
 
-def batches(tokens: Iterable[Token]) -> Iterator[Call[list[Result]]]:
+def introspect_claims(
+    claims: Mapping[str, Any], header: Mapping[str, Any] | None = None
+) -> Call[Introspection]:
+    """The verdict on a token whose signature was verified before, by its payload and its JOSE header."""
+    # the `kid` counts only in the header
+    body = dict(claims) if header is None else {"claims": dict(claims), "header": dict(header)}
+    return Call("POST", "/introspect", body, True, answers.introspection)
+
+
+def batches(tokens: Iterable[Token]) -> Iterator[Call[list[Introspection | RevokerError]]]:
     """As few calls as the service allows."""
     forms = [_form(token) for token in tokens]
     for first in range(0, len(forms), BATCH):
         part = forms[first : first + BATCH]
-        yield Call("POST", "/introspect/batch", {"tokens": part}, True, _Results(len(part)))
+        yield Call("POST", "/introspect/batch", {"tokens": part}, True, answers.Results(len(part)))
 
 
 def explain(token: Token) -> Call[Explanation]:
-    return Call("POST", "/explain", _form(token), True, _explanation)
+    """Why a token is active or not, for support staff; scope ``revoke``."""
+    return Call("POST", "/explain", _form(token), True, answers.explanation)
 
 
-WaitEdges = bool | int
-"""For how many edges a call waits; True: for all that are connected, False: for none."""
-_DEFAULT_WAIT_S: Final = 2.0
-"""How long the service waits where a call does not say it."""
+# Changes; to repeat a revocation moves its cutoff by the time between, never back
+
+
+def revoke(
+    token: str | None = None,
+    *,
+    jti: str | None = None,
+    iss: str | None = None,
+    exp: float | None = None,
+    wait_edges: WaitEdges = False,
+    wait_seconds: float | None = None,
+) -> Call[Edges | None]:
+    """Revoke one token, by itself or by ``jti``; also succeeds if there is nothing to revoke.
+
+    Returns:
+        How far that has spread, where the call waits for edges.
+
+    Raises:
+        ValueError: Both or neither of ``token`` and ``jti`` are given.
+    """
+    if (token is None) == (jti is None):
+        raise ValueError("give either token or jti")
+    members = {"jti": jti, "iss": iss, "exp": exp} if token is None else {"token": token}
+    return _change("/revoke", members, answers.revoked, wait_edges, wait_seconds)
+
+
+def revoke_user(
+    sub: str,
+    *,
+    iss: str | None = None,
+    before: float | None = None,
+    except_sid: str | None = None,
+    reason: str | None = None,
+    wait_edges: WaitEdges = False,
+    wait_seconds: float | None = None,
+) -> Call[Cutoff]:
+    """Log a user out everywhere, except in one session where ``except_sid`` is given."""
+    members = {"sub": sub, "iss": iss, "before": before, "except_sid": except_sid, "reason": reason}
+    return _change("/revoke-user", members, answers.cutoff, wait_edges, wait_seconds)
+
+
+def revoke_session(
+    sid: str,
+    *,
+    iss: str | None = None,
+    before: float | None = None,
+    reason: str | None = None,
+    wait_edges: WaitEdges = False,
+    wait_seconds: float | None = None,
+) -> Call[Cutoff]:
+    """End one session of any issuer."""
+    members = {"sid": sid, "iss": iss, "before": before, "reason": reason}
+    return _change("/revoke-session", members, answers.cutoff, wait_edges, wait_seconds)
+
+
+def revoke_client(
+    client_id: str,
+    *,
+    iss: str | None = None,
+    before: float | None = None,
+    reason: str | None = None,
+    wait_edges: WaitEdges = False,
+    wait_seconds: float | None = None,
+) -> Call[Cutoff]:
+    """Revoke all that a client was given."""
+    members = {"client_id": client_id, "iss": iss, "before": before, "reason": reason}
+    return _change("/revoke-client", members, answers.cutoff, wait_edges, wait_seconds)
+
+
+def revoke_claim(
+    claim: str,
+    value: str | float,
+    *,
+    iss: str | None = None,
+    before: float | None = None,
+    reason: str | None = None,
+    wait_edges: WaitEdges = False,
+    wait_seconds: float | None = None,
+) -> Call[Cutoff]:
+    """Revoke every token in which a claim has a value: a grant, a tenant, an agent."""
+    members = {"claim": claim, "value": value, "iss": iss, "before": before, "reason": reason}
+    return _change("/revoke-claim", members, answers.cutoff, wait_edges, wait_seconds)
+
+
+def revoke_issuer(
+    iss: str,
+    *,
+    before: float | None = None,
+    reason: str | None = None,
+    wait_edges: WaitEdges = False,
+    wait_seconds: float | None = None,
+) -> Call[Cutoff]:
+    """Log out all users of an issuer; scope ``revoke-all``."""
+    members = {"iss": iss, "before": before, "reason": reason}
+    return _change("/revoke-issuer", members, answers.cutoff, wait_edges, wait_seconds)
+
+
+def revoke_key(
+    kid: str,
+    *,
+    iss: str,
+    reason: str | None = None,
+    wait_edges: WaitEdges = False,
+    wait_seconds: float | None = None,
+) -> Call[RevokedKey]:
+    """Revoke a signing key for good; scope ``revoke-all``."""
+    members = {"kid": kid, "iss": iss, "reason": reason}
+    return _change("/revoke-key", members, answers.revoked_key, wait_edges, wait_seconds)
+
+
+def block_user(
+    sub: str,
+    *,
+    iss: str | None = None,
+    until: float | None = None,
+    reason: str | None = None,
+    wait_edges: WaitEdges = False,
+    wait_seconds: float | None = None,
+) -> Call[Block]:
+    """Until the block ends, no token of the user is active, new ones included."""
+    members = {"sub": sub, "iss": iss, "until": until, "reason": reason}
+    return _change("/block-user", members, answers.block, wait_edges, wait_seconds)
+
+
+def unblock_user(
+    sub: str,
+    *,
+    iss: str | None = None,
+    reason: str | None = None,
+    wait_edges: WaitEdges = False,
+    wait_seconds: float | None = None,
+) -> Call[Block]:
+    """End a block."""
+    members = {"sub": sub, "iss": iss, "reason": reason}
+    # a repeat would undo a block that was set between the two
+    return _change("/unblock-user", members, answers.block, wait_edges, wait_seconds, repeatable=False)
 
 
 def _change(
@@ -93,68 +241,73 @@ def _change(
     return Call("POST", path, body, repeatable, parse, waits=waits)
 
 
-def revoke(
-    members: Mapping[str, Any], wait_edges: WaitEdges, wait_seconds: float | None
-) -> Call[Edges | None]:
-    """By the token alone, or by ``jti``.
-
-    Raises:
-        ValueError: Both or neither are given.
-    """
-    token = members["token"]
-    if (token is None) == (members["jti"] is None):
-        raise ValueError("give either token or jti")
-    if token is not None:
-        members = {"token": token}
-    return _change("/revoke", members, _revoked, wait_edges, wait_seconds)
+# Sessions
 
 
-def cutoff(
-    path: str, members: Mapping[str, Any], wait_edges: WaitEdges, wait_seconds: float | None
-) -> Call[Cutoff]:
-    """``/revoke-user`` and the like: to repeat it moves the cutoff by the time between, never back."""
-    return _change(path, members, _cutoff, wait_edges, wait_seconds)
+def begin_session(
+    sub: str,
+    *,
+    client_id: str | None = None,
+    scope: str | None = None,
+    aud: str | Sequence[str] | None = None,
+    amr: Sequence[str] | None = None,
+    acr: str | None = None,
+    device: str | None = None,
+    ip: str | None = None,
+    user_agent: str | None = None,
+    claims: Mapping[str, Any] | None = None,
+) -> Call[Tokens]:
+    """Begin a session after a login; scope ``sessions``. ``claims`` are added to its access tokens."""
+    members = {
+        "sub": sub,
+        "client_id": client_id,
+        "scope": scope,
+        "aud": aud,
+        "amr": amr,
+        "acr": acr,
+        "device": device,
+        "ip": ip,
+        "user_agent": user_agent,
+        "claims": claims,
+    }
+    return Call("POST", "/sessions", _given(members), False, answers.tokens)
 
 
-def revoke_key(
-    kid: str, iss: str, reason: str | None, wait_edges: WaitEdges, wait_seconds: float | None
-) -> Call[RevokedKey]:
-    members = {"kid": kid, "iss": iss, "reason": reason}
-    return _change("/revoke-key", members, _revoked_key, wait_edges, wait_seconds)
-
-
-def block_user(members: Mapping[str, Any], wait_edges: WaitEdges, wait_seconds: float | None) -> Call[Block]:
-    return _change("/block-user", members, _block, wait_edges, wait_seconds)
-
-
-def unblock_user(
-    members: Mapping[str, Any], wait_edges: WaitEdges, wait_seconds: float | None
-) -> Call[Block]:
-    """Not repeatable: it would undo a block that was set between the two."""
-    return _change("/unblock-user", members, _block, wait_edges, wait_seconds, repeatable=False)
-
-
-def begin_session(members: Mapping[str, Any]) -> Call[Tokens]:
-    return Call("POST", "/sessions", _given(members), False, _tokens)
-
-
-def sessions(query: Mapping[str, Any]) -> Call[SessionPage]:
-    return Call("GET", "/sessions", None, True, _page, _given(query))
+def sessions(
+    sub: str,
+    *,
+    iss: str | None = None,
+    limit: int | None = None,
+    cursor: str | None = None,
+    current: str | None = None,
+) -> Call[SessionPage]:
+    """A user's sessions, a page at a time; ``current`` is the ``sid`` to mark."""
+    query = {"sub": sub, "iss": iss, "limit": limit, "cursor": cursor, "current": current}
+    return Call("GET", "/sessions", None, True, answers.page, _given(query))
 
 
 def end_session(sid: str) -> Call[None]:
-    return Call("DELETE", f"/sessions/{quote(sid, safe='')}", None, True, _nothing)
+    """End a session that Revoker issued; also succeeds if it has ended."""
+    return Call("DELETE", f"/sessions/{quote(sid, safe='')}", None, True, answers.nothing)
 
 
-def elevate_session(sid: str, amr: Sequence[str] | None, acr: str | None) -> Call[Tokens]:
+def elevate_session(sid: str, *, amr: Sequence[str] | None = None, acr: str | None = None) -> Call[Tokens]:
+    """Record that a second factor was passed; the new access token has the new ``auth_time``."""
     body = _given({"amr": None if amr is None else list(amr), "acr": acr})
-    return Call("POST", f"/sessions/{quote(sid, safe='')}/elevate", body, False, _tokens)
+    return Call("POST", f"/sessions/{quote(sid, safe='')}/elevate", body, False, answers.tokens)
 
 
-def refresh(refresh_token: str, scope: str | None, client_id: str | None) -> Call[Tokens]:
-    """Not repeatable: with ``refresh_grace = 0`` a second use counts as theft."""
+def refresh(refresh_token: str, *, scope: str | None = None, client_id: str | None = None) -> Call[Tokens]:
+    """New tokens for a refresh token, which is used up.
+
+    After :class:`RevokerUnavailable` the same token may be sent again within ``refresh_grace``.
+    """
+    # not repeatable: with `refresh_grace = 0` a second use counts as theft
     body = _given({"refresh_token": refresh_token, "scope": scope, "client_id": client_id})
-    return Call("POST", "/token", {"grant_type": "refresh_token", **body}, False, _tokens)
+    return Call("POST", "/token", {"grant_type": "refresh_token", **body}, False, answers.tokens)
+
+
+# The answer
 
 
 def read(call: Call[T], status: int, headers: Mapping[str, str], content: bytes) -> T:
@@ -194,95 +347,3 @@ def _form(token: Token) -> Mapping[str, Any]:
 
 def _given(members: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in members.items() if value is not None}
-
-
-def _nothing(_: Any) -> None:
-    return None
-
-
-def _introspection(members: Any) -> Introspection:
-    active = members["active"]
-    if not isinstance(active, bool):
-        raise TypeError("active is neither true nor false")
-    return Introspection(active, members)
-
-
-@dataclass(frozen=True, slots=True)
-class _Results:
-    """Reads the results of a batch, of which there must be as many as tokens."""
-
-    count: int
-
-    def __call__(self, members: Any) -> list[Introspection | RevokerError]:
-        results = [self._one(result) for result in members["results"]]
-        if len(results) != self.count:
-            raise ValueError(f"{len(results)} results for {self.count} tokens")
-        return results
-
-    def _one(self, result: Any) -> Introspection | RevokerError:
-        error = result.get("error")
-        if error is None:
-            return _introspection(result)
-        if error == "temporarily_unavailable":
-            return RevokerUnavailable("/introspect/batch: the keys of the token's issuer are unavailable")
-        return RevokerRejected(f"/introspect/batch: {error}", 400, str(error))
-
-
-def _explanation(members: Any) -> Explanation:
-    return Explanation(
-        _introspection(members).active,
-        members["reason"],
-        tuple(members["standing"]),
-        members.get("why"),
-    )
-
-
-def _edges(members: Any) -> Edges | None:
-    found = members.get("edges")
-    return None if found is None else Edges(found["reached"], found["connected"])
-
-
-def _revoked(members: Any) -> Edges | None:
-    return None if members is None else _edges(members)
-
-
-def _cutoff(members: Any) -> Cutoff:
-    return Cutoff(members["iss"], members["cutoff"], members["iat_after"], _edges(members))
-
-
-def _revoked_key(members: Any) -> RevokedKey:
-    return RevokedKey(members["iss"], members["kid"], members["revoked_at"], _edges(members))
-
-
-def _block(members: Any) -> Block:
-    return Block(members["iss"], members["sub"], members["blocked"], members["until"], _edges(members))
-
-
-def _tokens(members: Any) -> Tokens:
-    return Tokens(
-        members["sid"],
-        members["access_token"],
-        members["token_type"],
-        members["expires_in"],
-        members.get("refresh_token"),
-        members.get("scope"),
-    )
-
-
-def _page(members: Any) -> SessionPage:
-    return SessionPage(tuple(map(_session, members["sessions"])), members["next"])
-
-
-def _session(members: Any) -> Session:
-    return Session(
-        members["sid"],
-        members["client_id"],
-        members["device"],
-        members["ip"],
-        members["user_agent"],
-        tuple(members["amr"]),
-        members["created"],
-        members["last_used"],
-        members["expires"],
-        members["current"],
-    )

@@ -1,26 +1,21 @@
 """The clients. Both have the same methods, results and errors; one is for asyncio, one is not."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import functools
+import inspect
+from collections.abc import Callable, Coroutine, Iterable
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Concatenate, Final, ParamSpec, Self, TypeVar, get_args
 
 import httpx
 
 from revoker_client import calls
-from revoker_client.calls import Call, Token, WaitEdges
+from revoker_client.calls import Call, Token
 from revoker_client.errors import RevokerError, RevokerUnavailable
-from revoker_client.results import (
-    Block,
-    Cutoff,
-    Edges,
-    Explanation,
-    Introspection,
-    RevokedKey,
-    SessionPage,
-    Tokens,
-)
+from revoker_client.results import Introspection
 
 T = TypeVar("T")
+P = ParamSpec("P")
+F = TypeVar("F", bound=Callable[..., Any])
 TIMEOUT_S: Final = 0.5
 _NOT_SENT: Final = (httpx.ConnectError,)
 _BROKEN: Final = (httpx.ReadError, httpx.WriteError, httpx.CloseError, httpx.RemoteProtocolError)
@@ -57,6 +52,39 @@ def _checked(url: str, secret: str) -> tuple[str, str]:
     if not secret or not secret.isascii() or not secret.isprintable() or " " in secret:
         raise ValueError("secret must be the secret of a caller of Revoker: visible ASCII without spaces")
     return url.rstrip("/"), secret
+
+
+def _named(method: F, describe: Callable[..., Call[Any]]) -> F:
+    """The method with the name, the docstring and the signature of what it sends."""
+    functools.update_wrapper(method, describe)
+    described = inspect.signature(describe)
+    itself = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    [result] = get_args(described.return_annotation)
+    method.__annotations__ = {**describe.__annotations__, "return": result}
+    method.__signature__ = described.replace(  # type: ignore[attr-defined]  # of every function
+        parameters=[itself, *described.parameters.values()], return_annotation=result
+    )
+    return method
+
+
+def _asynchronous(
+    describe: Callable[P, Call[T]],
+) -> Callable[Concatenate["RevokerClient", P], Coroutine[Any, Any, T]]:
+    """The method of :class:`RevokerClient` that sends what is described."""
+
+    async def method(self: "RevokerClient", /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self._send(describe(*args, **kwargs))
+
+    return _named(method, describe)
+
+
+def _blocking(describe: Callable[P, Call[T]]) -> Callable[Concatenate["SyncRevokerClient", P], T]:
+    """The method of :class:`SyncRevokerClient` that sends what is described."""
+
+    def method(self: "SyncRevokerClient", /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return self._send(describe(*args, **kwargs))
+
+    return _named(method, describe)
 
 
 class RevokerClient:
@@ -115,240 +143,32 @@ class RevokerClient:
             raise _unavailable(call, error) from error
         return calls.read(call, answer.status_code, answer.headers, answer.content)
 
-    async def introspect(self, token: str) -> Introspection:
-        """The verdict on a token whose signature Revoker verifies."""
-        return await self._send(calls.introspect(token))
-
-    async def introspect_claims(
-        self, claims: Mapping[str, Any], header: Mapping[str, Any] | None = None
-    ) -> Introspection:
-        """The verdict on a token whose signature was verified before, by its payload and its JOSE header."""
-        return await self._send(calls.introspect(calls.envelope(claims, header)))
+    introspect = _asynchronous(calls.introspect)
+    introspect_claims = _asynchronous(calls.introspect_claims)
 
     async def introspect_batch(self, tokens: Iterable[Token]) -> list[Introspection | RevokerError]:
         """The verdicts on many tokens in their order; where one has none, the error is in its place."""
-        results: list[Introspection | RevokerError] = []
-        for call in calls.batches(tokens):
-            part = await self._send(call)
-            results += part
-        return results
+        return [result for call in calls.batches(tokens) for result in await self._send(call)]
 
-    async def explain(self, token: Token) -> Explanation:
-        """Why a token is active or not, for support staff; scope ``revoke``."""
-        return await self._send(calls.explain(token))
-
-    async def revoke(
-        self,
-        token: str | None = None,
-        *,
-        jti: str | None = None,
-        iss: str | None = None,
-        exp: float | None = None,
-        wait_edges: WaitEdges = False,
-        wait_seconds: float | None = None,
-    ) -> Edges | None:
-        """Revoke one token, by itself or by ``jti``; also succeeds if there is nothing to revoke.
-
-        Returns:
-            How far that has spread, where the call waits for edges.
-        """
-        members = {"token": token, "jti": jti, "iss": iss, "exp": exp}
-        return await self._send(calls.revoke(members, wait_edges, wait_seconds))
-
-    async def revoke_user(
-        self,
-        sub: str,
-        *,
-        iss: str | None = None,
-        before: float | None = None,
-        except_sid: str | None = None,
-        reason: str | None = None,
-        wait_edges: WaitEdges = False,
-        wait_seconds: float | None = None,
-    ) -> Cutoff:
-        """Log a user out everywhere, except in one session where ``except_sid`` is given."""
-        members = {"sub": sub, "iss": iss, "before": before, "except_sid": except_sid, "reason": reason}
-        return await self._send(calls.cutoff("/revoke-user", members, wait_edges, wait_seconds))
-
-    async def revoke_session(
-        self,
-        sid: str,
-        *,
-        iss: str | None = None,
-        before: float | None = None,
-        reason: str | None = None,
-        wait_edges: WaitEdges = False,
-        wait_seconds: float | None = None,
-    ) -> Cutoff:
-        """End one session of any issuer."""
-        members = {"sid": sid, "iss": iss, "before": before, "reason": reason}
-        return await self._send(calls.cutoff("/revoke-session", members, wait_edges, wait_seconds))
-
-    async def revoke_client(
-        self,
-        client_id: str,
-        *,
-        iss: str | None = None,
-        before: float | None = None,
-        reason: str | None = None,
-        wait_edges: WaitEdges = False,
-        wait_seconds: float | None = None,
-    ) -> Cutoff:
-        """Revoke all that a client was given."""
-        members = {"client_id": client_id, "iss": iss, "before": before, "reason": reason}
-        return await self._send(calls.cutoff("/revoke-client", members, wait_edges, wait_seconds))
-
-    async def revoke_claim(
-        self,
-        claim: str,
-        value: str | float,
-        *,
-        iss: str | None = None,
-        before: float | None = None,
-        reason: str | None = None,
-        wait_edges: WaitEdges = False,
-        wait_seconds: float | None = None,
-    ) -> Cutoff:
-        """Revoke every token in which a claim has a value: a grant, a tenant, an agent."""
-        members = {"claim": claim, "value": value, "iss": iss, "before": before, "reason": reason}
-        return await self._send(calls.cutoff("/revoke-claim", members, wait_edges, wait_seconds))
-
-    async def revoke_issuer(
-        self,
-        iss: str,
-        *,
-        before: float | None = None,
-        reason: str | None = None,
-        wait_edges: WaitEdges = False,
-        wait_seconds: float | None = None,
-    ) -> Cutoff:
-        """Log out all users of an issuer; scope ``revoke-all``."""
-        members = {"iss": iss, "before": before, "reason": reason}
-        return await self._send(calls.cutoff("/revoke-issuer", members, wait_edges, wait_seconds))
-
-    async def revoke_key(
-        self,
-        kid: str,
-        *,
-        iss: str,
-        reason: str | None = None,
-        wait_edges: WaitEdges = False,
-        wait_seconds: float | None = None,
-    ) -> RevokedKey:
-        """Revoke a signing key for good; scope ``revoke-all``."""
-        return await self._send(calls.revoke_key(kid, iss, reason, wait_edges, wait_seconds))
-
-    async def block_user(
-        self,
-        sub: str,
-        *,
-        iss: str | None = None,
-        until: float | None = None,
-        reason: str | None = None,
-        wait_edges: WaitEdges = False,
-        wait_seconds: float | None = None,
-    ) -> Block:
-        """Until the block ends, no token of the user is active, new ones included."""
-        members = {"sub": sub, "iss": iss, "until": until, "reason": reason}
-        return await self._send(calls.block_user(members, wait_edges, wait_seconds))
-
-    async def unblock_user(
-        self,
-        sub: str,
-        *,
-        iss: str | None = None,
-        reason: str | None = None,
-        wait_edges: WaitEdges = False,
-        wait_seconds: float | None = None,
-    ) -> Block:
-        """End a block."""
-        members = {"sub": sub, "iss": iss, "reason": reason}
-        return await self._send(calls.unblock_user(members, wait_edges, wait_seconds))
-
-    async def begin_session(
-        self,
-        sub: str,
-        *,
-        client_id: str | None = None,
-        scope: str | None = None,
-        aud: str | Sequence[str] | None = None,
-        amr: Sequence[str] | None = None,
-        acr: str | None = None,
-        device: str | None = None,
-        ip: str | None = None,
-        user_agent: str | None = None,
-        claims: Mapping[str, Any] | None = None,
-    ) -> Tokens:
-        """Begin a session after a login; scope ``sessions``. ``claims`` are added to its access tokens."""
-        members = {
-            "sub": sub,
-            "client_id": client_id,
-            "scope": scope,
-            "aud": aud,
-            "amr": amr,
-            "acr": acr,
-            "device": device,
-            "ip": ip,
-            "user_agent": user_agent,
-            "claims": claims,
-        }
-        return await self._send(calls.begin_session(members))
-
-    async def sessions(
-        self,
-        sub: str,
-        *,
-        iss: str | None = None,
-        limit: int | None = None,
-        cursor: str | None = None,
-        current: str | None = None,
-    ) -> SessionPage:
-        """A user's sessions, a page at a time; ``current`` is the ``sid`` to mark."""
-        query = {"sub": sub, "iss": iss, "limit": limit, "cursor": cursor, "current": current}
-        return await self._send(calls.sessions(query))
-
-    async def end_session(self, sid: str) -> None:
-        """End a session that Revoker issued; also succeeds if it has ended."""
-        await self._send(calls.end_session(sid))
-
-    async def elevate_session(
-        self, sid: str, *, amr: Sequence[str] | None = None, acr: str | None = None
-    ) -> Tokens:
-        """Record that a second factor was passed; the new access token has the new ``auth_time``."""
-        return await self._send(calls.elevate_session(sid, amr, acr))
-
-    async def refresh(
-        self, refresh_token: str, *, scope: str | None = None, client_id: str | None = None
-    ) -> Tokens:
-        """New tokens for a refresh token, which is used up.
-
-        After :class:`RevokerUnavailable` the same token may be sent again within ``refresh_grace``.
-        """
-        return await self._send(calls.refresh(refresh_token, scope, client_id))
+    explain = _asynchronous(calls.explain)
+    revoke = _asynchronous(calls.revoke)
+    revoke_user = _asynchronous(calls.revoke_user)
+    revoke_session = _asynchronous(calls.revoke_session)
+    revoke_client = _asynchronous(calls.revoke_client)
+    revoke_claim = _asynchronous(calls.revoke_claim)
+    revoke_issuer = _asynchronous(calls.revoke_issuer)
+    revoke_key = _asynchronous(calls.revoke_key)
+    block_user = _asynchronous(calls.block_user)
+    unblock_user = _asynchronous(calls.unblock_user)
+    begin_session = _asynchronous(calls.begin_session)
+    sessions = _asynchronous(calls.sessions)
+    end_session = _asynchronous(calls.end_session)
+    elevate_session = _asynchronous(calls.elevate_session)
+    refresh = _asynchronous(calls.refresh)
 
 
 class SyncRevokerClient:
-    """Asks Revoker, for threads.
-
-    Use one client for the life of the process: it holds the connections, and threads may share it. ``with``
-    closes it, as does :meth:`close`.
-
-    Args:
-        url: Of the service: ``https://revoker.internal:8080``.
-        secret: Of a caller in its configuration.
-        timeout: Seconds for each of connecting, sending, and waiting for the answer. A call whose connection
-            breaks is sent once more if to repeat it changes nothing; so it may take twice as long.
-        http: Another client of httpx, for a proxy, certificates or limits of one's own; ``timeout`` is then
-            without effect, and the caller closes it.
-
-    Every method raises :class:`RevokerUnavailable` where there is no verdict or nothing was confirmed to be
-    stored, :class:`RevokerDenied` where the service refuses this caller, and :class:`RevokerRejected` where
-    the request is wrong.
-
-    A method with ``wait_edges`` returns once so many edges of Revoker have confirmed the change (True: all
-    that are connected), or after ``wait_seconds`` (2 by default). It waits by that much longer for the
-    answer. The change holds in any case: ``edges`` says how many have it.
-    """
+    """Asks Revoker, for threads: as :class:`RevokerClient`, without ``await``. Threads may share it."""
 
     def __init__(
         self, url: str, secret: str, *, timeout: float = TIMEOUT_S, http: httpx.Client | None = None
@@ -383,213 +203,25 @@ class SyncRevokerClient:
             raise _unavailable(call, error) from error
         return calls.read(call, answer.status_code, answer.headers, answer.content)
 
-    def introspect(self, token: str) -> Introspection:
-        """The verdict on a token whose signature Revoker verifies."""
-        return self._send(calls.introspect(token))
-
-    def introspect_claims(
-        self, claims: Mapping[str, Any], header: Mapping[str, Any] | None = None
-    ) -> Introspection:
-        """The verdict on a token whose signature was verified before, by its payload and its JOSE header."""
-        return self._send(calls.introspect(calls.envelope(claims, header)))
+    introspect = _blocking(calls.introspect)
+    introspect_claims = _blocking(calls.introspect_claims)
 
     def introspect_batch(self, tokens: Iterable[Token]) -> list[Introspection | RevokerError]:
         """The verdicts on many tokens in their order; where one has none, the error is in its place."""
-        results: list[Introspection | RevokerError] = []
-        for call in calls.batches(tokens):
-            part = self._send(call)
-            results += part
-        return results
+        return [result for call in calls.batches(tokens) for result in self._send(call)]
 
-    def explain(self, token: Token) -> Explanation:
-        """Why a token is active or not, for support staff; scope ``revoke``."""
-        return self._send(calls.explain(token))
-
-    def revoke(
-        self,
-        token: str | None = None,
-        *,
-        jti: str | None = None,
-        iss: str | None = None,
-        exp: float | None = None,
-        wait_edges: WaitEdges = False,
-        wait_seconds: float | None = None,
-    ) -> Edges | None:
-        """Revoke one token, by itself or by ``jti``; also succeeds if there is nothing to revoke.
-
-        Returns:
-            How far that has spread, where the call waits for edges.
-        """
-        members = {"token": token, "jti": jti, "iss": iss, "exp": exp}
-        return self._send(calls.revoke(members, wait_edges, wait_seconds))
-
-    def revoke_user(
-        self,
-        sub: str,
-        *,
-        iss: str | None = None,
-        before: float | None = None,
-        except_sid: str | None = None,
-        reason: str | None = None,
-        wait_edges: WaitEdges = False,
-        wait_seconds: float | None = None,
-    ) -> Cutoff:
-        """Log a user out everywhere, except in one session where ``except_sid`` is given."""
-        members = {"sub": sub, "iss": iss, "before": before, "except_sid": except_sid, "reason": reason}
-        return self._send(calls.cutoff("/revoke-user", members, wait_edges, wait_seconds))
-
-    def revoke_session(
-        self,
-        sid: str,
-        *,
-        iss: str | None = None,
-        before: float | None = None,
-        reason: str | None = None,
-        wait_edges: WaitEdges = False,
-        wait_seconds: float | None = None,
-    ) -> Cutoff:
-        """End one session of any issuer."""
-        members = {"sid": sid, "iss": iss, "before": before, "reason": reason}
-        return self._send(calls.cutoff("/revoke-session", members, wait_edges, wait_seconds))
-
-    def revoke_client(
-        self,
-        client_id: str,
-        *,
-        iss: str | None = None,
-        before: float | None = None,
-        reason: str | None = None,
-        wait_edges: WaitEdges = False,
-        wait_seconds: float | None = None,
-    ) -> Cutoff:
-        """Revoke all that a client was given."""
-        members = {"client_id": client_id, "iss": iss, "before": before, "reason": reason}
-        return self._send(calls.cutoff("/revoke-client", members, wait_edges, wait_seconds))
-
-    def revoke_claim(
-        self,
-        claim: str,
-        value: str | float,
-        *,
-        iss: str | None = None,
-        before: float | None = None,
-        reason: str | None = None,
-        wait_edges: WaitEdges = False,
-        wait_seconds: float | None = None,
-    ) -> Cutoff:
-        """Revoke every token in which a claim has a value: a grant, a tenant, an agent."""
-        members = {"claim": claim, "value": value, "iss": iss, "before": before, "reason": reason}
-        return self._send(calls.cutoff("/revoke-claim", members, wait_edges, wait_seconds))
-
-    def revoke_issuer(
-        self,
-        iss: str,
-        *,
-        before: float | None = None,
-        reason: str | None = None,
-        wait_edges: WaitEdges = False,
-        wait_seconds: float | None = None,
-    ) -> Cutoff:
-        """Log out all users of an issuer; scope ``revoke-all``."""
-        members = {"iss": iss, "before": before, "reason": reason}
-        return self._send(calls.cutoff("/revoke-issuer", members, wait_edges, wait_seconds))
-
-    def revoke_key(
-        self,
-        kid: str,
-        *,
-        iss: str,
-        reason: str | None = None,
-        wait_edges: WaitEdges = False,
-        wait_seconds: float | None = None,
-    ) -> RevokedKey:
-        """Revoke a signing key for good; scope ``revoke-all``."""
-        return self._send(calls.revoke_key(kid, iss, reason, wait_edges, wait_seconds))
-
-    def block_user(
-        self,
-        sub: str,
-        *,
-        iss: str | None = None,
-        until: float | None = None,
-        reason: str | None = None,
-        wait_edges: WaitEdges = False,
-        wait_seconds: float | None = None,
-    ) -> Block:
-        """Until the block ends, no token of the user is active, new ones included."""
-        members = {"sub": sub, "iss": iss, "until": until, "reason": reason}
-        return self._send(calls.block_user(members, wait_edges, wait_seconds))
-
-    def unblock_user(
-        self,
-        sub: str,
-        *,
-        iss: str | None = None,
-        reason: str | None = None,
-        wait_edges: WaitEdges = False,
-        wait_seconds: float | None = None,
-    ) -> Block:
-        """End a block."""
-        members = {"sub": sub, "iss": iss, "reason": reason}
-        return self._send(calls.unblock_user(members, wait_edges, wait_seconds))
-
-    def begin_session(
-        self,
-        sub: str,
-        *,
-        client_id: str | None = None,
-        scope: str | None = None,
-        aud: str | Sequence[str] | None = None,
-        amr: Sequence[str] | None = None,
-        acr: str | None = None,
-        device: str | None = None,
-        ip: str | None = None,
-        user_agent: str | None = None,
-        claims: Mapping[str, Any] | None = None,
-    ) -> Tokens:
-        """Begin a session after a login; scope ``sessions``. ``claims`` are added to its access tokens."""
-        members = {
-            "sub": sub,
-            "client_id": client_id,
-            "scope": scope,
-            "aud": aud,
-            "amr": amr,
-            "acr": acr,
-            "device": device,
-            "ip": ip,
-            "user_agent": user_agent,
-            "claims": claims,
-        }
-        return self._send(calls.begin_session(members))
-
-    def sessions(
-        self,
-        sub: str,
-        *,
-        iss: str | None = None,
-        limit: int | None = None,
-        cursor: str | None = None,
-        current: str | None = None,
-    ) -> SessionPage:
-        """A user's sessions, a page at a time; ``current`` is the ``sid`` to mark."""
-        query = {"sub": sub, "iss": iss, "limit": limit, "cursor": cursor, "current": current}
-        return self._send(calls.sessions(query))
-
-    def end_session(self, sid: str) -> None:
-        """End a session that Revoker issued; also succeeds if it has ended."""
-        self._send(calls.end_session(sid))
-
-    def elevate_session(
-        self, sid: str, *, amr: Sequence[str] | None = None, acr: str | None = None
-    ) -> Tokens:
-        """Record that a second factor was passed; the new access token has the new ``auth_time``."""
-        return self._send(calls.elevate_session(sid, amr, acr))
-
-    def refresh(
-        self, refresh_token: str, *, scope: str | None = None, client_id: str | None = None
-    ) -> Tokens:
-        """New tokens for a refresh token, which is used up.
-
-        After :class:`RevokerUnavailable` the same token may be sent again within ``refresh_grace``.
-        """
-        return self._send(calls.refresh(refresh_token, scope, client_id))
+    explain = _blocking(calls.explain)
+    revoke = _blocking(calls.revoke)
+    revoke_user = _blocking(calls.revoke_user)
+    revoke_session = _blocking(calls.revoke_session)
+    revoke_client = _blocking(calls.revoke_client)
+    revoke_claim = _blocking(calls.revoke_claim)
+    revoke_issuer = _blocking(calls.revoke_issuer)
+    revoke_key = _blocking(calls.revoke_key)
+    block_user = _blocking(calls.block_user)
+    unblock_user = _blocking(calls.unblock_user)
+    begin_session = _blocking(calls.begin_session)
+    sessions = _blocking(calls.sessions)
+    end_session = _blocking(calls.end_session)
+    elevate_session = _blocking(calls.elevate_session)
+    refresh = _blocking(calls.refresh)
