@@ -82,7 +82,7 @@ start, and those of keys and certificates, without contacting anything; it exits
 any. [configuration.schema.json](configuration.schema.json), which `revoker config schema` prints, is for
 editors and pipelines: `#:schema <its URL>` in the first line of a TOML file.
 
-*Generated from `service/revoker/config/schema.py` by `make docs`.*
+*Generated from the sections in `service/revoker/config/` by `make docs`.*
 """
 
 

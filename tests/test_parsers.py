@@ -14,17 +14,13 @@ from revoker.api.batch import _items
 from revoker.api.bodies import form_fields, refuse_ambiguous
 from revoker.api.requirements import parse_requirements
 from revoker.auth import Caller, Callers, Credentials, digest
-from revoker.config.schema import (
-    CallerSettings,
-    IssuerSettings,
-    RedisSettings,
-    RevocationSettings,
-    ServerSettings,
-    SessionSettings,
-    Settings,
-    load,
-    settle,
-)
+from revoker.config.callers import CallerSettings
+from revoker.config.issuers import IssuerSettings
+from revoker.config.redis import RedisSettings
+from revoker.config.revocation import RevocationSettings
+from revoker.config.schema import Settings, load, settle
+from revoker.config.server import ServerSettings
+from revoker.config.sessions import SessionSettings
 from revoker.errors import ConfigError, InvalidClient, InvalidRequest, InvalidToken
 from revoker.models import Claims, Issuer
 from revoker.tokens.logout_tokens import EVENT, OLDEST_S, LogoutToken, logout_token

@@ -30,8 +30,12 @@ from revoker.api.services import Services
 from revoker.api.session_services import SessionCutoffs, SessionServices
 from revoker.api.verdicts import Verdicts
 from revoker.auth import Caller, Callers, RateLimit
+from revoker.config.callers import CallerSettings
 from revoker.config.edge import AnySettings
-from revoker.config.schema import CallerSettings, IssuerSettings, RedisSettings, SessionSettings, Settings
+from revoker.config.issuers import IssuerSettings
+from revoker.config.redis import RedisSettings
+from revoker.config.schema import Settings
+from revoker.config.sessions import SessionSettings
 from revoker.errors import ConfigError, StoreUnavailable
 from revoker.log_writer import Dropped
 from revoker.metrics import LOG_LINES, Metrics

@@ -5,7 +5,7 @@ import pytest
 from pydantic import ValidationError
 
 from revoker.auth import digest
-from revoker.config import schema
+from revoker.config import server
 from revoker.config.schema import Settings, load, settle
 from revoker.errors import ConfigError
 from tests.rig.certificates import Authority
@@ -516,10 +516,10 @@ def test_a_port_for_grpc_needs_another_number_and_the_extra(monkeypatch):
         [problem] = problems(changed("server", grpc_port=9191, **other))
         assert problem.startswith("server.grpc_port: must differ from server.port")
     missing = {"envoy", "grpc", "grpc_health"}
-    find = schema.find_spec
+    find = server.find_spec
     for module in sorted(missing):
         monkeypatch.setattr(
-            schema, "find_spec", lambda name, gone=module: None if name == gone else find(name)
+            server, "find_spec", lambda name, gone=module: None if name == gone else find(name)
         )
         [problem] = problems(changed("server", grpc_port=9191))
         assert problem == "server.grpc_port: needs the extra grpc: pip install 'revoker[grpc]'"

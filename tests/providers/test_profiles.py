@@ -2,8 +2,9 @@
 
 import pytest
 
+from revoker.config.issuers import IssuerSettings
 from revoker.config.profiles import PROFILES
-from revoker.config.schema import IssuerSettings, settle
+from revoker.config.schema import settle
 
 PROFILES_IN_THE_CONTRACT = {
     "keycloak", "auth0", "okta", "entra", "entra-b2c", "cognito", "google", "pingone", "zitadel", "authentik",

@@ -7,6 +7,7 @@ import pytest
 
 from revoker.cli import issuer_report, issuer_suggestion
 from revoker.config import schema
+from revoker.config.profiles import PROFILE_NAMES
 from tests.providers import tokens
 from tests.rig import forge
 
@@ -67,4 +68,4 @@ def test_what_works_with_a_token_of_a_provider_is_what_its_row_says(row):
 
 
 def test_every_profile_is_recognized():
-    assert {row.settings["profile"] for row in ROWS.values()} >= set(schema.PROFILE_NAMES)
+    assert {row.settings["profile"] for row in ROWS.values()} >= set(PROFILE_NAMES)

@@ -8,7 +8,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from prometheus_client import CollectorRegistry
 
-from revoker.config.schema import IssuerSettings
+from revoker.config.issuers import IssuerSettings
 from revoker.metrics import Metrics
 from revoker.models import Issuer
 from revoker.tokens.key_sources import key_source

@@ -14,7 +14,7 @@ from revoker import logs
 from revoker.auth import new_secret
 from revoker.cli.configuration import ConfigOption, fail
 from revoker.config.canary import ISSUER, CanarySettings, load_canary
-from revoker.config.schema import ServerSettings
+from revoker.config.server import ServerSettings
 from revoker.errors import ConfigError
 from revoker.server import lifecycle
 from revoker.tokens.private_keys import SigningKey

@@ -12,7 +12,8 @@ import typer
 from revoker.cli.configuration import ConfigOption, is_development, load_settings
 from revoker.config.canary import CanarySettings, is_canary, load_canary
 from revoker.config.edge import AnySettings, EdgeSessionSettings, EdgeSettings, is_edge, load_edge
-from revoker.config.schema import Settings, read
+from revoker.config.loading import read
+from revoker.config.schema import Settings
 from revoker.errors import ConfigError
 from revoker.server.lifecycle import tls_context
 from revoker.tokens import keystore, refresh_tokens

@@ -21,7 +21,9 @@ from revoker.api.introspection import claims_of, read_introspect
 from revoker.auth import Caller
 from revoker.cli import provider_documents
 from revoker.cli.identity_providers import IdentityProvider, of_profile
-from revoker.config.schema import Algorithm, IssuerSettings, SessionSettings, Settings
+from revoker.config.issuers import Algorithm, IssuerSettings
+from revoker.config.schema import Settings
+from revoker.config.sessions import SessionSettings
 from revoker.errors import ConfigError, InvalidRequest, InvalidToken, RevokerError
 from revoker.models import NO_REVOCATIONS, STANDARD_NAMES, ClaimNames, Claims, Issuer, Payload, Verdict
 from revoker.rules import judge

@@ -19,7 +19,8 @@ from revoker.cli.issuer_report import (
 )
 from revoker.cli.provider_documents import Discovery, is_local
 from revoker.config import schema
-from revoker.config.schema import Algorithm, Settings
+from revoker.config.issuers import Algorithm
+from revoker.config.schema import Settings
 from revoker.config.value_types import HMAC_KEY_BYTES
 from revoker.models import ClaimNames
 from revoker.tokens.claims import scope_of

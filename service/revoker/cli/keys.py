@@ -21,7 +21,8 @@ from revoker.cli.configuration import (
     load_settings,
     with_store,
 )
-from revoker.config.schema import SessionSettings, Settings
+from revoker.config.schema import Settings
+from revoker.config.sessions import SessionSettings
 from revoker.errors import ConfigError
 from revoker.tokens import keystore, refresh_tokens
 

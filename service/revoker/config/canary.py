@@ -8,8 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, Strict, ValidationInfo, field_validator
 
-from revoker.config import loading
-from revoker.config.schema import read, validated
+from revoker.config.loading import overlay, read, validated
 from revoker.config.section import Section
 from revoker.config.value_types import (
     AuthoritiesFile,
@@ -168,7 +167,7 @@ def load_canary(path: Path | None, environ: Mapping[str, str]) -> CanarySettings
 def settle_canary(values: dict[str, Any], environ: Mapping[str, str]) -> CanarySettings:
     """As :func:`load_canary`, of values shaped like the file."""
     values = deepcopy(values)
-    problems = list(loading.overlay(values, environ, CanarySettings))
+    problems = list(overlay(values, environ, CanarySettings))
     return validated(values, problems, CanarySettings)
 
 

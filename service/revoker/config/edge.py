@@ -7,17 +7,14 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, Strict, ValidationInfo, field_validator
 
-from revoker.config.schema import (
-    SESSIONS_NAME,
-    CallerSettings,
-    IssuerSettings,
-    RevocationSettings,
-    ServerSettings,
-    Settings,
-    read,
-    settled,
-)
+from revoker.config.callers import CallerSettings
+from revoker.config.issuers import IssuerSettings
+from revoker.config.loading import read
+from revoker.config.revocation import RevocationSettings
+from revoker.config.schema import Settings, settled
 from revoker.config.section import Section
+from revoker.config.server import ServerSettings
+from revoker.config.sessions import SESSIONS_NAME
 from revoker.config.value_types import (
     AuthoritiesFile,
     ClaimNames,

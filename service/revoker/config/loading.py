@@ -1,18 +1,51 @@
-"""Overlays the environment on settings from a file, and turns pydantic's errors into messages.
+"""Reads a file, overlays the environment on it, and turns pydantic's errors into messages.
 
 It knows no setting by name: it works on plain values and their pydantic model.
 """
 
 import difflib
 import json
+import tomllib
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Final, Literal, get_args, get_origin
+from typing import Annotated, Any, Final, Literal, TypeVar, get_args, get_origin
 
-from pydantic import BaseModel, TypeAdapter
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
+from revoker.errors import ConfigError
+
 ENVIRONMENT_PREFIX: Final = "REVOKER_"
+
+Kind = TypeVar("Kind", bound=BaseModel)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The values in a file; raises ``ConfigError`` where it is not TOML."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(
+            [f"{path}: can't be read ({error.strerror}); check --config or REVOKER_CONFIG"]
+        ) from None
+    except UnicodeDecodeError:
+        raise ConfigError([f"{path}: is not UTF-8"]) from None
+    except RecursionError:
+        raise ConfigError([f"{path}: is nested too deeply"]) from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError([f"{path}: is not TOML: {error}"]) from None
+
+
+def tables_of(values: dict[str, Any], section: str) -> list[dict[str, Any]]:
+    """The tables of a section such as ``issuers``; an empty one for what is no table."""
+    tables = values.get(section)
+    return [table if isinstance(table, dict) else {} for table in tables] if isinstance(tables, list) else []
+
+
+def list_of(value: Any) -> list[Any]:
+    """A value that is a list; an empty one for what is none."""
+    return value if isinstance(value, list) else []
 
 
 def variables(environ: Mapping[str, str]) -> list[tuple[str, list[str]]]:
@@ -123,6 +156,20 @@ MESSAGES: Final[Mapping[str, Callable[[dict[str, Any]], str]]] = {
     "finite_number": lambda _: "must be a finite number",
     "setting": lambda at: str(at["problem"]),
 }
+
+
+def validated(values: dict[str, Any], problems: list[str], model: type[Kind]) -> Kind:
+    """The settings of these values; raises ``ConfigError`` with their problems after ``problems``."""
+    try:
+        settings = model.model_validate(values)
+    except ValidationError as error:
+        problems += [
+            message_of(details, model) for details in error.errors(include_url=False, include_input=False)
+        ]
+    else:
+        if not problems:
+            return settings
+    raise ConfigError(list(dict.fromkeys(problems)))
 
 
 def message_of(details: ErrorDetails, model: type[BaseModel]) -> str:

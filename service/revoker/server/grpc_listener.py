@@ -7,7 +7,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from revoker.api.ext_authz import SERVICE, ExtAuthz
-from revoker.config.schema import ServerSettings
+from revoker.config.server import ServerSettings
 from revoker.errors import ConfigError
 
 _SERVICES: Final = ("", SERVICE)

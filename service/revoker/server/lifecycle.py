@@ -21,7 +21,7 @@ import structlog
 from aiohttp import web
 
 from revoker import logs
-from revoker.config.schema import ServerSettings
+from revoker.config.server import ServerSettings
 from revoker.errors import ConfigError
 from revoker.server import start_signals
 from revoker.server.connections import Runner, Site

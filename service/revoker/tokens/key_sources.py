@@ -6,7 +6,7 @@ from pathlib import Path
 
 import aiohttp
 
-from revoker.config.schema import IssuerSettings
+from revoker.config.issuers import IssuerSettings
 from revoker.metrics import Metrics
 from revoker.tokens.key_fetching import JwksByUrl
 from revoker.tokens.key_files import HmacFile, JwksFile
