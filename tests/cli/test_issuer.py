@@ -14,7 +14,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from revoker.cli import issuer_report, issuer_suggestion, provider_documents
+from revoker.cli import issuer_report, issuer_suggestion, issuer_terms, pasted_token, provider_documents
 from revoker.config import schema
 from revoker.errors import ConfigError
 from revoker.tokens import keystore
@@ -40,7 +40,7 @@ async def issuer(folder, *arguments, pasted, **environ):
 
 def suggested(text, discovery=None):
     """The settings for a token, and the report by them."""
-    token = issuer_report.read_token(text)
+    token = pasted_token.read_token(text)
     suggestion = issuer_suggestion.suggest(token, discovery)
     return suggestion, issuer_report.report(token, suggestion.terms(), None)
 
@@ -132,7 +132,7 @@ UNUSABLE = {
 
 @pytest.mark.parametrize(("words", "text"), UNUSABLE.items(), ids=UNUSABLE)
 def test_a_text_that_is_no_access_token_gets_one_line_that_says_what_it_is(words, text):
-    with pytest.raises(issuer_report.UnusableToken) as refused:
+    with pytest.raises(pasted_token.UnusableToken) as refused:
         suggested(text)
 
     assert words in str(refused.value)
@@ -150,7 +150,7 @@ def test_a_text_that_is_no_access_token_gets_one_line_that_says_what_it_is(words
     ],
 )
 def test_what_is_pasted_around_a_token_is_tolerated(pasted):
-    assert issuer_report.read_token(pasted) == issuer_report.read_token(GOOD)
+    assert pasted_token.read_token(pasted) == pasted_token.read_token(GOOD)
 
 
 async def test_a_token_of_our_own_sessions_is_checked_by_their_keys(tmp_path):
@@ -158,10 +158,10 @@ async def test_a_token_of_our_own_sessions_is_checked_by_their_keys(tmp_path):
     made = keystore.generate(keys, "ES256", time.time())
     sessions = {"issuer": "https://sessions.example.com", "audiences": [forge.AUDIENCE]}
     settings = schema.settle({"sessions": {**sessions, "signing_keys_dir": str(keys)}}, {})
-    terms = issuer_report.terms_of(settings)[0]
-    token = issuer_report.read_token(made.key.sign(forge.claims(iss=sessions["issuer"])))
+    terms = issuer_terms.terms_of(settings)[0]
+    token = pasted_token.read_token(made.key.sign(forge.claims(iss=sessions["issuer"])))
 
-    report = issuer_report.report(token, terms, await issuer_report.keys_of(settings, terms))
+    report = issuer_report.report(token, terms, await issuer_terms.keys_of(settings, terms))
 
     assert (report.signature, report.token_form, report.claims_form) == ("verified", [], [])
     assert "back-channel logout" not in report.actions
@@ -191,11 +191,11 @@ CASES = {
 async def test_a_report_names_the_test_that_the_service_names(start, valkey, tmp_path):
     revoker = await start(valkey)
     settings = settings_for(valkey.url, tmp_path)
-    terms = issuer_report.terms_of(settings)[0]
-    keys = await issuer_report.keys_of(settings, terms)
+    terms = issuer_terms.terms_of(settings)[0]
+    keys = await issuer_terms.keys_of(settings, terms)
     for name, (header, changes) in CASES.items():
         text = forge.token(revoker.key, header, **changes)
-        token = issuer_report.read_token(text)
+        token = pasted_token.read_token(text)
 
         explained = (await revoker.post("/explain", {"token": text})).json
 

@@ -5,7 +5,7 @@ import tomllib
 
 import pytest
 
-from revoker.cli import issuer_report, issuer_suggestion
+from revoker.cli import issuer_report, issuer_suggestion, pasted_token
 from revoker.config import schema
 from revoker.config.profiles import PROFILE_NAMES
 from tests.providers import tokens
@@ -33,7 +33,7 @@ def token_of(row):
 
 def suggested(row):
     """The settings for a token, and the report by them."""
-    token = issuer_report.read_token(token_of(row))
+    token = pasted_token.read_token(token_of(row))
     suggestion = issuer_suggestion.suggest(token, None)
     return suggestion, issuer_report.report(token, suggestion.terms(), None)
 

@@ -7,7 +7,7 @@ import tomllib
 import jwt
 import pytest
 
-from revoker.cli import issuer_report, issuer_suggestion
+from revoker.cli import issuer_suggestion, pasted_token
 from tests.real_providers.provider import MACHINE, WEB, claims_of, kid_of
 from tests.rig.probes import eventually, within
 
@@ -157,7 +157,7 @@ async def test_a_logout_at_the_provider_ends_the_login_here(provider, revoker, r
 
 async def test_the_settings_that_are_suggested_for_a_token_accept_it(provider, trust, log_in, revoker):
     token = (await log_in("alice")).access_token
-    suggestion = issuer_suggestion.suggest(issuer_report.read_token(token), None)
+    suggestion = issuer_suggestion.suggest(pasted_token.read_token(token), None)
     text = suggestion.toml()
     if not provider.marks_kinds:
         assert "# accept_id_tokens = true  # WARNING" in text

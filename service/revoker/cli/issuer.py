@@ -17,7 +17,8 @@ from revoker.cli.configuration import ConfigOption, fail, load_settings
 from revoker.errors import ConfigError
 
 if TYPE_CHECKING:
-    from revoker.cli.issuer_report import Failure, Report, UnusableToken
+    from revoker.cli.issuer_report import Failure, Report
+    from revoker.cli.pasted_token import UnusableToken
 
 MAX_INPUT_BYTES: Final = 64 * 1024
 """Four times as long as the longest token."""
@@ -53,14 +54,19 @@ def suggest(
     The output is a part of a configuration file; the report is in its comments. Status 1: the text is no
     access token; 2: there is none, or the URL can't be read.
     """
-    from revoker.cli import issuer_report, issuer_suggestion, provider_documents  # noqa: PLC0415
+    from revoker.cli import (  # noqa: PLC0415
+        issuer_report,
+        issuer_suggestion,
+        pasted_token,
+        provider_documents,
+    )
 
     logs.configure("warning", stream=sys.stderr)
     try:
-        token = issuer_report.read_token(_read_input())
+        token = pasted_token.read_token(_read_input())
         discovery = asyncio.run(provider_documents.discover(discover)) if discover else None
         suggestion = issuer_suggestion.suggest(token, discovery)
-    except issuer_report.UnusableToken as error:
+    except pasted_token.UnusableToken as error:
         _fail_unusable(error, as_json=as_json)
     terms = suggestion.terms()
     keys = None
@@ -93,16 +99,16 @@ def check(
     The issuer's keys are read or fetched. Status 1: it is not active, and the report says what to set; 2: the
     configuration or the keys can't be read, or there is no token.
     """
-    from revoker.cli import issuer_report  # noqa: PLC0415
+    from revoker.cli import issuer_report, issuer_terms, pasted_token  # noqa: PLC0415
 
     logs.configure("warning", stream=sys.stderr)
     settings = load_settings(config)
-    configured = issuer_report.terms_of(settings)
+    configured = issuer_terms.terms_of(settings)
     if issuer and issuer not in {terms.issuer.name for terms in configured}:
         raise ConfigError([f"--issuer: one of {', '.join(terms.issuer.name for terms in configured)}"])
     try:
-        token = issuer_report.read_token(_read_input())
-    except issuer_report.UnusableToken as error:
+        token = pasted_token.read_token(_read_input())
+    except pasted_token.UnusableToken as error:
         _fail_unusable(error, as_json=as_json)
     iss = token.payload.get("iss")
     found = [
@@ -111,7 +117,7 @@ def check(
         if terms.issuer.name == issuer or (not issuer and iss in (terms.issuer.iss, *terms.issuer.aliases))
     ]
     if found:
-        keys = asyncio.run(issuer_report.keys_of(settings, found[0]))
+        keys = asyncio.run(issuer_terms.keys_of(settings, found[0]))
         report = issuer_report.report(token, found[0], keys)
     else:
         report = issuer_report.unknown_issuer(token, configured)

@@ -8,15 +8,8 @@ from typing import Any, Final, get_args
 from urllib.parse import urlsplit
 
 from revoker.cli.identity_providers import IdentityProvider, Recognized, recognize
-from revoker.cli.issuer_report import (
-    Terms,
-    UnusableToken,
-    is_id_token,
-    is_machine,
-    present,
-    printable,
-    terms_of,
-)
+from revoker.cli.issuer_terms import Terms, terms_of
+from revoker.cli.pasted_token import UnusableToken, is_id_token, is_machine, present, printable
 from revoker.cli.provider_documents import Discovery, is_local
 from revoker.config import schema
 from revoker.config.issuers import Algorithm
