@@ -250,7 +250,7 @@ async def refresh_steps(service: app.Service) -> dict[str, Step]:
 
 async def main() -> None:
     config, bodies, tokens, authorization = sys.argv[1:]
-    service = app.build(settings.load(Path(config), {}))
+    service = app.Service(settings.load(Path(config), {}))
     await service.start()
     while not service.started():
         await asyncio.sleep(0.05)

@@ -80,7 +80,7 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
                 **changes.pop("redis", {}),
             }
             settings = settings_for(valkey.url, tmp_path, redis=redis, **changes)
-            service = app.build(settings, clock=clock, monotonic=monotonic, spans=spans)
+            service = app.Service(settings, clock=clock, monotonic=monotonic, spans=spans)
             if new:
                 await service.store.init()
             running = await serve(service, tls_context(settings.server), port)

@@ -27,9 +27,10 @@ from revoker.api.forward_auth import ForwardAuth
 from revoker.api.introspection import Introspection, IntrospectReader
 from revoker.api.probes import Health
 from revoker.api.verdicts import Verdicts
-from revoker.app import FLUSH_INTERVAL_S, KEYS_WAIT_S, callers_of, issuers_of, trusted_issuers
+from revoker.app import FLUSH_INTERVAL_S, KEYS_WAIT_S
 from revoker.config.edge import AnySettings, EdgeSettings
 from revoker.elapsed_time import Clock, elapsed
+from revoker.from_settings import callers_of, issuers_of, trusted_issuers
 from revoker.metrics import Metrics
 from revoker.models import Issuer
 from revoker.store.keys import Keys
@@ -299,14 +300,3 @@ class Edge:
         ):  # fmt: skip
             self._metrics.problems.labels(problem).set(problem in problems)
         return problems
-
-
-def build(
-    settings: EdgeSettings,
-    *,
-    clock: Clock = time.time,
-    monotonic: Clock = elapsed,
-    sleep: Sleep = asyncio.sleep,
-) -> Edge:
-    """An edge of these settings; arguments as for :class:`Edge`."""
-    return Edge(settings, clock=clock, monotonic=monotonic, sleep=sleep)

@@ -50,7 +50,7 @@ class Pair:
 
     async def _begin(self, valkey, folder, clock, **changes):
         redis = {"url": valkey.url, "key_prefix": f"t{uuid.uuid4().hex[:12]}", "timeout": 5}
-        service = app.build(settings_for(valkey.url, folder, redis=redis, **changes), clock=clock)
+        service = app.Service(settings_for(valkey.url, folder, redis=redis, **changes), clock=clock)
         await service.store.init()
         running = await serve(service)
         await until_ready(running)

@@ -20,7 +20,7 @@ from tests.rig.service import settings_for
 @pytest.fixture
 async def service(tmp_path):
     """A service that is not started, with a port of its own for health and metrics."""
-    return app.build(settings_for("redis://127.0.0.1:1", tmp_path, server={"ops_port": 9}))
+    return app.Service(settings_for("redis://127.0.0.1:1", tmp_path, server={"ops_port": 9}))
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ async def main(url):
     logs.configure(stream=open("/dev/null", "w"))
     with tempfile.TemporaryDirectory() as folder:
         redis = dict(url=url, key_prefix="m" + uuid.uuid4().hex[:12], timeout=10)
-        service = app.build(settings_for(url, Path(folder), redis=redis))
+        service = app.Service(settings_for(url, Path(folder), redis=redis))
         await service.store.init()
         running = await serve(service)
         await until_ready(running)

@@ -107,7 +107,7 @@ async def test_every_route_is_in_the_document_and_every_path_in_it_is_a_route(wh
 
 
 def test_where_ops_port_is_set_document_and_page_stand_there(tmp_path):
-    service = app.build(settings_for("redis://127.0.0.1:1", tmp_path, server={"ops_port": 9}))
+    service = app.Service(settings_for("redis://127.0.0.1:1", tmp_path, server={"ops_port": 9}))
     paths = {route.resource.canonical for route in service.main.application.router.routes()}
     ops = {route.resource.canonical for route in service.ops.application.router.routes()}
     assert {"/livez", "/readyz", "/metrics", "/openapi.json", "/docs"} <= ops
@@ -117,7 +117,7 @@ def test_where_ops_port_is_set_document_and_page_stand_there(tmp_path):
 async def test_where_ops_port_is_set_the_document_says_that_requests_go_elsewhere(tmp_path):
     described = []
     for server in ({}, {"ops_port": 9}):
-        service = app.build(settings_for("redis://127.0.0.1:1", tmp_path, server=server))
+        service = app.Service(settings_for("redis://127.0.0.1:1", tmp_path, server=server))
         [respond] = [
             route.handler
             for route in (service.ops or service.main).application.router.routes()

@@ -249,7 +249,7 @@ async def test_with_a_port_for_operations_the_console_is_there(provider, valkey,
         server={"ops_port": 9},
         console={**provider.settings, "url": "https://a.example.com"},
     )
-    service = app.build(settings)
+    service = app.Service(settings)
     main = {resource.canonical for resource in service.main.application.router.resources()}
     ops = {resource.canonical for resource in service.ops.application.router.resources()}
     assert "/console" in ops

@@ -14,11 +14,11 @@ from kubernetes_validate import ValidationError, validate
 from kubernetes_validate.utils import SchemaNotFoundError
 
 from revoker import __version__
-from revoker.app import callers_of, issuers_of
 from revoker.auth import Credentials, digest
 from revoker.config.canary import settle_canary
 from revoker.config.edge import settle_edge
 from revoker.config.schema import settle
+from revoker.from_settings import callers_of, issuers_of
 from revoker.server.lifecycle import SHUTDOWN_SECONDS
 from tests.deploy.conftest import CHART, CI_VALUES
 

@@ -57,7 +57,7 @@ class Pair:
             )
         ]
         redis = {"url": valkey.url, "key_prefix": "same", "timeout": PATIENT_S}
-        service = app.build(settings_for(valkey.url, folder, redis=redis, callers=callers))
+        service = app.Service(settings_for(valkey.url, folder, redis=redis, callers=callers))
         await service.store.init()
         self.service = await serve(service)
         await until_ready(self.service)

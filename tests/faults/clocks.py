@@ -37,4 +37,4 @@ def follow_wall_clock(path: str) -> None:
     """Let an edge in this process have its wall clock by that file."""
     from revoker import edge  # a process may have no need of it
 
-    edge.build = functools.partial(edge.build, clock=lambda: time.time() + _ahead(path))
+    edge.Edge = functools.partial(edge.Edge, clock=lambda: time.time() + _ahead(path))

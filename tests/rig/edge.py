@@ -79,7 +79,7 @@ async def begin(
     sleep: Sleep = asyncio.sleep,
 ) -> Running:
     """Start one; it need not be ready yet."""
-    return await serve(edges.build(settings, clock=clock, monotonic=monotonic, sleep=sleep))  # type: ignore[arg-type]  # served likewise
+    return await serve(edges.Edge(settings, clock=clock, monotonic=monotonic, sleep=sleep))  # type: ignore[arg-type]  # served likewise
 
 
 def write_configuration(

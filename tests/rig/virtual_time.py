@@ -57,7 +57,7 @@ class Clockwork:
             await self._proxy.open()
         url = self._valkey.url if self._proxy is None else self._proxy.url
         redis = {"url": url, "key_prefix": self._prefix, "timeout": PATIENT_S} | changes.pop("redis", {})
-        service = app.build(settings_for(self._valkey.url, folder, redis=redis, **changes), clock=self.now)
+        service = app.Service(settings_for(self._valkey.url, folder, redis=redis, **changes), clock=self.now)
         if new:
             await service.store.init()
         running = await serve(service)

@@ -48,7 +48,7 @@ def program(tmp_path, valkey):
 
 async def init(configuration):
     """As ``revoker store init``, which would be one more process."""
-    store = app.build(schema.load(configuration, {})).store
+    store = app.Service(schema.load(configuration, {})).store
     await store.init()
     await store.close()
 

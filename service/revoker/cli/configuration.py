@@ -56,9 +56,9 @@ def find_issuer(settings: Settings, named: str, option: str = "--iss") -> Issuer
     Raises:
         ConfigError: there is no such issuer, or it must be named.
     """
-    from revoker import app  # noqa: PLC0415
+    from revoker.from_settings import issuers_of  # noqa: PLC0415
 
-    issuers = {issuer.name: issuer for issuer in app.issuers_of(settings).values()}.values()
+    issuers = {issuer.name: issuer for issuer in issuers_of(settings).values()}.values()
     found = [issuer for issuer in issuers if named in {"", issuer.name, issuer.iss, *issuer.aliases}]
     if len(found) == 1:
         return found[0]
@@ -72,10 +72,10 @@ def new_store(settings: Settings) -> "Store":
     """The store of the settings, not connected yet."""
     from prometheus_client import CollectorRegistry  # noqa: PLC0415
 
-    from revoker import app  # noqa: PLC0415
+    from revoker.from_settings import issuers_of, store_of  # noqa: PLC0415
     from revoker.metrics import Metrics  # noqa: PLC0415
 
-    return app.store_of(settings, app.issuers_of(settings), Metrics(CollectorRegistry()))
+    return store_of(settings, issuers_of(settings), Metrics(CollectorRegistry()))
 
 
 _LEAST_TIMEOUT_S: Final = 5.0

@@ -28,4 +28,4 @@ def edge(config: ConfigOption = None) -> None:
 def _build(settings: EdgeSettings) -> "Edge":
     from revoker import edge as composition  # noqa: PLC0415  # imports prometheus_client; see workers.Plan
 
-    return composition.build(settings)
+    return composition.Edge(settings)

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from revoker import app
 from revoker.cli import provider_documents
 from revoker.config.issuers import Algorithm, IssuerSettings
 from revoker.config.schema import Settings
 from revoker.config.sessions import SessionSettings
 from revoker.errors import ConfigError
+from revoker.from_settings import issuers_of
 from revoker.models import Issuer
 from revoker.tokens import keystore
 from revoker.tokens.jwk import VerifyingKey, shared_secret
@@ -34,7 +34,7 @@ class Terms:
 
 def terms_of(settings: Settings) -> list[Terms]:
     """The issuers of a configuration, that of ``[sessions]`` among them."""
-    issuers = app.issuers_of(settings)
+    issuers = issuers_of(settings)
     terms = [
         Terms(
             issuer=issuers[configured.issuer],

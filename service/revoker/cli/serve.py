@@ -41,4 +41,4 @@ def serve(config: ConfigOption = None) -> None:
 def _build(settings: Settings) -> "Service":
     from revoker import app  # noqa: PLC0415  # imports prometheus_client; see workers.Plan
 
-    return app.build(settings, spans=environment.spans_for(os.environ))
+    return app.Service(settings, spans=environment.spans_for(os.environ))
