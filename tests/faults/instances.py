@@ -10,18 +10,10 @@ from tests.faults import clocks
 from tests.rig.network import Network
 from tests.rig.processes import Process
 
-CONFIG = """\
+_OF_BOTH = """\
 [server]
 port = {port}
 drain_seconds = 0
-
-[redis]
-url = "{url}"
-wait_replicas = {wait_replicas}
-
-[revocation]
-data_loss = "{data_loss}"
-repair_seconds = {repair_seconds}
 
 [[issuers]]
 name = "main"
@@ -35,6 +27,18 @@ claims.revocable = ["grant_id"]
 name = "gateway"
 secret_sha256 = ["{gateway}"]
 scopes = ["introspect"]
+"""
+
+CONFIG = (
+    _OF_BOTH
+    + """
+[redis]
+url = "{url}"
+wait_replicas = {wait_replicas}
+
+[revocation]
+data_loss = "{data_loss}"
+repair_seconds = {repair_seconds}
 
 [[callers]]
 name = "admin"
@@ -46,32 +50,19 @@ name = "edge"
 secret_sha256 = ["{edge}"]
 scopes = ["feed", "introspect"]
 """
+)
 
-EDGE_CONFIG = """\
-[server]
-port = {port}
-drain_seconds = 0
-
+EDGE_CONFIG = (
+    _OF_BOTH
+    + """
 [upstream]
 url = {upstreams}
 secret_file = "{secret}"
 name = "{name}"
 max_staleness = {max_staleness}
 beyond = "{beyond}"
-
-[[issuers]]
-name = "main"
-issuer = "{issuer}"
-audiences = ["{audience}"]
-algorithms = ["ES256"]
-jwks_file = "{jwks}"
-claims.revocable = ["grant_id"]
-
-[[callers]]
-name = "gateway"
-secret_sha256 = ["{gateway}"]
-scopes = ["introspect"]
 """
+)
 
 MAX_STALENESS_S = 2.0
 """Of the edges: the least that can be configured."""
