@@ -62,49 +62,43 @@ async def revoke(
     receipts: Receipts,
 ) -> TokenRevocation | None:
     """Revoke a token; one that is not genuine stores nothing and is answered alike (RFC 7009 §2.2)."""
-    if call.body.wait_edges is not False and call.caller.client_id:
+    body = call.body
+    if body.wait_edges is not False and call.caller.client_id:
         raise AccessDenied("this caller may revoke its own client's tokens only, and may not use wait_edges")
-    predicted = await _revoke(call, revocations, verifier, sessions, issuers, clocks, metrics, dry_runs)
-    if call.body.dry_run:
+    numeric_date_ms(body.exp, "exp")
+    if body.token is not None and body.jti is not None:
+        raise InvalidRequest("token and jti are both there: one of the two is needed")
+    predicted: DryRun | None = NO_EFFECT
+    if body.token is not None and sessions is not None and looks_like(body.token):
+        predicted = await _end_session(call, body.token, sessions, metrics, dry_runs)
+    elif (found := await _token_of(call, verifier, issuers, clocks)) is not None:
+        predicted = await _store(call, revocations, dry_runs, *found)
+    if body.dry_run:
         return TokenRevocation(dry_run=predicted)
     edges = await receipts.of(call, stored=predicted is None)
     return None if edges is None else TokenRevocation(edges=edges)
 
 
-async def _revoke(  # noqa: PLR0917  # what the handler uses, in its order
-    call: Call[Revoke],
-    revocations: Revocations,
-    verifier: Verifier,
-    sessions: SessionServices | None,
-    issuers: Mapping[str, Issuer],
-    clocks: Clocks,
-    metrics: Metrics,
-    dry_runs: DryRuns,
-) -> DryRun | None:
-    """Revoke a token, or with ``dry_run`` say what that would do; ``NO_EFFECT``: there is nothing to do."""
+async def _token_of(
+    call: Call[Revoke], verifier: Verifier, issuers: Mapping[str, Issuer], clocks: Clocks
+) -> tuple[Issuer, Claims] | None:
+    """The token that the request names; None where there is nothing to revoke."""
     body = call.body
-    numeric_date_ms(body.exp, "exp")
-    if body.token is not None and body.jti is not None:
-        raise InvalidRequest("token and jti are both there: one of the two is needed")
-    if body.token is not None and sessions is not None and looks_like(body.token):
-        return await _end_session(call, body.token, sessions, metrics, dry_runs)
     if body.token is not None:
         try:
             verified = await verifier.verify_origin(body.token)
         except InvalidToken:
-            return NO_EFFECT
+            return None
         except KeysUnavailable:
             if _is_forgotten(body.token, issuers, clocks.store_ms):
-                return NO_EFFECT
+                return None
             raise
         _check_token(verified.claims, call.caller)
-        return await _store(call, revocations, dry_runs, verified.issuer, verified.claims)
+        return verified.issuer, verified.claims
     if body.jti is not None:
         if call.caller.client_id:
             raise AccessDenied("this caller may revoke its own client's tokens only, by token")
-        issuer = call.caller.require_issuer(body.iss)
-        claims = Claims(jti=body.jti, exp=body.exp)
-        return await _store(call, revocations, dry_runs, issuer, claims, check_exp=True)
+        return call.caller.require_issuer(body.iss), Claims(jti=body.jti, exp=body.exp)
     raise InvalidRequest("token is missing, or jti")
 
 
@@ -136,7 +130,7 @@ def _is_forgotten(token: str, issuers: Mapping[str, Issuer], store_now: int | No
 async def _end_session(
     call: Call[Revoke], text: str, sessions: SessionServices, metrics: Metrics, dry_runs: DryRuns
 ) -> DryRun | None:
-    """End the session of a refresh token."""
+    """End the session of a refresh token; with ``dry_run`` say what that would do, as :func:`_store`."""
     token = refresh_tokens.revocable(call, text, sessions)
     if token is None:
         return NO_EFFECT
@@ -149,17 +143,13 @@ async def _end_session(
 
 
 async def _store(
-    call: Call[Revoke],
-    revocations: Revocations,
-    dry_runs: DryRuns,
-    issuer: Issuer,
-    claims: Claims,
-    *,
-    check_exp: bool = False,
+    call: Call[Revoke], revocations: Revocations, dry_runs: DryRuns, issuer: Issuer, claims: Claims
 ) -> DryRun | None:
+    """Revoke a token, or with ``dry_run`` say what that would do."""
     assert claims.jti is not None  # noqa: S101  # checked by the caller
+    bounded = call.body.token is None  # the request itself says when it expires
     if call.body.dry_run:
-        predicted = await dry_runs.revoke_token(issuer, claims, bounded=check_exp)
+        predicted = await dry_runs.revoke_token(issuer, claims, bounded=bounded)
         call.audit("revocation_tried", iss=issuer.iss, jti=claims.jti)
         return predicted.dry_run
     try:
@@ -167,7 +157,7 @@ async def _store(
             issuer,
             claims.jti,
             claims.exp,
-            bounded=check_exp,
+            bounded=bounded,
             by=call.caller.name,
             reason=call.body.reason or "",
         )
