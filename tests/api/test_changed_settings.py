@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from revoker.store import issuer_records as issuers
+from revoker.store import recorded_issuers as issuers
 from tests.rig import forge
 from tests.rig.probes import (
     eventually,

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from revoker.errors import InvalidToken
 from revoker.models import ClaimNames, Issuer
-from revoker.store.issuer_records import conflicts, reconciled
 from revoker.store.keys import Keys
+from revoker.store.recorded_issuers import conflicts, reconciled
 from revoker.tokens.claims import access_token_claims
 from tests.conftest import EXAMPLES
 

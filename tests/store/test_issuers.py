@@ -12,7 +12,7 @@ from revoker.errors import StoreRefused
 from revoker.models import ClaimNames, Issuer, LimitIncrease, OldMargin
 from revoker.rules import cutoff_lifetime_ms, jti_expiry_ms, jti_lifetime_ms
 from revoker.store import issuer_records
-from revoker.store.issuer_records import (
+from revoker.store.recorded_issuers import (
     DELAY_MS,
     LIMITS,
     IdentifyingClaims,

@@ -120,5 +120,5 @@ class LineMaker:
 
 
 def settings_line(value: bytes) -> bytes:
-    """The line of what the store remembers of its issuers (:mod:`revoker.store.issuer_records`)."""
+    """The line of what the store remembers of its issuers (:mod:`revoker.store.recorded_issuers`)."""
     return b'{"kind":"settings","issuers":%b}' % value

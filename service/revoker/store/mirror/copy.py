@@ -15,10 +15,10 @@ from revoker.rules import (
     jti_lifetime_ms,
     revocable_value,
 )
-from revoker.store.issuer_records import old_limits_elsewhere
 from revoker.store.keys import Keys, TokenKeys, claim_segment, segment, slot_of, user_tag
 from revoker.store.mirror.feed_lines import FeedLine, Loss, Settings
 from revoker.store.mirror.revoked_tokens import RevokedTokens
+from revoker.store.recorded_issuers import old_limits_elsewhere
 from revoker.store.transfer import records
 from revoker.store.transfer.records import Record, milliseconds
 

@@ -41,7 +41,7 @@ class Head(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Settings(msgspec.Struct, frozen=True, tag_field="kind", tag="settings", forbid_unknown_fields=True):
-    """What the store remembers of its issuers (:mod:`revoker.store.issuer_records`)."""
+    """What the store remembers of its issuers (:mod:`revoker.store.recorded_issuers`)."""
 
     issuers: msgspec.Raw
 
