@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from revoker.store import listing
+from revoker.store import listed, listing
 from revoker.store.keys import user_tag
 from tests.rig import forge
 from tests.rig.administration import everything, name_of, page, view, view_user
@@ -198,7 +198,7 @@ async def test_a_cursor_that_is_not_of_this_list_is_refused(several):
 async def test_what_is_remembered_for_a_list_is_forgotten(several, monkeypatch):
     monkeypatch.setattr(listing, "_WINDOW_S", 0.01)
     lists = listing.Listing(several[0].service.store)
-    whole = listing.Selection(None, None, None)
+    whole = listed.Selection(None, None, None)
     cursor = None
     async with asyncio.timeout(HANGS_S):
         for _ in range(3):

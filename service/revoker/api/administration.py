@@ -11,7 +11,8 @@ from revoker.api.session_list import ListedSession, session_page
 from revoker.api.session_services import SessionServices
 from revoker.api.standing import StandingRevocation, standing_revocations
 from revoker.errors import AccessDenied, InvalidRequest
-from revoker.store.listing import Kind, Listed, Listing, Selection, visible_issuers
+from revoker.store.listed import Kind, Listed, Selection, visible_issuers
+from revoker.store.listing import Listing
 from revoker.store.store import Store
 from revoker.store.transfer import records
 

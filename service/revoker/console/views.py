@@ -20,7 +20,7 @@ from revoker.console.roles import Role
 from revoker.console.sessions import Visitor
 from revoker.errors import InvalidRequest, InvalidToken
 from revoker.models import Claims, Issuer
-from revoker.store.listing import Kind
+from revoker.store.listed import Kind
 from revoker.tokens.claims import origin_claims
 from revoker.tokens.key_sources import KeySource
 from revoker.tokens.parsing import parse_token

@@ -12,26 +12,17 @@ import collections
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final
 
 import msgspec
-import structlog
 
 from revoker.errors import InvalidRequest, StoreUnavailable
-from revoker.models import Issuer, RevocableClaims
-from revoker.store.audit import Audit, read_audit
-from revoker.store.keys import Held, TokenKeys
+from revoker.models import RevocableClaims
+from revoker.store.keys import TokenKeys
+from revoker.store.listed import Listed, ListedReader, Selection
 from revoker.store.lookups import redis_time_ms
 from revoker.store.store import Store
-from revoker.store.transfer import records
-from revoker.store.transfer.audited_records import audited_part, audited_time
-from revoker.store.transfer.records import Record
-from revoker.store.transfer.stored_records import StoredRecords
 from revoker.store.wire.connection import unavailable_on_failure, understood
-
-_log = structlog.get_logger("store")
-
-Kind = Literal["jti", "user", "session", "client", "claim", "issuer", "block", "key"]
 
 NEWEST_FIRST: Final = 10_000
 """Entries of the journal that are listed in its order: each process remembers them while somebody pages."""
@@ -48,9 +39,6 @@ _STEP_KEYS: Final = 500
 _STEP_FOUND: Final = 25
 """Keys that a step finds, as far as that can be foreseen: more would keep this process from other work."""
 
-_KEYS_A_TURN: Final = 5
-"""What is judged of these before other requests get a turn: they wait for about 50 µs."""
-
 _WINDOWS: Final = 4
 _WINDOW_S: Final = 120.0
 """How many lists a process remembers the order of, and for how long after a page was asked for."""
@@ -60,15 +48,6 @@ _KEY_DIGEST_BYTES: Final = 8
 _NO_ENTRY: Final = (0, 0)
 _WRONG_CURSOR: Final = "cursor is none that this service has made for this list"
 
-_KINDS_OF: Final[Mapping[str, frozenset[str]]] = {
-    "jti": frozenset({"jti"}),
-    "user": frozenset({"user", "block"}),
-    "session-cutoff": frozenset({"session"}),
-    "client-cutoff": frozenset({"client"}),
-    "claim-cutoff": frozenset({"claim"}),
-    "issuer-cutoff": frozenset({"issuer"}),
-    "keys": frozenset({"key"}),
-}
 _PATTERNS: Final[Mapping[str, str]] = {
     "jti": "jti:{}:*",
     "user": "{{????????????????}}:user",
@@ -87,64 +66,11 @@ _ReadEntryId = tuple[_EntryPart, _EntryPart]
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
-    """One revocation.
-
-    Attributes:
-        issuer: The name of its issuer; empty: of a user of whom that is not known.
-        sub: Of a user of whom it is known; else empty.
-        expires: When the store drops it (ms), of a user together with all their revocations; None: never.
-        audit: Who made it; None: nobody knows.
-    """
-
-    record: Record
-    issuer: str
-    sub: str
-    expires: int | None
-    audit: Audit | None
-
-
-@dataclass(frozen=True, slots=True)
 class Page:
     """Some revocations; ``next`` is the cursor of those that follow, None if there are none."""
 
     listed: list[Listed]
     next: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Selection:
-    """Which revocations are listed.
-
-    Attributes:
-        kind: None: all.
-        issuer: Its name; None: of all that are visible.
-        visible: Names of issuers; None: of any, and those of whom that is not known.
-    """
-
-    kind: Kind | None
-    issuer: str | None
-    visible: frozenset[str] | None
-
-    def may_include(self, place: Held) -> bool:
-        """Whether a key can hold what is selected; of users and their sessions only its value shows that."""
-        if self.kind is not None and self.kind not in _KINDS_OF.get(place.kind, ()):
-            return False
-        return not place.issuer or self._includes_issuer(place.issuer)
-
-    def includes(self, listed: Listed) -> bool:
-        kind = records.kind(listed.record)
-        return (self.kind is None or kind == self.kind) and self._includes_issuer(listed.issuer)
-
-    def _includes_issuer(self, name: str) -> bool:
-        if self.issuer is not None and name != self.issuer:
-            return False
-        return self.visible is None or name in self.visible
-
-    @property
-    def digest(self) -> bytes:
-        visible = None if self.visible is None else sorted(self.visible)
-        return _digest(repr((self.kind, self.issuer, visible)).encode(), _CHECK_BYTES)
 
 
 class _Place(msgspec.Struct, frozen=True, array_like=True, kw_only=True, forbid_unknown_fields=True):
@@ -262,8 +188,8 @@ class Listing:
     def __init__(self, store: Store) -> None:
         self._store: Final = store
         self._keys: Final = store.keys
-        self._records: Final = StoredRecords({issuer.name: issuer for issuer in store.issuers.values()})
         self._own: Final = next((issuer.name for issuer in store.issuers.values() if issuer.own), "")
+        self._reader: Final = ListedReader(store, self._own)
         self._windows: collections.OrderedDict[_EntryId, _Window] = collections.OrderedDict()
         self._expiries: Final[dict[_EntryId, asyncio.TimerHandle]] = {}
         self._reading: Final = asyncio.Lock()
@@ -281,10 +207,11 @@ class Listing:
         place = None if cursor is None else _Place.read(cursor)
         now, top = await self._present()
         primaries = await self._store.primaries()
+        selected = _digest(selection.text.encode(), _CHECK_BYTES)
         servers = _digest("\n".join(sorted(primaries)).encode(), 8)
         if place is None:
-            place = _Place(selection=selection.digest, servers=servers, top=top, entry=_after(top))
-        elif place.selection != selection.digest:
+            place = _Place(selection=selected, servers=servers, top=top, entry=_after(top))
+        elif place.selection != selected:
             raise InvalidRequest(_WRONG_CURSOR)
         elif place.servers != servers:
             raise InvalidRequest("a server of the store was replaced since the cursor was made: begin again")
@@ -378,7 +305,7 @@ class Listing:
         window.add(entries)
         pager.entries_left -= len(entries)
         latest = [key for entry, key in entries if not window.has_later(key, entry)]
-        found = await self._read(latest, selection, now)
+        found = await self._reader.read(latest, selection, now)
         for entry, key in entries:
             if not window.has_later(key, entry) and not pager.takes(found.get(key, ())):
                 return place
@@ -409,7 +336,7 @@ class Listing:
             for key in keys
             if (digest := _digest(key, _KEY_DIGEST_BYTES)) > after and not window.has_since(key, place.entry)
         }
-        found = await self._read(list(by_digest.values()), selection, now)
+        found = await self._reader.read(list(by_digest.values()), selection, now)
         for digest in sorted(by_digest):
             if not pager.takes(found.get(by_digest[digest], ())):
                 return msgspec.structs.replace(place, count=count, follows=follows, after=after)
@@ -433,84 +360,6 @@ class Listing:
         if selection.kind == "session" and selection.issuer not in {None, self._own}:
             return f"{begin}session-cutoff:{selection.issuer}:*"
         return begin + _PATTERNS[selection.kind].format(selection.issuer or "*")
-
-    async def _read(self, keys: Sequence[bytes], selection: Selection, now: int) -> dict[bytes, list[Listed]]:
-        """What keys hold of what is selected."""
-        places: dict[str, Held] = {}
-        for raw in keys:
-            key = raw.decode(errors="replace")
-            try:
-                place = self._keys.held(key) if key else None
-            except ValueError:
-                continue
-            if place is not None and selection.may_include(place):
-                places[key] = place
-        replies = await self._read_together({key: [("GET", key), ("PTTL", key)] for key in places})
-        found: dict[str, list[tuple[Record, int | None]]] = {}
-        audits: dict[str, list[tuple[str, ...]]] = {}
-        for number, (key, place) in enumerate(places.items(), 1):
-            if number % _KEYS_A_TURN == 0:
-                await asyncio.sleep(0)
-            value, ttl = replies[key]
-            if value is None or isinstance(value, Exception):
-                continue
-            expires = None if ttl < 0 else now + ttl
-            try:
-                of_key = [(record, expires) for record in self._records.of(place, value, expires, now)]
-            except (ValueError, msgspec.MsgspecError) as error:
-                _log.error("revocation_unreadable", error=str(error))
-                continue
-            if not of_key:  # of a user whose revocations were undone
-                continue
-            found[key] = of_key
-            audits[key] = [("GET", self._keys.audit(key, audited_part(record))) for record, _ in of_key]
-        made = await self._read_together(audits)
-        listed: dict[bytes, list[Listed]] = {}
-        for number, (key, of_key) in enumerate(found.items(), 1):
-            if number % _KEYS_A_TURN == 0:
-                await asyncio.sleep(0)
-            all_of_key = self._listed(places[key], of_key, made[key])
-            selected = [item for item in all_of_key if selection.includes(item)]
-            if selected:
-                listed[key.encode()] = selected
-        return listed
-
-    def _listed(
-        self, place: Held, found: Sequence[tuple[Record, int | None]], audits: Sequence[Any]
-    ) -> list[Listed]:
-        made = [
-            read_audit(text, audited_time(record)) for (record, _), text in zip(found, audits, strict=True)
-        ]
-        issuer, sub = place.issuer or self._own, ""
-        if place.kind == "user":  # whichever names the user: all are of the same one
-            named = next((audit for audit in made if audit is not None and audit.issuer), None)
-            issuer, sub = ("", "") if named is None else (named.issuer, named.sub)
-        return [
-            Listed(record, issuer, sub, expires, audit)
-            for (record, expires), audit in zip(found, made, strict=True)
-        ]
-
-    async def _read_together(self, commands: Mapping[str, Sequence[tuple[str, ...]]]) -> dict[str, list[Any]]:
-        """Send the commands of several keys; those of a key read from its slot."""
-        source = self._store.source
-        async with unavailable_on_failure():
-            if self._keys.clustered:
-                replies = await asyncio.gather(
-                    *(source.read(key, of_key) for key, of_key in commands.items())
-                )
-                return dict(zip(commands, replies, strict=True))
-            flat = [command for of_key in commands.values() for command in of_key]
-            rest = iter(await source.read("", flat) if flat else ())
-            return {key: [next(rest) for _ in of_key] for key, of_key in commands.items()}
-
-
-def visible_issuers(
-    of_caller: Mapping[str, Issuer], configured: Mapping[str, Issuer]
-) -> frozenset[str] | None:
-    """The names of the issuers whose revocations a caller sees; None: all, by whatever issuer."""
-    if of_caller.keys() >= configured.keys():
-        return None
-    return frozenset(issuer.name for issuer in of_caller.values())
 
 
 def _entry_id(text: bytes) -> _EntryId:
