@@ -34,8 +34,9 @@ from revoker.from_settings import callers_of, issuers_of, trusted_issuers
 from revoker.metrics import Metrics
 from revoker.models import Issuer
 from revoker.store.keys import Keys
-from revoker.store.mirror.follower import Follower, Sleep, UpstreamAccess
+from revoker.store.mirror.follower import Follower, Sleep
 from revoker.store.mirror.mirror import Mirror
+from revoker.store.mirror.upstream_requests import UpstreamAccess
 from revoker.tokens.key_fetching import JwksByUrl
 from revoker.tokens.key_sources import KeySource, key_source
 from revoker.tokens.verifying import TrustedIssuer, Verifier

@@ -8,7 +8,7 @@ import uuid
 
 import pytest
 
-from revoker.store.mirror import follower
+from revoker.store.mirror import follower, snapshots
 from revoker.store.mirror.follower import POLLING_S, SWEEP_S
 from revoker.store.mirror.upstream_clock import SAMPLE_VALID_MS
 from tests.edge.conftest import claims, is_inactive, is_ready, until
@@ -361,7 +361,8 @@ async def test_an_upstream_that_cannot_read_its_store_is_left_for_another(start_
 async def test_a_snapshot_that_does_not_come_is_loaded_from_another_upstream(
     start_edge, feed, another_feed, monkeypatch, limit
 ):
-    monkeypatch.setattr(follower, limit, 0.2)  # rather than wait
+    module = follower if limit == "SNAPSHOT_BEGINS_S" else snapshots
+    monkeypatch.setattr(module, limit, 0.2)  # rather than wait
     if limit == "SNAPSHOT_BEGINS_S":
         feed.sends_snapshots.clear()
     else:

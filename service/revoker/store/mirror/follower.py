@@ -3,11 +3,7 @@
 import asyncio
 import contextlib
 import secrets
-import ssl
-import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -20,10 +16,11 @@ from revoker.errors import InvalidRequest, StoreRefused, StoreUnavailable
 from revoker.metrics import Metrics
 from revoker.store.mirror import feed_lines
 from revoker.store.mirror.confirming import Confirming
-from revoker.store.mirror.copy import Copy
-from revoker.store.mirror.feed_lines import Event, EventStream, FeedBroken
+from revoker.store.mirror.feed_lines import Event, FeedBroken
 from revoker.store.mirror.mirror import Mirror
+from revoker.store.mirror.snapshots import read_snapshot
 from revoker.store.mirror.upstream_clock import SAMPLE_S
+from revoker.store.mirror.upstream_requests import Reload, UpstreamAccess, UpstreamRequests
 
 _log = structlog.get_logger("store")
 
@@ -36,19 +33,14 @@ POLLING_S: Final = 60.0
 WAIT_S: Final = 1
 """How long one poll waits for events: what it brings is as old as that."""
 
-CONNECT_S: Final = 3.0
 SNAPSHOT_BEGINS_S: Final = 40.0
 """When a snapshot is given up that has not begun: an upstream lets it wait for its turn for 30 s."""
 
-SNAPSHOT_SILENCE_S: Final = 10.0
 FIRST_PAUSE_S: Final = 0.1
 LAST_PAUSE_S: Final = 3.0
 LAST_RELOAD_PAUSE_S: Final = 30.0
 QUIET_S: Final = 60.0
 """A reload after this time is no part of a storm."""
-
-SLICE_S: Final = 0.0005
-"""How long a snapshot is read at a time; requests are answered in between."""
 
 SWEEP_S: Final = 60.0
 """How often expired entries are removed."""
@@ -56,33 +48,6 @@ SWEEP_S: Final = 60.0
 _RANDOM: Final = secrets.SystemRandom()
 
 Sleep = Callable[[float], Awaitable[object]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UpstreamAccess:
-    """How the upstreams are reached.
-
-    Attributes:
-        urls: At least one; when one fails, the next is tried.
-        name: By which an upstream lists this consumer.
-    """
-
-    urls: Sequence[str]
-    secret_file: str
-    name: str
-    ca_file: str = ""
-
-
-class _Verdict(msgspec.Struct, frozen=True):
-    active: bool
-
-
-_encode: Final = msgspec.json.Encoder().encode
-_decode_verdict: Final = msgspec.json.Decoder(_Verdict).decode
-
-
-class _Reload(Exception):
-    """The upstream cannot continue from the cursor."""
 
 
 class Follower:
@@ -101,15 +66,14 @@ class Follower:
         *,
         monotonic: Clock = elapsed,
         sleep: Sleep = asyncio.sleep,
-        silence_s: float = SILENCE_S,
     ) -> None:
         self._mirror: Final = mirror
         self._access: Final = access
         self._metrics: Final = metrics
         self._monotonic: Final = monotonic
         self._sleep: Final = sleep
-        self._silence_s: Final = silence_s
-        self._session: aiohttp.ClientSession | None = None
+        self._silence_s: Final = SILENCE_S
+        self._requests: Final = UpstreamRequests(access)
         self._tasks: list[asyncio.Task[None]] = []
         self._cursor: str | None = None
         self._retry_stream_at: dict[str, float] = {}
@@ -123,15 +87,7 @@ class Follower:
 
     async def start(self) -> None:
         """Begin to follow."""
-        tls: ssl.SSLContext | bool = True
-        if self._access.ca_file:
-            tls = ssl.create_default_context(cafile=self._access.ca_file)
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(ssl=tls),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            headers={"Accept-Encoding": "identity"},
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S),
-        )
+        self._requests.open()
         tasks = (self._follow, self._sample, self._confirming.run, self._sweep)
         self._tasks = [asyncio.create_task(work()) for work in tasks]
 
@@ -140,8 +96,7 @@ class Follower:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._session is not None:
-            await self._session.close()
+        await self._requests.close()
 
     async def _follow(self) -> None:
         failures = 0
@@ -150,7 +105,7 @@ class Follower:
             try:
                 await self._follow_one(url)
                 failures = 0
-            except _Reload:
+            except Reload:
                 self._cursor = None
                 self.connected = ""
                 await self._pause_before_reload()
@@ -198,32 +153,6 @@ class Follower:
         pause = FIRST_PAUSE_S if not self._reloads else min(2.0**self._reloads / 2, LAST_RELOAD_PAUSE_S)
         await self._sleep(pause * _RANDOM.uniform(0.5, 1))
 
-    # Requests
-
-    def _authorization(self) -> dict[str, str]:
-        secret = Path(self._access.secret_file).read_text(encoding="utf-8").strip()
-        return {"Authorization": f"Bearer {secret}"}
-
-    @contextlib.asynccontextmanager
-    async def _get(self, url: str, path: str, **query: str) -> AsyncIterator[aiohttp.ClientResponse]:
-        assert self._session is not None  # noqa: S101  # it was started
-        async with self._session.get(
-            f"{url.rstrip('/')}{path}",
-            params=query,
-            headers=self._authorization(),
-            allow_redirects=False,
-        ) as response:
-            if response.status == 400 and "cursor" in query:
-                raise _Reload("the cursor is not understood")
-            if response.status != 200:
-                text = (await response.content.read(512)).decode(errors="replace")
-                raise FeedBroken(f"{path} was answered with status {response.status}: {text}")
-            yield response
-
-    def _as_consumer(self) -> dict[str, str]:
-        """Whose requests these are; its polls confirm nothing, since it may not answer by them yet."""
-        return {"name": self._access.name, "confirms": "true"}
-
     # Snapshots
 
     async def _load(self, url: str) -> None:
@@ -234,10 +163,8 @@ class Follower:
         try:
             async with contextlib.AsyncExitStack() as stack:
                 async with asyncio.timeout(SNAPSHOT_BEGINS_S):
-                    response = await stack.enter_async_context(
-                        self._get(url, "/feed/snapshot", name=self._access.name)
-                    )
-                head, copy = await self._read_snapshot(response)
+                    response = await stack.enter_async_context(self._requests.snapshot(url))
+                head, copy = await read_snapshot(response, mirror)
         except Exception:
             self._metrics.edge_reloads.labels("failed").inc()
             raise
@@ -266,52 +193,6 @@ class Follower:
             _log.info("no_sample", problem=str(error) or repr(error))
             return []
 
-    async def _read_snapshot(self, response: aiohttp.ClientResponse) -> tuple[feed_lines.Head, Copy]:
-        """Raises ``FeedBroken`` unless all of it is there and is understood."""
-        head: feed_lines.Head | None = None
-        copy = Copy(self._mirror.keys, self._mirror.issuers)
-        count, rest = 0, b""
-        now = self._mirror.expiry_now
-        chunks = response.content.iter_any()
-        try:
-            while True:
-                async with asyncio.timeout(SNAPSHOT_SILENCE_S):
-                    chunk = await anext(chunks, None)
-                if chunk is None:
-                    break
-                whole, newline, rest = (rest + chunk).rpartition(b"\n")
-                if not newline:
-                    continue
-                if head is None:
-                    first, _, whole = whole.partition(b"\n")
-                    head = feed_lines.decode_head(first)
-                    if head.format != feed_lines.FORMAT:
-                        raise FeedBroken(f"the snapshot has the format {head.format}; update this edge")
-                    prefix = head.key_prefix if head.clustered else ""
-                    copy = Copy(self._mirror.keys, self._mirror.issuers, prefix)
-                # the last complete line waits for the next: it may be the end
-                whole, _, last = whole.rpartition(b"\n")
-                rest = last + b"\n" + rest if last else rest
-                count += await self._add_lines(copy, whole, now)
-            if head is None:
-                raise FeedBroken("the snapshot is empty")
-            end = feed_lines.decode_end(rest)
-        except (msgspec.MsgspecError, InvalidRequest, StoreRefused, UnicodeDecodeError) as error:
-            raise FeedBroken(f"the snapshot is incomplete, or not understood: {error}") from error
-        if not end.end or end.lines != count:
-            raise FeedBroken(f"the snapshot has {count} lines, and says that it has {end.lines}")
-        return head, copy
-
-    async def _add_lines(self, copy: Copy, whole: bytes, now: int) -> int:
-        lines = feed_lines.decode_lines(whole)
-        until = time.perf_counter() + SLICE_S
-        for line in lines:
-            copy.add(line, now)
-            if time.perf_counter() > until:
-                await asyncio.sleep(0)
-                until = time.perf_counter() + SLICE_S
-        return len(lines)
-
     # Events
 
     async def _stream(self, url: str) -> None:
@@ -329,23 +210,8 @@ class Follower:
                 return
             raise FeedBroken(f"there was no event for {self._silence_s:g} seconds") from None
 
-    async def _events(self, url: str) -> AsyncGenerator[Event, None]:
-        """The events of a stream; raises ``TimeoutError`` where there is none for a time."""
-        stream = EventStream()
-        async with contextlib.AsyncExitStack() as stack:
-            async with asyncio.timeout(self._silence_s):
-                response = await stack.enter_async_context(
-                    self._get(url, "/feed", cursor=self._cursor or "", **self._as_consumer())
-                )
-            deadline = asyncio.get_running_loop().time() + self._silence_s
-            while True:
-                async with asyncio.timeout_at(deadline):
-                    chunk = await response.content.readany()
-                if not chunk:
-                    raise FeedBroken("the stream has ended")
-                for event in stream.feed(chunk):
-                    yield event
-                    deadline = asyncio.get_running_loop().time() + self._silence_s
+    def _events(self, url: str) -> AsyncGenerator[Event, None]:
+        return self._requests.events(url, self._cursor or "", self._silence_s)
 
     async def _poll(self, url: str) -> None:
         """Fetch events by polls until a stream, which is tried from time to time meanwhile, brings some.
@@ -366,7 +232,7 @@ class Follower:
                         return
                     trial, self._retry_stream_at[url] = None, self._monotonic() + POLLING_S
                 async with asyncio.timeout(WAIT_S + self._silence_s):
-                    events = await self._poll_once(url, self._cursor or "", WAIT_S)
+                    events = await self._requests.poll(url, self._cursor or "", WAIT_S)
                 for event in events:
                     self._take(event)
                     self._note_connected(url)
@@ -388,21 +254,11 @@ class Follower:
             return False
         return True
 
-    async def _poll_once(self, url: str, cursor: str, wait: int) -> list[Event]:
-        async with self._get(url, "/feed", cursor=cursor, wait=str(wait), **self._as_consumer()) as response:
-            body = await response.read()
-        try:
-            return [
-                Event(event.event, bytes(event.data), event.id) for event in feed_lines.decode_polled(body)
-            ]
-        except msgspec.MsgspecError as error:
-            raise FeedBroken(f"the answer to a poll is not understood: {error}") from error
-
     def _take(self, event: Event) -> None:
         """Apply one event.
 
         Raises:
-            _Reload: a snapshot must be loaded.
+            Reload: a snapshot must be loaded.
         """
         mirror = self._mirror
         try:
@@ -425,13 +281,13 @@ class Follower:
                     self._confirming.asked.set()
                 case "reload":
                     _log.info("reload_asked")
-                    raise _Reload
+                    raise Reload
                 case other:
                     raise FeedBroken(f"an event {other!r} is not understood")  # noqa: TRY301  # as others
         except (msgspec.MsgspecError, InvalidRequest, StoreRefused, FeedBroken) as error:
             _log.error("feed_not_understood", problem=str(error))
             self.fault = f"not understood: {error}"
-            raise _Reload from error
+            raise Reload from error
 
     def _change(self, data: bytes) -> None:
         mirror = self._mirror
@@ -453,22 +309,14 @@ class Follower:
         Raises:
             StoreUnavailable: no upstream has answered with a verdict.
         """
-        assert self._session is not None  # noqa: S101  # it was started
         await asyncio.sleep(0)  # a request that has not waited yet has no task, and so no time-out
         urls = sorted(self._access.urls, key=lambda url: url != self.connected)
         for url in urls:
             try:
-                async with (
-                    asyncio.timeout(self._silence_s),
-                    self._session.post(
-                        f"{url}/introspect",
-                        data=body,
-                        headers={**self._authorization(), "Content-Type": "application/json"},
-                        allow_redirects=False,
-                    ) as response,
-                ):
-                    if response.status == 200:
-                        return _decode_verdict(await response.read()).active
+                async with asyncio.timeout(self._silence_s):
+                    active = await self._requests.is_active(url, body)
+                if active is not None:
+                    return active
             except (aiohttp.ClientError, OSError, TimeoutError, msgspec.MsgspecError) as error:
                 self._note_fault(url, error)
         raise StoreUnavailable("what this edge knows is too old, and no upstream gives a verdict")
@@ -492,7 +340,7 @@ class Follower:
         """
         sent = self._monotonic() * 1000
         async with asyncio.timeout(self._silence_s):
-            events = await self._poll_once(url, cursor, 0)
+            events = await self._requests.poll(url, cursor, 0)
         for event in events:
             if event.event == "fresh":
                 fresh = feed_lines.decode_fresh(event.data)
@@ -503,20 +351,10 @@ class Follower:
         """Confirm that all is taken over up to the cursor, where an upstream is followed."""
         if not self.connected or self._cursor is None:
             return
-        assert self._session is not None  # noqa: S101  # it was started
         body = {"cursor": self._cursor, "as_of": self._mirror.as_of, "name": self._access.name}
         body["max_staleness"] = self._mirror.max_staleness
-        async with (
-            asyncio.timeout(self._silence_s),
-            self._session.post(
-                f"{self.connected}/feed/confirm",
-                data=_encode(body),
-                headers={**self._authorization(), "Content-Type": "application/json"},
-                allow_redirects=False,
-            ) as response,
-        ):
-            if response.status != 204:
-                raise FeedBroken(f"/feed/confirm was answered with status {response.status}")
+        async with asyncio.timeout(self._silence_s):
+            await self._requests.confirm(self.connected, body)
 
     async def _sweep(self) -> None:
         while True:
