@@ -19,7 +19,7 @@ from revoker.store.consistency.counts import Counts, hold_all, parse_writers
 from revoker.store.keys import Keys, tag_and_start
 from revoker.store.lookups import parse_revocation, parse_user_state
 from revoker.store.scripts import TEXTS
-from revoker.store.sessions import read
+from revoker.store.session_records import read_session
 from tests.conftest import EXAMPLES
 from tests.rig.sids import new_sid
 
@@ -133,7 +133,7 @@ def test_a_refresh_decides_as_the_rules_do(server, data, start, generations, unc
     put_user(server, user)
     if record is not None:
         server.set(keys[0], record[0], px=10_000_000)
-        session = read(sid, start, record[0])
+        session = read_session(sid, start, record[0])
     if cutoff is not None:
         server.set(keys[1], f"{cutoff} why", px=10_000_000)
     if unconfirmed:
@@ -152,7 +152,7 @@ def test_a_refresh_decides_as_the_rules_do(server, data, start, generations, unc
         )
     assert reply[0].decode() == expected
     if expected in {"rotated", "completed"}:
-        after = read(sid, start, server.get(keys[0]))
+        after = read_session(sid, start, server.get(keys[0]))
         assert reply[1:] == [b"%d" % NOW, server.get(keys[0])]
         assert (after.generation, after.used) == (generation + 1, now)
         assert after.ends == min(session.ends, start + LIFE)
@@ -182,14 +182,14 @@ def test_a_session_is_elevated_where_the_rules_allow_its_use(server, data, start
     session = None
     if record is not None:
         server.set(keys[0], record[0], px=10_000_000)
-        session = read(sid, start, record[0])
+        session = read_session(sid, start, record[0])
     reply = run(server, "elevate_session", keys, sid, start, IDLE, LIFE, '[["otp"],"2"]')
     limits = {"now": NOW, "idle_ms": IDLE, "life_ms": LIFE}
     own = None if cutoff is None else Revocation(cutoff)
     expected = rules.session_refusal(sid, start, session, user, own, **limits)
     assert reply[0].decode() == (expected or "elevated")
     if expected is None:
-        after = read(sid, start, server.get(keys[0]))
+        after = read_session(sid, start, server.get(keys[0]))
         assert (after.acr, after.auth_time) == ("2", expected_now(session) // 1000)
         assert after.sub == session.sub
 

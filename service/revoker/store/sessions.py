@@ -20,7 +20,7 @@ from typing import Any, Final
 import msgspec
 import structlog
 
-from revoker.errors import NoVerdict, StoreRefused, StoreUnavailable, Unconfirmed
+from revoker.errors import NoVerdict, StoreUnavailable, Unconfirmed
 from revoker.models import Issuer, Session, UserState
 from revoker.rules import START_AHEAD_MS, session_end, session_is_revoked
 from revoker.store.audit import audit_text
@@ -28,6 +28,7 @@ from revoker.store.keys import SID_CHARACTERS, TAG_CHARACTERS, Keys, tag_and_sta
 from revoker.store.lookups import parse_revocation, parse_user_state
 from revoker.store.revocations import Revocations
 from revoker.store.scripts import Scripts
+from revoker.store.session_records import Auth, Profile, ProfileWithClaims, read_session, session_of
 from revoker.store.source import Source
 from revoker.store.wire.connection import FAILURES, reads_replies, unavailable_on_failure
 
@@ -85,29 +86,6 @@ class Started:
     session: Session
     now: int
     displaced: int
-
-
-class _Profile(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    sub: str
-    client_id: str
-    scope: str
-    aud: tuple[str, ...]
-    device: str
-    ip: str
-    user_agent: str
-
-
-class _ProfileWithClaims(_Profile, frozen=True, array_like=True, gc=False):
-    claims: dict[str, Any] = {}
-
-
-class _Auth(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    amr: tuple[str, ...]
-    acr: str
-
-
-_profile: Final = msgspec.json.Decoder(_ProfileWithClaims).decode
-_auth: Final = msgspec.json.Decoder(_Auth).decode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,10 +174,10 @@ class Sessions:
             StoreUnavailable: the session has not begun, or is being removed.
         """
         tag = user_tag(self._issuer.iss, sub)
-        profile = _Profile(sub, client_id, scope, tuple(aud), device, ip, user_agent)
+        profile = Profile(sub, client_id, scope, tuple(aud), device, ip, user_agent)
         if claims:
-            profile = _ProfileWithClaims(**msgspec.structs.asdict(profile), claims=dict(claims))
-        auth = _Auth(tuple(amr), acr)
+            profile = ProfileWithClaims(**msgspec.structs.asdict(profile), claims=dict(claims))
+        auth = Auth(tuple(amr), acr)
         random = secrets.token_urlsafe(_RANDOM_BYTES)
         try:
             reply, _ = await self._scripts.call(
@@ -227,7 +205,7 @@ class Sessions:
         sid, more, at, present = reply
         displaced = await self._displace(tag) if more else 0
         header = (1, 0, 0, self._life_ms, 0)
-        return Started(_session(sid.decode(), int(at), header, auth, profile), int(present), displaced)
+        return Started(session_of(sid.decode(), int(at), header, auth, profile), int(present), displaced)
 
     async def _remove(self, tag: str, random: str, now: int | None, error: Unconfirmed) -> None:
         """Remove a session whose beginning was not confirmed: at once where the store has answered.
@@ -378,7 +356,8 @@ class Sessions:
                 raise
             raise StoreUnavailable(str(error)) from error  # nothing is consumed: the token can be used again
         outcome = reply[0]
-        session = read(sid, start, reply[2]) if outcome in _GIVEN else None  # before the mark is deleted
+        # before the mark is deleted: a record that can't be read gives no token
+        session = read_session(sid, start, reply[2]) if outcome in _GIVEN else None
         if outcome in {b"rotated", b"completed"}:
             confirmed = self._servers.change_unconfirmed(keys[-1], "DEL", keys[-1])
             if not grace:
@@ -406,12 +385,12 @@ class Sessions:
         reply, _ = await self._scripts.call(
             "elevate_session",
             [*self._own_keys(tag, sid), self._keys.user(tag)],
-            [sid, start, self._idle_ms, self._life_ms, msgspec.json.encode(_Auth(tuple(amr), acr))],
+            [sid, start, self._idle_ms, self._life_ms, msgspec.json.encode(Auth(tuple(amr), acr))],
         )
         outcome = reply[0].decode()
         if outcome != "elevated":
             return Refusal(outcome)
-        return Refreshed(read(sid, start, reply[2]), int(reply[1]))
+        return Refreshed(read_session(sid, start, reply[2]), int(reply[1]))
 
     @reads_replies()
     async def end(self, sid: str, *, by: str = "") -> bool:
@@ -451,7 +430,7 @@ class Sessions:
             return None
         tag, start = found
         text: bytes | None = await self._read(self._keys.session(tag, sid), "GET")
-        return None if text is None else self._shortened(read(sid, start, text))
+        return None if text is None else self._shortened(read_session(sid, start, text))
 
     async def is_open(self, sid: str, generation: int) -> bool:
         """Whether a refresh token was used without confirmation, so that it may be used again."""
@@ -538,7 +517,7 @@ class Sessions:
             place = tag_and_start(sid)
             if text is None or place is None or sid[_RANDOM_AT:] in unconfirmed:
                 continue
-            session = self._shortened(read(sid, place[1], text))
+            session = self._shortened(read_session(sid, place[1], text))
             own_cutoff = None if cutoff is None else parse_revocation(cutoff)
             if not session_is_revoked(session.start, sid, state, own_cutoff) and self.expiry(session) > now:
                 found[sid] = session
@@ -563,45 +542,3 @@ class Sessions:
 
 def _reuse(reply: Sequence[Any]) -> Refusal:
     return Refusal.REUSED_PREVIOUS if int(reply[1]) == 1 else Refusal.REUSED_OLDER
-
-
-_Header = tuple[int, int, int, int, int]
-"""The generation, when that was first given out, last use and end (ms after the start), and auth_time
-(s after the start's)."""
-
-
-def read(sid: str, start: int, text: bytes) -> Session:
-    """Read a record.
-
-    Raises:
-        StoreRefused: it can't be read.
-    """
-    try:
-        generation, given, used, ends, auth_time, length, rest = text.split(b" ", 6)
-        header = int(generation), int(given), int(used), int(ends), int(auth_time)
-        size = int(length)
-        return _session(sid, start, header, _auth(rest[:size]), _profile(rest[size:]))
-    except (ValueError, TypeError, msgspec.MsgspecError) as error:
-        raise StoreRefused("the store holds a session that can't be read") from error
-
-
-def _session(sid: str, start: int, header: _Header, auth: _Auth, profile: _Profile) -> Session:
-    generation, _, used, ends, auth_time = header
-    return Session(
-        sid=sid,
-        sub=profile.sub,
-        client_id=profile.client_id,
-        scope=profile.scope,
-        aud=profile.aud,
-        amr=auth.amr,
-        acr=auth.acr,
-        device=profile.device,
-        ip=profile.ip,
-        user_agent=profile.user_agent,
-        start=start,
-        used=start + used,
-        ends=start + ends,
-        auth_time=start // 1000 + auth_time,
-        generation=generation,
-        claims=profile.claims if isinstance(profile, _ProfileWithClaims) else {},
-    )
