@@ -40,7 +40,7 @@ async def introspect(sessions: SessionServices, text: str, caller: Caller) -> by
         IntrospectionResponse(
             active=True,
             client_id=session.client_id,
-            exp=sessions.expiry(session) // 1000,
+            exp=sessions.store.expiry(session) // 1000,
             sub=session.sub,
             iss=sessions.issuer.iss,
             sid=session.sid,
@@ -64,7 +64,7 @@ async def _is_active(sessions: SessionServices, session: Session) -> bool:
         sub=session.sub, client_id=session.client_id, revocable=revocable, sid=session.sid
     )
     return (
-        sessions.expiry(session) > found.now
+        sessions.store.expiry(session) > found.now
         and check_cutoffs(claims, sessions.issuer, found.state, found.now, session.start) is Verdict.ACTIVE
     )
 

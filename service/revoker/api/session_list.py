@@ -115,7 +115,7 @@ def _listed(session: Session, services: SessionServices, current: str | None) ->
         amr=list(session.amr),
         created=session.start / 1000,
         last_used=session.used / 1000,
-        expires=services.expiry(session) / 1000,
+        expires=services.store.expiry(session) / 1000,
         current=session.sid == current,
     )
 

@@ -91,10 +91,6 @@ class SessionServices:
         if self.issuer.iss not in caller.issuers:
             raise AccessDenied("this caller may not use the sessions held by this service")
 
-    def expiry(self, session: Session) -> int:
-        """When the session ends if it is not used again, in ms."""
-        return self.store.expiry(session)
-
     async def tokens(
         self, session: Session, now: int, scope: str, key: SigningKey, *, refreshable: bool
     ) -> Tokens:
