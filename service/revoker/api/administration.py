@@ -142,7 +142,7 @@ async def list_revocations(call: Call[RevocationQuery], *, listing: Listing, sto
     iss_of = {issuer.name: issuer.iss for issuer in store.issuers.values()}
     if query.cursor is None:
         call.audit("revocations_listed", kind=kind, iss=None if issuer is None else issuer.iss)
-    listed = []
+    listed: list[ListedRevocation] = []
     for item in page.listed:
         if len(listed) % _RENDERED_A_TURN == 0:
             await asyncio.sleep(0)
