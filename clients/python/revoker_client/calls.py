@@ -6,7 +6,7 @@ methods.
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Generic, TypeVar
 from urllib.parse import quote
 
@@ -32,6 +32,8 @@ BATCH: Final = 1000
 """The most tokens of one request."""
 _DEFAULT_WAIT_S: Final = 2.0
 """How long the service waits where a call does not say it."""
+_FIRST_USE_OF_CLAIM_S: Final = 4.0
+"""The longest that the service takes to tell all its processes that a claim is used for revocations."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,9 +166,13 @@ def revoke_claim(
     wait_edges: WaitEdges = False,
     wait_seconds: float | None = None,
 ) -> Call[Cutoff]:
-    """Revoke every token in which a claim has a value: a grant, a tenant, an agent."""
+    """Revoke every token in which a claim has a value: a grant, a tenant, an agent.
+
+    The first revocation by a claim takes the service some 3 s: every process must learn of it before.
+    """
     members = {"claim": claim, "value": value, "iss": iss, "before": before, "reason": reason}
-    return _change("/revoke-claim", members, answers.cutoff, wait_edges, wait_seconds)
+    call = _change("/revoke-claim", members, answers.cutoff, wait_edges, wait_seconds)
+    return replace(call, waits=call.waits + _FIRST_USE_OF_CLAIM_S)
 
 
 def revoke_issuer(

@@ -165,6 +165,11 @@ async def test_a_call_waits_for_its_answer_as_long_as_the_service_for_edges(kind
         called = client.revoke_user("bob", **waits)
         assert (await called if inspect.isawaitable(called) else called).edges is None
     assert asked == [(0.5, 0.5), (2.5, 0.5), (8.0, 0.5), (0.5, 0.5)]
+    asked.clear()
+    for waits in ({}, {"wait_edges": True}):  # the first use of a claim takes the service 3 s
+        called = client.revoke_claim("agent", "a7", **waits)
+        assert (await called if inspect.isawaitable(called) else called).cutoff == 1
+    assert asked == [(4.5, 0.5), (6.5, 0.5)]
 
 
 async def test_a_claim_that_cannot_be_revoked_is_rejected(admin):
