@@ -105,6 +105,37 @@ def test_wrong_settings_are_reported_one_a_line_with_status_2(tmp_path, given):
     assert not (tmp_path / ".revoker").exists()
 
 
+def test_all_files_that_are_missing_are_reported_at_once(tmp_path):
+    (tmp_path / "revoker.toml").write_text("""
+[redis]
+url = "redis://127.0.0.1:1/0"
+
+[[issuers]]
+name = "main"
+issuer = "https://idp.example.com"
+audiences = ["api"]
+algorithms = ["RS256"]
+jwks_file = "nowhere.jwks"
+
+[[callers]]
+name = "gateway"
+secret_sha256 = ["aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"]
+scopes = ["introspect"]
+
+[sessions]
+issuer = "https://sessions.example.com"
+audiences = ["api"]
+""")
+    status, _, err = run(tmp_path, "serve", "--config", "revoker.toml")
+
+    assert status == 2
+    assert [line.partition(":")[0] for line in err.splitlines()] == [
+        "issuers[0].jwks_file",
+        "sessions.signing_keys_dir",
+        "sessions.refresh_key_file",
+    ]
+
+
 def test_a_missing_file_is_reported_with_status_2(tmp_path):
     status, _, err = run(tmp_path, "serve", "--config", "nowhere.toml")
 

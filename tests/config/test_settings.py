@@ -502,6 +502,18 @@ def test_a_proxy_network_that_is_none_stops_the_start(network, says):
     assert says in problem
 
 
+def test_the_environment_gives_the_only_entry_of_a_list_as_it_is():
+    environ = {"REVOKER_CALLERS__0__SECRET_SHA256": "1" * 64, "REVOKER_CALLERS__0__SCOPES": "introspect"}
+    [caller, *_] = settle(SOUND, environ).callers
+    assert (caller.secret_sha256, caller.scopes) == (("1" * 64,), ("introspect",))
+    assert places(SOUND, {"REVOKER_CALLERS__0__SCOPES": "introspect,revoke"}) == {"callers[0].scopes[0]"}
+
+
+def test_an_alias_is_no_template():
+    aliases = {"REVOKER_ISSUERS__0__ISSUER_ALIASES": "https://idp.example.com/{tenantid}"}
+    assert places(SOUND, aliases) == {"issuers[0].issuer_aliases"}
+
+
 def test_proxy_networks_are_networks_or_addresses_from_file_or_environment():
     networks = ["10.0.0.0/8", "192.0.2.1", "2001:db8::/32", "::1", "::ffff:10.0.0.0/104"]
     assert settle(changed("server", trusted_proxies=networks), {}).server.trusted_proxies == tuple(networks)

@@ -1,5 +1,6 @@
 """`revoker config`: check a configuration without the network, print its schema, or an example."""
 
+import contextlib
 import json
 import os
 import tomllib
@@ -9,14 +10,13 @@ from typing import Any, Final
 
 import typer
 
-from revoker.cli.configuration import ConfigOption, is_development, load_settings
+from revoker.cli.configuration import ConfigOption, faults_of_files, is_development, load_settings
 from revoker.config.canary import CanarySettings, is_canary, load_canary
 from revoker.config.edge import AnySettings, EdgeSessionSettings, EdgeSettings, is_edge, load_edge
 from revoker.config.loading import read
 from revoker.config.schema import Settings
 from revoker.errors import ConfigError
-from revoker.server.lifecycle import tls_context
-from revoker.tokens import keystore, refresh_tokens
+from revoker.tokens import keystore
 
 commands = typer.Typer(
     help="Check a configuration without the network, print its schema, or an example.", no_args_is_help=True
@@ -58,7 +58,7 @@ def check(config: ConfigOption = None) -> None:
         typer.echo(f"{config}: a canary of {len(settings_of_canary.targets)} targets; no faults")
         return
     settings = load_edge(config, os.environ) if is_edge(values) else load_settings(config)
-    if problems := list(_faults_of_files(settings)):
+    if problems := [*faults_of_files(settings), *_unusable_keys(settings)]:
         raise ConfigError(problems)
     parts = [f"{len(settings.issuers)} issuers", f"{len(settings.callers)} callers"]
     parts.append("sessions" if settings.sessions else "no sessions")
@@ -67,28 +67,18 @@ def check(config: ConfigOption = None) -> None:
     typer.echo(f"{config or 'the environment'}: {', '.join(parts)}; no faults")
 
 
+def _unusable_keys(settings: AnySettings) -> Iterator[str]:
+    """The signing keys that the service would skip."""
+    if settings.sessions is not None and not isinstance(settings.sessions, EdgeSessionSettings):
+        with contextlib.suppress(ConfigError):  # a folder that can't be read is among the faults of files
+            _, unusable = keystore.listed(Path(settings.sessions.signing_keys_dir), now=0)
+            yield from (f"sessions.signing_keys_dir: {path.name}: {fault}" for path, fault in unusable)
+
+
 def _check_key(settings: CanarySettings) -> None:
     from revoker.canary.process import load_key  # noqa: PLC0415  # imports prometheus_client
 
     load_key(settings)
-
-
-def _faults_of_files(settings: AnySettings) -> Iterator[str]:
-    try:
-        tls_context(settings.server)
-    except ConfigError as error:
-        yield from error.problems
-    if settings.sessions is None or isinstance(settings.sessions, EdgeSessionSettings):
-        return
-    try:
-        _, unusable = keystore.listed(Path(settings.sessions.signing_keys_dir), now=0)
-        yield from (f"sessions.signing_keys_dir: {path.name}: {fault}" for path, fault in unusable)
-    except ConfigError as error:
-        yield from error.problems
-    try:
-        refresh_tokens.load_refresh_keys(Path(settings.sessions.refresh_key_file))
-    except ConfigError as error:
-        yield from error.problems
 
 
 @commands.command()

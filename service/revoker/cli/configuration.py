@@ -17,10 +17,13 @@ import typer
 from revoker import logs
 from revoker.cli import development
 from revoker.config import schema
+from revoker.config.edge import AnySettings, EdgeSessionSettings
 from revoker.config.schema import Settings
 from revoker.errors import ConfigError
 from revoker.models import Issuer
+from revoker.server.lifecycle import tls_context
 from revoker.store import embedded
+from revoker.tokens import keystore, refresh_tokens
 
 if TYPE_CHECKING:
     from revoker.store.store import Store
@@ -48,6 +51,37 @@ def load_settings(config: Path | None) -> Settings:
     if is_development(config):
         return development.prepare(os.environ).settings
     return schema.load(config, os.environ)
+
+
+def check_files(settings: AnySettings) -> None:
+    """Read the files that settings name and that are not read with them.
+
+    Raises:
+        ConfigError: with all that stops the start.
+    """
+    if problems := list(faults_of_files(settings)):
+        raise ConfigError(problems)
+
+
+def faults_of_files(settings: AnySettings) -> Iterator[str]:
+    """A line for each fault that :func:`check_files` finds."""
+    try:
+        tls_context(settings.server)
+    except ConfigError as error:
+        yield from error.problems
+    for index, issuer in enumerate(settings.issuers):
+        if issuer.jwks_file and not os.access(issuer.jwks_file, os.R_OK):
+            yield f"issuers[{index}].jwks_file: can't be read; give the path of a readable file"
+    if settings.sessions is None or isinstance(settings.sessions, EdgeSessionSettings):
+        return
+    try:
+        keystore.listed(Path(settings.sessions.signing_keys_dir), now=0)
+    except ConfigError as error:
+        yield from error.problems
+    try:
+        refresh_tokens.load_refresh_keys(Path(settings.sessions.refresh_key_file))
+    except ConfigError as error:
+        yield from error.problems
 
 
 def find_issuer(settings: Settings, named: str, option: str = "--iss") -> Issuer:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from revoker import logs
 from revoker.cli import development
-from revoker.cli.configuration import ConfigOption, is_development, load_settings
+from revoker.cli.configuration import ConfigOption, check_files, is_development, load_settings
 from revoker.config.schema import Settings
 from revoker.server import workers
 from revoker.store.embedded import folder_of
@@ -26,6 +26,7 @@ def serve(config: ConfigOption = None) -> None:
             logs.write_text(development.welcome(setup, url))
 
     settings = load_settings(config) if setup is None else setup.settings
+    check_files(settings)
     url = settings.redis.url
     workers.run(
         workers.Plan(

@@ -135,10 +135,10 @@ class IssuerSettings(Section):
     """What a logout token ends that names a session and a user: the session, or every session of the user,
     where access tokens do not name theirs. One that names no user ends its session."""
 
-    @field_validator("issuer")
+    @field_validator("issuer", "issuer_aliases")
     @classmethod
-    def _is_no_template(cls, value: str) -> str:
-        if "{" in value:
+    def _is_no_template(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        if any("{" in iss for iss in ((value,) if isinstance(value, str) else value)):
             raise reject("holds a placeholder; give the issuer as it is in the iss claim of a token")
         return value
 
