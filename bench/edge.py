@@ -88,12 +88,21 @@ def run(bench: Bench) -> Section:
         Target("edge, claims form ÷ floor", "at least 1.1", f"{ratios[CLAIMS]:.2f}", ratios[CLAIMS] >= 1.1),
         Target("edge, token form, warm ÷ floor", "at least 1", f"{ratios[WARM]:.2f}", ratios[WARM] >= 1),
         Target("edge, one connection: median latency ÷ floor", "at most 1.1", f"{alone:.2f}", alone <= 1.1),
-        Target("edge, batch of 100 ÷ single", "at least 8", f"{in_batch:.1f}", in_batch >= 8),
+        Target(
+            "edge, batch of 100 ÷ single",
+            "at least 8",
+            f"{in_batch:.1f}",
+            in_batch >= 8,
+            "a batch saves the connection, the head and the answer of 99 requests. These became cheaper for "
+            "single requests; keys and rules cost a token the same in both.",
+        ),
         Target(
             f"edge with {bench.jtis:,} ÷ with none",
             "at least 0.97",
             f"{against_empty:.3f}",
             against_empty >= 0.97,
+            "an edge without revocations does not look for any. A look is half a microsecond, and its memory "
+            "is not in the processor's caches.",
         ),
         Target("memory of one revoked jti, bytes", "at most 120", f"{memory:.0f}", memory <= 120),
         Target("snapshot loaded, seconds", "at most 15", f"{seconds:.1f}", seconds <= 15),
