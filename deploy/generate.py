@@ -73,9 +73,8 @@ CONFIGURATION_HEAD: Final = """\
 
 Revoker reads one TOML file: `revoker serve --config PATH`, or `REVOKER_CONFIG`. The environment can set
 every value as `REVOKER_<SECTION>__<KEY>`: an entry of a list of tables by its number
-(`REVOKER_CALLERS__0__NAME`), a list as JSON, or its only entry as it is. Only names with `__` are settings. A
-setting that is wrong, unknown or unsafe stops the start: all errors are listed at once, one line each, and
-the exit status is 2.
+(`REVOKER_CALLERS__0__NAME`), a list as JSON. Only names with `__` are settings. A setting that is wrong,
+unknown or unsafe stops the start: all errors are listed at once, one line each, and the exit status is 2.
 SIGHUP reads the callers again; everything else needs a restart.
 
 `revoker config example` prints a file with every setting. `revoker config check` finds the same errors as the

@@ -435,7 +435,7 @@ class _Schemas:
         return next(schema for typed, schema in self._by_type if typed is kind)
 
     def form_of(self, kind: Any) -> Json:
-        """As :meth:`of`, for a form or a query: of single values, of which empty ones count as absent."""
+        """As :meth:`of`, for a form, in which empty fields count as absent, or a query: of single values."""
         json_schema = self._queries.get(kind) or self._strict[kind.__name__]
         schema: Json = _without(("null", "array"), copy.deepcopy(json_schema))
         for name, member in schema["properties"].items():
@@ -450,7 +450,7 @@ class _Schemas:
             if member.get("type") == "number":
                 member.setdefault("minimum", -LARGEST)
                 member.setdefault("maximum", LARGEST)
-            if name not in schema.get("required", ()):
+            if name not in schema.get("required", ()) and kind not in self._queries:
                 member.pop("minLength", None)
                 if not re.search(member.get("pattern", ""), ""):
                     member["pattern"] = f"^$|{member['pattern']}"

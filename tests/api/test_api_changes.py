@@ -24,6 +24,7 @@ ACCEPTED = {
         ": body.amr": "0.1 documented lists in a form, which it did not accept",
         "POST /sessions: body.client_id: pattern is": "0.1 refused it, but documented it for JSON alone",
         "POST /sessions: body.scope: pattern is": "likewise",
+        "GET /sessions: parameter iss: minLength is 1 now": "0.1 refused an empty one",
     }
 }
 """By release, the breaking changes that are wanted, each with its reason; CHANGELOG.md has them too."""

@@ -78,7 +78,7 @@ def test_names_without_two_underscores_are_not_settings():
         ("REVOKER_SERVER__0", "1", "server"),
         ("REVOKER_ISSUERS__NAME", "x", "issuers.name"),
         ("REVOKER_ISSUERS__0__REQUIRE_JTI", "maybe", "issuers[0].require_jti"),
-        ("REVOKER_CALLERS__0__SCOPES", "", "callers[0].scopes"),
+        ("REVOKER_CALLERS__0__SCOPES", "introspect", "callers[0].scopes"),
         ("REVOKER_CALLERS__0__SCOPES", '["introspect"', "callers[0].scopes"),
         ("REVOKER_CALLERS__0__NAME__X", "1", "callers[0].name.x"),
         ("REVOKER_REDIS__TIMEOUT", "nan", "redis.timeout"),

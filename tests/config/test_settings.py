@@ -502,15 +502,8 @@ def test_a_proxy_network_that_is_none_stops_the_start(network, says):
     assert says in problem
 
 
-def test_the_environment_gives_the_only_entry_of_a_list_as_it_is():
-    environ = {"REVOKER_CALLERS__0__SECRET_SHA256": "1" * 64, "REVOKER_CALLERS__0__SCOPES": "introspect"}
-    [caller, *_] = settle(SOUND, environ).callers
-    assert (caller.secret_sha256, caller.scopes) == (("1" * 64,), ("introspect",))
-    assert places(SOUND, {"REVOKER_CALLERS__0__SCOPES": "introspect,revoke"}) == {"callers[0].scopes[0]"}
-
-
 def test_an_alias_is_no_template():
-    aliases = {"REVOKER_ISSUERS__0__ISSUER_ALIASES": "https://idp.example.com/{tenantid}"}
+    aliases = {"REVOKER_ISSUERS__0__ISSUER_ALIASES": '["https://idp.example.com/{tenantid}"]'}
     assert places(SOUND, aliases) == {"issuers[0].issuer_aliases"}
 
 

@@ -116,8 +116,8 @@ def form_fields(raw: bytes) -> Fields:
 
 
 def query_fields(request: web.Request) -> Fields:
-    """Read a query as a form is read; raises as :func:`form_fields`."""
-    return form_fields(request.rel_url.raw_query_string.encode())
+    """Read a query. Unlike that of a form, an empty value is there; raises as :func:`name_values`."""
+    return name_values(request.rel_url.raw_query_string.encode())
 
 
 def name_values(raw: bytes) -> Fields:

@@ -18,16 +18,12 @@ from revoker.tokens.claims import MAX_REVOCABLE_VALUES
 from revoker.tokens.parsing import strict_json_object
 
 Short = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
-Label = Annotated[str, msgspec.Meta(max_length=256)]
 # Python's "$" matches before a line feed at the end, too.
 Scope = Annotated[
     str,
-    msgspec.Meta(
-        max_length=2048, pattern=r"^([\x21\x23-\x5b\x5d-\x7e]+( [\x21\x23-\x5b\x5d-\x7e]+)*)?$(?!\n)"
-    ),
+    msgspec.Meta(max_length=2048, pattern=r"^[\x21\x23-\x5b\x5d-\x7e]+( [\x21\x23-\x5b\x5d-\x7e]+)*$(?!\n)"),
 ]
 Client = Annotated[str, msgspec.Meta(min_length=1, max_length=256, pattern=r"^[\x20-\x7e]+$(?!\n)")]
-_USER_AGENT_CHARACTERS: Final = 1024
 Methods = Annotated[list[Short], msgspec.Meta(max_length=16)]
 
 
@@ -35,9 +31,8 @@ class Login(msgspec.Struct, frozen=True, kw_only=True):
     """A login that the caller has checked.
 
     ``client_id`` defaults to the caller's own, or its name; ``aud`` to the configured audiences, of
-    which it must be a subset. An empty text counts as absent. Of ``user_agent``, which is the user's own
-    choice, the first 1,024 characters are kept. ``claims`` are further claims of the access tokens, in at
-    most 1 KiB of JSON. Values of claims that are revocable by the settings are strings or numbers.
+    which it must be a subset. ``claims`` are further claims of the access tokens, in at most 1 KiB of JSON.
+    Values of claims that are revocable by the settings are strings or numbers.
     """
 
     sub: Annotated[str, msgspec.Meta(min_length=1, max_length=1024)]
@@ -45,10 +40,10 @@ class Login(msgspec.Struct, frozen=True, kw_only=True):
     scope: Scope | None = None
     aud: str | Annotated[list[str], msgspec.Meta(min_length=1, max_length=16)] | None = None
     amr: Methods | None = None
-    acr: Label | None = None
-    device: Label | None = None
+    acr: Short | None = None
+    device: Short | None = None
     ip: Annotated[str, msgspec.Meta(max_length=64)] | None = None
-    user_agent: Annotated[str, msgspec.Meta(max_length=16384)] | None = None
+    user_agent: Annotated[str, msgspec.Meta(max_length=1024)] | None = None
     claims: dict[str, Any] | None = None
 
 
@@ -95,7 +90,7 @@ async def begin_session(call: Call[Login], *, sessions: SessionServices, metrics
         acr=login.acr or "",
         device=login.device or "",
         ip=login.ip or "",
-        user_agent=(login.user_agent or "")[:_USER_AGENT_CHARACTERS],
+        user_agent=login.user_agent or "",
         claims=claims,
         now=found.now,
     )

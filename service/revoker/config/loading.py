@@ -101,19 +101,11 @@ def _parsed(text: str, kind: Any) -> Any:
     if kind is None or kind is str or get_origin(kind) is Literal:
         return text
     try:
-        if get_origin(kind) is tuple and _is_only_entry(text, kind):
-            return [text]
         if get_origin(kind) is tuple or (isinstance(kind, type) and issubclass(kind, BaseModel)):
             return json.loads(text)
         return TypeAdapter(kind).validate_strings(text)
     except (ValueError, RecursionError):
         return text
-
-
-def _is_only_entry(text: str, kind: Any) -> bool:
-    """Whether a text is an entry of a list of texts, and not such a list as JSON."""
-    entry = _bare(get_args(kind)[0])
-    return (entry is str or get_origin(entry) is Literal) and bool(text) and not text.lstrip().startswith("[")
 
 
 def _kind(model: type[BaseModel], path: list[str]) -> Any:

@@ -387,11 +387,10 @@ class Keys(DataKeys):
             *shared,
         )
         names = issuer.claim_names
-        if names is None:  # then no claim is revocable
-            return keys
         values = claims.revocable_values
-        if not values:
-            return keys + self.claim_cutoffs(issuer, claims.revocable)
+        if names is None or not values:
+            revocable = claims.revocable
+            return keys + self.claim_cutoffs(issuer, revocable) if revocable else keys
         prepared = self._of_values.get(issuer.name)
         if prepared is None or prepared[0] is not names:
             prepared = self._of_values[issuer.name] = names, self._make_of_values(issuer.name, names)
