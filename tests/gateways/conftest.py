@@ -120,6 +120,14 @@ def user_token(**changes: object) -> str:
     return forge.token(forge.rsa_key("main-1"), jti=str(uuid.uuid4()), **changes)
 
 
+@pytest.fixture(autouse=True)
+async def closed_transports_are_gone() -> AsyncIterator[None]:
+    """Let what a test has closed let go of its sockets: that takes some turns of its event loop."""
+    yield
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """One Revoker and one backend for all gateways; a test that revokes has a user of its own."""

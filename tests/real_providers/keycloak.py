@@ -129,7 +129,7 @@ class Keycloak(Provider):
                     "redirectUris": [f"{self.console_url}/console/callback"],
                     "attributes": {
                         "pkce.code.challenge.method": "S256",
-                        "backchannel.logout.url": f"{self.console_url}/backchannel-logout",
+                        "backchannel.logout.url": self.logout_uri,
                         "backchannel.logout.session.required": "true",
                     },
                     "protocolMappers": [console_roles],

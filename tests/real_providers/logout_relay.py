@@ -36,7 +36,9 @@ class LogoutRelay:
         )
         self.statuses.append(answer.status)
         self._answered.set()
-        return web.Response(status=answer.status, body=answer.body)
+        response = web.Response(status=answer.status, body=answer.body)
+        response.force_close()  # a provider sends each token once, maybe on the connection of an earlier test
+        return response
 
     async def answered(self):
         """Wait until the service has answered a logout token."""

@@ -11,8 +11,9 @@ import pytest
 from tests.console.conftest import people, settled  # noqa: F401  # fixtures
 from tests.console.person import Person
 from tests.real_providers.browser import Browser
+from tests.real_providers.logout_relay import LogoutRelay
 from tests.real_providers.provider import AUDIENCE, CONSOLE
-from tests.rig.probes import eventually, within
+from tests.rig.probes import within
 
 pytestmark = pytest.mark.providers_with("signs_in_to_console")
 
@@ -41,6 +42,12 @@ def settings(provider, tmp_path):
 async def service(trust, settings, console_port):
     [issuer] = settings["issuers"]
     return await trust({**issuer, "jwks_insecure": True}, console=settings["console"], port=console_port)
+
+
+@pytest.fixture
+def logouts(service, logout_port):
+    """What passes the provider's logout tokens on to the console's service."""
+    return LogoutRelay(logout_port, service)
 
 
 @dataclasses.dataclass
@@ -169,17 +176,16 @@ async def _is_logged_out_by_an_administrator(provider, somebody, http):
     [_logs_out_of_another_application, _is_logged_out_by_an_administrator],
     ids=lambda end: end.__name__.strip("_"),
 )
-async def test_the_end_of_a_login_at_the_provider_ends_the_sign_in(provider, signed_in, http, end):
+async def test_the_end_of_a_login_at_the_provider_ends_the_sign_in(provider, logouts, signed_in, http, end):
     alice, bob = await signed_in("alice"), await signed_in("bob")
     assert await alice.is_signed_in()
 
-    async with within(120, "a logout of alice"):
-        await end(provider, alice, http)
+    async with logouts as relay:
+        async with within(120, "a logout of alice"):
+            await end(provider, alice, http)
+        await relay.answered()
 
-    async def is_out():
-        return not await alice.is_signed_in()
-
-    await eventually(is_out, what="the end of the sign-in")
+    assert not await alice.is_signed_in()
     assert (await alice.console.open("/console/state")).url.endswith("/console/sign-in")
     assert await bob.is_signed_in()
     await alice.sign_in()
