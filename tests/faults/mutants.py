@@ -87,11 +87,7 @@ def ignores_seq() -> None:
 
 def vouches_blindly() -> None:
     """A process vouches for its revocations without having written them back."""
-
-    async def nothing(*_):
-        return None
-
-    revocations.Revocations.write_back = nothing
+    revocations.Revocations._restore_calls = lambda *_: []
 
 
 def expects_raw_readings() -> None:

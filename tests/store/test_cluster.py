@@ -20,7 +20,7 @@ from revoker.store.keys import SLOTS, slot_of, slot_tags, user_tag
 from tests.rig import forge
 from tests.rig.administration import everything, name_of, view_user
 from tests.rig.network import Network
-from tests.rig.probes import issued
+from tests.rig.probes import eventually, issued
 from tests.rig.service import HANGS_S, OTHER_ISSUER, PATIENT_S
 from tests.rig.topologies import NO_FAILOVER, Cluster
 from tests.sessions.conftest import SESSIONS_ISSUER, log_in, sids
@@ -332,14 +332,17 @@ async def test_in_a_slot_writes_that_are_as_many_as_were_lost_hide_nothing(store
     numbers = store.keys.beside(user).tail(store.instance)
     long_ago = int(time.time() * 1000) - 60_000
     data, released = store.source.data_set_of(user), asyncio.Event()
-    settle, call, answered = data.settle, store.scripts.call, asyncio.Semaphore(0)
+    call, answered = store.scripts.call, asyncio.Semaphore(0)
 
     def write():
         return store.revocations.revoke_user(MAIN, "alice", before=long_ago, except_sid=None, reason="")
 
-    async def held(**why):
-        await released.wait()
-        await settle(**why)
+    def held(settle):
+        async def settle_once_released(*sets, **why):
+            await released.wait()
+            await settle(*sets, **why)
+
+        return settle_once_released
 
     async def counted(*script, **options):
         reply = await call(*script, **options)
@@ -354,7 +357,8 @@ async def test_in_a_slot_writes_that_are_as_many_as_were_lost_hide_nothing(store
             await store.revocations.revoke_user(MAIN, "alice", before=None, except_sid=None, reason="")
             keys = (None, user, None, None, None, None)
             assert (await third.lookups.find(keys)).state.user.hard > long_ago
-            monkeypatch.setattr(data, "settle", held)
+            for settling in (data, store.source):
+                monkeypatch.setattr(settling, "settle", held(settling.settle))
             monkeypatch.setattr(store.scripts, "call", counted)
             client.mset(entries)
         writing = asyncio.gather(*(write() for _ in range(3)))
@@ -381,6 +385,62 @@ async def test_what_this_process_revoked_is_put_back_into_its_slot(spare, prefix
         blocked = store.keys.of_token(Claims(jti="x", sub="eve"), MAIN)
         await _settled(store)
         assert (await store.lookups.find(blocked)).state.user.blocked == FOREVER_MS
+
+
+@contextlib.asynccontextmanager
+async def two_that_repair(spare, prefix):
+    """Two instances that know of each other, and revocations of each at the second primary."""
+    made = store_on(spare, prefix, timeout=PATIENT_S)
+    assert await made.init()
+    await made.close()
+    patient = {"repair_seconds": HANGS_S}
+    async with earlier(spare, prefix, **patient) as first, earlier(spare, prefix, **patient) as second:
+        revoked = []
+        for store in (first, second):
+            jtis = [jti_at(store, 1) for _ in range(10)]
+            await asyncio.gather(*(store.revocations.revoke_token(MAIN, jti, exp()) for jti in jtis))
+            revoked += jtis
+        for store in (first, second, first):
+            await store.instances.enter()
+        assert second.instance in first.instances.running
+        yield first, second, revoked
+
+
+async def all_repaired(store):
+    """Whether a store has repaired all data sets of the second primary."""
+    with contextlib.suppress(NoVerdict):
+        await listed(store, jti_at(store, 1))
+    sets = [store.source.data_set_numbered(slot) for slot in range(SHARE, 2 * SHARE)]
+    findings = {data.epoch.finding for data in sets}
+    assert findings <= {"new", "repaired"}
+    return findings == {"repaired"}
+
+
+async def test_an_emptied_primary_is_repaired_by_those_that_wrote_to_it(spare, prefix):
+    async with two_that_repair(spare, prefix) as (first, second, revoked):
+        with spare.nodes[1].client() as client:
+            client.flushall()
+        for store in (first, second):
+            await eventually(lambda store=store: all_repaired(store))
+        for store in (first, second):
+            assert all([await _answers(store, jti) and await listed(store, jti) for jti in revoked])
+            assert not store.problems.keys() & {"data_lost", "data_loss_refused"}
+
+
+async def test_a_fault_in_settling_slots_together_leaves_none_without_verdicts(spare, prefix, monkeypatch):
+    async def broken(*_):
+        broke.append(True)
+        raise RuntimeError
+
+    broke = []
+    async with two_that_repair(spare, prefix) as (first, second, revoked):
+        monkeypatch.setattr(first.source, "_joint_steps", broken)
+        with spare.nodes[1].client() as client:
+            client.flushall()
+        for store in (first, second):
+            await eventually(lambda store=store: all_repaired(store))
+        assert broke
+        assert all([await listed(first, jti) for jti in revoked])
 
 
 async def test_a_declaration_that_broke_off_is_completed_and_none_is_repeated(spare, prefix):

@@ -312,7 +312,7 @@ class Absent:
 )
 async def test_a_process_is_given_up_only_for_the_time_in_which_it_could_look(looks, monkeypatch):
     monkeypatch.setattr(data_set, "SETTLE_WAIT_S", HANGS_S)
-    monkeypatch.setattr(data_set, "_POLL_S", (0.001,))
+    monkeypatch.setattr(data_set, "POLL_S", (0.001,))
     enough = [looks[-1][0] + 0.4 * step for step in range(1, 10)]
     others = Absent(*looks, *((at, True) for at in enough))
     server = Server(Reading(E1, 10, 5, 1000, server="new"))

@@ -4,9 +4,9 @@ import functools
 import itertools
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
-from revoker.errors import InvalidRequest, StoreUnavailable
+from revoker.errors import InvalidRequest, NoVerdict, StoreUnavailable
 from revoker.metrics import Metrics
 from revoker.models import Issuer, Number, Revocation
 from revoker.rules import (
@@ -20,11 +20,11 @@ from revoker.rules import (
 from revoker.store.audit import audit_text, audit_text_of_user
 from revoker.store.consistency.acknowledged import Acknowledged, Written
 from revoker.store.consistency.clocks import LATEST_AHEAD_MS
-from revoker.store.consistency.data_set import RepairProgress, VerifyWrittenBack
 from revoker.store.consistency.epoch import Watermark, new_id
+from revoker.store.consistency.steps import Contributes, RepairProgress, Verifies, VerifyWrittenBack
 from revoker.store.issuer_records import IssuerRecords
-from revoker.store.keys import Keys, segment, tag_and_start, user_tag
-from revoker.store.scripts import RESTORE, Scripts, numbers_of
+from revoker.store.keys import Keys, Tail, segment, tag_and_start, user_tag
+from revoker.store.scripts import RESTORE, Batch, ChangeMany, Scripts, decoded, numbers_of
 from revoker.store.wire.connection import understood
 
 AHEAD_MS: Final = 5000
@@ -95,6 +95,29 @@ class Remembered:
     def _changed(self, tag: str) -> None:
         self.changes += 1
         self.changed_blocks[tag] = self.changes
+
+
+@dataclass(frozen=True, slots=True)
+class _WrittenBack:
+    """What was written back to a data set: :data:`revoker.store.consistency.steps.VerifyWrittenBack`.
+
+    Attributes:
+        part: Number of the data set.
+        refill: Id of the refill.
+        done: How many writes it had.
+    """
+
+    part: int
+    refill: str
+    done: int
+    mark: Callable[[int, str, str, int, int], Awaitable[Watermark | None]]
+
+    def __call__(self, last: bool) -> Awaitable[Watermark | None]:
+        return self.mark(self.part, _step(last), self.refill, self.done, self.done)
+
+
+def _step(last: bool) -> str:
+    return "end" if last else "renew"
 
 
 class Revocations:
@@ -380,10 +403,55 @@ class Revocations:
                 break
             done += 1
 
-        def verify(last: bool) -> Awaitable[Watermark | None]:
-            return self._mark(part, "end" if last else "renew", refill, done, done)
+        return _WrittenBack(part, refill, done, self._mark)
 
-        return verify
+    async def write_back_many(
+        self, parts: Sequence[int], change_many: ChangeMany
+    ) -> list[VerifyWrittenBack | NoVerdict | None]:
+        """As :meth:`write_back`, to many data sets; returns errors as values."""
+        results: dict[int, VerifyWrittenBack | NoVerdict | None] = dict.fromkeys(parts)
+        batches: dict[int, Batch] = {}
+        refill = new_id()
+        for part in parts:
+            calls = self._restore_calls(part)
+            if len(calls) > _CHUNK:
+                try:
+                    results[part] = await self.write_back(part)
+                except NoVerdict as error:
+                    results[part] = error
+            elif calls:
+                batches[part] = [
+                    self._marking(part, "begin", refill, 0, 0),
+                    *((RESTORE[script], keys, args) for script, keys, args in calls),
+                    self._marking(part, "renew", refill, 0, 1),
+                ]
+        if not batches:
+            return list(results.values())
+        tails = [self._tail(part) for part in batches]
+        replies = await self._scripts.execute_in_many(tails, list(batches.values()), change_many)
+        for part, reply in zip(batches, replies, strict=True):
+            if isinstance(reply, NoVerdict):
+                results[part] = reply
+            else:
+                self._metrics.refilled_revocations.inc(len(batches[part]) - 2)
+                results[part] = _WrittenBack(part, refill, 1, self._mark)
+        return list(results.values())
+
+    async def verify_many(
+        self, asked: Sequence[Verifies], change_many: ChangeMany
+    ) -> list[Watermark | NoVerdict | None]:
+        """Call what :meth:`write_back_many` has returned; returns errors as values."""
+        batches: list[Batch] = []
+        tails = []
+        for verify, last in asked:
+            assert isinstance(verify, _WrittenBack)  # noqa: S101  # nothing else returns one
+            batches.append([self._marking(verify.part, _step(last), verify.refill, verify.done, verify.done)])
+            tails.append(self._tail(verify.part))
+        replies = await self._scripts.execute_in_many(tails, batches, change_many)
+        return [decoded(reply, _marked) for reply in replies]
+
+    def _tail(self, part: int) -> Tail:
+        return self._scripts.tail_of(self._keys.in_part(part).epoch)
 
     async def _restore(self, part: int, calls: list[_Call], refill: str, done: int) -> bool:
         """Run scripts in one write, then mark them as done; False if the mark of earlier ones is gone."""
@@ -438,11 +506,11 @@ class Revocations:
 
     async def _mark(self, part: int, step: str, refill: str, marked: int, done: int) -> Watermark | None:
         """Mark the writes that are done in the data set; None if fewer than ``marked`` were marked before."""
-        args = (step, self._process, refill, marked, done)
-        key = self._keys.in_part(part).refills
         with understood():
-            found, numbers = await self._scripts.execute("refill", [key], args)
-            return numbers_of(numbers) if found else None
+            return _marked([await self._scripts.execute(*self._marking(part, step, refill, marked, done))])
+
+    def _marking(self, part: int, step: str, refill: str, marked: int, done: int) -> _Call:
+        return "refill", (self._keys.in_part(part).refills,), (step, self._process, refill, marked, done)
 
     def can_vouch(self, part: int) -> bool:
         """Whether everything that this process has acknowledged in a data set can be written back."""
@@ -452,13 +520,22 @@ class Revocations:
         self, part: int, instance: str, epoch: bytes, contribution: bytes, share: int | None
     ) -> RepairProgress:
         """As :meth:`revoker.store.consistency.data_set.Repairs.contribute`, to a data set by its number."""
-        args = (epoch, instance, contribution, "" if share is None else share)
+        call = self._contribution(part, instance, Contributes(epoch, contribution, share))
         with understood():
-            _, now, fields, numbers = await self._scripts.execute(
-                "vouch", [self._keys.in_part(part).repair], args
-            )
-            given = {process.decode(): text for process, text in zip(fields[::2], fields[1::2], strict=True)}
-            return RepairProgress(int(now), given, numbers_of(numbers))
+            return _progress([await self._scripts.execute(*call)])
+
+    async def contribute_many(
+        self, instance: str, asked: Sequence[tuple[int, Contributes]], change_many: ChangeMany
+    ) -> list[RepairProgress | NoVerdict]:
+        """As :meth:`contribute`, to many data sets; returns errors as values."""
+        batches: list[Batch] = [[self._contribution(part, instance, step)] for part, step in asked]
+        tails = [self._tail(part) for part, _ in asked]
+        replies = await self._scripts.execute_in_many(tails, batches, change_many)
+        return [decoded(reply, _progress) for reply in replies]
+
+    def _contribution(self, part: int, instance: str, step: Contributes) -> _Call:
+        args = (step.epoch, instance, step.contribution, "" if step.share is None else step.share)
+        return "vouch", (self._keys.in_part(part).repair,), args
 
     def _restore_calls(self, part: int) -> list[_Call]:
         calls: list[_Call] = []
@@ -546,3 +623,15 @@ class Revocations:
                 raise ValueError("a script returned another count of numbers")
         self._metrics.revocations.labels(kind).inc()
         return numbers
+
+
+def _marked(replies: Sequence[Any]) -> Watermark | None:
+    """The numbers in the reply to a mark; None if the mark of earlier writes is gone."""
+    [[found, numbers]] = replies
+    return numbers_of(numbers) if found else None
+
+
+def _progress(replies: Sequence[Any]) -> RepairProgress:
+    [[_, now, fields, numbers]] = replies
+    given = {process.decode(): text for process, text in zip(fields[::2], fields[1::2], strict=True)}
+    return RepairProgress(int(now), given, numbers_of(numbers))

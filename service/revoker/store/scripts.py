@@ -5,17 +5,19 @@ import importlib.resources
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from revoker.errors import NoVerdict, ReplyNotUnderstood, StoreUnavailable, Unconfirmed
 from revoker.metrics import Metrics
 from revoker.store.consistency.counts import Counts
 from revoker.store.consistency.data_set import DataSet
 from revoker.store.consistency.epoch import Watermark, new_id
+from revoker.store.consistency.steps import SetsEpoch
 from revoker.store.keys import Tail
-from revoker.store.source import Source
+from revoker.store.source import ChangeMany, Source
 from revoker.store.wire.connection import (
     FAILURES,
+    Command,
     ConnectionLost,
     Refused,
     Replies,
@@ -77,6 +79,10 @@ TEXTS: Final = {name: _load(*parts, name) for name, parts in _SHARED_PARTS.items
 DIGESTS: Final = {name: hashlib.sha1(text).hexdigest() for name, text in TEXTS.items()}  # noqa: S324
 
 
+Batch = Sequence[tuple[str, Sequence[str], Sequence[Any]]]
+"""Scripts on one data set: of each the name, and keys and arguments as in :meth:`Scripts.execute`."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JournalTerms:
     """Where the journal is, and how much of it is kept.
@@ -118,6 +124,10 @@ class Scripts:
         self._failed = metrics.deferred.observing(metrics.write_seconds.labels("error"))
         self._data_of = data_of
         self._journal = journal
+
+    def tail_of(self, key: str) -> Tail:
+        """The keys of the numbers of a key's data set."""
+        return self._data_of(key).tail
 
     def seq(self, key: str) -> int:
         """``rv:seq`` of the data set of a key, as last read; 0: never."""
@@ -216,18 +226,23 @@ class Scripts:
         Returns:
             Whether it was set, and the numbers in the store.
         """
-        args = (
-            expected,
-            new_id,
-            latest,
-            finding,
-            "now" if cutoff is None else cutoff,
-            "" if counts is None else counts.seq,
-            "" if counts is None else counts.writers,
-        )
+        args = _epoch_args(SetsEpoch(expected, new_id, latest, finding, cutoff, counts))
         with understood():
             done, numbers = await self.execute("set_epoch", (), args, tail)
             return bool(done), numbers_of(numbers)
+
+    async def set_epochs(
+        self, asked: Sequence[tuple[Tail, SetsEpoch]], change_many: ChangeMany
+    ) -> list[tuple[bool, Watermark] | NoVerdict]:
+        """As :meth:`set_epoch`, for many data sets; returns errors as values."""
+        batches: list[Batch] = [[("set_epoch", (), _epoch_args(step))] for _, step in asked]
+        replies = await self.execute_in_many([tail for tail, _ in asked], batches, change_many)
+
+        def epoch_set(reply: Any) -> tuple[bool, Watermark]:
+            [[done, numbers]] = reply
+            return bool(done), numbers_of(numbers)
+
+        return [decoded(reply, epoch_set) for reply in replies]
 
     async def execute(
         self, name: str, keys: Sequence[str], args: Sequence[Any], tail: Tail | None = None
@@ -255,6 +270,67 @@ class Scripts:
         scripts = [(name, self._command(keys, args)) for name, keys, args in calls]
         await self._execute(calls[0][1][0], scripts)
 
+    async def execute_in_many(
+        self, tails: Sequence[Tail], batches: Sequence[Batch], change_many: ChangeMany
+    ) -> list[Replies | NoVerdict]:
+        """As :meth:`execute_together`, in many data sets, whatever these are.
+
+        Args:
+            tails: Of the data sets, each once.
+            batches: For each the scripts.
+            change_many: Sends them.
+
+        Returns:
+            For each data set the whole replies of its scripts, or the error.
+        """
+        start = time.perf_counter()
+        packed = [
+            [(name, self._command(keys, args, tail)) for name, keys, args in batch]
+            for tail, batch in zip(tails, batches, strict=True)
+        ]
+        replies: dict[int, Replies | Exception] = {}
+
+        async def send(numbers: Sequence[int], *, whole: bool) -> None:
+            commands = [(tails[number].epoch, _evaluating(packed[number], whole=whole)) for number in numbers]
+            replies.update(zip(numbers, await change_many(commands), strict=True))
+
+        unsent = list(range(len(tails)))
+        while unsent:
+            await send(unsent, whole=False)
+            unsent = [number for number in unsent if _lacks_script(replies[number])]
+            if unsent:  # of those at one server, the first one brings the scripts
+                first, *unsent = unsent
+                await send([first], whole=True)
+        results = await self._journal_many([replies[number] for number in range(len(tails))])
+        failed = any(isinstance(result, Exception) for result in results)
+        (self._failed if failed else self._succeeded)(time.perf_counter() - start)
+        return results
+
+    async def _journal_many(self, replies: Sequence[Replies | Exception]) -> list[Replies | NoVerdict]:
+        """As :meth:`_write_journal`, for scripts in many slots."""
+        results: list[Replies | NoVerdict] = []
+        changes: list[Any] = []
+        journaled: list[int] = []
+        for number, answer in enumerate(replies):
+            if isinstance(answer, Exception):
+                results.append(answer if isinstance(answer, NoVerdict) else _failure(answer))
+                continue
+            results.append(answer)
+            before = len(changes)
+            for reply in answer:
+                last = reply[-1] if isinstance(reply, list) and reply else None
+                if isinstance(last, list) and last[:1] == [b"journal"]:
+                    changes += reply.pop()[1:]
+            if len(changes) > before:
+                journaled.append(number)
+        if changes and self._journal is not None:
+            try:
+                await self.add_to_journal(changes)
+            except (*FAILURES, NoVerdict) as error:
+                for number in journaled:
+                    results[number] = Unconfirmed(public_message(error))
+        return results
+
     async def _execute(self, key: str, scripts: Sequence[tuple[str, tuple[Any, ...]]]) -> Replies:
         start = time.perf_counter()
         observe = self._failed
@@ -273,15 +349,11 @@ class Scripts:
 
     async def _send(self, key: str, scripts: Sequence[tuple[str, tuple[Any, ...]]]) -> Replies:
         try:
-            return await self._servers.change_together(
-                key, [("EVALSHA", DIGESTS[name], *command) for name, command in scripts]
-            )
+            return await self._servers.change_together(key, _evaluating(scripts, whole=False))
         except Refused as error:
             if error.code != "NOSCRIPT":
                 raise
-            return await self._servers.change_together(
-                key, [("EVAL", TEXTS[name], *command) for name, command in scripts]
-            )
+            return await self._servers.change_together(key, _evaluating(scripts, whole=True))
 
     async def _write_journal(self, replies: Replies) -> None:
         """Journal what scripts in other slots have changed, and take that from the ends of their replies.
@@ -363,9 +435,47 @@ def numbers_of(reply: list[Any]) -> Watermark:
     return Watermark(epoch, int(seq), int(share), writers)
 
 
+def _epoch_args(step: SetsEpoch) -> tuple[Any, ...]:
+    """The arguments of the script that sets an epoch."""
+    return (
+        step.expected,
+        step.new_id,
+        step.latest,
+        step.finding,
+        "now" if step.cutoff is None else step.cutoff,
+        "" if step.counts is None else step.counts.seq,
+        "" if step.counts is None else step.counts.writers,
+    )
+
+
+T = TypeVar("T")
+
+
+def decoded(reply: Replies | NoVerdict, decode: Callable[[Replies], T]) -> T | NoVerdict:
+    """Decode replies that were sent together with others; a failure is a value."""
+    if isinstance(reply, NoVerdict):
+        return reply
+    try:
+        with understood():
+            return decode(reply)
+    except ReplyNotUnderstood as error:
+        return error
+
+
+def _evaluating(scripts: Sequence[tuple[str, tuple[Any, ...]]], *, whole: bool) -> list[Command]:
+    """The commands that run scripts: by their digests, or with their whole texts."""
+    if whole:
+        return [("EVAL", TEXTS[name], *command) for name, command in scripts]
+    return [("EVALSHA", DIGESTS[name], *command) for name, command in scripts]
+
+
+def _lacks_script(answer: Replies | Exception) -> bool:
+    return isinstance(answer, Refused) and answer.code == "NOSCRIPT"
+
+
 def _failure(error: Exception) -> StoreUnavailable:
     """The error that a caller gets for a failed change."""
-    if isinstance(error, TooFewReplicas):
+    if isinstance(error, TooFewReplicas) and len(error.replies) == 1:
         [reply] = error.replies
         counted = bool(reply) and isinstance(reply[-1], list)
         return Unconfirmed(public_message(error), reply[:-1] if counted else reply)

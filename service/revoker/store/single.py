@@ -217,6 +217,11 @@ class SinglePrimary:
         on_data_set(0, self._blocks.page(rest[0]) if blocks_due else None, lifted, reading.now)
         return []
 
+    async def suspects(self) -> list[DataSet]:
+        before = self.data_set.watermark
+        _, reading = await self._read_with_numbers([])
+        return [] if self.data_set.confirms_reading(before, reading) else [self.data_set]
+
     async def blocks_after(self, part: int, cursor: bytes) -> tuple[BlocksPage, int] | None:  # noqa: ARG002
         before = self.data_set.watermark
         [reply], reading = await self._read_with_numbers([self._blocks.command(self._keys.blocks, cursor)])

@@ -11,6 +11,7 @@ from revoker.store.consistency.clocks import Clocks
 from revoker.store.consistency.data_set import Confirmed, DataSet
 from revoker.store.consistency.epoch import Reading
 from revoker.store.consistency.losses import Losses
+from revoker.store.consistency.steps import Step
 from revoker.store.keys import Keys, Tail, TokenKeys
 from revoker.store.wire.addresses import PrimaryLocator, SentinelAccess
 from revoker.store.wire.command_channel import CommandChannel, Confirmation
@@ -198,6 +199,9 @@ class Source(Protocol):
             Those that are below it, to be settled.
         """
 
+    async def suspects(self) -> list[DataSet]:
+        """Those data sets that are below their watermark, but for those that were looked at a moment ago."""
+
     async def blocks_after(self, part: int, cursor: bytes) -> tuple[BlocksPage, int] | None:
         """The next page of blocks, and ``TIME`` (ms); None if the data set is below its watermark."""
 
@@ -246,6 +250,20 @@ class ServerSettings:
         return Confirmation(self.wait_replicas, fsync=self.wait_fsync, timeout=self.timeout, locator=locator)
 
 
+ChangeMany = Callable[[Sequence[tuple[str, Sequence[Command]]]], Awaitable[list[Replies | Exception]]]
+"""Sends commands that write to many data sets, and may be repeated, by a key of each; returns the replies for
+each, or the first error."""
+
+
+class JointSteps(Protocol):
+    """Carries out steps of many data sets together."""
+
+    def __call__(
+        self, asked: Sequence[tuple[DataSet, Step]], change_many: ChangeMany
+    ) -> Awaitable[Sequence[Any]]:
+        """Carry out steps of one kind, other than reading and pausing; errors (``NoVerdict``) are values."""
+
+
 class NewDataSet(Protocol):
     """Makes the data set of a tail and number."""
 
@@ -260,6 +278,7 @@ class SourceContext:
     Attributes:
         instance: The id under which this process counts its share of the revocations.
         new_data_set: Makes data sets.
+        joint_steps: For a source of many data sets.
         spans: Of the round trips of lookups; None: there are no traces.
     """
 
@@ -268,6 +287,7 @@ class SourceContext:
     clocks: Clocks
     metrics: Metrics
     new_data_set: NewDataSet
+    joint_steps: JointSteps
     spans: "Spans | None" = None
 
 

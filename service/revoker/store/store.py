@@ -12,10 +12,18 @@ from revoker.store.audit import MAPPING
 from revoker.store.cluster.source import ClusterSource
 from revoker.store.consistency import epoch as epochs
 from revoker.store.consistency.clocks import Clocks
-from revoker.store.consistency.data_set import Confirmed, DataSet, RepairProgress
+from revoker.store.consistency.data_set import Confirmed, DataSet
 from revoker.store.consistency.epoch import DataLoss, Epoch, Reading
 from revoker.store.consistency.losses import Losses
 from revoker.store.consistency.overview import Overview
+from revoker.store.consistency.steps import (
+    Contributes,
+    RepairProgress,
+    SetsEpoch,
+    Step,
+    Verifies,
+    WritesBack,
+)
 from revoker.store.dangers import dangers, inspect
 from revoker.store.instances import Instances
 from revoker.store.issuer_records import IssuerRecords
@@ -26,11 +34,11 @@ from revoker.store.rights import acl_rules, refused_commands
 from revoker.store.scripts import JournalTerms, Scripts
 from revoker.store.sessions import Lifetimes, Sessions
 from revoker.store.single import SinglePrimary
-from revoker.store.source import MakeSource, ServerSettings, Source, SourceContext
+from revoker.store.source import ChangeMany, MakeSource, ServerSettings, Source, SourceContext
 from revoker.store.watch import Watch
 from revoker.store.wire.addresses import SentinelAccess, is_cluster
 from revoker.store.wire.command_channel import CommandChannel
-from revoker.store.wire.connection import unavailable_on_failure
+from revoker.store.wire.connection import Refused, unavailable_on_failure
 
 if TYPE_CHECKING:
     from revoker.tracing.spans import Spans
@@ -75,6 +83,31 @@ class _Repairs:
     async def contribute(self, epoch: bytes, contribution: bytes, share: int | None) -> RepairProgress:
         revocations = self._store.revocations
         return await revocations.contribute(self._part, self._store.instance, epoch, contribution, share)
+
+
+class _JointSteps:
+    """As :class:`revoker.store.source.JointSteps`."""
+
+    def __init__(self, store: "Store") -> None:
+        self._store = store
+
+    async def __call__(self, asked: Sequence[tuple[DataSet, Step]], change_many: ChangeMany) -> Sequence[Any]:
+        store, (_, step) = self._store, asked[0]
+        parts = [store.keys.part(data.tail.epoch) for data, _ in asked]
+        steps: Sequence[Any] = [step for _, step in asked]
+        match step:
+            case SetsEpoch():
+                tails = [data.tail for data, _ in asked]
+                return await store.scripts.set_epochs(list(zip(tails, steps, strict=True)), change_many)
+            case WritesBack():
+                return await store.revocations.write_back_many(parts, change_many)
+            case Verifies():
+                return await store.revocations.verify_many(steps, change_many)
+            case Contributes():
+                contributions = list(zip(parts, steps, strict=True))
+                return await store.revocations.contribute_many(store.instance, contributions, change_many)
+            case _:
+                raise TypeError(step)
 
 
 class _Others:
@@ -154,7 +187,9 @@ class Store:
         self._servers: Final = ServerSettings(
             url, timeout, wait_replicas, wait_fsync, password_file, sentinels or SentinelAccess()
         )
-        context = SourceContext(self.keys, self.instance, self.clocks, metrics, self._new_data_set, spans)
+        context = SourceContext(
+            self.keys, self.instance, self.clocks, metrics, self._new_data_set, _JointSteps(self), spans
+        )
         self.source: Final = _traced((make_source or source_of(url))(self._servers, context), spans)
         self.lookups: Final = self.source.lookups
         terms = JournalTerms(
@@ -345,6 +380,9 @@ class Store:
         commands = {data.tail.epoch: ("SET", data.tail.epoch, epoch.text, "NX") for data in without_epoch}
         async with unavailable_on_failure():
             replies = await self.source.change_all(commands)
+            for reply in replies:
+                if isinstance(reply, Exception):
+                    raise Refused(str(reply))
         return all(reply == b"OK" for reply in replies)
 
     async def accept(self) -> Epoch | None:

@@ -8,22 +8,33 @@ tokens that have keys there.
 import asyncio
 import contextlib
 import functools
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
+
+import structlog
 
 from revoker.errors import NoVerdict, PrimaryStale, StoreRefused, StoreUnavailable
 from revoker.store.cluster.lookups import ClusterLookups, Values
 from revoker.store.cluster.topology import Node, Topology
 from revoker.store.consistency.blocks import BlocksPage, BlocksReader
-from revoker.store.consistency.data_set import DataSet
-from revoker.store.consistency.epoch import DAY_MS, Reading, Watermark, decode
+from revoker.store.consistency.data_set import (
+    BEING_SETTLED,
+    SETTLE_WAIT_S,
+    DataSet,
+    Settlement,
+    SuspectReading,
+)
+from revoker.store.consistency.epoch import DAY_MS, REPAIRING, Reading, Watermark, decode, reading_of
+from revoker.store.consistency.joint_settlement import settle_jointly
 from revoker.store.consistency.losses import Losses
+from revoker.store.consistency.steps import Reads, Step
 from revoker.store.keys import SLOTS, Tail, slot_of
 from revoker.store.lookups import lookups_with, redis_time_ms
 from revoker.store.source import OnDataSet, PartReplies, ServerSettings, SourceContext
 from revoker.store.wire.command_channel import CommandChannel, Confirmation
 from revoker.store.wire.connection import (
+    FAILURES,
     Command,
     ConnectionLost,
     Refused,
@@ -33,17 +44,38 @@ from revoker.store.wire.connection import (
     reads_replies,
     retrieve_failure,
     unavailable_on_failure,
+    understood,
 )
+from revoker.store.wire.login import ServerAddress
+
+_log = structlog.get_logger("store")
 
 _SLOTS_AT_ONCE: Final = 512
-"""Slots that are read or settled together, and commands in one write."""
+"""Slots that are read together, and commands in one write."""
+
+_SETTLED_AT_ONCE: Final = 128
+"""Slots that are settled together: the server does nothing else while it runs a script for each."""
+
+_TURNS: Final = 4
+"""How many times as many slots are worked on at the same time: all must be answered within the time-out. The
+others wait, so that nothing waits for long between its first step and its last."""
+
+_LOOK_AROUND_S: Final = 1.0
+"""Minimum between two looks at all slots of a primary that has lost data."""
+
+_LOOK_AROUND_DELAY_S: Final = 0.1
+"""What requests wait for is settled first."""
+
+_APART_S: Final = 60.0
+"""After a fault in settling slots together, each is settled by itself for so long."""
+
+_REDIRECTIONS: Final = ("MOVED", "ASK", "TRYAGAIN")
 
 _PRIMARY: Final = [b"master"]
 """The ``ROLE`` of a server that answers for a slot: replicas never do."""
 
 
-@dataclass(frozen=True, slots=True)
-class _SlotReading:
+class _SlotReading(NamedTuple):
     """What was read of one slot; ``before`` is its watermark when the command was sent."""
 
     slot: int
@@ -63,6 +95,10 @@ class ClusterSource:
         self._instance = context.instance
         self._waits_for_replicas: Final = servers.wait_replicas > 0
         self._new_data_set = context.new_data_set
+        self._joint_steps = context.joint_steps
+        self._turns = asyncio.Semaphore(_TURNS)
+        self._apart_until = 0.0
+        self._looked_around: dict[ServerAddress, float] = {}
         self._losses = Losses(context.metrics, grouped=True)
         self._sets: list[DataSet | None] = [None] * SLOTS
         self._blocks = BlocksReader()
@@ -110,10 +146,10 @@ class ClusterSource:
 
         task = asyncio.get_running_loop().create_task(send())
         self._tasks.add(task)
-        task.add_done_callback(self._unconfirmed_sent)
+        task.add_done_callback(self._task_ended)
         return task
 
-    def _unconfirmed_sent(self, task: "asyncio.Task[Replies]") -> None:
+    def _task_ended(self, task: "asyncio.Task[Replies]") -> None:
         self._tasks.discard(task)
         retrieve_failure(task)
 
@@ -131,6 +167,39 @@ class ClusterSource:
             if isinstance(replies.get(key, Exception()), Exception):
                 replies[key] = await self.change(key, *command)
         return [replies[key] for key in commands]
+
+    async def change_many(
+        self, batches: Sequence[tuple[str, Sequence[Command]]]
+    ) -> list[Replies | Exception]:
+        """As :data:`revoker.store.source.ChangeMany`."""
+        by_node: dict[Node | None, list[int]] = {}
+        for number, (key, _) in enumerate(batches):
+            by_node.setdefault(self._topology.node_of(slot_of(key)), []).append(number)
+        results: list[Replies | Exception] = [Refused("MOVED")] * len(batches)
+        for node, numbers in by_node.items():
+            if node is None:
+                continue
+            for chunk in _chunks(numbers, [len(batches[number][1]) for number in numbers]):
+                commands = [command for number in chunk for command in batches[number][1]]
+                try:
+                    replies = iter(await node.changes.ask(commands))
+                except (*FAILURES, NoVerdict) as error:
+                    self._topology.learn_soon()
+                    for number in chunk:
+                        results[number] = error
+                    continue
+                for number in chunk:
+                    own = list(itertools.islice(replies, len(batches[number][1])))
+                    refusal = next((reply for reply in own if isinstance(reply, Exception)), None)
+                    results[number] = own if refusal is None else Refused(str(refusal))
+        for number, (key, commands_of) in enumerate(batches):
+            result = results[number]
+            if isinstance(result, Refused) and result.code in _REDIRECTIONS:
+                try:
+                    results[number] = await self.change_together(key, commands_of)
+                except (*FAILURES, NoVerdict) as error:
+                    results[number] = error
+        return results
 
     async def read(self, key: str, commands: Sequence[Command]) -> Replies:
         return await self._topology.send(slot_of(key), commands, changing=False)
@@ -255,16 +324,117 @@ class ClusterSource:
         return self._blocks.page(reply), reading.now
 
     async def settle(self, sets: Iterable[DataSet], *, since: int = 0, cause: str = "") -> None:
-        sets = list(dict.fromkeys(sets))
-        failure: BaseException | None = None
-        for start in range(0, len(sets), _SLOTS_AT_ONCE):
-            settling = (
-                data.settle(since=since, cause=cause) for data in sets[start : start + _SLOTS_AT_ONCE]
-            )
-            for result in await asyncio.gather(*settling, return_exceptions=True):
-                failure = failure or (result if isinstance(result, BaseException) else None)
+        settling = self._begin_to_settle(dict.fromkeys(sets, None), since, cause)
+        if not settling:
+            return
+        done, late = await asyncio.wait(settling, timeout=SETTLE_WAIT_S)
+        failure = next(filter(None, (settled.exception() for settled in done)), None)
         if failure is not None:
             raise failure
+        if late:
+            raise StoreRefused(BEING_SETTLED)
+
+    def _begin_to_settle(
+        self, sets: Mapping[DataSet, SuspectReading | None], since: int = 0, cause: str = ""
+    ) -> "set[asyncio.Future[None]]":
+        """Begin to settle data sets, those of one primary together; done as each has ended.
+
+        Args:
+            sets: With what was read of each, where that was just read.
+            since: As :meth:`settle`.
+            cause: Likewise.
+        """
+        apart = asyncio.get_running_loop().time() < self._apart_until
+        settling: set[asyncio.Future[None]] = set()
+        by_node: dict[Node | None, list[Settlement]] = {}
+        for data, read in sets.items():
+            settlement = None if apart else data.begin_together(since, cause, read)
+            if settlement is None:
+                settling.add(data.begin_alone(since, cause))
+            else:
+                settling.add(settlement.ended)
+                node = self._topology.node_of(slot_of(data.tail.epoch))
+                by_node.setdefault(node, []).append(settlement)
+        for settlements in by_node.values():
+            for start in range(0, len(settlements), _SETTLED_AT_ONCE):
+                self._start(self._settle_jointly(settlements[start : start + _SETTLED_AT_ONCE]))
+        return settling
+
+    async def _settle_jointly(self, settlements: Sequence[Settlement]) -> None:
+        """Settle data sets together. A fault in that ends it, and each of them is settled by itself next."""
+        try:
+            async with asyncio.timeout(max(settlement.data.patience for settlement in settlements)):
+                await settle_jointly(settlements, self._carry_out_jointly, self._turns)
+        except Exception:  # noqa: BLE001  # no data set may stay without verdicts because of it
+            _log.exception("joint_settlement_failed", slots=len(settlements))
+            self._apart_until = asyncio.get_running_loop().time() + _APART_S
+
+    async def _carry_out_jointly(self, asked: Sequence[tuple[DataSet, Step]]) -> Sequence[Any]:
+        """As :data:`revoker.store.consistency.joint_settlement.CarryOut`."""
+        if isinstance(asked[0][1], Reads):
+            return await self._readings_of([data for data, _ in asked])
+        return await self._joint_steps(asked, self.change_many)
+
+    async def _readings_of(self, sets: Sequence[DataSet]) -> list[Reading | NoVerdict]:
+        """As :meth:`reading`, of several data sets; returns errors as values."""
+        slots = [slot_of(data.tail.epoch) for data in sets]
+        with understood():
+            found = {one.slot: one.reading for one in await self._read_slots(slots, lambda _: ())}
+        readings: list[Reading | NoVerdict] = []
+        for slot, data in zip(slots, sets, strict=True):
+            reading = found.get(slot)
+            if reading is None:  # being moved
+                try:
+                    readings.append(await self.reading(data.tail))
+                except NoVerdict as error:
+                    readings.append(error)
+                continue
+            readings.append(reading)
+            if reading.epoch is None or reading.epoch.endswith(REPAIRING.encode()):
+                self._look_around(slot)
+        return readings
+
+    def _look_around(self, slot: int) -> None:
+        """Look soon at all slots of the primary of one that has lost data: the others may have, too."""
+        node = self._topology.node_of(slot)
+        if node is not None and self._may_look_around(node):
+            self._start(self._settle_at(node))
+
+    def _may_look_around(self, node: Node) -> bool:
+        """Whether the last look at all slots of a primary is long ago; if so, this is one."""
+        now = asyncio.get_running_loop().time()
+        if now - self._looked_around.get(node.address, -_LOOK_AROUND_S) < _LOOK_AROUND_S:
+            return False
+        self._looked_around[node.address] = now
+        return True
+
+    async def _settle_at(self, node: Node) -> None:
+        await asyncio.sleep(_LOOK_AROUND_DELAY_S)
+        try:
+            self._begin_to_settle(await self._suspects_at(node))
+        except NoVerdict:
+            self._looked_around.pop(node.address, None)  # the next reading looks again
+
+    @reads_replies()
+    async def _suspects_at(self, node: Node) -> dict[DataSet, SuspectReading | None]:
+        """Those data sets of a primary that were ever read, and are below their watermark."""
+        return {
+            data: SuspectReading(found.before, found.reading)
+            for found in await self._read_at(node, list(node.slots), lambda _: ())
+            if (data := self.data_set_numbered(found.slot)).watermark is not None
+            and not data.confirms_reading(found.before, found.reading)
+        }
+
+    async def suspects(self) -> list[DataSet]:
+        if not self._topology.nodes:
+            await self._topology.learn()
+        looks = (self._suspects_at(node) for node in self._topology.nodes if self._may_look_around(node))
+        return [data for found in await asyncio.gather(*looks) for data in found]
+
+    def _start(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._task_ended)
 
     async def trusted_value(self, key: str) -> tuple[bytes | None, int]:
         values = await self.trusted_values([key])
@@ -384,17 +554,19 @@ class ClusterSource:
             stamp, *answers = await node.reads.ask([("TIME",), *commands])
         if isinstance(stamp, Exception):
             raise StoreUnavailable(answered_with(stamp, "TIME"))
-        found, start = [], 0
-        for slot, before, size in zip(slots, watermarks, sizes, strict=True):
-            replies, start = answers[start : start + size], start + size
-            refusal = next((reply for reply in replies if isinstance(reply, Exception)), None)
-            if self._blocks.refused(refusal):
-                return await self._read_chunk(node, slots, more)
-            if refusal is not None:
-                self._topology.learn_soon()
-            else:
-                reading = decode([stamp, replies[-1], _PRIMARY], node.reads.server)
-                found.append(_SlotReading(slot, before, replies[:-1], reading))
+        found, start, server = [], 0, node.reads.server
+        with understood():  # once for all slots: it takes as long as to decode one
+            now = redis_time_ms(stamp)
+            for slot, before, size in zip(slots, watermarks, sizes, strict=True):
+                replies, start = answers[start : start + size], start + size
+                refusal = next((reply for reply in replies if isinstance(reply, Exception)), None)
+                if refusal is None:
+                    reading = reading_of(replies[-1], now, server)
+                    found.append(_SlotReading(slot, before, replies[:-1], reading))
+                elif self._blocks.refused(refusal):
+                    return await self._read_chunk(node, slots, more)
+                else:
+                    self._topology.learn_soon()
         return found
 
     async def _refresh_shares(self, sets: Sequence[DataSet]) -> None:
@@ -403,3 +575,17 @@ class ClusterSource:
             for data in sets:
                 await self.change(data.tail.share, "PEXPIRE", data.tail.share, DAY_MS)
                 data.share_refreshed()
+
+
+def _chunks(numbers: Sequence[int], sizes: Sequence[int]) -> Iterable[list[int]]:
+    """Numbers in chunks whose sizes are :data:`_SLOTS_AT_ONCE` in sum, or little more."""
+    chunk: list[int] = []
+    total = 0
+    for number, size in zip(numbers, sizes, strict=True):
+        chunk.append(number)
+        total += size
+        if total >= _SLOTS_AT_ONCE:
+            yield chunk
+            chunk, total = [], 0
+    if chunk:
+        yield chunk

@@ -18,7 +18,7 @@ import itertools
 import time
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import replace
-from typing import Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 from revoker.errors import StoreRefused, StoreUnavailable
 from revoker.models import NO_REVOCATIONS, RevocationState
@@ -43,28 +43,28 @@ from revoker.store.consistency.repair import (
     not_heard,
     shortfall,
 )
+from revoker.store.consistency.steps import (
+    READS,
+    WRITES_BACK,
+    Contributes,
+    Pauses,
+    Reads,
+    RepairProgress,
+    SetsEpoch,
+    Step,
+    Steps,
+    Verifies,
+    VerifyWrittenBack,
+    WritesBack,
+)
 from revoker.store.keys import Tail
-from revoker.store.wire.connection import reads_replies, retrieve_failure
+from revoker.store.wire.connection import reads_replies, retrieve_failure, understood
 
-_POLL_S: Final = (0.02, 0.05, 0.1, 0.2)
+POLL_S: Final = (0.02, 0.05, 0.1, 0.2)
 """Pauses between two looks at what other processes have done; the last one is repeated."""
 
 _PROMPT_S: Final = 0.5
 """A look at a server that takes longer may have been held up for the other processes, too."""
-
-
-class RepairProgress(NamedTuple):
-    """How far a repair is.
-
-    Attributes:
-        now: Redis ``TIME`` (ms).
-        contributions: By process, encoded.
-        numbers: Of the data set at that moment.
-    """
-
-    now: int
-    contributions: dict[str, bytes]
-    numbers: Watermark
 
 
 class Repairs(Protocol):
@@ -112,6 +112,16 @@ class Others(Protocol):
 SETTLE_WAIT_S: Final = 0.5
 """How long a request waits while a loss is being settled; settling continues without it."""
 
+BEING_SETTLED: Final = "the store has lost data, and what is known of it is being put back"
+
+_KEEPS_CHANGING: Final = "the store's epoch keeps changing"
+
+_SETTLES_S: Final = 60.0
+"""It takes no longer to write back what a process knows; of its own data set each is given more."""
+
+_TRIES: Final = 8
+"""How often a data set is settled again at once, because it has become another one meanwhile."""
+
 Read = Callable[[], Awaitable[Reading]]
 
 
@@ -130,13 +140,69 @@ class SetEpoch(Protocol):
         """As :meth:`revoker.store.scripts.Scripts.set_epoch`."""
 
 
-VerifyWrittenBack = Callable[[bool], Awaitable[Watermark | None]]
-"""Returns the data set's numbers if it holds everything that was written back, else None; the last time it is
-called with True."""
 Confirmed = Callable[[str, float], bool]
 """Whether replicas have confirmed a write that was sent to a server, by its id, after a time of the loop."""
 WriteBack = Callable[[], Awaitable[VerifyWrittenBack | None]]
 """Writes back the revocations that this process has seen; returns None if there are none."""
+
+T = TypeVar("T")
+
+
+class SuspectReading(NamedTuple):
+    """A reading that was not confirmed.
+
+    Attributes:
+        before: :attr:`DataSet.watermark` when the command was sent.
+    """
+
+    before: Watermark | None
+    reading: Reading
+
+
+class Settlement:
+    """A data set that is settled together with others (:mod:`revoker.store.consistency.joint_settlement`).
+
+    Attributes:
+        data: The data set.
+        ended: Done when it has ended, in whatever way.
+    """
+
+    __slots__ = ("_over", "_steps", "data", "ended")
+
+    def __init__(self, data: "DataSet", steps: Steps[None], over: Callable[["Settlement"], None]) -> None:
+        """``over`` is called when it has ended."""
+        self.data: Final = data
+        self.ended: Final[asyncio.Future[None]] = asyncio.get_running_loop().create_future()
+        self._steps: Final = steps
+        self._over: Final = over
+
+    def advance(self, given: Any) -> Step | None:
+        """Take what a step gives, or its exception (None at the beginning); returns the next one, if any."""
+        try:
+            if isinstance(given, Exception):
+                return self._steps.throw(given)
+            return self._steps.send(given)
+        except StopIteration:
+            self._end(None)
+        except Exception as error:  # noqa: BLE001  # as that of a task; the others go on
+            self._end(error)
+        return None
+
+    def abandon(self) -> None:
+        """End it, unless it has ended: the next reading that is not confirmed settles the data set again."""
+        if not self.ended.done():
+            self._end(StoreUnavailable("the loss of data could not be settled"))
+
+    def _end(self, error: Exception | None) -> None:
+        try:
+            self._steps.close()
+        finally:
+            self._over(self)
+            if error is None:
+                self.ended.set_result(None)
+            else:
+                self.ended.set_exception(error)
+                retrieve_failure(self.ended)
 
 
 class DataSet:
@@ -201,6 +267,7 @@ class DataSet:
         self._settling = False
         self._task: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._joined: Settlement | None = None
         self.watermark: Watermark | None = None
         self.epoch: Epoch | None = None
         self.baseline: RevocationState = NO_REVOCATIONS
@@ -215,6 +282,12 @@ class DataSet:
         if self.epoch is not None and self.epoch.finding == "refused":
             return "the store has lost data, and nobody has accepted that"
         return None
+
+    @property
+    def patience(self) -> float:
+        """For how long it may take to settle it, in seconds."""
+        seconds = 0.0 if self._repairs is None else self._repairs.seconds
+        return _SETTLES_S + 2 * seconds
 
     def is_new(self, server: str) -> bool:
         """Whether a server may lack what other processes acknowledged, and these may not have noticed."""
@@ -359,20 +432,43 @@ class DataSet:
             StoreUnavailable: the store did not answer; nothing is settled.
             StoreRefused: the server is no primary, or settling takes longer than :data:`SETTLE_WAIT_S`.
         """
-        task = self._settling_task(since, cause)
-        done, _ = await asyncio.wait({task}, timeout=SETTLE_WAIT_S)
+        settling = self.begin_alone(since, cause)
+        done, _ = await asyncio.wait({settling}, timeout=SETTLE_WAIT_S)
         if not done and self._awaits_others:
             raise StoreRefused("the store has a new server, at which another process has not looked yet")
         if not done:
-            raise StoreRefused("the store has lost data, and what is known of it is being put back")
-        task.result()
+            raise StoreRefused(BEING_SETTLED)
+        settling.result()
 
     def look_at_new_server(self, server: str) -> None:
         """Look at a server if it is new, so that the other processes need not wait for this one."""
         if self.epoch is not None and self.is_new(server) and not self._closed:
-            self._settling_task(0, "")
+            self.begin_alone()
 
-    def _settling_task(self, since: int, cause: str) -> "asyncio.Task[None]":
+    def begin_together(
+        self, since: int = 0, cause: str = "", read: SuspectReading | None = None
+    ) -> Settlement | None:
+        """Begin to settle it together with others; None if it is being settled.
+
+        Args:
+            since: As :meth:`settle`.
+            cause: Likewise.
+            read: What was just read of it; None: it is to be read.
+        """
+        assert self._others is None  # noqa: S101  # where slots move between servers, nobody is waited for
+        if self._tasks or self._joined is not None or self._closed:
+            return None
+        self._joined = Settlement(self, self._all_steps(since, cause, read), self._leave)
+        return self._joined
+
+    def _leave(self, settlement: Settlement) -> None:
+        if settlement is self._joined:
+            self._joined = None
+
+    def begin_alone(self, since: int = 0, cause: str = "") -> "asyncio.Future[None]":
+        """Begin to settle it, unless it is being settled; done when that has ended. As :meth:`settle`."""
+        if self._joined is not None and not since:
+            return self._joined.ended
         task = self._task
         if task is None or since:
             task = asyncio.get_running_loop().create_task(self._settle(since, cause))
@@ -396,16 +492,63 @@ class DataSet:
         retrieve_failure(task)
 
     async def _settle(self, since: int, cause: str) -> None:
+        while self._joined is not None:
+            await asyncio.wait({self._joined.ended})
         async with self._lock:
             self._reached = ("", 0.0)  # what ended the last attempt may have kept others away, too
             try:
-                for _ in range(8):
-                    if await self._settled(since, cause) and await self._is_trusted():
+                for _ in range(_TRIES):
+                    if await self._take(self._settled(since, cause)) and await self._is_trusted():
                         return
             finally:
                 self._settling = self._awaits_others = False
                 self._note()
-            raise StoreUnavailable("the store's epoch keeps changing")
+            raise StoreUnavailable(_KEEPS_CHANGING)
+
+    def _all_steps(self, since: int, cause: str, read: SuspectReading | None) -> Steps[None]:
+        """The steps of :meth:`_settle`."""
+        try:
+            for _ in range(_TRIES):
+                if (yield from self._settled(since, cause, read)):
+                    return
+                read = None
+        finally:
+            self._settling = False
+            self._note()
+        raise StoreUnavailable(_KEEPS_CHANGING)
+
+    async def _take(self, steps: Steps[T]) -> T:
+        """Take steps of this data set alone; returns what they return."""
+        try:
+            step = next(steps)
+            while True:
+                try:
+                    given = await self._carry_out(step)
+                except Exception as error:  # noqa: BLE001  # the steps decide what follows
+                    step = steps.throw(error)
+                else:
+                    step = steps.send(given)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        finally:
+            steps.close()
+
+    async def _carry_out(self, step: Step) -> Any:
+        match step:
+            case Reads():
+                return await self._read()
+            case SetsEpoch():
+                return await self._set_epoch(*step)
+            case WritesBack():
+                return await self._write_back()
+            case Verifies(verify, last):
+                return await verify(last)
+            case Contributes():
+                assert self._repairs is not None  # noqa: S101  # otherwise there is no repair
+                return await self._repairs.contribute(*step)
+            case Pauses(seconds):
+                return await asyncio.sleep(seconds)
 
     @reads_replies()
     async def _is_trusted(self) -> bool:
@@ -427,7 +570,7 @@ class DataSet:
         if not server:  # it changed while it was read
             return False
         self._settling = False  # what is acknowledged from now on is at this server
-        pauses = itertools.chain(_POLL_S, itertools.repeat(_POLL_S[-1]))
+        pauses = itertools.chain(POLL_S, itertools.repeat(POLL_S[-1]))
         while True:
             began = self._clock()
             others.leave_all_but(server)  # first: what comes from there is acknowledged before the reading
@@ -455,51 +598,58 @@ class DataSet:
         self._reached = server, since
         return present - since
 
-    @reads_replies()
-    async def _settled(self, since: int, cause: str) -> bool:
-        reading = await self._read()
-        self._server = reading.server
-        found = Epoch.parse(reading.epoch) if reading.epoch is not None else None
-        missing = self._missing(reading, found)
-        if missing is None and (since == 0 or (self.epoch is not None and self.epoch.noticed >= since)):
-            return True
-        supersedes = found is not None and self._supersedes_ours(found, since)
-        if supersedes and found is not None and self._is_accepted(found, reading):
-            self._adopt_reading(found, reading)
-            return True
-        self._settling = True
-        self._note()
-        verify: VerifyWrittenBack | None
-        settled_by_others = supersedes and not self._is_repair(found)
-        if self._repairs is not None and not settled_by_others and self._can_be_repaired(found, since):
-            repair = found if supersedes else None
-            if repair is None:  # before anything is written back: no process gives verdicts from now on
-                repair = await self._start_repair(reading, found, missing or cause)
-            if repair is None:
+    def _settled(self, since: int, cause: str, read: SuspectReading | None = None) -> Steps[bool]:
+        """Settle what one reading shows; False if the data set has become another one meanwhile."""
+        with understood():
+            reading: Reading
+            if read is not None and read.before is self.watermark:  # nothing was written since
+                reading = read.reading
+            else:
+                reading = yield READS
+            self._server = reading.server
+            found = Epoch.parse(reading.epoch) if reading.epoch is not None else None
+            missing = self._missing(reading, found)
+            if missing is None and (since == 0 or (self.epoch is not None and self.epoch.noticed >= since)):
+                return True
+            supersedes = found is not None and self._supersedes_ours(found, since)
+            if supersedes and found is not None and self._is_accepted(found, reading):
+                self._adopt_reading(found, reading)
+                return True
+            self._settling = True
+            self._note()
+            verify: VerifyWrittenBack | None
+            settled_by_others = supersedes and not self._is_repair(found)
+            if self._repairs is not None and not settled_by_others and self._can_be_repaired(found, since):
+                repair = found if supersedes else None
+                if repair is None:  # before anything is written back: no process gives verdicts from now on
+                    repair = yield from self._start_repair(reading, found, missing or cause)
+                if repair is None:
+                    return False
+                verify = yield WRITES_BACK
+                ended = yield from self._repair(repair, verify, self._repairs)
+                if ended is not None:
+                    return ended
+                reading = yield READS
+                found = Epoch.parse(reading.epoch or b"")
+                if found != repair:
+                    return False
+            else:
+                verify = yield WRITES_BACK  # before a new epoch shows others that it is settled
+            if settled_by_others and found is not None and verify is None:
+                self._adopt_reading(found, reading)
+                return True
+            set_to = (
+                _numbers(reading)
+                if settled_by_others
+                else (yield from self._begin(reading, found, missing or cause))
+            )
+            if set_to is None:
                 return False
-            verify = await self._write_back()
-            ended = await self._repair(repair, verify, self._repairs)
-            if ended is not None:
-                return ended
-            reading = await self._read()
-            found = Epoch.parse(reading.epoch or b"")
-            if found != repair:
+            verified = set_to if verify is None else (yield Verifies(verify, True))
+            if verified is None or verified.epoch != set_to.epoch:
                 return False
-        else:
-            verify = await self._write_back()  # before a new epoch shows others that it is settled
-        if settled_by_others and found is not None and verify is None:
-            self._adopt_reading(found, reading)
+            self._adopt(Epoch.parse(verified.epoch), verified, reading.now)
             return True
-        set_to = (
-            _numbers(reading) if settled_by_others else await self._begin(reading, found, missing or cause)
-        )
-        if set_to is None:
-            return False
-        verified = set_to if verify is None else await verify(True)
-        if verified is None or verified.epoch != set_to.epoch:
-            return False
-        self._adopt(Epoch.parse(verified.epoch), verified, reading.now)
-        return True
 
     def _is_repair(self, found: Epoch | None) -> bool:
         """Whether an epoch is that of a repair to which this process must contribute."""
@@ -513,13 +663,13 @@ class DataSet:
             return False
         return self._is_repair(found) or self.epoch is not None
 
-    async def _start_repair(self, reading: Reading, found: Epoch | None, missing: str) -> Epoch | None:
+    def _start_repair(self, reading: Reading, found: Epoch | None, missing: str) -> Steps[Epoch | None]:
         """Set an epoch that stops all verdicts and revocations, unless another process has just done so.
 
         None if the present one is not as read.
         """
         cutoff, latest = self._latest_dates(found)
-        done, numbers = await self._set_epoch(reading.epoch or b"", new_id(), latest, REPAIRING, cutoff)
+        done, numbers = yield SetsEpoch(reading.epoch or b"", new_id(), latest, REPAIRING, cutoff)
         repair = Epoch.parse(numbers.epoch)
         if done:
             self._losses.repair_started(missing)
@@ -527,7 +677,9 @@ class DataSet:
             return None
         return repair
 
-    async def _repair(self, repair: Epoch, verify: VerifyWrittenBack | None, repairs: Repairs) -> bool | None:
+    def _repair(
+        self, repair: Epoch, verify: VerifyWrittenBack | None, repairs: Repairs
+    ) -> Steps[bool | None]:
         """Contribute to a repair until it has ended.
 
         Args:
@@ -540,7 +692,7 @@ class DataSet:
             now, None if there is no proof in time.
         """
         if verify is not None:
-            written = await verify(False)
+            written = yield Verifies(verify, False)
             if written is None or written.epoch != repair.text.encode():
                 return False
         present = self.watermark
@@ -559,10 +711,10 @@ class DataSet:
         give_up = asyncio.get_running_loop().time() + repairs.seconds
         contributed = False
         repairs.announce(repairing=True)
-        pauses = itertools.chain(_POLL_S, itertools.repeat(_POLL_S[-1]))
+        pauses = itertools.chain(POLL_S, itertools.repeat(POLL_S[-1]))
         try:
             while True:
-                progress = await repairs.contribute(repair.text.encode(), contribution, share)
+                progress: RepairProgress = yield Contributes(repair.text.encode(), contribution, share)
                 numbers = progress.numbers
                 if numbers.epoch != repair.text.encode():
                     ended = Epoch.parse(numbers.epoch)
@@ -575,34 +727,34 @@ class DataSet:
                 cutoff = max(repair.cutoff, *(given.cutoff for given in contributions.values()))
                 if repair.finding == REPAIRED:
                     if proven and cutoff == repair.cutoff:
-                        return await self._end_repair(repair, numbers, verify)
+                        return (yield from self._end_repair(repair, numbers, verify))
                     # this process knew of more: repair that, too
-                    await self._set_epoch(numbers.epoch, new_id(), progress.now, REPAIRING, cutoff)
+                    yield SetsEpoch(numbers.epoch, new_id(), progress.now, REPAIRING, cutoff)
                     return False
                 if proven and not not_heard(contributions):
-                    done, found = await self._set_epoch(
+                    done, found = yield SetsEpoch(
                         numbers.epoch, repair.id, progress.now, REPAIRED, cutoff, numbers.counts
                     )
                     if done:
                         repaired = Epoch.parse(found.epoch)
                         self._losses.repaired(repaired)
-                        return await self._end_repair(repaired, found, verify)
+                        return (yield from self._end_repair(repaired, found, verify))
                     if found.epoch != numbers.epoch:  # most often because another process has ended it
                         continue
                 late = progress.now >= repair.noticed + repairs.seconds * 1000
                 if late or asyncio.get_running_loop().time() >= give_up:
                     self._losses.not_repaired(shortfall(numbers.counts, contributions))
                     return None
-                await asyncio.sleep(next(pauses))
+                yield Pauses(next(pauses))
         finally:
             repairs.announce(repairing=False)
 
-    async def _end_repair(
+    def _end_repair(
         self, repaired: Epoch, numbers: Watermark, verify: VerifyWrittenBack | None
-    ) -> bool:
+    ) -> Steps[bool]:
         """Adopt a repaired data set; returns True."""
         if verify is not None:
-            await verify(True)
+            yield Verifies(verify, True)
         self._adopt(repaired, numbers, repaired.noticed)
         return True
 
@@ -649,13 +801,13 @@ class DataSet:
         cutoff = max(self.epoch.cutoff if self.epoch else 0, found.cutoff if found else 0)
         return cutoff, max(self._read_at, self.epoch.noticed if self.epoch else 0, cutoff)
 
-    async def _begin(self, reading: Reading, found: Epoch | None, missing: str) -> Watermark | None:
+    def _begin(self, reading: Reading, found: Epoch | None, missing: str) -> Steps[Watermark | None]:
         """Set a new epoch if the present one is still as read; returns its numbers, None if it was not."""
         last = self.epoch or found
         refused = last is not None and last.finding == "refused"
         finding = "refused" if refused else FINDING_OF_POLICY[self._policy]
         cutoff, latest = self._latest_dates(found)
-        done, numbers = await self._set_epoch(
+        done, numbers = yield SetsEpoch(
             reading.epoch or b"",
             new_id(),
             latest,

@@ -1,8 +1,9 @@
 """The identity of a data set and its numbers, as they are stored and as a process reads them."""
 
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 from revoker.errors import NotPrimary
 from revoker.store.consistency.counts import Counts
@@ -64,8 +65,7 @@ class Watermark:
         return Counts(self.seq, self.writers)
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(NamedTuple):
     """The numbers of a data set as one command read them from a primary, and its ``TIME`` (ms).
 
     Attributes:
@@ -95,13 +95,12 @@ def decode(values: list[Any], server: str = "") -> Reading:
         (seconds, micros), (epoch, seq, share, writers), role = values
         if role[0] not in {b"master", "master"}:
             raise NotPrimary("the store's server is not a primary")
-        if epoch is not None and not isinstance(epoch, bytes):
-            raise TypeError("an epoch of another type")
-        return Reading(
-            epoch,
-            int(seq or 0),
-            None if share is None else int(share),
-            int(seconds) * 1000 + int(micros) // 1000,
-            writers or b"",
-            server,
-        )
+        return reading_of([epoch, seq, share, writers], int(seconds) * 1000 + int(micros) // 1000, server)
+
+
+def reading_of(values: Sequence[Any], now: int, server: str) -> Reading:
+    """As :func:`decode`, of the reply to ``MGET``; raises what ``understood`` takes."""
+    epoch, seq, share, writers = values
+    if epoch is not None and not isinstance(epoch, bytes):
+        raise TypeError("an epoch of another type")
+    return Reading(epoch, int(seq or 0), None if share is None else int(share), now, writers or b"", server)

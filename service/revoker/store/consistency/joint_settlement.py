@@ -1,0 +1,109 @@
+"""Settles many data sets together: the same steps for each, and few writes for all of them.
+
+A shard of a cluster that comes back empty is the loss of thousands of data sets.
+"""
+
+import asyncio
+import itertools
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any, Final
+
+from revoker.errors import NoVerdict
+from revoker.store.consistency.data_set import POLL_S, DataSet, Settlement
+from revoker.store.consistency.steps import Pauses, Step
+
+CarryOut = Callable[[Sequence[tuple[DataSet, Step]]], Awaitable[Sequence[Any]]]
+"""Carries out steps of one kind; returns what each gives, or its ``NoVerdict`` as a value."""
+
+_SCOUTS: Final = 4
+"""Of the data sets that wait for other processes, so many are looked at in each poll: what other processes
+do, they do for all."""
+
+_ALL_POLLED_S: Final = 1.0
+"""After this time all of them are looked at."""
+
+
+async def settle_jointly(
+    settlements: Sequence[Settlement], carry_out: CarryOut, turns: asyncio.Semaphore
+) -> None:
+    """Settle data sets that have begun to be; each of them ends, whatever happens here.
+
+    Args:
+        settlements: What was begun.
+        carry_out: Sends their steps.
+        turns: Is held but for the time in which all of them wait for other processes.
+    """
+    try:
+        await _Joint(settlements, carry_out, turns).run()
+    finally:
+        for settlement in settlements:
+            settlement.abandon()
+
+
+class _Joint:
+    """The steps that are next, of those data sets that are not settled."""
+
+    def __init__(
+        self, settlements: Sequence[Settlement], carry_out: CarryOut, turns: asyncio.Semaphore
+    ) -> None:
+        self._settlements: Final = settlements
+        self._carry_out: Final = carry_out
+        self._turns: Final = turns
+        self._next: dict[Settlement, Step] = {}
+        self._pauses = itertools.chain(POLL_S, itertools.repeat(POLL_S[-1]))
+        self._all_due = 0.0
+
+    async def run(self) -> None:
+        async with self._turns:
+            for settlement in self._settlements:
+                self._advance(settlement, None)
+            await self._send_all()
+        self._all_due = asyncio.get_running_loop().time() + _ALL_POLLED_S
+        while self._next:
+            await self._poll()
+            async with self._turns:
+                await self._send_all()
+
+    async def _send_all(self) -> None:
+        """Send all steps until none is left but to wait for other processes."""
+        while active := [one for one, step in self._next.items() if not isinstance(step, Pauses)]:
+            await self._send(active)
+
+    def _advance(self, settlement: Settlement, given: Any) -> None:
+        step = settlement.advance(given)
+        if step is None:
+            self._next.pop(settlement, None)
+        else:
+            self._next[settlement] = step
+
+    async def _send(self, settlements: Iterable[Settlement]) -> None:
+        by_kind: dict[type[Step], list[Settlement]] = {}
+        for settlement in settlements:
+            by_kind.setdefault(type(self._next[settlement]), []).append(settlement)
+        for those in by_kind.values():
+            steps = [(settlement.data, self._next[settlement]) for settlement in those]
+            given: Sequence[Any]
+            try:
+                given = await self._carry_out(steps)
+            except NoVerdict as error:
+                given = [error] * len(those)
+            for settlement, result in zip(those, given, strict=True):
+                self._advance(settlement, result)
+
+    async def _poll(self) -> None:
+        """Wait for other processes, then look at some data sets; at all, if these have changed."""
+        await asyncio.sleep(next(self._pauses))
+        loop = asyncio.get_running_loop()
+        waiting = list(self._next)
+        if loop.time() < self._all_due:
+            scouts, waiting = waiting[:_SCOUTS], waiting[_SCOUTS:]
+            for scout in scouts:
+                self._advance(scout, None)
+            await self._send([scout for scout in scouts if scout in self._next])
+            steps = [self._next.pop(scout, None) for scout in scouts]
+            self._next |= {scout: step for scout, step in zip(scouts, steps, strict=True) if step is not None}
+            if all(isinstance(step, Pauses) for step in steps):  # others are looked at the next time
+                return
+        self._all_due = loop.time() + _ALL_POLLED_S
+        for settlement in waiting:
+            self._advance(settlement, None)

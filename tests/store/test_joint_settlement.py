@@ -1,0 +1,110 @@
+"""Data sets that are settled together do not depend on each other."""
+
+import asyncio
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from revoker.errors import StoreUnavailable
+from revoker.metrics import Metrics
+from revoker.store.consistency import joint_settlement
+from revoker.store.consistency.data_set import DataSet, Settlement
+from revoker.store.consistency.epoch import Reading
+from revoker.store.consistency.joint_settlement import settle_jointly
+from revoker.store.consistency.losses import Losses
+from revoker.store.consistency.steps import READS, Pauses, Reads
+from revoker.store.keys import Keys
+from tests.rig.service import HANGS_S
+
+E1, E2 = b"e1 0 0 new", b"e2 5000 5000 cutoff"
+
+
+async def not_alone(*_):
+    pytest.fail("it is settled by itself")
+
+
+def made(*, settled_as=E1):
+    """A data set that was read, and whose steps go nowhere by themselves."""
+    data = DataSet(
+        Keys("rv").tail("me"),
+        policy="cutoff",
+        losses=Losses(Metrics(CollectorRegistry()), grouped=True),
+        read=not_alone,
+        set_epoch=not_alone,
+        write_back=not_alone,
+    )
+    assert data.adopt_first(Reading(settled_as, 10, 5, 1000))
+    return data
+
+
+def given(step):
+    """What a store gives that another process has settled, and to which nothing is written back."""
+    return Reading(E2, 0, None, 6000) if isinstance(step, Reads) else None
+
+
+async def test_one_that_cannot_be_settled_stops_no_other():
+    sets = [made() for _ in range(3)]
+
+    async def carry_out(asked):
+        return [StoreUnavailable("not this one") if data is sets[1] else given(step) for data, step in asked]
+
+    settlements = [data.begin_together() for data in sets]
+    await settle_jointly(settlements, carry_out, asyncio.Semaphore(1))
+    assert [data.epoch.finding for data in sets] == ["cutoff", "new", "cutoff"]
+    with pytest.raises(StoreUnavailable, match="not this one"):
+        settlements[1].ended.result()
+
+
+@pytest.mark.parametrize("fault", [RuntimeError, asyncio.CancelledError])
+async def test_all_have_ended_where_settling_them_together_failed(fault):
+    sets = [made() for _ in range(3)]
+    settlements = [data.begin_together() for data in sets]
+    assert sets[0].begin_together() is None
+
+    async def carry_out(_):
+        raise fault
+
+    with pytest.raises(fault):
+        await settle_jointly(settlements, carry_out, asyncio.Semaphore(1))
+    for data, settlement in zip(sets, settlements, strict=True):
+        assert isinstance(settlement.ended.exception(), StoreUnavailable)
+        assert data.begin_together() is not None
+
+
+async def test_a_loss_is_settled_after_all_that_began_before():
+    """An eviction that is noticed meanwhile is another loss."""
+    data = made()
+    settlement = data.begin_together()
+    assert data.begin_alone() is settlement.ended
+    later = data.begin_alone(5500, "keys were evicted")
+    await asyncio.sleep(0)
+    assert data.begin_together() is None
+
+    async def carry_out(asked):
+        return [given(step) for _, step in asked]
+
+    await settle_jointly([settlement], carry_out, asyncio.Semaphore(1))
+    assert data.epoch.finding == "cutoff"
+    assert not later.done()
+    await data.close()
+
+
+async def test_some_of_those_that_wait_for_others_are_looked_at_and_all_once_these_have_changed(monkeypatch):
+    monkeypatch.setattr(joint_settlement, "_ALL_POLLED_S", HANGS_S)
+
+    def waiting(polls):
+        for _ in range(polls):
+            yield READS
+            yield Pauses(HANGS_S)
+
+    settlements = [Settlement(made(), waiting(3 if number else 1), lambda _: None) for number in range(40)]
+    sent = []
+
+    async def carry_out(asked):
+        sent.append(len(asked))
+        return [None] * len(asked)
+
+    await settle_jointly(settlements, carry_out, asyncio.Semaphore(1))
+    assert sent[:3] == [40, 3, 36], "the first of four scouts has ended"
+    assert sum(sent) == 1 + 3 * 39
+    assert all(settlement.ended.done() for settlement in settlements)
