@@ -406,52 +406,47 @@ class Revocations:
         return _WrittenBack(part, refill, done, self._mark)
 
     async def write_back_many(
-        self, parts: Sequence[int], change_many: ChangeMany
+        self, tails: Sequence[Tail], change_many: ChangeMany
     ) -> list[VerifyWrittenBack | NoVerdict | None]:
         """As :meth:`write_back`, to many data sets; returns errors as values."""
-        results: dict[int, VerifyWrittenBack | NoVerdict | None] = dict.fromkeys(parts)
-        batches: dict[int, Batch] = {}
+        results: dict[Tail, VerifyWrittenBack | NoVerdict | None] = dict.fromkeys(tails)
+        batches: dict[Tail, Batch] = {}
         refill = new_id()
-        for part in parts:
+        for tail in tails:
+            part = self._keys.part(tail.epoch)
             calls = self._restore_calls(part)
             if len(calls) > _CHUNK:
                 try:
-                    results[part] = await self.write_back(part)
+                    results[tail] = await self.write_back(part)
                 except NoVerdict as error:
-                    results[part] = error
+                    results[tail] = error
             elif calls:
-                batches[part] = [
+                batches[tail] = [
                     self._marking(part, "begin", refill, 0, 0),
                     *((RESTORE[script], keys, args) for script, keys, args in calls),
                     self._marking(part, "renew", refill, 0, 1),
                 ]
         if not batches:
             return list(results.values())
-        tails = [self._tail(part) for part in batches]
-        replies = await self._scripts.execute_in_many(tails, list(batches.values()), change_many)
-        for part, reply in zip(batches, replies, strict=True):
+        replies = await self._scripts.execute_in_many(list(batches), list(batches.values()), change_many)
+        for tail, reply in zip(batches, replies, strict=True):
             if isinstance(reply, NoVerdict):
-                results[part] = reply
+                results[tail] = reply
             else:
-                self._metrics.refilled_revocations.inc(len(batches[part]) - 2)
-                results[part] = _WrittenBack(part, refill, 1, self._mark)
+                self._metrics.refilled_revocations.inc(len(batches[tail]) - 2)
+                results[tail] = _WrittenBack(self._keys.part(tail.epoch), refill, 1, self._mark)
         return list(results.values())
 
     async def verify_many(
-        self, asked: Sequence[Verifies], change_many: ChangeMany
+        self, tails: Sequence[Tail], steps: Sequence[Verifies], change_many: ChangeMany
     ) -> list[Watermark | NoVerdict | None]:
         """Call what :meth:`write_back_many` has returned; returns errors as values."""
         batches: list[Batch] = []
-        tails = []
-        for verify, last in asked:
+        for verify, last in steps:
             assert isinstance(verify, _WrittenBack)  # noqa: S101  # nothing else returns one
             batches.append([self._marking(verify.part, _step(last), verify.refill, verify.done, verify.done)])
-            tails.append(self._tail(verify.part))
         replies = await self._scripts.execute_in_many(tails, batches, change_many)
         return [decoded(reply, _marked) for reply in replies]
-
-    def _tail(self, part: int) -> Tail:
-        return self._scripts.tail_of(self._keys.in_part(part).epoch)
 
     async def _restore(self, part: int, calls: list[_Call], refill: str, done: int) -> bool:
         """Run scripts in one write, then mark them as done; False if the mark of earlier ones is gone."""
@@ -525,11 +520,13 @@ class Revocations:
             return _progress([await self._scripts.execute(*call)])
 
     async def contribute_many(
-        self, instance: str, asked: Sequence[tuple[int, Contributes]], change_many: ChangeMany
+        self, instance: str, tails: Sequence[Tail], steps: Sequence[Contributes], change_many: ChangeMany
     ) -> list[RepairProgress | NoVerdict]:
         """As :meth:`contribute`, to many data sets; returns errors as values."""
-        batches: list[Batch] = [[self._contribution(part, instance, step)] for part, step in asked]
-        tails = [self._tail(part) for part, _ in asked]
+        batches: list[Batch] = [
+            [self._contribution(self._keys.part(tail.epoch), instance, step)]
+            for tail, step in zip(tails, steps, strict=True)
+        ]
         replies = await self._scripts.execute_in_many(tails, batches, change_many)
         return [decoded(reply, _progress) for reply in replies]
 

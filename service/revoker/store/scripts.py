@@ -125,10 +125,6 @@ class Scripts:
         self._data_of = data_of
         self._journal = journal
 
-    def tail_of(self, key: str) -> Tail:
-        """The keys of the numbers of a key's data set."""
-        return self._data_of(key).tail
-
     def seq(self, key: str) -> int:
         """``rv:seq`` of the data set of a key, as last read; 0: never."""
         return self._expected(key)[0]
@@ -232,11 +228,11 @@ class Scripts:
             return bool(done), numbers_of(numbers)
 
     async def set_epochs(
-        self, asked: Sequence[tuple[Tail, SetsEpoch]], change_many: ChangeMany
+        self, tails: Sequence[Tail], steps: Sequence[SetsEpoch], change_many: ChangeMany
     ) -> list[tuple[bool, Watermark] | NoVerdict]:
         """As :meth:`set_epoch`, for many data sets; returns errors as values."""
-        batches: list[Batch] = [[("set_epoch", (), _epoch_args(step))] for _, step in asked]
-        replies = await self.execute_in_many([tail for tail, _ in asked], batches, change_many)
+        batches: list[Batch] = [[("set_epoch", (), _epoch_args(step))] for step in steps]
+        replies = await self.execute_in_many(tails, batches, change_many)
 
         def epoch_set(reply: Any) -> tuple[bool, Watermark]:
             [[done, numbers]] = reply

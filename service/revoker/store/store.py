@@ -93,19 +93,17 @@ class _JointSteps:
 
     async def __call__(self, asked: Sequence[tuple[DataSet, Step]], change_many: ChangeMany) -> Sequence[Any]:
         store, (_, step) = self._store, asked[0]
-        parts = [store.keys.part(data.tail.epoch) for data, _ in asked]
+        tails = [data.tail for data, _ in asked]
         steps: Sequence[Any] = [step for _, step in asked]
         match step:
             case SetsEpoch():
-                tails = [data.tail for data, _ in asked]
-                return await store.scripts.set_epochs(list(zip(tails, steps, strict=True)), change_many)
+                return await store.scripts.set_epochs(tails, steps, change_many)
             case WritesBack():
-                return await store.revocations.write_back_many(parts, change_many)
+                return await store.revocations.write_back_many(tails, change_many)
             case Verifies():
-                return await store.revocations.verify_many(steps, change_many)
+                return await store.revocations.verify_many(tails, steps, change_many)
             case Contributes():
-                contributions = list(zip(parts, steps, strict=True))
-                return await store.revocations.contribute_many(store.instance, contributions, change_many)
+                return await store.revocations.contribute_many(store.instance, tails, steps, change_many)
             case _:
                 raise TypeError(step)
 

@@ -20,7 +20,7 @@ _SCOUTS: Final = 4
 do, they do for all."""
 
 _ALL_POLLED_S: Final = 1.0
-"""After this time all of them are looked at."""
+"""After this time all of them are looked at, and again after twice the time, each time."""
 
 
 async def settle_jointly(
@@ -52,13 +52,14 @@ class _Joint:
         self._next: dict[Settlement, Step] = {}
         self._pauses = itertools.chain(POLL_S, itertools.repeat(POLL_S[-1]))
         self._all_due = 0.0
+        self._all_polled_s = _ALL_POLLED_S
 
     async def run(self) -> None:
         async with self._turns:
             for settlement in self._settlements:
                 self._advance(settlement, None)
             await self._send_all()
-        self._all_due = asyncio.get_running_loop().time() + _ALL_POLLED_S
+        self._all_due = asyncio.get_running_loop().time() + self._all_polled_s
         while self._next:
             await self._poll()
             async with self._turns:
@@ -104,6 +105,8 @@ class _Joint:
             self._next |= {scout: step for scout, step in zip(scouts, steps, strict=True) if step is not None}
             if all(isinstance(step, Pauses) for step in steps):  # others are looked at the next time
                 return
-        self._all_due = loop.time() + _ALL_POLLED_S
+        else:
+            self._all_polled_s *= 2
+        self._all_due = loop.time() + self._all_polled_s
         for settlement in waiting:
             self._advance(settlement, None)
