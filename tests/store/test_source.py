@@ -113,6 +113,9 @@ class MemorySource:
             return []
         return [self._data_set]
 
+    async def suspects(self):
+        return await self.look(0, lambda *_: None)
+
     async def blocks_after(self, *_):
         return None
 

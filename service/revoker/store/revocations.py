@@ -24,7 +24,8 @@ from revoker.store.consistency.epoch import Watermark, new_id
 from revoker.store.consistency.steps import Contributes, RepairProgress, Verifies, VerifyWrittenBack
 from revoker.store.issuer_records import IssuerRecords
 from revoker.store.keys import Keys, Tail, segment, tag_and_start, user_tag
-from revoker.store.scripts import RESTORE, Batch, ChangeMany, Scripts, decoded, numbers_of
+from revoker.store.scripts import RESTORE, Batch, Scripts, decoded, numbers_of
+from revoker.store.source import ChangeMany
 from revoker.store.wire.connection import understood
 
 AHEAD_MS: Final = 5000

@@ -216,7 +216,7 @@ class Watch:
         with contextlib.suppress(NoVerdict):  # a store that takes no writes can be read all the same
             in_repair = await self._instances.enter()
         if in_repair:
-            await self._source.settle(map(self._source.data_set_numbered, in_repair))
+            await self._source.settle(map(self._source.data_set_numbered, sorted(in_repair)))
 
     async def _retire_writers(self) -> None:
         """Take processes that have ended for good from the lists of writers, so that those do not grow."""

@@ -25,7 +25,7 @@ from revoker.store.consistency.data_set import (
     Settlement,
     SuspectReading,
 )
-from revoker.store.consistency.epoch import DAY_MS, REPAIRING, Reading, Watermark, decode, reading_of
+from revoker.store.consistency.epoch import DAY_MS, Reading, Watermark, decode, reading_of
 from revoker.store.consistency.joint_settlement import settle_jointly
 from revoker.store.consistency.losses import Losses
 from revoker.store.consistency.steps import Reads, Step
@@ -53,7 +53,7 @@ _log = structlog.get_logger("store")
 _SLOTS_AT_ONCE: Final = 512
 """Slots that are read together, and commands in one write."""
 
-_SETTLED_AT_ONCE: Final = 128
+_SETTLED_AT_ONCE: Final = 64
 """Slots that are settled together: the server does nothing else while it runs a script for each."""
 
 _TURNS: Final = 4
@@ -390,7 +390,7 @@ class ClusterSource:
                     readings.append(error)
                 continue
             readings.append(reading)
-            if reading.epoch is None or reading.epoch.endswith(REPAIRING.encode()):
+            if reading.epoch is None or reading.in_repair:
                 self._look_around(slot)
         return readings
 
@@ -411,12 +411,15 @@ class ClusterSource:
     async def _settle_at(self, node: Node) -> None:
         await asyncio.sleep(_LOOK_AROUND_DELAY_S)
         try:
-            self._begin_to_settle(await self._suspects_at(node))
+            found = await self._suspects_at(node)
+            repaired = {data for data, read in found.items() if read.reading.in_repair}
+            by_urgency = sorted(found, key=lambda data: data not in repaired)  # others wait for these
+            self._begin_to_settle({data: found[data] for data in by_urgency})
         except NoVerdict:
             self._looked_around.pop(node.address, None)  # the next reading looks again
 
     @reads_replies()
-    async def _suspects_at(self, node: Node) -> dict[DataSet, SuspectReading | None]:
+    async def _suspects_at(self, node: Node) -> dict[DataSet, SuspectReading]:
         """Those data sets of a primary that were ever read, and are below their watermark."""
         return {
             data: SuspectReading(found.before, found.reading)

@@ -807,6 +807,7 @@ class DataSet:
         refused = last is not None and last.finding == "refused"
         finding = "refused" if refused else FINDING_OF_POLICY[self._policy]
         cutoff, latest = self._latest_dates(found)
+        numbers: Watermark
         done, numbers = yield SetsEpoch(
             reading.epoch or b"",
             new_id(),

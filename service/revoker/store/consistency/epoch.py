@@ -79,6 +79,11 @@ class Reading(NamedTuple):
     writers: bytes = b""
     server: str = ""
 
+    @property
+    def in_repair(self) -> bool:
+        """Whether a process has begun a repair that has not ended."""
+        return self.epoch is not None and self.epoch.endswith(REPAIRING.encode())
+
 
 def new_id() -> str:
     return secrets.token_hex(8)

@@ -8,7 +8,7 @@ import itertools
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Final
 
-from revoker.errors import NoVerdict
+from revoker.errors import NoVerdict, StoreUnavailable
 from revoker.store.consistency.data_set import POLL_S, DataSet, Settlement
 from revoker.store.consistency.steps import Pauses, Step
 
@@ -82,14 +82,20 @@ class _Joint:
         for settlement in settlements:
             by_kind.setdefault(type(self._next[settlement]), []).append(settlement)
         for those in by_kind.values():
-            steps = [(settlement.data, self._next[settlement]) for settlement in those]
-            given: Sequence[Any]
-            try:
-                given = await self._carry_out(steps)
-            except NoVerdict as error:
-                given = [error] * len(those)
-            for settlement, result in zip(those, given, strict=True):
+            given = await self._given(those)
+            lost = [one for one, result in given.items() if isinstance(result, StoreUnavailable)]
+            if lost:  # a late reply fails all of them; every step may be repeated
+                given |= await self._given(lost)
+            for settlement, result in given.items():
                 self._advance(settlement, result)
+
+    async def _given(self, settlements: Sequence[Settlement]) -> dict[Settlement, Any]:
+        """Send the steps that are next; what each gives, or its ``NoVerdict``."""
+        try:
+            given = await self._carry_out([(one.data, self._next[one]) for one in settlements])
+        except NoVerdict as error:
+            return dict.fromkeys(settlements, error)
+        return dict(zip(settlements, given, strict=True))
 
     async def _poll(self) -> None:
         """Wait for other processes, then look at some data sets; at all, if these have changed."""
