@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import functools
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import structlog
@@ -337,18 +337,19 @@ class ClusterSource:
     def _begin_to_settle(
         self, sets: Mapping[DataSet, SuspectReading | None], since: int = 0, cause: str = ""
     ) -> "set[asyncio.Future[None]]":
-        """Begin to settle data sets, those of one primary together; done as each has ended.
+        """Begin to settle data sets, those of one primary together; done when these have ended.
 
         Args:
             sets: With what was read of each, where that was just read.
             since: As :meth:`settle`.
             cause: Likewise.
         """
-        apart = asyncio.get_running_loop().time() < self._apart_until
+        if asyncio.get_running_loop().time() < self._apart_until:
+            return {self._start(self._settle_apart(list(sets), since, cause))}
         settling: set[asyncio.Future[None]] = set()
         by_node: dict[Node | None, list[Settlement]] = {}
         for data, read in sets.items():
-            settlement = None if apart else data.begin_together(since, cause, read)
+            settlement = data.begin_together(since, cause, read)
             if settlement is None:
                 settling.add(data.begin_alone(since, cause))
             else:
@@ -368,6 +369,18 @@ class ClusterSource:
         except Exception:  # noqa: BLE001  # no data set may stay without verdicts because of it
             _log.exception("joint_settlement_failed", slots=len(settlements))
             self._apart_until = asyncio.get_running_loop().time() + _APART_S
+
+    async def _settle_apart(self, sets: Sequence[DataSet], since: int, cause: str) -> None:
+        """Settle each data set by itself; raises the first failure."""
+        failures: list[BaseException] = []
+        for start in range(0, len(sets), _SLOTS_AT_ONCE):
+            chunk = sets[start : start + _SLOTS_AT_ONCE]
+            done, _ = await asyncio.wait(
+                {data.begin_alone(since, cause) for data in chunk}, timeout=SETTLE_WAIT_S
+            )
+            failures += filter(None, (settled.exception() for settled in done))
+        if failures:
+            raise failures[0]
 
     async def _carry_out_jointly(self, asked: Sequence[tuple[DataSet, Step]]) -> Sequence[Any]:
         """As :data:`revoker.store.consistency.joint_settlement.CarryOut`."""
@@ -434,10 +447,11 @@ class ClusterSource:
         looks = (self._suspects_at(node) for node in self._topology.nodes if self._may_look_around(node))
         return [data for found in await asyncio.gather(*looks) for data in found]
 
-    def _start(self, work: Any) -> None:
+    def _start(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._task_ended)
+        return task
 
     async def trusted_value(self, key: str) -> tuple[bytes | None, int]:
         values = await self.trusted_values([key])
