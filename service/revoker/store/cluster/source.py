@@ -56,7 +56,7 @@ _SLOTS_AT_ONCE: Final = 512
 _SETTLED_AT_ONCE: Final = 64
 """Slots that are settled together: the server does nothing else while it runs a script for each."""
 
-_TURNS: Final = 4
+_TURNS: Final = 8
 """How many times as many slots are worked on at the same time: all must be answered within the time-out. The
 others wait, so that nothing waits for long between its first step and its last."""
 
@@ -67,7 +67,7 @@ _LOOK_AROUND_DELAY_S: Final = 0.1
 """What requests wait for is settled first."""
 
 _APART_S: Final = 60.0
-"""After a fault in settling slots together, each is settled by itself for so long."""
+"""After a fault in settling slots together, each is settled by itself for this time."""
 
 _REDIRECTIONS: Final = ("MOVED", "ASK", "TRYAGAIN")
 

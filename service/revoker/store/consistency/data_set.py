@@ -184,7 +184,7 @@ class Settlement:
             return self._steps.send(given)
         except StopIteration:
             self._end(None)
-        except Exception as error:  # noqa: BLE001  # as that of a task; the others go on
+        except Exception as error:  # noqa: BLE001  # as that of a task; the others continue
             self._end(error)
         return None
 
