@@ -149,7 +149,7 @@ class ClusterSource:
         task.add_done_callback(self._task_ended)
         return task
 
-    def _task_ended(self, task: "asyncio.Task[Replies]") -> None:
+    def _task_ended(self, task: "asyncio.Task[Any]") -> None:
         self._tasks.discard(task)
         retrieve_failure(task)
 
