@@ -8,7 +8,7 @@ import pytest
 
 from revoker.errors import StoreRefused
 from revoker.models import Issuer
-from revoker.store.keys import SLOTS
+from revoker.store.keys import SLOTS, user_tag
 from tests.rig.network import Network
 from tests.rig.probes import eventually
 from tests.rig.reply_proxy import ReplyProxy
@@ -148,3 +148,15 @@ async def test_a_revocation_that_vanishes_again_and_again_is_one_loss(valkey, pr
             await store.watch.beat()
             epochs.append((await store.epoch()).id)
     assert epochs[0] != epochs[1] == epochs[2] == epochs[3] != epochs[4]
+
+
+async def test_who_starts_while_the_store_is_in_repair_knows_all_blocks_before_it_is_ready(valkey, prefix):
+    async with opened(store_on(valkey, prefix), watched=False) as store:
+        await store.watch.beat()
+        await store.revocations.block_user(MAIN, "alice", until=None, reason="")
+    with valkey.client() as client:
+        client.set(f"{prefix}:epoch", "another 5000 0 repairing")
+    async with opened(store_on(valkey, prefix), watched=False) as late:
+        await late.watch.beat()
+        assert late.watch.reached
+        assert list(late.revocations.remembered.blocks) == [user_tag(MAIN.iss, "alice")]

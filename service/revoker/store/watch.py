@@ -144,7 +144,7 @@ class Watch:
             await self._check_configuration()
         if suspects := await self.look(self._beats):
             await self._source.settle(suspects)
-            await self._source.settle(await self._source.suspects())
+            await self._source.settle([*await self.look(self._beats), *await self._source.suspects()])
         await self._join_repairs()
         await self._retire_writers()
         await self._remember_keys()
