@@ -14,9 +14,11 @@ import pytest
 from revoker.errors import NoVerdict, StoreRefused, StoreUnavailable
 from revoker.models import Claims
 from revoker.rules import FOREVER_MS
+from revoker.store.cluster import source
 from revoker.store.consistency.epoch import Epoch
 from revoker.store.console_records import ConsoleRecords
 from revoker.store.keys import SLOTS, slot_of, slot_tags, user_tag
+from revoker.store.wire.connection import Refused, TooFewReplicas
 from tests.rig import forge
 from tests.rig.administration import everything, name_of, view_user
 from tests.rig.network import Network
@@ -441,6 +443,47 @@ async def test_a_fault_in_settling_slots_together_leaves_none_without_verdicts(s
             await eventually(lambda store=store: all_repaired(store))
         assert broke
         assert all([await listed(first, jti) for jti in revoked])
+
+
+async def test_an_error_of_one_slot_does_not_hide_that_others_are_not_confirmed(nodes, prefix):
+    async with opened(store_on(nodes, prefix, wait_replicas=1, timeout=0.2), watched=False) as store:
+        [written, failed] = (store.keys.in_part(slot).tail("me").epoch for slot in (0, 1))
+        batches = [(written, [("SET", written, 1, "PX", 1000)]), (failed, [("SET", failed)])]
+        outcome = await store.source.change_many(batches)
+        assert list(map(type, outcome)) == [TooFewReplicas, Refused]
+
+
+async def test_slots_that_have_moved_do_not_wait_for_each_other(shared, monkeypatch):
+    async def change_together(*_):
+        async with asyncio.timeout(HANGS_S):
+            await both.wait()
+        return [b"OK"]
+
+    both = asyncio.Barrier(2)
+    monkeypatch.setattr(shared.source, "change_together", change_together)
+    monkeypatch.setattr(shared.source._topology, "node_of", lambda _: None)
+    batches = [(shared.keys.in_part(slot).tail("me").epoch, [("PING",)]) for slot in (0, 1)]
+    assert await shared.source.change_many(batches) == [[b"OK"], [b"OK"]]
+
+
+async def test_evictions_at_a_primary_of_thousands_of_slots_are_one_loss(store, monkeypatch):
+    """What takes longer than a request may wait would be noticed as another loss by the next beat."""
+    monkeypatch.setattr(source, "SETTLE_WAIT_S", PATIENT_S / 100)
+    monkeypatch.setattr(source, "_SLOTS_AT_ONCE", 1)
+    sets = [store.source.data_set_numbered(slot) for slot in range(1000)]
+    [(stamp, *_)] = await store.source.read(sets[0].tail.epoch, [("TIME",)])
+    since = int(stamp) * 1000
+    await store.source.settle(sets, since=since, cause="the server has evicted keys")
+    assert {data.epoch.finding for data in sets} == {"cutoff"}
+    assert min(data.epoch.cutoff for data in sets) >= since
+
+
+async def test_slots_that_are_settled_apart_and_are_late_are_not_taken_for_settled(store, monkeypatch):
+    monkeypatch.setattr(source, "SETTLE_WAIT_S", 0.001)
+    data = store.source.data_set_numbered(0)
+    monkeypatch.setattr(data, "begin_alone", lambda *_: asyncio.get_running_loop().create_future())
+    with pytest.raises(StoreRefused, match="being put back"):
+        await store.source._settle_apart([data], 0, "")
 
 
 async def test_a_declaration_that_broke_off_is_completed_and_none_is_repeated(spare, prefix):

@@ -8,7 +8,6 @@ tokens that have keys there.
 import asyncio
 import contextlib
 import functools
-import itertools
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -180,26 +179,33 @@ class ClusterSource:
             if node is None:
                 continue
             for chunk in _chunks(numbers, [len(batches[number][1]) for number in numbers]):
-                commands = [command for number in chunk for command in batches[number][1]]
-                try:
-                    replies = iter(await node.changes.ask(commands))
-                except (*FAILURES, NoVerdict) as error:
-                    self._topology.learn_soon()
-                    for number in chunk:
-                        results[number] = error
-                    continue
-                for number in chunk:
-                    own = list(itertools.islice(replies, len(batches[number][1])))
-                    refusal = next((reply for reply in own if isinstance(reply, Exception)), None)
-                    results[number] = own if refusal is None else Refused(str(refusal))
-        for number, (key, commands_of) in enumerate(batches):
-            result = results[number]
-            if isinstance(result, Refused) and result.code in _REDIRECTIONS:
-                try:
-                    results[number] = await self.change_together(key, commands_of)
-                except (*FAILURES, NoVerdict) as error:
-                    results[number] = error
+                # by itself: an error of one slot must not hide that the others are not confirmed
+                asked = (node.changes.ask(batches[number][1]) for number in chunk)
+                for number, answer in zip(
+                    chunk, await asyncio.gather(*asked, return_exceptions=True), strict=True
+                ):
+                    results[number] = self._changed(answer)
+        redirected = [
+            number
+            for number, result in enumerate(results)
+            if isinstance(result, Refused) and result.code in _REDIRECTIONS
+        ]
+        followed = (self.change_together(*batches[number]) for number in redirected)
+        for number, answer in zip(
+            redirected, await asyncio.gather(*followed, return_exceptions=True), strict=True
+        ):
+            results[number] = self._changed(answer)
         return results
+
+    def _changed(self, answer: Replies | BaseException) -> Replies | Exception:
+        """What one slot's part of :meth:`change_many` gives."""
+        if isinstance(answer, BaseException):
+            if not isinstance(answer, (*FAILURES, NoVerdict)):
+                raise answer
+            self._topology.learn_soon()
+            return answer
+        refusal = next((reply for reply in answer if isinstance(reply, Exception)), None)
+        return answer if refusal is None else Refused(str(refusal))
 
     async def read(self, key: str, commands: Sequence[Command]) -> Replies:
         return await self._topology.send(slot_of(key), commands, changing=False)
@@ -324,10 +330,14 @@ class ClusterSource:
         return self._blocks.page(reply), reading.now
 
     async def settle(self, sets: Iterable[DataSet], *, since: int = 0, cause: str = "") -> None:
-        settling = self._begin_to_settle(dict.fromkeys(sets, None), since, cause)
+        begun = dict.fromkeys(sets, None)
+        settling = self._begin_to_settle(begun, since, cause)
         if not settling:
             return
-        done, late = await asyncio.wait(settling, timeout=SETTLE_WAIT_S)
+        patience = SETTLE_WAIT_S
+        if since:  # no request waits; what is late would be repeated as another loss, in all of them
+            patience *= -(-len(begun) // _SLOTS_AT_ONCE)
+        done, late = await asyncio.wait(settling, timeout=patience)
         failure = next(filter(None, (settled.exception() for settled in done)), None)
         if failure is not None:
             raise failure
@@ -375,10 +385,12 @@ class ClusterSource:
         failures: list[BaseException] = []
         for start in range(0, len(sets), _SLOTS_AT_ONCE):
             chunk = sets[start : start + _SLOTS_AT_ONCE]
-            done, _ = await asyncio.wait(
+            done, late = await asyncio.wait(
                 {data.begin_alone(since, cause) for data in chunk}, timeout=SETTLE_WAIT_S
             )
             failures += filter(None, (settled.exception() for settled in done))
+            if late:
+                failures.append(StoreRefused(BEING_SETTLED))
         if failures:
             raise failures[0]
 
