@@ -55,6 +55,24 @@ async def test_one_that_cannot_be_settled_stops_no_other():
         settlements[1].ended.result()
 
 
+async def test_a_step_that_got_no_reply_is_sent_once_more_and_for_the_others_it_is_not():
+    sets, sent = [made() for _ in range(3)], []
+
+    async def carry_out(asked):
+        sent.append([sets.index(data) for data, _ in asked])
+        fails = {1: 1, 2: HANGS_S}  # so often
+        return [
+            StoreUnavailable("no reply")
+            if sum(of.count(number) for of in sent) <= fails.get(number, 0)
+            else given(step)
+            for number, (_, step) in zip(sent[-1], asked, strict=True)
+        ]
+
+    await settle_jointly([data.begin_together() for data in sets], carry_out, asyncio.Semaphore(1))
+    assert sent[:2] == [[0, 1, 2], [1, 2]]
+    assert [data.epoch.finding for data in sets] == ["cutoff", "cutoff", "new"]
+
+
 @pytest.mark.parametrize("fault", [RuntimeError, asyncio.CancelledError])
 async def test_all_have_ended_where_settling_them_together_failed(fault):
     sets = [made() for _ in range(3)]
