@@ -453,7 +453,7 @@ async def test_an_error_of_one_slot_does_not_hide_that_others_are_not_confirmed(
         assert list(map(type, outcome)) == [TooFewReplicas, Refused]
 
 
-async def test_slots_that_have_moved_do_not_wait_for_each_other(shared, monkeypatch):
+async def test_slots_that_have_moved_are_followed_together(shared, monkeypatch):
     async def change_together(*_):
         async with asyncio.timeout(HANGS_S):
             await both.wait()

@@ -330,13 +330,13 @@ class ClusterSource:
         return self._blocks.page(reply), reading.now
 
     async def settle(self, sets: Iterable[DataSet], *, since: int = 0, cause: str = "") -> None:
-        begun = dict.fromkeys(sets, None)
-        settling = self._begin_to_settle(begun, since, cause)
+        all_sets = dict.fromkeys(sets, None)
+        settling = self._begin_to_settle(all_sets, since, cause)
         if not settling:
             return
         patience = SETTLE_WAIT_S
         if since:  # no request waits; what is late would be repeated as another loss, in all of them
-            patience *= -(-len(begun) // _SLOTS_AT_ONCE)
+            patience *= -(-len(all_sets) // _SLOTS_AT_ONCE)
         done, late = await asyncio.wait(settling, timeout=patience)
         failure = next(filter(None, (settled.exception() for settled in done)), None)
         if failure is not None:
