@@ -9,6 +9,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -121,10 +122,16 @@ def user_token(**changes: object) -> str:
 
 
 @pytest.fixture(autouse=True)
-async def closed_transports_are_gone() -> AsyncIterator[None]:
-    """Let what a test has closed let go of its sockets: that takes some turns of its event loop."""
+async def no_transport_is_left() -> AsyncIterator[None]:
+    """End what a test has left open, such as an upload whose rest nobody reads.
+
+    Otherwise a later test fails, in which the garbage collector finds it.
+    """
     yield
-    for _ in range(20):
+    loop: Any = asyncio.get_running_loop()
+    for transport in list(loop._transports.values()):  # there is no public way
+        transport.abort()
+    for _ in range(20):  # a socket is closed some turns of the loop later
         await asyncio.sleep(0)
 
 
