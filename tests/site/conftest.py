@@ -54,6 +54,7 @@ async def type_in(page: Page, selector: str, text: str) -> None:
       const field = document.querySelector(selector)
       Object.getOwnPropertyDescriptor(Object.getPrototypeOf(field), "value").set.call(field, text)
       field.dispatchEvent(new Event("input", {bubbles: true}))
+      field.dispatchEvent(new KeyboardEvent("keyup", {bubbles: true})) // the search of the site reads it then
     }"""
     await page.run(script, selector, text)
 
