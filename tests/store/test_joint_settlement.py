@@ -9,10 +9,11 @@ from revoker.errors import StoreUnavailable
 from revoker.metrics import Metrics
 from revoker.store.consistency import joint_settlement
 from revoker.store.consistency.data_set import DataSet, Settlement
-from revoker.store.consistency.epoch import Reading
+from revoker.store.consistency.epoch import Reading, Watermark
 from revoker.store.consistency.joint_settlement import settle_jointly
 from revoker.store.consistency.losses import Losses
-from revoker.store.consistency.steps import READS, Pauses, Reads
+from revoker.store.consistency.repair import contributions_to
+from revoker.store.consistency.steps import READS, Contributes, Pauses, Reads, SetsEpoch
 from revoker.store.keys import Keys
 from tests.rig.service import HANGS_S
 
@@ -23,7 +24,25 @@ async def not_alone(*_):
     pytest.fail("it is settled by itself")
 
 
-def made(*, settled_as=E1):
+class OfThree:
+    """What a data set needs for its repair: this process and two others run."""
+
+    seconds = 3.0
+
+    def __init__(self):
+        self.names = {"me", "first", "second"}
+
+    def running(self):
+        return self.names
+
+    def can_vouch(self):
+        return True
+
+    def announce(self, *, repairing):
+        pass
+
+
+def made(*, settled_as=E1, repairs=None):
     """A data set that was read, and whose steps go nowhere by themselves."""
     data = DataSet(
         Keys("rv").tail("me"),
@@ -32,6 +51,7 @@ def made(*, settled_as=E1):
         read=not_alone,
         set_epoch=not_alone,
         write_back=not_alone,
+        repairs=repairs,
     )
     assert data.adopt_first(Reading(settled_as, 10, 5, 1000))
     return data
@@ -40,6 +60,28 @@ def made(*, settled_as=E1):
 def given(step):
     """What a store gives that another process has settled, and to which nothing is written back."""
     return Reading(E2, 0, None, 6000) if isinstance(step, Reads) else None
+
+
+async def test_who_ends_while_a_data_set_waits_for_its_turn_must_still_be_heard():
+    repairs = OfThree()
+    settlement = made(repairs=repairs).begin_together()
+    repairs.names.remove("first")  # killed together with what it wrote
+    step, contributed = settlement.advance(None), None
+    while contributed is None:
+        match step:
+            case Reads():
+                step = settlement.advance(Reading(None, 0, None, 6000))
+            case SetsEpoch():
+                repair = step.new_id
+                epoch = f"{repair} 6000 0 {step.finding}".encode()
+                step = settlement.advance((True, Watermark(epoch, 0, 0)))
+            case Contributes():
+                contributed = step.contribution
+            case _:
+                step = settlement.advance(None)
+    settlement.abandon()
+    mine = contributions_to(repair, {"me": contributed})["me"]
+    assert set(mine.running) == {"me", "first", "second"}
 
 
 async def test_one_that_cannot_be_settled_stops_no_other():

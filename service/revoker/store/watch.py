@@ -143,9 +143,8 @@ class Watch:
         if not self._checked:  # first: it may be the reason for other failures
             await self._check_configuration()
         if suspects := await self.look(self._beats):
-            with contextlib.suppress(
-                NoVerdict
-            ):  # settling may fail for long; until then others wait for this process
+            # settling may take long or fail; meanwhile others must know that this process runs
+            with contextlib.suppress(NoVerdict):
                 await self._instances.enter()
             await self._source.settle(suspects)
             await self._source.settle([*await self.look(self._beats), *await self._source.suspects()])

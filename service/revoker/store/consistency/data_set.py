@@ -268,6 +268,7 @@ class DataSet:
         self._task: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._joined: Settlement | None = None
+        self._ran_before: frozenset[str] = frozenset()
         self.watermark: Watermark | None = None
         self.epoch: Epoch | None = None
         self.baseline: RevocationState = NO_REVOCATIONS
@@ -458,8 +459,14 @@ class DataSet:
         assert self._others is None  # noqa: S101  # where slots move between servers, nobody is waited for
         if self._tasks or self._joined is not None or self._closed:
             return None
+        self._note_running()
         self._joined = Settlement(self, self._all_steps(since, cause, read), self._leave)
         return self._joined
+
+    def _note_running(self) -> None:
+        """Note who runs now: one that ends before this data set is repaired must be heard of, too."""
+        if self._repairs is not None:
+            self._ran_before = frozenset(self._repairs.running())
 
     def _leave(self, settlement: Settlement) -> None:
         if settlement is self._joined:
@@ -471,6 +478,7 @@ class DataSet:
             return self._joined.ended
         task = self._task
         if task is None or since:
+            self._note_running()
             task = asyncio.get_running_loop().create_task(self._settle(since, cause))
             self._tasks.add(task)
             task.add_done_callback(self._ended)
@@ -703,7 +711,7 @@ class DataSet:
                 vouches,
                 -1 if present is None else present.seq,
                 "" if present is None else present.writers.decode(),
-                tuple(repairs.running()),
+                tuple(self._ran_before.union(repairs.running())),
                 0 if self.epoch is None else self.epoch.cutoff,
             )
         )
