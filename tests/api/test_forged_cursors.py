@@ -113,6 +113,12 @@ changes = st.fixed_dictionaries(
 @example(late=False, changed={3: (0, 1), 4: NEWEST - 1})
 @example(late=False, changed={4: UINT64})
 @example(late=False, changed={2: (INT64, INT64), 3: (0, 1)})
+@example(late=False, changed={2: (1, 0), 3: (0, 1), 4: NEWEST - 1})  # nothing is left from there on
+@example(late=True, changed={2: (1, 0), 3: (0, 1), 4: NEWEST})
+@example(late=False, changed={2: (1, 0), 3: (0, 0), 4: 0})
+@example(late=False, changed={2: (1, 0), 3: (0, 0), 4: NEWEST - 1})
+@example(late=False, changed={2: (0, 0), 3: (0, 0), 4: 1})
+@example(late=True, changed={2: (0, 0), 3: (0, 0), 4: 1})
 def test_no_cursor_reads_more_than_a_page_may(forger, late, changed):
     fields = list(forger.late if late else forger.early)
     for at, value in changed.items():

@@ -254,6 +254,8 @@ class Listing:
 
     async def _entries(self, before: _EntryId, count: int) -> list[tuple[_EntryId, bytes]]:
         """Entries of the journal, the latest first, each with its key."""
+        if before == _NO_ENTRY:  # Redis refuses this as an end that is not part of the range
+            return []
         journal, end = self._keys.journal, f"({before[0]}-{before[1]}"
         async with unavailable_on_failure():
             [found] = await self._store.source.read(
@@ -277,10 +279,10 @@ class Listing:
                 if left <= 0:
                     raise InvalidRequest(_WRONG_CURSOR)
                 entries = await self._entries(window.low, min(left, _STEP_ENTRIES))
-                if not entries:  # the rest was trimmed
-                    break
                 pager.entries_left -= len(entries)
                 window.add(entries)
+                if not entries:  # the rest was trimmed, and will not be there for the next step either
+                    window.low = _NO_ENTRY
         return window
 
     def _remembered(self, top: _EntryId) -> _Window:
