@@ -27,7 +27,7 @@ BEYOND_S = 90 / FACTOR
 
 def quick(kind):
     """How the configuration of a gateway is shortened."""
-    return lambda text: patient(divided(kind, text, FACTOR))
+    return lambda text: patient(divided(kind, text, FACTOR), 30)
 
 
 @pytest.fixture

@@ -94,9 +94,11 @@ def open_files(soft: int) -> Iterator[None]:
 def patient(configuration: str, seconds: int = 5) -> str:
     """Raise every time-out for Revoker's answers and health checks, which a busy machine would exceed.
 
-    The patterns are all ways of the gateways to write a second or less.
+    The patterns are all ways of the gateways to write a second or less. Longer ones become twice as long as
+    these: for a whole request where those are for its parts, and for connections to the backend.
     """
-    configuration = re.sub(r"\b([25][05]0ms|0\.2?5s|1s)", f"{seconds}s", configuration)
+    configuration = re.sub(r"(timeout:? |timeout connect )2s\b", rf"\g<1>{2 * seconds}s", configuration)
+    configuration = re.sub(r"\b([25][05]0ms|0\.2?5s|1s)\b", f"{seconds}s", configuration)
     return configuration.replace("TIMEOUT_MS = 500", f"TIMEOUT_MS = {seconds * 1000}")
 
 
