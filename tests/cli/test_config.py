@@ -57,6 +57,13 @@ def test_the_example_has_no_faults(tmp_path):
     assert checked.stdout == "revoker.toml: 1 issuers, 1 callers, no sessions; no faults\n"
 
 
+def test_a_configuration_that_nobody_may_use_says_so(tmp_path):
+    before, _, rest = EXAMPLE.partition("[[callers]]")
+    checked = check(tmp_path, before + rest[rest.index("\n# [sessions]") :])
+    assert (checked.returncode, checked.stderr) == (0, "")
+    assert "1 issuers, no callers, so nobody may introspect or revoke, " in checked.stdout
+
+
 def test_every_fault_is_one_line_and_the_status_is_2(tmp_path):
     text = EXAMPLE.replace("# port = 8080", "prot = 8080").replace("# leeway = 30", 'leeway = "30"')
     checked = check(tmp_path, text)
