@@ -446,7 +446,7 @@ async def test_a_fault_in_settling_slots_together_leaves_none_without_verdicts(s
 
 
 async def test_an_error_of_one_slot_does_not_hide_that_others_are_not_confirmed(nodes, prefix):
-    async with opened(store_on(nodes, prefix, wait_replicas=1, timeout=0.2), watched=False) as store:
+    async with opened(store_on(nodes, prefix, wait_replicas=1, timeout=2), watched=False) as store:
         [written, failed] = (store.keys.in_part(slot).tail("me").epoch for slot in (0, 1))
         batches = [(written, [("SET", written, 1, "PX", 1000)]), (failed, [("SET", failed)])]
         outcome = await store.source.change_many(batches)
