@@ -10,7 +10,7 @@ import pytest
 
 from tests.gateways.raw_http import RecordingBackend, ScriptedRevoker, answer, bearer, folded, status_of
 from tests.rig import forge
-from tests.rig.gateways import started
+from tests.rig.gateways import patient, started
 
 CLOSED, SCOPED, OPEN, NO_LOGIN = "/orders", "/reports/1", "/public-news/1", "/public/1"
 """A route of each kind: it needs a token, a token with a scope, opens without a verdict, needs no login."""
@@ -24,12 +24,13 @@ IDENTITY = {
 
 
 @contextlib.asynccontextmanager
-async def gateway(kind, folder, http, key, revoker_port):
+async def gateway(kind, folder, http, key, revoker_port, changed=patient):
     """A gateway before a backend that records; the value is the gateway's URL and the backend."""
     backend = RecordingBackend()
     await backend.open()
     try:
-        async with started(kind, folder, http, key, revoker=revoker_port, backend=backend.port) as url:
+        ports = {"revoker": revoker_port, "backend": backend.port}
+        async with started(kind, folder, http, key, **ports, changed=changed) as url:
             yield url, backend
     finally:
         await backend.close()
@@ -55,7 +56,6 @@ ANSWERS = {
     "garbage": b"garbage\r\n\r\n",
     "half a head": b"HTTP/1.1 200 OK\r\nX-Auth-Sub",
     "a status that is no number": b"HTTP/1.1 2x0 OK\r\nContent-Length: 0\r\n\r\n",
-    "no answer in time": None,
     "a status of 0": b"HTTP/1.1 000 OK\r\nContent-Length: 0\r\n\r\n",
 }
 
@@ -88,6 +88,29 @@ async def test_whatever_is_not_a_verdict_is_a_refusal(kind, revoker, tmp_path):
                 scripted.answer = answer(status, ("WWW-Authenticate", "Bearer"))
                 for path in (CLOSED, SCOPED, OPEN):
                     assert await status_of(url, path, [token]) == status
+    finally:
+        await scripted.close()
+
+
+async def test_no_answer_in_time_is_a_refusal(kind, revoker, tmp_path):
+    """With the time-outs of the configuration: what is late for another reason is refused, too."""
+    scripted = ScriptedRevoker()
+    await scripted.open()
+    token = bearer(revoker.token(scope="reports:read"))
+    running = gateway(kind, tmp_path / "gateway", revoker.http, revoker.key, scripted.port, changed=str)
+    try:
+        async with running as (url, backend):
+            scripted.answer = answer(200, *((name, "") for name in IDENTITY))
+            while await status_of(url, CLOSED, [token]) != 200:
+                await asyncio.sleep(0.05)
+            backend.requests.clear()
+            scripted.answer = None
+            for path in (CLOSED, SCOPED, OPEN):
+                scripted.questions.clear()
+                status = await status_of(url, path, [token])
+                assert scripted.questions, path
+                assert not 200 <= status < 300, (path, status)
+            assert not backend.requests
     finally:
         await scripted.close()
 
