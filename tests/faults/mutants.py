@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from revoker import __main__ as command
 from revoker.store import lookups, revocations
-from revoker.store.consistency import data_set
+from revoker.store.consistency import data_set, new_server
 from revoker.store.mirror import follower
 from revoker.store.wire.addresses import address_of
 from tests.faults import clocks, edge_mutants
@@ -98,11 +98,11 @@ def expects_raw_readings() -> None:
 def trusts_new_servers() -> None:
     """Verdicts are given at a new server before the other processes have looked at it."""
 
-    async def at_once(self):
-        self._trusted = self._server
+    async def at_once(self, server, _):
+        self.trusted = server
         return True
 
-    data_set.DataSet._is_trusted = at_once
+    new_server.NewServer.is_checked = at_once
 
 
 MUTANTS: dict[str, Callable[[], None]] = {

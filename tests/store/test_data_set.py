@@ -9,7 +9,7 @@ from revoker.errors import StoreUnavailable
 from revoker.metrics import Metrics
 from revoker.models import Claims
 from revoker.rules import FOREVER_MS
-from revoker.store.consistency import data_set
+from revoker.store.consistency import data_set, steps
 from revoker.store.consistency.data_set import DataSet
 from revoker.store.consistency.epoch import Epoch, Reading, Watermark
 from revoker.store.consistency.losses import Losses
@@ -312,7 +312,7 @@ class Absent:
 )
 async def test_a_process_is_given_up_only_for_the_time_in_which_it_could_look(looks, monkeypatch):
     monkeypatch.setattr(data_set, "SETTLE_WAIT_S", HANGS_S)
-    monkeypatch.setattr(data_set, "POLL_S", (0.001,))
+    monkeypatch.setattr(steps, "POLL_S", (0.001,))
     enough = [looks[-1][0] + 0.4 * step for step in range(1, 10)]
     others = Absent(*looks, *((at, True) for at in enough))
     server = Server(Reading(E1, 10, 5, 1000, server="new"))

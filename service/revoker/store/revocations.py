@@ -515,7 +515,7 @@ class Revocations:
     async def contribute(
         self, part: int, instance: str, epoch: bytes, contribution: bytes, share: int | None
     ) -> RepairProgress:
-        """As :meth:`revoker.store.consistency.data_set.Repairs.contribute`, to a data set by its number."""
+        """As :meth:`revoker.store.consistency.repair.RepairContext.contribute`, to a numbered data set."""
         call = self._contribution(part, instance, Contributes(epoch, contribution, share))
         with understood():
             return _progress([await self._scripts.execute(*call)])

@@ -59,8 +59,8 @@ ACCEPT_TRIES: Final = 600
 Result = TypeVar("Result")
 
 
-class _Repairs:
-    """As :class:`revoker.store.consistency.data_set.Repairs`, for one data set of a store."""
+class _RepairContext:
+    """As :class:`revoker.store.consistency.repair.RepairContext`, for one data set of a store."""
 
     def __init__(self, store: "Store", part: int, seconds: float) -> None:
         self._seconds = seconds
@@ -109,7 +109,7 @@ class _JointSteps:
 
 
 class _Others:
-    """As :class:`revoker.store.consistency.data_set.Others`, where one server has all data."""
+    """As :class:`revoker.store.consistency.new_server.Others`, where one server has all data."""
 
     def __init__(self, store: "Store", seconds: float) -> None:
         self._store = store
@@ -232,7 +232,7 @@ class Store:
             read=lambda: self.source.reading(tail),
             set_epoch=lambda *epoch: self.scripts.set_epoch(tail, *epoch),
             write_back=lambda: self.revocations.write_back(part),
-            repairs=_Repairs(self, part, seconds) if seconds else None,
+            repairs=_RepairContext(self, part, seconds) if seconds else None,
             confirmed=confirmed,
             noted=lambda epoch, settled: self.overview.note(part, epoch, settled=settled),
             others=_Others(self, seconds) if self._waits_for_others else None,

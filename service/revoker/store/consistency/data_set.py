@@ -4,19 +4,17 @@ The store carries an *epoch*: the id of the data set, when data was last found m
 that followed. Every reading of the store includes the epoch, ``seq`` (the number of revocations ever
 stored) and this process's share of it, and the counts of all writers. While the epoch stays the same and no
 number has decreased, nothing that this process has seen was lost. Otherwise no reading counts until the loss
-is settled: repaired if that can be proved (:mod:`revoker.store.consistency.repair`), else as configured.
-
-At a server that this process has not met, no reading counts before all running processes have looked there:
-what others acknowledged last may be missing, and this process may not have read its number.
+is settled: repaired if that can be proved (:mod:`revoker.store.consistency.repair`), else as configured. No
+reading of a new server counts before all running processes have looked there
+(:mod:`revoker.store.consistency.new_server`).
 
 Where replicas must confirm writes, a reading is held only to what they are known to have: a promoted replica
 that lacks what was never acknowledged has lost nothing.
 """
 
 import asyncio
-import itertools
 import time
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
@@ -35,21 +33,14 @@ from revoker.store.consistency.epoch import (
     new_id,
 )
 from revoker.store.consistency.losses import Losses
-from revoker.store.consistency.repair import (
-    Contribution,
-    contributions_to,
-    encode,
-    is_proven,
-    not_heard,
-    shortfall,
-)
+from revoker.store.consistency.new_server import NewServer, Others
+from revoker.store.consistency.repair import NotRepaired, Repair, RepairContext, Repaired
 from revoker.store.consistency.steps import (
     READS,
     WRITES_BACK,
     Contributes,
     Pauses,
     Reads,
-    RepairProgress,
     SetsEpoch,
     Step,
     Steps,
@@ -59,55 +50,6 @@ from revoker.store.consistency.steps import (
 )
 from revoker.store.keys import Tail
 from revoker.store.wire.connection import reads_replies, retrieve_failure, understood
-
-POLL_S: Final = (0.02, 0.05, 0.1, 0.2)
-"""Pauses between two looks at what other processes have done; the last one is repeated."""
-
-_PROMPT_S: Final = 0.5
-"""A look at a server that takes longer may have been held up for the other processes, too."""
-
-
-class Repairs(Protocol):
-    """What a data set needs for its repair."""
-
-    @property
-    def seconds(self) -> float:
-        """How long a repair may take."""
-
-    def announce(self, *, repairing: bool) -> None:
-        """Let the other processes look at the data set soon."""
-
-    def running(self) -> Collection[str]:
-        """The processes that run, as far as this one knows."""
-
-    def can_vouch(self) -> bool:
-        """Whether this process can write back every revocation that it has acknowledged here."""
-
-    async def contribute(self, epoch: bytes, contribution: bytes, share: int | None) -> RepairProgress:
-        """Contribute if the epoch is as given, and set the share; None: without vouching.
-
-        Raises:
-            StoreUnavailable: it may or may not be stored; repeating it is safe.
-        """
-
-
-class Others(Protocol):
-    """The other processes that write to a data set."""
-
-    @property
-    def seconds(self) -> float:
-        """How long they may take to look at a new server."""
-
-    def leave_all_but(self, server: str) -> None:
-        """End what leads to other servers, so that nothing is acknowledged there any more."""
-
-    async def not_at(self, server: str) -> Collection[str]:
-        """Say that this process has found at a server all that it knew; returns those that have not said so.
-
-        Raises:
-            StoreUnavailable: the server did not answer.
-        """
-
 
 SETTLE_WAIT_S: Final = 0.5
 """How long a request waits while a loss is being settled; settling continues without it."""
@@ -224,7 +166,7 @@ class DataSet:
         read: Read,
         set_epoch: SetEpoch,
         write_back: WriteBack,
-        repairs: Repairs | None = None,
+        repairs: RepairContext | None = None,
         confirmed: Confirmed | None = None,
         noted: Callable[[bytes, bool], None] | None = None,
         others: Others | None = None,
@@ -252,15 +194,11 @@ class DataSet:
         self._read = read
         self._set_epoch = set_epoch
         self._write_back = write_back
-        self._repairs: Final = repairs
+        self._repair: Final = None if repairs is None else Repair(repairs, losses)
         self._confirmed: Final = confirmed
         self._noted: Final = noted
-        self._others: Final = others
-        self._clock: Final = clock
-        self._trusted = ""
+        self._new_server: Final = None if others is None else NewServer(others, losses, clock)
         self._server = ""
-        self._reached = ("", 0.0)
-        self._awaits_others = False
         self._closed = False
         self._candidate: tuple[Watermark, str, float] | None = None
         self._lock = asyncio.Lock()
@@ -268,7 +206,6 @@ class DataSet:
         self._task: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._joined: Settlement | None = None
-        self._ran_before: frozenset[str] = frozenset()
         self.watermark: Watermark | None = None
         self.epoch: Epoch | None = None
         self.baseline: RevocationState = NO_REVOCATIONS
@@ -287,12 +224,12 @@ class DataSet:
     @property
     def patience(self) -> float:
         """For how long it may take to settle it, in seconds."""
-        seconds = 0.0 if self._repairs is None else self._repairs.seconds
+        seconds = 0.0 if self._repair is None else self._repair.context.seconds
         return _SETTLES_S + 2 * seconds
 
     def is_new(self, server: str) -> bool:
         """Whether a server may lack what other processes acknowledged, and these may not have noticed."""
-        return self._others is not None and server != self._trusted
+        return self._new_server is not None and server != self._new_server.trusted
 
     def _note(self) -> None:
         """Report what may have changed."""
@@ -328,7 +265,7 @@ class DataSet:
             return False
         if self._settling or self._met_loss:  # revocations made meanwhile may raise the numbers
             return False
-        if self._others is not None and server != self._trusted:
+        if self._new_server is not None and server != self._new_server.trusted:
             return False
         count, own = int(seq or 0), int(share or 0)
         if count < before.seq or own < before.share:
@@ -435,7 +372,7 @@ class DataSet:
         """
         settling = self.begin_alone(since, cause)
         done, _ = await asyncio.wait({settling}, timeout=SETTLE_WAIT_S)
-        if not done and self._awaits_others:
+        if not done and self._new_server is not None and self._new_server.awaits_others:
             raise StoreRefused("the store has a new server, at which another process has not looked yet")
         if not done:
             raise StoreRefused(BEING_SETTLED)
@@ -456,17 +393,13 @@ class DataSet:
             cause: Likewise.
             read: What was just read of it; None: it is to be read.
         """
-        assert self._others is None  # noqa: S101  # where slots move between servers, nobody is waited for
+        assert self._new_server is None  # noqa: S101  # where slots move between servers, nobody is waited for
         if self._tasks or self._joined is not None or self._closed:
             return None
-        self._note_running()
+        if self._repair is not None:
+            self._repair.note_running()
         self._joined = Settlement(self, self._all_steps(since, cause, read), self._leave)
         return self._joined
-
-    def _note_running(self) -> None:
-        """Note who runs now: one that ends before this data set is repaired must be heard of, too."""
-        if self._repairs is not None:
-            self._ran_before = frozenset(self._repairs.running())
 
     def _leave(self, settlement: Settlement) -> None:
         if settlement is self._joined:
@@ -478,7 +411,8 @@ class DataSet:
             return self._joined.ended
         task = self._task
         if task is None or since:
-            self._note_running()
+            if self._repair is not None:
+                self._repair.note_running()
             task = asyncio.get_running_loop().create_task(self._settle(since, cause))
             self._tasks.add(task)
             task.add_done_callback(self._ended)
@@ -503,13 +437,16 @@ class DataSet:
         while self._joined is not None:
             await asyncio.wait({self._joined.ended})
         async with self._lock:
-            self._reached = ("", 0.0)  # what ended the last attempt may have kept others away, too
+            if self._new_server is not None:
+                self._new_server.begin()
             try:
                 for _ in range(_TRIES):
-                    if await self._take(self._settled(since, cause)) and await self._is_trusted():
+                    if await self._take(self._settled(since, cause)) and await self._is_at_checked_server():
                         return
             finally:
-                self._settling = self._awaits_others = False
+                self._settling = False
+                if self._new_server is not None:
+                    self._new_server.awaits_others = False
                 self._note()
             raise StoreUnavailable(_KEEPS_CHANGING)
 
@@ -553,58 +490,31 @@ class DataSet:
             case Verifies(verify, last):
                 return await verify(last)
             case Contributes():
-                assert self._repairs is not None  # noqa: S101  # otherwise there is no repair
-                return await self._repairs.contribute(*step)
+                assert self._repair is not None  # noqa: S101  # otherwise there is no repair
+                return await self._repair.context.contribute(*step)
             case Pauses(seconds):
                 return await asyncio.sleep(seconds)
 
-    @reads_replies()
-    async def _is_trusted(self) -> bool:
+    async def _is_at_checked_server(self) -> bool:
         """Wait until no running process can have acknowledged what the server lacks.
-
-        A server that has come back, or was promoted, may lack the last moments. Who acknowledged something
-        then knows of it, even if this process had not read it. Who does not look is given up after a time, of
-        which only those moments count in which the server could be reached.
 
         Returns:
             False if the data set is to be settled again.
         """
-        others = self._others
-        if others is None:
-            return True
-        server = self._server
-        if server == self._trusted:
+        new_server, server = self._new_server, self._server
+        if new_server is None or server == new_server.trusted:
             return True
         if not server:  # it changed while it was read
             return False
         self._settling = False  # what is acknowledged from now on is at this server
-        pauses = itertools.chain(POLL_S, itertools.repeat(POLL_S[-1]))
-        while True:
-            began = self._clock()
-            others.leave_all_but(server)  # first: what comes from there is acknowledged before the reading
-            reading = await self._read()
-            found = None if reading.epoch is None else Epoch.parse(reading.epoch)
-            if reading.server != server or self._missing(reading, found) is not None:
-                return False
-            absent = await others.not_at(server)
-            if not absent or self._reached_for(server, began) >= others.seconds:
-                if absent:
-                    self._losses.not_heard(absent)
-                self._trusted = server
-                return True
-            self._awaits_others = True
-            await asyncio.sleep(next(pauses))
+        return await new_server.is_checked(server, self._lacks_nothing)
 
-    def _reached_for(self, server: str, began: float) -> float:
-        """For how long a server could be reached without a break, after a look that began then."""
-        present = self._clock()
-        of, since = self._reached
-        if of != server:
-            since = present
-        elif present - began > _PROMPT_S:
-            since += present - began
-        self._reached = server, since
-        return present - since
+    @reads_replies()
+    async def _lacks_nothing(self) -> bool:
+        """Whether a reading is of the same server as the last one, and has all that was seen."""
+        reading = await self._read()
+        found = None if reading.epoch is None else Epoch.parse(reading.epoch)
+        return reading.server == self._server and self._missing(reading, found) is None
 
     def _settled(self, since: int, cause: str, read: SuspectReading | None = None) -> Steps[bool]:
         """Settle what one reading shows; False if the data set has become another one meanwhile."""
@@ -627,16 +537,19 @@ class DataSet:
             self._note()
             verify: VerifyWrittenBack | None
             settled_by_others = supersedes and not self._is_repair(found)
-            if self._repairs is not None and not settled_by_others and self._can_be_repaired(found, since):
+            if self._repair is not None and not settled_by_others and self._can_be_repaired(found, since):
                 repair = found if supersedes else None
                 if repair is None:  # before anything is written back: no process gives verdicts from now on
-                    repair = yield from self._start_repair(reading, found, missing or cause)
-                if repair is None:
-                    return False
+                    cutoff, latest = self._latest_dates(found)
+                    began, repair = yield from self._repair.begin(
+                        reading.epoch or b"", latest, cutoff, missing or cause
+                    )
+                    if not began and not (repair.finding == REPAIRING and self._supersedes_ours(repair, 0)):
+                        return False
                 verify = yield WRITES_BACK
-                ended = yield from self._repair(repair, verify, self._repairs)
-                if ended is not None:
-                    return ended
+                ended = yield from self._repaired(self._repair, repair, verify)
+                if ended is not NotRepaired.NOT_PROVEN:
+                    return ended is not NotRepaired.REPLACED
                 reading = yield READS
                 found = Epoch.parse(reading.epoch or b"")
                 if found != repair:
@@ -671,100 +584,27 @@ class DataSet:
             return False
         return self._is_repair(found) or self.epoch is not None
 
-    def _start_repair(self, reading: Reading, found: Epoch | None, missing: str) -> Steps[Epoch | None]:
-        """Set an epoch that stops all verdicts and revocations, unless another process has just done so.
-
-        None if the present one is not as read.
-        """
-        cutoff, latest = self._latest_dates(found)
-        done, numbers = yield SetsEpoch(reading.epoch or b"", new_id(), latest, REPAIRING, cutoff)
-        repair = Epoch.parse(numbers.epoch)
-        if done:
-            self._losses.repair_started(missing)
-        elif repair.finding != REPAIRING or not self._supersedes_ours(repair, 0):
-            return None
-        return repair
-
-    def _repair(
-        self, repair: Epoch, verify: VerifyWrittenBack | None, repairs: Repairs
-    ) -> Steps[bool | None]:
-        """Contribute to a repair until it has ended.
+    def _repaired(
+        self, part: Repair, repair: Epoch, verify: VerifyWrittenBack | None
+    ) -> Steps[Repaired | NotRepaired]:
+        """Take part in a repair until it has ended; adopt the data set if it was repaired.
 
         Args:
+            part: The part of this process.
             repair: The epoch of the repair; or of one that ended without this process.
             verify: Of what was written back.
-            repairs: As in the constructor.
-
-        Returns:
-            True if this process has adopted the repaired data set, False if the data set is another one by
-            now, None if there is no proof in time.
         """
         if verify is not None:
             written = yield Verifies(verify, False)
             if written is None or written.epoch != repair.text.encode():
-                return False
-        present = self.watermark
-        vouches = present is not None and repairs.can_vouch()
-        contribution = encode(
-            Contribution(
-                repair.id,
-                vouches,
-                -1 if present is None else present.seq,
-                "" if present is None else present.writers.decode(),
-                tuple(self._ran_before.union(repairs.running())),
-                0 if self.epoch is None else self.epoch.cutoff,
-            )
-        )
-        share = present.share if present is not None and vouches else None
-        give_up = asyncio.get_running_loop().time() + repairs.seconds
-        contributed = False
-        repairs.announce(repairing=True)
-        pauses = itertools.chain(POLL_S, itertools.repeat(POLL_S[-1]))
-        try:
-            while True:
-                progress: RepairProgress = yield Contributes(repair.text.encode(), contribution, share)
-                numbers = progress.numbers
-                if numbers.epoch != repair.text.encode():
-                    ended = Epoch.parse(numbers.epoch)
-                    if not contributed or (ended.id, ended.finding) != (repair.id, REPAIRED):
-                        return False
-                    repair = ended
-                contributed = True
-                contributions = contributions_to(repair.id, progress.contributions)
-                proven = is_proven(numbers.counts, contributions)
-                cutoff = max(repair.cutoff, *(given.cutoff for given in contributions.values()))
-                if repair.finding == REPAIRED:
-                    if proven and cutoff == repair.cutoff:
-                        return (yield from self._end_repair(repair, numbers, verify))
-                    # this process knew of more: repair that, too
-                    yield SetsEpoch(numbers.epoch, new_id(), progress.now, REPAIRING, cutoff)
-                    return False
-                if proven and not not_heard(contributions):
-                    done, found = yield SetsEpoch(
-                        numbers.epoch, repair.id, progress.now, REPAIRED, cutoff, numbers.counts
-                    )
-                    if done:
-                        repaired = Epoch.parse(found.epoch)
-                        self._losses.repaired(repaired)
-                        return (yield from self._end_repair(repaired, found, verify))
-                    if found.epoch != numbers.epoch:  # most often because another process has ended it
-                        continue
-                late = progress.now >= repair.noticed + repairs.seconds * 1000
-                if late or asyncio.get_running_loop().time() >= give_up:
-                    self._losses.not_repaired(shortfall(numbers.counts, contributions))
-                    return None
-                yield Pauses(next(pauses))
-        finally:
-            repairs.announce(repairing=False)
-
-    def _end_repair(
-        self, repaired: Epoch, numbers: Watermark, verify: VerifyWrittenBack | None
-    ) -> Steps[bool]:
-        """Adopt a repaired data set; returns True."""
-        if verify is not None:
-            yield Verifies(verify, True)
-        self._adopt(repaired, numbers, repaired.noticed)
-        return True
+                return NotRepaired.REPLACED
+        own_cutoff = 0 if self.epoch is None else self.epoch.cutoff
+        ended = yield from part.take_part(repair, self.watermark, own_cutoff)
+        if isinstance(ended, Repaired):
+            if verify is not None:
+                yield Verifies(verify, True)
+            self._adopt(ended.epoch, ended.numbers, ended.epoch.noticed)
+        return ended
 
     def _missing(self, reading: Reading, found: Epoch | None) -> str | None:
         present = self.watermark

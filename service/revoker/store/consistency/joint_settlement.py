@@ -4,13 +4,12 @@ A shard of a cluster that comes back empty is the loss of thousands of data sets
 """
 
 import asyncio
-import itertools
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Final
 
 from revoker.errors import NoVerdict, StoreUnavailable
-from revoker.store.consistency.data_set import POLL_S, DataSet, Settlement
-from revoker.store.consistency.steps import Pauses, Step
+from revoker.store.consistency.data_set import DataSet, Settlement
+from revoker.store.consistency.steps import Pauses, Step, polling_pauses
 
 CarryOut = Callable[[Sequence[tuple[DataSet, Step]]], Awaitable[Sequence[Any]]]
 """Carries out steps of one kind; returns what each gives, or its ``NoVerdict`` as a value."""
@@ -50,7 +49,7 @@ class _Joint:
         self._carry_out: Final = carry_out
         self._turns: Final = turns
         self._next: dict[Settlement, Step] = {}
-        self._pauses = itertools.chain(POLL_S, itertools.repeat(POLL_S[-1]))
+        self._pauses = polling_pauses()
         self._all_due = 0.0
         self._all_polled_s = _ALL_POLLED_S
 

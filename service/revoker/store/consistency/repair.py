@@ -1,4 +1,4 @@
-"""Decides whether a loss of data was repaired, so that nobody has to be logged out.
+"""Repairs a loss of data, so that nobody has to be logged out.
 
 Every running process writes back all that it had acknowledged, then contributes to the repair. It says what
 it last knew of the data set, and vouches for its own revocations if none of them can be missing any more.
@@ -6,12 +6,24 @@ The loss is repaired when all that any of them knew of is there, or is vouched f
 the argument, and tests/store/test_repair_model.py explores it.
 """
 
-from collections.abc import Mapping
-from typing import Final
+import asyncio
+import enum
+from collections.abc import Collection, Mapping
+from typing import Final, NamedTuple, Protocol
 
 import msgspec
 
 from revoker.store.consistency.counts import Counts, hold_all
+from revoker.store.consistency.epoch import REPAIRED, REPAIRING, Epoch, Watermark, new_id
+from revoker.store.consistency.losses import Losses
+from revoker.store.consistency.steps import (
+    Contributes,
+    Pauses,
+    RepairProgress,
+    SetsEpoch,
+    Steps,
+    polling_pauses,
+)
 
 
 class Contribution(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -39,7 +51,7 @@ class Contribution(msgspec.Struct, frozen=True, omit_defaults=True):
         return None if self.seq < 0 else Counts(self.seq, self.writers.encode())
 
 
-encode: Final = msgspec.json.Encoder().encode
+_encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder(Contribution).decode
 
 
@@ -74,3 +86,140 @@ def shortfall(present: Counts, contributions: Mapping[str, Contribution]) -> str
                 f"{present.writers.decode()!r}, vouched by: {', '.join(sorted(vouched)) or 'nobody'}"
             )
     return "no process knew the data set"
+
+
+class RepairContext(Protocol):
+    """What the repair of a data set needs of the store and of this process."""
+
+    @property
+    def seconds(self) -> float:
+        """How long a repair may take."""
+
+    def announce(self, *, repairing: bool) -> None:
+        """Let the other processes look at the data set soon."""
+
+    def running(self) -> Collection[str]:
+        """The processes that run, as far as this one knows."""
+
+    def can_vouch(self) -> bool:
+        """Whether this process can write back every revocation that it has acknowledged here."""
+
+    async def contribute(self, epoch: bytes, contribution: bytes, share: int | None) -> RepairProgress:
+        """Contribute if the epoch is as given, and set the share; None: without vouching.
+
+        Raises:
+            StoreUnavailable: it may or may not be stored; repeating it is safe.
+        """
+
+
+class Repaired(NamedTuple):
+    """A data set that was repaired: its epoch, and its numbers at that moment."""
+
+    epoch: Epoch
+    numbers: Watermark
+
+
+class NotRepaired(enum.Enum):
+    """How else a repair ends."""
+
+    REPLACED = enum.auto()
+    """The data set is another one by now."""
+
+    NOT_PROVEN = enum.auto()
+    """Not all that some process knew of was there in time."""
+
+
+class Repair:
+    """What this process does for the repairs of one data set.
+
+    Attributes:
+        context: As in the constructor.
+    """
+
+    def __init__(self, context: RepairContext, losses: Losses) -> None:
+        """``losses``: where repairs are reported."""
+        self.context: Final = context
+        self._losses: Final = losses
+        self._ran_before: frozenset[str] = frozenset()
+
+    def note_running(self) -> None:
+        """Note who runs now: one that ends before the repair does must be heard of, too."""
+        self._ran_before = frozenset(self.context.running())
+
+    def begin(self, expected: bytes, latest: int, cutoff: int, missing: str) -> Steps[tuple[bool, Epoch]]:
+        """Set an epoch that stops all verdicts and revocations.
+
+        Args:
+            expected: The epoch as read.
+            latest: The latest time that was read of the store (ms).
+            cutoff: The latest one in force (ms; 0: none).
+            missing: What was found missing, for the log.
+
+        Returns:
+            Whether it was set, and the epoch of the data set.
+        """
+        done, numbers = yield SetsEpoch(expected, new_id(), latest, REPAIRING, cutoff)
+        if done:
+            self._losses.repair_started(missing)
+        return done, Epoch.parse(numbers.epoch)
+
+    def take_part(self, repair: Epoch, seen: Watermark | None, cutoff: int) -> Steps[Repaired | NotRepaired]:
+        """Contribute to a repair until it has ended, after everything was written back.
+
+        Args:
+            repair: The epoch of the repair; or of one that ended without this process.
+            seen: What this process has seen of the data set; None: nothing.
+            cutoff: Of the last loss that it knows of (ms; 0: none).
+        """
+        vouches = seen is not None and self.context.can_vouch()
+        contribution = _encode(
+            Contribution(
+                repair.id,
+                vouches,
+                -1 if seen is None else seen.seq,
+                "" if seen is None else seen.writers.decode(),
+                tuple(self._ran_before.union(self.context.running())),
+                cutoff,
+            )
+        )
+        share = seen.share if seen is not None and vouches else None
+        give_up = asyncio.get_running_loop().time() + self.context.seconds
+        contributed = False
+        self.context.announce(repairing=True)
+        pauses = polling_pauses()
+        try:
+            while True:
+                progress: RepairProgress = yield Contributes(repair.text.encode(), contribution, share)
+                numbers = progress.numbers
+                if numbers.epoch != repair.text.encode():
+                    ended = Epoch.parse(numbers.epoch)
+                    if not contributed or (ended.id, ended.finding) != (repair.id, REPAIRED):
+                        return NotRepaired.REPLACED
+                    repair = ended
+                contributed = True
+                contributions = contributions_to(repair.id, progress.contributions)
+                proven = is_proven(numbers.counts, contributions)
+                latest_cutoff = max(repair.cutoff, *(given.cutoff for given in contributions.values()))
+                if repair.finding == REPAIRED:
+                    if proven and latest_cutoff == repair.cutoff:
+                        return Repaired(repair, numbers)
+                    # this process knew of more: repair that, too
+                    yield SetsEpoch(numbers.epoch, new_id(), progress.now, REPAIRING, latest_cutoff)
+                    return NotRepaired.REPLACED
+                if proven and not not_heard(contributions):
+                    done, found = yield SetsEpoch(
+                        numbers.epoch, repair.id, progress.now, REPAIRED, latest_cutoff, numbers.counts
+                    )
+                    if done:
+                        repaired = Epoch.parse(found.epoch)
+                        self._losses.repaired(repaired)
+                        return Repaired(repaired, found)
+                    if found.epoch != numbers.epoch:  # most often because another process has ended it
+                        continue
+                late = progress.now >= repair.noticed + self.context.seconds * 1000
+                if late or asyncio.get_running_loop().time() >= give_up:
+                    self._losses.not_repaired(shortfall(numbers.counts, contributions))
+                    return NotRepaired.NOT_PROVEN
+                yield Pauses(next(pauses))
+        finally:
+            self.context.announce(repairing=False)

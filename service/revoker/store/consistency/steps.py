@@ -5,11 +5,15 @@ one data set can be sent by themselves, and those of many together
 (:mod:`revoker.store.consistency.joint_settlement`), in the same order.
 """
 
-from collections.abc import Awaitable, Callable, Generator
+import itertools
+from collections.abc import Awaitable, Callable, Generator, Iterator
 from typing import Any, Final, NamedTuple, TypeVar
 
 from revoker.store.consistency.counts import Counts
 from revoker.store.consistency.epoch import Watermark
+
+POLL_S: Final = (0.02, 0.05, 0.1, 0.2)
+"""Pauses between two looks at what other processes have done; the last one is repeated."""
 
 VerifyWrittenBack = Callable[[bool], Awaitable[Watermark | None]]
 """Returns the data set's numbers if it holds everything that was written back, else None; the last time it is
@@ -83,3 +87,8 @@ T = TypeVar("T")
 
 Steps = Generator[Step, Any, T]
 """Is sent what each step gives; a step that fails raises in it."""
+
+
+def polling_pauses() -> Iterator[float]:
+    """The pauses between looks at what other processes have done, in seconds; they do not end."""
+    return itertools.chain(POLL_S, itertools.repeat(POLL_S[-1]))
