@@ -50,6 +50,7 @@ def store_on(
     policy="cutoff",
     repair_seconds=0,
     issuers=(MAIN, OTHER),
+    make_source=None,
 ):
     return Store(
         url=valkey.url,
@@ -62,6 +63,7 @@ def store_on(
         issuers={issuer.iss: issuer for issuer in issuers},
         metrics=Metrics(CollectorRegistry()),
         now=now,
+        make_source=make_source,
     )
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import collections
 import contextlib
+import dataclasses
 import itertools
 import json
 import os
@@ -14,7 +15,8 @@ import pytest
 from revoker.errors import NoVerdict, StoreRefused, StoreUnavailable
 from revoker.models import Claims
 from revoker.rules import FOREVER_MS
-from revoker.store.cluster import source
+from revoker.store.cluster import settling
+from revoker.store.cluster.source import ClusterSource
 from revoker.store.consistency.epoch import Epoch
 from revoker.store.console_records import ConsoleRecords
 from revoker.store.keys import SLOTS, slot_of, slot_tags, user_tag
@@ -390,13 +392,16 @@ async def test_what_this_process_revoked_is_put_back_into_its_slot(spare, prefix
 
 
 @contextlib.asynccontextmanager
-async def two_that_repair(spare, prefix):
+async def two_that_repair(spare, prefix, **of_first):
     """Two instances that know of each other, and revocations of each at the second primary."""
     made = store_on(spare, prefix, timeout=PATIENT_S)
     assert await made.init()
     await made.close()
     patient = {"repair_seconds": HANGS_S}
-    async with earlier(spare, prefix, **patient) as first, earlier(spare, prefix, **patient) as second:
+    async with (
+        earlier(spare, prefix, **patient, **of_first) as first,
+        earlier(spare, prefix, **patient) as second,
+    ):
         revoked = []
         for store in (first, second):
             jtis = [jti_at(store, 1) for _ in range(10)]
@@ -429,14 +434,16 @@ async def test_an_emptied_primary_is_repaired_by_those_that_wrote_to_it(spare, p
             assert not store.problems.keys() & {"data_lost", "data_loss_refused"}
 
 
-async def test_a_fault_in_settling_slots_together_leaves_none_without_verdicts(spare, prefix, monkeypatch):
+async def test_a_fault_in_settling_slots_together_leaves_none_without_verdicts(spare, prefix):
     async def broken(*_):
         broke.append(True)
         raise RuntimeError
 
+    def with_fault(servers, context):
+        return ClusterSource(servers, dataclasses.replace(context, joint_steps=broken))
+
     broke = []
-    async with two_that_repair(spare, prefix) as (first, second, revoked):
-        monkeypatch.setattr(first.source, "_joint_steps", broken)
+    async with two_that_repair(spare, prefix, make_source=with_fault) as (first, second, revoked):
         with spare.nodes[1].client() as client:
             client.flushall()
         for store in (first, second):
@@ -468,8 +475,8 @@ async def test_slots_that_have_moved_are_followed_together(shared, monkeypatch):
 
 async def test_evictions_at_a_primary_of_thousands_of_slots_are_one_loss(store, monkeypatch):
     """What takes longer than a request may wait would be noticed as another loss by the next beat."""
-    monkeypatch.setattr(source, "SETTLE_WAIT_S", PATIENT_S / 100)
-    monkeypatch.setattr(source, "_SLOTS_AT_ONCE", 1)
+    monkeypatch.setattr(settling, "SETTLE_WAIT_S", PATIENT_S / 100)
+    monkeypatch.setattr(settling, "SLOTS_AT_ONCE", 1)
     sets = [store.source.data_set_numbered(slot) for slot in range(1000)]
     [(stamp, *_)] = await store.source.read(sets[0].tail.epoch, [("TIME",)])
     since = int(stamp) * 1000
@@ -479,11 +486,11 @@ async def test_evictions_at_a_primary_of_thousands_of_slots_are_one_loss(store, 
 
 
 async def test_slots_that_are_settled_apart_and_are_late_are_not_taken_for_settled(store, monkeypatch):
-    monkeypatch.setattr(source, "SETTLE_WAIT_S", 0.001)
+    monkeypatch.setattr(settling, "SETTLE_WAIT_S", 0.001)
     data = store.source.data_set_numbered(0)
     monkeypatch.setattr(data, "begin_alone", lambda *_: asyncio.get_running_loop().create_future())
     with pytest.raises(StoreRefused, match="being put back"):
-        await store.source._settle_apart([data], 0, "")
+        await store.source._settling._settle_apart([data], 0, "")
 
 
 async def test_a_declaration_that_broke_off_is_completed_and_none_is_repeated(spare, prefix):

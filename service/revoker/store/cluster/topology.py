@@ -116,6 +116,18 @@ class Topology:
         """The primary that has a slot, as last learnt."""
         return self._by_slot[slot]
 
+    async def primary_of(self, slot: int) -> Node:
+        """As :meth:`node_of`, after asking who has it where that was not learnt.
+
+        Raises:
+            StoreUnavailable: no primary has it, or no node answered.
+        """
+        if (node := self._by_slot[slot]) is None:
+            await self.learn()
+            if (node := self._by_slot[slot]) is None:
+                raise StoreUnavailable("no primary keeps this part of the store")
+        return node
+
     async def close(self) -> None:
         """Close the connections for good."""
         for task in self._tasks:
@@ -162,10 +174,7 @@ class Topology:
         deadline = loop.time() + self._timeout
         asking: Node | None = None
         while True:
-            if (node := asking or self._by_slot[slot]) is None:
-                await self.learn()
-                if (node := self._by_slot[slot]) is None:
-                    raise StoreUnavailable("no primary keeps this part of the store")
+            node = asking or self._by_slot[slot] or await self.primary_of(slot)
             replies = await self._send_to(node, commands, changing=changing, asking=asking is not None)
             asking = None
             refusal = next((reply for reply in replies if isinstance(reply, Exception)), None)
