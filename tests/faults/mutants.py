@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable
 
 from revoker import __main__ as command
-from revoker.store import lookups, revocations
+from revoker.store import lookups, refill
 from revoker.store.consistency import data_set, new_server
 from revoker.store.mirror import follower
 from revoker.store.wire.addresses import address_of
@@ -87,7 +87,7 @@ def ignores_seq() -> None:
 
 def vouches_blindly() -> None:
     """A process vouches for its revocations without having written them back."""
-    revocations.Revocations._restore_calls = lambda *_: []
+    refill.Refill._calls = lambda *_: []
 
 
 def expects_raw_readings() -> None:

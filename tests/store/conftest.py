@@ -15,6 +15,7 @@ from revoker.metrics import Metrics
 from revoker.models import ClaimNames, Issuer
 from revoker.store.issuer_records import IssuerRecords
 from revoker.store.keys import Keys
+from revoker.store.refill import Refill
 from revoker.store.revocations import Revocations
 from revoker.store.scripts import Scripts
 from revoker.store.store import Store
@@ -97,9 +98,10 @@ async def store(valkey, prefix):
 class Changes:
     """Revocations with the client they write by; both servers behave alike or the tests fail."""
 
-    def __init__(self, client, revocations, keys):
+    def __init__(self, client, revocations, refill, keys):
         self.client = client
         self.revocations = revocations
+        self.refill = refill
         self.keys = keys
 
     async def now(self):
@@ -171,7 +173,8 @@ async def changes(request, valkey, prefix):
     )
     records = IssuerRecords(source, scripts, keys, ISSUERS.values())
     await records.adopt()  # before it, nothing of an issuer is revoked
-    yield Changes(client, Revocations(scripts, keys, ISSUERS, records, metrics), keys)
+    revocations = Revocations(scripts, keys, ISSUERS, records, metrics)
+    yield Changes(client, revocations, Refill(scripts, keys, ISSUERS, revocations, metrics), keys)
     await channel.close()
     immortal = {key.decode() async for key in client.scan_iter(f"{prefix}:*") if await client.ttl(key) == -1}
     await client.aclose()

@@ -77,7 +77,7 @@ async def test_a_block_that_has_ended_is_not_put_back_among_those_that_run(chang
     ended = await changes.now() - 1
     await changes.client.hset(changes.keys.blocks, mapping={tag: ended})
     changes.revocations.remembered.block(tag, ended)
-    await changes.revocations.write_back(0)
+    await changes.refill.write_back(0)
     assert await changes.client.hgetall(changes.keys.blocks) == {}
 
 
@@ -91,8 +91,8 @@ async def test_what_this_process_changed_since_the_reading_began_is_newer_than_w
     await revocations.unblock_user(MAIN, "ann")
     await revocations.block_user(MAIN, "eve", until=None, reason="")
     [_, eve] = remembered.blocks
-    revocations.take_blocks({0: {ann: FOREVER_MS, "zoe": FOREVER_MS}}, before)
+    remembered.take_blocks({0: {ann: FOREVER_MS, "zoe": FOREVER_MS}}, before)
     assert set(remembered.blocks) == {eve, "zoe"}
-    revocations.take_blocks({0: {eve: FOREVER_MS, "zoe": FOREVER_MS, ann: FOREVER_MS}}, remembered.changes)
+    remembered.take_blocks({0: {eve: FOREVER_MS, "zoe": FOREVER_MS, ann: FOREVER_MS}}, remembered.changes)
     assert set(remembered.blocks) == {ann, eve, "zoe"}
     assert bob not in remembered.blocks

@@ -79,7 +79,7 @@ async def test_all_that_one_process_wrote_is_in_effect_again_as_it_was(changes, 
     stood = await states(changes)
     await lose(changes)
     for _ in range(2):
-        assert await changes.revocations.write_back(0) is not None
+        assert await changes.refill.write_back(0) is not None
         in_effect = await states(changes)
         assert {key: value for key, (value, _) in in_effect.items()} == {
             key: value for key, (value, _) in stood.items()
@@ -102,7 +102,7 @@ async def test_what_is_in_effect_already_is_not_weakened(changes):
     client, user = changes.keys.client_cutoff(MAIN, "web"), changes.keys.user_of(MAIN, "alice")
     await changes.client.set(client, f"{later + 60_000} later", px=10_000_000)
     await changes.client.set(user, f'{{"hard":{later},"last":{later}}}', px=10_000_000)
-    await revocations.write_back(0)
+    await changes.refill.write_back(0)
     assert parse_revocation(await changes.client.get(client)).at == later + 60_000
     assert cutoffs(parse_user_state(await changes.client.get(user)))["a"] == later
 
@@ -114,7 +114,7 @@ async def test_a_store_whose_clock_is_behind_gets_the_times_that_were_acknowledg
     keep = cutoff_lifetime_ms(MAIN)
     note(Written("revoke_user", (user, user[:-4] + "sessions"), ahead, ahead + keep))
     note(Written("move_cutoff", (changes.keys.issuer_cutoff(MAIN),), ahead, ahead + keep, "all"))
-    await changes.revocations.write_back(0)
+    await changes.refill.write_back(0)
     assert parse_user_state(await changes.client.get(user)).hard == ahead
     assert parse_revocation(await changes.client.get(changes.keys.issuer_cutoff(MAIN))) == Revocation(
         ahead, "all"
@@ -132,19 +132,19 @@ def test_of_several_data_sets_every_one_gets_its_own():
 
 async def test_a_mark_says_whether_all_went_into_one_data_set(changes):
     await changes.revocations.revoke_token(MAIN, "1", None)
-    in_effect = await changes.revocations.write_back(0)
-    assert await changes.revocations.refilling(0) == 1
+    in_effect = await changes.refill.write_back(0)
+    assert await changes.refill.refilling(0) == 1
     printed = await in_effect(True)
     assert (printed.seq, printed.share, printed.epoch) == (1, 1, b""), "what is put back is not counted"
-    assert await changes.revocations.refilling(0) == 0
-    in_effect = await changes.revocations.write_back(0)
+    assert await changes.refill.refilling(0) == 0
+    in_effect = await changes.refill.write_back(0)
     await lose(changes)
     assert await in_effect(True) is None
 
 
 async def test_a_mark_of_fewer_writes_is_of_another_data_set(changes):
     await changes.revocations.revoke_token(MAIN, "1", None)
-    in_effect = await changes.revocations.write_back(0)
+    in_effect = await changes.refill.write_back(0)
     [(process, mark)] = (await changes.client.hgetall(changes.keys.refills)).items()
     refill, _, at = mark.split()
     await changes.client.hset(changes.keys.refills, process, b"%b 0 %b" % (refill, at))
@@ -156,7 +156,7 @@ async def test_a_mark_that_was_left_behind_counts_no_more_after_half_a_minute(ch
     await changes.client.hset(changes.keys.refills, "gone", f"id {now - 30_001}")
     await changes.client.hset(changes.keys.refills, "working", f"id {now - 20_000}")
     await changes.client.expire(changes.keys.refills, 100)
-    assert await changes.revocations.refilling(0) == 1
+    assert await changes.refill.refilling(0) == 1
 
 
 async def test_what_was_lifted_here_is_not_put_back(changes):
@@ -168,7 +168,7 @@ async def test_what_was_lifted_here_is_not_put_back(changes):
     await revocations.lift(changes.keys.client_cutoff(MAIN, "web"))
     await revocations.lift_user(MAIN, "alice")
     await lose(changes)
-    await revocations.write_back(0)
+    await changes.refill.write_back(0)
     assert set(await states(changes)) == {f"{{{user_tag(MAIN.iss, 'bob')}}}:user"}
 
 

@@ -249,7 +249,7 @@ async def test_what_is_remembered_is_written_back_whole(changes):
     at = await changes.revocations.revoke_key(OTHER, "k", reason="stolen")
     for key in (changes.keys.user_of(MAIN, "alice"), changes.keys.blocks, changes.keys.revoked_keys(OTHER)):
         await changes.client.delete(key)
-    await changes.revocations.write_back(0)
+    await changes.refill.write_back(0)
     assert (await user(changes)).blocked == FOREVER_MS
     assert await changes.client.hlen(changes.keys.blocks) == 1
     found = revoked_keys(await changes.client.get(changes.keys.revoked_keys(OTHER)))

@@ -264,6 +264,11 @@ class Keys(DataKeys):
     def user(self, tag: str) -> str:
         return f"{self._prefix}:{{{tag}}}:user"
 
+    def of_block(self, tag: str) -> tuple[str, str]:
+        """The keys of a user's block: the user, and the list of blocks in their data set."""
+        user = self.user(tag)
+        return user, self.beside(user).blocks
+
     def sessions(self, tag: str) -> str:
         return f"{self._prefix}:{{{tag}}}:sessions"
 

@@ -28,6 +28,7 @@ from revoker.store.dangers import dangers, inspect
 from revoker.store.instances import Instances
 from revoker.store.issuer_records import IssuerRecords
 from revoker.store.keys import SLOTS, Keys, Tail, tag_and_start
+from revoker.store.refill import Refill
 from revoker.store.report import Report
 from revoker.store.revocations import Revocations
 from revoker.store.rights import acl_rules, refused_commands
@@ -78,11 +79,11 @@ class _RepairContext:
         return self._store.instances.running
 
     def can_vouch(self) -> bool:
-        return self._store.revocations.can_vouch(self._part)
+        return self._store.refill.can_vouch(self._part)
 
     async def contribute(self, epoch: bytes, contribution: bytes, share: int | None) -> RepairProgress:
-        revocations = self._store.revocations
-        return await revocations.contribute(self._part, self._store.instance, epoch, contribution, share)
+        refill = self._store.refill
+        return await refill.contribute(self._part, self._store.instance, epoch, contribution, share)
 
 
 class _JointSteps:
@@ -99,11 +100,11 @@ class _JointSteps:
             case SetsEpoch():
                 return await store.scripts.set_epochs(tails, steps, change_many)
             case WritesBack():
-                return await store.revocations.write_back_many(tails, change_many)
+                return await store.refill.write_back_many(tails, change_many)
             case Verifies():
-                return await store.revocations.verify_many(tails, steps, change_many)
+                return await store.refill.verify_many(tails, steps, change_many)
             case Contributes():
-                return await store.revocations.contribute_many(store.instance, tails, steps, change_many)
+                return await store.refill.contribute_many(store.instance, tails, steps, change_many)
             case _:
                 raise TypeError(step)
 
@@ -209,12 +210,14 @@ class Store:
             metrics,
             latest=lambda: self.clocks.latest,
         )
+        self.refill: Final = Refill(self.scripts, self.keys, issuers, self.revocations, metrics)
         self.watch: Final = Watch(
             self.source,
             self.keys,
             distinct,
             clocks=self.clocks,
             revocations=self.revocations,
+            refill=self.refill,
             records=self.issuer_records,
             instances=self.instances,
             metrics=metrics,
@@ -231,7 +234,7 @@ class Store:
             losses=losses,
             read=lambda: self.source.reading(tail),
             set_epoch=lambda *epoch: self.scripts.set_epoch(tail, *epoch),
-            write_back=lambda: self.revocations.write_back(part),
+            write_back=lambda: self.refill.write_back(part),
             repairs=_RepairContext(self, part, seconds) if seconds else None,
             confirmed=confirmed,
             noted=lambda epoch, settled: self.overview.note(part, epoch, settled=settled),
@@ -402,7 +405,7 @@ class Store:
             ]
             noticed_by_all = all(age >= notice_ms for _, age in found)
             parts = [part for part, _ in found]
-            if noticed_by_all and not any(await _gather(parts, self.revocations.refilling)):
+            if noticed_by_all and not any(await _gather(parts, self.refill.refilling)):
                 return await self._declare("accepted", cutoff_now=False)
             await asyncio.sleep(_ACCEPT_PAUSE_S)
         raise StoreRefused("a process is still putting back what it knows: try again, nothing was accepted")

@@ -32,6 +32,7 @@ from revoker.store.instances import Instances
 from revoker.store.issuer_records import IssuerRecords
 from revoker.store.keys import Keys
 from revoker.store.lookups import redis_time_ms, revoked_keys
+from revoker.store.refill import Refill
 from revoker.store.revocations import Revocations
 from revoker.store.source import ServerSettings, Source
 from revoker.store.wire.connection import parse_info, unavailable_on_failure, understood
@@ -72,6 +73,7 @@ class Watch:
         *,
         clocks: Clocks,
         revocations: Revocations,
+        refill: Refill,
         records: IssuerRecords,
         instances: Instances,
         metrics: Metrics,
@@ -84,6 +86,7 @@ class Watch:
         self._holds_sessions: Final = any(issuer.own for issuer in issuers)
         self._clocks = clocks
         self._revocations: Final = revocations
+        self._refill: Final = refill
         self._remembered: Final = revocations.remembered
         self._acknowledged: Final = revocations.acknowledged
         self._records = records
@@ -177,7 +180,7 @@ class Watch:
             blocks = await self._running_blocks(part, page, now)
             if blocks is not None:
                 running[part] = blocks
-        self._revocations.take_blocks(running, changes)
+        self._remembered.take_blocks(running, changes)
         return suspects
 
     async def _running_blocks(self, part: int, page: BlocksPage, now: int) -> dict[str, int] | None:
@@ -250,7 +253,7 @@ class Watch:
                 return
             if gone:
                 _log.error("revoked_keys_restored", issuer=issuer.name, kids=sorted(gone))
-                await self._revocations.restore_keys(issuer, gone)
+                await self._refill.restore_keys(issuer, gone)
             self._remembered.keys[issuer.name] = present | gone
 
     async def _vanished(self, issuer: Issuer, gone: dict[str, Revocation]) -> dict[str, Revocation]:

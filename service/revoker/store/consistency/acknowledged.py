@@ -1,7 +1,7 @@
 """The revocations that this process has made: they are written back into a store that has lost data.
 
 Blocks and revoked keys are not among them: every process remembers all of those, whoever made them
-(:class:`revoker.store.revocations.Remembered`).
+(:mod:`revoker.store.consistency.remembered`).
 """
 
 import sys

@@ -1,0 +1,235 @@
+"""Writes back what this process knows into a store that has lost data, and vouches for it in a repair.
+
+That is what this process has revoked, and all blocks and revoked signing keys.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from revoker.errors import NoVerdict, StoreUnavailable
+from revoker.metrics import Metrics
+from revoker.models import Issuer, Revocation
+from revoker.store.consistency.epoch import Watermark, new_id
+from revoker.store.consistency.steps import Contributes, RepairProgress, Verifies, VerifyWrittenBack
+from revoker.store.keys import Keys, Tail
+from revoker.store.revocations import Revocations
+from revoker.store.scripts import RESTORE, Batch, Scripts, decoded, numbers_of
+from revoker.store.source import ChangeMany
+from revoker.store.wire.connection import understood
+
+_CHUNK: Final = 256
+"""Scripts in one write when revocations are restored: more would block the server for other clients."""
+
+_Call = tuple[str, tuple[str, ...], tuple[object, ...]]
+"""A script, its keys and its arguments."""
+
+
+@dataclass(frozen=True, slots=True)
+class _WrittenBack:
+    """What was written back to a data set: :data:`revoker.store.consistency.steps.VerifyWrittenBack`.
+
+    Attributes:
+        part: Number of the data set.
+        refill: Id of the refill.
+        done: How many writes it had.
+    """
+
+    part: int
+    refill: str
+    done: int
+    mark: Callable[[int, str, str, int, int], Awaitable[Watermark | None]]
+
+    def __call__(self, last: bool) -> Awaitable[Watermark | None]:
+        return self.mark(self.part, _step(last), self.refill, self.done, self.done)
+
+
+def _step(last: bool) -> str:
+    return "end" if last else "renew"
+
+
+class Refill:
+    """Writes back what this process knows."""
+
+    def __init__(
+        self,
+        scripts: Scripts,
+        keys: Keys,
+        issuers: Mapping[str, Issuer],
+        revocations: Revocations,
+        metrics: Metrics,
+    ) -> None:
+        """``revocations`` are those that are written back."""
+        self._scripts = scripts
+        self._keys = keys
+        self._issuers = {issuer.name: issuer for issuer in issuers.values()}
+        self._acknowledged: Final = revocations.acknowledged
+        self._remembered: Final = revocations.remembered
+        self._cutoff_lifetime: Final = revocations.cutoff_lifetime
+        self._metrics = metrics
+        self._process: Final = new_id()
+
+    async def write_back(self, part: int) -> VerifyWrittenBack | None:
+        """Write the revocations that this process remembers to a data set again, whichever that is now.
+
+        The scripts that revoked write the same times and expiries again. They never weaken what is
+        stored, and are idempotent.
+
+        Args:
+            part: Number of the data set: 0, or a slot of a cluster.
+
+        Returns:
+            A call that checks that all of it went to one data set, to be made once that has its epoch; None
+            where there was nothing to restore.
+
+        Raises:
+            StoreUnavailable: the store did not answer; some of it may be stored.
+        """
+        calls = self._calls(part)
+        if not calls:
+            return None
+        refill, done = new_id(), 0
+        await self._mark(part, "begin", refill, 0, 0)
+        for start in range(0, len(calls), _CHUNK):
+            chunk = calls[start : start + _CHUNK]
+            try:
+                marked = await self._restore(part, chunk, refill, done)
+            except StoreUnavailable:  # continue a write that failed, if the mark is still there
+                if await self._mark(part, "renew", refill, done, done) is None:
+                    break
+                marked = await self._restore(part, chunk, refill, done)
+            if not marked:
+                break
+            done += 1
+
+        return _WrittenBack(part, refill, done, self._mark)
+
+    async def write_back_many(
+        self, tails: Sequence[Tail], change_many: ChangeMany
+    ) -> list[VerifyWrittenBack | NoVerdict | None]:
+        """As :meth:`write_back`, to many data sets; returns errors as values."""
+        results: dict[Tail, VerifyWrittenBack | NoVerdict | None] = dict.fromkeys(tails)
+        batches: dict[Tail, Batch] = {}
+        refill = new_id()
+        for tail in tails:
+            part = self._keys.part(tail.epoch)
+            calls = self._calls(part)
+            if len(calls) > _CHUNK:
+                try:
+                    results[tail] = await self.write_back(part)
+                except NoVerdict as error:
+                    results[tail] = error
+            elif calls:
+                batches[tail] = [
+                    self._marking(part, "begin", refill, 0, 0),
+                    *((RESTORE[script], keys, args) for script, keys, args in calls),
+                    self._marking(part, "renew", refill, 0, 1),
+                ]
+        if not batches:
+            return list(results.values())
+        replies = await self._scripts.execute_in_many(list(batches), list(batches.values()), change_many)
+        for tail, reply in zip(batches, replies, strict=True):
+            if isinstance(reply, NoVerdict):
+                results[tail] = reply
+            else:
+                self._metrics.refilled_revocations.inc(len(batches[tail]) - 2)
+                results[tail] = _WrittenBack(self._keys.part(tail.epoch), refill, 1, self._mark)
+        return list(results.values())
+
+    async def verify_many(
+        self, tails: Sequence[Tail], steps: Sequence[Verifies], change_many: ChangeMany
+    ) -> list[Watermark | NoVerdict | None]:
+        """Call what :meth:`write_back_many` has returned; returns errors as values."""
+        batches: list[Batch] = []
+        for verify, last in steps:
+            assert isinstance(verify, _WrittenBack)  # noqa: S101  # nothing else returns one
+            batches.append([self._marking(verify.part, _step(last), verify.refill, verify.done, verify.done)])
+        replies = await self._scripts.execute_in_many(tails, batches, change_many)
+        return [decoded(reply, _marked) for reply in replies]
+
+    async def _restore(self, part: int, calls: list[_Call], refill: str, done: int) -> bool:
+        """Run scripts in one write, then mark them as done; False if the mark of earlier ones is gone."""
+        await self._scripts.execute_together([(RESTORE[script], keys, args) for script, keys, args in calls])
+        self._metrics.refilled_revocations.inc(len(calls))
+        return await self._mark(part, "renew", refill, done, done + 1) is not None
+
+    async def refilling(self, part: int) -> int:
+        """How many processes are restoring revocations in one data set."""
+        key = self._keys.in_part(part).refills
+        with understood():
+            return int((await self._scripts.execute("refill", [key], ("count",)))[0])
+
+    async def _mark(self, part: int, step: str, refill: str, marked: int, done: int) -> Watermark | None:
+        """Mark the writes that are done in the data set; None if fewer than ``marked`` were marked before."""
+        with understood():
+            return _marked([await self._scripts.execute(*self._marking(part, step, refill, marked, done))])
+
+    def _marking(self, part: int, step: str, refill: str, marked: int, done: int) -> _Call:
+        return "refill", (self._keys.in_part(part).refills,), (step, self._process, refill, marked, done)
+
+    def can_vouch(self, part: int) -> bool:
+        """Whether everything that this process has acknowledged in a data set can be written back."""
+        return not self._acknowledged.has_forgotten(part)
+
+    async def contribute(
+        self, part: int, instance: str, epoch: bytes, contribution: bytes, share: int | None
+    ) -> RepairProgress:
+        """As :meth:`revoker.store.consistency.repair.RepairContext.contribute`, to a numbered data set."""
+        call = self._contribution(part, instance, Contributes(epoch, contribution, share))
+        with understood():
+            return _progress([await self._scripts.execute(*call)])
+
+    async def contribute_many(
+        self, instance: str, tails: Sequence[Tail], steps: Sequence[Contributes], change_many: ChangeMany
+    ) -> list[RepairProgress | NoVerdict]:
+        """As :meth:`contribute`, to many data sets; returns errors as values."""
+        batches: list[Batch] = [
+            [self._contribution(self._keys.part(tail.epoch), instance, step)]
+            for tail, step in zip(tails, steps, strict=True)
+        ]
+        replies = await self._scripts.execute_in_many(tails, batches, change_many)
+        return [decoded(reply, _progress) for reply in replies]
+
+    def _contribution(self, part: int, instance: str, step: Contributes) -> _Call:
+        args = (step.epoch, instance, step.contribution, "" if step.share is None else step.share)
+        return "vouch", (self._keys.in_part(part).repair,), args
+
+    def _calls(self, part: int) -> list[_Call]:
+        """What writes all of it to a data set again."""
+        calls: list[_Call] = []
+        if tags := self._remembered.blocks_of(part):
+            lifetime_ms = max(map(self._cutoff_lifetime, self._issuers.values()))
+            calls += [
+                ("block_user", self._keys.of_block(tag), (until, lifetime_ms, "", tag)) for tag, until in tags
+            ]
+        for name, keys in self._remembered.keys.items():
+            if not keys:
+                continue
+            key = self._keys.revoked_keys(self._issuers[name])
+            if self._keys.part(key) == part:
+                calls += [
+                    ("revoke_key", (key,), (kid, revoked.reason, revoked.at)) for kid, revoked in keys.items()
+                ]
+        calls += [(entry.script, entry.keys, entry.args) for entry in self._acknowledged.entries(part)]
+        return calls
+
+    async def restore_keys(self, issuer: Issuer, revoked: Mapping[str, Revocation]) -> None:
+        """Write revocations of signing keys again that have vanished from the store."""
+        key = self._keys.revoked_keys(issuer)
+        script = RESTORE["revoke_key"]
+        await self._scripts.execute_together(
+            [(script, (key,), (kid, found.reason, found.at)) for kid, found in revoked.items()]
+        )
+        self._metrics.refilled_revocations.inc(len(revoked))
+
+
+def _marked(replies: Sequence[Any]) -> Watermark | None:
+    """The numbers in the reply to a mark; None if the mark of earlier writes is gone."""
+    [[found, numbers]] = replies
+    return numbers_of(numbers) if found else None
+
+
+def _progress(replies: Sequence[Any]) -> RepairProgress:
+    [[_, now, fields, numbers]] = replies
+    given = {process.decode(): text for process, text in zip(fields[::2], fields[1::2], strict=True)}
+    return RepairProgress(int(now), given, numbers_of(numbers))
