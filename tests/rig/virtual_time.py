@@ -13,7 +13,7 @@ import pytest
 
 from revoker import app
 from revoker.errors import NoVerdict
-from revoker.store import lookups, scripts
+from revoker.store import scripts, single
 from revoker.store.consistency import presence
 from revoker.store.wire.command_channel import Confirmation
 from revoker.store.wire.connection import Replies, pack
@@ -121,7 +121,7 @@ class Clockwork:
             monkeypatch.setitem(scripts.DIGESTS, name, hashlib.sha1(put_forward).hexdigest())
             with self._valkey.client() as client:
                 client.script_load(put_forward.decode())
-        monkeypatch.setattr(lookups, "TIME", pack([("EVAL", _TIME.replace("AHEAD", self._key), 0)]))
+        monkeypatch.setattr(single, "TIME", pack([("EVAL", _TIME.replace("AHEAD", self._key), 0)]))
         judge = presence.Sample.judge
 
         def judge_ahead(sample: presence.Sample, replies: Replies, now: int, *rest: Any) -> Any:

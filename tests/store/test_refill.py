@@ -11,8 +11,8 @@ from revoker.models import Claims, Issuer, Revocation
 from revoker.rules import cutoff_lifetime_ms
 from revoker.store.consistency.acknowledged import Acknowledged, Written
 from revoker.store.keys import Keys, user_tag
-from revoker.store.lookups import parse_revocation, parse_user_state, revoked_keys
 from revoker.store.sessions import Lifetimes
+from revoker.store.stored_values import parse_revocation, parse_user_state, revoked_keys
 from tests.store.conftest import MAIN, OTHER, SLOW_MS, opened, store_on
 
 SUBS = ("alice", "bob", "Zoë")

@@ -12,7 +12,7 @@ from revoker.models import Claims, Revocation, RevocationState, Verdict
 from revoker.rules import FOREVER_MS, check_cutoffs, cutoff_lifetime_ms, jti_expiry_ms
 from revoker.store import scripts
 from revoker.store.keys import user_tag
-from revoker.store.lookups import parse_revocation, parse_user_state, revoked_keys
+from revoker.store.stored_values import parse_revocation, parse_user_state, revoked_keys
 from tests.store.conftest import MAIN, OTHER, SLOW_MS
 
 DAY = 86_400_000

@@ -17,9 +17,9 @@ from revoker import rules
 from revoker.models import Revocation, UserState
 from revoker.store.consistency.counts import Counts, hold_all, parse_writers
 from revoker.store.keys import Keys, tag_and_start
-from revoker.store.lookups import parse_revocation, parse_user_state
 from revoker.store.scripts import TEXTS
 from revoker.store.session_records import read_session
+from revoker.store.stored_values import parse_revocation, parse_user_state
 from tests.conftest import EXAMPLES
 from tests.rig.sids import new_sid
 

@@ -14,11 +14,11 @@ from revoker.store.cluster.source import ClusterSource
 from revoker.store.consistency.epoch import Epoch, Reading
 from revoker.store.consistency.losses import Losses
 from revoker.store.keys import Keys
-from revoker.store.lookups import parse_revocation_state
 from revoker.store.recorded_issuers import encode, reconciled
 from revoker.store.single import SinglePrimary
 from revoker.store.source import Found, LastRead, Lookups, PartReplies, Source
 from revoker.store.store import Store, source_of
+from revoker.store.stored_values import parse_revocation_state
 from revoker.store.wire.connection import Refused
 from revoker.tokens.verifying import Verifier
 from tests.store.conftest import ISSUERS, MAIN

@@ -28,6 +28,7 @@ from revoker.store.recorded_issuers import (
 )
 from revoker.store.scripts import Scripts
 from revoker.store.source import Source
+from revoker.store.stored_values import redis_time_ms
 from revoker.store.wire.connection import unavailable_on_failure, understood
 
 _log = structlog.get_logger("store")
@@ -208,8 +209,8 @@ class IssuerRecords:
         """The value as stored (empty: none), its records, and Redis ``TIME`` (ms)."""
         async with unavailable_on_failure():
             with understood():
-                text, (seconds, micros) = await self._servers.read(self._key, [("GET", self._key), ("TIME",)])
-                now = int(seconds) * 1000 + int(micros) // 1000
+                text, stamp = await self._servers.read(self._key, [("GET", self._key), ("TIME",)])
+                now = redis_time_ms(stamp)
         stored = None if text is None else decode(text)
         self._read_at = now
         return text or b"", stored, now

@@ -20,8 +20,8 @@ from revoker.errors import InvalidRequest, StoreUnavailable
 from revoker.models import RevocableClaims
 from revoker.store.keys import TokenKeys
 from revoker.store.listed import Listed, ListedReader, Selection
-from revoker.store.lookups import redis_time_ms
 from revoker.store.store import Store
+from revoker.store.stored_values import redis_time_ms
 from revoker.store.wire.connection import unavailable_on_failure, understood
 
 NEWEST_FIRST: Final = 10_000

@@ -16,15 +16,11 @@ before it.
 import asyncio
 import collections
 import functools
-import itertools
-import operator
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-import msgspec
 import structlog
 
-from revoker.bounded_cache import cached_where_short
 from revoker.errors import (
     NotPrimary,
     NoVerdict,
@@ -34,9 +30,7 @@ from revoker.errors import (
     StoreUnavailable,
 )
 from revoker.metrics import Metrics
-from revoker.models import Revocation, RevocationState, UserState
 from revoker.store.consistency.clocks import Clocks
-from revoker.store.consistency.data_set import DataSet
 from revoker.store.keys import TokenKeys
 from revoker.store.source import Found, LastRead
 from revoker.store.wire.addresses import Connectable
@@ -70,8 +64,6 @@ _PROBE_PAUSE_S: Final = 1.0
 """A new connection may lead to a server that has lost data, so it is probed at once. It is not
 probed within this time after one that led to a replica or to malformed replies: the probe ends such a
 connection, and another follows."""
-
-_KEYS_OF_REQUEST: Final = operator.itemgetter(0)
 
 
 class Group:
@@ -463,84 +455,6 @@ def lookups_with(spans: "Spans | None") -> Callable[..., BatchedLookups]:
     return functools.partial(TracedLookups, spans=spans)
 
 
-class DataSetReader:
-    """Reads batches whose keys are all in one data set: every key once."""
-
-    def __init__(self, data: DataSet) -> None:
-        self._data = data
-
-    def pack(self, batch: Batch, role: bytes) -> tuple[bytes, int]:
-        keys = batch.keys
-        if not keys:
-            keys |= dict.fromkeys(itertools.chain.from_iterable(map(_KEYS_OF_REQUEST, batch.requests)))
-            keys.pop(None, None)
-        batch.before = self._data.watermark
-        return TIME + pack([("MGET", *keys, *self._data.tail)]) + role, 3
-
-    def answer(self, batch: Batch, replies: Replies, check_server: CheckServer) -> Batch | None:
-        stamp, values, role = replies
-        if isinstance(stamp, Exception) or isinstance(values, Exception):
-            raise unanswered(stamp, values)
-        now = redis_time_ms(stamp)
-        if len(values) != len(batch.keys) + 4:  # a missing value would pass for a token that is not revoked
-            # as `understood` takes it: the batch fails, and the connection ends
-            raise LookupError("the reply to MGET has another number of values")
-        data = self._data
-        try:
-            check_server(batch, now, role)
-        except PrimaryStale:
-            if data.is_new(batch.server):  # it is looked at meanwhile, since other processes wait for that
-                return batch
-            raise
-        epoch, seq, share, writers = values[-4:]
-        if not data.confirms(batch.before, epoch, seq, share, writers, now, batch.server):
-            return batch
-        if data.refusal is not None:
-            raise StoreRefused(data.refusal)
-        del values[-4:]
-        if values.count(None) == len(values):
-            nothing = Found(data.baseline, now)
-            for (
-                _,
-                result,
-                index,
-            ) in batch.requests:  # not deliver(): nearly every lookup would pay for the call
-                if isinstance(result, Group):
-                    result.put(index, nothing)  # type: ignore[arg-type]  # requests of a group have an index
-                elif not result.done():
-                    result.set_result(nothing)
-            return None
-        value_of: dict[str | None, bytes | None] = dict(zip(batch.keys, values, strict=True))
-        value_of[None] = None
-        for request in batch.requests:
-            keys, result, _ = request
-            if not result.done():
-                try:
-                    found = Found(
-                        parse_revocation_state([value_of[key] for key in keys], data.baseline.loss), now
-                    )
-                except StoreRefused as error:
-                    result.set_exception(error)
-                else:
-                    deliver(request, found)
-        return None
-
-    async def settle(self, batches: Sequence[Batch]) -> None:  # noqa: ARG002  # all are of one data set
-        await self._data.settle()
-
-    def last_loss(self, keys: TokenKeys) -> int:  # noqa: ARG002  # likewise
-        if self._data.refusal is not None:
-            raise StoreRefused(self._data.refusal)
-        return self._data.baseline.loss
-
-
-def unanswered(stamp: Any, values: Any) -> StoreUnavailable:
-    """The error for replies to ``TIME`` and ``MGET`` of which at least one is an error."""
-    if isinstance(stamp, Exception):
-        return StoreUnavailable(answered_with(stamp, "TIME"))
-    return StoreUnavailable(answered_with(values, "MGET"))
-
-
 def deliver(request: Request, found: Found) -> None:
     """Give a request its result."""
     _, result, index = request
@@ -548,44 +462,3 @@ def deliver(request: Request, found: Found) -> None:
         result.put(index, found)  # type: ignore[arg-type]  # requests of a group have an index
     elif not result.done():
         result.set_result(found)
-
-
-def parse_revocation_state(values: list[bytes | None], loss: int) -> RevocationState:
-    """What applies to a token, by the values of its keys; raises ``StoreRefused`` if one is malformed."""
-    jti, user, session, client, issuer, keys, *claims = values
-    try:
-        return RevocationState(
-            jti=None if jti is None else parse_revocation(jti),
-            user=None if user is None else parse_user_state(user),
-            session=None if session is None else parse_revocation(session),
-            client=None if client is None else parse_revocation(client),
-            issuer=None if issuer is None else parse_revocation(issuer),
-            claims=_claim_cutoffs(claims) if claims else (),
-            keys={} if keys is None else revoked_keys(keys),
-            loss=loss,
-        )
-    except (ValueError, msgspec.MsgspecError) as error:
-        _log.error("store_unreadable", error=str(error))
-        raise StoreRefused("the store holds what can't be read") from error
-
-
-def _claim_cutoffs(values: list[bytes | None]) -> tuple[Revocation | None, ...]:
-    if values.count(None) == len(values):
-        return ()
-    return tuple(None if value is None else parse_revocation(value) for value in values)
-
-
-@cached_where_short(4096, 128, len)
-def parse_revocation(value: bytes) -> Revocation:
-    """Decode a time in ms, followed by a space and a reason where one was given."""
-    at, _, reason = value.decode().partition(" ")
-    return Revocation(int(at), reason)
-
-
-parse_user_state: Final = msgspec.json.Decoder(UserState).decode
-revoked_keys: Final = functools.lru_cache(maxsize=64)(msgspec.json.Decoder(dict[str, Revocation]).decode)
-
-
-def redis_time_ms(reply: list[bytes]) -> int:
-    """Decode a reply to ``TIME``."""
-    return int(reply[0]) * 1000 + int(reply[1]) // 1000

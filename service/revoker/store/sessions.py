@@ -25,11 +25,11 @@ from revoker.models import Issuer, Session, UserState
 from revoker.rules import START_AHEAD_MS, session_end, session_is_revoked
 from revoker.store.audit import audit_text
 from revoker.store.keys import SID_CHARACTERS, TAG_CHARACTERS, Keys, tag_and_start, user_tag
-from revoker.store.lookups import parse_revocation, parse_user_state
 from revoker.store.revocations import Revocations
 from revoker.store.scripts import Scripts
 from revoker.store.session_records import Auth, Profile, ProfileWithClaims, read_session, session_of
 from revoker.store.source import Source
+from revoker.store.stored_values import parse_revocation, parse_user_state
 from revoker.store.wire.connection import FAILURES, reads_replies, unavailable_on_failure
 
 _log = structlog.get_logger("store")

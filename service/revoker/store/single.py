@@ -1,6 +1,8 @@
 """A single primary, found by its address or by Sentinels: all of the store is one data set."""
 
 import asyncio
+import itertools
+import operator
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
@@ -11,9 +13,10 @@ from revoker.store.consistency.blocks import BlocksPage, BlocksReader
 from revoker.store.consistency.data_set import DataSet
 from revoker.store.consistency.epoch import DAY_MS, Reading, decode
 from revoker.store.consistency.losses import Losses
-from revoker.store.keys import Tail
-from revoker.store.lookups import BatchedLookups, DataSetReader, lookups_with
-from revoker.store.source import WAIT_S, OnDataSet, PartReplies, ServerSettings, SourceContext
+from revoker.store.keys import Tail, TokenKeys
+from revoker.store.lookups import TIME, Batch, BatchedLookups, CheckServer, Group, deliver, lookups_with
+from revoker.store.source import WAIT_S, Found, OnDataSet, PartReplies, ServerSettings, SourceContext
+from revoker.store.stored_values import parse_revocation_state, redis_time_ms
 from revoker.store.wire.addresses import address_of
 from revoker.store.wire.command_channel import CommandChannel, Confirmation
 from revoker.store.wire.connection import (
@@ -22,6 +25,8 @@ from revoker.store.wire.connection import (
     Refused,
     Replies,
     TooFewReplicas,
+    answered_with,
+    pack,
     reads_replies,
     replicas_in,
     retrieve_failure,
@@ -31,6 +36,8 @@ from revoker.store.wire.connection import (
 )
 
 _log = structlog.get_logger("store")
+
+_KEYS_OF_REQUEST: Final = operator.itemgetter(0)
 
 _BLOCKS_SHARE: Final = 0.1
 """The part of the time that reading blocks may take; if there are many, they are read less often."""
@@ -283,3 +290,78 @@ class SinglePrimary:
         except StoreRefused:
             self.reconnect()
             raise
+
+
+class DataSetReader:
+    """Reads batches whose keys are all in one data set: every key once."""
+
+    def __init__(self, data: DataSet) -> None:
+        self._data = data
+
+    def pack(self, batch: Batch, role: bytes) -> tuple[bytes, int]:
+        keys = batch.keys
+        if not keys:
+            keys |= dict.fromkeys(itertools.chain.from_iterable(map(_KEYS_OF_REQUEST, batch.requests)))
+            keys.pop(None, None)
+        batch.before = self._data.watermark
+        return TIME + pack([("MGET", *keys, *self._data.tail)]) + role, 3
+
+    def answer(self, batch: Batch, replies: Replies, check_server: CheckServer) -> Batch | None:
+        stamp, values, role = replies
+        if isinstance(stamp, Exception) or isinstance(values, Exception):
+            raise _unanswered(stamp, values)
+        now = redis_time_ms(stamp)
+        if len(values) != len(batch.keys) + 4:  # a missing value would pass for a token that is not revoked
+            # as `understood` takes it: the batch fails, and the connection ends
+            raise LookupError("the reply to MGET has another number of values")
+        data = self._data
+        try:
+            check_server(batch, now, role)
+        except PrimaryStale:
+            if data.is_new(batch.server):  # it is looked at meanwhile, since other processes wait for that
+                return batch
+            raise
+        epoch, seq, share, writers = values[-4:]
+        if not data.confirms(batch.before, epoch, seq, share, writers, now, batch.server):
+            return batch
+        if data.refusal is not None:
+            raise StoreRefused(data.refusal)
+        del values[-4:]
+        if values.count(None) == len(values):
+            nothing = Found(data.baseline, now)
+            for _, result, index in batch.requests:
+                # not deliver(): nearly every lookup would pay for the call
+                if isinstance(result, Group):
+                    result.put(index, nothing)  # type: ignore[arg-type]  # requests of a group have an index
+                elif not result.done():
+                    result.set_result(nothing)
+            return None
+        value_of: dict[str | None, bytes | None] = dict(zip(batch.keys, values, strict=True))
+        value_of[None] = None
+        for request in batch.requests:
+            keys, result, _ = request
+            if not result.done():
+                try:
+                    found = Found(
+                        parse_revocation_state([value_of[key] for key in keys], data.baseline.loss), now
+                    )
+                except StoreRefused as error:
+                    result.set_exception(error)
+                else:
+                    deliver(request, found)
+        return None
+
+    async def settle(self, batches: Sequence[Batch]) -> None:  # noqa: ARG002  # all are of one data set
+        await self._data.settle()
+
+    def last_loss(self, keys: TokenKeys) -> int:  # noqa: ARG002  # likewise
+        if self._data.refusal is not None:
+            raise StoreRefused(self._data.refusal)
+        return self._data.baseline.loss
+
+
+def _unanswered(stamp: Any, values: Any) -> StoreUnavailable:
+    """The error for replies to ``TIME`` and ``MGET`` of which at least one is an error."""
+    if isinstance(stamp, Exception):
+        return StoreUnavailable(answered_with(stamp, "TIME"))
+    return StoreUnavailable(answered_with(values, "MGET"))

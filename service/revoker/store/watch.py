@@ -31,10 +31,10 @@ from revoker.store.dangers import dangers, number_in
 from revoker.store.instances import Instances
 from revoker.store.issuer_records import IssuerRecords
 from revoker.store.keys import Keys
-from revoker.store.lookups import redis_time_ms, revoked_keys
 from revoker.store.refill import Refill
 from revoker.store.revocations import Revocations
 from revoker.store.source import ServerSettings, Source
+from revoker.store.stored_values import redis_time_ms, revoked_keys
 from revoker.store.wire.connection import parse_info, unavailable_on_failure, understood
 
 _log = structlog.get_logger("store")

@@ -19,17 +19,9 @@ from revoker.store.cluster.topology import Node, Topology
 from revoker.store.consistency.clocks import Clocks
 from revoker.store.consistency.data_set import DataSet
 from revoker.store.keys import TokenKeys, slot_of
-from revoker.store.lookups import (
-    TIME,
-    Batch,
-    BatchedLookups,
-    CheckServer,
-    Request,
-    deliver,
-    parse_revocation_state,
-    redis_time_ms,
-)
+from revoker.store.lookups import TIME, Batch, BatchedLookups, CheckServer, Request, deliver
 from revoker.store.source import Found, LastRead
+from revoker.store.stored_values import parse_revocation_state, redis_time_ms
 from revoker.store.wire.connection import Replies, answered_with, pack
 
 _log = structlog.get_logger("store")

@@ -12,8 +12,8 @@ from revoker.store.consistency.data_set import DataSet
 from revoker.store.consistency.epoch import Reading, Watermark, decode, reading_of
 from revoker.store.consistency.losses import Losses
 from revoker.store.keys import SLOTS, Tail, slot_of
-from revoker.store.lookups import redis_time_ms
 from revoker.store.source import SourceContext
+from revoker.store.stored_values import redis_time_ms
 from revoker.store.wire.connection import (
     Command,
     Refused,

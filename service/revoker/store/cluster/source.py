@@ -19,8 +19,9 @@ from revoker.store.consistency.blocks import BlocksPage, BlocksReader
 from revoker.store.consistency.data_set import DataSet
 from revoker.store.consistency.epoch import DAY_MS, Reading, decode
 from revoker.store.keys import SLOTS, slot_of
-from revoker.store.lookups import lookups_with, redis_time_ms
+from revoker.store.lookups import lookups_with
 from revoker.store.source import OnDataSet, PartReplies, ServerSettings, SourceContext
+from revoker.store.stored_values import redis_time_ms
 from revoker.store.wire.command_channel import CommandChannel, Confirmation
 from revoker.store.wire.connection import (
     FAILURES,

@@ -12,7 +12,7 @@ import msgspec
 import structlog
 
 from revoker.metrics import Metrics
-from revoker.models import UserState
+from revoker.store.stored_values import parse_user_state
 
 _log = structlog.get_logger("store")
 
@@ -26,8 +26,6 @@ _ENTRY_BYTES: Final = 256
 """Size of an entry without its texts."""
 
 _SWEEP_MS: Final = 60_000
-
-_parse_user: Final = msgspec.json.Decoder(UserState).decode
 
 
 class Written(msgspec.Struct, frozen=True, gc=False):
@@ -79,7 +77,7 @@ class Written(msgspec.Struct, frozen=True, gc=False):
                 case "move_cutoff":
                     return int(value.partition(b" ")[0]) >= self.at
                 case _:
-                    user = _parse_user(value)
+                    user = parse_user_state(value)
                     return max(user.hard, user.soft) >= self.at
         except (ValueError, msgspec.MsgspecError):
             return True

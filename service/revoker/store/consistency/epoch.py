@@ -7,6 +7,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 from revoker.errors import NotPrimary
 from revoker.store.consistency.counts import Counts
+from revoker.store.stored_values import redis_time_ms
 from revoker.store.wire.connection import understood
 
 DataLoss = Literal["cutoff", "refuse", "ignore"]
@@ -97,10 +98,10 @@ def decode(values: list[Any], server: str = "") -> Reading:
         ReplyNotUnderstood: a reply has an unexpected form.
     """
     with understood():
-        (seconds, micros), (epoch, seq, share, writers), role = values
+        stamp, numbers, role = values
         if role[0] not in {b"master", "master"}:
             raise NotPrimary("the store's server is not a primary")
-        return reading_of([epoch, seq, share, writers], int(seconds) * 1000 + int(micros) // 1000, server)
+        return reading_of(numbers, redis_time_ms(stamp), server)
 
 
 def reading_of(values: Sequence[Any], now: int, server: str) -> Reading:

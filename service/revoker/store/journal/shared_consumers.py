@@ -11,8 +11,8 @@ import msgspec
 
 from revoker.errors import InvalidRequest
 from revoker.store.journal.cursors import Cursor
-from revoker.store.lookups import redis_time_ms
 from revoker.store.store import Store
+from revoker.store.stored_values import redis_time_ms
 from revoker.store.wire.connection import understood
 
 WRITTEN_AGAIN_S: Final = 2.0

@@ -9,8 +9,8 @@ from revoker.errors import StoreRefused, StoreUnavailable
 from revoker.models import Issuer
 from revoker.store.journal.entries import LineMaker, settings_line
 from revoker.store.journal.tail import Fresh, JournalTail
-from revoker.store.lookups import redis_time_ms
 from revoker.store.store import Store
+from revoker.store.stored_values import redis_time_ms
 from revoker.store.transfer.records import date
 from revoker.store.transfer.stored_records import exp_margin_ms
 from revoker.store.wire.command_channel import CommandChannel

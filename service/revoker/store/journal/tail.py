@@ -14,9 +14,9 @@ from revoker.elapsed_time import Clock, PauseWatch, elapsed
 from revoker.errors import NoVerdict, ReplyNotUnderstood, StoreUnavailable
 from revoker.store.journal.cursors import OTHER_FORMAT, Cursor, identity
 from revoker.store.journal.entries import CONFIRM, Entry, LineMaker, entry_of
-from revoker.store.lookups import redis_time_ms
 from revoker.store.source import WAIT_S
 from revoker.store.store import Store
+from revoker.store.stored_values import redis_time_ms
 from revoker.store.wire.connection import (
     FAILURES,
     Refused,

@@ -13,6 +13,7 @@ from revoker.store.audit import Audit, read_audit
 from revoker.store.consistency.epoch import Epoch
 from revoker.store.keys import Held
 from revoker.store.store import Store
+from revoker.store.stored_values import redis_time_ms
 from revoker.store.transfer import records
 from revoker.store.transfer.audited_records import attributed, audited_part, audited_time
 from revoker.store.transfer.records import Record, date
@@ -100,8 +101,8 @@ class Exporting:
                 places[key] = place
         commands: list[tuple[str, ...]] = [("GET", key) for key in places]
         commands += [("PTTL", key) for key, place in places.items() if place.kind == "jti"]
-        *replies, (seconds, micros) = await connection.ask([*commands, ("TIME",)])
-        now = int(seconds) * 1000 + int(micros) // 1000
+        *replies, stamp = await connection.ask([*commands, ("TIME",)])
+        now = redis_time_ms(stamp)
         ttls = iter(replies[len(places) :])
         of_keys: list[tuple[str, Record]] = []
         for (key, place), value in zip(places.items(), replies[: len(places)], strict=True):

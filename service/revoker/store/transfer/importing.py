@@ -23,9 +23,9 @@ from revoker.rules import (
     revocable_value,
 )
 from revoker.store.keys import claim_segment, segment, tag_and_start, user_tag
-from revoker.store.lookups import parse_revocation, parse_user_state, revoked_keys
 from revoker.store.revocations import AHEAD_MS
 from revoker.store.store import Store
+from revoker.store.stored_values import parse_revocation, parse_user_state, revoked_keys
 from revoker.store.transfer import records
 from revoker.store.transfer.audited_records import audit_of
 from revoker.store.transfer.records import Record, milliseconds

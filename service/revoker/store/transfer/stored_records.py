@@ -6,7 +6,7 @@ from typing import Any, Final
 from revoker.models import Issuer
 from revoker.rules import FOREVER_MS, SAFETY_S, is_blocked
 from revoker.store.keys import Held, claim_segment
-from revoker.store.lookups import parse_revocation, parse_user_state, revoked_keys
+from revoker.store.stored_values import parse_revocation, parse_user_state, revoked_keys
 from revoker.store.transfer import records
 from revoker.store.transfer.records import Record, date
 
