@@ -344,10 +344,12 @@ class Service:
         issuer = self._issuers[settings.issuer]
         keys = SigningKeys(issuer.name, Path(settings.signing_keys_dir), self._metrics, clock=clock)
         self._sources[issuer.name] = keys
+        sessions = self.store.sessions(issuer, lifetimes_of(settings))
         return SessionServices(
             issuer=issuer,
             audiences=frozenset(settings.audiences),
-            store=self.store.sessions(issuer, lifetimes_of(settings)),
+            store=sessions,
+            reader=sessions.reader,
             cutoffs=SessionCutoffs(issuer, self.store),
             minter=Minter(
                 iss=issuer.iss,

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from revoker.api import dry_run
-from revoker.store.sessions import Sessions
+from revoker.store.session_reader import SessionReader
 from tests.conftest import EXAMPLES
 from tests.rig import forge
 from tests.rig.reply_proxy import ReplyProxy
@@ -162,7 +162,7 @@ SEARCHES = [
 def held_search(monkeypatch):
     """The first search waits: what says that it began, and what lets it go on."""
     began, goes_on = asyncio.Event(), asyncio.Event()
-    all_sids = Sessions.all_sids
+    all_sids = SessionReader.all_sids
 
     async def held(self, count):
         if not began.is_set():
@@ -171,7 +171,7 @@ def held_search(monkeypatch):
         async for found in all_sids(self, count):
             yield found
 
-    monkeypatch.setattr(Sessions, "all_sids", held)
+    monkeypatch.setattr(SessionReader, "all_sids", held)
     return began, goes_on
 
 

@@ -225,7 +225,7 @@ async def test_a_record_that_is_read_too_late_does_not_escape_the_cutoffs_of_its
     async def not_yet(_):
         return None
 
-    monkeypatch.setattr(keeper.service._services.sessions.store, "peek", not_yet)
+    monkeypatch.setattr(keeper.service._services.sessions.reader, "peek", not_yet)
     assert (await hit.refresh()).error == INVALID_GRANT
     assert (await spared.refresh()).status == 200
 

@@ -329,14 +329,14 @@ class DryRuns:
         if services is None or not issuer.own:
             return
         found = await services.cutoffs.beyond_user("", user_tag(issuer.iss, sub))
-        page = await services.store.of_user(sub, after=None, limit=_SLICE, now=found.now)
+        page = await services.reader.of_user(sub, after=None, limit=_SLICE, now=found.now)
         yield await self._usable(page.sessions, found)
         if page.next is None:
             return
         if not self._searches.locked():
             async with self._searches:
                 for _ in range(COUNTED_KEYS // _SLICE):
-                    page = await services.store.of_user(sub, after=page.next, limit=_SLICE, now=found.now)
+                    page = await services.reader.of_user(sub, after=page.next, limit=_SLICE, now=found.now)
                     yield await self._usable(page.sessions, found)
                     if page.next is None:
                         return
@@ -348,7 +348,7 @@ class DryRuns:
         if services is None or not issuer.own or own is None:
             return
         found = await services.cutoffs.beyond_user("", own[0])
-        yield await self._usable(await services.store.usable([sid], found.now), found)
+        yield await self._usable(await services.reader.usable([sid], found.now), found)
 
     async def _all(
         self, issuer: Issuer, *, counts: bool = True
@@ -362,7 +362,7 @@ class DryRuns:
             return
         loop = asyncio.get_running_loop()
         until, left = loop.time() + COUNTED_S, COUNTED_KEYS
-        async with self._searches, contextlib.aclosing(services.store.all_sids(_CHUNK)) as chunks:
+        async with self._searches, contextlib.aclosing(services.reader.all_sids(_CHUNK)) as chunks:
             async for sids in chunks:
                 if left <= 0 or loop.time() >= until:
                     yield None
@@ -371,7 +371,7 @@ class DryRuns:
                 for start in range(0, len(sids), _SLICE):
                     of_slice = sids[start : start + _SLICE]
                     found = await services.cutoffs.beyond_user("", of_slice[0][8:24])
-                    yield await self._usable(await services.store.usable(of_slice, found.now), found)
+                    yield await self._usable(await services.reader.usable(of_slice, found.now), found)
 
     async def _usable(self, sessions: Iterable[Session], found: Found) -> Sequence[Session]:
         """Those that no cutoff of the client, a claim or the issuer covers."""

@@ -28,7 +28,7 @@ async def introspect(sessions: SessionServices, text: str, caller: Caller) -> by
         return None
     if caller.client_id != token.client_id and ("sessions" not in caller.scopes or caller.client_id):
         return None
-    session = await sessions.store.peek(token.sid)
+    session = await sessions.reader.peek(token.sid)
     if session is None or not await _is_usable(sessions, session, token):
         if (tag_start := tag_and_start(token.sid)) is not None:
             # raises where the session may be missing because its data was lost
@@ -40,7 +40,7 @@ async def introspect(sessions: SessionServices, text: str, caller: Caller) -> by
         IntrospectionResponse(
             active=True,
             client_id=session.client_id,
-            exp=sessions.store.expiry(session) // 1000,
+            exp=sessions.reader.expiry(session) // 1000,
             sub=session.sub,
             iss=sessions.issuer.iss,
             sid=session.sid,
@@ -52,7 +52,7 @@ async def introspect(sessions: SessionServices, text: str, caller: Caller) -> by
 async def _is_usable(sessions: SessionServices, session: Session, token: RefreshToken) -> bool:
     """Whether a refresh token is the latest of its session, or the one before, its use unconfirmed."""
     if session.generation == token.generation + 1:
-        return await sessions.store.is_open(token.sid, token.generation)
+        return await sessions.reader.is_open(token.sid, token.generation)
     return session.generation == token.generation
 
 
@@ -64,7 +64,7 @@ async def _is_active(sessions: SessionServices, session: Session) -> bool:
         sub=session.sub, client_id=session.client_id, revocable=revocable, sid=session.sid
     )
     return (
-        sessions.store.expiry(session) > found.now
+        sessions.reader.expiry(session) > found.now
         and check_cutoffs(claims, sessions.issuer, found.state, found.now, session.start) is Verdict.ACTIVE
     )
 

@@ -79,7 +79,7 @@ async def session_page(
     """A page of a user's sessions; ``own_client``: only those of this client (empty: of any)."""
     after = None if cursor is None else _decode_cursor(cursor)
     found = await sessions.cutoffs.beyond_user("", user_tag(sessions.issuer.iss, sub))
-    page = await sessions.store.of_user(sub, after=after, limit=limit, now=found.now)
+    page = await sessions.reader.of_user(sub, after=after, limit=limit, now=found.now)
     live = [
         session
         for session in page.sessions
@@ -115,7 +115,7 @@ def _listed(session: Session, services: SessionServices, current: str | None) ->
         amr=list(session.amr),
         created=session.start / 1000,
         last_used=session.used / 1000,
-        expires=services.store.expiry(session) / 1000,
+        expires=services.reader.expiry(session) / 1000,
         current=session.sid == current,
     )
 

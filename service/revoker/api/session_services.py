@@ -9,6 +9,7 @@ import msgspec
 from revoker.auth import Caller
 from revoker.errors import AccessDenied
 from revoker.models import Claims, Issuer, RevocableClaims, Session
+from revoker.store.session_reader import SessionReader
 from revoker.store.sessions import Sessions
 from revoker.store.source import Found
 from revoker.store.store import Store
@@ -74,6 +75,7 @@ class SessionServices:
     issuer: Issuer
     audiences: frozenset[str]
     store: Sessions
+    reader: SessionReader
     cutoffs: SessionCutoffs
     minter: Minter
     refresh_tokens: RefreshTokens

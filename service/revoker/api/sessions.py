@@ -115,7 +115,7 @@ async def end_session(call: Call[End], *, sessions: SessionServices, metrics: Me
     if call.body.wait_edges:
         raise InvalidRequest("wait_edges is not possible here: /revoke-session has it")
     if call.caller.client_id:
-        session = await sessions.store.peek(sid)
+        session = await sessions.reader.peek(sid)
         if session is not None:
             _client(call.caller, session.client_id)
     if await sessions.store.end(sid, by=call.caller.name):
@@ -129,7 +129,7 @@ async def elevate_session(call: Call[Elevation], *, sessions: SessionServices, m
     sessions.require_access(call.caller)
     if elevation.amr is None and elevation.acr is None:
         raise InvalidRequest("amr or acr is needed")
-    session = await sessions.store.peek(sid)
+    session = await sessions.reader.peek(sid)
     if session is None:
         raise AccessDenied("there is no such session")
     _client(call.caller, session.client_id)

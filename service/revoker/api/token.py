@@ -78,7 +78,7 @@ async def refresh(
     tag, start = tag_start
     revocable: RevocableClaims | None = ()
     if sessions.issuer.claim_names is not None:  # the claims of a session never change
-        record = await sessions.store.peek(token.sid)
+        record = await sessions.reader.peek(token.sid)
         revocable = None if record is None else sessions.revocable(record.claims)
     # a change is not cancelled where its client goes, so it may share a lookup with others
     found = await sessions.cutoffs.beyond_user_together(token.client_id, tag, revocable or ())

@@ -193,7 +193,7 @@ class Acting:
         target = {name: parameters[name] for name in action.target}
         sessions = self._services.sessions
         if "sid" in target and sessions is not None and sessions.issuer.iss == target["iss"]:
-            session = await sessions.store.peek(target["sid"])
+            session = await sessions.reader.peek(target["sid"])
             if session is not None:
                 target["sub"] = session.sub
         return target

@@ -275,6 +275,10 @@ class Keys(DataKeys):
     def session(self, tag: str, sid: str) -> str:
         return f"{self._prefix}:{{{tag}}}:session:{sid}"
 
+    def of_session(self, issuer: Issuer, tag: str, sid: str) -> list[str]:
+        """The keys of a session held by this service, and of its cutoff."""
+        return [self.session(tag, sid), self.session_cutoff(issuer, sid)]
+
     def of_refresh(self, tag: str, sid: str, generation: int) -> tuple[str, str, str, str, str]:
         """The keys of a refresh.
 

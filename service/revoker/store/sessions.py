@@ -1,11 +1,10 @@
-"""Sessions held by this service: started, refreshed, elevated, listed and ended; every change is one script.
+"""Sessions held by this service: started, refreshed, elevated and ended; every change is one script.
 
 A change that fails after it was sent may have been made. So that a request which is answered 503 can be
 repeated, the use of a refresh token stays open until it is confirmed, and a session whose beginning is not
 confirmed is removed again.
 
-All keys of one user's sessions share the user's slot, and the ``sid`` carries that slot and the start;
-so a session is found, and compared with cutoffs, from its ``sid`` alone.
+:mod:`revoker.store.session_reader` reads them.
 """
 
 import asyncio
@@ -13,7 +12,7 @@ import contextlib
 import enum
 import secrets
 import weakref
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -21,23 +20,20 @@ import msgspec
 import structlog
 
 from revoker.errors import NoVerdict, StoreUnavailable, Unconfirmed
-from revoker.models import Issuer, Session, UserState
-from revoker.rules import START_AHEAD_MS, session_end, session_is_revoked
+from revoker.models import Issuer, Session
+from revoker.rules import START_AHEAD_MS
 from revoker.store.audit import audit_text
-from revoker.store.keys import SID_CHARACTERS, TAG_CHARACTERS, Keys, tag_and_start, user_tag
+from revoker.store.keys import Keys, tag_and_start, user_tag
 from revoker.store.revocations import Revocations
 from revoker.store.scripts import Scripts
+from revoker.store.session_reader import SessionReader
 from revoker.store.session_records import Auth, Profile, ProfileWithClaims, read_session, session_of
 from revoker.store.source import Source
-from revoker.store.stored_values import parse_revocation, parse_user_state
-from revoker.store.wire.connection import FAILURES, reads_replies, unavailable_on_failure
+from revoker.store.wire.connection import FAILURES, reads_replies
 
 _log = structlog.get_logger("store")
 
 _RANDOM_BYTES: Final = 10
-_RANDOM_AT: Final = 24
-"""Where in a ``sid`` its random end begins."""
-
 _GIVEN: Final = frozenset({b"rotated", b"completed", b"repeated"})
 """The outcomes of a refresh that gives a token."""
 
@@ -98,16 +94,12 @@ class Lifetimes:
     most: int
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
-    """Sessions in the order of their end, and where the next page begins (None: nowhere)."""
-
-    sessions: list[Session]
-    next: tuple[int, str] | None
-
-
 class Sessions:
-    """Raises ``StoreUnavailable`` from every method where the change may or may not have been made."""
+    """Raises ``StoreUnavailable`` from every method where the change may or may not have been made.
+
+    Attributes:
+        reader: Reads the same sessions.
+    """
 
     def __init__(
         self,
@@ -123,7 +115,6 @@ class Sessions:
         """``patience`` is for how many seconds anybody waits for a change."""
         self._patience_ms: Final = int(patience * 1000)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._unconfirmed: dict[str, set[str]] = {}
         self._in_turn: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
         self._scripts = scripts
         self._revocations = revocations
@@ -133,6 +124,9 @@ class Sessions:
         self._lives: Final = lifetimes
         self._idle_ms: Final = lifetimes.idle * 1000
         self._life_ms: Final = lifetimes.absolute * 1000
+        self.reader: Final = SessionReader(
+            servers, keys, issuer, idle_ms=self._idle_ms, life_ms=self._life_ms
+        )
 
     @reads_replies()
     async def start(
@@ -214,17 +208,17 @@ class Sessions:
         """
         if error.reply is not None and len(error.reply) == 1:
             return  # it was refused
-        self._unconfirmed.setdefault(tag, set()).add(random)
+        self.reader.unconfirmed.setdefault(tag, set()).add(random)
         begins_until = None if now is None else now + self._patience_ms
 
         async def removed() -> bool:
             gone, _, present = (await self._trim(tag, 0))[:3]
             done = bool(gone) or begins_until is None or int(present) > begins_until
             if done:
-                left = self._unconfirmed.get(tag, set())
+                left = self.reader.unconfirmed.get(tag, set())
                 left.discard(random)
                 if not left:
-                    self._unconfirmed.pop(tag, None)
+                    self.reader.unconfirmed.pop(tag, None)
             return done
 
         if error.reply is not None:
@@ -269,7 +263,7 @@ class Sessions:
         return await self._scripts.call_unconfirmed("trim_sessions", keys, self._trim_args(tag, limit))
 
     def _trim_args(self, tag: str, limit: int) -> list[Any]:
-        unconfirmed = self._unconfirmed.get(tag, ())
+        unconfirmed = self.reader.unconfirmed.get(tag, ())
         return [self._keys.of_user(tag), limit, self._revocations.cutoff_lifetime(self._issuer), *unconfirmed]
 
     def _persist(self, failed: str, attempt: Callable[[], Awaitable[bool]]) -> None:
@@ -384,7 +378,7 @@ class Sessions:
         tag, start = found
         reply, _ = await self._scripts.call(
             "elevate_session",
-            [*self._own_keys(tag, sid), self._keys.user(tag)],
+            [*self._keys.of_session(self._issuer, tag, sid), self._keys.user(tag)],
             [sid, start, self._idle_ms, self._life_ms, msgspec.json.encode(Auth(tuple(amr), acr))],
         )
         outcome = reply[0].decode()
@@ -402,7 +396,7 @@ class Sessions:
         if found is None:
             return False
         tag, start = found
-        keys = [*self._own_keys(tag, sid), self._keys.sessions(tag)]
+        keys = [*self._keys.of_session(self._issuer, tag, sid), self._keys.sessions(tag)]
         audit = audit_text(by)
         args = [sid, start, self._revocations.cutoff_lifetime(self._issuer), START_AHEAD_MS, audit]
         [at] = await self._scripts.run("end_session", keys, args)
@@ -421,123 +415,6 @@ class Sessions:
                 self._revocations.session_ended(self._issuer, sid.decode(), int(at))
             else:
                 await self.end(sid.decode())
-
-    @reads_replies()
-    async def peek(self, sid: str) -> Session | None:
-        """The record of a session, even if a cutoff covers it; None where there is none."""
-        found = tag_and_start(sid)
-        if found is None:
-            return None
-        tag, start = found
-        text: bytes | None = await self._read(self._keys.session(tag, sid), "GET")
-        return None if text is None else self._shortened(read_session(sid, start, text))
-
-    async def is_open(self, sid: str, generation: int) -> bool:
-        """Whether a refresh token was used without confirmation, so that it may be used again."""
-        found = tag_and_start(sid)
-        if found is None:
-            return False
-        mark = self._keys.of_refresh(found[0], sid, generation)[-1]
-        return bool(await self._read(mark, "EXISTS"))
-
-    @reads_replies()
-    async def of_user(self, sub: str, *, after: tuple[int, str] | None, limit: int, now: int) -> Page:
-        """A user's sessions that still give tokens, soonest end first.
-
-        Args:
-            sub: Whose.
-            after: Where the page before this one ended.
-            limit: The most on this page.
-            now: The present by Redis, ms.
-        """
-        tag = user_tag(self._issuer.iss, sub)
-        found: list[Session] = []
-        place = after
-        while True:
-            chunk = await self._index_after(self._keys.sessions(tag), place, limit, now)
-            usable = await self._usable(tag, [sid for _, sid in chunk], now)
-            for place in chunk:
-                if place[1] in usable:
-                    found.append(usable[place[1]])
-                if len(found) == limit:
-                    more = await self._index_after(self._keys.sessions(tag), place, 1, now)
-                    return Page(found, place if more else None)
-            if len(chunk) < limit:
-                return Page(found, None)
-
-    @reads_replies()
-    async def usable(self, sids: Sequence[str], now: int) -> list[Session]:
-        """Those of some sessions that still give tokens."""
-        by_tag: dict[str, list[str]] = {}
-        for sid in sids:
-            if (found := tag_and_start(sid)) is not None:
-                by_tag.setdefault(found[0], []).append(sid)
-        usable = await asyncio.gather(*(self._usable(tag, of_tag, now) for tag, of_tag in by_tag.items()))
-        return [session for of_tag in usable for session in of_tag.values()]
-
-    async def all_sids(self, count: int) -> AsyncGenerator[list[str], None]:
-        """The sessions of all users, about ``count`` keys of the store at a time; some may come twice."""
-        pattern = f"{self._keys.of_user('?' * TAG_CHARACTERS)}:session:{'?' * SID_CHARACTERS}"
-        async with unavailable_on_failure():
-            primaries = await self._servers.primaries()
-        for connection in primaries.values():
-            cursor = b"0"
-            while True:
-                async with unavailable_on_failure():
-                    cursor, found = await connection.execute("SCAN", cursor, "MATCH", pattern, "COUNT", count)
-                yield [key[-SID_CHARACTERS:].decode() for key in found]
-                if cursor == b"0":
-                    break
-
-    async def _index_after(
-        self, index: str, place: tuple[int, str] | None, count: int, now: int
-    ) -> list[tuple[int, str]]:
-        lowest = max(now, place[0] if place else 0)
-        found: list[tuple[int, str]] = []
-        offset = 0
-        while len(found) < count:
-            limits = (lowest, "+inf", "WITHSCORES", "LIMIT", offset, count)
-            entries: list[bytes] = await self._read(index, "ZRANGEBYSCORE", *limits)
-            pairs = [(int(end), sid.decode()) for sid, end in zip(entries[::2], entries[1::2], strict=True)]
-            found += [pair for pair in pairs if place is None or pair > place]
-            if len(pairs) < count:
-                break
-            offset += count
-        return found[:count]
-
-    async def _usable(self, tag: str, sids: Sequence[str], now: int) -> dict[str, Session]:
-        keys = [self._keys.user(tag)]
-        for sid in sids:
-            keys += self._own_keys(tag, sid)
-        user, *rest = await self._read(keys[0], "MGET", *keys[1:])
-        state = UserState() if user is None else parse_user_state(user)
-        found = {}
-        unconfirmed = self._unconfirmed.get(tag, ())
-        for sid, text, cutoff in zip(sids, rest[::2], rest[1::2], strict=True):
-            place = tag_and_start(sid)
-            if text is None or place is None or sid[_RANDOM_AT:] in unconfirmed:
-                continue
-            session = self._shortened(read_session(sid, place[1], text))
-            own_cutoff = None if cutoff is None else parse_revocation(cutoff)
-            if not session_is_revoked(session.start, sid, state, own_cutoff) and self.expiry(session) > now:
-                found[sid] = session
-        return found
-
-    def expiry(self, session: Session) -> int:
-        """When a session ends if it is not used again (ms)."""
-        return session_end(session, idle_ms=self._idle_ms, life_ms=self._life_ms)
-
-    def _shortened(self, session: Session) -> Session:
-        """A shorter lifetime in the settings applies to sessions that were started before, too."""
-        return msgspec.structs.replace(session, ends=min(session.ends, session.start + self._life_ms))
-
-    async def _read(self, key: str, command: str, *rest: str | int) -> Any:
-        async with unavailable_on_failure():
-            [reply] = await self._servers.read(key, [(command, key, *rest)])
-        return reply
-
-    def _own_keys(self, tag: str, sid: str) -> list[str]:
-        return [self._keys.session(tag, sid), self._keys.session_cutoff(self._issuer, sid)]
 
 
 def _reuse(reply: Sequence[Any]) -> Refusal:
