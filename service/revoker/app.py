@@ -19,13 +19,14 @@ from revoker.api.client_address import ClientAddresses
 from revoker.api.consumers import Consumers
 from revoker.api.credentials import Authentication
 from revoker.api.dry_run import DryRuns
-from revoker.api.envelope import Dispatcher, Port
+from revoker.api.envelope import Dispatcher
 from revoker.api.feed import Feed
 from revoker.api.feed_snapshot import FeedSnapshot
 from revoker.api.forward_auth import ForwardAuth
 from revoker.api.introspection import Introspection, IntrospectReader
 from revoker.api.probes import Health
 from revoker.api.receipts import Receipts
+from revoker.api.served_paths import Port
 from revoker.api.services import Services
 from revoker.api.session_services import SessionCutoffs, SessionServices
 from revoker.api.verdicts import Verdicts

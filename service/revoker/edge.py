@@ -22,10 +22,11 @@ from revoker.api.batch import BatchIntrospection
 from revoker.api.beyond import AskedVerdicts, AskingIntrospection
 from revoker.api.client_address import ClientAddresses
 from revoker.api.credentials import Authentication
-from revoker.api.envelope import Dispatcher, Port
+from revoker.api.envelope import Dispatcher
 from revoker.api.forward_auth import ForwardAuth
 from revoker.api.introspection import Introspection, IntrospectReader
 from revoker.api.probes import Health
+from revoker.api.served_paths import Port
 from revoker.api.verdicts import Verdicts
 from revoker.app import FLUSH_INTERVAL_S, KEYS_WAIT_S
 from revoker.config.edge import AnySettings, EdgeSettings

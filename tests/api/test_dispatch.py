@@ -7,8 +7,9 @@ from prometheus_client import CollectorRegistry
 
 from revoker import app
 from revoker.api.admission import Admission
-from revoker.api.envelope import ANY, COUNTED, Dispatcher, FastPath, LoadShedding, Logged, ServedPath
+from revoker.api.envelope import COUNTED, Dispatcher
 from revoker.api.openapi import ASSETS
+from revoker.api.served_paths import ANY, FastPath, LoadShedding, Logged, ServedPath
 from revoker.metrics import Metrics
 from revoker.server.connections import Runner
 from revoker.server.lifecycle import CONNECTION

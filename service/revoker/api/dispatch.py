@@ -27,10 +27,10 @@ from revoker.api import (
     well_known,
 )
 from revoker.api.endpoint import BoundEndpoint, Endpoint
-from revoker.api.envelope import ANY, FastPath, LoadShedding, Logged, Port, ServedPath
 from revoker.api.error_responses import NO_STORE, error_response
 from revoker.api.paths import BATCH, FORWARD_AUTH, INTROSPECT
 from revoker.api.prebuilt import Handler, PrebuiltResponse
+from revoker.api.served_paths import ANY, FastPath, LoadShedding, Logged, Port, ServedPath
 from revoker.api.services import Services
 from revoker.metrics import Metrics
 

@@ -10,8 +10,9 @@ from typing import Any, Final
 from aiohttp import web
 from aiohttp.http import RawRequestMessage
 
-from revoker.api.envelope import Dispatcher, FastPath, Port, ServedPath
+from revoker.api.envelope import Dispatcher
 from revoker.api.prebuilt import Handler, Response
+from revoker.api.served_paths import FastPath, Port, ServedPath
 from revoker.tracing.spans import (
     METHOD,
     ROUTE,

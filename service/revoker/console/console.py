@@ -5,9 +5,10 @@ from typing import Final
 
 from aiohttp import web
 
-from revoker.api.envelope import Port, ServedPath, count_error
+from revoker.api.envelope import count_error
 from revoker.api.prebuilt import Handler
 from revoker.api.probes import Health
+from revoker.api.served_paths import Port, ServedPath
 from revoker.api.services import Services
 from revoker.config.console import ConsoleSettings
 from revoker.console.acting import Acting, draft_of, sent_form
