@@ -51,8 +51,6 @@ def own_valkey(tmp_path: Path) -> Iterator[Valkey]:
     """A server for one test, to do with as it likes."""
     server = Valkey(tmp_path / "valkey").start()
     yield server
-    with contextlib.suppress(Exception):
-        server.resume()
     server.kill()
 
 

@@ -44,6 +44,7 @@ from revoker.store.journal.shared_consumers import SharedConsumers
 from revoker.store.journal.tail import JournalTail
 from revoker.store.listing import Listing
 from revoker.tokens.access_tokens import Minter
+from revoker.tokens.key_sets import KEY_PROBLEMS, key_problems
 from revoker.tokens.key_sources import KeySource, key_source
 from revoker.tokens.logout_tokens import LogoutTerms
 from revoker.tokens.refresh_tokens import RefreshKeyFile, RefreshTokens
@@ -329,17 +330,10 @@ class Service:
         return []
 
     def _problems(self) -> dict[str, str]:
-        problems = dict(self.store.problems)
-        for problem, sources in {
-            "keys_never_loaded": [s for s in self._sources.values() if not s.ready],
-            "keys_stale": [s for s in self._sources.values() if s.stale],
-        }.items():
-            if sources:
-                problems[problem] = "; ".join(
-                    f"of issuer {s.name}: {s.fault or 'no answer yet'}" for s in sources
-                )
-            self._metrics.problems.labels(problem).set(bool(sources))
-        return problems
+        of_keys = key_problems(self._sources.values())
+        for problem in KEY_PROBLEMS:
+            self._metrics.problems.labels(problem).set(problem in of_keys)
+        return self.store.problems | of_keys
 
     def _session_services(self, settings: SessionSettings, clock: Clock) -> SessionServices:
         issuer = self._issuers[settings.issuer]

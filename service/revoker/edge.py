@@ -39,6 +39,7 @@ from revoker.store.mirror.follower import Follower, Sleep
 from revoker.store.mirror.mirror import Mirror
 from revoker.store.mirror.upstream_requests import UpstreamAccess
 from revoker.tokens.key_fetching import JwksByUrl
+from revoker.tokens.key_sets import KEY_PROBLEMS, key_problems
 from revoker.tokens.key_sources import KeySource, key_source
 from revoker.tokens.verifying import TrustedIssuer, Verifier
 
@@ -289,16 +290,7 @@ class Edge:
         conflicts = [old.conflict for old in self.mirror.old_limits.values() if old.conflict is not None]
         if conflicts:
             problems["settings_conflict"] = "; ".join(conflicts)
-        for problem, sources in {
-            "keys_never_loaded": [source for source in self._sources.values() if not source.ready],
-            "keys_stale": [source for source in self._sources.values() if source.stale],
-        }.items():
-            if sources:
-                problems[problem] = "; ".join(
-                    f"of issuer {source.name}: {source.fault or 'no answer yet'}" for source in sources
-                )
-        for problem in (
-            "upstream_unreachable", "stale", "settings_conflict", "keys_never_loaded", "keys_stale",
-        ):  # fmt: skip
+        problems |= key_problems(self._sources.values())
+        for problem in ("upstream_unreachable", "stale", "settings_conflict", *KEY_PROBLEMS):
             self._metrics.problems.labels(problem).set(problem in problems)
         return problems

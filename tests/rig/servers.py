@@ -131,7 +131,7 @@ class Valkey:
             time.sleep(0.02)
 
     def kill(self) -> None:
-        """SIGKILL: what was not on disk is gone."""
+        """SIGKILL, which also ends one that hangs: what was not on disk is gone."""
         if self.process is not None:
             self.process.kill()
             self.process.wait()

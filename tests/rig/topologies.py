@@ -100,10 +100,13 @@ class Replicated:
         return [node for node in self.nodes if node is not self.primary]
 
     def start(self) -> None:
+        self._start_nodes()
+        self.await_health()
+
+    def _start_nodes(self) -> None:
         for node in self.nodes:
             node.follows = None if node is self.primary else self.primary
             node.start()
-        self.await_health()
 
     def await_health(self, seconds: float = 240) -> None:
         """Wait until all servers are up and every replica is in sync."""
@@ -146,8 +149,6 @@ class Replicated:
 
     def stop(self) -> None:
         for node in self.nodes:
-            with contextlib.suppress(Exception):
-                node.resume()
             node.kill()
 
 
@@ -192,9 +193,7 @@ class Sentinels(Replicated):
         return f"redis+sentinel://{hosts}/{NAME}"
 
     def start(self) -> None:
-        for node in self.nodes:
-            node.follows = None if node is self.primary else self.primary
-            node.start()
+        self._start_nodes()
         for sentinel in self.sentinels:
             sentinel.start()
         self.await_health()
@@ -258,8 +257,6 @@ class Sentinels(Replicated):
 
     def stop(self) -> None:
         for sentinel in self.sentinels:
-            with contextlib.suppress(Exception):
-                sentinel.resume()
             sentinel.kill()
         super().stop()
 
@@ -454,8 +451,6 @@ class Cluster:
 
     def stop(self) -> None:
         for node in self.nodes:
-            with contextlib.suppress(Exception):
-                node.resume()
             node.kill()
 
 

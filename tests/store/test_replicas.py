@@ -90,8 +90,6 @@ def replica(own_valkey, tmp_path):
     server = Valkey(tmp_path / "replica", "--replicaof", "127.0.0.1", str(own_valkey.port))
     server.start()
     yield server
-    with contextlib.suppress(Exception):
-        server.resume()
     server.kill()
 
 

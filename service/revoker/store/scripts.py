@@ -312,12 +312,8 @@ class Scripts:
                 results.append(answer if isinstance(answer, NoVerdict) else _failure(answer))
                 continue
             results.append(answer)
-            before = len(changes)
-            for reply in answer:
-                last = reply[-1] if isinstance(reply, list) and reply else None
-                if isinstance(last, list) and last[:1] == [b"journal"]:
-                    changes += reply.pop()[1:]
-            if len(changes) > before:
+            if changed := _take_changes(answer):
+                changes += changed
                 journaled.append(number)
         if changes and self._journal is not None:
             try:
@@ -352,16 +348,12 @@ class Scripts:
             return await self._servers.change_together(key, _evaluating(scripts, whole=True))
 
     async def _write_journal(self, replies: Replies) -> None:
-        """Journal what scripts in other slots have changed, and take that from the ends of their replies.
+        """Journal what scripts in other slots have changed; that is taken from their replies.
 
         Raises:
             Unconfirmed: the changes are made, and may not be journaled; making them again journals them.
         """
-        changes: list[Any] = []
-        for reply in replies:
-            last = reply[-1] if isinstance(reply, list) and reply else None
-            if isinstance(last, list) and last[:1] == [b"journal"]:
-                changes += reply.pop()[1:]
+        changes = _take_changes(replies)
         if not changes or self._journal is None:
             return
         try:
@@ -429,6 +421,16 @@ def numbers_of(reply: list[Any]) -> Watermark:
     """Decode what a script says of the data set that it met."""
     seq, share, writers, epoch = reply
     return Watermark(epoch, int(seq), int(share), writers)
+
+
+def _take_changes(replies: Replies) -> list[Any]:
+    """What scripts have changed that is still to be journaled; it is taken from the ends of their replies."""
+    changes: list[Any] = []
+    for reply in replies:
+        last = reply[-1] if isinstance(reply, list) and reply else None
+        if isinstance(last, list) and last[:1] == [b"journal"]:
+            changes += reply.pop()[1:]
+    return changes
 
 
 def _epoch_args(step: SetsEpoch) -> tuple[Any, ...]:

@@ -22,6 +22,9 @@ MAX_SET_BYTES: Final = 512 * 1024
 MAX_LOGGED: Final = 16
 """Skipped keys of one set that are logged: a set may hold thousands."""
 
+KEY_PROBLEMS: Final = ("keys_never_loaded", "keys_stale")
+"""The names in :data:`revoker.metrics.PROBLEMS` of what can be wrong with keys."""
+
 _CERTIFICATE: Final = "-----BEGIN CERTIFICATE-----"
 
 Sleep = Callable[[float], Awaitable[object]]
@@ -196,3 +199,14 @@ def require_usable(usable: list[VerifyingKey], skipped: AbstractSet[SkippedKey])
         reasons = sorted({key.reason for key in skipped})[:MAX_LOGGED]
         raise ValueError(f"no usable key: {', '.join(reasons) or 'the set is empty'}")
     return usable
+
+
+def key_problems(sources: Collection[KeySource]) -> dict[str, str]:
+    """What is wrong with the keys of issuers: a sentence for each name of :data:`KEY_PROBLEMS`."""
+    lacking = [source for source in sources if not source.ready]
+    stale = [source for source in sources if source.stale]
+    return {
+        problem: "; ".join(f"of issuer {source.name}: {source.fault or 'no answer yet'}" for source in having)
+        for problem, having in zip(KEY_PROBLEMS, (lacking, stale), strict=True)
+        if having
+    }
