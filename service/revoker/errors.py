@@ -106,8 +106,8 @@ class NotPrimary(StoreRefused):
 class ReplyNotUnderstood(StoreRefused):
     """The store's server, or a proxy before it, gave a reply that its protocol does not allow."""
 
-    def __init__(self, text: str = "the store gave a reply that is not understood") -> None:
-        super().__init__(text)
+    def __init__(self) -> None:
+        super().__init__("the store gave a reply that is not understood")
 
 
 class PrimaryStale(StoreRefused):

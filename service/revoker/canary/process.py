@@ -73,18 +73,9 @@ class Canary:
     ops = None
     ext_authz = None
 
-    def __init__(
-        self,
-        settings: CanarySettings,
-        *,
-        wall: Clock = time.time,
-        now: Clock = elapsed,
-        sleep: Sleep = asyncio.sleep,
-    ) -> None:
+    def __init__(self, settings: CanarySettings, *, sleep: Sleep = asyncio.sleep) -> None:
         """Nothing connects before :meth:`start`; ``sleep`` makes the pauses."""
         self._settings = settings
-        self._wall = wall
-        self._now = now
         self._sleep = sleep
         self._metrics = CanaryMetrics(CollectorRegistry(), [target.name for target in settings.targets])
         self._failures: dict[str, str] = {}
@@ -100,9 +91,7 @@ class Canary:
 
     async def start(self) -> None:
         """Begin to run rounds."""
-        rounds = await self._stack.enter_async_context(
-            opened(self._settings, wall=self._wall, now=self._now, sleep=self._sleep)
-        )
+        rounds = await self._stack.enter_async_context(opened(self._settings, sleep=self._sleep))
         self._repeating = asyncio.create_task(self._repeat(rounds))
 
     async def close(self) -> None:
@@ -128,14 +117,14 @@ class Canary:
         return {f"target_{name}": problem for name, problem in self._failures.items()}
 
     async def _repeat(self, rounds: Rounds) -> None:
-        due = self._now()
+        due = elapsed()
         while True:
             try:
                 self._record(await rounds.run())
             except Exception:  # noqa: BLE001  # the next round may succeed; an alert reports that none does
                 _log.exception("canary_round_failed")
-            due = max(due + self._settings.canary.every_seconds, self._now())
-            await self._sleep(due - self._now())
+            due = max(due + self._settings.canary.every_seconds, elapsed())
+            await self._sleep(due - elapsed())
 
     def _record(self, outcomes: list[Outcome]) -> None:
         self._rounds_done += 1
@@ -151,7 +140,7 @@ class Canary:
             if outcome.seconds is not None:
                 self._metrics.seconds.labels(outcome.target).observe(outcome.seconds)
             if not outcome.failures:
-                self._metrics.last_success.labels(outcome.target).set(self._wall())
+                self._metrics.last_success.labels(outcome.target).set(time.time())
         _log.info(
             "canary_round",
             refused=len(outcomes) - len(self._failures),

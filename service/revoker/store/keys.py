@@ -100,7 +100,6 @@ _OTHER_KINDS: Final = {
 }  # fmt: skip
 """Keys that an export does not need; a block is part of the user's record, too."""
 
-SID_BYTES: Final = 28
 TAG_BYTES: Final = 12
 SID_CHARACTERS: Final = 38
 TAG_CHARACTERS: Final = 16

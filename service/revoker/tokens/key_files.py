@@ -50,16 +50,8 @@ class PolledKeys(KeySource):
 class KeyFile(PolledKeys):
     """Keys of a file that is reloaded whenever it is changed or replaced."""
 
-    def __init__(
-        self,
-        name: str,
-        path: Path,
-        algorithms: Collection[str],
-        metrics: Metrics,
-        *,
-        sleep: Sleep = asyncio.sleep,
-    ) -> None:
-        super().__init__(name, algorithms, metrics, sleep=sleep)
+    def __init__(self, name: str, path: Path, algorithms: Collection[str], metrics: Metrics) -> None:
+        super().__init__(name, algorithms, metrics)
         self._path = path
         self._stamp: tuple[int, ...] | None = None
 
@@ -108,16 +100,8 @@ class HmacFile(KeyFile):
         ConfigError: the secret can't be read or is unusable when the process starts.
     """
 
-    def __init__(
-        self,
-        name: str,
-        path: Path,
-        algorithms: Collection[str],
-        metrics: Metrics,
-        *,
-        sleep: Sleep = asyncio.sleep,
-    ) -> None:
-        super().__init__(name, path, algorithms, metrics, sleep=sleep)
+    def __init__(self, name: str, path: Path, algorithms: Collection[str], metrics: Metrics) -> None:
+        super().__init__(name, path, algorithms, metrics)
         try:
             self._keys_in(self._contents())
         except OSError as fault:

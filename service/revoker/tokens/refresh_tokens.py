@@ -205,15 +205,15 @@ def new_refresh_key_file(path: Path) -> None:
         write_private(path, f"{_new_secret()}\n".encode(), replace=False)
 
 
-def rotate_refresh_keys(path: Path, *, signs_from: float, keep: int = 2) -> None:
-    """Add a key that signs from a date on, and remove all but the ``keep`` newest of the others.
+def rotate_refresh_keys(path: Path, *, signs_from: float) -> None:
+    """Add a key that signs from a date on, and remove all but the two newest of the others.
 
     Every instance must have read the file by that date: an instance without the key rejects its tokens.
 
     Raises:
         ConfigError: as :func:`load_refresh_keys`.
     """
-    lines = [f"{base64url(key.secret)} {key.signs_from:.0f}" for key in load_refresh_keys(path)[:keep]]
+    lines = [f"{base64url(key.secret)} {key.signs_from:.0f}" for key in load_refresh_keys(path)[:2]]
     write_private(
         path, "".join(f"{line}\n" for line in [f"{_new_secret()} {signs_from:.0f}", *lines]).encode()
     )

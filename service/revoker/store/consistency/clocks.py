@@ -23,19 +23,12 @@ class Clocks:
         latest: The latest time (ms) in any reading that counted, of any server; up to :data:`LATEST_MS` less.
     """
 
-    def __init__(
-        self,
-        now: Callable[[], float] = time.time,
-        overall: "Clocks | None" = None,
-        *,
-        monotonic: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, now: Callable[[], float], overall: "Clocks | None" = None) -> None:
         """``overall`` collects the latest time of all servers, if this compares one of several."""
         self.now: Final = now
         self.ahead = 0.0
         self.latest = 0
         self._overall = overall
-        self._monotonic = monotonic
         self._store_ms: int | None = None
         self._received = 0.0
 
@@ -47,7 +40,7 @@ class Clocks:
         """
         if self._store_ms is None:
             return None
-        return self._store_ms + int((self._monotonic() - self._received) * 1000)
+        return self._store_ms + int((time.monotonic() - self._received) * 1000)
 
     def learn_latest(self, latest_ms: int, store_ms: int) -> bool:
         """Take over the latest time (ms) that another process has seen, read at this time of the store (ms).
@@ -69,7 +62,7 @@ class Clocks:
 
     def _note(self, store_ms: int) -> None:
         self._store_ms = store_ms
-        self._received = self._monotonic()
+        self._received = time.monotonic()
 
     def compare(self, store_ms: int, sent: float, received: float) -> str | None:
         """Compare one reading; returns why no verdict can rest on it, None if one can.
