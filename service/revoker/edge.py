@@ -64,12 +64,12 @@ _SIGNING_ALGORITHMS: Final = (
 
 
 _asked_as_of: Final = contextvars.ContextVar("asked_as_of", default=0)
-"""As of when (ms) an answer is at least that the upstream is asked for; 0: it is not asked."""
+"""The earliest time (ms by the store) as of which the upstream can answer; 0: it is not asked."""
 
 
 @dataclass(frozen=True, slots=True)
 class MirroredStore:
-    """A mirror as verdicts use a store."""
+    """What verdicts use of a store, from a mirror."""
 
     keys: Keys
     lookups: Mirror
@@ -84,10 +84,10 @@ class MirroredStore:
 
 
 def _name(settings: EdgeSettings) -> str:
-    """By which the upstream lists this process.
+    """The name by which the upstream lists this process.
 
-    No two processes may have one name, or a change would seem to be confirmed by both. So it has a random
-    suffix: two edges may have been given the same.
+    If two edges had the same name, one that confirms a change would seem to confirm it for both. So every
+    name gets a random suffix.
     """
     name = settings.upstream.name or re.sub(r"[^A-Za-z0-9._~-]", "", socket.gethostname()) or "edge"
     return f"{name[:55]}-{secrets.token_hex(4)}"
@@ -242,8 +242,8 @@ class Edge:
     async def _ask(self, body: bytes) -> bool:
         """As :meth:`revoker.store.mirror.follower.Follower.ask`.
 
-        The upstream may give its verdict long before that arrives, and the mirror learn of later changes
-        meanwhile. The answer must not be dated by these. Each request has a context of its own.
+        The verdict may be long under way, and the mirror learn of later changes meanwhile. So the answer is
+        dated by what the mirror has before it asks, which is noted in the context of the request.
         """
         _asked_as_of.set(self.mirror.as_of)
         return await self.follower.ask(body)

@@ -123,7 +123,7 @@ async def test_no_refresh_survives_the_end_of_its_session(service):
         await asyncio.gather(*work)
         assert not await service.lives(session)
         assert await service.continuing(session) == []
-        assert await service.graceful.peek(session.sid) is None
+        assert await service.graceful.reader.peek(session.sid) is None
 
     await rounds(play)
 

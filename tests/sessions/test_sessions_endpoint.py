@@ -309,7 +309,7 @@ async def test_settings_that_shorten_sessions_hold_for_those_started_before(star
     with redis.Redis(port=valkey.port) as client:
         numbers = client.get(key).split(b" ", 5)
     assert int(numbers[3]) == 7776000 * 1000
-    assert (await short.peek(browser.sid)).ends == start_ms + 1000
+    assert (await short.reader.peek(browser.sid)).ends == start_ms + 1000
     assert (await short.refresh(browser.sid, 1, ())).session.ends == start_ms + 1000
     with redis.Redis(port=valkey.port) as client:
         assert client.pexpiretime(key) <= start_ms + 1000

@@ -34,7 +34,7 @@ from revoker.store.wire.connection import unavailable_on_failure, understood
 _log = structlog.get_logger("store")
 
 _ATTEMPTS: Final = 8
-"""To change the value while other processes change it, too."""
+"""How often a change is tried while other processes change the value, too."""
 
 NOTICE_MS: Final = 3000
 """Three beats of the watch: within that every process that reaches the store has read a change."""

@@ -1,4 +1,4 @@
-"""What keys of the store hold of the revocations that somebody selects."""
+"""Reads from keys of the store the revocations that somebody has selected."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -33,7 +33,7 @@ _KINDS_OF: Final[Mapping[str, frozenset[str]]] = {
 }
 
 _KEYS_A_TURN: Final = 5
-"""What is judged of these before other requests get a turn: they wait for about 50 µs."""
+"""Keys that are decoded before other requests get a turn, which wait for about 50 µs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ class Selection:
     visible: frozenset[str] | None
 
     def may_include(self, place: Held) -> bool:
-        """Whether a key can hold what is selected; of users and their sessions only its value shows that."""
+        """Whether a key can hold what is selected; those of users and their sessions name no issuer."""
         if self.kind is not None and self.kind not in _KINDS_OF.get(place.kind, ()):
             return False
         return not place.issuer or self._includes_issuer(place.issuer)
@@ -157,7 +157,7 @@ class ListedReader:
             read_audit(text, audited_time(record)) for (record, _), text in zip(found, audits, strict=True)
         ]
         issuer, sub = place.issuer or self._own, ""
-        if place.kind == "user":  # whichever names the user: all are of the same one
+        if place.kind == "user":  # any audit that names the user will do: all are about the same one
             named = next((audit for audit in made if audit is not None and audit.issuer), None)
             issuer, sub = ("", "") if named is None else (named.issuer, named.sub)
         return [

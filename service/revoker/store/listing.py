@@ -30,11 +30,11 @@ NEWEST_FIRST: Final = 10_000
 _PAGE_ENTRIES: Final = 2_000
 _PAGE_KEYS: Final = 20_000
 _PAGE_S: Final = 0.04
-"""What one page may read, and for how long, however little it finds; a page is short then, or empty."""
+"""The most that one page reads, and for how long, even if it finds little: it is short then, or empty."""
 
 _STEP_ENTRIES: Final = 200
 _STEP_KEYS: Final = 500
-"""In one command: more would keep the server from other work."""
+"""Most that one command reads: more would keep the server from other work."""
 
 _STEP_FOUND: Final = 25
 """Keys that a step finds, as far as that can be foreseen: more would keep this process from other work."""
@@ -87,8 +87,8 @@ class _Place(msgspec.Struct, frozen=True, array_like=True, kw_only=True, forbid_
         scans: Whether the journal is done.
         server: The number of the primary that is scanned.
         cursor: Of its ``SCAN``.
-        count: That of a step of which only a part is listed.
-        follows: The cursor after that step: another one shows that it is not the same step any more.
+        count: The ``COUNT`` of the last step of the scan, if only a part of what it found is listed.
+        follows: The cursor after that step. If it is another one when the step is repeated, so is the step.
         after: The digest of the last key of the step that is listed.
     """
 
@@ -175,7 +175,7 @@ class _Pager:
         return self.wanted <= 0 or self.entries_left <= 0 or self.keys_left <= 0 or late
 
     def takes(self, found: Sequence[Listed]) -> bool:
-        """Add what one key holds; False if there is no room. A page of which it is all has room for it."""
+        """Add what one key holds; False if there is no room. An empty page always has room."""
         if self.listed and len(found) > self.wanted:
             return False
         self.listed += found
@@ -215,7 +215,7 @@ class Listing:
             raise InvalidRequest(_WRONG_CURSOR)
         elif place.servers != servers:
             raise InvalidRequest("a server of the store was replaced since the cursor was made: begin again")
-        elif place.top > top != _NO_ENTRY:  # one that was emptied does not show what was its last
+        elif place.top > top != _NO_ENTRY:  # an emptied journal does not say what its last entry was
             raise InvalidRequest(_WRONG_CURSOR)
         pager = _Pager(limit)
         following: _Place | None = place
@@ -234,7 +234,7 @@ class Listing:
             revocable: The claims among them.
 
         Returns:
-            By the kinds of what can stand; of claims, the name and the value follow.
+            By ``token``, ``user_cutoff`` and so on; after ``claim_cutoff`` come name and value of the claim.
         """
         names = ["token", "user_cutoff", "session_cutoff", "client_cutoff", "issuer_cutoff", ""]
         names += [f"claim_cutoff {claim} {value}" for claim, value in revocable]
@@ -267,8 +267,8 @@ class Listing:
     async def _window(self, place: _Place, pager: _Pager) -> _Window:
         """The window of a list, read down to the place.
 
-        It is read in whole, even where it alone is more than a page may read: otherwise more lists than are
-        remembered would never get on.
+        It is read down to the place even if that is more than a page may read. Otherwise, where more lists
+        are read than are remembered, none of them would ever end.
         """
         window = self._remembered(place.top)
         if window.low <= place.entry:

@@ -67,7 +67,7 @@ class IssuerRecord(
             process that lacks one is in conflict.
         margin: The least :attr:`revoker.models.Issuer.cutoff_margin` by which any process judges; None: the
             stored ``clock_skew``.
-        wider: The wider ones before it.
+        wider: The wider margins before it.
         changing: When an operator began to change ``claims`` or ``revoked_by`` (ms by Redis); 0: nothing is
             being changed. Until it is done, there are no verdicts by any names.
     """
@@ -279,9 +279,10 @@ def _with_margin(record: IssuerRecord, issuer: Issuer, last: int, now: int) -> I
 
 
 def old_limits_elsewhere(text: bytes, issuers: Iterable[Issuer]) -> dict[str, OldLimits]:
-    """What a process must consider that judges by a copy of a store, and cannot add anything to its records.
+    """The old limits for a process that judges by a copy of a store, and cannot change its records.
 
-    Limits beyond those in the store are of no use to it: the revocations of longer tokens expire too early.
+    Where its own limits are wider than those in the store, the latter apply: revocations are stored for no
+    longer than these require.
 
     Args:
         text: The value in the store.
@@ -316,6 +317,6 @@ def old_limits_elsewhere(text: bytes, issuers: Iterable[Issuer]) -> dict[str, Ol
 
 
 def _obsolete_at(until: int, record: IssuerRecord) -> int:
-    """When no token can be active any more that was issued by a time (both in ms)."""
+    """When the last token that was issued until a time can no longer be active (both in ms)."""
     longest = max(record.max_token_lifetime, record.horizon) + record.leeway + record.clock_skew + SAFETY_S
     return until + longest * 1000

@@ -149,7 +149,7 @@ async def _refused_in_scripts(source: Source, key: str) -> list[Refusal]:
 
 
 async def _replies(source: Source, key: str, commands: Sequence[Command]) -> Replies:
-    """The reply to each command, whatever becomes of the others: some servers end the connection."""
+    """The replies to commands that are sent one by one: some servers end the connection after a refusal."""
     replies: Replies = []
     for command in commands:
         try:

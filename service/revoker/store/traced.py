@@ -1,9 +1,9 @@
-"""Round trips to the store with spans: of batches of lookups, and of all else that a request waits for.
+"""Adds spans to round trips to the store: to batches of lookups, and to all else that a request waits for.
 
 One batch serves many requests, so its span cannot be a child of all of them. A span for every request would
 show the same round trip as many times, and cost as much as that of the request. So a batch has one span: a
-child of the first request of it that is recorded, with links to and from the others. Where none is recorded,
-as for what the service asks by itself, there is no span.
+child of the first of its requests that is recorded, with links to and from the others. There is no span if
+none of them is recorded, nor for what the service asks by itself.
 """
 
 import asyncio

@@ -5,15 +5,13 @@ from typing import Final
 
 import msgspec
 
-from revoker.models import UserState
 from revoker.store.consistency.acknowledged import Acknowledged, Written
 from revoker.store.keys import DataKeys, Keys
+from revoker.store.stored_values import parse_user_state
 from revoker.store.wire.connection import Command, Replies
 
 _LAST_MS: Final = 60_000
-"""What expires within this time is not looked for: it covers no token that is accepted."""
-
-_parse_user: Final = msgspec.json.Decoder(UserState).decode
+"""What expires within this time is not looked for: no token that it covers is still valid."""
 
 
 @dataclass(slots=True)
@@ -30,10 +28,10 @@ class Sample:
     blocks: dict[str, int] = field(default_factory=dict)
 
     def commands(self, keys: Keys) -> list[Command]:
-        """What reads them; at least one of them must be there.
+        """The commands that read them. The sample must not be empty.
 
-        What was lifted is read after the values, and the list of blocks before and after them: no lift and no
-        end of a block is mistaken for a loss.
+        What was lifted is read after the values, and the list of blocks before and after them. So neither a
+        lift nor the end of a block is mistaken for a loss.
         """
         values = [written.keys[0] for written in self.written] + [keys.user(tag) for tag in self.blocks]
         blocks: list[Command] = [("HGET", self._places.blocks, tag) for tag in self.blocks]
@@ -79,7 +77,7 @@ class Sample:
 def _blocked_until(value: bytes | None) -> float:
     """The end of a block in a user's record (ms). What cannot be read gives no verdict either."""
     try:
-        return 0 if value is None else _parse_user(value).blocked
+        return 0 if value is None else parse_user_state(value).blocked
     except msgspec.MsgspecError:
         return float("inf")
 

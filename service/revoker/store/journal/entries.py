@@ -28,7 +28,7 @@ class Entry(NamedTuple):
     Attributes:
         id: Of the stream entry; it begins with the time of the change (ms by Redis).
         key: What was changed; empty for the entry that begins a journal.
-        value: Empty if the entry does not say it.
+        value: Of the key; empty if the entry does not say it.
         expires: When the key expires (ms); None: never.
         undone: ``cutoff``, ``block``, or ``key`` and a kid; empty: nothing was undone; or :data:`CONFIRM`.
     """

@@ -1,7 +1,7 @@
-"""The consumers of the feed that all processes have, and how far these have come.
+"""The consumers of the feed of all processes, and how far they have come.
 
-Every process writes its own to one hash in the store, and reads those of the others. Nothing that a verdict
-rests on is in it. After a loss every process writes again within :data:`WRITTEN_AGAIN_S`.
+Every process writes its own consumers to one hash in the store, and reads those of the others. No verdict
+depends on it, and after a loss every process writes its own again within :data:`WRITTEN_AGAIN_S`.
 """
 
 from collections.abc import Sequence
@@ -16,10 +16,10 @@ from revoker.store.stored_values import redis_time_ms
 from revoker.store.wire.connection import understood
 
 WRITTEN_AGAIN_S: Final = 2.0
-"""All is written again after this time, and consumers that are new at once."""
+"""How often a process writes its consumers; new ones are written at once."""
 
 SETTLED_S: Final[float] = 1.5 * WRITTEN_AGAIN_S
-"""Once the hash is as old as that, all processes have written to it."""
+"""All processes have written to the hash once it is as old as that."""
 
 LISTED_S: Final = 10.0
 """How long a consumer without a stream is listed after it was last heard, if it does not ask for more."""

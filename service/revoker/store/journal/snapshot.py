@@ -20,7 +20,7 @@ _KEYS_PER_STEP: Final = 500
 """More would delay the other requests of this process."""
 
 _STRINGS: Final = ("TYPE", "string")
-"""All that a verdict reads; sessions are among them and left out later."""
+"""The type of all keys that a verdict reads; sessions have it too, and are left out later."""
 
 _GONE: Final = -2
 """The reply to ``PTTL`` for a key that has expired meanwhile."""

@@ -44,11 +44,11 @@ _MAX_EVENT_BYTES: Final = 4 * 1024 * 1024
 """What is kept in memory for consumers that are a little behind; older entries are read from the store."""
 
 _PACE_S: Final = 0.003
-"""Between two readings that find changes: those made meanwhile are read and sent together."""
+"""Pause between two readings that find changes, so that several are read and sent together."""
 
 _RETRY_S: Final = 0.1
 _POLL_S: Final = 0.02
-"""Between two readings where the server does not let a command block."""
+"""Pause between two readings where the server does not let a command block."""
 
 _LINGER_S: Final = 60.0
 """How long the reader continues after the last consumer has left: one that polls comes back."""
@@ -252,7 +252,7 @@ class JournalTail:
         async with self._turns:
             await self._check(cursor)
             _, events = await self._entries_after(cursor)
-            await asyncio.sleep(_PACE_S)  # others than those that are behind have their turn, too
+            await asyncio.sleep(_PACE_S)  # other requests have their turn, too
         return events
 
     async def _check(self, cursor: Cursor) -> None:
@@ -271,7 +271,7 @@ class JournalTail:
         return {cursor for cursor, found in zip(asked, entries, strict=True) if found}
 
     def fresh_at(self, cursor: Cursor) -> Fresh | None:
-        """That the consumer at a cursor has everything up to some time, if that was read just now."""
+        """Up to when a consumer at a cursor has everything; None unless that was read just now."""
         if self._fresh is None or self._fresh[0].cursor != cursor:
             return None
         if self._elapsed() - self._fresh[1] >= FRESH_S or self._pauses.noticed:
@@ -437,9 +437,10 @@ class JournalTail:
         )
 
     async def _present(self, entry: Entry) -> list[bytes]:
-        """What the key holds now of which something was undone: a newer revocation must outlast the removal.
+        """Lines of what a key still holds after something of it was undone.
 
-        In a cluster that may be in the journal before the removal, since another slot journals it.
+        They follow the removal, which may remove a newer revocation from the copy of a consumer: in a cluster
+        another slot may have journaled that before.
         """
         reading: list[tuple[Any, ...]] = [("GET", entry.key), ("PTTL", entry.key), ("TIME",)]
         value, ttl, stamp = await self._store.source.read_trusted(entry.key, reading)

@@ -1,4 +1,4 @@
-"""All that a store holds of revocations, in the memory of this process, as far as a feed has said."""
+"""The revocations of a store in the memory of this process, as a feed has sent them."""
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
@@ -23,10 +23,10 @@ from revoker.store.transfer import records
 from revoker.store.transfer.records import Record, milliseconds
 
 _KEYS_PER_STEP: Final = 500
-"""Of those that are no revoked tokens, how many one step of a removal looks at."""
+"""How many keys one step of a removal looks at, revoked tokens aside."""
 
 _LISTED: Final = Revocation(0)
-"""When a token was revoked does not decide anything."""
+"""Of every revoked token: no verdict depends on when that was."""
 
 _ONLY_LISTED: Final = RevocationState(jti=_LISTED)
 
@@ -197,7 +197,7 @@ class Copy:
             yield
 
     def _note_expiry(self, key: str, at: int, record: Record) -> None:
-        """Keep a key as long as the store does, whose issuers may have wider limits than those here."""
+        """Keep a key for as long as the store does: limits may be wider there than in the settings here."""
         if record.expires is None:
             return
         expires = milliseconds(record.expires)
@@ -271,14 +271,14 @@ class Copy:
             self._drop(key)
 
     def _tag(self, record: records.User | records.Block) -> str | None:
-        """The user's tag; None if the issuer is none here."""
+        """The user's tag; None if the issuer is not configured here."""
         if record.iss is None or record.sub is None:
             return record.tag
         issuer = self._issuers.get(record.iss)
         return None if issuer is None else user_tag(issuer.iss, record.sub)
 
     def _key(self, record: records.Session | records.Client | records.Claim | records.Issuer) -> str | None:
-        """Of a cutoff; None if the issuer is none here."""
+        """The key of a cutoff; None if the issuer is not configured here."""
         issuer = self._issuers.get(record.iss)
         if issuer is None:
             return None

@@ -1,6 +1,6 @@
 """What a feed sends: lines of a snapshot, and events.
 
-Nothing that is not understood is left out: it could be a revocation. It ends the stream, or the snapshot.
+What is not understood is not skipped, since it could be a revocation: it ends the stream, or the snapshot.
 """
 
 from collections.abc import Iterator
@@ -12,11 +12,11 @@ from revoker.errors import RevokerError
 from revoker.store.transfer.records import Record
 
 MAX_EVENT_BYTES: Final = 1 << 20
-"""Far longer than any: a line has texts of at most 16 KiB."""
+"""Far longer than any event is: a line has texts of at most 16 KiB."""
 
 
 OLDEST_MS: Final = 1500.0
-"""An upstream sends no ``as_of`` that it read longer ago."""
+"""The greatest age (ms) of an ``as_of`` that an upstream sends."""
 
 
 class FeedBroken(RevokerError):

@@ -25,13 +25,13 @@ from revoker.store.mirror.upstream_requests import Reload, UpstreamAccess, Upstr
 _log = structlog.get_logger("store")
 
 SILENCE_S: Final = 3.0
-"""A stream without an event for this time is given up: there must be one a second."""
+"""A stream without an event for this time is given up: an upstream sends one a second."""
 
 POLLING_S: Final = 60.0
-"""How long after a stream without an event another one is tried; events are fetched by polls meanwhile."""
+"""After a stream without an event, polls fetch events for this time before a stream is tried again."""
 
 WAIT_S: Final = 1
-"""How long one poll waits for events: what it brings is as old as that."""
+"""How long one poll waits for events; they may be as old as that when they arrive."""
 
 SNAPSHOT_BEGINS_S: Final = 40.0
 """When a snapshot is given up that has not begun: an upstream lets it wait for its turn for 30 s."""
@@ -146,7 +146,7 @@ class Follower:
         self.connected, self.fault = url, ""
 
     async def _pause_before_reload(self) -> None:
-        """Not at once where the last reload was a moment ago, and never with all other edges."""
+        """Pause if the last reload was a moment ago, for a random time: other edges reload, too."""
         now = self._monotonic()
         self._reloads = 0 if now - self._reloaded_at > QUIET_S else self._reloads + 1
         self._reloaded_at = now
@@ -214,10 +214,10 @@ class Follower:
         return self._requests.events(url, self._cursor or "", self._silence_s)
 
     async def _poll(self, url: str) -> None:
-        """Fetch events by polls until a stream, which is tried from time to time meanwhile, brings some.
+        """Fetch events by polls until a stream brings some; one is tried from time to time.
 
         Raises:
-            FeedBroken: they have brought none for a time: the upstream does not know the present.
+            FeedBroken: polls have brought no event for a time: the upstream does not read its store.
         """
         trial: asyncio.Task[bool] | None = None
         loop = asyncio.get_running_loop()
@@ -245,7 +245,7 @@ class Follower:
                 await asyncio.gather(trial, return_exceptions=True)
 
     async def _try_stream(self, url: str) -> bool:
-        """Whether a stream brings an event, which is left to the polls."""
+        """Whether a stream brings an event; the event itself is not taken, the polls bring it too."""
         try:
             async with contextlib.aclosing(self._events(url)) as events:
                 await anext(events)
@@ -348,7 +348,7 @@ class Follower:
         return events
 
     async def _confirm(self) -> None:
-        """Confirm that all is taken over up to the cursor, where an upstream is followed."""
+        """Confirm that the mirror has everything up to the cursor, where an upstream is followed."""
         if not self.connected or self._cursor is None:
             return
         body = {"cursor": self._cursor, "as_of": self._mirror.as_of, "name": self._access.name}

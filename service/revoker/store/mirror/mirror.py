@@ -75,9 +75,14 @@ class Mirror:
         self._take_reading(max(self._read_at, self._clock.earliest_reading(as_of, now)))
 
     def sample(self, as_of: int, sent: float, age: float = 0.0) -> None:
-        """Compare the clocks: ``as_of`` was read ``age`` ms before a request that was sent then, or later.
+        """Compare the clocks by the answer to one request.
 
-        ``sent`` is in monotonic ms. Of a request that was under way during a pause, that says nothing.
+        It is ignored if this process has paused while the request was under way.
+
+        Args:
+            as_of: The store's time (ms) in the answer.
+            sent: When the request was sent, in monotonic ms.
+            age: How long before that the upstream may have read ``as_of``, in ms.
         """
         self._look_for_pause()
         if sent < self._paused_until:
@@ -87,7 +92,7 @@ class Mirror:
         read_at = self._read_at
         if self._clock.sampled(as_of, sent, now):
             read_at = min(read_at, self._clock.earliest_reading(self.as_of, now))
-        self._take_reading(read_at)  # never later: the clock may have been set since that was read
+        self._take_reading(read_at)  # not later than before: the clock may have been set since
 
     def _look_for_pause(self) -> None:
         """After a pause, everything is older than it seems: believe nothing before the next sample."""
@@ -117,7 +122,7 @@ class Mirror:
 
     @property
     def expiry_now(self) -> int:
-        """The store's time (ms) by which entries may be dropped; 0, for none, while it is not certain."""
+        """The store's time (ms) for dropping what has expired; 0 (drop nothing) while it is uncertain."""
         return self.now if self.fresh else 0
 
     @property

@@ -12,13 +12,13 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 SEGMENTS: Final = 1024
-"""Each is a list in order of its own. An insertion moves what follows it, and a removal of what has expired
-looks at all of one: both take well below a millisecond for ten million tokens."""
+"""Every segment is a sorted list. An insertion moves what follows it in its segment, and a removal of what
+has expired looks at one segment: both take well below a millisecond for ten million tokens."""
 
 _MARKS: Final = 8192
-"""For each segment, one byte for each of so many classes of hashes. It says whether the segment may have one
-of the class. Nearly all tokens that are asked for are not revoked, and one look at one byte shows that for
-nine of ten, beside a million that are. A search reads ten places that are far apart in memory."""
+"""Classes of hashes. For every segment and class, one byte says whether the segment may have a hash of the
+class. Nearly all tokens that are asked for are not revoked. Beside a million that are, this byte alone shows
+that for nine of ten. A search would read ten places that are far apart in memory."""
 
 _ALL_MARKS: Final = SEGMENTS * _MARKS
 _CLASS: Final = _ALL_MARKS - 1

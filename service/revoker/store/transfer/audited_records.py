@@ -28,9 +28,10 @@ def audited_time(record: Record) -> int:
 
 
 def attributed(record: Record, audit: Audit | None, issuers: Mapping[str, Issuer]) -> Record:
-    """A line with what is stored of who made the revocation.
+    """A line, with who made the revocation where that is stored.
 
-    A user whom that names is named in the line too, so that an import stores it again.
+    The audit of a user's revocation has the ``sub``, too. The line then names the user by it, so that an
+    import stores it again.
 
     Args:
         record: The line without it.
@@ -53,7 +54,8 @@ def attributed(record: Record, audit: Audit | None, issuers: Mapping[str, Issuer
 def audit_of(record: Record, issuer: Issuer | None = None) -> tuple[bytes, int | str]:
     """What an import stores of who made a revocation, and when that was (ms; empty: now).
 
-    Of a line that names nobody that is nothing, except where a token has a reason: its entry has none.
+    That is nothing if the line names nobody. But the reason for revoking a token is always stored so, since
+    the entry of a token has none.
 
     Args:
         record: The line.

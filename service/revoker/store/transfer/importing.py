@@ -78,7 +78,7 @@ class Importing:
 
         Raises:
             ConfigError: an issuer has another name in the settings than in the store.
-            StoreRefused: there is none, and an instance takes such a store for one that has lost its data.
+            StoreRefused: the store has no epoch: an instance would take it for one that has lost its data.
         """
         readings = (await self._store.readings()).values()
         if any(reading.epoch is None for reading in readings):
@@ -262,9 +262,9 @@ class Importing:
         return found
 
     def _whose(self, record: records.User | records.Block) -> tuple[str, int, tuple[bytes, int | str]]:
-        """The user's tag, for how long a cutoff of theirs is kept, and who made it.
+        """The user's tag, for how long a cutoff of theirs is stored, and who made it.
 
-        A tag does not tell the issuer.
+        Where a line has only a tag, the issuer is not known.
         """
         if record.iss is None or record.sub is None:
             return record.tag or "", self._longest_ms, self._audit(record)
@@ -310,7 +310,7 @@ def _listed(_: bytes) -> bool:
 
 
 def _calls(changes: Sequence[Change], part: Callable[[str], int]) -> Iterator[Call]:
-    """Each change by a script of its own; tokens of one data set many at once, where nobody is named."""
+    """A script for every change, or for many tokens of one data set where nobody is named."""
     by_part: dict[int, list[Change]] = {}
     for change in changes:
         if change.script == "revoke_tokens":

@@ -78,7 +78,7 @@ class StoredRecords:
             yield records.Block(tag=tag, until=until, reason=user.block_reason or None)
 
     def _claim(self, place: Held) -> dict[str, Any]:
-        """The name of a claim, or its digest if that is the name of no claim that is revocable by now."""
+        """The name of a claim, or its digest if no revocable claim in the settings has it."""
         if not place.claim.startswith("="):
             return {"claim": place.claim}
         issuer = self._issuers.get(place.issuer)

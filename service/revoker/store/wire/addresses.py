@@ -57,10 +57,10 @@ class Naming:
 
     Attributes:
         server: As :attr:`Connection.server`, of the server that most of them name.
-        others: All servers beside it, down or not: of those Sentinels, the one that knows most. None: one of
-            them does not say.
+        others: How many other servers there are, up or down, by the one of these Sentinels that counts most.
+            None: one of them does not say.
         asked: When they were asked, by the loop's clock.
-        since: When they were first asked of those times at which they named this server.
+        since: When they were first asked and named this server, by the loop's clock.
     """
 
     server: str
@@ -152,14 +152,14 @@ class Sentinels:
         return connection
 
     async def moved(self) -> bool:
-        if self._others_behind:  # one that broke has found another primary: the others lead to the old one
+        if self._others_behind:  # one connection was made again, to another primary
             self._others_behind = False
             return True
         asked, last = asyncio.get_running_loop().time(), self._last
         try:
             named = await self._primary()
         except StoreUnavailable:
-            return False  # what the wire leads to may be sound all the same
+            return False  # the present connection may be to the primary all the same
         if last is None or last != self._last:  # connected meanwhile
             return False
         if named.address != last:
@@ -169,7 +169,7 @@ class Sentinels:
         return False
 
     def _note(self, named: "_Named", asked: float) -> None:
-        """The server of the last connection was named."""
+        """Note that Sentinels have named the server of the last connection."""
         last = self.naming
         since = asked if last is None or last.server != self._server else last.since
         self.naming = Naming(self._server, named.others, asked, since)
@@ -241,7 +241,8 @@ class Sentinels:
 def _others(described: Any, named: ServerAddress) -> int | None:
     """How many servers there are beside the one that was named, by a reply to ``SENTINEL MASTER``.
 
-    None where it does not say. In a failover it describes the former primary for longer than that is named.
+    None where it does not say: during a failover a Sentinel that names the new primary may still describe the
+    former one.
     """
     if isinstance(described, Exception):
         return None

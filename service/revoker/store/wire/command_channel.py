@@ -26,9 +26,11 @@ class Confirmation:
     """How many replicas must confirm a write, and which server verdicts may rest on.
 
     A primary that is partitioned from its replicas continues to answer while another may have been promoted.
-    Hence a server is trusted if it had a write confirmed within the last :data:`FRESH_S`. One that has too
-    few replicas, as after a failover, is trusted if Sentinels name it and know no server beside those that
-    must confirm: while it is a primary, no other one can acknowledge anything then.
+    Hence a server is trusted if it had a write confirmed within the last :data:`FRESH_S`.
+
+    After a failover a primary may have too few replicas for that. It is trusted all the same if Sentinels
+    name it, and count no more other servers than must confirm a write. Another primary would be one of these,
+    and lack one replica: it could acknowledge nothing.
     """
 
     FRESH_S: Final = 2.0
@@ -89,8 +91,8 @@ class Confirmation:
     def trusts(self, server: str, replicas: int, now: float) -> bool:
         """Whether verdicts may rest on a primary to which so many replicas are connected.
 
-        Sentinels that name a primary without its replicas must have had time to name another one: its
-        replicas may have gone to that. This matters only where there are servers that Sentinels do not know.
+        If the last writes of one with too few replicas were confirmed, Sentinels must have had time to name
+        another primary, to which its replicas may have gone. That can be one that Sentinels do not know.
         """
         if replicas >= self.replicas and not self.stale(server, now):
             return True
@@ -104,7 +106,7 @@ class Confirmation:
 
 
 REQUESTS_PER_WRITE: Final = 16
-"""The server already works on these while this process prepares more.
+"""Most requests in one write, so that the server begins with these while this process prepares more.
 
 Where replicas confirm, all requests of one turn of the event loop share one write and one ``WAIT``.
 """
@@ -129,9 +131,9 @@ class _Write:
 
 
 class CommandChannel:
-    """Sends what comes in one turn of the event loop in few writes; while it is down, fails at once.
+    """Sends the commands of one turn of the event loop in few writes; without a connection they fail at once.
 
-    With a :class:`Confirmation` all that one write sends is confirmed together, and counts only then.
+    With a :class:`Confirmation` all commands of one write are confirmed together, and fail if they are not.
     """
 
     def __init__(
