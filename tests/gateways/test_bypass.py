@@ -24,7 +24,7 @@ IDENTITY = {
 
 
 @contextlib.asynccontextmanager
-async def gateway(kind, folder, http, key, revoker_port, changed=patient):
+async def gateway(kind, folder, http, key, revoker_port, *, changed=patient):
     """A gateway before a backend that records; the value is the gateway's URL and the backend."""
     backend = RecordingBackend()
     await backend.open()

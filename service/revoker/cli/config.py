@@ -60,8 +60,9 @@ def check(config: ConfigOption = None) -> None:
     settings = load_edge(config, os.environ) if is_edge(values) else load_settings(config)
     if problems := [*faults_of_files(settings), *_unusable_keys(settings)]:
         raise ConfigError(problems)
+    nobody = "no callers, so nobody may introspect or revoke"
     parts = [f"{len(settings.issuers)} issuers"]
-    parts.append(f"{len(settings.callers)} callers" if settings.callers else "no callers, so nobody may introspect or revoke")
+    parts.append(f"{len(settings.callers)} callers" if settings.callers else nobody)
     parts.append("sessions" if settings.sessions else "no sessions")
     if isinstance(settings, EdgeSettings):
         parts.append(f"an edge of {len(settings.upstream.url)} upstreams")
