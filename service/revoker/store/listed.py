@@ -1,9 +1,10 @@
 """Reads from keys of the store the revocations that somebody has selected."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Final, Literal, NamedTuple
 
 import msgspec
 import structlog
@@ -32,12 +33,23 @@ _KINDS_OF: Final[Mapping[str, frozenset[str]]] = {
     "keys": frozenset({"key"}),
 }
 
-_KEYS_A_TURN: Final = 5
-"""Keys that are decoded before other requests get a turn, which wait for about 50 µs."""
+_CANDIDATES_A_TURN: Final = 10
+_KEYS_A_TURN: Final = 3
+"""What is looked at, or read, of these before other requests get a turn: they wait for about 20 µs."""
 
 
-@dataclass(frozen=True, slots=True)
-class Listed:
+class Candidate(NamedTuple):
+    """A key that can hold what is selected.
+
+    Attributes:
+        names: The key, and those that say who made what it holds, as far as its value need not be known.
+    """
+
+    held: Held
+    names: list[str]
+
+
+class Listed(msgspec.Struct, frozen=True, gc=False):
     """One revocation.
 
     Attributes:
@@ -104,75 +116,89 @@ class ListedReader:
 
     def __init__(self, store: Store, own: str) -> None:
         """``own``: the name of the issuer of the sessions that this service keeps; empty: there is none."""
-        self._source: Final = store.source
+        self._store: Final = store
         self._keys: Final = store.keys
         self._records: Final = StoredRecords({issuer.name: issuer for issuer in store.issuers.values()})
         self._own: Final = own
 
-    async def read(self, keys: Sequence[bytes], selection: Selection, now: int) -> dict[bytes, list[Listed]]:
-        """What keys hold of what is selected."""
-        places: dict[str, Held] = {}
-        for raw in keys:
-            key = raw.decode(errors="replace")
+    async def candidates(self, keys: Iterable[bytes], selection: Selection) -> dict[bytes, Candidate]:
+        """Those keys that can hold what is selected, in the same order."""
+        candidates = {}
+        for number, raw in enumerate(keys, 1):
+            if number % _CANDIDATES_A_TURN == 0:
+                await asyncio.sleep(0)
             try:
-                place = self._keys.held(key) if key else None
+                key = raw.decode()
+                held = self._keys.held(key) if key else None
             except ValueError:
                 continue
-            if place is not None and selection.may_include(place):
-                places[key] = place
-        replies = await self._read_together({key: [("GET", key), ("PTTL", key)] for key in places})
-        found: dict[str, list[tuple[Record, int | None]]] = {}
-        audits: dict[str, list[tuple[str, ...]]] = {}
-        for number, (key, place) in enumerate(places.items(), 1):
+            if held is not None and selection.may_include(held):
+                candidates[raw] = Candidate(held, self._names(key, held.kind))
+        return candidates
+
+    async def read(
+        self, candidates: Mapping[bytes, Candidate], selection: Selection, now: int
+    ) -> dict[bytes, list[Listed]]:
+        """What keys hold of what is selected."""
+        listed: dict[bytes, list[Listed]] = {}
+        replies = await self._read_together([candidate.names for candidate in candidates.values()])
+        for number, ((raw, candidate), reply) in enumerate(zip(candidates.items(), replies, strict=True), 1):
             if number % _KEYS_A_TURN == 0:
                 await asyncio.sleep(0)
-            value, ttl = replies[key]
-            if value is None or isinstance(value, Exception):
+            (value, *audits), ttl = reply
+            if value is None:
                 continue
-            expires = None if ttl < 0 else now + ttl
+            held, expires = candidate.held, None if ttl < 0 else now + ttl
             try:
-                of_key = [(record, expires) for record in self._records.of(place, value, expires, now)]
+                found = list(self._records.of(held, value, expires, now))
             except (ValueError, msgspec.MsgspecError) as error:
                 _log.error("revocation_unreadable", error=str(error))
                 continue
-            if not of_key:  # of a user whose revocations were undone
-                continue
-            found[key] = of_key
-            audits[key] = [("GET", self._keys.audit(key, audited_part(record))) for record, _ in of_key]
-        made = await self._read_together(audits)
-        listed: dict[bytes, list[Listed]] = {}
-        for number, (key, of_key) in enumerate(found.items(), 1):
-            if number % _KEYS_A_TURN == 0:
-                await asyncio.sleep(0)
-            all_of_key = self._listed(places[key], of_key, made[key])
+            parts = [audited_part(record) for record in found]
+            if held.kind == "keys":
+                made = await self._store.values([self._keys.audit(raw.decode(), kid) for kid in parts])
+            else:
+                made = [audits[part == "block"] for part in parts]
+            all_of_key = self._listed(held, found, expires, made)
             selected = [item for item in all_of_key if selection.includes(item)]
             if selected:
-                listed[key.encode()] = selected
+                listed[raw] = selected
         return listed
 
+    def _names(self, key: str, kind: str) -> list[str]:
+        if kind == "keys":
+            return [key]
+        if kind == "user":
+            return [key, self._keys.audit(key), self._keys.audit(key, "block")]
+        return [key, self._keys.audit(key)]
+
     def _listed(
-        self, place: Held, found: Sequence[tuple[Record, int | None]], audits: Sequence[Any]
+        self, place: Held, found: Sequence[Record], expires: int | None, audits: Sequence[bytes | None]
     ) -> list[Listed]:
-        made = [
-            read_audit(text, audited_time(record)) for (record, _), text in zip(found, audits, strict=True)
-        ]
+        made = [read_audit(text, audited_time(record)) for record, text in zip(found, audits, strict=True)]
         issuer, sub = place.issuer or self._own, ""
         if place.kind == "user":  # any audit that names the user will do: all are about the same one
             named = next((audit for audit in made if audit is not None and audit.issuer), None)
             issuer, sub = ("", "") if named is None else (named.issuer, named.sub)
         return [
-            Listed(record, issuer, sub, expires, audit)
-            for (record, expires), audit in zip(found, made, strict=True)
+            Listed(record, issuer, sub, expires, audit) for record, audit in zip(found, made, strict=True)
         ]
 
-    async def _read_together(self, commands: Mapping[str, Sequence[tuple[str, ...]]]) -> dict[str, list[Any]]:
-        """Send the commands of several keys; those of a key read from its slot."""
+    async def _read_together(self, names: Sequence[Sequence[str]]) -> list[tuple[list[bytes | None], int]]:
+        """Of keys that share a slot, for each slot: their values, and the ``PTTL`` of the first."""
         async with unavailable_on_failure():
-            if self._keys.clustered:
-                replies = await asyncio.gather(
-                    *(self._source.read(key, of_key) for key, of_key in commands.items())
-                )
-                return dict(zip(commands, replies, strict=True))
-            flat = [command for of_key in commands.values() for command in of_key]
-            rest = iter(await self._source.read("", flat) if flat else ())
-            return {key: [next(rest) for _ in of_key] for key, of_key in commands.items()}
+            if not self._keys.clustered:
+                return await self._read_slot(names) if names else []
+            replies = await asyncio.gather(*(self._read_slot([of_slot]) for of_slot in names))
+            return [reply for [reply] in replies]
+
+    async def _read_slot(self, names: Sequence[Sequence[str]]) -> list[tuple[list[bytes | None], int]]:
+        values, *ttls = await self._store.source.read(
+            names[0][0],
+            [
+                ("MGET", *itertools.chain.from_iterable(names)),
+                *(("PTTL", first) for first, *_ in names),
+            ],
+        )
+        rest = iter(values)
+        return [([next(rest) for _ in of_slot], ttl) for of_slot, ttl in zip(names, ttls, strict=True)]
