@@ -216,6 +216,13 @@ async def test_a_cursor_outlives_no_server(several, start, own_valkey):
     assert "begin again" in answer.json["error_description"]
 
 
+async def test_a_key_of_a_wrong_type_makes_no_page_fail(several, valkey):
+    revoker, count = several
+    with valkey.client() as client:
+        client.hset(f"{prefix_of(revoker)}:jti:main:odd", "a", "b")
+    assert len(await everything(revoker)) == count
+
+
 async def test_any_user_is_found(revoker):
     for sub in HOSTILE:
         await revoke(revoker, "/block-user", iss=forge.ISSUER, sub=sub, reason="why")
