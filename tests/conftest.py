@@ -15,6 +15,8 @@ from hypothesis import settings as hypothesis_settings
 
 from revoker import app
 from revoker.server.lifecycle import tls_context
+from revoker.store import listing
+from revoker.store.cluster import settling
 from revoker.store.consistency import data_set
 from tests.rig.servers import Valkey
 from tests.rig.service import PATIENT_S, Running, Start, serve, settings_for, until_ready
@@ -35,7 +37,10 @@ hypothesis_settings.register_profile(
 )
 hypothesis_settings.load_profile("fuzz")
 
+# A busy machine would exceed these.
 data_set.SETTLE_WAIT_S = PATIENT_S
+settling.SETTLE_WAIT_S = PATIENT_S
+listing.PAGE_S = PATIENT_S
 
 
 @pytest.fixture(scope="session")

@@ -81,7 +81,7 @@ async def test_no_step_reads_much(filled, steps, valkey):
 async def test_all_lists_together_take_one_step_and_then_pause(filled, steps, valkey, monkeypatch):
     pause = 0.05
     monkeypatch.setattr(listing, "_PAUSE_S", pause)
-    monkeypatch.setattr(listing, "_PAGE_S", 0)
+    monkeypatch.setattr(listing, "PAGE_S", 0)
     first, *others = await asyncio.gather(*(page(filled) for _ in range(3)))
     assert first["revocations"]
     for other in others:
@@ -93,7 +93,7 @@ async def test_all_lists_together_take_one_step_and_then_pause(filled, steps, va
 
 
 async def test_a_page_without_time_has_one_step_and_the_next_page_goes_on(filled, monkeypatch):
-    monkeypatch.setattr(listing, "_PAGE_S", 0)
+    monkeypatch.setattr(listing, "PAGE_S", 0)
     first = await page(filled, limit=100)
     assert len(first["revocations"]) == listing._READ_KEYS
     found = await everything(filled, limit=100)

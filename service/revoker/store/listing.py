@@ -29,7 +29,7 @@ NEWEST_FIRST: Final = 10_000
 
 _PAGE_ENTRIES: Final = 2_000
 _PAGE_KEYS: Final = 20_000
-_PAGE_S: Final = 0.09
+PAGE_S: Final = 0.09
 """What one page may read, and for how long, pauses included; if it finds little by then, it is short."""
 
 _STEP_ENTRIES: Final = 200
@@ -170,7 +170,7 @@ class _Pager:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.listed: list[Listed] = []
-        self._until = asyncio.get_running_loop().time() + _PAGE_S
+        self._until = asyncio.get_running_loop().time() + PAGE_S
         self.entries_left = _PAGE_ENTRIES
         self.keys_left = _PAGE_KEYS
 
