@@ -338,7 +338,7 @@ def after_promotion(records: list[Record], fault: Fault) -> float:
     absent = {
         absence.instance
         for absence in records
-        if isinstance(absence, Absent) and absence.end > fault.start and absence.start < fault.recovered
+        if isinstance(absence, Absent) and fault.start <= absence.start < fault.recovered
     }
     last = [
         record.end

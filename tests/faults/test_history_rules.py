@@ -11,6 +11,7 @@ from tests.faults.history import (
     Isolated,
     Revoked,
     Token,
+    after_promotion,
     check,
     outage,
     read,
@@ -134,6 +135,14 @@ def test_an_outage_lasts_from_the_first_failure_of_an_instance_to_its_last():
     assert outage(history, Introspected, 0.8, 9.0) == pytest.approx(1.6)
     assert outage(history, Introspected, 4.0, 9.0) == 0.0
     assert outage(history, Revoked, 0.0, 9.0) == 0.0
+
+
+def test_an_instance_that_was_back_before_a_fault_counts_in_it():
+    fault = Fault("writer-and-tail", 10.0, 12.0, 20.0, 11.0)
+    refused = introspected(13.0, 14.0, active=None, status=503)
+    assert after_promotion([fault, refused], fault) == pytest.approx(3.0)
+    assert after_promotion([fault, refused, Absent("a", 5.0, 10.3)], fault) == pytest.approx(3.0)
+    assert after_promotion([fault, refused, Absent("a", 10.5, 18.0)], fault) == 0.0
 
 
 def test_where_data_loss_is_ignored_others_may_have_to_wait_for_the_refill():

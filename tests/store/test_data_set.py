@@ -13,6 +13,8 @@ from revoker.store.consistency import data_set, steps
 from revoker.store.consistency.data_set import DataSet
 from revoker.store.consistency.epoch import Epoch, Reading, Watermark
 from revoker.store.consistency.losses import Losses
+from revoker.store.consistency.repair import Contribution, _encode
+from revoker.store.consistency.steps import RepairProgress
 from revoker.store.keys import Keys
 from tests.rig.service import HANGS_S
 from tests.store.conftest import MAIN, opened, store_on
@@ -335,3 +337,101 @@ async def test_a_process_is_given_up_only_for_the_time_in_which_it_could_look(lo
     assert not data.is_new("new")
     assert len(others.looks) < len(enough), "it was given up before it could look"
     assert others.looks, "it was waited for in vain for longer than is configured"
+
+
+class LossAtNewServer(Server):
+    """A new server that has lost data, and two other processes, as this one sees them; in a time of its own.
+
+    Attributes:
+        now: The time (s).
+        takes: How long each look at what the others do takes (s); after the repair it is prompt.
+        given_up_at: When the loss was not repaired.
+        contributor: A process that takes part in the repair, and says from ``looks_at`` on that it has looked.
+    """
+
+    seconds = 3
+
+    def __init__(self, *, takes=0.1, contributor="", looks_at=0.0):
+        super().__init__(Reading(E1, 10, 5, 1000, server="new"))
+        self.now, self.takes, self.given_up_at = 1.0, takes, None
+        self.contributor, self._looks_at = contributor, looks_at
+
+    async def set_epoch(self, *epoch):
+        done = await super().set_epoch(*epoch)
+        self.reading = self.reading._replace(now=int(self.now * 1000), server="new")
+        if self.reading.epoch.endswith(b"cutoff"):
+            self.given_up_at, self.takes = self.now, 0.1
+        return done
+
+    async def write_back(self):
+        return None
+
+    def announce(self, *, repairing):
+        pass
+
+    def running(self):
+        return {"me", "killed"}
+
+    def can_vouch(self):
+        return True
+
+    async def contribute(self, epoch, contribution, _):
+        self.now += self.takes
+        given = {"me": contribution}
+        if self.contributor:
+            given[self.contributor] = _encode(Contribution(Epoch.parse(epoch).id, vouches=True))
+        return RepairProgress(int(self.now * 1000), given, Watermark(epoch, 0, 0))
+
+    def leave_all_but(self, server):
+        assert server == "new"
+
+    async def not_at(self, _):
+        self.now += self.takes
+        return {"killed"} | ({self.contributor} - {""} if self.now < self._looks_at else set())
+
+    def time(self):
+        return self.now
+
+
+async def trusted_after(server, monkeypatch):
+    """The time that it takes to settle the loss, and until the new server is trusted."""
+    monkeypatch.setattr(data_set, "SETTLE_WAIT_S", HANGS_S)
+    monkeypatch.setattr(steps, "POLL_S", (0.001,))
+    data = DataSet(
+        Keys("rv").tail("me"),
+        policy="cutoff",
+        losses=Losses(Metrics(CollectorRegistry())),
+        read=server.read,
+        set_epoch=server.set_epoch,
+        write_back=server.write_back,
+        repairs=server,
+        others=server,
+        clock=server.time,
+    )
+    data.adopt_first(server.reading)
+    began = server.now
+    server.reading = Reading(E1, 0, 0, int(began * 1000), server="new")
+    await data.settle()
+    assert data.epoch.finding == "cutoff"
+    assert not data.is_new("new")
+    return server.now - began
+
+
+async def test_who_was_not_heard_in_a_repair_is_not_waited_for_once_more(monkeypatch):
+    server = LossAtNewServer()
+    assert server.seconds < await trusted_after(server, monkeypatch) < server.seconds + 1
+
+
+async def test_who_takes_part_in_a_repair_has_all_the_time_after_it_to_say_that_it_has_looked(monkeypatch):
+    server = LossAtNewServer(contributor="slow", looks_at=6.5)
+    await trusted_after(server, monkeypatch)
+    assert server.given_up_at < 5
+    assert server.now >= 6.5
+    never = LossAtNewServer(contributor="slow", looks_at=float("inf"))
+    await trusted_after(never, monkeypatch)
+    assert never.seconds <= never.now - never.given_up_at < never.seconds + 1
+
+
+async def test_time_of_a_repair_in_which_the_server_was_slow_does_not_count(monkeypatch):
+    server = LossAtNewServer(takes=0.6)
+    assert await trusted_after(server, monkeypatch) > 2 * server.seconds

@@ -7,13 +7,17 @@ have looked there. docs/reliability.md has the argument.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
+from revoker.store.consistency.epoch import Epoch
 from revoker.store.consistency.losses import Losses
-from revoker.store.consistency.steps import polling_pauses
+from revoker.store.consistency.repair import contributions_to
+from revoker.store.consistency.steps import Contributes, Pauses, RepairProgress, Step, polling_pauses
 
 _PROMPT_S: Final = 0.5
 """A look at a server that takes longer may have been held up for the other processes, too."""
+
+T = TypeVar("T")
 
 
 class Others(Protocol):
@@ -34,6 +38,24 @@ class Others(Protocol):
         """
 
 
+class _Reached:
+    """For how long a server could be reached without a break."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock: Final = clock
+        self._server: str | None = None
+        self._since = 0.0
+
+    def after_look(self, server: str, began: float) -> float:
+        """The time (s), after a look at the server that began then."""
+        present = self._clock()
+        if server != self._server:
+            self._server, self._since = server, present
+        elif present - began > _PROMPT_S:
+            self._since += present - began
+        return present - self._since
+
+
 class NewServer:
     """Waits at a new server for the other processes that write to its data set.
 
@@ -47,13 +69,35 @@ class NewServer:
         self._others: Final = others
         self._losses: Final = losses
         self._clock: Final = clock
-        self._reached = ("", 0.0)
         self.trusted = ""
         self.awaits_others = False
+        self.begin()
 
     def begin(self) -> None:
         """Count the time from zero again: what ended the last attempt may have kept the others away, too."""
-        self._reached = ("", 0.0)
+        self._reached = _Reached(self._clock)
+        self._reached_after_repair = _Reached(self._clock)
+        self._repairing: set[str] = set()
+
+    async def count(self, server: str, step: Step, carrying_out: Awaitable[T]) -> T:
+        """Carry out a step of a settlement, the time of which counts, too.
+
+        Who is not heard in a repair need not be waited for once more after it. Who contributes to it cannot
+        say before its end that it has looked at the server, and has all the time from then on.
+
+        Args:
+            server: The id of the server.
+            step: The step.
+            carrying_out: What carries it out.
+        """
+        began = self._clock()
+        given = await carrying_out
+        if not isinstance(step, Pauses):
+            self._reached.after_look(server, began)
+        if isinstance(step, Contributes) and isinstance(given, RepairProgress):
+            self._repairing |= contributions_to(Epoch.parse(step.epoch).id, given.contributions).keys()
+            self._reached_after_repair = _Reached(self._clock)
+        return given
 
     async def is_checked(self, server: str, lacks_nothing: Callable[[], Awaitable[bool]]) -> bool:
         """Wait until no running process can have acknowledged what a server lacks; it is then trusted.
@@ -79,21 +123,14 @@ class NewServer:
             if not await lacks_nothing():
                 return False
             absent = await self._others.not_at(server)
-            if not absent or self._reached_for(server, began) >= self._others.seconds:
+            reached = self._reached.after_look(server, began)
+            after_repair = self._reached_after_repair.after_look(server, began)
+            if not self._repairing.isdisjoint(absent):
+                reached = after_repair
+            if not absent or reached >= self._others.seconds:
                 if absent:
                     self._losses.not_heard(absent)
                 self.trusted = server
                 return True
             self.awaits_others = True
             await asyncio.sleep(next(pauses))
-
-    def _reached_for(self, server: str, began: float) -> float:
-        """For how long a server could be reached without a break, after a look that began then."""
-        present = self._clock()
-        of, since = self._reached
-        if of != server:
-            since = present
-        elif present - began > _PROMPT_S:
-            since += present - began
-        self._reached = server, since
-        return present - since
