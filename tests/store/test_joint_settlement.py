@@ -131,6 +131,34 @@ async def test_all_have_ended_where_settling_them_together_failed(fault):
         assert data.begin_together() is not None
 
 
+async def test_a_step_that_hangs_ends_them_all(monkeypatch):
+    monkeypatch.setattr(joint_settlement, "_STEP_S", 0.01)
+    settlements = [made().begin_together() for _ in range(3)]
+
+    async def carry_out(_):
+        await asyncio.Event().wait()
+
+    with pytest.raises(TimeoutError):
+        await settle_jointly(settlements, carry_out, asyncio.Semaphore(1))
+    assert all(isinstance(one.ended.exception(), StoreUnavailable) for one in settlements)
+
+
+async def test_the_time_until_their_turn_is_not_taken_from_their_steps(monkeypatch):
+    monkeypatch.setattr(joint_settlement, "_STEP_S", 0.01)
+    sets, turns = [made() for _ in range(3)], asyncio.Semaphore(1)
+
+    async def carry_out(asked):
+        return [given(step) for _, step in asked]
+
+    async with turns:  # others are settled first, for longer than a step may take
+        settling = asyncio.create_task(
+            settle_jointly([data.begin_together() for data in sets], carry_out, turns)
+        )
+        await asyncio.sleep(0.03)
+    await settling
+    assert [data.epoch.finding for data in sets] == ["cutoff"] * 3
+
+
 async def test_a_loss_is_settled_after_all_that_began_before():
     """An eviction that is noticed meanwhile is another loss."""
     data = made()

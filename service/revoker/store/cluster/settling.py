@@ -114,8 +114,7 @@ class SlotSettling:
     async def _settle_jointly(self, settlements: Sequence[Settlement]) -> None:
         """Settle data sets together. A fault in that ends it, and each of them is settled by itself next."""
         try:
-            async with asyncio.timeout(max(settlement.data.patience for settlement in settlements)):
-                await settle_jointly(settlements, self._carry_out_jointly, self._turns)
+            await settle_jointly(settlements, self._carry_out_jointly, self._turns)
         except Exception:  # noqa: BLE001  # no data set may stay without verdicts because of it
             _log.exception("joint_settlement_failed", slots=len(settlements))
             self._apart_until = asyncio.get_running_loop().time() + _APART_S

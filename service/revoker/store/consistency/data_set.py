@@ -58,9 +58,6 @@ BEING_SETTLED: Final = "the store has lost data, and what is known of it is bein
 
 _KEEPS_CHANGING: Final = "the store's epoch keeps changing"
 
-_SETTLES_S: Final = 60.0
-"""It takes no longer to write back what a process knows; of its own data set each is given more."""
-
 _TRIES: Final = 8
 """How often a data set is settled again at once, because it has become another one meanwhile."""
 
@@ -220,12 +217,6 @@ class DataSet:
         if self.epoch is not None and self.epoch.finding == "refused":
             return "the store has lost data, and nobody has accepted that"
         return None
-
-    @property
-    def patience(self) -> float:
-        """For how long it may take to settle it, in seconds."""
-        seconds = 0.0 if self._repair is None else self._repair.context.seconds
-        return _SETTLES_S + 2 * seconds
 
     def is_new(self, server: str) -> bool:
         """Whether a server may lack what other processes acknowledged, and these may not have noticed."""

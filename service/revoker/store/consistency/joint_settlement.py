@@ -21,6 +21,10 @@ do, they do for all."""
 _ALL_POLLED_S: Final = 1.0
 """After this time all of them are looked at, and again after twice the time, each time."""
 
+_STEP_S: Final = 60.0
+"""No step takes longer, whatever a process has to write back. How long data sets wait for their turn, or for
+other processes, does not count."""
+
 
 async def settle_jointly(
     settlements: Sequence[Settlement], carry_out: CarryOut, turns: asyncio.Semaphore
@@ -31,6 +35,9 @@ async def settle_jointly(
         settlements: What was begun.
         carry_out: Sends their steps.
         turns: Is held but for the time in which all of them wait for other processes.
+
+    Raises:
+        TimeoutError: a step hangs.
     """
     try:
         await _Joint(settlements, carry_out, turns).run()
@@ -91,7 +98,8 @@ class _Joint:
     async def _given(self, settlements: Sequence[Settlement]) -> dict[Settlement, Any]:
         """Send the steps that are next; what each gives, or its ``NoVerdict``."""
         try:
-            given = await self._carry_out([(one.data, self._next[one]) for one in settlements])
+            async with asyncio.timeout(_STEP_S):
+                given = await self._carry_out([(one.data, self._next[one]) for one in settlements])
         except NoVerdict as error:
             return dict.fromkeys(settlements, error)
         return dict(zip(settlements, given, strict=True))
