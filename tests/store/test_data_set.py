@@ -375,6 +375,12 @@ class LossAtNewServer(Server):
     def can_vouch(self):
         return True
 
+    def heard(self, process):
+        pass
+
+    def advance(self, processes):
+        return False
+
     async def contribute(self, epoch, contribution, _):
         self.now += self.takes
         given = {"me": contribution}

@@ -1,19 +1,22 @@
 """Data sets that are settled together do not depend on each other."""
 
 import asyncio
+import types
 
 import pytest
 from prometheus_client import CollectorRegistry
 
 from revoker.errors import StoreUnavailable
 from revoker.metrics import Metrics
+from revoker.store import instances
 from revoker.store.consistency import joint_settlement
 from revoker.store.consistency.data_set import DataSet, Settlement
 from revoker.store.consistency.epoch import Reading, Watermark
 from revoker.store.consistency.joint_settlement import settle_jointly
 from revoker.store.consistency.losses import Losses
 from revoker.store.consistency.repair import contributions_to
-from revoker.store.consistency.steps import READS, Contributes, Pauses, Reads, SetsEpoch
+from revoker.store.consistency.steps import READS, Contributes, Pauses, Reads, RepairProgress, SetsEpoch
+from revoker.store.instances import Instances
 from revoker.store.keys import Keys
 from tests.rig.service import HANGS_S
 
@@ -31,6 +34,7 @@ class OfThree:
 
     def __init__(self):
         self.names = {"me", "first", "second"}
+        self.instances = Instances(None, Keys("rv"), "me", looks=False)
 
     def running(self):
         return self.names
@@ -40,6 +44,12 @@ class OfThree:
 
     def announce(self, *, repairing):
         pass
+
+    def heard(self, process):
+        self.instances.heard(process)
+
+    def advance(self, processes):
+        return self.instances.heard_within(self.seconds, processes)
 
 
 def made(*, settled_as=E1, repairs=None):
@@ -62,26 +72,75 @@ def given(step):
     return Reading(E2, 0, None, 6000) if isinstance(step, Reads) else None
 
 
-async def test_who_ends_while_a_data_set_waits_for_its_turn_must_still_be_heard():
-    repairs = OfThree()
-    settlement = made(repairs=repairs).begin_together()
-    repairs.names.remove("first")  # killed together with what it wrote
-    step, contributed = settlement.advance(None), None
-    while contributed is None:
+def first_contribution(settlement):
+    """Take the steps of a loss up to that by which this process contributes to its repair."""
+    step = settlement.advance(None)
+    while not isinstance(step, Contributes):
         match step:
             case Reads():
                 step = settlement.advance(Reading(None, 0, None, 6000))
             case SetsEpoch():
-                repair = step.new_id
-                epoch = f"{repair} 6000 0 {step.finding}".encode()
+                epoch = f"{step.new_id} 6000 0 {step.finding}".encode()
                 step = settlement.advance((True, Watermark(epoch, 0, 0)))
-            case Contributes():
-                contributed = step.contribution
             case _:
                 step = settlement.advance(None)
+    return step
+
+
+def contribution_in(step):
+    [mine] = contributions_to(step.epoch.decode().split(" ")[0], {"me": step.contribution}).values()
+    return mine
+
+
+def heard_from(step, *others, at):
+    """What a contribution gives at a time (ms), if these processes have contributed as well."""
+    contributions = dict.fromkeys(("me", *others), step.contribution)
+    return RepairProgress(at, contributions, Watermark(step.epoch, 10, 5))
+
+
+async def test_who_ends_while_a_data_set_waits_for_its_turn_must_still_be_heard():
+    repairs = OfThree()
+    settlement = made(repairs=repairs).begin_together()
+    repairs.names.remove("first")  # killed together with what it wrote
+    step = first_contribution(settlement)
     settlement.abandon()
-    mine = contributions_to(repair, {"me": contributed})["me"]
-    assert set(mine.running) == {"me", "first", "second"}
+    assert set(contribution_in(step).running) == {"me", "first", "second"}
+
+
+async def test_a_process_that_still_comes_to_other_data_sets_is_waited_for_and_one_that_does_not_is_not(
+    monkeypatch,
+):
+    seconds = 100.0
+    monkeypatch.setattr(instances, "time", types.SimpleNamespace(monotonic=lambda: seconds))
+    repairs = OfThree()
+
+    def begun():
+        settlement = made(repairs=repairs).begin_together()
+        return settlement, first_contribution(settlement)
+
+    waiting, contribution = begun()
+    for late in range(3):  # each time it has come to one more of the data sets, and not yet to this one
+        seconds += 2
+        other, elsewhere = begun()
+        assert isinstance(other.advance(heard_from(elsewhere, "first", "second", at=6000)), SetsEpoch)
+        other.abandon()
+        given = heard_from(contribution, "first", at=9000 + 2000 * late)
+        assert isinstance(waiting.advance(given), Pauses)
+        contribution = waiting.advance(None)
+    seconds += 3
+    assert isinstance(waiting.advance(heard_from(contribution, "first", at=18_000)), Reads), "it is given up"
+    waiting.abandon()
+
+
+async def test_who_was_heard_of_no_data_set_is_waited_for_no_longer_because_another_one_is():
+    repairs = OfThree()
+    repairs.heard("first")
+    settlement = made(repairs=repairs).begin_together()
+    contribution = first_contribution(settlement)
+    assert isinstance(settlement.advance(heard_from(contribution, at=8999)), Pauses)
+    contribution = settlement.advance(None)
+    assert isinstance(settlement.advance(heard_from(contribution, at=9000)), Reads)
+    settlement.abandon()
 
 
 async def test_one_that_cannot_be_settled_stops_no_other():

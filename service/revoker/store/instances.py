@@ -45,6 +45,7 @@ class Instances:
         self._repairing: set[int] = set()
         self._announcing: asyncio.Task[None] | None = None
         self._seen: dict[str, float] = {}
+        self._heard: dict[str, float] = {}
         self._entered_at: dict[str, int] = {}
         self._absent_since: dict[str, int] = {}
         self._now = 0
@@ -143,6 +144,15 @@ class Instances:
         self._repairing.add(part)
         if self._announcing is None or self._announcing.done():
             self._announcing = asyncio.get_running_loop().create_task(self._announce())
+
+    def heard(self, instance: str) -> None:
+        """Another process has contributed to the repair of a data set."""
+        self._heard[instance] = time.monotonic()
+
+    def heard_within(self, seconds: float, instances: Iterable[str]) -> bool:
+        """Whether all of some processes have contributed to the repair of any data set within this time."""
+        earliest = time.monotonic() - seconds
+        return all(self._heard.get(instance, 0.0) > earliest for instance in instances)
 
     def retired(self, writers: Iterable[str]) -> set[str]:
         """Those of some processes that have ended for good: not seen for :data:`RETIRED_MS`."""

@@ -78,6 +78,12 @@ class _RepairContext:
     def running(self) -> Collection[str]:
         return self._store.instances.running
 
+    def heard(self, process: str) -> None:
+        self._store.instances.heard(process)
+
+    def advance(self, processes: Collection[str]) -> bool:
+        return self._store.instances.heard_within(self._seconds, processes)
+
     def can_vouch(self) -> bool:
         return self._store.refill.can_vouch(self._part)
 
