@@ -346,7 +346,7 @@ class LossAtNewServer(Server):
         now: The time (s).
         takes: How long each look at what the others do takes (s); after the repair it is prompt.
         given_up_at: When the loss was not repaired.
-        contributor: A process that takes part in the repair, and says from ``looks_at`` on that it has looked.
+        contributor: A process that takes part in the repair; from ``looks_at`` on it says that it has looked.
     """
 
     seconds = 3
@@ -441,3 +441,80 @@ async def test_who_takes_part_in_a_repair_has_all_the_time_after_it_to_say_that_
 async def test_time_of_a_repair_in_which_the_server_was_slow_does_not_count(monkeypatch):
     server = LossAtNewServer(takes=0.6)
     assert await trusted_after(server, monkeypatch) > 2 * server.seconds
+
+
+class LosesReplies(Server):
+    """Carries out what it is asked; so many replies to a change of its epoch do not arrive, from the nth on.
+
+    It is a data set for which this process can vouch, too, and nobody else writes to it.
+    """
+
+    seconds = 3
+
+    def __init__(self, *, first, lost):
+        super().__init__(Reading(E1, 10, 5, 1000))
+        self._lost = range(first, first + lost)
+        self._asked = 0
+
+    async def set_epoch(self, expected, *epoch):
+        number, self._asked = self._asked, self._asked + 1
+        done = (self.reading.epoch or b"") == expected
+        if done:
+            await super().set_epoch(expected, *epoch)
+        if number in self._lost:
+            raise StoreUnavailable("no reply")
+        return done, await self.in_effect(True)
+
+    async def contribute(self, epoch, contribution, _):
+        self.reading = self.reading._replace(seq=10, share=5)
+        numbers = await self.in_effect(False)
+        return RepairProgress(self.reading.now, {"me": contribution}, numbers)
+
+    def announce(self, *, repairing):
+        pass
+
+    def running(self):
+        return {"me"}
+
+    def can_vouch(self):
+        return True
+
+    def heard(self, process):
+        pass
+
+    def advance(self, processes):
+        return False
+
+
+@pytest.mark.parametrize("lost", [0, 1, 2])
+@pytest.mark.parametrize("first", [0, 1])
+@pytest.mark.parametrize("repairs", [False, True])
+async def test_a_loss_and_its_outcome_are_logged_once_and_whole_although_a_reply_is_lost(
+    first, lost, repairs, monkeypatch, events
+):
+    monkeypatch.setattr(data_set, "SETTLE_WAIT_S", HANGS_S)
+    server = LosesReplies(first=first, lost=lost)
+    data = DataSet(
+        Keys("rv").tail("me"),
+        policy="cutoff",
+        losses=Losses(Metrics(CollectorRegistry())),
+        read=server.read,
+        set_epoch=server.set_epoch,
+        write_back=server.write_back,
+        repairs=server if repairs else None,
+    )
+    data.adopt_first(server.reading)
+    events.clear()
+    server.reading = Reading(None, 0, None, 2000)
+    if lost == 2 and (repairs or first == 0):
+        with pytest.raises(StoreUnavailable):
+            await data.settle()
+    await data.settle()
+    assert data.epoch.finding == ("repaired" if repairs else "cutoff")
+    found = [event["event"] for event in events]
+    if repairs:
+        assert found == ["data_loss_repairing", "data_loss_repaired", "epoch_adopted"]
+    else:
+        assert found == ["data_lost", "epoch_adopted"]
+        assert events[0]["missing"] == "the store has no epoch"
+        assert events[0]["epoch"] == data.epoch.id

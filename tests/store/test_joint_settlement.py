@@ -114,14 +114,14 @@ async def test_a_process_that_still_comes_to_other_data_sets_is_waited_for_and_o
     monkeypatch.setattr(instances, "time", types.SimpleNamespace(monotonic=lambda: seconds))
     repairs = OfThree()
 
-    def begun():
+    def in_repair():
         settlement = made(repairs=repairs).begin_together()
         return settlement, first_contribution(settlement)
 
-    waiting, contribution = begun()
+    waiting, contribution = in_repair()
     for late in range(3):  # each time it has come to one more of the data sets, and not yet to this one
         seconds += 2
-        other, elsewhere = begun()
+        other, elsewhere = in_repair()
         assert isinstance(other.advance(heard_from(elsewhere, "first", "second", at=6000)), SetsEpoch)
         other.abandon()
         given = heard_from(contribution, "first", at=9000 + 2000 * late)

@@ -13,6 +13,7 @@ that lacks what was never acknowledged has lost nothing.
 """
 
 import asyncio
+import functools
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -32,6 +33,7 @@ from revoker.store.consistency.epoch import (
     Watermark,
     new_id,
 )
+from revoker.store.consistency.epoch_changes import EpochChanges
 from revoker.store.consistency.losses import Losses
 from revoker.store.consistency.new_server import NewServer, Others
 from revoker.store.consistency.repair import NotRepaired, Repair, RepairContext, Repaired
@@ -191,7 +193,8 @@ class DataSet:
         self._read = read
         self._set_epoch = set_epoch
         self._write_back = write_back
-        self._repair: Final = None if repairs is None else Repair(repairs, losses)
+        self._changes: Final = EpochChanges()
+        self._repair: Final = None if repairs is None else Repair(repairs, losses, self._changes)
         self._confirmed: Final = confirmed
         self._noted: Final = noted
         self._new_server: Final = None if others is None else NewServer(others, losses, clock)
@@ -524,6 +527,7 @@ class DataSet:
                 reading = yield READS
             self._server = reading.server
             found = Epoch.parse(reading.epoch) if reading.epoch is not None else None
+            self._changes.found(found)
             missing = self._missing(reading, found)
             if missing is None and (since == 0 or (self.epoch is not None and self.epoch.noticed >= since)):
                 return True
@@ -653,26 +657,25 @@ class DataSet:
         refused = last is not None and last.finding == "refused"
         finding = "refused" if refused else FINDING_OF_POLICY[self._policy]
         cutoff, latest = self._latest_dates(found)
-        numbers: Watermark
-        done, numbers = yield SetsEpoch(
-            reading.epoch or b"",
-            new_id(),
-            latest,
-            finding,
-            None if finding == "cutoff" else cutoff,
-        )
-        if not done:
-            return None
-        epoch = Epoch.parse(numbers.epoch)
-        self._losses.lost(
-            epoch,
+        report = functools.partial(
+            self._losses.lost,
             missing=missing,
             policy=self._policy,
             blocks_and_keys="written back" if self.epoch else "not known to this process",
             hint=None if reading.epoch is not None else
             "a new installation is declared with `revoker store init` before the first start",
         )  # fmt: skip
-        return numbers
+        done, numbers = yield from self._changes.set(
+            SetsEpoch(
+                reading.epoch or b"",
+                new_id(),
+                latest,
+                finding,
+                None if finding == "cutoff" else cutoff,
+            ),
+            report,
+        )
+        return numbers if done else None
 
     def _adopt_reading(self, epoch: Epoch, reading: Reading) -> None:
         """Adopt an epoch; where replicas are waited for, they may lack what was read."""

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from revoker.errors import NoVerdict, StoreUnavailable
 from revoker.store.consistency.data_set import DataSet, Settlement
-from revoker.store.consistency.steps import Pauses, Step, polling_pauses
+from revoker.store.consistency.steps import Pauses, SetsEpoch, Step, polling_pauses
 
 CarryOut = Callable[[Sequence[tuple[DataSet, Step]]], Awaitable[Sequence[Any]]]
 """Carries out steps of one kind; returns what each gives, or its ``NoVerdict`` as a value."""
@@ -89,8 +89,14 @@ class _Joint:
             by_kind.setdefault(type(self._next[settlement]), []).append(settlement)
         for those in by_kind.values():
             given = await self._given(those)
-            lost = [one for one, result in given.items() if isinstance(result, StoreUnavailable)]
-            if lost:  # a late reply fails all of them; every step may be repeated
+            lost = [
+                one
+                for one, result in given.items()
+                if isinstance(result, StoreUnavailable) and not isinstance(self._next[one], SetsEpoch)
+            ]
+            if (
+                lost
+            ):  # a late reply fails all of them; these steps may be repeated, and the others do it themselves
                 given |= await self._given(lost)
             for settlement, result in given.items():
                 self._advance(settlement, result)

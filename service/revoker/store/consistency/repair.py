@@ -15,6 +15,7 @@ import msgspec
 
 from revoker.store.consistency.counts import Counts, hold_all
 from revoker.store.consistency.epoch import REPAIRED, REPAIRING, Epoch, Watermark, new_id
+from revoker.store.consistency.epoch_changes import EpochChanges
 from revoker.store.consistency.losses import Losses
 from revoker.store.consistency.steps import (
     Contributes,
@@ -142,10 +143,11 @@ class Repair:
         context: As in the constructor.
     """
 
-    def __init__(self, context: RepairContext, losses: Losses) -> None:
-        """``losses``: where repairs are reported."""
+    def __init__(self, context: RepairContext, losses: Losses, changes: EpochChanges) -> None:
+        """``losses``: where repairs are reported; ``changes``: of the epoch of the data set."""
         self.context: Final = context
         self._losses: Final = losses
+        self._changes: Final = changes
         self._ran_before: frozenset[str] = frozenset()
 
     def note_running(self) -> None:
@@ -164,9 +166,8 @@ class Repair:
         Returns:
             Whether it was set, and the epoch of the data set.
         """
-        done, numbers = yield SetsEpoch(expected, new_id(), latest, REPAIRING, cutoff)
-        if done:
-            self._losses.repair_started(missing)
+        begins = SetsEpoch(expected, new_id(), latest, REPAIRING, cutoff)
+        done, numbers = yield from self._changes.set(begins, lambda _: self._losses.repair_started(missing))
         return done, Epoch.parse(numbers.epoch)
 
     def take_part(self, repair: Epoch, seen: Watermark | None, cutoff: int) -> Steps[Repaired | NotRepaired]:
@@ -213,16 +214,16 @@ class Repair:
                     if proven and latest_cutoff == repair.cutoff:
                         return Repaired(repair, numbers)
                     # this process knew of more: repair that, too
-                    yield SetsEpoch(numbers.epoch, new_id(), progress.now, REPAIRING, latest_cutoff)
+                    cause = "a repair has left out what this process knows"
+                    yield from self.begin(numbers.epoch, progress.now, latest_cutoff, cause)
                     return NotRepaired.REPLACED
                 if proven and not missing:
-                    done, found = yield SetsEpoch(
+                    ends = SetsEpoch(
                         numbers.epoch, repair.id, progress.now, REPAIRED, latest_cutoff, numbers.counts
                     )
+                    done, found = yield from self._changes.set(ends, self._losses.repaired)
                     if done:
-                        repaired = Epoch.parse(found.epoch)
-                        self._losses.repaired(repaired)
-                        return Repaired(repaired, found)
+                        return Repaired(Epoch.parse(found.epoch), found)
                     if found.epoch != numbers.epoch:  # most often because another process has ended it
                         continue
                 late = progress.now >= repair.noticed + self.context.seconds * 1000
