@@ -94,9 +94,7 @@ class _Joint:
                 for one, result in given.items()
                 if isinstance(result, StoreUnavailable) and not isinstance(self._next[one], SetsEpoch)
             ]
-            if (
-                lost
-            ):  # a late reply fails all of them; these steps may be repeated, and the others do it themselves
+            if lost:  # a late reply fails all; these steps may be repeated, and a SetsEpoch repeats itself
                 given |= await self._given(lost)
             for settlement, result in given.items():
                 self._advance(settlement, result)
