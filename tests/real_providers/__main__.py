@@ -35,7 +35,8 @@ def main(names: list[str]) -> int:
     if not available:
         print("no identity provider can be tested", file=sys.stderr)
         return 0 if required == "" else 1
-    command = [sys.executable, "-m", "pytest", "--durations=5", "tests/real_providers"]
+    longest = ("--timeout", "1200")  # the start of a provider counts to its first test
+    command = [sys.executable, "-m", "pytest", *longest, "--durations=5", "tests/real_providers"]
     return subprocess.run(
         command, env={**os.environ, "PROVIDERS": " ".join(available)}, check=False
     ).returncode

@@ -6,6 +6,8 @@ from urllib.parse import urljoin
 
 import aiohttp
 
+from tests.rig.service import HANGS_S
+
 MOST_STEPS = 20
 """Redirects and forms from a link to the address that it leads to; a loop ends here."""
 
@@ -62,6 +64,18 @@ class Page(HTMLParser):
         return max(self.forms.values(), key=lambda form: len(form.names & answers.keys()))
 
 
+def new_client(**options):
+    """An HTTP client with a connection for each request.
+
+    A server ends a connection that was idle (Node.js after 5 s), and a POST that meets this end fails.
+    """
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(force_close=True),
+        timeout=aiohttp.ClientTimeout(total=HANGS_S),
+        **options,
+    )
+
+
 class Browser:
     """One user's; the cookies of another browser are its own.
 
@@ -70,10 +84,7 @@ class Browser:
     """
 
     def __init__(self, origin):
-        self.http = aiohttp.ClientSession(
-            cookie_jar=aiohttp.CookieJar(unsafe=True, treat_as_secure_origin=origin),
-            timeout=aiohttp.ClientTimeout(total=60),
-        )
+        self.http = new_client(cookie_jar=aiohttp.CookieJar(unsafe=True, treat_as_secure_origin=origin))
 
     async def close(self):
         await self.http.close()

@@ -4,10 +4,9 @@ import contextlib
 import json
 import os
 
-import aiohttp
 import pytest
 
-from tests.real_providers.browser import Browser
+from tests.real_providers.browser import Browser, new_client
 from tests.real_providers.dex import Dex
 from tests.real_providers.hydra import Hydra
 from tests.real_providers.installation import installed
@@ -39,6 +38,16 @@ def pytest_generate_tests(metafunc):
             if all(getattr(PROVIDERS[name], what) is wish for what, wish in wanted.items())
         ]
         metafunc.parametrize("provider", named, indirect=True, scope="session")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item):
+    """Show what the provider has printed where a test fails: its own errors are only there."""
+    report = yield
+    if report.failed and "provider" in item.funcargs:
+        running = item.funcargs["provider"]
+        report.sections.append((f"Output of {running.name}", running.output()))
+    return report
 
 
 def _chosen():
@@ -97,7 +106,7 @@ async def relay(revoker, logout_port):
 
 @pytest.fixture
 async def http():
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60)) as http:
+    async with new_client() as http:
         yield http
 
 

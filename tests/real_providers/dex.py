@@ -9,7 +9,6 @@ from types import MappingProxyType
 from tests.real_providers.installation import INSTALLATIONS
 from tests.real_providers.provider import AUDIENCE, CALLBACK, MACHINE, WEB, Provider
 from tests.rig.probes import eventually
-from tests.rig.processes import Process
 
 PASSWORD = "password"
 PASSWORD_HASH = "$2a$10$2b2cU8CPhOTaGrs1HRQuAueS7JTT5ZHsHSzYiFPm1leZck7Mc8T4W"
@@ -42,12 +41,11 @@ class Dex(Provider):
     def __enter__(self):
         (self.folder / "config.json").write_text(json.dumps(self._configuration()))
         program = INSTALLATIONS[self.name].folder / "dex"
-        self._process = Process(self.folder, "serve", "config.json", program=str(program)).start()
-        self.await_start(self._process, 120)
+        self.start("serve", "config.json", program=str(program))
         return self
 
     def __exit__(self, *_):
-        self._process.stop()
+        self.process.stop()
 
     def _configuration(self):
         clients = [

@@ -7,7 +7,6 @@ from urllib.parse import parse_qs, urlsplit
 
 from tests.real_providers.installation import INSTALLATIONS
 from tests.real_providers.provider import AUDIENCE, CALLBACK, GOODBYE, MACHINE, WEB, Provider
-from tests.rig.processes import Process
 from tests.rig.servers import free_port
 
 PAGES = "http://127.0.0.1:9/hydra/"
@@ -31,8 +30,7 @@ class Hydra(Provider):
     def __enter__(self):
         admin = free_port()
         self._admin = f"http://127.0.0.1:{admin}/admin"
-        self._process = Process(
-            self.folder,
+        self.start(
             "serve",
             "all",
             "--dev",
@@ -48,8 +46,7 @@ class Hydra(Provider):
             URLS_SELF_ISSUER=self.issuer,
             **{f"URLS_{page.upper()}": PAGES + page for page in ("login", "consent", "logout")},
             SQA_OPT_OUT="true",
-        ).start()
-        self.await_start(self._process, 120)
+        )
         self._add_client(
             WEB,
             grant_types=["authorization_code"],
@@ -64,7 +61,7 @@ class Hydra(Provider):
         return self
 
     def __exit__(self, *_):
-        self._process.stop()
+        self.process.stop()
 
     def _add_client(self, name, **more):
         client = {

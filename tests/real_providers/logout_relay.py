@@ -5,16 +5,21 @@ import asyncio
 from aiohttp import web
 
 from tests.rig.probes import within
+from tests.rig.service import HANGS_S
 
 
 class LogoutRelay:
-    """Passes what is posted to it on to a service; ``statuses`` has what the service answered."""
+    """Passes what is posted to it on to a service.
+
+    Attributes:
+        statuses: What the service has answered.
+    """
 
     def __init__(self, port, running):
         self._port = port
         self._running = running
         self.statuses = []
-        self._answered = asyncio.Event()
+        self._accepted = asyncio.Event()
 
     async def __aenter__(self):
         application = web.Application()
@@ -35,12 +40,17 @@ class LogoutRelay:
             headers={"Content-Type": request.headers["Content-Type"]},
         )
         self.statuses.append(answer.status)
-        self._answered.set()
+        if answer.status == 200:
+            self._accepted.set()
         response = web.Response(status=answer.status, body=answer.body)
         response.force_close()  # a provider sends each token once, maybe on the connection of an earlier test
         return response
 
-    async def answered(self):
-        """Wait until the service has answered a logout token."""
-        async with within(60, "a logout token from the provider"):
-            await self._answered.wait()
+    async def accepted(self):
+        """Wait until the service has accepted a logout token; it refuses those of other clients."""
+        try:
+            async with within(HANGS_S, "a logout token that the service accepts"):
+                await self._accepted.wait()
+        except AssertionError as fault:
+            fault.add_note(f"statuses of those that came: {self.statuses}")
+            raise

@@ -8,7 +8,6 @@ from pathlib import Path
 from tests.real_providers.installation import FOLDER
 from tests.real_providers.provider import Provider
 from tests.rig import forge
-from tests.rig.processes import Process
 
 SERVER = Path(__file__).parent / "oidc_provider" / "server.mjs"
 
@@ -29,21 +28,18 @@ class NodeOidcProvider(Provider):
         self._add_key()
         shutil.copy(SERVER, self.folder)
         (self.folder / "node_modules").symlink_to(FOLDER / self.name / "node_modules")
-        self._process = Process(
-            self.folder, SERVER.name, self.port, "keys.json", self.logout_uri, program="node"
-        ).start()
-        self.await_start(self._process, 120)
+        self.start(SERVER.name, self.port, "keys.json", self.logout_uri, program="node")
         return self
 
     def __exit__(self, *_):
-        self._process.stop()
+        self.process.stop()
 
     async def walk(self, browser, link, user, *, until):
         return await browser.walk(link, {"login": user, "password": "any", "logout": "yes"}, until=until)
 
     async def rotate(self, http):
         self._add_key()
-        self._process.send_signal(signal.SIGHUP)
+        self.process.send_signal(signal.SIGHUP)
 
     def _add_key(self):
         key = forge.rsa_key(f"{self.name}-{len(self._keys) + 1}")

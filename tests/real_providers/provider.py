@@ -2,6 +2,7 @@
 
 import abc
 import dataclasses
+import http.client
 import json
 import urllib.request
 from types import MappingProxyType
@@ -9,7 +10,7 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 
 from tests.real_providers.browser import Browser
 from tests.rig import forge
-from tests.rig.processes import until
+from tests.rig.processes import Process, until
 from tests.rig.servers import free_port
 
 CALLBACK = "http://127.0.0.1:9/callback"
@@ -20,6 +21,9 @@ AUDIENCE = "api://orders"
 
 WEB, MACHINE = "web", "machine"
 """The clients of every provider. The secret of each is its name with ``-secret``."""
+
+START_S = 600
+"""After this time a provider has not started. Keycloak alone takes 20 s, and 60 s on a busy machine."""
 
 CONSOLE = "revoker-console"
 """The client of the console, likewise, where the provider has it."""
@@ -45,6 +49,7 @@ class Provider(abc.ABC):
     """
 
     name: str
+    process: Process
     logs_out = True
     """Whether it sends logout tokens."""
 
@@ -113,16 +118,28 @@ class Provider(abc.ABC):
             **self.settings,
         }
 
-    def await_start(self, process, seconds):
-        """Read its metadata, once it answers."""
+    def start(self, *arguments, **options):
+        """Start its process, and read its metadata once it answers. It ends where it does not."""
+        self.process = Process(self.folder, *arguments, **options).start()
         metadata = f"{self.issuer}/.well-known/openid-configuration"
 
         def answer():
-            assert process.process.poll() is None, f"{self.name} has ended: {process.output()[-4000:]}"
-            with urllib.request.urlopen(metadata, timeout=10) as response:
+            assert self.process.process.poll() is None, f"{self.name} has ended"
+            with urllib.request.urlopen(metadata, timeout=60) as response:
                 return json.load(response)
 
-        self.metadata = until(answer, f"the start of {self.name}", seconds, ignored=(OSError,))
+        try:
+            self.metadata = until(
+                answer, f"the start of {self.name}", START_S, ignored=(OSError, http.client.HTTPException)
+            )
+        except BaseException as fault:
+            fault.add_note(self.output())
+            self.process.stop()
+            raise
+
+    def output(self):
+        """The end of what it has printed."""
+        return self.process.output()[-8000:]
 
     async def login(self, browser, user):
         """A user logs in, and the client ``web`` redeems the code."""

@@ -14,6 +14,7 @@ from tests.real_providers.browser import Browser
 from tests.real_providers.logout_relay import LogoutRelay
 from tests.real_providers.provider import AUDIENCE, CONSOLE
 from tests.rig.probes import within
+from tests.rig.service import HANGS_S
 
 pytestmark = pytest.mark.providers_with("signs_in_to_console")
 
@@ -39,9 +40,16 @@ def settings(provider, tmp_path):
 
 
 @pytest.fixture
-async def service(trust, settings, console_port):
+def backchannel_ends():
+    """The setting of this name; a test may have another."""
+    return "session"
+
+
+@pytest.fixture
+async def service(trust, settings, console_port, backchannel_ends):
     [issuer] = settings["issuers"]
-    return await trust({**issuer, "jwks_insecure": True}, console=settings["console"], port=console_port)
+    issuer |= {"jwks_insecure": True, "backchannel_ends": backchannel_ends}
+    return await trust(issuer, console=settings["console"], port=console_port)
 
 
 @pytest.fixture
@@ -70,7 +78,7 @@ class Employee:
         return redirect.headers["Location"]
 
     async def sign_in(self):
-        async with within(120, f"a sign-in of {self.user}"):
+        async with within(HANGS_S, f"a sign-in of {self.user}"):
             callback = f"{self.console.url}/console/callback"
             link = await self.link()
             reached = await self.provider.walk(self.browser, link, self.user, until=callback)
@@ -113,7 +121,7 @@ async def test_a_role_of_the_provider_is_the_role_at_the_console(signed_in):
 
 async def test_support_acts_and_a_viewer_cannot(service, provider, signed_in, browse, events):
     alice, bob = await signed_in("alice"), await signed_in("bob")
-    async with within(120, "a login of carol"):
+    async with within(HANGS_S, "a login of carol"):
         login = await provider.login(browse(), "carol")
     answer = await service.post("/introspect", {"token": login.access_token}, caller="gateway")
     assert answer.json["active"]
@@ -167,13 +175,13 @@ async def _logs_out_of_another_application(provider, somebody, _):
     await provider.logout(await provider.login(somebody.browser, somebody.user))
 
 
-async def _is_logged_out_by_an_administrator(provider, somebody, http):
+async def _has_the_sessions_ended_by_an_administrator(provider, somebody, http):
     await provider.end_sessions(http, somebody.user)
 
 
 @pytest.mark.parametrize(
     "end",
-    [_logs_out_of_another_application, _is_logged_out_by_an_administrator],
+    [_logs_out_of_another_application, _has_the_sessions_ended_by_an_administrator],
     ids=lambda end: end.__name__.strip("_"),
 )
 async def test_the_end_of_a_login_at_the_provider_ends_the_sign_in(provider, logouts, signed_in, http, end):
@@ -181,12 +189,25 @@ async def test_the_end_of_a_login_at_the_provider_ends_the_sign_in(provider, log
     assert await alice.is_signed_in()
 
     async with logouts as relay:
-        async with within(120, "a logout of alice"):
+        async with within(HANGS_S, "a logout of alice"):
             await end(provider, alice, http)
-        await relay.answered()
+        await relay.accepted()
 
     assert not await alice.is_signed_in()
     assert (await alice.console.open("/console/state")).url.endswith("/console/sign-in")
     assert await bob.is_signed_in()
     await alice.sign_in()
     assert await alice.is_signed_in(), alice.page.words
+
+
+@pytest.mark.parametrize("backchannel_ends", ["user"])
+async def test_one_logout_token_can_end_all_sign_ins_of_the_user(provider, logouts, signed_in, http):
+    """Keycloak sends one where an administrator logs out a user who has several sessions."""
+    first, second, bob = await signed_in("alice"), await signed_in("alice"), await signed_in("bob")
+
+    async with logouts as relay:
+        async with within(HANGS_S, "a logout of alice"):
+            await provider.log_out_user(http, "alice")
+        await relay.accepted()
+
+    assert [await one.is_signed_in() for one in (first, second, bob)] == [False, False, True]
