@@ -1,6 +1,7 @@
 """Where the identity providers come from, and what they need. They are installed into `.venv/providers`."""
 
 import hashlib
+import http.client
 import re
 import shutil
 import subprocess
@@ -17,10 +18,12 @@ _LONGEST_S = 600
 """After this time a download, or a command of an installation, has failed."""
 
 _OUT_OF_REACH = (
-    r"dial tcp|no such host|i/o timeout|connection refused|TLS handshake|: reading https?://"
-    r"|npm error (network|code (E40\d|E5\d\d|ENOTFOUND|ECONN|ETIMEDOUT|EAI_AGAIN|ERR_SOCKET))"
+    r"dial tcp|no such host|i/o timeout|connection refused|connection reset|TLS handshake|unexpected EOF"
+    r"|: EOF$|: reading https?://|failed to verify certificate"
+    r"|npm error (network|code (E[45]\d\d|ENOTFOUND|ECONN|ETIMEDOUT|EIDLETIMEOUT|EAI_AGAIN|EPIPE|EPROTO"
+    r"|E\w+UNREACH|ERR_SOCKET|ERR_STREAM_PREMATURE|FETCH_ERROR|\w*CERT|UNABLE_TO_))"
 )
-"""What npm and go print when a download fails, and not when its content is wrong."""
+"""What npm and go print when a download fails, also in its middle, and not when its content is wrong."""
 
 _KEYCLOAK = "26.4.5"
 _KEYCLOAK_URL = (
@@ -124,7 +127,7 @@ def _oidc_provider(folder):
 
 def _keycloak(folder):
     archive = folder / "keycloak.zip"
-    _download(_KEYCLOAK_URL, archive)
+    download(_KEYCLOAK_URL, archive)
     found = hashlib.sha256(archive.read_bytes()).hexdigest()
     if found != _KEYCLOAK_SHA256:
         raise ValueError(f"{_KEYCLOAK_URL} has another SHA-256: {found}")
@@ -147,7 +150,12 @@ def _dex(folder):
     _run(folder, *go_build, "-o", "dex", package)
 
 
-def _download(url, target):
+def download(url, target):
+    """Write to a file what is at a URL.
+
+    Raises:
+        UnavailableError: the server does not answer, or breaks off.
+    """
     deadline = time.monotonic() + _LONGEST_S
     try:
         with urllib.request.urlopen(url, timeout=60) as response, target.open("wb") as file:
@@ -155,8 +163,10 @@ def _download(url, target):
                 file.write(block)
                 if time.monotonic() > deadline:
                     raise TimeoutError(f"not complete after {_LONGEST_S} s")
-    except OSError as fault:
-        raise UnavailableError(f"{url} is out of reach: {fault}") from fault
+            if response.length:  # read1 does not raise where the connection ends too early
+                raise ConnectionError(f"broken off {response.length} bytes before its end")
+    except (OSError, http.client.HTTPException) as fault:
+        raise UnavailableError(f"{url} is out of reach: {fault!r}") from fault
 
 
 INSTALLATIONS = {
