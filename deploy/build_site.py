@@ -121,8 +121,11 @@ def fetch_mermaid(folder: Path) -> Path:
     npm = shutil.which("npm")
     if npm is None:
         sys.exit("npm is missing: the script that draws diagrams comes from there")
-    command = (npm, "pack", MERMAID, "--json", "--silent", "--pack-destination", folder)
-    packed = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)[0]  # noqa: S603
+    command = (npm, "pack", MERMAID, "--json", "--loglevel", "error", "--pack-destination", folder)
+    ended = subprocess.run(command, check=False, capture_output=True, text=True)  # noqa: S603
+    if ended.returncode:
+        sys.exit(f"{MERMAID} cannot be had from npm: {ended.stdout}{ended.stderr}")
+    packed = json.loads(ended.stdout)[0]
     if packed["integrity"] != MERMAID_INTEGRITY:
         sys.exit(f"{MERMAID} is not what it was: {packed['integrity']}")
     with tarfile.open(folder / packed["filename"]) as archive:

@@ -1,12 +1,10 @@
 """A person at Chromium: clicks with the mouse, types on the keyboard, waits for pages."""
 
-import asyncio
 import base64
 
 import pytest
 
 from tests.console.conftest import ROLES, consoles, provider, settled  # noqa: F401  # fixtures
-from tests.rig.service import HANGS_S
 from tests.site.conftest import browser  # noqa: F401  # a fixture
 
 KEYS = {
@@ -24,8 +22,7 @@ class Surfer:
         self.url = url
 
     async def go(self, path):
-        async with asyncio.timeout(HANGS_S):
-            await self.page.open(self.url + path)
+        await self.page.open(self.url + path)
 
     async def run(self, expression):
         return await self.page.run(f"async () => ({expression})")
@@ -56,7 +53,7 @@ class Surfer:
     async def click(self, selector, *, times=1):
         """Click on something that leads to another page, and wait for that."""
         x, y = await self._place(selector)
-        await self._loaded_by(self._press(x, y, times))
+        await self.page.loaded_by(self._press(x, y, times))
 
     async def choose(self, selector):
         """Click on something that leads nowhere."""
@@ -74,28 +71,22 @@ class Surfer:
             event.pop("text", None)
             await self.page.command("Input.dispatchKeyEvent", type="keyUp", **event)
 
-        await (self._loaded_by(press()) if loads else press())
+        await (self.page.loaded_by(press()) if loads else press())
 
     async def history(self, steps):
         """Use the back button or the forward button; the browser may show the page that it has."""
         await self.page.command("Page.enable")
         since = len(self.page.events)
         await self.page.run("async (steps) => { history.go(steps) }", steps)
-        async with asyncio.timeout(HANGS_S):
-            await self.page.until("Page.frameNavigated", since)
-            await self.run(
-                "document.readyState === 'complete' || new Promise((done) => addEventListener('load', done))"
-            )
+        await self.page.until(
+            lambda event: event.get("method") == "Page.frameNavigated", since, "another page of the history"
+        )
+        await self.run(
+            "document.readyState === 'complete' || new Promise((done) => addEventListener('load', done))"
+        )
 
     async def reload(self):
-        await self._loaded_by(self.page.command("Page.reload"))
-
-    async def _loaded_by(self, doing):
-        await self.page.command("Page.enable")
-        since = len(self.page.events)
-        await doing
-        async with asyncio.timeout(HANGS_S):
-            await self.page.until("Page.loadEventFired", since)
+        await self.page.loaded_by(self.page.command("Page.reload"))
 
     async def look(self, *, width=1000, height=700, scheme="light"):
         """Use a screen of this size, and a color scheme."""

@@ -7,11 +7,15 @@ import json
 import os
 import shutil
 import subprocess
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
+
+from tests.rig.probes import within
+from tests.rig.service import HANGS_S
 
 _QUIET = (
     "--headless",
@@ -42,12 +46,16 @@ class Page:
         """The result of a command."""
         number = next(self._numbers)
         await self._socket.send_json({"id": number, "method": method, "params": parameters})
-        while True:
-            message = await self._socket.receive_json()
-            if message.get("id") == number:
-                assert "error" not in message, message
-                return message["result"]
-            self.events.append(message)
+        async with within(HANGS_S, f"the result of {method} {str(parameters)[-1000:]}"):
+            while (message := await self._receive()).get("id") != number:
+                self.events.append(message)
+        assert "error" not in message, message
+        return message["result"]
+
+    async def _receive(self) -> dict[str, Any]:
+        message = await self._socket.receive()
+        assert message.type is aiohttp.WSMsgType.TEXT, f"the browser has ended the connection: {message}"
+        return json.loads(message.data)
 
     async def watch(self) -> None:
         """Record requests, messages of the console, and exceptions from now on."""
@@ -81,15 +89,44 @@ class Page:
 
     async def open(self, url: str) -> None:
         """Return once the document has this address, with all its scripts run."""
-        await self.command("Page.enable")
-        since = len(self.events)
-        await self.command("Page.navigate", url=url)
-        await self.until("Page.loadEventFired", since)
+        await self.loaded_by(self.command("Page.navigate", url=url))
 
-    async def until(self, method: str, since: int) -> None:
-        """Return once there is an event of this kind after the first ``since`` events."""
-        while not any(event.get("method") == method for event in self.events[since:]):
-            self.events.append(await self._socket.receive_json())
+    async def loaded_by(self, doing: Awaitable[Any]) -> None:
+        """Return once what is done has made the page load another document.
+
+        The load of the document before can be reported late, as that of ``about:blank`` after the browser has
+        started. So it has to be the load of another one.
+        """
+        await self.command("Page.enable")
+        await self.command("Page.setLifecycleEventsEnabled", enabled=True)
+        before = (await self.command("Page.getFrameTree"))["frameTree"]["frame"]
+        since = len(self.events)
+        await doing
+
+        def is_loaded(event: dict[str, Any]) -> bool:
+            match event:
+                case {"method": "Page.lifecycleEvent", "params": {"name": "load", **load}}:
+                    return load["frameId"] == before["id"] and load["loaderId"] != before["loaderId"]
+                case _:
+                    return False
+
+        await self.until(is_loaded, since, "a page is loaded")
+
+    async def until(self, matches: Callable[[dict[str, Any]], bool], since: int, what: str) -> None:
+        """Return once one of the events after the first ``since`` matches."""
+        events = self.events[since:]
+        async with within(HANGS_S, what):
+            while not any(map(matches, events)):
+                events = [await self._receive()]
+                self.events += events
+
+    async def until_fault(self, *texts: str) -> None:
+        """Return once an error has one of these texts. The browser can show it after the page has loaded."""
+
+        def matches(_: dict[str, Any]) -> bool:
+            return any(text in str(fault) for fault in self.faults for text in texts)
+
+        await self.until(matches, 0, f"an error with {' or '.join(texts)}")
 
     async def run(self, script: str, *arguments: Any) -> Any:
         """What an async function of the page returns for these arguments."""
@@ -133,7 +170,10 @@ async def _page_of(http: aiohttp.ClientSession, process: subprocess.Popen, folde
     async with asyncio.timeout(120):
         while True:
             assert process.poll() is None, (folder / "out.log").read_text()
-            port = port_file.read_text().partition("\n")[0] if port_file.exists() else ""
+            port, written, _ = port_file.read_text().partition("\n") if port_file.exists() else ("", "", "")
+            if not written:  # not yet, or not all of it
+                await asyncio.sleep(0.05)
+                continue
             with contextlib.suppress(aiohttp.ClientError):
                 async with http.get(f"http://127.0.0.1:{port}/json/list") as response:
                     for target in await response.json():

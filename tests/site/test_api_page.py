@@ -44,7 +44,8 @@ async def introspect(page, token):
     await click(page, f"{INTROSPECT} .try-out__btn")
     await type_in(page, f"{INTROSPECT} textarea", json.dumps({"token": token}))
     await click(page, f"{INTROSPECT} .execute")
-    return await until(page, f"document.querySelector('{INTROSPECT} .live-responses-table')?.innerText")
+    answer = f"document.querySelector('{INTROSPECT} .live-responses-table')?.innerText"
+    return await until(page, f"{answer}?.includes('\"active\"') && {answer}")
 
 
 async def choose(page, selector, value):
