@@ -184,7 +184,7 @@ clean: ## Remove .venv; the data in .revoker/ stays
 	GOBIN=$(CURDIR)/$(BIN) go install $(ACTIONLINT)
 
 .venv/.site: tests/site/package-lock.json | .venv/.docs
-	cd tests/site && npm ci --ignore-scripts --no-audit --no-fund --silent
+	cd tests/site && npm ci --ignore-scripts --no-audit --no-fund --loglevel error
 	@touch $@
 
 .venv/.servers: requirements/servers.txt | .venv/.dev
