@@ -12,6 +12,7 @@ from typing import Any
 
 from revoker.auth import digest
 from tests.rig import forge
+from tests.rig.probes import within
 from tests.rig.servers import Valkey
 from tests.rig.service import HANGS_S, PATIENT_S, SECRETS, Running, Start
 from tests.rig.shell_blocks import matches_page
@@ -93,7 +94,13 @@ class Bench:
             stdout=PIPE,
             stderr=PIPE,
         )
-        out, err = await asyncio.wait_for(process.communicate(), HANGS_S)
+        try:
+            async with within(HANGS_S, f"the end of {script}"):
+                out, err = await process.communicate()
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
         assert process.returncode == status, (script, out.decode() + err.decode())
         return out.decode()
 
