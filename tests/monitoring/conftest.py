@@ -23,6 +23,7 @@ from revoker.config.canary import ISSUER
 from tests.rig import forge
 from tests.rig.processes import Process, until
 from tests.rig.servers import free_port
+from tests.rig.service import HANGS_S, PATIENT_S
 
 ROOT = Path(__file__).parent.parent.parent
 MONITORING = ROOT / "deploy/monitoring"
@@ -30,6 +31,9 @@ SECRET = "a secret of the tests"
 EDGE_SECRET = "a secret of the edges"
 CANARY_SECRET = "a secret of the canary"
 HURRIED = {"5m": "6s", "15m": "8s", "30m": "8s", "1h": "10s", "6h": "12s", "1d": "60s"}
+LASTS = "3s"
+"""For how long a condition has to hold, where its rule says that. On a busy machine a scrape can fail."""
+
 LATE = """
 import time
 real = time.time
@@ -72,7 +76,7 @@ def hurried(rules):
                 r"(\[|offset )(\d+[mhd])\b", lambda found: found[1] + HURRIED[found[2]], rule["expr"]
             )
             if "for" in rule:
-                rule["for"] = "1s"
+                rule["for"] = LASTS
     return rules
 
 
@@ -88,7 +92,7 @@ class Prometheus:
         (folder / "rules.yaml").write_text(yaml.safe_dump(hurried(rules)))
         scraped = [{"targets": [url.removeprefix("http://") for url in targets]}]
         config = {
-            "global": {"scrape_interval": "500ms", "scrape_timeout": "400ms", "evaluation_interval": "500ms"},
+            "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "500ms"},
             "rule_files": ["rules.yaml"],
             "scrape_configs": [{"job_name": "revoker", "static_configs": scraped}],
         }
@@ -123,7 +127,7 @@ class Prometheus:
     def ask(self, path, **query):
         url = f"http://127.0.0.1:{self.port}/api/v1/{path}?{urllib.parse.urlencode(query)}"
         try:
-            with urllib.request.urlopen(url) as response:
+            with urllib.request.urlopen(url, timeout=HANGS_S) as response:
                 return json.load(response)["data"]
         except urllib.error.HTTPError as error:
             raise AssertionError(error.read().decode()) from None
@@ -136,6 +140,20 @@ class Prometheus:
         """Names of the alerts that fire now."""
         alerts = self.ask("alerts")["alerts"]
         return {alert["labels"]["alertname"] for alert in alerts if alert["state"] == "firing"}
+
+    def scrapes_all(self):
+        """Whether the latest scrape of every target has succeeded."""
+        return {target["health"] for target in self.ask("targets", state="active")["activeTargets"]} == {"up"}
+
+    def state(self):
+        """What it sees, for the message of a test that fails."""
+        alerts = [(alert["state"], alert["labels"], alert["value"]) for alert in self.ask("alerts")["alerts"]]
+        targets = [
+            (target["scrapeUrl"], target["health"], target["lastError"], target["lastScrapeDuration"])
+            for target in self.ask("targets", state="active")["activeTargets"]
+        ]
+        log = (self.folder / "log").read_text()[-4000:]
+        return f"alerts: {alerts}\ntargets: {targets}\nlog: {log}"
 
 
 class Instance(Process):
@@ -150,7 +168,7 @@ class Instance(Process):
             shared.write_text(forge.base64url(bytes(range(32))) + "\n")
         values = {
             "server": {"port": free_port(), "drain_seconds": 0},
-            "redis": {"url": store_url} | sections.pop("redis", {}),
+            "redis": {"url": store_url, "timeout": PATIENT_S} | sections.pop("redis", {}),
             "revocation": sections.pop("revocation", {}),
             "sessions": {
                 "issuer": "https://sessions.example.com",
@@ -164,14 +182,19 @@ class Instance(Process):
         self.port = values["server"]["port"]
         super().__init__(folder, *program, "serve", "--config", self.config)
 
-    def declare_store_new(self):
-        subprocess.run(
-            [*self.arguments[:1], "-m", "revoker", "store", "init", "--or-known", "--config", self.config],
+    def on_store(self, *command):
+        """Run a command of `revoker store`."""
+        ended = subprocess.run(
+            [*self.arguments[:1], "-m", "revoker", "store", *command, "--config", self.config],
             env=self.environ,
-            check=True,
             capture_output=True,
-            timeout=120,
+            text=True,
+            timeout=HANGS_S,
         )
+        assert ended.returncode == 0, ended.stdout + ended.stderr
+
+    def declare_store_new(self):
+        self.on_store("init", "--or-known")
 
     def __enter__(self):
         super().__enter__()
@@ -210,16 +233,23 @@ class Edge(Process):
         self.address = f"http://127.0.0.1:{free_port()}"
         values = {
             "server": {"port": int(self.address.rpartition(":")[2]), "drain_seconds": 0},
-            "upstream": {"url": upstream, "secret_file": str(folder / "secret")},
+            "upstream": {"url": upstream, "secret_file": str(folder / "secret"), "max_staleness": 60},
         }
         config = write(folder / "edge.toml", values, *shared_tables(folder, keys_url))
         super().__init__(folder, "-m", "revoker", "edge", "--config", config)
 
 
 class Canary(Process):
-    """A canary that runs a round every five seconds."""
+    """A canary that runs a round every five seconds.
 
-    def __init__(self, folder, upstream, *targets):
+    Args:
+        folder: For its configuration and its output.
+        upstream: Where it revokes.
+        targets: Tables of its configuration.
+        patience: Seconds after which a target must refuse what was revoked.
+    """
+
+    def __init__(self, folder, upstream, *targets, patience=1):
         folder.mkdir(parents=True)
         (folder / "secret").write_text(CANARY_SECRET)
         (folder / "key").write_text(json.dumps(forge.ec_key("canary-1").private_jwk()))
@@ -227,7 +257,7 @@ class Canary(Process):
         values = {
             "server": {"port": int(self.address.rpartition(":")[2])},
             "upstream": {"url": upstream, "secret_file": str(folder / "secret")},
-            "canary": {"key_file": str(folder / "key"), "every_seconds": 5, "timeout_seconds": 1},
+            "canary": {"key_file": str(folder / "key"), "every_seconds": 5, "timeout_seconds": patience},
         }
         config = write(folder / "canary.toml", values, *(("targets", target) for target in targets))
         super().__init__(folder, "-m", "revoker", "canary", "--config", config)
@@ -318,14 +348,27 @@ def mended(keys):
     keys.broken = False
 
 
-def ordinary_traffic(instance, seconds, every=0.01):
-    """Introspections as long as said, by tokens that are active and by one that is not."""
+def ordinary_traffic(instance, seconds, every=0.01, took=None):
+    """Introspections as long as said, by tokens that are active and by one that is not.
+
+    Returns:
+        Their statuses.
+
+    Args:
+        instance: Which is asked.
+        seconds: How long.
+        every: Seconds between two of them.
+        took: Gets the seconds of each.
+    """
     tokens = [forge.token(forge.rsa_key("main-1"), jti=str(uuid.uuid4()), sub=f"user-{n}") for n in range(5)]
     end = time.monotonic() + seconds
     seen = []
     while time.monotonic() < end:
         for token in [*tokens, "no token"]:
+            began = time.monotonic()
             seen.append(instance.post("/introspect", {"token": token})[0])
+            if took is not None:
+                took.append(time.monotonic() - began)
             time.sleep(every)
     return seen
 

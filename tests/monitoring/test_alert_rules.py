@@ -6,7 +6,7 @@ import subprocess
 
 import yaml
 
-from tests.monitoring.conftest import MONITORING, ROOT, hurried, tool
+from tests.monitoring.conftest import LASTS, MONITORING, ROOT, hurried, tool
 
 RULES = yaml.safe_load((MONITORING / "rules.yaml").read_text())
 ALERTS = {alert["alert"]: alert for group in RULES["groups"] for alert in group["rules"] if "alert" in alert}
@@ -68,7 +68,7 @@ def test_hurrying_leaves_no_long_duration_and_changes_nothing_else():
     for group in hurried(RULES)["groups"]:
         for rule in group["rules"]:
             assert not re.search(r"\[\d+[mhd]\]|offset \d+[mhd]", rule["expr"])
-            assert rule.get("for", "1s") == "1s"
+            assert rule.get("for", LASTS) == LASTS
 
 
 def test_the_dashboard_selects_namespace_and_job_in_every_query():

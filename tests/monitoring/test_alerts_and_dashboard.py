@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import subprocess
 import time
 import urllib.request
 
@@ -26,9 +25,12 @@ from tests.rig.processes import until
 from tests.rig.servers import Valkey
 
 SLOW_MACHINE = {"RevokerLatencyBudgetBurnsFast", "RevokerLatencyBudgetBurnsSlowly"}
-"""What is rightly told beside anything else where the machine is busy."""
+"""What fires rightly beside anything else where the machine is busy."""
 
-LONG_ENOUGH = 14.0
+SLOW_S = 0.025
+"""Introspections that take longer count as slow."""
+
+LONG_ENOUGH = 18.0
 """Seconds in which every hurried window is full and every alert that was to fire has."""
 
 
@@ -62,8 +64,15 @@ def pair(folder, valkey, keys, **sections):
 
 def fired(prometheus, *names):
     """Wait until all of these fire; says what fires beside them."""
-    until(lambda: set(names) <= prometheus.firing())
-    return prometheus.firing() - set(names) - SLOW_MACHINE
+    try:
+        until(lambda: set(names) <= prometheus.firing(), f"the alerts {names}")
+        beside = prometheus.firing() - set(names) - SLOW_MACHINE
+    except AssertionError as fault:
+        fault.add_note(prometheus.state())
+        raise
+    if beside:
+        print(prometheus.state())
+    return beside
 
 
 def use_sessions(instance, sub):
@@ -91,29 +100,37 @@ def all_is_well(tmp_path_factory, keys):
     first, second = pair(folder, valkey, keys)
     edge = Edge(folder / "edge", first.address, keys.url)
     targets = [{"name": name, "url": url} for name, url in (("a", first.address), ("edge", edge.address))]
-    canary = Canary(folder / "canary", second.address, *targets)
+    canary = Canary(folder / "canary", second.address, *targets, patience=4)
     with watched(folder, first, second, beside=(edge, canary)) as prometheus:
         until(lambda: len(prometheus.query("revoker_build_info")) == 3)
         until(lambda: len(prometheus.query("revoker_canary_last_success_timestamp_seconds > 0")) == 2)
-        with meanwhile(lambda: ordinary_traffic(second, 1)):
-            seen = set()
-            ever = set()
+        seen, ever, prometheus.took = set(), set(), []
+        with meanwhile(lambda: ordinary_traffic(second, 1, took=prometheus.took)):
             end = time.monotonic() + LONG_ENOUGH
             while time.monotonic() < end:
-                seen |= set(ordinary_traffic(first, 0.5))
+                seen |= set(ordinary_traffic(first, 0.5, took=prometheus.took))
                 seen.add(second.post("/revoke-user", {"sub": "gone", "iss": forge.ISSUER})[0])
                 use_sessions(second, "alice")
                 ever |= prometheus.firing()
+            until(prometheus.scrapes_all, "a scrape of every target")
             prometheus.at = time.time()  # the tests come later, when nobody asks any more
         assert seen == {200}
+        if ever:
+            print(prometheus.state())
         prometheus.ever_fired = ever
         yield prometheus
     valkey.kill()
 
 
-@pytest.mark.parametrize("name", sorted(ALERTS))
+@pytest.mark.parametrize("name", sorted(ALERTS.keys() - SLOW_MACHINE))
 def test_an_alert_is_silent_while_all_is_well(all_is_well, name):
     assert name not in all_is_well.ever_fired
+
+
+@pytest.mark.parametrize("name", sorted(SLOW_MACHINE))
+def test_an_alert_on_slow_answers_is_silent_unless_callers_see_them(all_is_well, name):
+    slow = sum(seconds > SLOW_S for seconds in all_is_well.took) / len(all_is_well.took)
+    assert slow > 0.01 or name not in all_is_well.ever_fired
 
 
 def test_every_rule_is_evaluated_without_an_error(all_is_well):
@@ -175,7 +192,7 @@ def test_the_top_row_of_the_dashboard_shows_that_all_is_well(all_is_well):
     assert panel_value("Data lost") == 0
     assert panel_value("Instances") == 3, "the canary is none"
     assert panel_value("Introspections") > 1
-    assert panel_value("Slowest of a hundred") < 1
+    assert panel_value("Slowest of a hundred") < max(1, *all_is_well.took)
 
 
 # Faults
@@ -221,12 +238,7 @@ def test_lost_data_is_reported_until_it_is_accepted(tmp_path, own_valkey, keys):
             client.flushall()
         beside = fired(prometheus, "RevokerDataLost")
         assert beside <= {"RevokerReplicasDisagree"}
-        subprocess.run(
-            [*first.arguments[:1], "-m", "revoker", "store", "accept", "--config", first.config],
-            env=first.environ,
-            check=True,
-            capture_output=True,
-        )
+        first.on_store("accept")
         until(lambda: "RevokerDataLost" not in prometheus.firing())
 
 
@@ -235,8 +247,9 @@ def test_a_fault_of_its_own_is_reported(tmp_path, own_valkey, keys):
     second = Instance(tmp_path / "b", own_valkey.url, keys.url)
     with watched(tmp_path, first, second) as prometheus:
         until(lambda: len(prometheus.query("revoker_build_info")) == 2)
-        assert 500 in ordinary_traffic(first, 1)
-        assert fired(prometheus, "RevokerFails") == set()
+        with meanwhile(lambda: ordinary_traffic(first, 1)):  # one scrape alone shows no increase
+            assert fired(prometheus, "RevokerFails") == set()
+        assert 500 in ordinary_traffic(first, 0.1)
 
 
 def test_writes_that_fail_are_reported(tmp_path, own_valkey, keys):
@@ -332,11 +345,11 @@ def test_used_refresh_tokens_are_reported(tmp_path, own_valkey, keys):
     first, second = pair(tmp_path, own_valkey, keys)
     with watched(tmp_path, first, second) as prometheus:
         until(lambda: len(prometheus.query("revoker_build_info")) == 2)
-        for number in range(30):
-            stolen = use_sessions(first, f"user-{number}")[0]
+        stolen = [use_sessions(first, f"user-{number}")[0] for number in range(30)]
+        for token in stolen:  # one right after the other: ten in eight seconds are needed
             answer = first.post(
                 "/token",
-                {"grant_type": "refresh_token", "refresh_token": stolen, "client_id": "web"},
+                {"grant_type": "refresh_token", "refresh_token": token, "client_id": "web"},
                 secret=None,
                 form=True,
             )
