@@ -84,8 +84,8 @@ def run(bench: Bench) -> Section:
             "at most 1.2",
             f"{slower:.2f}",
             slower <= 1.2,
-            "a request waits for at most some tens of microseconds of a page, and client and store share the "
-            "other core.",
+            "a page is made in dozens of small pieces. A request that meets one waits for some tens of "
+            "microseconds, and more than one in a hundred do. Fewer pieces would be longer ones.",
         ),
     ]
     return Section("Lists", text, targets)
