@@ -92,6 +92,21 @@ async def test_all_lists_together_take_one_step_and_then_pause(filled, steps, va
     assert min(later - at for at, later in itertools.pairwise(times)) > pause - 0.01
 
 
+async def test_a_page_ends_at_what_it_has_no_room_for(filled, steps, valkey):
+    for path, body in {
+        "/block-user": {"sub": "ann"},
+        "/revoke-user": {"sub": "ann"},
+        "/revoke": {"jti": "last"},
+    }.items():
+        assert (await filled.post(path, {"iss": forge.ISSUER, **body})).status == 200
+    steps.read(valkey).clear()
+    first = await page(filled, limit=2)
+    assert [item["jti"] for item in first["revocations"]] == ["last"]
+    assert [name for name, _, _ in steps.read(valkey)].count("XREVRANGE") == 1
+    following = await page(filled, first["next"], limit=2)
+    assert {item["kind"] for item in following["revocations"]} == {"user", "block"}
+
+
 async def test_a_page_without_time_has_one_step_and_the_next_page_goes_on(filled, monkeypatch):
     monkeypatch.setattr(listing, "PAGE_S", 0)
     first = await page(filled, limit=100)

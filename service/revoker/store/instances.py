@@ -7,6 +7,7 @@ before: they may know of revocations that no other process knows of. So does the
 import asyncio
 import contextlib
 import itertools
+import math
 import time
 from collections.abc import Collection, Iterable
 from typing import Final
@@ -152,7 +153,7 @@ class Instances:
     def heard_within(self, seconds: float, instances: Iterable[str]) -> bool:
         """Whether all of some processes have contributed to the repair of any data set within this time."""
         earliest = time.monotonic() - seconds
-        return all(self._heard.get(instance, 0.0) > earliest for instance in instances)
+        return all(self._heard.get(instance, -math.inf) > earliest for instance in instances)
 
     def retired(self, writers: Iterable[str]) -> set[str]:
         """Those of some processes that have ended for good: not seen for :data:`RETIRED_MS`."""

@@ -170,6 +170,7 @@ class _Pager:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.listed: list[Listed] = []
+        self._has_room = True
         self._until = asyncio.get_running_loop().time() + PAGE_S
         self.entries_left = _PAGE_ENTRIES
         self.keys_left = _PAGE_KEYS
@@ -180,7 +181,8 @@ class _Pager:
 
     @property
     def is_full(self) -> bool:
-        return self.wanted <= 0 or asyncio.get_running_loop().time() >= self._until
+        late = asyncio.get_running_loop().time() >= self._until
+        return late or not self._has_room or self.wanted <= 0
 
     @property
     def is_done(self) -> bool:
@@ -188,10 +190,10 @@ class _Pager:
 
     def takes(self, found: Sequence[Listed]) -> bool:
         """Add what one key holds; False if there is no room. An empty page always has room."""
-        if self.listed and len(found) > self.wanted:
-            return False
-        self.listed += found
-        return True
+        self._has_room = not self.listed or len(found) <= self.wanted
+        if self._has_room:
+            self.listed += found
+        return self._has_room
 
 
 class _Pace:
