@@ -240,6 +240,10 @@ class Verdict(enum.StrEnum):
     DATA_LOSS = "data_loss"
 
 
+ACTIVE_VERDICT: Final = Verdict.ACTIVE
+"""For hot paths: Python 3.11 takes 0.1 µs to get a member of an enum."""
+
+
 class Session(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One session held by this service.
 

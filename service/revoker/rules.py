@@ -11,6 +11,7 @@ import msgspec
 
 from revoker.errors import StoreRefused
 from revoker.models import (
+    ACTIVE_VERDICT,
     NO_REVOCATIONS,
     Issuer,
     Number,
@@ -72,7 +73,8 @@ def check_limits(claims: Payload, issuer: Issuer, *, store_now: int, own_now: in
     ahead = (store_now + issuer.clock_skew * 1000) * 1000
     if issued > ahead:
         return Verdict.ISSUED_IN_FUTURE
-    if ends <= (max(store_now, own_now) - issuer.leeway * 1000) * 1000:
+    later = store_now if store_now > own_now else own_now  # noqa: FURB136  # max() takes thrice the time
+    if ends <= (later - issuer.leeway * 1000) * 1000:
         return Verdict.EXPIRED
     nbf, auth_time = claims.nbf, claims.auth_time
     if nbf is not None and microseconds(nbf) > (min(store_now, own_now) + issuer.leeway * 1000) * 1000:
@@ -83,7 +85,7 @@ def check_limits(claims: Payload, issuer: Issuer, *, store_now: int, own_now: in
             return Verdict.ISSUED_IN_FUTURE
         if ends - proved > issuer.max_session_lifetime * 1_000_000:
             return Verdict.LIVES_TOO_LONG
-    return Verdict.ACTIVE
+    return ACTIVE_VERDICT
 
 
 def judge(
@@ -115,11 +117,11 @@ def judge(
         StoreRefused: the settings and the store are in conflict about the issuer.
     """
     verdict = check_limits(claims, issuer, store_now=store_now, own_now=own_now)
-    if verdict is Verdict.ACTIVE and old_limits is not None:
+    if verdict is ACTIVE_VERDICT and old_limits is not None:
         verdict = check_old_limits(
             claims, issuer, old_limits, now=max(store_now, own_now), session_start=session_start
         )
-    if verdict is not Verdict.ACTIVE:
+    if verdict is not ACTIVE_VERDICT:
         return verdict
     if state is NO_REVOCATIONS and not issuer.revoked_kids:
         return verdict
@@ -179,7 +181,7 @@ def check_old_limits(
             ahead = max(ahead, issuer.clock_skew - old_value)
     if ends <= (now - (leeway - ahead) * 1000) * 1000:
         return Verdict.EXPIRED
-    return Verdict.ACTIVE
+    return ACTIVE_VERDICT
 
 
 def login_end(claims: Payload, issuer: Issuer, old: OldLimits | None) -> int:
@@ -289,7 +291,7 @@ def check_cutoffs(  # noqa: PLR0917  # nearly every verdict would pay for keywor
         return Verdict.ISSUER_CUTOFF
     if state.loss and made <= state.loss * 1000:
         return Verdict.DATA_LOSS
-    return Verdict.ACTIVE
+    return ACTIVE_VERDICT
 
 
 def comparison_times(

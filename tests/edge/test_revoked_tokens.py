@@ -1,5 +1,12 @@
 """The set of revoked tokens of an edge, compared with a plain dictionary."""
 
+import pytest
+
+from revoker.models import Issuer
+from revoker.store.keys import Keys
+from revoker.store.mirror.copy import Copy
+from revoker.store.mirror.feed_lines import Loss
+from revoker.store.transfer import records
 from revoker.store.mirror.revoked_tokens import RevokedTokens
 
 _TOKENS = 5_000
@@ -38,3 +45,42 @@ def test_a_token_that_was_never_added_is_not_found() -> None:
     for number in range(_TOKENS):
         tokens.add(f"rv:jti:main:{number}", 1_000)
     assert not any(f"rv:jti:other:{number}" in tokens for number in range(_TOKENS))
+
+
+def test_many_are_looked_up_together_as_one_by_one() -> None:
+    tokens = RevokedTokens()
+    for number in range(0, _TOKENS, 2):
+        tokens.add(f"rv:jti:main:{number}", 1_000)
+    asked = [None, *(f"rv:jti:main:{number}" for number in range(_TOKENS)), None]
+    assert tokens.which_of(asked) == [key is not None and key in tokens for key in asked]
+    assert sum(tokens.which_of(asked)) == _TOKENS / 2
+
+
+@pytest.mark.parametrize("lost", [False, True])
+@pytest.mark.parametrize("with_client", [False, True])
+def test_what_applies_to_many_tokens_is_found_as_for_one(lost: bool, with_client: bool) -> None:
+    issuer = Issuer(name="main", iss="https://idp.example.com")
+    keys = Keys("edge")
+    copy = Copy(keys, {issuer.iss: issuer})
+    copy.add(records.Jti(iss="main", jti="revoked", at=100, exp=1_000), 0)
+    if lost:
+        copy.add(Loss(before=50), 0)
+    if with_client:
+        copy.add(records.Client(iss="main", client_id="web", before=70), 0)
+    asked = [
+        (
+            jti and keys.jti(issuer, jti),
+            None,
+            None,
+            client and keys.client_cutoff(issuer, client),
+            keys.issuer_cutoff(issuer),
+            keys.revoked_keys(issuer),
+        )
+        for jti in ("revoked", "other", None)
+        for client in ("web", "app", None)
+    ]
+    found = copy.find_all(asked)
+    assert found == [copy.find(token_keys) for token_keys in asked]
+    assert [state.jti is not None for state in found] == [True] * 3 + [False] * 6
+    assert [state.client is not None for state in found] == [with_client, False, False] * 3
+    assert {state.loss for state in found} == {50_000 if lost else 0}

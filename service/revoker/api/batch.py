@@ -28,7 +28,7 @@ from revoker.api.session_services import SessionServices
 from revoker.api.verdicts import Verdicts
 from revoker.auth import Caller
 from revoker.errors import InvalidRequest, KeysUnavailable
-from revoker.models import Issuer, Payload, Verdict
+from revoker.models import ACTIVE_VERDICT, Issuer, Payload
 from revoker.tokens.refresh_tokens import looks_like
 from revoker.tokens.verifying import VERIFY_BATCH, VerifiedToken, Verifier, Waiting
 
@@ -111,8 +111,9 @@ class BatchIntrospection:
         items = await _items_in_turns(raw, self._reader)
         if caller.rate_limit is not None:
             caller.rate_limit.charge(len(items) - 1)
-        answers: list[bytes] = [b""] * len(items)
-        checked: dict[int, Checked] = {}
+        answers = [INACTIVE] * len(items)
+        checked: list[Checked] = []
+        places: list[int] = []
         unverified: list[tuple[int, str]] = []
         read_in_this_turn = 0
         for index, item in enumerate(items):
@@ -123,7 +124,8 @@ class BatchIntrospection:
                     read_in_this_turn = len(item)
             outcome = self._check(item, caller)
             if type(outcome) is tuple:
-                checked[index] = outcome
+                checked.append(outcome)
+                places.append(index)
             elif isinstance(outcome, bytes):
                 answers[index] = outcome
             else:
@@ -136,23 +138,30 @@ class BatchIntrospection:
                 if isinstance(outcome, bytes):
                     answers[index] = outcome
                 else:
-                    checked[index] = outcome
-        for index, (_, _, token) in list(checked.items()):
-            if token is not None and not token.key.live:  # its key has left its set meanwhile
-                del checked[index]
-                self._verdicts.invalid()
-                answers[index] = INACTIVE
-        verdicts = await self._verdicts.of_many(list(checked.values()))
-        for (index, (_, _, token)), verdict in zip(checked.items(), verdicts, strict=True):
-            active = ACTIVE if token is None else token.answer
-            answers[index] = active if verdict is Verdict.ACTIVE else INACTIVE
+                    checked.append(outcome)
+                    places.append(index)
+        if unverified or read_in_this_turn:  # otherwise nothing else had a turn since they were found
+            checked, places = self._without_dead_keys(checked, places)
+        verdicts = await self._verdicts.of_many(checked)
+        for index, (_, _, token), verdict in zip(places, checked, verdicts, strict=True):
+            if verdict is ACTIVE_VERDICT:
+                answers[index] = ACTIVE if token is None else token.answer
         return PrebuiltResponse(b'{"results":[' + b",".join(answers) + b"]}")
+
+    def _without_dead_keys(
+        self, checked: Sequence[Checked], places: Sequence[int]
+    ) -> tuple[list[Checked], list[int]]:
+        """Without tokens whose key has left its set while others were verified: these are not active."""
+        left = [(item, index) for item, index in zip(checked, places, strict=True) if _has_live_key(item)]
+        for _ in range(len(checked) - len(left)):
+            self._verdicts.invalid()
+        return [item for item, _ in left], [index for _, index in left]
 
     def _check(self, item: Parsed | bytes, caller: Caller) -> Checked | bytes | str:
         """What to look up for one item; or its answer, where that is certain; or a token to verify."""
         try:
-            asked, document = _read(item, self._reader) if isinstance(item, bytes) else item
-            text = token_of(asked)
+            asked, document = item if type(item) is tuple else _read(cast("bytes", item), self._reader)
+            text = None if asked.token is None else token_of(asked)
             if text is not None:
                 token = self._verifier.cached(text)
                 return text if token is None else self._checked(token, caller)
@@ -189,6 +198,11 @@ class BatchIntrospection:
             self._verdicts.foreign()
             return INACTIVE
         return claims, token.issuer, token
+
+
+def _has_live_key(item: Checked) -> bool:
+    token = item[2]
+    return token is None or token.key.live
 
 
 async def _items_in_turns(raw: bytes, reader: IntrospectReader) -> Sequence[Parsed | bytes]:

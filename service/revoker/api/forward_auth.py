@@ -22,7 +22,7 @@ from revoker.api.requirements import Requirements, parse_requirements
 from revoker.api.verdicts import Judged, Verdicts
 from revoker.auth import Caller
 from revoker.errors import InvalidClient, RevokerError
-from revoker.models import Verdict
+from revoker.models import ACTIVE_VERDICT
 from revoker.tokens.claims import scope_words
 from revoker.tokens.verifying import VerifiedToken
 
@@ -114,7 +114,7 @@ class ForwardAuth:
         requirements = parse_requirements(tuple(question.requirements))
         judged = await self._verdicts.of_token(text, caller, waiting=self._admission.not_counted)
         token = judged.token
-        if judged.verdict is not Verdict.ACTIVE or token is None:
+        if judged.verdict is not ACTIVE_VERDICT or token is None:
             return _INACTIVE
         if token.cnf is not None:
             return _bound(token.cnf)

@@ -22,7 +22,7 @@ from revoker.api.session_services import SessionServices
 from revoker.api.verdicts import Verdicts
 from revoker.auth import Caller
 from revoker.errors import InvalidRequest, InvalidToken
-from revoker.models import Issuer, Payload, Verdict
+from revoker.models import ACTIVE_VERDICT, Issuer, Payload
 from revoker.tokens.claims import identity_of, is_readable, joined_claims
 from revoker.tokens.parsing import strict_json_object
 from revoker.tokens.refresh_tokens import looks_like
@@ -162,8 +162,9 @@ def claims_of(asked: Introspect, caller: Caller, document: bodies.Document) -> t
     Raises:
         InvalidRequest: a claim is missing that the claims form needs.
     """
-    payload = _payload_of(asked)
-    issuer = caller.issuer(payload.iss)
+    payload = asked if asked.claims is None and asked.header is None else _payload_of(asked)
+    iss = payload.iss
+    issuer = caller.issuer(None) if iss is None else caller.issuers.get(iss)
     if issuer is None and payload.named_by is not None:  # to this caller, its claims have the standard names
         asked = read_introspect(msgspec.json.encode(bodies.members_of(document)))
         payload = _payload_of(asked)
@@ -327,7 +328,7 @@ class Introspection:
             judged = await self._verdicts.of_claims(claims, issuer, caller)
         finally:
             self._admission.in_progress -= 1
-        return _RESPONSE_ACTIVE if judged.verdict is Verdict.ACTIVE else _RESPONSE_INACTIVE
+        return _RESPONSE_ACTIVE if judged.verdict is ACTIVE_VERDICT else _RESPONSE_INACTIVE
 
     async def _read(self, request: web.Request) -> tuple[bodies.Fields | None, bytes, Caller]:
         """Read a request whose caller was not seen before, or that is a form, or is refused."""
@@ -348,7 +349,7 @@ class Introspection:
                 await refresh_tokens.introspect(self._sessions, token, caller) or INACTIVE
             )
         judged = await self._verdicts.of_token(token, caller, waiting=self._admission.not_counted)
-        if judged.verdict is Verdict.ACTIVE and judged.token is not None:
+        if judged.verdict is ACTIVE_VERDICT and judged.token is not None:
             return PrebuiltResponse(judged.token.answer)
         return _RESPONSE_INACTIVE
 

@@ -148,7 +148,9 @@ class Verdicts:
             own_now = int(self._clock() * 1000)
             old = self._records.old_limits
             verdicts = [
-                self._verdict(claims, issuer, answer.state, old.get(issuer.name), answer.now, own_now)
+                self._verdict(
+                    claims, issuer, answer.state, old.get(issuer.name) if old else None, answer.now, own_now
+                )
                 if issuer.own
                 else judge(
                     claims
@@ -156,7 +158,7 @@ class Verdicts:
                     else self._without_unproven_kid(claims, issuer, answer.state),
                     issuer,
                     answer.state,
-                    old.get(issuer.name),
+                    old.get(issuer.name) if old else None,
                     store_now=answer.now,
                     own_now=own_now,
                 )

@@ -385,9 +385,9 @@ class Keys(DataKeys):
         elif issuer.own:
             cutoff = self.session_cutoff(issuer, sid)
         else:
-            cutoff = session_prefix + segment(sid)
+            cutoff = session_prefix + (sid if _PLAIN(sid) else _digest(sid))
         keys = (
-            jti_prefix + segment(jti) if jti else None,
+            jti_prefix + (jti if _PLAIN(jti) else _digest(jti)) if jti else None,
             (self._user_of if len(sub) <= CACHED_CHARACTERS else self._make_user_of)(issuer.iss, sub)
             if sub
             else None,

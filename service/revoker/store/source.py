@@ -4,6 +4,8 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+import msgspec
+
 from revoker.metrics import Metrics
 from revoker.models import RevocationState
 from revoker.store.consistency.blocks import BlocksPage
@@ -28,14 +30,11 @@ OnDataSet = Callable[[int, BlocksPage | None, list[bytes], int], None]
 what was lifted in it, and the ``TIME`` (ms) of the reading."""
 
 
-class Found:
+class Found(msgspec.Struct, frozen=True, gc=False):
     """What applies to one token, and the store's ``TIME`` (ms) when it was read."""
 
-    __slots__ = ("now", "state")
-
-    def __init__(self, state: RevocationState, now: int) -> None:
-        self.state = state
-        self.now = now
+    state: RevocationState
+    now: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """The revocations of a store in the memory of this process, as a feed has sent them."""
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -27,8 +27,6 @@ _KEYS_PER_STEP: Final = 500
 
 _LISTED: Final = Revocation(0)
 """Of every revoked token: no verdict depends on when that was."""
-
-_ONLY_LISTED: Final = RevocationState(jti=_LISTED)
 
 Value = Revocation | UserState | Mapping[str, Revocation]
 
@@ -62,6 +60,7 @@ class Copy:
         self._later_expiries: dict[str, int] = {}
         self._lifetime_ms = max(map(cutoff_lifetime_ms, issuers.values()))
         self._nothing = NO_REVOCATIONS
+        self._only_listed = RevocationState(jti=_LISTED)
         self.loss = 0
 
     @property
@@ -81,6 +80,17 @@ class Copy:
             return dataclasses.replace(state, loss=max(loss, state.loss)) if loss else state
         return self._find(keys)
 
+    def find_all(self, keys: Sequence[TokenKeys]) -> list[RevocationState]:
+        """As :meth:`find`, for several tokens."""
+        if self._values or self._slot_losses:
+            return [self.find(token_keys) for token_keys in keys]
+        nothing = self._nothing
+        if self._tokens.count == 0:
+            return [nothing] * len(keys)
+        listed = self._only_listed
+        found = self._tokens.which_of([token_keys[0] for token_keys in keys])
+        return [listed if is_there else nothing for is_there in found]
+
     def _slot_loss(self, key: str) -> int:
         return self._slot_losses.get(slot_of(self._prefix + key.removeprefix(self._keys.prefix)), 0)
 
@@ -88,14 +98,10 @@ class Copy:
         jti = keys[0]
         listed = jti is not None and self._tokens.count != 0 and jti in self._tokens
         values = self._values
-        if not values:
-            if not listed:
-                return self._nothing
-            return RevocationState(jti=_LISTED, loss=self.loss) if self.loss else _ONLY_LISTED
+        if not values or values.keys().isdisjoint(keys):
+            return self._only_listed if listed else self._nothing
         get = values.get
         _, user, session, client, issuer, revoked_keys, *claims = map(get, keys)  # type: ignore[arg-type]
-        if not listed and not (user or session or client or issuer or revoked_keys or any(claims)):
-            return self._nothing
         return RevocationState(
             jti=_LISTED if listed else None,
             user=user,  # type: ignore[arg-type]  # a key says of which kind its value is
@@ -143,6 +149,7 @@ class Copy:
         if line.slots is None:
             self.loss = max(self.loss, cutoff)
             self._nothing = RevocationState(loss=self.loss)
+            self._only_listed = RevocationState(jti=_LISTED, loss=self.loss)
             return
         for first, last in line.slots:
             for slot in range(first, last + 1):

@@ -159,8 +159,8 @@ class Mirror:
 
     async def find_all(self, keys: Sequence[TokenKeys]) -> list[Found]:
         now = self._check()
-        find = self.copy.find  # type: ignore[union-attr]  # it is valid
-        return [Found(find(token_keys), now) for token_keys in keys]
+        states = self.copy.find_all(keys)  # type: ignore[union-attr]  # it is valid
+        return [Found(state, now) for state in states]
 
     def last_read(self, keys: TokenKeys) -> LastRead:  # noqa: ARG002
         raise self._stale()
