@@ -42,6 +42,9 @@ data_set.SETTLE_WAIT_S = PATIENT_S
 settling.SETTLE_WAIT_S = PATIENT_S
 listing.PAGE_S = PATIENT_S
 
+# Tests share a server, and the keys of others are scanned, too.
+listing.PAGE_KEYS = 10_000_000
+
 
 @pytest.fixture(scope="session")
 def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:

@@ -16,7 +16,8 @@ from tests.rig.virtual_time import Clockwork
 NEWEST = 200
 ENTRIES = 1_500
 MOST_ENTRIES = 2 * NEWEST + listing._STEP_FOUND
-MOST_KEYS = listing._PAGE_KEYS + listing._STEP_KEYS
+PAGE_KEYS = 500
+MOST_KEYS = PAGE_KEYS + listing._STEP_KEYS
 INT64 = 2**63 - 1
 UINT64 = 2**64 - 1
 
@@ -74,6 +75,7 @@ class Forger:
 @pytest.fixture
 def forger(own_valkey, tmp_path, monkeypatch):
     monkeypatch.setattr(listing, "NEWEST_FIRST", NEWEST)
+    monkeypatch.setattr(listing, "PAGE_KEYS", PAGE_KEYS)
     made = Forger(Clockwork(own_valkey, tmp_path), own_valkey)
     yield made
     made.close()

@@ -12,7 +12,7 @@ from tests.rig.administration import everything, name_of, page
 from tests.rig.service import HANGS_S
 
 TOKENS = 130
-JOURNALED = 30
+JOURNALED = 70
 END = b"the end of the list"
 
 
@@ -115,6 +115,23 @@ async def test_a_page_without_time_has_one_step_and_the_next_page_goes_on(filled
     assert len(found) == len({name_of(item) for item in found}) == TOKENS
     newest = [f"new{number}" for number in range(JOURNALED - 1, -1, -1)]
     assert [item["jti"] for item in found[:JOURNALED]] == newest
+
+
+async def test_a_page_that_has_looked_at_many_keys_of_others_ends_and_the_next_goes_on(
+    filled, valkey, monkeypatch
+):
+    monkeypatch.setattr(listing, "PAGE_KEYS", 100)
+    with valkey.client() as client, client.pipeline(transaction=False) as pipeline:
+        for number in range(2_000):
+            pipeline.set(f"others:{number}", 1, ex=600)
+        pipeline.execute()
+    sizes, cursor = [], None
+    while cursor or not sizes:
+        answer = await page(filled, cursor, limit=100)
+        sizes.append(len(answer["revocations"]))
+        cursor = answer["next"]
+    assert sum(sizes) == TOKENS
+    assert len(sizes) >= 8
 
 
 async def test_a_list_that_is_given_up_holds_up_no_other(filled, monkeypatch):

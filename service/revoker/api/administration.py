@@ -18,7 +18,7 @@ from revoker.store.transfer import records
 
 MAX_SUB: Final = 16384
 
-_RENDERED_A_TURN: Final = 10
+_RENDERED_A_TURN: Final = 30
 """Revocations, before other requests get a turn: they wait for about 50 µs."""
 
 Limit = Annotated[int, msgspec.Meta(ge=1, le=500)]

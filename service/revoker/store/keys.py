@@ -76,8 +76,9 @@ import functools
 import hashlib
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final, NamedTuple
+
+import msgspec
 
 from revoker.bounded_cache import CACHED_CHARACTERS, cached_where_short
 from revoker.models import ClaimNames, Issuer, Payload, RevocableClaims, RevocableValues
@@ -168,8 +169,7 @@ def _base64url(raw: bytes) -> str:
     return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
+class Held(msgspec.Struct, frozen=True, gc=False):
     """The parts of a key that holds a revocation.
 
     Attributes:

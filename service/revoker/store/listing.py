@@ -27,8 +27,8 @@ from revoker.store.wire.connection import unavailable_on_failure, understood
 NEWEST_FIRST: Final = 10_000
 """Entries of the journal that are listed in its order: each process remembers them while somebody pages."""
 
-_PAGE_ENTRIES: Final = 2_000
-_PAGE_KEYS: Final = 20_000
+PAGE_ENTRIES: Final = 2_000
+PAGE_KEYS: Final = 20_000
 PAGE_S: Final = 0.09
 """What one page may read, and for how long, pauses included; if it finds little by then, it is short."""
 
@@ -39,13 +39,13 @@ _STEP_KEYS: Final = 250
 _STEP_FOUND: Final = 100
 """Keys that a command finds, as far as that can be foreseen."""
 
-_READ_KEYS: Final = 10
+_READ_KEYS: Final = 50
 """Of which the values are read together: verdicts wait for about 30 µs at the server meanwhile."""
 
 _PAUSE_S: Final = 0.001
 """After every step, in which lists take nothing; a step takes about 0.2 ms of the event loop."""
 
-_FOUND_A_TURN: Final = 20
+_FOUND_A_TURN: Final = 100
 """What is looked at of these before other requests get a turn: they wait for about 20 µs."""
 
 _WINDOWS: Final = 4
@@ -172,8 +172,8 @@ class _Pager:
         self.listed: list[Listed] = []
         self._has_room = True
         self._until = asyncio.get_running_loop().time() + PAGE_S
-        self.entries_left = _PAGE_ENTRIES
-        self.keys_left = _PAGE_KEYS
+        self.entries_left = PAGE_ENTRIES
+        self.keys_left = PAGE_KEYS
 
     @property
     def wanted(self) -> int:
