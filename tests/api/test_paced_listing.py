@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from revoker.store import listed, listing
+from revoker.store import listed, listing, pace
 from tests.rig import forge
 from tests.rig.administration import everything, name_of, page
 from tests.rig.service import HANGS_S
@@ -80,7 +80,7 @@ async def test_no_step_reads_much(filled, steps, valkey):
 
 async def test_all_lists_together_take_one_step_and_then_pause(filled, steps, valkey, monkeypatch):
     pause = 0.05
-    monkeypatch.setattr(listing, "_PAUSE_S", pause)
+    monkeypatch.setattr(pace, "PAUSE_S", pause)
     monkeypatch.setattr(listing, "PAGE_S", 0)
     first, *others = await asyncio.gather(*(page(filled) for _ in range(3)))
     assert first["revocations"]
@@ -135,7 +135,8 @@ async def test_a_page_that_has_looked_at_many_keys_of_others_ends_and_the_next_g
 
 
 async def test_a_list_that_is_given_up_holds_up_no_other(filled, monkeypatch):
-    monkeypatch.setattr(listing, "_PAUSE_S", 0)
+    monkeypatch.setattr(pace, "PAUSE_S", 0)
+    monkeypatch.setattr(pace, "PIECE_S", 0)
     lists, whole = listing.Listing(filled.service.store), listed.Selection(None, None, None)
     done, turns = False, 0
     while not done:

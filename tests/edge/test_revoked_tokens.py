@@ -6,8 +6,8 @@ from revoker.models import Issuer
 from revoker.store.keys import Keys
 from revoker.store.mirror.copy import Copy
 from revoker.store.mirror.feed_lines import Loss
-from revoker.store.transfer import records
 from revoker.store.mirror.revoked_tokens import RevokedTokens
+from revoker.store.transfer import records
 
 _TOKENS = 5_000
 """Several in each segment."""

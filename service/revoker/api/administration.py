@@ -1,6 +1,5 @@
 """``GET /users/{sub}`` and ``GET /revocations``: what is revoked, by whom, when and why."""
 
-import asyncio
 from typing import Annotated, Final
 
 import msgspec
@@ -17,9 +16,6 @@ from revoker.store.store import Store
 from revoker.store.transfer import records
 
 MAX_SUB: Final = 16384
-
-_RENDERED_A_TURN: Final = 30
-"""Revocations, before other requests get a turn: they wait for about 50 µs."""
 
 Limit = Annotated[int, msgspec.Meta(ge=1, le=500)]
 Cursor = Annotated[str, msgspec.Meta(min_length=1, max_length=512)]
@@ -143,10 +139,10 @@ async def list_revocations(call: Call[RevocationQuery], *, listing: Listing, sto
     if query.cursor is None:
         call.audit("revocations_listed", kind=kind, iss=None if issuer is None else issuer.iss)
     listed: list[ListedRevocation] = []
-    for item in page.listed:
-        if len(listed) % _RENDERED_A_TURN == 0:
-            await asyncio.sleep(0)
-        listed.append(_listed(item, iss_of.get(item.issuer)))
+    async with listing.pace as pace:
+        for item in page.listed:
+            listed.append(_listed(item, iss_of.get(item.issuer)))
+            await pace.give_way()
     return RevocationPage(listed, page.next)
 
 

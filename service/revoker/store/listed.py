@@ -12,6 +12,7 @@ import structlog
 from revoker.models import Issuer
 from revoker.store.audit import Audit, read_audit
 from revoker.store.keys import Held
+from revoker.store.pace import Pace
 from revoker.store.store import Store
 from revoker.store.transfer import records
 from revoker.store.transfer.audited_records import audited_part, audited_time
@@ -32,10 +33,6 @@ _KINDS_OF: Final[Mapping[str, frozenset[str]]] = {
     "issuer-cutoff": frozenset({"issuer"}),
     "keys": frozenset({"key"}),
 }
-
-_CANDIDATES_A_TURN: Final = 50
-_KEYS_A_TURN: Final = 17
-"""What is looked at, or read, of these before other requests get a turn: they wait for about 20 µs."""
 
 
 class Candidate(NamedTuple):
@@ -114,8 +111,12 @@ def visible_issuers(
 class ListedReader:
     """Reads the revocations that keys hold, and who made them."""
 
-    def __init__(self, store: Store, own: str) -> None:
-        """``own``: the name of the issuer of the sessions that this service keeps; empty: there is none."""
+    def __init__(self, store: Store, own: str, pace: Pace) -> None:
+        """Read within turns of ``pace``, which the caller takes.
+
+        ``own`` is the name of the issuer of the sessions that this service keeps; empty: there is none.
+        """
+        self._pace: Final = pace
         self._store: Final = store
         self._keys: Final = store.keys
         self._records: Final = StoredRecords({issuer.name: issuer for issuer in store.issuers.values()})
@@ -124,9 +125,8 @@ class ListedReader:
     async def candidates(self, keys: Iterable[bytes], selection: Selection) -> dict[bytes, Candidate]:
         """Those keys that can hold what is selected, in the same order."""
         candidates = {}
-        for number, raw in enumerate(keys, 1):
-            if number % _CANDIDATES_A_TURN == 0:
-                await asyncio.sleep(0)
+        for raw in keys:
+            await self._pace.give_way()
             try:
                 key = raw.decode()
                 held = self._keys.held(key) if key else None
@@ -142,9 +142,9 @@ class ListedReader:
         """What keys hold of what is selected."""
         listed: dict[bytes, list[Listed]] = {}
         replies = await self._read_together([candidate.names for candidate in candidates.values()])
-        for number, ((raw, candidate), reply) in enumerate(zip(candidates.items(), replies, strict=True), 1):
-            if number % _KEYS_A_TURN == 0:
-                await asyncio.sleep(0)
+        self._pace.begin_piece()
+        for (raw, candidate), reply in zip(candidates.items(), replies, strict=True):
+            await self._pace.give_way()
             (value, *audits), ttl = reply
             if value is None:
                 continue

@@ -20,6 +20,7 @@ from revoker.errors import InvalidRequest, StoreUnavailable
 from revoker.models import RevocableClaims
 from revoker.store.keys import TokenKeys
 from revoker.store.listed import Candidate, Listed, ListedReader, Selection
+from revoker.store.pace import Pace
 from revoker.store.store import Store
 from revoker.store.stored_values import redis_time_ms
 from revoker.store.wire.connection import unavailable_on_failure, understood
@@ -41,12 +42,6 @@ _STEP_FOUND: Final = 100
 
 _READ_KEYS: Final = 50
 """Of which the values are read together: verdicts wait for about 30 µs at the server meanwhile."""
-
-_PAUSE_S: Final = 0.001
-"""After every step, in which lists take nothing; a step takes about 0.2 ms of the event loop."""
-
-_FOUND_A_TURN: Final = 100
-"""What is looked at of these before other requests get a turn: they wait for about 20 µs."""
 
 _WINDOWS: Final = 4
 _WINDOW_S: Final = 120.0
@@ -196,34 +191,22 @@ class _Pager:
         return self._has_room
 
 
-class _Pace:
-    """Lets one step at a time be taken, and after it none for :data:`_PAUSE_S`.
-
-    So all lists together leave most of the event loop, and of the server, to other requests.
-    """
-
-    def __init__(self) -> None:
-        self._next = asyncio.Lock()
-
-    async def __aenter__(self) -> None:
-        await self._next.acquire()
-
-    async def __aexit__(self, *_: object) -> None:
-        asyncio.get_running_loop().call_later(_PAUSE_S, self._next.release)
-
-
 class Listing:
-    """Lists revocations of a store."""
+    """Lists revocations of a store.
+
+    Attributes:
+        pace: Of all lists together.
+    """
 
     def __init__(self, store: Store) -> None:
         self._store: Final = store
         self._keys: Final = store.keys
         self._own: Final = next((issuer.name for issuer in store.issuers.values() if issuer.own), "")
-        self._reader: Final = ListedReader(store, self._own)
+        self.pace: Final = Pace()
+        self._reader: Final = ListedReader(store, self._own, self.pace)
         self._windows: collections.OrderedDict[_EntryId, _Window] = collections.OrderedDict()
         self._expiries: Final[dict[_EntryId, asyncio.TimerHandle]] = {}
         self._reading: Final = asyncio.Lock()
-        self._pace: Final = _Pace()
 
     async def page(self, selection: Selection, *, limit: int, cursor: str | None) -> Page:
         """A page of revocations.
@@ -291,15 +274,15 @@ class Listing:
             return []
         journal, end = self._keys.journal, f"({before[0]}-{before[1]}"
         entries = []
-        async with self._pace, unavailable_on_failure():
+        async with self.pace, unavailable_on_failure():
             [found] = await self._store.source.read(
                 journal, [("XREVRANGE", journal, end, "-", "COUNT", count)]
             )
+            self.pace.begin_piece()
             with understood():
-                for number, (entry, fields) in enumerate(found, 1):
+                for entry, fields in found:
                     entries.append((_entry_id(entry), fields[fields.index(b"k") + 1]))
-                    if number % _FOUND_A_TURN == 0:
-                        await asyncio.sleep(0)
+                    await self.pace.give_way()
         return entries
 
     async def _window(self, place: _Place, pager: _Pager) -> _Window:
@@ -347,7 +330,8 @@ class Listing:
         latest = {
             key: number for number, (entry, key) in enumerate(entries) if not window.has_later(key, entry)
         }
-        candidates = await self._reader.candidates(latest, selection)
+        async with self.pace:
+            candidates = await self._reader.candidates(latest, selection)
         rest = await self._take(candidates, selection, pager, now)
         read = latest[rest[0]] if rest else len(entries)
         if read:
@@ -366,7 +350,7 @@ class Listing:
         connection = primaries[names[place.server]]
         count = place.count or min(max(pager.wanted, 10), _STEP_FOUND)
         pattern = self._pattern(selection)
-        async with self._pace:
+        async with self.pace:
             async with unavailable_on_failure():
                 reply, keys = await connection.execute("SCAN", place.cursor, "MATCH", pattern, "COUNT", count)
             if connection.server != names[place.server]:
@@ -375,12 +359,12 @@ class Listing:
             follows = int(reply)
             after = place.after if place.follows == follows else b""
             by_digest: dict[bytes, bytes] = {}
-            for number, key in enumerate(keys, 1):
+            self.pace.begin_piece()
+            for key in keys:
                 digest = _digest(key, _KEY_DIGEST_BYTES)
                 if digest > after and not window.has_since(key, place.entry):
                     by_digest[digest] = key
-                if number % _FOUND_A_TURN == 0:
-                    await asyncio.sleep(0)
+                await self.pace.give_way()
             candidates = await self._reader.candidates(
                 [by_digest[digest] for digest in sorted(by_digest)], selection
             )
@@ -410,7 +394,7 @@ class Listing:
             if start and pager.is_full:
                 return keys[start:]
             some = keys[start : start + _READ_KEYS]
-            async with self._pace:
+            async with self.pace:
                 found = await self._reader.read({key: candidates[key] for key in some}, selection, now)
             for number, key in enumerate(some, start):
                 if not pager.takes(found.get(key, ())):
