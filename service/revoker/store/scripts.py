@@ -45,6 +45,7 @@ _SHARED_PARTS: Final[dict[str, tuple[str, ...]]] = {
     "set_settings": (),
     "share_latest_time": (),
     "refill": (),
+    "find_absent": (),
     "vouch": (),
     "retire_writers": (),
     "enter_instance": (),
@@ -257,14 +258,10 @@ class Scripts:
             raise ReplyNotUnderstood
         return reply
 
-    async def execute_together(self, calls: Sequence[tuple[str, Sequence[str], Sequence[Any]]]) -> None:
-        """Run scripts that may be repeated, on one data set, in one write.
-
-        Args:
-            calls: Of each script the name, and keys and arguments as in :meth:`execute`.
-        """
+    async def execute_together(self, calls: Batch) -> Replies:
+        """Run scripts that may be repeated, on one data set, in one write; their whole replies."""
         scripts = [(name, self._command(keys, args)) for name, keys, args in calls]
-        await self._execute(calls[0][1][0], scripts)
+        return await self._execute(calls[0][1][0], scripts)
 
     async def execute_in_many(
         self, tails: Sequence[Tail], batches: Sequence[Batch], change_many: ChangeMany
