@@ -214,10 +214,10 @@ async def test_much_is_put_back_in_the_background_once_while_requests_get_no_ver
     assert [event["event"] for event in events].count("data_lost") == 1
 
 
-@pytest.mark.parametrize("after", [1, 2, 40, 257, 258, 300, 402, 403, 404, 405])
+@pytest.mark.parametrize("after", [1, 2, 3, 40, 259, 260, 300, 404, 405, 406, 407])
 async def test_a_loss_while_it_is_put_back_is_no_loss_of_it(start, own_valkey, proxy, after):
-    """Flushes after so many scripts: the mark at the beginning, 256 that restore, a mark, 144 that restore, a
-    mark, that of the epoch, the mark at the end.
+    """Flushes after so many scripts: the mark at the beginning, two that look for what is absent, 256 that
+    restore, a mark, 144 that restore, a mark, that of the epoch, the mark at the end.
     """
     revoker = await start(proxy, revocation={"data_loss": "ignore"})
     count = 400

@@ -98,11 +98,13 @@ async def store(valkey, prefix):
 class Changes:
     """Revocations with the client they write by; both servers behave alike or the tests fail."""
 
-    def __init__(self, client, revocations, refill, keys):
+    def __init__(self, client, revocations, refill, keys, metrics, scripts):
         self.client = client
         self.revocations = revocations
         self.refill = refill
         self.keys = keys
+        self.metrics = metrics
+        self.scripts = scripts
 
     async def now(self):
         whole, micros = await self.client.time()
@@ -174,7 +176,8 @@ async def changes(request, valkey, prefix):
     records = IssuerRecords(source, scripts, keys, ISSUERS.values())
     await records.adopt()  # before it, nothing of an issuer is revoked
     revocations = Revocations(scripts, keys, ISSUERS, records, metrics)
-    yield Changes(client, revocations, Refill(scripts, keys, ISSUERS, revocations, metrics), keys)
+    refill = Refill(scripts, keys, ISSUERS, revocations, metrics)
+    yield Changes(client, revocations, refill, keys, metrics, scripts)
     await channel.close()
     immortal = {key.decode() async for key in client.scan_iter(f"{prefix}:*") if await client.ttl(key) == -1}
     await client.aclose()

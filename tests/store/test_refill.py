@@ -2,10 +2,12 @@
 
 import random
 
+import fakeredis
 import pytest
 import structlog
 from prometheus_client import CollectorRegistry
 
+from revoker.errors import NoVerdict
 from revoker.metrics import Metrics
 from revoker.models import Claims, Issuer, Revocation
 from revoker.rules import cutoff_lifetime_ms
@@ -92,6 +94,113 @@ async def test_all_that_one_process_wrote_is_in_effect_again_as_it_was(changes, 
                 assert in_effect[key][1] == (till and pytest.approx(till, abs=SLOW_MS)), key
 
 
+@pytest.mark.parametrize("seed", range(10))
+async def test_what_was_lost_of_it_is_in_effect_again_as_it_was(changes, seed):
+    dice, now = random.Random(seed), await changes.now()
+    for _ in range(40):
+        await revoke_at_random(changes, dice, now)
+    stood = await states(changes)
+    lost = [name for name in sorted(stood) if dice.random() < 0.5]
+    prefix = changes.keys.epoch.split(":")[0]
+    await changes.client.delete(*(f"{prefix}:{name}" for name in lost))
+    await changes.refill.write_back(0)
+    in_effect = await states(changes)
+    assert {key: value for key, (value, _) in in_effect.items()} == {
+        key: value for key, (value, _) in stood.items()
+    }
+
+
+def restored(changes):
+    return changes.metrics.registry.get_sample_value("revoker_refilled_revocations_total")
+
+
+async def test_only_what_the_store_lacks_is_written(changes):
+    revocations, keys = changes.revocations, changes.keys
+    for number in range(600):
+        await revocations.revoke_token(MAIN, str(number), None)
+    await revocations.revoke_client(MAIN, "web", before=None, reason="")
+    await revocations.revoke_user(MAIN, "alice", before=None, except_sid="a", reason="")
+    await changes.refill.write_back(0)
+    assert restored(changes) == 0
+    await changes.client.delete(keys.jti(MAIN, "3"), keys.jti(MAIN, "599"), keys.user_of(MAIN, "alice"))
+    in_effect = await changes.refill.write_back(0)
+    assert restored(changes) == 3
+    assert await in_effect(True) is not None
+    assert (
+        await changes.client.exists(keys.jti(MAIN, "3"), keys.jti(MAIN, "599"), keys.user_of(MAIN, "alice"))
+        == 3
+    )
+
+
+EARLIER, LATER = "{now:.0f}", '{{"hard":{now:.0f}}}'
+"""Values of keys, with a time."""
+
+
+@pytest.mark.parametrize(
+    ("own", "value", "seconds", "outcome"),
+    [
+        ("client", EARLIER, -5, "written"),
+        ("client", EARLIER + " lost phone", -5, "written"),
+        ("client", EARLIER + " lost phone", 5, "held"),
+        ("client", LATER, 5, "written"),
+        ("client", "no number", 0, "written"),
+        ("token", EARLIER, -5, "held"),
+        ("token", LATER, 5, "written"),
+        ("user", LATER, 5, "held"),
+        ("user", LATER, -5, "written"),
+        ("user", '{{"soft":{now:.0f},"sid":"s"}}', 5, "written"),
+        ("user", EARLIER, 5, "refused"),
+        ("user", "no number", 0, "refused"),
+        ("user but a session", LATER, 5, "held"),
+        ("user but a session", '{{"soft":{now:.0f},"sid":"s"}}', 5, "held"),
+        ("user but a session", '{{"soft":{now:.0f},"sid":"other"}}', 5, "written"),
+        ("user but a session", '{{"soft":{now:.0f},"sid":"s"}}', -5, "written"),
+    ],
+)
+async def test_what_is_stored_is_believed_only_if_it_says_no_less(changes, own, value, seconds, outcome):
+    revocations, keys, now = changes.revocations, changes.keys, await changes.now()
+    match own:
+        case "client":
+            await revocations.revoke_client(MAIN, "web", before=None, reason="")
+            key = keys.client_cutoff(MAIN, "web")
+        case "token":
+            await revocations.revoke_token(MAIN, "1", None)
+            key = keys.jti(MAIN, "1")
+        case _:
+            sid = "s" if own.endswith("session") else None
+            await revocations.revoke_user(MAIN, "alice", before=None, except_sid=sid, reason="")
+            key = keys.user_of(MAIN, "alice")
+    left = await changes.client.pttl(key)
+    await changes.client.set(key, value.format(now=now + seconds * 1000), px=left + 10_000)
+    if outcome == "refused":  # no script writes beside what can't be read, and no lookup is answered
+        fake = isinstance(changes.client, fakeredis.FakeAsyncRedis)  # it raises what its parser raises
+        with pytest.raises(Exception if fake else NoVerdict):
+            await changes.refill.write_back(0)
+    else:
+        assert await changes.refill.write_back(0) is not None
+        assert restored(changes) == (outcome == "written")
+
+
+async def test_what_would_expire_too_early_is_written_again(changes):
+    await changes.revocations.revoke_token(MAIN, "1", None)
+    key = changes.keys.jti(MAIN, "1")
+    left = await changes.client.pttl(key)
+    await changes.client.pexpire(key, left // 2)
+    await changes.refill.write_back(0)
+    assert await changes.client.pttl(key) == pytest.approx(left, abs=SLOW_MS)
+    assert restored(changes) == 1
+
+
+async def test_what_was_looked_for_in_another_data_set_proves_nothing(changes):
+    await changes.revocations.revoke_token(MAIN, "1", None)
+    in_effect = await changes.refill.write_back(0)
+    [(process, mark)] = (await changes.client.hgetall(changes.keys.refills)).items()
+    refill, done, at = mark.split()
+    assert done == b"1", "looking is marked as a write"
+    await changes.client.hset(changes.keys.refills, process, b"%b 0 %b" % (refill, at))
+    assert await in_effect(True) is None
+
+
 async def test_what_is_in_effect_already_is_not_weakened(changes):
     now, revocations = await changes.now(), changes.revocations
     for at in (now - 50_000, None):
@@ -149,6 +258,17 @@ async def test_a_mark_of_fewer_writes_is_of_another_data_set(changes):
     refill, _, at = mark.split()
     await changes.client.hset(changes.keys.refills, process, b"%b 0 %b" % (refill, at))
     assert await in_effect(True) is None
+
+
+async def test_nothing_is_looked_for_where_a_mark_is_of_fewer_writes(changes):
+    keys, now = changes.keys, await changes.now()
+    entry = (0, now + 60_000, "")
+    for marked, found in ((0, [1, 1]), (1, [1, 1]), (3, [0]), (2, [1, 1])):
+        if not marked:
+            await changes.scripts.execute("refill", [keys.refills], ("begin", "me", "id", 0, 0))
+        asked = [keys.refills, keys.jti(MAIN, "1")]
+        assert await changes.scripts.execute("find_absent", asked, ("me", "id", marked, *entry)) == found
+    assert await changes.scripts.execute("find_absent", asked, ("me", "other", 0, *entry)) == [0]
 
 
 async def test_a_mark_that_was_left_behind_counts_no_more_after_half_a_minute(changes):

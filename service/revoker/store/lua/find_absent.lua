@@ -13,7 +13,7 @@ if of ~= ARGV[2] or tonumber(done) < marked then return {0} end
 
 local function user_holds(stored, at, sid)
   local read, user = pcall(cjson.decode, stored)
-  if not read then return false end
+  if not read or type(user) ~= 'table' then return false end
   return (user.hard or 0) >= at or sid ~= '' and user.sid == sid and (user.soft or 0) >= at
 end
 
@@ -22,7 +22,7 @@ local function holds(key, at, expiry, sid)
   if not stored then return false end
   local left = redis.call('PTTL', key)
   if left >= 0 and now + left + 1000 < expiry then return false end
-  if string.sub(stored, 1, 1) == '{' then return user_holds(stored, at, sid) end
+  if string.match(key, '}:user$') then return user_holds(stored, at, sid) end
   return (tonumber(string.match(stored, '^%d+')) or -1) >= at
 end
 
