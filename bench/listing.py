@@ -93,8 +93,8 @@ def run(bench: Bench) -> Section:
             "at most 1.2",
             f"{slower:.2f}",
             slower <= 1.2,
-            "a page is made in dozens of small pieces. A request that meets one waits for some tens of "
-            "microseconds, and more than one in a hundred do. Fewer pieces would be longer ones.",
+            "a page is made in pieces of a tenth of a millisecond, with a pause after each. A request that "
+            "meets one waits for it.",
         ),
     ]
     return Section("Lists", text, targets)

@@ -214,10 +214,17 @@ async def test_much_is_put_back_in_the_background_once_while_requests_get_no_ver
     assert [event["event"] for event in events].count("data_lost") == 1
 
 
-@pytest.mark.parametrize("after", [1, 2, 3, 40, 259, 260, 300, 404, 405, 406, 407])
-async def test_a_loss_while_it_is_put_back_is_no_loss_of_it(start, own_valkey, proxy, after):
+@pytest.mark.parametrize(
+    ("present", "after"),
+    [
+        *((False, after) for after in (1, 2, 3, 40, 259, 260, 300, 404, 405, 406, 407)),
+        *((True, after) for after in (1, 2, 3, 4, 5)),
+    ],
+)
+async def test_a_loss_while_it_is_put_back_is_no_loss_of_it(start, own_valkey, proxy, present, after):
     """Flushes after so many scripts: the mark at the beginning, two that look for what is absent, 256 that
-    restore, a mark, 144 that restore, a mark, that of the epoch, the mark at the end.
+    restore, a mark, 144 that restore, a mark, that of the epoch, the mark at the end. Where all is present,
+    there is nothing to restore.
     """
     revoker = await start(proxy, revocation={"data_loss": "ignore"})
     count = 400
@@ -233,7 +240,11 @@ async def test_a_loss_while_it_is_put_back_is_no_loss_of_it(start, own_valkey, p
         if left == 0 and command == "EVALSHA":
             flush(own_valkey)
 
-    flush(own_valkey)
+    with own_valkey.client() as client, client.pipeline() as pipeline:
+        pipeline.flushall()
+        for key in keys if present else ():
+            pipeline.set(key, 1, px=700_000)
+        pipeline.execute()
     proxy.after = count_scripts
     await eventually(lambda: answers(revoker))
     assert left <= 0

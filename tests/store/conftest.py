@@ -98,7 +98,7 @@ async def store(valkey, prefix):
 class Changes:
     """Revocations with the client they write by; both servers behave alike or the tests fail."""
 
-    def __init__(self, client, revocations, refill, keys, metrics, scripts):
+    def __init__(self, client, revocations, refill, *, keys, metrics, scripts):
         self.client = client
         self.revocations = revocations
         self.refill = refill
@@ -177,7 +177,7 @@ async def changes(request, valkey, prefix):
     await records.adopt()  # before it, nothing of an issuer is revoked
     revocations = Revocations(scripts, keys, ISSUERS, records, metrics)
     refill = Refill(scripts, keys, ISSUERS, revocations, metrics)
-    yield Changes(client, revocations, refill, keys, metrics, scripts)
+    yield Changes(client, revocations, refill, keys=keys, metrics=metrics, scripts=scripts)
     await channel.close()
     immortal = {key.decode() async for key in client.scan_iter(f"{prefix}:*") if await client.ttl(key) == -1}
     await client.aclose()

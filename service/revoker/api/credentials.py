@@ -36,6 +36,8 @@ class Authentication:
         headers = request.headers.getall("Authorization", ())
         if len(headers) > 1:
             raise InvalidRequest("more than one Authorization header")
+        if headers and not fields and (caller := self.callers.cached(headers[0])) is not None:
+            return caller.spend_request(confirmation=confirmation)
         form = fields or {}
         return self.callers.authenticate(
             Credentials(
