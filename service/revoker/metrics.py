@@ -213,7 +213,7 @@ class Metrics:
             "Revocations of this process that it can no longer restore, since its memory for them is full.",
         )
         self.refilled_revocations = counter(
-            "revoker_refilled_revocations", "Revocations restored to a store that had lost them."
+            "revoker_refilled_revocations", "Revocations written back to a store that had lost data."
         )
         self.store_epoch = gauge(
             "revoker_store_epoch_timestamp_seconds",

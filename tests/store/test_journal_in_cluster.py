@@ -119,6 +119,18 @@ async def test_a_change_in_any_slot_is_in_the_one_journal_when_it_is_acknowledge
     assert not [line for line in lines if line["kind"] == "key" or line.get("tag") == tag.decode()]
 
 
+async def test_what_is_written_back_is_journaled_again_although_it_was_stored(store):
+    """It may be stored and not journaled, since these are two slots."""
+    jti = uuid.uuid4().hex
+    await store.revocations.revoke_token(MAIN, jti, time.time() + 600)
+    latest = ("XREVRANGE", store.keys.journal, "+", "-", "COUNT", 1)
+    [[[first, _]]] = await store.source.read(store.keys.journal, [latest])
+    await store.refill.write_back(store.keys.part(store.keys.jti(MAIN, jti)))
+    [[[again, fields]]] = await store.source.read(store.keys.journal, [latest])
+    assert again > first
+    assert jti.encode() in fields[1]
+
+
 async def test_neither_a_late_removal_nor_a_failed_write_leaves_the_journal_wrong(
     nodes, store, tail, monkeypatch
 ):

@@ -15,10 +15,10 @@ def no_pause(monkeypatch):
 
 
 async def work(shared, done, name, items=3):
-    async with shared:
+    async with shared.turn() as turn:
         for item in range(items):
             done.append((name, item))
-            await shared.give_way()
+            await turn.give_way()
 
 
 async def others(done):
@@ -46,18 +46,40 @@ async def test_a_piece_that_is_not_long_is_not_cut(monkeypatch):
     assert done[:3] == [("list", item) for item in range(3)]
 
 
-async def test_turns_do_not_overlap_even_where_they_pause(monkeypatch):
-    monkeypatch.setattr(pace, "PIECE_S", 0)
+@pytest.mark.parametrize("piece", [0, math.inf])
+async def test_who_gives_way_waits_behind_the_others(monkeypatch, piece):
+    monkeypatch.setattr(pace, "PIECE_S", piece)
     shared, done = pace.Pace(), []
-    await asyncio.gather(*(work(shared, done, name) for name in "abc"))
-    assert done == [(name, item) for name in "abc" for item in range(3)]
+    async with shared.turn():
+        waiting = [asyncio.ensure_future(work(shared, done, name)) for name in "abc"]
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert done == []
+    await asyncio.gather(*waiting)
+    in_turn = [(name, item) for item in range(3) for name in "abc"]
+    assert done == (sorted(in_turn) if piece else in_turn)
 
 
 async def test_a_turn_that_fails_lets_the_next_one_begin():
     shared, done = pace.Pace(), []
     with pytest.raises(RuntimeError):
-        async with shared:
+        async with shared.turn():
             raise RuntimeError
     async with asyncio.timeout(60):
         await work(shared, done, "next")
     assert len(done) == 3
+
+
+@pytest.mark.parametrize("turns", range(12))
+async def test_a_turn_that_is_given_up_at_any_moment_takes_nothing_from_the_others(monkeypatch, turns):
+    monkeypatch.setattr(pace, "PIECE_S", 0)
+    shared, done = pace.Pace(), []
+    given_up, other = (asyncio.ensure_future(work(shared, done, name)) for name in "ab")
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    given_up.cancel()
+    await asyncio.gather(given_up, return_exceptions=True)
+    async with asyncio.timeout(60):
+        await other
+        await work(shared, done, "next")
+    assert [item for name, item in done if name != "a"] == [0, 1, 2] * 2

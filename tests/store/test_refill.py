@@ -260,6 +260,31 @@ async def test_a_mark_of_fewer_writes_is_of_another_data_set(changes):
     assert await in_effect(True) is None
 
 
+@pytest.mark.parametrize("call", [1, 2])
+async def test_what_was_not_completed_is_never_verified(changes, monkeypatch, call):
+    """A mark that was gone for a moment may be there again: the server has changed twice."""
+    for number in range(300):
+        await changes.revocations.revoke_token(MAIN, str(number), None)
+    await lose(changes)
+    together, calls = changes.scripts.execute_together, []
+
+    async def without_mark(batch):
+        calls.append(len(batch))
+        if len(calls) != call:
+            return await together(batch)
+        marks = await changes.client.hgetall(changes.keys.refills)
+        await changes.client.delete(changes.keys.refills)
+        replies = await together(batch)
+        await changes.client.hset(changes.keys.refills, mapping=marks)
+        await changes.client.expire(changes.keys.refills, 100)
+        return replies
+
+    monkeypatch.setattr(changes.scripts, "execute_together", without_mark)
+    in_effect = await changes.refill.write_back(0)
+    assert calls == [2, 257][:call]
+    assert await in_effect(True) is None
+
+
 async def test_nothing_is_looked_for_where_a_mark_is_of_fewer_writes(changes):
     keys, now = changes.keys, await changes.now()
     entry = (0, now + 60_000, "")

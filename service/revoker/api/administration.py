@@ -139,10 +139,11 @@ async def list_revocations(call: Call[RevocationQuery], *, listing: Listing, sto
     if query.cursor is None:
         call.audit("revocations_listed", kind=kind, iss=None if issuer is None else issuer.iss)
     listed: list[ListedRevocation] = []
-    async with listing.pace as pace:
-        for item in page.listed:
-            listed.append(_listed(item, iss_of.get(item.issuer)))
-            await pace.give_way()
+    if page.listed:
+        async with listing.pace.turn() as turn:
+            for item in page.listed:
+                listed.append(_listed(item, iss_of.get(item.issuer)))
+                await turn.give_way()
     return RevocationPage(listed, page.next)
 
 

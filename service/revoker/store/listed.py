@@ -12,7 +12,7 @@ import structlog
 from revoker.models import Issuer
 from revoker.store.audit import Audit, read_audit
 from revoker.store.keys import Held
-from revoker.store.pace import Pace
+from revoker.store.pace import Turn
 from revoker.store.store import Store
 from revoker.store.transfer import records
 from revoker.store.transfer.audited_records import audited_part, audited_time
@@ -111,22 +111,20 @@ def visible_issuers(
 class ListedReader:
     """Reads the revocations that keys hold, and who made them."""
 
-    def __init__(self, store: Store, own: str, pace: Pace) -> None:
-        """Read within turns of ``pace``, which the caller takes.
-
-        ``own`` is the name of the issuer of the sessions that this service keeps; empty: there is none.
-        """
-        self._pace: Final = pace
+    def __init__(self, store: Store, own: str) -> None:
+        """``own``: the name of the issuer of the sessions that this service keeps; empty: there is none."""
         self._store: Final = store
         self._keys: Final = store.keys
         self._records: Final = StoredRecords({issuer.name: issuer for issuer in store.issuers.values()})
         self._own: Final = own
 
-    async def candidates(self, keys: Iterable[bytes], selection: Selection) -> dict[bytes, Candidate]:
+    async def candidates(
+        self, keys: Iterable[bytes], selection: Selection, turn: Turn
+    ) -> dict[bytes, Candidate]:
         """Those keys that can hold what is selected, in the same order."""
         candidates = {}
         for raw in keys:
-            await self._pace.give_way()
+            await turn.give_way()
             try:
                 key = raw.decode()
                 held = self._keys.held(key) if key else None
@@ -137,14 +135,14 @@ class ListedReader:
         return candidates
 
     async def read(
-        self, candidates: Mapping[bytes, Candidate], selection: Selection, now: int
+        self, candidates: Mapping[bytes, Candidate], selection: Selection, turn: Turn, *, now: int
     ) -> dict[bytes, list[Listed]]:
         """What keys hold of what is selected."""
         listed: dict[bytes, list[Listed]] = {}
         replies = await self._read_together([candidate.names for candidate in candidates.values()])
-        self._pace.begin_piece()
+        turn.begin_piece()
         for (raw, candidate), reply in zip(candidates.items(), replies, strict=True):
-            await self._pace.give_way()
+            await turn.give_way()
             (value, *audits), ttl = reply
             if value is None:
                 continue

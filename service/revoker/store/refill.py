@@ -24,7 +24,7 @@ _CHUNK: Final = 256
 """Scripts in one write when revocations are restored: more would block the server for other clients."""
 
 _LOOKED_AT: Final = 8 * _CHUNK
-"""Revocations that the store is asked about in one write. That takes a tenth of the time to restore them."""
+"""Revocations that the store is asked about in one write."""
 
 _Call = tuple[str, tuple[str, ...], tuple[object, ...]]
 """A script, its keys and its arguments."""
@@ -37,7 +37,7 @@ class _WrittenBack:
     Attributes:
         part: Number of the data set.
         refill: Id of the refill.
-        done: How many writes it had.
+        done: How many steps it had: writes, and looks for what is absent.
     """
 
     part: int
@@ -79,7 +79,8 @@ class Refill:
 
         The scripts that revoked write the same times and expiries again. They never weaken what is
         stored, and are idempotent. After a failover nearly everything is there: so the store first says
-        which of its own revocations this process has to write.
+        which of its own revocations this process has to write. Where the journal is in another slot, all of
+        them are written: one that is stored may not be journaled.
 
         Args:
             part: Number of the data set: 0, or a slot of a cluster.
@@ -96,13 +97,15 @@ class Refill:
             return None
         refill, done = new_id(), 0
         await self._mark(part, "begin", refill, 0, 0)
+        looks = self._scripts.journals_itself
+        calls = of_all if looks else of_all + [_call(entry) for entry in own]
         steps: list[Callable[[int], Awaitable[int | None]]] = [
-            functools.partial(self._restore, part, of_all[start : start + _CHUNK], refill)
-            for start in range(0, len(of_all), _CHUNK)
+            functools.partial(self._restore, part, calls[start : start + _CHUNK], refill)
+            for start in range(0, len(calls), _CHUNK)
         ]
         steps += [
             functools.partial(self._restore_absent, part, own[start : start + _LOOKED_AT], refill)
-            for start in range(0, len(own), _LOOKED_AT)
+            for start in range(0, len(own) if looks else 0, _LOOKED_AT)
         ]
         for step in steps:
             try:
@@ -114,7 +117,9 @@ class Refill:
             if marked is None:
                 break
             done = marked
-        return _WrittenBack(part, refill, done, self._mark)
+        else:
+            return _WrittenBack(part, refill, done, self._mark)
+        return _WrittenBack(part, new_id(), 0, self._mark)  # no mark has this id, so nothing verifies it
 
     async def write_back_many(
         self, tails: Sequence[Tail], change_many: ChangeMany
@@ -160,15 +165,17 @@ class Refill:
         return [decoded(reply, _marked) for reply in replies]
 
     async def _restore(self, part: int, calls: Sequence[_Call], refill: str, done: int) -> int | None:
-        """Run scripts in one write, then mark it.
+        """Run scripts and mark that, in one write: so the mark is nowhere but where they ran.
 
         Returns:
-            How many writes are marked; None if the mark of the earlier ones is gone.
+            How many steps are marked; None if the mark of the earlier ones is gone.
         """
-        await self._scripts.execute_together([(RESTORE[script], keys, args) for script, keys, args in calls])
+        batch: list[_Call] = [(RESTORE[script], keys, args) for script, keys, args in calls]
+        batch.append(self._marking(part, "renew", refill, done, done + 1))
+        replies = await self._scripts.execute_together(batch)
         self._metrics.refilled_revocations.inc(len(calls))
-        marked = await self._mark(part, "renew", refill, done, done + 1)
-        return None if marked is None else done + 1
+        with understood():
+            return None if _marked(replies[-1:]) is None else done + 1
 
     async def _restore_absent(
         self, part: int, entries: Sequence[Written], refill: str, done: int

@@ -126,6 +126,11 @@ class Scripts:
         self._data_of = data_of
         self._journal = journal
 
+    @property
+    def journals_itself(self) -> bool:
+        """Whether a script journals what it changes, so that what is stored is in the journal, too."""
+        return self._journal is None or self._journal.beside
+
     def seq(self, key: str) -> int:
         """``rv:seq`` of the data set of a key, as last read; 0: never."""
         return self._expected(key)[0]

@@ -1,12 +1,13 @@
 -- Finds which acknowledged revocations of a process the store lacks, or would drop too early, while the process writes back what
--- it knows. It marks that as one more write: whoever has the mark has all that was found here, too. See refill.lua.
+-- it knows. It marks that as one more step: a server that has the mark has all that was found present, too. See refill.lua.
+-- It is stricter than Written.is_held_by, which must not take for lost what is only stored otherwise.
 -- KEYS: marks, then of each revocation its own key; seq, share, list of writers, epoch.
 -- ARGV:
 --   1 process.
 --   2 id of this refill.
---   3 writes that must be marked already.
+--   3 steps that must be marked already.
 --   then of each revocation three: its time (ms; 0 where any will do), when it expires (ms), and the session that it excepts.
--- Returns: 1 or 0 (the mark is gone or has fewer writes); then the numbers of those that are to be written.
+-- Returns: 1 or 0 (the mark is gone or has fewer steps); then the numbers of those that are to be written.
 local now, marked = now_ms(), tonumber(ARGV[3])
 local of, done = string.match(redis.call('HGET', KEYS[1], ARGV[1]) or '', '^(%S+) (%d+) ')
 if of ~= ARGV[2] or tonumber(done) < marked then return {0} end

@@ -1,4 +1,4 @@
--- Marks that a process is writing its revocations again after a loss of data, and how many writes are done. At the end the
+-- Marks that a process is writing its revocations again after a loss of data, and how many steps are done. At the end the
 -- process can tell by its mark whether all of them went to one data set, and others can wait for it. A mark that was not
 -- renewed for 30 seconds is that of a process that has ended.
 -- KEYS: marks, seq, share, list of writers, epoch.
@@ -6,9 +6,9 @@
 --   1 'begin', 'renew', 'end', or 'count' for the number of processes at it.
 --   2 process.
 --   3 id of this refill.
---   4 writes that must be marked already.
---   5 writes that are done.
--- Returns: 1 or 0 (the mark is gone or has fewer writes), or the number of processes; the numbers of the data set.
+--   4 steps that must be marked already.
+--   5 steps that are done.
+-- Returns: 1 or 0 (the mark is gone or has fewer steps), or the number of processes; the numbers of the data set.
 local step, process, id, now = ARGV[1], ARGV[2], ARGV[3], now_ms()
 local result = 1
 if step == 'count' then
