@@ -30,7 +30,7 @@ NEWEST_FIRST: Final = 10_000
 
 PAGE_ENTRIES: Final = 2_000
 PAGE_KEYS: Final = 20_000
-PAGE_S: Final = 0.07
+PAGE_S: Final = 0.05
 """What one page may read, and for how long, pauses included; if it finds little by then, it is short."""
 
 _STEP_ENTRIES: Final = 200
