@@ -192,19 +192,19 @@ async def test_a_block_whose_answer_came_after_the_loss_is_made_again(unwatched,
 
 async def test_what_was_read_before_a_block_does_not_make_this_process_forget_it(unwatched, monkeypatch):
     store = unwatched
-    confirms = store.source.data_set.confirms
+    confirms_reading = store.source.data_set.confirms_reading
     blocked = []
 
-    def late(*reading):
+    def late(*reading):  # lookups, which may probe a new connection meanwhile, do not call it
         if not blocked:
             blocked.append("tag")
             store.revocations.remembered.block("tag", FOREVER_MS)
-        return confirms(*reading)
+        return confirms_reading(*reading)
 
-    monkeypatch.setattr(store.source.data_set, "confirms", late)
-    await store.watch.beat()
+    monkeypatch.setattr(store.source.data_set, "confirms_reading", late)
+    assert await store.watch.look(0) == []
     assert store.revocations.remembered.blocks == {"tag": FOREVER_MS}
-    await store.watch.beat()
+    assert await store.watch.look(1) == []
     assert store.revocations.remembered.blocks == {}
 
 
