@@ -78,8 +78,9 @@ async def test_no_step_reads_much(filled, steps, valkey):
 
 
 async def test_all_lists_together_take_one_step_and_then_pause(filled, steps, valkey, monkeypatch):
-    pause = 0.2
+    pause = 0.02
     monkeypatch.setattr(pace, "PAUSE_S", pause)
+    monkeypatch.setattr(pace, "PIECE_S", 0)  # each step ends one
     monkeypatch.setattr(listing, "PAGE_S", 0)
     first, *others = await asyncio.gather(*(page(filled) for _ in range(3)))
     assert first["revocations"]

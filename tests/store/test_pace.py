@@ -83,3 +83,61 @@ async def test_a_turn_that_is_given_up_at_any_moment_takes_nothing_from_the_othe
         await other
         await work(shared, done, "next")
     assert [item for name, item in done if name != "a"] == [0, 1, 2] * 2
+
+
+class Clock:
+    """Goes on only while a turn works."""
+
+    def __init__(self):
+        self.now = 1
+
+    def __call__(self):
+        return self.now
+
+
+async def begins_at_once(shared):
+    """Whether nobody has a turn and there is no pause."""
+
+    async def begin():
+        async with shared.turn():
+            pass
+
+    beginning = asyncio.ensure_future(begin())
+    await asyncio.sleep(0)
+    at_once = beginning.done()
+    await beginning
+    return at_once
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    monkeypatch.setattr(pace, "PIECE_S", 10)
+    monkeypatch.setattr(pace, "PAUSE_S", 0.01)
+    return Clock()
+
+
+async def test_short_turns_share_a_pause(clock):
+    shared, at_once = pace.Pace(clock), []
+    for _ in range(6):
+        async with shared.turn():
+            clock.now += 4
+        at_once.append(await begins_at_once(shared))
+    assert at_once == [True, True, False] * 2
+
+
+async def test_what_a_turn_waits_for_is_no_part_of_its_pieces(clock):
+    shared = pace.Pace(clock)
+    async with shared.turn() as turn:
+        clock.now += 100
+        turn.begin_piece()
+        clock.now += 4
+    assert await begins_at_once(shared)
+
+
+async def test_others_are_served_between_a_long_turn_and_what_follows_it(clock):
+    shared, order = pace.Pace(clock), []
+    async with shared.turn():
+        clock.now += 10
+        asyncio.get_running_loop().call_soon(order.append, "another request")
+    order.append("the answer")
+    assert order == ["another request", "the answer"]
