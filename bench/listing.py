@@ -94,8 +94,8 @@ def run(bench: Bench) -> Section:
             "at most 1.2",
             f"{slower:.2f}",
             slower <= 1.2,
-            "a page is made in pieces of 0.2 ms, with a pause of 2 ms after each. A request that meets one "
-            "waits for it.",
+            "a page is made in pieces of a tenth of a millisecond, with a pause after each. A request that "
+            "meets one waits for it.",
         ),
     ]
     return Section("Lists", text, targets)

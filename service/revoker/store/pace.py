@@ -5,10 +5,10 @@ import time
 from collections.abc import Callable
 from typing import Final, Self
 
-PIECE_S: Final = 0.000_2
+PIECE_S: Final = 0.000_1
 """Longest piece, but for one item: a request that meets it waits that much longer."""
 
-PAUSE_S: Final = 0.002
+PAUSE_S: Final = 0.001
 """Between two pieces: so nearly every request meets one at most."""
 
 
