@@ -86,7 +86,8 @@ def run(bench: Bench) -> Section:
         f"somebody reads a page of 100 every {_PERSON_S:g} s, p99 of introspections on one connection is "
         f"{slower:.2f} times ({by_person[0]:.2f} to {by_person[-1]:.2f}) that without; while a program "
         f"pages without a pause, {ratios[len(ratios) // 2]:.2f} times ({ratios[0]:.2f} to {ratios[-1]:.2f}). "
-        f"{_PAIRS} seconds of each take turns; a client in Python makes these requests, not the load generator."
+        f"{_PAIRS} seconds of each take turns; a client in Python makes these requests, not the load "
+        "generator."
     )
     targets = [
         Target("p99 of a page, ms", "at most 100", f"{worst:.1f}", worst <= 100),
