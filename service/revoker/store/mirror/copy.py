@@ -1,6 +1,5 @@
 """The revocations of a store in the memory of this process, as a feed has sent them."""
 
-import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
@@ -75,10 +74,11 @@ class Copy:
 
     def find(self, keys: TokenKeys) -> RevocationState:
         """What applies to the token with these keys."""
-        if self._slot_losses:
-            state, loss = self._find(keys), max(map(self._slot_loss, filter(None, keys)), default=0)
-            return dataclasses.replace(state, loss=max(loss, state.loss)) if loss else state
-        return self._find(keys)
+        jti, tokens, values = keys[0], self._tokens, self._values
+        is_listed = jti is not None and tokens.count != 0 and tokens.has(jti)
+        if self._slot_losses or (values and not values.keys().isdisjoint(keys)):
+            return self._state(keys, is_listed=is_listed)
+        return self._only_listed if is_listed else self._nothing
 
     def find_all(self, keys: Sequence[TokenKeys]) -> list[RevocationState]:
         """As :meth:`find`, for several tokens."""
@@ -94,23 +94,20 @@ class Copy:
     def _slot_loss(self, key: str) -> int:
         return self._slot_losses.get(slot_of(self._prefix + key.removeprefix(self._keys.prefix)), 0)
 
-    def _find(self, keys: TokenKeys) -> RevocationState:
-        jti = keys[0]
-        listed = jti is not None and self._tokens.count != 0 and jti in self._tokens
-        values = self._values
-        if not values or values.keys().isdisjoint(keys):
-            return self._only_listed if listed else self._nothing
-        get = values.get
+    def _state(self, keys: TokenKeys, *, is_listed: bool) -> RevocationState:
+        get, loss = self._values.get, self.loss
+        if self._slot_losses:
+            loss = max(loss, *map(self._slot_loss, filter(None, keys)))
         _, user, session, client, issuer, revoked_keys, *claims = map(get, keys)  # type: ignore[arg-type]
         return RevocationState(
-            jti=_LISTED if listed else None,
+            jti=_LISTED if is_listed else None,
             user=user,  # type: ignore[arg-type]  # a key says of which kind its value is
             session=session,  # type: ignore[arg-type]
             client=client,  # type: ignore[arg-type]
             issuer=issuer,  # type: ignore[arg-type]
             claims=tuple(claims) if any(claims) else (),  # type: ignore[arg-type]
             keys=revoked_keys or {},  # type: ignore[arg-type]
-            loss=self.loss,
+            loss=loss,
         )
 
     def add(self, line: FeedLine, now: int) -> None:
