@@ -101,7 +101,7 @@ def run(bench: Bench) -> Section:
             "at least 0.97",
             f"{against_empty:.3f}",
             against_empty >= 0.97,
-            "an edge without revocations does not look for any. A look takes 0.3 µs while it is in the caches, "
+            "an edge without revocations looks for none. A look takes 0.3 µs while it is in the caches, "
             "and between requests it is not.",
         ),
         Target("memory of one revoked jti, bytes", "at most 120", f"{memory:.0f}", memory <= 120),
