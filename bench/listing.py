@@ -133,8 +133,8 @@ def _page(bench: Bench, service: Server, query: dict[str, Any], *, ends: Callabl
 def _slower(bench: Bench, service: Server, *, pause_s: float) -> float:
     """p99 of introspections while somebody pages, divided by that without.
 
-    Runs take turns on one connection, because p99 of a shared machine doubles from one minute to another. No
-    other program makes the requests: each start of one would disturb as much as a page does.
+    Runs take turns on one connection, because p99 of a shared machine doubles from one minute to another.
+    This process makes the requests: by ``wrk``, which is started for each run, the ratio was a tenth higher.
     """
     took: dict[bool, list[float]] = {False: [], True: []}
     with (

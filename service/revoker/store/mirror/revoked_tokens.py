@@ -38,8 +38,8 @@ def _membership(
 ) -> Callable[[str], bool]:
     """A function that looks for a key.
 
-    As a method it would take twice as long, and an edge calls it for every request: every attribute is one
-    more place in memory that is not in the cache by then.
+    No method: an edge calls it for every request, and every attribute is one more place in memory that is in
+    no cache by then.
     """
     all_classes, bit_shift, bits = _CLASS, _BIT_SHIFT, _BITS
 
