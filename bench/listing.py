@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import json
 import re
 import socket
 import threading
@@ -10,10 +11,9 @@ import urllib.parse
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from http.client import HTTPConnection
-from typing import Any
 
 from bench.bench import Bench
-from bench.material import ISSUER
+from bench.material import ISSUER, SESSIONS_ISSUER
 from bench.report import Section, Target, table
 from bench.servers import Server
 from bench.store_size import fill
@@ -29,13 +29,21 @@ _PAIRS = 25
 _RUN_S = 1.0
 """Runs with and without paging take turns: how many of each, and how long one is."""
 
+_ITEMS = re.compile(rb'\{"(?:kind|sid)":').findall
 _NEXT = re.compile(rb'"next":"([^"]*)"\}\Z').search
 
-_LISTS: tuple[dict[str, Any], ...] = (
-    {"limit": 100},
-    {"kind": "jti", "limit": 500},
-    {"kind": "user"},
-    {"iss": ISSUER, "limit": 10},
+_REVOCATIONS = (
+    "/revocations?limit=100",
+    "/revocations?kind=jti&limit=500",
+    "/revocations?kind=user",
+    f"/revocations?iss={urllib.parse.quote(ISSUER, '')}&limit=10",
+)
+_SUB = "user-1"
+_SESSIONS = 10_000
+_ISS_OF_SESSIONS = urllib.parse.quote(SESSIONS_ISSUER, "")
+_OF_A_USER = (
+    f"/users/{_SUB}?iss={_ISS_OF_SESSIONS}&limit=100",
+    f"/users/{_SUB}?iss={_ISS_OF_SESSIONS}&limit=500",
 )
 
 
@@ -61,12 +69,17 @@ def run(bench: Bench) -> Section:
         bench.revoke_one(service)
     before = service.process.resident_bytes()
     rows, worst = [], 0.0
-    for query in _LISTS:
-        paged = _page(bench, service, query, ends=lambda: False)
+    logged_in = bench.servers.revoker(bench.servers.store(), sessions="ES256")
+    _begin_sessions(bench, logged_in)
+    for server, path in (
+        *((service, path) for path in _REVOCATIONS),
+        *((logged_in, path) for path in _OF_A_USER),
+    ):
+        paged = _page(bench, server, path, ends=lambda: False)
         worst = max(worst, paged.percentile(99))
         rows.append(
             (
-                f"`{urllib.parse.urlencode(query)}`",
+                f"`{path}`",
                 f"{len(paged.took):,}",
                 f"{paged.listed:,}",
                 *(
@@ -79,9 +92,10 @@ def run(bench: Bench) -> Section:
     ratios = sorted(_slower(bench, service, pause_s=0) for _ in range(bench.rounds))
     by_person = sorted(_slower(bench, service, pause_s=_PERSON_S) for _ in range(bench.rounds))
     slower = by_person[len(by_person) // 2]
-    heads = ("list", "pages", "revocations", "p50 ms", "p99 ms", "max ms", "CPU ms a page")
+    heads = ("list", "pages", "revocations or sessions", "p50 ms", "p99 ms", "max ms", "CPU ms a page")
     text = (
-        f"{bench.jtis:,} revocations, of which the journal has {_JOURNALED:,}; one page after the other.\n\n"
+        f"{bench.jtis:,} revocations, of which the journal has {_JOURNALED:,}, and "
+        f"{_SESSIONS:,} sessions of one user at another service; one page after the other.\n\n"
         f"{table(heads, rows)}\n\nThe memory of the service has grown by {grown:.1f} MB meanwhile. While "
         f"somebody reads a page of 100 every {_PERSON_S:g} s, p99 of introspections on one connection is "
         f"{slower:.2f} times ({by_person[0]:.2f} to {by_person[-1]:.2f}) that without; while a program "
@@ -103,7 +117,19 @@ def run(bench: Bench) -> Section:
     return Section("Lists", text, targets)
 
 
-def _page(bench: Bench, service: Server, query: dict[str, Any], *, ends: Callable[[], bool]) -> _Paged:
+def _begin_sessions(bench: Bench, service: Server) -> None:
+    parts = urllib.parse.urlsplit(service.url)
+    login = json.dumps({"sub": _SUB, "client_id": "web", "device": "phone"})
+    headers = {"Authorization": bench.material.authorization, "Content-Type": "application/json"}
+    with contextlib.closing(HTTPConnection(parts.hostname or "", parts.port, timeout=10)) as connection:
+        for _ in range(_SESSIONS):
+            connection.request("POST", "/sessions", login, headers)
+            response = connection.getresponse()
+            text = response.read()
+            assert response.status == 201, text
+
+
+def _page(bench: Bench, service: Server, path: str, *, ends: Callable[[], bool]) -> _Paged:
     """Fetch a list on one connection, as a browser does.
 
     The pages are not parsed: the client shares a core with the store. ``ends`` is asked after every page.
@@ -114,14 +140,14 @@ def _page(bench: Bench, service: Server, query: dict[str, Any], *, ends: Callabl
     parts = urllib.parse.urlsplit(service.url)
     with contextlib.closing(HTTPConnection(parts.hostname or "", parts.port, timeout=10)) as connection:
         while len(took) < _PAGES:
-            given = query if cursor is None else {**query, "cursor": cursor}
+            target = path if cursor is None else f"{path}&cursor={urllib.parse.quote(cursor, '')}"
             began = time.perf_counter()
-            connection.request("GET", f"/revocations?{urllib.parse.urlencode(given)}", headers=headers)
+            connection.request("GET", target, headers=headers)
             response = connection.getresponse()
             text = response.read()
             took.append((time.perf_counter() - began) * 1000)
             assert response.status == 200, text
-            listed += text.count(b'{"kind":')
+            listed += len(_ITEMS(text))
             found = _NEXT(text)
             cursor = found[1].decode() if found else None
             if cursor is None or ends():
@@ -202,7 +228,7 @@ def _somebody_paging(bench: Bench, service: Server, pause_s: float) -> Iterator[
 
     def page() -> None:
         while not ends():
-            _page(bench, service, _LISTS[0], ends=ends)
+            _page(bench, service, _REVOCATIONS[0], ends=ends)
 
     pager = threading.Thread(target=page)
     pager.start()
