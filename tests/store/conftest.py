@@ -80,6 +80,17 @@ async def opened(store, *, watched=True):
         await store.close()
 
 
+async def until_no_lookup_is_under_way(store):
+    """Wait for the probe of the new connection, too.
+
+    It is sent again when the data set is settled, so a lookup that was made after it may be answered first.
+    """
+    lookups = store.lookups
+    await lookups.touch()
+    while lookups.in_flight or lookups._again or lookups._unsettled:
+        await lookups.touch()
+
+
 @pytest.fixture
 def prefix():
     return f"t{uuid.uuid4().hex[:12]}"

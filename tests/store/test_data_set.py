@@ -17,7 +17,7 @@ from revoker.store.consistency.repair import Contribution, _encode
 from revoker.store.consistency.steps import RepairProgress
 from revoker.store.keys import Keys
 from tests.rig.service import HANGS_S
-from tests.store.conftest import MAIN, opened, store_on
+from tests.store.conftest import MAIN, opened, store_on, until_no_lookup_is_under_way
 
 E1 = b"e1 0 0 new"
 
@@ -166,7 +166,7 @@ async def unwatched(valkey, prefix):
     made = store_on(valkey, prefix)
     await made.init()
     async with opened(made, watched=False):
-        await made.lookups.touch()
+        await until_no_lookup_is_under_way(made)
         yield made
 
 

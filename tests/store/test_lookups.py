@@ -11,7 +11,7 @@ from revoker.models import Claims, Revocation
 from revoker.store.lookups import BATCH, MAX_IN_FLIGHT
 from tests.rig.servers import Valkey
 from tests.rig.service import HANGS_S
-from tests.store.conftest import MAIN, opened, store_on
+from tests.store.conftest import MAIN, opened, store_on, until_no_lookup_is_under_way
 
 NONE = (None,) * 6
 IMPATIENT_S = 1.0
@@ -57,7 +57,7 @@ async def impatient(own_valkey, prefix):
 async def still(made):
     await made.init()
     async with opened(made, watched=False):
-        await made.lookups.touch()
+        await until_no_lookup_is_under_way(made)
         yield made
 
 

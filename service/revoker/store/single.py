@@ -155,8 +155,7 @@ class SinglePrimary:
         return [((0,), await self._reads.ask(commands))]
 
     async def primaries(self) -> Mapping[str, CommandChannel]:
-        if not self._reads.server:  # it must be known which one answers
-            await self._reads.execute("PING")
+        await self._reads.execute("PING")
         return {self._reads.server: self._reads}
 
     def server_of(self, key: str) -> str:  # noqa: ARG002
