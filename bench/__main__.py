@@ -10,6 +10,7 @@ from pathlib import Path
 from bench import (
     edge,
     ext_authz,
+    feed_cost,
     importing,
     journal,
     latency,
@@ -43,6 +44,7 @@ SECTIONS = {
     "sessions": sessions.run,
     "import": importing.run,
     "journal": journal.run,
+    "feed": feed_cost.run,
     "listing": listing.run,
     "peers": peers.run,
 }

@@ -173,6 +173,13 @@ class Servers:
             environ={"REVOKER_UPSTREAM__NAME": name},
         )
 
+    def consumers(self, server: Server, cursor: str, count: int) -> Process:
+        """Consumers that follow the feed from a cursor (:mod:`bench.feed_consumers`)."""
+        return self._process(
+            *("-m", "bench.feed_consumers", server.url, self._material.authorization, cursor, count),
+            cores=self.cores.others,
+        )
+
     def write_edge_configuration(self, upstream: Server, port: int, *, max_staleness: float = 5) -> Path:
         """The configuration file of an edge."""
         name = self._next()

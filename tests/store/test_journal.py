@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from redis import Redis
 
 from revoker.elapsed_time import elapsed
-from revoker.errors import InvalidRequest, NoVerdict
+from revoker.errors import InvalidRequest, NoVerdict, StoreUnavailable
 from revoker.store.journal.cursors import OTHER_FORMAT, Cursor, identity
-from revoker.store.journal.tail import JournalTail, Reload
+from revoker.store.journal.tail import JournalTail, Reload, pause_after_changes
 from revoker.store.keys import Keys
 from revoker.store.scripts import TEXTS
 from tests.rig.service import HANGS_S
@@ -75,7 +75,7 @@ async def test_a_reader_that_is_far_behind_reads_on_from_the_store(valkey, prefi
                 found += events
                 cursor = found[-1].cursor if found else begin
                 if not events:
-                    await tail.news(0.1)
+                    await tail.news()
             assert [event.stream.count(b"event: change") for event in found] == [1] * 100
             for jti, event in zip(expected, found, strict=True):
                 assert b'"jti":"%b"' % jti.encode() in event.stream
@@ -126,6 +126,13 @@ async def test_after_a_repaired_loss_cursors_end_and_what_is_written_back_is_jou
         await tail.close()
 
 
+@pytest.mark.parametrize(
+    ("consumers", "pause_ms"), [(0, 3), (1, 3), (6, 3), (8, 4), (20, 10), (40, 20), (41, 20), (1000, 20)]
+)
+def test_changes_are_collected_for_longer_if_more_consumers_get_them(consumers, pause_ms):
+    assert pause_after_changes(consumers) == pytest.approx(pause_ms / 1000)
+
+
 @contextlib.asynccontextmanager
 async def ahead(valkey, prefix):
     """A store, its journal followed, and a cursor that is behind what is in memory."""
@@ -156,6 +163,32 @@ async def test_a_cursor_of_no_entry_costs_no_page(valkey, prefix, monkeypatch):
         with pytest.raises(Reload, match="trimmed"):
             await tail.after(Cursor(behind.data_set, "0-1"))
         assert counts == [1]
+
+
+async def test_a_cursor_has_something_after_it_until_all_is_read_and_again_if_the_data_changes(
+    valkey, prefix
+):
+    async with ahead(valkey, prefix) as (_, tail, behind):
+        assert tail.has_after(behind)
+        events = await tail.after(behind)
+        end = events[-1].cursor
+        assert not tail.has_after(end)
+        assert await tail.after(end) == ()
+        assert tail.has_after(Cursor(b"another.", end.entry))
+
+
+async def test_who_waits_for_news_hears_of_readings_that_fail(valkey, prefix, monkeypatch):
+    async with ahead(valkey, prefix) as (store, tail, _):
+        failing = asyncio.Event()
+
+        async def fail(key, commands):
+            failing.set()
+            raise StoreUnavailable("the store is away")
+
+        monkeypatch.setattr(store.source, "read_trusted", fail)
+        await failing.wait()
+        for _ in range(3):
+            await tail.news()
 
 
 async def test_not_more_than_two_consumers_that_are_behind_are_served_at_once(valkey, prefix, monkeypatch):
@@ -199,7 +232,7 @@ async def test_a_reading_of_the_journal_before_a_pause_says_nothing(valkey, pref
 
             async def is_fresh():
                 while tail.fresh_at(cursor) is None:
-                    await tail.news(HANGS_S)
+                    await tail.news()
 
             for clock in ("wall", "elapsed"):
                 await is_fresh()

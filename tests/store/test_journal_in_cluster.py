@@ -66,7 +66,7 @@ async def after(tail, cursor):
             fresh = tail.fresh_at(cursor)
             if fresh is not None and fresh.as_of >= end.as_of:
                 return found
-            await tail.news(0.1)
+            await tail.news()
 
 
 async def end_of(tail, cursor):
@@ -79,7 +79,7 @@ async def end_of(tail, cursor):
                 return reload.reason
             except NoVerdict:
                 pass  # while it is being settled
-            await tail.news(0.1)
+            await tail.news()
 
 
 async def whole(store, tail):

@@ -49,7 +49,7 @@ class Consumer:
     Attributes:
         caller: Its name in the settings.
         name: As it calls itself; else the caller's.
-        cursor: The last that it has confirmed, or else the last that was sent to it.
+        cursor: The last that it has confirmed, or else the last that was sent to it; None: neither.
         as_of: Everything acknowledged before it (ms by Redis) has been sent; 0: that is not known.
         confirmed: Whether it has confirmed the cursor.
         streams: How many it has open.
@@ -61,7 +61,7 @@ class Consumer:
 
     caller: str
     name: str
-    cursor: str = ""
+    cursor: Cursor | None = None
     as_of: int = 0
     confirmed: bool = False
     streams: int = 0
@@ -78,9 +78,9 @@ class Consumer:
     def begin_at(self, cursor: Cursor) -> None:
         """Note where a stream begins; one that has confirmed more has gone back, and that no longer holds."""
         if self.confirmed and _is_before(cursor, self.cursor):
-            self.confirmed, self.cursor = False, cursor.text
+            self.confirmed, self.cursor = False, cursor
 
-    def sent(self, cursor: str, as_of: int) -> None:
+    def sent(self, cursor: Cursor, as_of: int) -> None:
         """Note what was sent; what it has confirmed says more."""
         if not self.confirmed:
             self.cursor = cursor
@@ -94,7 +94,7 @@ class Consumer:
             self.caller,
             self.name,
             self.streams,
-            self.cursor,
+            "" if self.cursor is None else self.cursor.text,
             self.confirmed,
             self.as_of,
             self.confirms,
@@ -103,10 +103,9 @@ class Consumer:
         )
 
 
-def _is_before(cursor: Cursor, text: str) -> bool:
+def _is_before(cursor: Cursor, other: Cursor | None) -> bool:
     """Whether a cursor is of the same data as another, and before it."""
-    other = Cursor.read(text)
-    return cursor.data_set == other.data_set and cursor.place < other.place
+    return other is not None and cursor.data_set == other.data_set and cursor.place < other.place
 
 
 class Consumers:
@@ -191,7 +190,7 @@ class Consumers:
             self._write_now()
         is_overtaken = consumer.confirmed and _is_before(cursor, consumer.cursor)
         if not is_overtaken:
-            consumer.confirmed, consumer.cursor = True, cursor.text
+            consumer.confirmed, consumer.cursor = True, cursor
         if as_of is not None:
             consumer.as_of = max(consumer.as_of, as_of)
         consumer.listed_s = listed_s or consumer.listed_s

@@ -1,6 +1,7 @@
 """``GET /feed``: changes as they are made, as server-sent events or by polling."""
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Sequence
 from typing import Annotated, Final
@@ -34,7 +35,6 @@ _FRESH_EVERY_S: Final = 0.25
 _QUIET_S: Final = 5.0
 """A stream on which nothing is sent for this time gets a comment, which shows whether its client is there."""
 
-_WAIT_S: Final = 0.5
 _RETRY_MS: Final = (500, 3000)
 """When clients of a process that stops connect again, so that they do not all come at once."""
 
@@ -118,7 +118,9 @@ class Feed:
                     items.append(b'{"event":"fresh","data":%b}' % (fresh.data[:-1] + age))
                 return _json(b"[%b]" % b",".join(items))
             if not events:
-                await self.tail.news(left)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(left):
+                        await self.tail.news()
 
     def may_continue(self, request: web.Request) -> bool:
         """Whether the caller of a stream has kept its secret and its scope."""
@@ -150,54 +152,55 @@ class _Stream:
         await self._response.prepare(self._request)
         tail = self._feed.tail
         while True:
+            now = asyncio.get_running_loop().time()
             if self._feed.consumers.draining:
-                await self._send(b"retry: %d\n\n" % random.randint(*_RETRY_MS))  # noqa: S311  # no secret
+                await self._send(b"retry: %d\n\n" % random.randint(*_RETRY_MS), now)  # noqa: S311  # no secret
                 break
-            if not self._is_allowed():
+            if not self._is_allowed(now):
                 break
+            failed = False
             try:
                 events: Sequence[Event] = await tail.after(self._cursor)
             except Reload as reload:
                 self._feed.metrics.feed_reloads.labels(reload.reason).inc()
-                await self._send(b"event: reload\ndata: %b\n\n" % _reload_data(reload))
+                await self._send(b"event: reload\ndata: %b\n\n" % _reload_data(reload), now)
                 break
             except NoVerdict:
-                events = ()
+                events, failed = (), True
             data = [event.stream for event in events]
             if events:
                 self._cursor = events[-1].cursor
-            if (fresh := self._fresh()) is not None:
+            if (fresh := self._fresh(now)) is not None:
                 data.append(b"event: fresh\ndata: %b\n\n" % fresh.data)
-            await self._send(b"".join(data))
-            self._consumer.sent(self._cursor.text, self._as_of)
-            if not events:
-                await tail.news(_WAIT_S)
+            await self._send(b"".join(data), now)
+            self._consumer.sent(self._cursor, self._as_of)
+            if failed or not tail.has_after(self._cursor):
+                await tail.news()
         await self._response.write_eof()
         return self._response
 
-    def _is_allowed(self) -> bool:
-        now = asyncio.get_running_loop().time()
+    def _is_allowed(self, now: float) -> bool:
         if self._checks == self._feed.consumers.checks and now - self._checked_at < RECHECK_S:
             return True
         self._checks, self._checked_at = self._feed.consumers.checks, now
         return self._feed.may_continue(self._request)
 
-    def _fresh(self) -> Fresh | None:
+    def _fresh(self, now: float) -> Fresh | None:
         """What is to be said of the present."""
+        if now < self._fresh_at + _FRESH_EVERY_S:
+            return None
         fresh = self._feed.tail.fresh_at(self._cursor)
-        now = asyncio.get_running_loop().time()
-        if fresh is None or fresh.as_of <= self._as_of or now < self._fresh_at + _FRESH_EVERY_S:
+        if fresh is None or fresh.as_of <= self._as_of:
             return None
         self._as_of, self._fresh_at = fresh.as_of, now
         return fresh
 
-    async def _send(self, data: bytes) -> None:
-        """Write; end the connection of a client that does not read.
+    async def _send(self, data: bytes, now: float) -> None:
+        """Write, or a comment after a while without data; end the connection of a client that does not read.
 
         Raises:
             ConnectionError: it has gone, or was disconnected.
         """
-        now = asyncio.get_running_loop().time()
         if not data:
             if now - self._sent_at < _QUIET_S:
                 return
