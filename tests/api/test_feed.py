@@ -378,11 +378,12 @@ async def dropped(revoker):
     return float(re.search(r"^revoker_feed_dropped_consumers_total (\S+)$", text, re.MULTILINE)[1])
 
 
-async def test_a_consumer_that_does_not_read_is_dropped(revoker, valkey, monkeypatch):
+@pytest.mark.parametrize("size", [4_000, 200_000])
+async def test_a_consumer_that_does_not_read_is_dropped(revoker, valkey, monkeypatch, size):
     monkeypatch.setattr(feed_module, "SLOW_S", 0.2)
     cursor = (await feed.snapshot(revoker)).cursor
     user = revoker.service.store.keys.user(user_tag(forge.ISSUER, "alice"))
-    long = {"k": user, "v": json.dumps({"hard": 1, "reason": "x" * 200_000}), "x": "", "u": ""}
+    long = {"k": user, "v": json.dumps({"hard": 1, "reason": "x" * size}), "x": "", "u": ""}
     async with feed.stream(revoker, cursor) as stream:
         await stream.until("fresh")
         stream.response.connection.transport.pause_reading()

@@ -127,7 +127,7 @@ async def test_after_a_repaired_loss_cursors_end_and_what_is_written_back_is_jou
 
 
 @pytest.mark.parametrize(
-    ("consumers", "pause_ms"), [(0, 3), (1, 3), (6, 3), (8, 4), (20, 10), (40, 20), (41, 20), (1000, 20)]
+    ("consumers", "pause_ms"), [(0, 3), (1, 3), (5, 3), (10, 6), (20, 12), (33, 19.8), (34, 20), (1000, 20)]
 )
 def test_changes_are_collected_for_longer_if_more_consumers_get_them(consumers, pause_ms):
     assert pause_after_changes(consumers) == pytest.approx(pause_ms / 1000)

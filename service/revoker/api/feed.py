@@ -31,6 +31,9 @@ SLOW_S: Final = 10.0
 RECHECK_S: Final = 60.0
 """How often the caller of a stream is checked again."""
 
+_SMALL: Final = 16 * 1024
+"""Bytes that a connection takes at once while nothing waits on it; writing them needs no timer."""
+
 _FRESH_EVERY_S: Final = 0.25
 _QUIET_S: Final = 5.0
 """A stream on which nothing is sent for this time gets a comment, which shows whether its client is there."""
@@ -206,14 +209,18 @@ class _Stream:
                 return
             data = b":\n\n"
         self._sent_at = now
+        transport = self._request.transport
+        if len(data) < _SMALL and transport is not None and not transport.get_write_buffer_size():
+            await self._response.write(data)  # it waits for nothing
+            return
         try:
             async with asyncio.timeout(SLOW_S):
                 await self._response.write(data)
         except TimeoutError:
             self._feed.metrics.feed_dropped.inc()
             _log.warning("feed_consumer_dropped", consumer=self._consumer.name)
-            if self._request.transport is not None:
-                self._request.transport.abort()
+            if transport is not None:
+                transport.abort()
             raise ConnectionResetError("the consumer does not read") from None
 
 

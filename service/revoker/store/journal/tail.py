@@ -44,11 +44,11 @@ _MAX_EVENT_BYTES: Final = 4 * 1024 * 1024
 """What is kept in memory for consumers that are a little behind; older entries are read from the store."""
 
 _PACE_S: Final = 0.003
-_PACE_OF_ONE_S: Final = 0.0005
+_PACE_OF_ONE_S: Final = 0.0006
 _MAX_PACE_S: Final = 0.02
 """Pause between two readings that find changes: at least, for every consumer, and at most.
 
-A write to a stream costs more than the change in it. So up to 40 consumers have 2,000 writes a second
+A write to a stream costs more than the change in it. So up to 33 consumers have 1,700 writes a second
 together, and more have 50 each.
 """
 
