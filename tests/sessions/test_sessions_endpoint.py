@@ -109,6 +109,31 @@ async def test_ten_thousand_sessions_are_paged_without_gap_or_repetition(keeper)
     assert await sids(keeper, "crowd") == [found[7]]
 
 
+@pytest.mark.parametrize("path", ["/sessions", "/users/crowd"])
+async def test_a_long_page_is_read_in_slices(keeper, monkeypatch, path):
+    """While one is made, nobody gets a verdict."""
+    await many_sessions(keeper, count=400)
+    reader = keeper.service._services.sessions.reader
+    read, sizes = reader.of_user, []
+
+    async def counted(*args, **options):
+        page = await read(*args, **options)
+        sizes.append(len(page.sessions))
+        return page
+
+    monkeypatch.setattr(reader, "of_user", counted)
+    query = {"limit": 230, "iss": SESSIONS_ISSUER} | ({"sub": "crowd"} if path == "/sessions" else {})
+    answer = await keeper.ask("GET", path, params=query, headers=ADMIN)
+    first = answer.json["sessions"]
+    assert sizes == [50, 50, 50, 50, 30]
+    assert len(first) == len({session["sid"] for session in first}) == 230
+    query["cursor"] = answer.json["next"]
+    answer = await keeper.ask("GET", path, params=query, headers=ADMIN)
+    assert sizes[5:] == [50, 50, 50, 20]
+    assert len({session["sid"] for session in (*first, *answer.json["sessions"])}) == 400
+    assert answer.json["next"] is None
+
+
 async def test_small_pages_show_every_session_once(keeper):
     made = [(await log_in(keeper)).sid for _ in range(7)]
     for gone in made[1:3]:

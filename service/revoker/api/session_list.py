@@ -18,6 +18,9 @@ from revoker.store.source import Found
 _position: Final = re.compile(r"([0-9]{1,15}):([A-Za-z0-9_-]{38})").fullmatch
 """What a cursor encodes: the end (ms) and the ``sid`` of the last session of a page."""
 
+_SLICE: Final = 50
+"""Sessions that are read and listed at a time: other requests get no verdict meanwhile."""
+
 
 class SessionQuery(msgspec.Struct, frozen=True, kw_only=True):
     """Whose sessions; ``current`` names the one that asks, ``cursor`` comes from the page before."""
@@ -77,19 +80,24 @@ async def session_page(
     own_client: str = "",
 ) -> SessionPage:
     """A page of a user's sessions; ``own_client``: only those of this client (empty: of any)."""
-    after = None if cursor is None else _decode_cursor(cursor)
+    place = None if cursor is None else _decode_cursor(cursor)
     found = await sessions.cutoffs.beyond_user("", user_tag(sessions.issuer.iss, sub))
-    page = await sessions.reader.of_user(sub, after=after, limit=limit, now=found.now)
-    live = [
-        session
-        for session in page.sessions
-        if own_client in {"", session.client_id} and not is_cut_off(session, found)
-    ]
-    live = await without_revoked_parts(live, sessions)
-    return SessionPage(
-        [_listed(session, sessions, current) for session in live],
-        None if page.next is None else _encode_cursor(*page.next),
-    )
+    listed: list[ListedSession] = []
+    left = limit
+    while True:
+        page = await sessions.reader.of_user(sub, after=place, limit=min(left, _SLICE), now=found.now)
+        live = [
+            session
+            for session in page.sessions
+            if own_client in {"", session.client_id} and not is_cut_off(session, found)
+        ]
+        live = await without_revoked_parts(live, sessions)
+        listed += [_listed(session, sessions, current) for session in live]
+        left -= len(page.sessions)
+        place = page.next
+        if place is None or not left:
+            break
+    return SessionPage(listed, None if place is None else _encode_cursor(*place))
 
 
 async def without_revoked_parts(live: list[Session], services: SessionServices) -> list[Session]:
