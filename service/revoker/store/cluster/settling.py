@@ -4,7 +4,7 @@ As soon as one slot has lost data, all slots of its primary are looked at.
 """
 
 import asyncio
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import structlog
@@ -175,19 +175,24 @@ class SlotSettling:
     async def _settle_at(self, node: Node) -> None:
         await asyncio.sleep(_LOOK_AROUND_DELAY_S)
         try:
-            found = await self._suspects_at(node)
-            repaired = {data for data, read in found.items() if read.reading.in_repair}
-            by_urgency = sorted(found, key=lambda data: data not in repaired)  # others wait for these
-            self._begin_to_settle({data: found[data] for data in by_urgency})
+            async for found in self._suspects_at(node):  # all processes begin with the same slots
+                repaired = {data for data, read in found.items() if read.reading.in_repair}
+                by_urgency = sorted(found, key=lambda data: data not in repaired)  # others wait for these
+                self._begin_to_settle({data: found[data] for data in by_urgency})
         except NoVerdict:
             self._looked_around.pop(node.address, None)  # the next reading looks again
 
+    async def _suspects_at(self, node: Node) -> AsyncGenerator[dict[DataSet, SuspectReading], None]:
+        """Those data sets of a primary that were ever read, and are below their watermark; some at a time."""
+        slots = list(node.slots)
+        for start in range(0, len(slots), SLOTS_AT_ONCE):
+            yield await self._suspects_among(node, slots[start : start + SLOTS_AT_ONCE])
+
     @reads_replies()
-    async def _suspects_at(self, node: Node) -> dict[DataSet, SuspectReading]:
-        """Those data sets of a primary that were ever read, and are below their watermark."""
+    async def _suspects_among(self, node: Node, slots: Sequence[int]) -> dict[DataSet, SuspectReading]:
         return {
             data: SuspectReading(found.before, found.reading)
-            for found in await self._slots.read_at(node, list(node.slots), lambda _: ())
+            for found in await self._slots.read_at(node, slots, lambda _: ())
             if (data := self._slots.data_set(found.slot)).watermark is not None
             and not data.confirms_reading(found.before, found.reading)
         }
@@ -196,8 +201,11 @@ class SlotSettling:
         """As :meth:`revoker.store.source.Source.suspects`."""
         if not self._topology.nodes:
             await self._topology.learn()
-        looks = (self._suspects_at(node) for node in self._topology.nodes if self._may_look_around(node))
+        looks = (self._all_suspects_at(node) for node in self._topology.nodes if self._may_look_around(node))
         return [data for found in await asyncio.gather(*looks) for data in found]
+
+    async def _all_suspects_at(self, node: Node) -> list[DataSet]:
+        return [data async for found in self._suspects_at(node) for data in found]
 
     def _start(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         task = asyncio.get_running_loop().create_task(work)
