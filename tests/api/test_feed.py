@@ -343,10 +343,20 @@ async def test_one_reader_serves_all_consumers_and_none_reads_for_nobody(start, 
         assert "revoker_feed_consumers 20.0" in (await revoker.ask("GET", "/metrics")).body.decode()
 
 
-async def test_streams_end_when_draining_begins(revoker):
+@pytest.mark.parametrize("store_hangs", [False, True])
+async def test_streams_end_when_draining_begins(revoker, monkeypatch, store_hangs):
     cursor = (await feed.snapshot(revoker)).cursor
     async with feed.stream(revoker, cursor) as stream:
         await stream.until("fresh")
+        if store_hangs:
+            hangs = asyncio.Event()
+
+            async def hang(*_):
+                hangs.set()
+                await asyncio.Event().wait()
+
+            monkeypatch.setattr(revoker.service.store.source, "read_trusted", hang)
+            await hangs.wait()
         revoker.service.drain()
         *_, last = await stream.rest()
     assert last.kind == "retry"

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from redis import Redis
 
 from revoker.elapsed_time import elapsed
-from revoker.errors import InvalidRequest, NoVerdict, StoreUnavailable
+from revoker.errors import InvalidRequest, NoVerdict
 from revoker.store.journal.cursors import OTHER_FORMAT, Cursor, identity
 from revoker.store.journal.tail import JournalTail, Reload, pause_after_changes
 from revoker.store.keys import Keys
@@ -177,18 +177,43 @@ async def test_a_cursor_has_something_after_it_until_all_is_read_and_again_if_th
         assert tail.has_after(Cursor(b"another.", end.entry))
 
 
-async def test_who_waits_for_news_hears_of_readings_that_fail(valkey, prefix, monkeypatch):
+async def test_who_waits_for_news_looks_at_other_things_while_the_store_hangs(valkey, prefix, monkeypatch):
     async with ahead(valkey, prefix) as (store, tail, _):
-        failing = asyncio.Event()
+        hangs = asyncio.Event()
 
-        async def fail(key, commands):
-            failing.set()
-            raise StoreUnavailable("the store is away")
+        async def hang(*_):
+            hangs.set()
+            await asyncio.Event().wait()
 
-        monkeypatch.setattr(store.source, "read_trusted", fail)
-        await failing.wait()
+        monkeypatch.setattr(store.source, "read_trusted", hang)
+        await hangs.wait()
         for _ in range(3):
             await tail.news()
+
+
+async def test_what_comes_from_another_process_that_is_ahead_is_waited_for(valkey, prefix, monkeypatch):
+    async with ahead(valkey, prefix) as (store, tail, _):
+        read, held, proceed = store.source.read_trusted, asyncio.Event(), asyncio.Event()
+
+        async def hold(*args):
+            held.set()
+            await proceed.wait()
+            return await read(*args)
+
+        monkeypatch.setattr(store.source, "read_trusted", hold)
+        await held.wait()
+        await store.revocations.revoke_token(MAIN, "newer", None)
+        other = JournalTail(store)
+        monkeypatch.setattr(store.source, "read_trusted", read)
+        newest = (await other.position()).cursor
+        assert not tail.has_after(newest)
+        assert tail.fresh_at(newest) is None
+        await tail.come_to(newest, 0)  # it does not wait for longer than it is told to
+        assert tail.fresh_at(newest) is None
+        proceed.set()
+        await tail.come_to(newest, HANGS_S)
+        assert not tail.has_after(newest)
+        assert tail.fresh_at(newest) is not None
 
 
 async def test_not_more_than_two_consumers_that_are_behind_are_served_at_once(valkey, prefix, monkeypatch):

@@ -35,6 +35,9 @@ _SMALL: Final = 16 * 1024
 """Bytes that a connection takes at once while nothing waits on it; writing them needs no timer."""
 
 _FRESH_EVERY_S: Final = 0.25
+_CATCH_UP_S: Final = 0.05
+"""A consumer that polls may have got its cursor from another process, whose reader is ahead by a pause."""
+
 _QUIET_S: Final = 5.0
 """A stream on which nothing is sent for this time gets a comment, which shows whether its client is there."""
 
@@ -104,6 +107,7 @@ class Feed:
     async def _poll(self, consumer: Consumer, cursor: Cursor, seconds: float) -> web.Response:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + seconds
+        await self.tail.come_to(cursor, _CATCH_UP_S)
         while True:
             try:
                 events: Sequence[Event] = await self.tail.after(cursor)

@@ -56,6 +56,9 @@ _RETRY_S: Final = 0.1
 _POLL_S: Final = 0.02
 """Pause between two readings where the server does not let a command block."""
 
+_HEARTBEAT_S: Final = 0.5
+"""How often who waits for news looks at other things, whatever the store does."""
+
 _LINGER_S: Final = 60.0
 """How long the reader continues after the last consumer has left: one that polls comes back."""
 
@@ -140,6 +143,7 @@ class JournalTail:
         self._followers = 0
         self._reader: asyncio.Task[None] | None = None
         self._stop: asyncio.TimerHandle | None = None
+        self._heartbeat: asyncio.TimerHandle | None = None
         self._news: Final = asyncio.Event()
         self._at: Cursor | None = None
         self._fresh: tuple[Fresh, float] | None = None
@@ -160,6 +164,7 @@ class JournalTail:
             self._stop = None
         if self._reader is None:
             self._reader = asyncio.get_running_loop().create_task(self._read_on())
+            self._beat()
         try:
             yield
         finally:
@@ -178,8 +183,14 @@ class JournalTail:
     def _cancel(self) -> None:
         if self._reader is not None:
             self._reader.cancel()
+        if self._heartbeat is not None:
+            self._heartbeat.cancel()
         self._reader, self._fresh = None, None
         self._forget()
+
+    def _beat(self) -> None:
+        self.wake()
+        self._heartbeat = asyncio.get_running_loop().call_later(_HEARTBEAT_S, self._beat)
 
     async def position(self) -> Fresh:
         """The end of the journal; a new one begins with an entry that says nothing.
@@ -299,11 +310,24 @@ class JournalTail:
         return math.ceil((self._elapsed() - began) * 1000)
 
     def has_after(self, cursor: Cursor) -> bool:
-        """Whether :meth:`after` would now return entries, or refuse the cursor."""
-        return self._at is not None and cursor != self._at
+        """Whether :meth:`after` has something to say of a cursor: not if that is ahead of what was read."""
+        if self._at is None or cursor == self._at:
+            return False
+        return cursor.data_set != self._at.data_set or cursor.place < self._at.place
+
+    async def come_to(self, cursor: Cursor, seconds: float) -> None:
+        """Wait until what was read is not behind a cursor, which may come from another process."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while self._is_behind(cursor):
+                    await self.news()
+
+    def _is_behind(self, cursor: Cursor) -> bool:
+        at = self._at
+        return at is not None and at.data_set == cursor.data_set and at.place < cursor.place
 
     async def news(self) -> None:
-        """Wait for the next reading, also one that fails, or for :meth:`wake`: half a second, as a rule."""
+        """Wait for the next reading, or for :meth:`wake`: for half a second at most."""
         await self._news.wait()
 
     def wake(self) -> None:
@@ -322,11 +346,9 @@ class JournalTail:
                     pause = pause_after_changes(self._followers)
             except NoVerdict as error:
                 self._failure, pause = error, _RETRY_S
-                self.wake()
             except Exception:  # noqa: BLE001  # all consumers depend on this task
                 _log.exception("journal_not_read")
                 self._failure, pause = ReplyNotUnderstood(), _RETRY_S
-                self.wake()
             if pause:
                 await asyncio.sleep(pause)
 
