@@ -29,12 +29,15 @@ def run(bench: Bench) -> Section:
     for server in (plain, followed):
         bench.revoke_one(server)
         bench.prove_active(server, claims)
-    alone: list[Run] = []
+    alone, revoked_tokens = list[Run](), 0
     revoking: dict[str, list[tuple[Run, Run]]] = {"none": [], f"{_CONSUMERS}": []}
     with _consumers(bench, followed) as changes:
         for number in range(bench.rounds + 1):
             only = bench.load.run(plain.url, claims, connections=bench.connections, seconds=bench.seconds)
-            both = [_beside_revocations(bench, server, claims, revocations) for server in (plain, followed)]
+            order = (plain, followed) if number % 2 else (followed, plain)
+            runs = {server: _beside_revocations(bench, server, claims, revocations) for server in order}
+            both = [runs[plain], runs[followed]]
+            revoked_tokens += runs[followed][1].requests
             for consumers, (introspections, revoked) in zip(revoking, both, strict=True):
                 print(
                     f"consumers: {consumers:<5} {introspections.rate:9,.0f} introspections/s"
@@ -43,9 +46,8 @@ def run(bench: Bench) -> Section:
                 )
             if number:  # the first round warms up
                 alone.append(only)
-                for runs, pair in zip(revoking.values(), both, strict=True):
-                    runs.append(pair)
-    revoked_tokens = sum(revoked.requests for _, revoked in revoking[f"{_CONSUMERS}"])
+                for pairs, pair in zip(revoking.values(), both, strict=True):
+                    pairs.append(pair)
     if len(changes) != _CONSUMERS or min(changes) < revoked_tokens:
         raise RuntimeError(f"{revoked_tokens} tokens were revoked, the consumers got {changes}")
     return _section(alone, revoking)

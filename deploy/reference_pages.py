@@ -38,7 +38,7 @@ CLI_HEAD: Final = """\
 
 `revoker` reads the configuration that `--config` or `REVOKER_CONFIG` names. The exit status is 0 for
 success, 1 if the command could not do its work, and 2 for wrong settings or arguments: one line for each
-fault.
+fault. `serve` with several workers ends with 3 if one cannot start, and an interrupted `import` with 130.
 
 *Generated from `service/revoker/cli` by `make docs`.*
 """
@@ -119,7 +119,7 @@ def _commands(group: TyperGroup, prefix: str) -> Iterator[str]:
 
 def _command(found: TyperCommand | TyperGroup, full: str) -> Iterator[str]:
     arguments = [one for one in found.params if isinstance(one, TyperArgument)]
-    names = [(one.name or "").upper() for one in arguments]
+    names = [_usage(one) for one in arguments]
     usage = " ".join([full, "[OPTIONS]", *names])
     yield f"\n## `{full}`\n\n{_text(found.help)}\n\n```text\n{usage}\n```\n"
     options = [one for one in found.params if isinstance(one, TyperOption) and not one.hidden]
@@ -128,6 +128,11 @@ def _command(found: TyperCommand | TyperGroup, full: str) -> Iterator[str]:
         for option in options:
             flags = ", ".join(f"`{flag}`" for flag in (*option.opts, *option.secondary_opts))
             yield f"| {flags} | {_text(option.help)}{' Required.' if option.required else ''} |\n"
+
+
+def _usage(argument: TyperArgument) -> str:
+    name = argument.metavar or (argument.name or "").upper()
+    return name if argument.required else f"[{name}]"
 
 
 def _text(text: str | None) -> str:

@@ -20,7 +20,7 @@ class CallerSettings(Section):
     """SHA-256 of its secret, in hex (`revoker secret` makes both); two during a rotation."""
 
     scopes: Annotated[tuple[Scope, ...], Strict(False), NotEmpty]
-    """What it may do: `introspect`, `revoke`, `revoke-all`, `sessions`, `feed`."""
+    """What it may do: `introspect`, `revoke`, `revoke-all`, `sessions`, `read`, `feed`."""
 
     audiences: Texts = ()
     """Tokens for other audiences are inactive for it. Empty: all audiences."""
