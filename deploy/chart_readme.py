@@ -55,7 +55,7 @@ def _rows(node: yaml.MappingNode, prefix: str, inherited: str, lines: list[str])
             yield from _rows(value, f"{name}.", comment, lines)
         else:
             default = json.dumps(_plain(value), ensure_ascii=False)
-            meaning = " ".join(part for part in (inherited, comment) if part)
+            meaning = " ".join(dict.fromkeys(part for part in (inherited, comment) if part))
             yield f"| `{name}` | `{_cell(default)}` | {_cell(_code(meaning))} |\n"
         inherited = ""
 

@@ -119,8 +119,8 @@ class IssuerSettings(Section):
     """Seconds by which its clock may be ahead."""
 
     iat_backdated: Annotated[int, Field(ge=0, le=900)] = 0
-    """Seconds by which it dates `iat` before the time at which it makes a token. A token that it did not date
-    back survives a cutoff that is made within so many seconds after it."""
+    """Seconds by which it dates `iat` before the time at which it makes a token. With 30, a token that it
+    did not date back stays active after a cutoff that is made within 30 seconds after it was issued."""
 
     require_jti: bool = True
     """Whether a token without `jti` is never active."""
