@@ -151,6 +151,21 @@ async def ahead(valkey, prefix):
         await tail.close()
 
 
+async def test_the_pause_after_changes_is_that_of_all_who_follow(valkey, prefix, monkeypatch):
+    async with ahead(valkey, prefix) as (store, tail, _), tail.followed(), tail.followed():
+        asked, numbers = asyncio.Event(), []
+
+        def pause(consumers):
+            numbers.append(consumers)
+            asked.set()
+            return 0.001
+
+        monkeypatch.setattr("revoker.store.journal.tail.pause_after_changes", pause)
+        await store.revocations.revoke_token(MAIN, "another", None)
+        await asked.wait()
+        assert set(numbers) == {3}
+
+
 async def test_a_cursor_of_no_entry_costs_no_page(valkey, prefix, monkeypatch):
     async with ahead(valkey, prefix) as (store, tail, behind):
         read, counts = store.source.read_trusted, []
