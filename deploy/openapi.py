@@ -224,8 +224,7 @@ INTROSPECTION: Final = (
         scope=introspection.SCOPE,
         security=({"gateway": [], "user": []},),
         headers={
-            forward_auth.REQUIREMENTS_HEADER: 'what the route requires: `scope="a b"; acr=mfa; max_age=300`',
-            forward_auth.COOKIE_HEADER: "the name of the cookie that has the token",
+            forward_auth.REQUIREMENTS_HEADER: 'what the route requires: `scope="a b"; acr=mfa; max_age=300`'
         },
         answers={200: None, 401: ErrorBody, 403: ErrorBody},
         answer_headers={

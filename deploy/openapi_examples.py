@@ -38,7 +38,6 @@ PARAMETERS: Final[Named] = {
     "wait": 25,
     "name": "edge-7",
     "X-Revoker-Require": 'scope="orders:read"; max_age=300',
-    "X-Revoker-Cookie": "access_token",
 }
 """By name; others have no example."""
 
