@@ -196,7 +196,7 @@ async def test_metrics_say_how_old_it_is_and_whom_it_follows(start_edge, feed, a
 
     await until(counted, "the entry is counted")
     seen = await metrics()
-    assert 0 <= seen["revoker_edge_staleness_seconds"] < 5
+    assert 0 <= seen["revoker_edge_staleness_seconds"] < 60
     assert seen['revoker_edge_connected{upstream="0"}'] == 1
     assert seen['revoker_edge_connected{upstream="1"}'] == 0
     assert seen['revoker_edge_reloads_total{cause="first"}'] == 1
