@@ -9,6 +9,7 @@ from tests.rig import forge
 from tests.rig.probes import eventually, has_problem, issued, metric, readiness
 from tests.rig.reply_proxy import ReplyProxy, encode
 from tests.rig.servers import Valkey
+from tests.rig.service import HANGS_S
 from tests.rig.topologies import until
 
 REPLIES = {
@@ -37,7 +38,7 @@ async def proxy(valkey):
 
 
 async def status(running, path, body, caller="admin"):
-    async with asyncio.timeout(10):  # beyond it the request hangs
+    async with asyncio.timeout(HANGS_S):
         return (await running.post(path, body, caller=caller)).status
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from tests.rig.listener import Listener, connected
+from tests.rig.service import HANGS_S
 
 Header = tuple[str, str]
 
@@ -84,7 +85,7 @@ async def exchange(
 ) -> tuple[int, dict[str, str], bytes]:
     """Status, headers with names in lower case, and body of the answer to exactly these bytes."""
     lines = [f"{method} {target} HTTP/1.1", "Host: gateway", *(f"{name}: {value}" for name, value in headers)]
-    async with connected(_port(url)) as (reader, writer), asyncio.timeout(30):
+    async with connected(_port(url)) as (reader, writer), asyncio.timeout(HANGS_S):
         writer.write("\r\n".join([*lines, "", ""]).encode("latin-1") + body)
         first, *fields = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")[:-4].split("\r\n")
         found = dict(field.lower().split(": ", 1) for field in fields)

@@ -39,7 +39,7 @@ def test_a_replica_takes_the_place_of_its_primary_and_clients_find_it(begin: Beg
     first = store.primary
     with first.client() as client:
         client.set("key", "value")
-        assert client.wait(1, 5000) == 1
+        assert client.wait(1, 60_000) == 1
     first.kill()
     store.replace(first)
     store.revive(first)

@@ -194,7 +194,7 @@ def test_a_service_without_standard_output_serves(tmp_path, own_valkey):
 
         assert until(lives) == 200
         shell.terminate()
-        assert shell.wait(20) == 0
+        assert shell.wait(120) == 0
     finally:
         if shell.poll() is None:
             shell.kill()

@@ -164,14 +164,14 @@ async def test_users_who_try_while_the_replica_is_away_are_not_logged_out(
 
 
 async def _patient(work):
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(HANGS_S):
         while True:
             with contextlib.suppress(AssertionError):
                 return await work()
 
 
 async def _patient_refresh(browser):
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(HANGS_S):
         while (answer := await browser.refresh()).status == 503:
             pass
         return answer
