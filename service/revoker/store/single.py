@@ -155,7 +155,7 @@ class SinglePrimary:
         return [((0,), await self._reads.ask(commands))]
 
     async def primaries(self) -> Mapping[str, CommandChannel]:
-        await self._reads.execute("PING")
+        await self._reads.execute("PING")  # a server that has restarted meanwhile has another id by then
         return {self._reads.server: self._reads}
 
     def server_of(self, key: str) -> str:  # noqa: ARG002
