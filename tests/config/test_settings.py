@@ -403,6 +403,20 @@ def test_files_of_tls_are_tried_at_the_start(tmp_path):
     assert places({**SOUND, "redis": {"url": url, **wrong}}) == {"redis.sentinel_key_file"}
 
 
+def test_certificates_for_sentinels_without_tls_are_refused_because_nothing_would_use_them(tmp_path):
+    authority = Authority(tmp_path)
+    certificate = {"sentinel_ca_file": str(authority.certificate)}
+    plain, tls = "redis+sentinel://a,b,c/main", "rediss+sentinel://a,b,c/main"
+    assert problems({**SOUND, "redis": {"url": plain, **certificate}}) == [
+        'redis.sentinel_ca_file: needs TLS for the Sentinels: redis.sentinel_tls = "on"'
+    ]
+    assert places({**SOUND, "redis": {"url": tls, "sentinel_tls": "off", **certificate}}) == {
+        "redis.sentinel_ca_file"
+    }
+    settle({**SOUND, "redis": {"url": plain, "sentinel_tls": "on", **certificate}}, {})
+    settle({**SOUND, "redis": {"url": tls, **certificate}}, {})
+
+
 @pytest.mark.parametrize(
     "setting", [{"sentinel_username": "u"}, {"sentinel_password": "p"}, {"sentinel_tls": "on"}], ids=str
 )

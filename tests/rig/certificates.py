@@ -45,8 +45,12 @@ class Authority:
         """What a client shows: a certificate for the name, or none; it trusts this authority."""
         context = ssl.create_default_context(cafile=str(self.certificate))
         if name is not None:
-            context.load_cert_chain(*self._issue(name, x509.DNSName(dns) if dns else None, client=True))
+            context.load_cert_chain(*self.client_files(name, dns=dns))
         return context
+
+    def client_files(self, name: str, *, dns: str = "") -> tuple[Path, Path]:
+        """The certificate of a client, and its key."""
+        return self._issue(name, x509.DNSName(dns) if dns else None, client=True)
 
     def _issue(self, name: str, alternative: x509.GeneralName | None, *, client: bool) -> tuple[Path, Path]:
         key = ec.generate_private_key(ec.SECP256R1())

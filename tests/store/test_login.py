@@ -8,6 +8,7 @@ import pytest
 from revoker.errors import StoreUnavailable
 from revoker.store.wire.addresses import SentinelAccess, address_of
 from tests.rig.certificates import Authority
+from tests.rig.listener import listening
 from tests.rig.probes import RestrictedUser, answers, eventually, issued, revoke
 from tests.rig.reply_proxy import ReplyProxy, encode
 from tests.rig.servers import Valkey
@@ -106,6 +107,38 @@ async def test_a_wrong_password_is_reported_with_the_servers_words_and_the_setti
     assert "redis.url" in str(refused.value)
 
 
+async def test_no_message_repeats_the_password_although_the_server_does(tmp_path):
+    server = Valkey(tmp_path / "server", "--rename-command", "AUTH", "").start()
+    try:
+        for user in ("", "app"):
+            message = await why_not(f"redis://{user}:hidden@127.0.0.1:{server.port}")
+            assert message.startswith("the store refused the password (ERR unknown command 'AUTH')")
+    finally:
+        server.kill()
+
+
+async def test_what_a_server_says_before_it_ends_the_connection_is_reported(own_valkey):
+    with own_valkey.client() as client:
+        client.ping()
+        client.config_set("maxclients", 1)
+        message = await why_not(own_valkey.url)
+        client.config_set("maxclients", 1000)
+    assert message == "the store ended the connection (ERR max number of clients reached)"
+
+
+async def test_a_proxy_that_ends_the_connection_after_a_wrong_password_is_understood(password_file):
+    async def refuse(reader, writer):
+        await reader.read(1)
+        writer.write(encode(RuntimeError("WRONGPASS invalid password")))
+        writer.close()
+
+    async with listening(refuse) as port:
+        message = await why_not(f"redis://app@127.0.0.1:{port}", password_file=str(password_file))
+    assert message == (
+        "the store refused the password (WRONGPASS invalid password): check redis.password_file"
+    )
+
+
 async def test_a_missing_password_is_asked_for(own_valkey):
     with own_valkey.client() as client:
         client.config_set("requirepass", "right")
@@ -173,6 +206,47 @@ async def test_a_certificate_is_checked_by_authority_and_name_as_the_url_says(tl
     await leads_to_a_primary(f"{other_name}&ssl_check_hostname=false")
 
 
+@pytest.fixture
+async def mutual_tls_port(valkey, authority):
+    """A port that asks for a certificate of the authority."""
+    settings = authority.server_settings()
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(authority.certificate))
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_cert_chain(settings["tls_cert_file"], settings["tls_key_file"])
+    async with tls_before(valkey.port, context) as port:
+        yield port
+
+
+async def test_a_certificate_that_the_server_wants_is_asked_for(mutual_tls_port, authority):
+    url = f"rediss://127.0.0.1:{mutual_tls_port}?ssl_ca_certs={authority.certificate}"
+    message = await why_not(url)  # whether the server's alert arrives before the end is chance
+    assert message.startswith(("the store refused TLS (", "the store ended the connection without an answer"))
+    assert message.endswith(": if it asks for a certificate, check ssl_certfile in redis.url")
+
+
+async def test_a_client_certificate_that_is_replaced_is_used_by_the_next_login(
+    mutual_tls_port, authority, tmp_path
+):
+    certificate, key = tmp_path / "client.pem", tmp_path / "client.key"
+
+    def put_there(files):
+        for source, target in zip(files, (certificate, key), strict=True):
+            target.write_bytes(source.read_bytes())
+
+    put_there(Authority(tmp_path / "stranger").client_files("app"))
+    server = address_of(
+        f"rediss://127.0.0.1:{mutual_tls_port}?ssl_ca_certs={authority.certificate}"
+        f"&ssl_certfile={certificate}&ssl_keyfile={key}",
+        timeout=TIMEOUT_S,
+    )
+    with pytest.raises(StoreUnavailable, match="check ssl_certfile"):
+        await server.connect(lambda _: None)
+    put_there(authority.client_files("app"))
+    (await server.connect(lambda _: None)).abort()
+    key.write_text("half written")  # the files are replaced one after the other
+    (await server.connect(lambda _: None)).abort()
+
+
 # Sentinels
 
 
@@ -227,5 +301,50 @@ async def test_sentinels_have_tls_of_their_own(valkey, authority, tmp_path):
         port = await stack.enter_async_context(tls_before(proxy.port, context))
         url = f"redis+sentinel://127.0.0.1:{port}/main"
         await leads_to_a_primary(url, sentinels=SentinelAccess(tls=True, ca_file=str(authority.certificate)))
-        assert "expects TLS" in await why_not(url)
-        assert "certificate is not accepted" in await why_not(url, sentinels=SentinelAccess(tls=True))
+        assert "expects TLS, set redis.sentinel_tls to on" in await why_not(url)
+        message = await why_not(url, sentinels=SentinelAccess(tls=True))
+        assert "certificate is not accepted" in message
+        assert "check redis.sentinel_ca_file" in message
+        plain = f"redis+sentinel://127.0.0.1:{proxy.port}/main"
+        message = await why_not(plain, sentinels=SentinelAccess(tls=True, ca_file=str(authority.certificate)))
+        assert "if its port has none, set redis.sentinel_tls to off" in message
+
+
+async def test_open_connections_of_a_primary_behind_sentinels_log_in_again(start, own_valkey, password_file):
+    user = RestrictedUser(own_valkey, "resetpass", ">old", ">new", "+@all")
+    async with contextlib.AsyncExitStack() as stack:
+        primary = await stack.enter_async_context(ReplyProxy.before(own_valkey.port))
+        proxy = await stack.enter_async_context(ReplyProxy.before(own_valkey.port))
+        proxy.rules |= naming(primary.port)
+        url = f"redis+sentinel://app@127.0.0.1:{proxy.port}/main"
+        revoker = await start(Address(url), redis={"password_file": str(password_file)})
+        logins = primary.seen.count("AUTH")
+        password_file.write_text("new\n")
+        user.allow("<old")
+        await revoker.service.store.watch.beat()
+        assert primary.seen.count("AUTH") >= 2 * logins > 0
+        assert await answers(revoker)
+
+
+async def test_open_connections_to_a_cluster_log_in_again(start, tmp_path, password_file):
+    server = Valkey(tmp_path / "node", "--cluster-enabled", "yes").start()
+    try:
+        with server.client() as client:
+            user = RestrictedUser(server, "resetpass", ">old", ">new", "+@all")
+            client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+
+            async def takes_keys():
+                return client.cluster("INFO")["cluster_state"] == "ok"
+
+            await eventually(takes_keys)
+            url = f"redis+cluster://app@127.0.0.1:{server.port}"
+            revoker = await start(Address(url), redis={"password_file": str(password_file)})
+            logins = client.info("commandstats")["cmdstat_auth"]["calls"]
+            password_file.write_text("new\n")
+            user.allow("<old")
+            await revoker.service.store.watch.beat()
+            assert client.info("commandstats")["cmdstat_auth"]["calls"] > logins
+            assert await answers(revoker)
+            await revoker.close()
+    finally:
+        server.kill()

@@ -84,6 +84,14 @@ class RedisSettings(Section):
             readable(value)
         return value
 
+    @field_validator("sentinel_ca_file", "sentinel_cert_file")
+    @classmethod
+    def _needs_tls(cls, value: str, info: ValidationInfo) -> str:
+        url, tls = info.data.get("url", ""), info.data.get("sentinel_tls")
+        if value and (tls == "off" or (tls == "" and not url.startswith("rediss"))):
+            raise reject('needs TLS for the Sentinels: redis.sentinel_tls = "on"')
+        return value
+
     @field_validator("sentinel_key_file")
     @classmethod
     def _loads(cls, value: str, info: ValidationInfo) -> str:

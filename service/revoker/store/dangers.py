@@ -143,8 +143,7 @@ async def inspect(source: Source, servers: ServerSettings) -> Configuration:
         found |= _dangers_of(facts, servers.wait_replicas)
         if servers.wait_fsync and isinstance(replies[-1], Exception):
             found["no_fsync"] = (
-                f"redis.wait_fsync can't be kept, nothing can be acknowledged:"
-                f" {str(replies[-1]).partition(',')[0]}"
+                f"redis.wait_fsync can't be kept, nothing can be acknowledged: {printable(str(replies[-1]))}"
             )
         if missing := facts.unseen():
             unseen |= dict.fromkeys(missing)

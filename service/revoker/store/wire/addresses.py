@@ -15,7 +15,7 @@ from redis.asyncio.connection import SSLConnection, parse_url
 
 from revoker.errors import StoreUnavailable
 from revoker.store.wire.connection import Connection, ConnectionLost, role_in
-from revoker.store.wire.login import Credentials, Login, ServerAddress, Tls
+from revoker.store.wire.login import ADVICE_FOR_SENTINELS, Credentials, Login, ServerAddress, Tls
 
 _DEFAULT_PORTS: Final = {"sentinel": 26379, "cluster": 6379}
 
@@ -316,7 +316,7 @@ def _sentinel_login(
             cert_file=access.cert_file or tls.cert_file,
             key_file=access.key_file if access.cert_file else tls.key_file,
         )
-    return Login(credentials, timeout=timeout, tls=tls, asks_role=False)
+    return Login(credentials, timeout=timeout, tls=tls, advice=ADVICE_FOR_SENTINELS, asks_role=False)
 
 
 def is_cluster(url: str) -> bool:

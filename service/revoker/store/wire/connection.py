@@ -74,6 +74,8 @@ class Connection(asyncio.Protocol):
     Attributes:
         server: Identifies the server: its ``run_id``, or its address where it has none.
         role: The command, encoded, by which this server shows its role: see :func:`role_in`.
+        ended_by: What ended it; None while it is open, and where the server or this process closed it.
+        last_error: What the server said before it ended the connection, if that was an error.
     """
 
     role = ROLE
@@ -85,6 +87,8 @@ class Connection(asyncio.Protocol):
         self._replies: Replies = []
         self._transport: asyncio.Transport | None = None
         self.server = ""
+        self.ended_by: Exception | None = None
+        self.last_error = ""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]  # asyncio types it too widely
@@ -144,8 +148,10 @@ class Connection(asyncio.Protocol):
             _log.exception("reply_not_understood")
             self.abort()
 
-    def connection_lost(self, _: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
+        self.ended_by = exc
+        self._keep_last_error()
         self._lost(self)
         while self._pending:
             pending = self._pending.popleft()
@@ -153,6 +159,13 @@ class Connection(asyncio.Protocol):
                 pending[1](None)
             except Exception:  # noqa: BLE001  # the commands after it must fail as well
                 _log.exception("connection_end_not_handled")
+
+    def _keep_last_error(self) -> None:
+        """Keep an error that came in place of replies, as of a server that takes no more connections."""
+        replies = list(self._replies)
+        with contextlib.suppress(hiredis.HiredisError):  # what cannot be read says nothing
+            replies.append(self._reader.gets())
+        self.last_error = next((str(reply) for reply in replies if isinstance(reply, Exception)), "")
 
     def abort(self) -> None:
         """Close the connection at once; commands in flight fail."""
@@ -319,8 +332,11 @@ def answered_with(error: Exception, command: str = "") -> str:
 
 
 def printable(text: str) -> str:
-    """A server's words as logs and answers can hold them (RFC 6749 §5.2: no quote, no backslash)."""
-    plain = text[:_WORDS].replace('"', "'").replace("\\", "/")
+    """A server's words as logs and answers can hold them (RFC 6749 §5.2: no quote, no backslash).
+
+    A server without a command repeats the arguments of it, and those of ``AUTH`` are secret.
+    """
+    plain = text.partition(", with args")[0][:_WORDS].replace('"', "'").replace("\\", "/")
     return "".join(character if " " <= character <= "~" else "?" for character in plain).strip()
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import functools
 import ssl
 import weakref
 from collections.abc import Callable, Mapping
@@ -97,6 +96,11 @@ class Tls:
             verify=verify,
         )
 
+    def versions(self) -> tuple[tuple[int, int, int], ...]:
+        """What changes when one of the files is replaced; raises ``OSError`` where one is not there."""
+        stats = [Path(file).stat() for file in (self.ca_file, self.cert_file, self.key_file) if file]
+        return tuple((stat.st_ino, stat.st_mtime_ns, stat.st_size) for stat in stats)
+
     def context(self) -> ssl.SSLContext:
         """Raises ``OSError`` (so does ``SSLError``) where a file is unusable."""
         context = ssl.create_default_context(cafile=self.ca_file or None)
@@ -108,6 +112,24 @@ class Tls:
         return context
 
 
+@dataclass(frozen=True, slots=True)
+class TlsAdvice:
+    """What to set where TLS fails, for messages."""
+
+    turn_on: str = "write rediss instead of redis in redis.url"
+    turn_off: str = "write redis instead of rediss in redis.url"
+    authority: str = "ssl_ca_certs in redis.url"
+    certificate: str = "ssl_certfile in redis.url"
+
+
+ADVICE_FOR_SENTINELS: Final = TlsAdvice(
+    "set redis.sentinel_tls to on",
+    "set redis.sentinel_tls to off",
+    "redis.sentinel_ca_file",
+    "redis.sentinel_cert_file",
+)
+
+
 class Login:
     """Credentials, TLS and the time-out for connecting to servers of one kind."""
 
@@ -117,6 +139,7 @@ class Login:
         *,
         timeout: float,
         tls: Tls | None = None,
+        advice: TlsAdvice = TlsAdvice(),  # noqa: B008  # it is immutable
         database: int = 0,
         asks_role: bool = True,
         clustered: bool = False,
@@ -127,12 +150,16 @@ class Login:
             credentials: To log in with.
             timeout: For connecting and logging in together, in seconds.
             tls: None: without TLS.
+            advice: What to set where TLS fails.
             database: Its number.
             asks_role: Whether a server that does not show its role is refused. Sentinels have none.
             clustered: Whether servers of a cluster are expected; if not, they are refused.
         """
         self._credentials = credentials
         self._tls = tls
+        self._advice = advice
+        self._context: ssl.SSLContext | None = None
+        self._loaded: tuple[tuple[int, int, int], ...] = ()
         self._database = database
         self._asks_role = asks_role
         self._clustered = clustered
@@ -182,16 +209,30 @@ class Login:
             self._refused_password = password
             _log.warning("new_password_refused", error=printable(str(reply)))
 
-    @functools.cached_property
-    def _context(self) -> ssl.SSLContext | None:
-        return None if self._tls is None else self._tls.context()
+    def _tls_context(self) -> ssl.SSLContext | None:
+        """With the files as they are now: certificates are replaced before they expire.
+
+        Files that do not fit together may be about to be replaced one after the other, so the last ones that
+        did are used until then.
+        """
+        if self._tls is None:
+            return None
+        try:
+            versions = self._tls.versions()
+            if self._context is None or versions != self._loaded:
+                self._context, self._loaded = self._tls.context(), versions
+        except OSError as error:
+            if self._context is None:
+                raise
+            _log.warning("tls_files_unusable", error=str(error))
+        return self._context
 
     async def _connect(self, address: ServerAddress, connection: Connection) -> None:
         loop = asyncio.get_running_loop()
         if address.path:
             await loop.create_unix_connection(lambda: connection, address.path)
             return
-        await loop.create_connection(lambda: connection, address.host, address.port, ssl=self._context)
+        await loop.create_connection(lambda: connection, address.host, address.port, ssl=self._tls_context())
 
     async def _log_in(self, address: ServerAddress, connection: Connection) -> None:
         password = self._credentials.read_password()
@@ -251,20 +292,34 @@ class Login:
 
     def _why(self, error: Exception, connection: Connection) -> str:
         """Why a server could not be logged in to, and what to set, as far as that is known."""
+        if connection.last_error:
+            words = printable(connection.last_error)
+            if _about_password(connection.last_error):
+                return f"the store refused the password ({words}): check {self._credentials.setting}"
+            return f"the store ended the connection ({words})"
+        if isinstance(error, ConnectionLost) and isinstance(connection.ended_by, ssl.SSLError):
+            error = connection.ended_by
         if isinstance(error, ssl.SSLCertVerificationError):
             return (
                 f"the store's certificate is not accepted ({printable(error.verify_message)}): check"
-                " ssl_ca_certs in redis.url"
+                f" {self._advice.authority}"
             )
-        if self._tls is None:
-            if isinstance(error, ConnectionLost):  # as servers do that expect TLS
-                return (
-                    "the store ended the connection without an answer: if its port expects TLS, write rediss"
-                    " instead of redis in redis.url"
-                )
-        elif isinstance(error, (ssl.SSLError, TimeoutError, ConnectionResetError)) and not connection.open:
+        if isinstance(error, ssl.SSLError) and "ALERT" in (error.reason or ""):
             return (
-                "the store can't be reached with TLS: if its port has none, write redis instead of rediss in"
-                " redis.url"
+                f"the store refused TLS ({printable(error.reason)}): if it asks for a certificate, check"
+                f" {self._advice.certificate}"
             )
+        if isinstance(error, ConnectionLost):  # as servers do that expect TLS, or a certificate
+            advice = f"if its port expects TLS, {self._advice.turn_on}"
+            if self._tls is not None:
+                advice = f"if it asks for a certificate, check {self._advice.certificate}"
+            return f"the store ended the connection without an answer: {advice}"
+        failed = isinstance(error, (ssl.SSLError, TimeoutError, ConnectionResetError))
+        if self._tls is not None and failed and not connection.open:
+            return f"the store can't be reached with TLS: if its port has none, {self._advice.turn_off}"
         return "the store can't be reached"
+
+
+def _about_password(words: str) -> bool:
+    """Whether a server's error is about the password: some end the connection after it."""
+    return words.startswith("WRONGPASS") or "password" in words or "AUTH" in words
