@@ -1,16 +1,23 @@
 """Replies of a form that the protocol does not have, as proxies and look-alikes of Redis give them."""
 
 import asyncio
+import contextlib
 import types
 
 import pytest
+from aiohttp import encode_basic_auth
 
+from revoker.errors import RevokerError
+from revoker.store.transfer.exporting import Exporting
+from revoker.store.transfer.importing import Importing
+from revoker.store.transfer.records import Jti
 from tests.rig import forge
 from tests.rig.probes import eventually, has_problem, issued, metric, readiness
 from tests.rig.reply_proxy import ReplyProxy, encode
 from tests.rig.servers import Valkey
-from tests.rig.service import HANGS_S
+from tests.rig.service import HANGS_S, SECRETS
 from tests.rig.topologies import until
+from tests.sessions.conftest import SESSIONS_ISSUER, sessions_section  # noqa: F401  # a fixture
 
 REPLIES = {
     "nil": None,
@@ -163,6 +170,114 @@ async def cluster_of_one(tmp_path):
             yield proxy
     finally:
         server.kill()
+
+
+async def answers_of_all_endpoints(running, session):
+    """The statuses of what reads or writes the store in its own way, by path."""
+    form = {"grant_type": "refresh_token", "refresh_token": session.json["refresh_token"]}
+    sid = session.json["sid"]
+    sub = {"sub": "cid", "client_id": "app"}
+    headers = {"Authorization": encode_basic_auth("admin", SECRETS["admin"])}
+
+    async def get(path):
+        return await running.ask("GET", path, headers=headers)
+
+    async with asyncio.timeout(HANGS_S):
+        answers = {
+            "/revocations": await get("/revocations"),
+            "/revocations of keys": await get("/revocations?kind=key"),
+            "/explain": await running.post("/explain", issued()),
+            "/users/": await get(f"/users/cid?iss={SESSIONS_ISSUER}"),
+            "/sessions of a user": await get("/sessions?sub=cid"),
+            "/sessions": await running.post("/sessions", sub),
+            "/token": await running.post("/token", form=form, caller=None),
+            "/elevate": await running.post(f"/sessions/{sid}/elevate", {"acr": "mfa"}),
+            "DELETE": await running.ask("DELETE", f"/sessions/{sid}", headers=headers),
+        }
+    return {path: answer.status for path, answer in answers.items()}
+
+
+@pytest.mark.parametrize(
+    "command", ["SCAN", "MGET", "GET", "PTTL", "ZRANGEBYSCORE", "XREVRANGE", "TIME", "EVALSHA"]
+)
+async def test_no_endpoint_takes_a_reply_for_a_fault_of_its_own(
+    start,
+    proxy,
+    sessions_section,  # noqa: F811
+    command,
+):
+    running = await start(proxy, redis=PATIENT, sessions=sessions_section())
+    await revoke_one_of_each_kind(running)
+    for name, reply in REPLIES.items():
+        session = await running.post("/sessions", {"sub": "cid", "client_id": "app"})
+        proxy.rules[command] = encode(reply)
+        statuses = await answers_of_all_endpoints(running, session)
+        assert 500 not in statuses.values(), (name, statuses)
+        proxy.rules.clear()
+        await eventually(lambda: gives_verdicts(running))
+    session = await running.post("/sessions", {"sub": "cid", "client_id": "app"})
+    statuses = await answers_of_all_endpoints(running, session)
+    assert set(statuses.values()) <= {200, 201, 204}, statuses
+
+
+async def revoke_one_of_each_kind(running):
+    for path, body in {
+        "/revoke": {"iss": forge.ISSUER, "jti": "a"},
+        "/revoke-user": ANN,
+        "/revoke-key": {"iss": forge.ISSUER, "kid": "k"},
+    }.items():
+        assert await status(running, path, body) == 200, path
+
+
+@pytest.mark.parametrize("command", ["SCAN", "DBSIZE", "GET", "MGET", "PTTL", "TIME", "EVAL"])
+async def test_checks_exports_and_imports_fail_with_an_error_of_their_own(start, proxy, command):
+    running = await start(proxy, redis=PATIENT)
+    await revoke_one_of_each_kind(running)
+    store = running.service.store
+    for reply in REPLIES.values():
+        proxy.rules[command] = encode(reply)
+        assert isinstance((await store.check()).ok, bool)
+        with contextlib.suppress(RevokerError):
+            exporting = Exporting(store)
+            await exporting.size()
+            async for _ in exporting.steps():
+                pass
+        with contextlib.suppress(RevokerError):
+            importing = Importing(store)
+            await importing.begin()
+            await importing.in_effect([importing.change(Jti(iss=forge.ISSUER, jti="a"))])
+        proxy.rules.clear()
+    await eventually(lambda: gives_verdicts(running))
+    lines = [line async for step in Exporting(store).steps() for line in step.lines]
+    assert len(lines) == 3
+
+
+@pytest.mark.parametrize("command", ["EVALSHA", "SCAN", "CLUSTER SLOTS"])
+async def test_no_endpoint_of_a_cluster_takes_a_reply_for_a_fault_of_its_own(
+    start,
+    cluster_of_one,
+    sessions_section,  # noqa: F811
+    command,
+):
+    proxy = cluster_of_one
+    rules = dict(proxy.rules)
+    of_cluster = types.SimpleNamespace(url=f"redis+cluster://127.0.0.1:{proxy.port}")
+    running = await start(of_cluster, redis=PATIENT, sessions=sessions_section())
+    odd = REPLIES | {
+        "no address": RuntimeError("MOVED 1"),
+        "an address without a port": RuntimeError("MOVED 1 127.0.0.1"),
+        "a slot too far": [[0, 99999, [b"127.0.0.1", proxy.port, b"id"]]],
+        "a port that is none": [[0, 16383, [b"127.0.0.1", b"x", b"id"]]],
+    }
+    for name, reply in odd.items():
+        session = await running.post("/sessions", {"sub": "cid", "client_id": "app"})
+        proxy.rules[command] = encode(reply)
+        running.service.store.source.reconnect()
+        statuses = await answers_of_all_endpoints(running, session)
+        assert 500 not in statuses.values(), (name, statuses)
+        proxy.rules.clear()
+        proxy.rules |= rules
+        await eventually(lambda: gives_verdicts(running))
 
 
 @pytest.mark.parametrize("command", ["ROLE", "TIME", "MGET"])

@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, TypeVar
 import msgspec
 
 from revoker.store.store import Store
-from revoker.store.wire.connection import unavailable_on_failure
+from revoker.store.wire.connection import reads_replies, unavailable_on_failure
 
 Kind = Literal["sign-in", "draft", "session", "form"]
 
@@ -33,6 +33,7 @@ class ConsoleRecords:
         """Write a record unless there is one with this name; whether it was written."""
         return await self._change(kind, name, "SET", _encode(record), "NX", "PX", ms) is not None
 
+    @reads_replies()
     async def read(self, kind: Kind, name: str, record: type[_Record]) -> _Record | None:
         """A record; None where there is none, or one that another version has written.
 

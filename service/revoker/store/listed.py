@@ -18,7 +18,7 @@ from revoker.store.transfer import records
 from revoker.store.transfer.audited_records import audited_part, audited_time
 from revoker.store.transfer.records import Record
 from revoker.store.transfer.stored_records import StoredRecords
-from revoker.store.wire.connection import unavailable_on_failure
+from revoker.store.wire.connection import reads_replies, unavailable_on_failure
 
 _log = structlog.get_logger("store")
 
@@ -118,6 +118,7 @@ class ListedReader:
         self._records: Final = StoredRecords({issuer.name: issuer for issuer in store.issuers.values()})
         self._own: Final = own
 
+    @reads_replies()
     async def candidates(
         self, keys: Iterable[bytes], selection: Selection, turn: Turn
     ) -> dict[bytes, Candidate]:
@@ -134,6 +135,7 @@ class ListedReader:
                 candidates[raw] = Candidate(held, self._names(key, held.kind))
         return candidates
 
+    @reads_replies()
     async def read(
         self, candidates: Mapping[bytes, Candidate], selection: Selection, turn: Turn, *, now: int
     ) -> dict[bytes, list[Listed]]:

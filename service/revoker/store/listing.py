@@ -23,7 +23,7 @@ from revoker.store.listed import Candidate, Listed, ListedReader, Selection
 from revoker.store.pace import Pace
 from revoker.store.store import Store
 from revoker.store.stored_values import redis_time_ms
-from revoker.store.wire.connection import unavailable_on_failure, understood
+from revoker.store.wire.connection import reads_replies, unavailable_on_failure, understood
 
 NEWEST_FIRST: Final = 10_000
 """Entries of the journal that are listed in its order: each process remembers them while somebody pages."""
@@ -342,6 +342,7 @@ class Listing:
             place = msgspec.structs.replace(place, scans=True)
         return place
 
+    @reads_replies()
     async def _scan(
         self, place: _Place, selection: Selection, pager: _Pager, primaries: Mapping[str, Any], now: int
     ) -> _Place | None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from revoker.errors import NoVerdict
+from revoker.errors import NoVerdict, ReplyNotUnderstood
 from revoker.store.consistency.epoch import new_id
 from revoker.store.keys import Keys
 from revoker.store.source import ServerSettings, Source
@@ -18,6 +18,7 @@ from revoker.store.wire.connection import (
     printable,
     public_message,
     unavailable_on_failure,
+    understood,
 )
 
 _LUA: Final = importlib.resources.files("revoker.store") / "lua"
@@ -138,13 +139,14 @@ async def _refused_in_scripts(source: Source, key: str) -> list[Refusal]:
     if isinstance(by_digest, Exception) and not str(by_digest).startswith("NOSCRIPT"):
         refused.append(Refusal("EVALSHA", printable(str(by_digest)), needed_for))
     if isinstance(by_text, Exception):
-        refused.append(Refusal("EVAL", printable(str(by_text)), needed_for))
-    elif isinstance(by_text, list):
-        texts = [text.decode(errors="replace") for text in by_text]
-        for command, words in zip(texts[::2], texts[1::2], strict=True):
-            refused.append(Refusal(f"{command} in scripts", printable(words), needed_for))
-    else:
-        refused.append(Refusal("EVAL", "a reply that is not understood", needed_for))
+        return [*refused, Refusal("EVAL", printable(str(by_text)), needed_for)]
+    try:
+        with understood():
+            texts = [text.decode(errors="replace") for text in by_text]
+            found = list(zip(texts[::2], texts[1::2], strict=True))
+    except ReplyNotUnderstood:
+        return [*refused, Refusal("EVAL", "a reply that is not understood", needed_for)]
+    refused += [Refusal(f"{command} in scripts", printable(words), needed_for) for command, words in found]
     return refused
 
 

@@ -17,7 +17,7 @@ from revoker.store.keys import SID_CHARACTERS, TAG_CHARACTERS, Keys, tag_and_sta
 from revoker.store.session_records import read_session
 from revoker.store.source import Source
 from revoker.store.stored_values import parse_revocation, parse_user_state
-from revoker.store.wire.connection import reads_replies, unavailable_on_failure
+from revoker.store.wire.connection import reads_replies, unavailable_on_failure, understood
 
 _RANDOM_AT: Final = 24
 """Where in a ``sid`` its random end begins."""
@@ -110,8 +110,11 @@ class SessionReader:
             cursor = b"0"
             while True:
                 async with unavailable_on_failure():
-                    cursor, found = await connection.execute("SCAN", cursor, "MATCH", pattern, "COUNT", count)
-                yield [key[-SID_CHARACTERS:].decode() for key in found]
+                    scanned = await connection.execute("SCAN", cursor, "MATCH", pattern, "COUNT", count)
+                with understood():
+                    cursor, found = scanned
+                    sids = [key[-SID_CHARACTERS:].decode() for key in found]
+                yield sids
                 if cursor == b"0":
                     break
 

@@ -16,7 +16,7 @@ from revoker.store.consistency.losses import Losses
 from revoker.store.keys import Tail, TokenKeys
 from revoker.store.lookups import TIME, Batch, BatchedLookups, CheckServer, Group, deliver, lookups_with
 from revoker.store.source import WAIT_S, Found, OnDataSet, PartReplies, ServerSettings, SourceContext
-from revoker.store.stored_values import parse_revocation_state, redis_time_ms
+from revoker.store.stored_values import checked_values, parse_revocation_state, redis_time_ms
 from revoker.store.wire.addresses import address_of
 from revoker.store.wire.command_channel import CommandChannel, Confirmation
 from revoker.store.wire.connection import (
@@ -147,9 +147,9 @@ class SinglePrimary:
     async def wait_for(self, key: str, *command: Any) -> Any:  # noqa: ARG002
         return await self._waits.execute(*command)
 
+    @reads_replies()
     async def values(self, keys: Sequence[str]) -> list[bytes | None]:
-        found: list[bytes | None] = await self._reads.execute("MGET", *keys)
-        return found
+        return checked_values(await self._reads.execute("MGET", *keys), len(keys))
 
     async def on_every_primary(self, commands: Sequence[Command]) -> list[tuple[Sequence[int], Replies]]:
         return [((0,), await self._reads.ask(commands))]

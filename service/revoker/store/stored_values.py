@@ -1,7 +1,7 @@
 """Decodes the values of keys that apply to tokens, and the store's time."""
 
 import functools
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 import structlog
@@ -47,6 +47,20 @@ def parse_revocation(value: bytes) -> Revocation:
 
 parse_user_state: Final = msgspec.json.Decoder(UserState).decode
 revoked_keys: Final = functools.lru_cache(maxsize=64)(msgspec.json.Decoder(dict[str, Revocation]).decode)
+
+
+def checked_values(reply: Any, count: int) -> list[bytes | None]:
+    """The values in a reply to ``MGET``.
+
+    Raises:
+        ValueError: it has another number of values.
+        TypeError: it is no list, or something in it is no value.
+    """
+    if len(reply) != count:
+        raise ValueError("a reply to MGET with another number of values")
+    if not all(value is None or isinstance(value, bytes) for value in reply):
+        raise TypeError("a reply to MGET with something else than values")
+    return list(reply)
 
 
 def redis_time_ms(reply: list[bytes]) -> int:

@@ -21,7 +21,7 @@ from revoker.store.consistency.epoch import DAY_MS, Reading, decode
 from revoker.store.keys import SLOTS, slot_of
 from revoker.store.lookups import lookups_with
 from revoker.store.source import OnDataSet, PartReplies, ServerSettings, SourceContext
-from revoker.store.stored_values import redis_time_ms
+from revoker.store.stored_values import checked_values, redis_time_ms
 from revoker.store.wire.command_channel import CommandChannel, Confirmation
 from revoker.store.wire.connection import (
     FAILURES,
@@ -188,9 +188,10 @@ class ClusterSource:
         node = await self._topology.primary_of(slot_of(key))
         return await node.waits.execute(*command)
 
+    @reads_replies()
     async def values(self, keys: Sequence[str]) -> list[bytes | None]:
         replies = await asyncio.gather(*(self.read(key, [("GET", key)]) for key in keys))
-        return [value for [value] in replies]
+        return checked_values([value for [value] in replies], len(keys))
 
     async def on_every_primary(self, commands: Sequence[Command]) -> list[tuple[Sequence[int], Replies]]:
         if not self._topology.nodes:

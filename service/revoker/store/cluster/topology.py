@@ -270,6 +270,7 @@ class Topology:
             return "no node of the cluster can be reached"
         return f"no node of the cluster can be used ({count} of {reasons.total()}: {reason})"
 
+    @reads_replies()
     async def _adopt(self, slots_of: dict[ServerAddress, list[range]]) -> None:
         by_slot: list[Node | None] = [None] * SLOTS
         nodes = []

@@ -19,7 +19,7 @@ from revoker.store.transfer.audited_records import attributed, audited_part, aud
 from revoker.store.transfer.records import Record, date
 from revoker.store.transfer.stored_records import StoredRecords
 from revoker.store.wire.command_channel import CommandChannel
-from revoker.store.wire.connection import unavailable_on_failure
+from revoker.store.wire.connection import reads_replies, unavailable_on_failure, understood
 
 KEYS_PER_STEP: Final = 1000
 """Keys that one step of an export reads, roughly."""
@@ -46,6 +46,7 @@ class Exporting:
         self._issuers = {issuer.name: issuer for issuer in store.issuers.values()}
         self._records: Final = StoredRecords(self._issuers)
 
+    @reads_replies()
     async def size(self) -> int:
         """How many keys the servers hold, roughly: sessions and keys of other services count too."""
         connections = (await self._store.primaries()).values()
@@ -65,10 +66,13 @@ class Exporting:
             cursor = b"0"
             while True:
                 async with unavailable_on_failure():
-                    cursor, found = await connection.execute(
+                    scanned = await connection.execute(
                         "SCAN", cursor, "MATCH", self._keys.all(), "COUNT", KEYS_PER_STEP
                     )
-                    step = await self._read(connection, [key.decode(errors="replace") for key in found])
+                    with understood():
+                        cursor, found = scanned
+                        keys = [key.decode(errors="replace") for key in found]
+                    step = await self._read(connection, keys)
                 if connection.server != server:
                     raise StoreRefused(_REPLACED)
                 yield step
@@ -88,6 +92,7 @@ class Exporting:
             for issuer in self._issuers.values()
         ]
 
+    @reads_replies()
     async def _read(self, connection: CommandChannel, keys: Sequence[str]) -> Step:
         places: dict[str, Held] = {}
         unreadable = []

@@ -259,8 +259,11 @@ def role_in(reply: Any) -> list[Any]:
     fields = parse_info(reply)
     if "role" not in fields:
         raise LookupError("a reply without a role")
+    offset = fields.get("master_repl_offset", "0")
+    if not (offset.isascii() and offset.isdigit()):
+        raise LookupError("a role whose offset is no number")
     online = [value for name, value in fields.items() if _REPLICA(name) and ",state=online," in f"{value},"]
-    return [fields["role"].encode(), int(fields.get("master_repl_offset", 0)), online]
+    return [fields["role"].encode(), int(offset), online]
 
 
 def replicas_in(role: list[Any]) -> int:

@@ -139,7 +139,7 @@ class Login:
         *,
         timeout: float,
         tls: Tls | None = None,
-        advice: TlsAdvice = TlsAdvice(),  # noqa: B008  # it is immutable
+        advice: TlsAdvice = TlsAdvice(),  # it is immutable
         database: int = 0,
         asks_role: bool = True,
         clustered: bool = False,
