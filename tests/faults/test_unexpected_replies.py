@@ -207,7 +207,7 @@ async def test_no_endpoint_takes_a_reply_for_a_fault_of_its_own(
     command,
 ):
     running = await start(proxy, redis=PATIENT, sessions=sessions_section())
-    await revoke_one_of_each_kind(running)
+    await store_some_revocations(running)
     for name, reply in REPLIES.items():
         session = await running.post("/sessions", {"sub": "cid", "client_id": "app"})
         proxy.rules[command] = encode(reply)
@@ -220,7 +220,7 @@ async def test_no_endpoint_takes_a_reply_for_a_fault_of_its_own(
     assert set(statuses.values()) <= {200, 201, 204}, statuses
 
 
-async def revoke_one_of_each_kind(running):
+async def store_some_revocations(running):
     for path, body in {
         "/revoke": {"iss": forge.ISSUER, "jti": "a"},
         "/revoke-user": ANN,
@@ -232,7 +232,7 @@ async def revoke_one_of_each_kind(running):
 @pytest.mark.parametrize("command", ["SCAN", "DBSIZE", "GET", "MGET", "PTTL", "TIME", "EVAL"])
 async def test_checks_exports_and_imports_fail_with_an_error_of_their_own(start, proxy, command):
     running = await start(proxy, redis=PATIENT)
-    await revoke_one_of_each_kind(running)
+    await store_some_revocations(running)
     store = running.service.store
     for reply in REPLIES.values():
         proxy.rules[command] = encode(reply)
