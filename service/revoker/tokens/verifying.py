@@ -146,7 +146,7 @@ class _KeyNotFound(Exception):
 class _Search:
     """The search for the key that made a token's signature; each key is tried once."""
 
-    __slots__ = ("_candidates", "keys", "tried", "unverified")
+    __slots__ = ("_candidates", "keys", "looked_again", "tried", "unverified")
 
     def __init__(
         self, unverified: UnverifiedToken, keys: KeySource, tried: Iterable[VerifyingKey] = ()
@@ -154,6 +154,7 @@ class _Search:
         self.unverified = unverified
         self.keys = keys
         self.tried = set(tried)
+        self.looked_again = False
         self._candidates = keys.candidates(unverified.kid, unverified.alg)
 
     def first(self) -> VerifyingKey | None:
@@ -185,7 +186,9 @@ class _Search:
         key = await self.rest()
         if key is None:
             with waiting():
-                await self.keys.look_again(replaced=self.keys.knows(self.unverified.kid))
+                self.looked_again = await self.keys.look_again(
+                    replaced=self.keys.knows(self.unverified.kid)
+                )
             if not self.keys.ready:
                 raise KeysUnavailable(f"the keys of issuer {self.keys.name} are unavailable")
             key = await self.rest()
@@ -298,8 +301,8 @@ class Verifier:
 
         Raises:
             InvalidToken: no trusted issuer made it.
-            KeysUnavailable: unknown, since no key set read meanwhile has a key with its ``kid``, or it has
-                no ``kid`` and the last key set could not be read.
+            KeysUnavailable: unknown, since no key set read meanwhile has a key with its ``kid``. Or the last
+                key set could not be read, or its keys have no names and it was not read meanwhile.
         """
         unverified = parse_token(token)
         trusted = self._issuer_of(unverified)
@@ -374,15 +377,17 @@ def _refuse_uncertainty(search: _Search) -> None:
     """Raise unless a token of no key in hand counts as forged.
 
     Otherwise the revocation of a genuine token would be answered as done and not be stored: the issuer may
-    have added a key since the keys in hand were read. A wrong signature under a loaded ``kid`` is forged: the
-    keys were read again for it, or a moment ago.
+    have added a key since the keys in hand were read. A wrong signature under a loaded ``kid`` is forged (RFC 7009
+    §2.2: 200), although an issuer may replace a key without a new ``kid``: the keys are read again for it, once
+    in a cool-down.
     """
     keys, kid = search.keys, search.unverified.kid
     if keys.knows(kid):
         return
     if kid is not None and keys.names_keys():
         raise KeysUnavailable(f"issuer {keys.name} has no key with that kid yet")
-    if keys.stale:
+    unnamed_may_be_new = bool(keys.ids_of_unnamed()) and not search.looked_again
+    if keys.stale or unnamed_may_be_new:
         raise KeysUnavailable(f"the keys of issuer {keys.name} are unavailable")
 
 
