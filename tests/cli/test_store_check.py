@@ -1,6 +1,7 @@
 """`revoker store check` and `revoker store rights`: what an operator reads and types."""
 
 import asyncio
+import contextlib
 import json
 import re
 from pathlib import Path
@@ -15,7 +16,9 @@ from tests.rig import forge
 from tests.rig.probes import RestrictedUser, issued, readiness, revoke
 from tests.rig.reply_proxy import ReplyProxy, encode
 from tests.rig.servers import Valkey, free_port
+from tests.rig.topologies import until
 from tests.sessions.conftest import sessions_section  # noqa: F401  # a fixture
+from tests.store.test_sentinels import naming
 
 
 @pytest.fixture
@@ -152,15 +155,110 @@ def test_a_renamed_command_is_named_too(tmp_path, prefix):  # noqa: F811
         server.kill()
 
 
-def test_the_trial_runs_every_command_that_a_script_uses():
+def forms_in(lua, call):
+    """The commands that a script runs, with the options of each."""
+    calls = re.findall(rf"{call}\('([A-Z]+)'((?:[^()]|\([^()]*\))*)\)", lua)
+    return {(name, tuple(re.findall(r"'([A-Z]+|~)'", rest))) for name, rest in calls}
+
+
+def test_the_trial_runs_every_command_that_a_script_uses_in_every_form():
     folder = Path(rights.__file__).parent / "lua"
-    used = {
-        name
-        for path in folder.glob("*.lua")
-        for name in re.findall(r"redis\.call\('([A-Z]+)'", path.read_text())
-    }
-    trial = (folder / "try_commands.lua").read_text()
-    assert used == set(re.findall(r"try(?:_on_key)?\('([A-Z]+)'", trial))
+    used = set().union(*(forms_in(path.read_text(), r"redis\.call") for path in folder.glob("*.lua")))
+    tried = forms_in((folder / "try_commands.lua").read_text(), r"try(?:_on_key)?")
+    assert ("SET", ("NX", "PXAT")) in used
+    assert used <= tried
+    assert {name for name, _ in used} == {name for name, _ in tried}
+
+
+def test_a_replica_is_named_as_one_and_no_right_is_asked_for(revoker, tmp_path):
+    replica = Valkey(tmp_path / "replica", "--replicaof", f"127.0.0.1 {revoker.valkey.port}").start()
+    try:
+        reached_by(revoker, replica.url)
+        status, report = checked(revoker)
+        assert (status, names(report), report["refused"]) == (1, {"not_primary"}, [])
+    finally:
+        replica.kill()
+
+
+def test_a_full_server_is_full_and_lacks_no_right(tmp_path, own_valkey, prefix):  # noqa: F811
+    revoker = Revoker(tmp_path, own_valkey, prefix)
+    with own_valkey.client() as client:
+        client.config_set("maxmemory", 1)
+    status, report = checked(revoker)
+    assert (status, names(report), report["refused"]) == (1, {"not_now"}, [])
+    assert "SET: OOM command not allowed" in report["problems"][0]["detail"]
+
+
+def test_a_repair_that_goes_on_is_a_problem(revoker):
+    with revoker.valkey.client() as client:
+        client.set(f"{revoker.prefix}:epoch", "e 0 0 repairing")
+    status, report = checked(revoker)
+    assert (status, names(report)) == (1, {"data_loss_repairing"})
+
+
+def test_a_replica_that_does_not_confirm_is_noticed(tmp_path, own_valkey, prefix):  # noqa: F811
+    """It follows the primary, but has nothing on disk."""
+    replica = Valkey(
+        tmp_path / "replica", "--replicaof", f"127.0.0.1 {own_valkey.port}", "--appendonly", "no"
+    )
+    replica.start()
+    try:
+        revoker = Revoker(tmp_path, own_valkey, prefix)
+        path = revoker.folder / "revoker.toml"
+        with_replica = path.read_text().replace("[redis]", "[redis]\nwait_replicas = 1")
+        path.write_text(with_replica)
+        with own_valkey.client() as client:
+            until(lambda: client.info("replication")["connected_slaves"] == 1, "the replica follows")
+            until(lambda: client.wait(1, 100) == 1, "the replica confirms")
+        status, report = checked(revoker)
+        assert (status, report["checked"]["a write that replicas confirm"]) == (0, "yes")
+        path.write_text(with_replica.replace("wait_replicas = 1", "wait_replicas = 1\nwait_fsync = true"))
+        status, report = checked(revoker)
+        assert (status, names(report)) == (1, {"not_confirmed"})
+    finally:
+        replica.kill()
+
+
+async def test_keys_of_several_slots_are_tried_in_scripts_too(tmp_path, prefix):  # noqa: F811
+    """A cluster that does not say that it is one."""
+    server = Valkey(tmp_path / "node", "--cluster-enabled", "yes").start()
+    try:
+        with server.client() as client:
+            client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+            until(lambda: client.cluster("INFO")["cluster_state"] == "ok", "cluster ok")
+        async with ReplyProxy.before(server.port) as proxy:
+            proxy.rules["INFO SERVER"] = encode(b"# Server\r\nredis_mode:standalone\r\n")
+            revoker = Revoker.__new__(Revoker)
+            revoker.folder, revoker.valkey, revoker.prefix = tmp_path, server, prefix
+            revoker.configure()
+            reached_by(revoker, proxy.url)
+            status, report = await asyncio.to_thread(checked, revoker)
+        assert status == 1
+        words = {refusal["command"]: refusal["words"] for refusal in report["refused"]}
+        assert words.keys() >= {"MGET", "EVAL"}
+        assert words["EVAL"].startswith("CROSSSLOT")
+    finally:
+        server.kill()
+
+
+async def test_a_sentinel_that_is_down_or_refuses_is_a_problem_although_most_name_the_primary(revoker):
+    refused = encode(RuntimeError("NOPERM this user has no permissions"))
+    async with contextlib.AsyncExitStack() as stack:
+        proxies = []
+        for _ in range(2):
+            proxies.append(await stack.enter_async_context(ReplyProxy.before(revoker.valkey.port)))
+            proxies[-1].rules |= naming(revoker.valkey.port)
+        absent = free_port()
+        hosts = ",".join(f"127.0.0.1:{port}" for port in (*(proxy.port for proxy in proxies), absent))
+        reached_by(revoker, f"redis+sentinel://{hosts}/main")
+        status, report = await asyncio.to_thread(checked, revoker)
+        assert (status, names(report)) == (1, {"sentinels"})
+        detail = report["problems"][0]["detail"]
+        assert detail == f"the Sentinel at 127.0.0.1:{absent} can't be reached"
+        proxies[0].rules["SENTINEL MASTER"] = refused
+        _, report = await asyncio.to_thread(checked, revoker)
+        detail = report["problems"][0]["detail"]
+        assert f"the Sentinel at 127.0.0.1:{proxies[0].port} does not describe the primary" in detail
 
 
 async def test_the_rights_that_are_printed_are_enough_for_everything(start, revoker, sessions_section):  # noqa: F811

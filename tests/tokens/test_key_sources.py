@@ -439,7 +439,9 @@ async def test_a_nameless_token_is_judged_by_a_new_set_before_it_is_taken_for_fo
     assert await verifier.verify_origin(token(NEXT, {"kid": ABSENT}))
 
 
-async def test_where_no_key_has_a_name_a_token_is_forged_only_if_the_keys_were_read_again_for_it(idp, metrics, naps):
+async def test_where_no_key_has_a_name_a_token_is_forged_only_if_the_keys_were_read_again_for_it(
+    idp, metrics, naps
+):
     idp.keys = jwks(rsa_key(None))
     source = JwksByUrl("main", idp.url, ["RS256"], metrics, sleep=naps)
     await source.start()

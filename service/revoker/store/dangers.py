@@ -135,16 +135,19 @@ async def inspect(source: Source, servers: ServerSettings) -> Configuration:
     refusals: dict[str, str] = {}
     seen: dict[str, dict[str, None]] = {}
     programs = []
-    for _, replies in answers:
+    for parts, replies in answers:
         facts = _Facts(commands[:read], replies[:read])
         programs.append(facts.program)
         for name, value in facts.seen().items():
             seen.setdefault(name, {})[value] = None
-        found |= _dangers_of(facts, servers.wait_replicas)
+        at_server = _dangers_of(facts, servers.wait_replicas)
         if servers.wait_fsync and isinstance(replies[-1], Exception):
-            found["no_fsync"] = (
+            at_server["no_fsync"] = (
                 f"redis.wait_fsync can't be kept, nothing can be acknowledged: {printable(str(replies[-1]))}"
             )
+        where = f" (the primary of slot {parts[0]})" if len(answers) > 1 and parts else ""
+        for name, problem in at_server.items():
+            found.setdefault(name, problem + where)
         if missing := facts.unseen():
             unseen |= dict.fromkeys(missing)
             refusals |= facts.refusals

@@ -1,11 +1,11 @@
 """What `revoker store check` reports: what was checked, what is wrong, what that means, and what to do."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from revoker.errors import NoVerdict
-from revoker.store.consistency.epoch import Epoch
+from revoker.store.consistency.epoch import REPAIRING, Epoch
 from revoker.store.rights import Refusal
 
 
@@ -56,9 +56,32 @@ class Report:
         for name, detail in found.items():
             self.add(name, detail)
 
+    def add_epoch(self, epochs: Sequence[Epoch | None]) -> None:
+        """Add the epochs of all data sets; None: a data set has none."""
+        self.epoch = worst(epochs)
+        absent = list(epochs).count(None)
+        if absent == len(epochs):
+            self.add("no_epoch", "the store has no epoch")
+        elif absent:
+            self.add("no_epoch", f"{absent} of {len(epochs)} slots have no epoch")
+        if any(epoch is not None and epoch.finding == "refused" for epoch in epochs):
+            self.add("data_loss_refused", "the store has lost data, and nobody has accepted that")
+        if any(epoch is not None and epoch.finding == REPAIRING for epoch in epochs):
+            self.add("data_loss_repairing", "the store has lost data, which is being repaired")
+
     def add_failure(self, checked: str, error: NoVerdict) -> None:
         """A check that failed."""
         self.add("check_failed", f"{checked}: {error}")
+
+
+def worst(epochs: Sequence[Epoch | None]) -> Epoch | None:
+    """The epoch that says most of a store; None where a data set has none."""
+    found = [epoch for epoch in epochs if epoch is not None]
+    if len(found) < len(epochs) or not found:
+        return None
+    return max(
+        found, key=lambda epoch: (epoch.finding == "refused", epoch.finding == REPAIRING, epoch.noticed)
+    )
 
 
 _RIGHTS: Final = "`revoker store rights` prints the rights that Revoker's user needs"
@@ -73,13 +96,29 @@ _ADVICE: Final[Mapping[str, tuple[str, str]]] = {
         "This was not checked, and the service meets the same failure.",
         "Correct what the message names. Where it names a command: " + _RIGHTS + ".",
     ),
+    "not_primary": (
+        "No revocation is stored, and there are no verdicts.",
+        "Write the primary's address, or those of Sentinels, in redis.url: docs/reliability.md.",
+    ),
+    "not_now": (
+        "Until that has changed, no revocation is stored, or there are no verdicts.",
+        "Act on the server's words: OOM, memory; MISCONF, disk; NOREPLICAS, replicas; LOADING, wait.",
+    ),
+    "not_confirmed": (
+        "No revocation is acknowledged: every request to revoke gets 503.",
+        "Look at the replicas: they must follow in time, and for redis.wait_fsync have `appendonly yes`.",
+    ),
     "refused_commands": (
         "The service does not start, or gives no verdicts, or stores no revocation: see each command.",
         _RIGHTS + ".",
     ),
     "no_epoch": (
-        "The store is empty: new, or everything in it is lost.",
+        "The store, or this part of a cluster, is empty: new, or everything in it is lost.",
         "`revoker store init` if the store is new. If not, start the service: it treats this as a loss.",
+    ),
+    "data_loss_repairing": (
+        "No verdicts and no revocations until it is repaired, or revocation.repair_seconds are over.",
+        "Check again. If it stays, see the log of the instances: docs/reliability.md, Repair.",
     ),
     "data_loss_refused": (
         "Data was lost, and revocation.data_loss is `refuse`: no verdicts until somebody accepts the data.",
@@ -108,6 +147,10 @@ _ADVICE: Final[Mapping[str, tuple[str, str]]] = {
     "unchecked": (
         "Whether the server keeps revocations is not known. The service notices only losses of its own.",
         f"Allow `+info +config|get` ({_RIGHTS}), or check at the managed service: {_SETTINGS}.",
+    ),
+    "sentinels": (
+        "If more of them fail, nobody finds the primary. After a failover verdicts may wait for a replica.",
+        "Correct what each line names; `revoker store rights` prints the rights that Sentinels must grant.",
     ),
     "settings_conflict": (
         "Revocations of this issuer would not be found: the service does not start with these settings.",

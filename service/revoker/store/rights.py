@@ -27,6 +27,13 @@ _TRIAL: Final = (_LUA / "try_commands.lua").read_text(encoding="utf-8")
 _IN_SCRIPTS: Final = tuple(sorted(set(re.findall(r"try(?:_on_key)?\('([A-Z]+)'", _TRIAL))))
 """The commands that the trial's script runs; a test compares them with those of all scripts."""
 
+_STATES: Final = frozenset(
+    ("BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "MISCONF", "NOREPLICAS", "OOM", "READONLY")
+)
+"""First words of errors that say in which state a server is."""
+
+_NO_ANSWER: Final = public_message(TimeoutError())
+
 _LOGIN: Final = ("auth", "ping", "select")
 _VERDICTS: Final = ("time", "mget", "role", "info")
 _WATCH: Final = ("get", "zrange", "hscan", "config|get")
@@ -48,6 +55,11 @@ class Refusal:
     command: str
     words: str
     needed_for: str
+
+    @property
+    def is_for_now(self) -> bool:
+        """Whether the server refuses it because of its present state, not for lack of a right."""
+        return self.words.lstrip("-").partition(" ")[0] in _STATES or self.words == _NO_ANSWER
 
 
 def commands_of(servers: ServerSettings) -> list[str]:
@@ -74,12 +86,13 @@ _Trial = tuple[Command, str]
 """A command, and what it is needed for. Each is harmless."""
 
 
-def _trials(keys: Keys, servers: ServerSettings, key: str, part: int) -> list[_Trial]:
+def _trials(keys: Keys, servers: ServerSettings, trial_keys: Sequence[str], part: int) -> list[_Trial]:
+    key = trial_keys[0]
     places = keys.in_part(part)
     verdicts, changes = "verdicts", "revocations, and everything else that is stored"
     trials: list[_Trial] = [
         (("TIME",), verdicts),
-        (("MGET", key, key), verdicts),
+        (("MGET", *trial_keys), verdicts),
         (("GET", key), "the start, and exports"),
         (("XRANGE", key, "-", "+", "COUNT", 1), "the feed"),
         (("XREVRANGE", key, "+", "-", "COUNT", 1), "the feed, and lists of revocations"),
@@ -95,6 +108,7 @@ def _trials(keys: Keys, servers: ServerSettings, key: str, part: int) -> list[_T
     if keys.clustered:
         trials += [(("CLUSTER", "INFO"), "the start"), (("CLUSTER", "SLOTS"), "the start")]
         trials.append((("CLUSTER", "NODES"), "snapshots for the feed"))
+        trials.append((("ASKING",), "slots that are being moved"))
     if servers.wait_replicas and not servers.wait_fsync:  # WAITAOF has a problem of its own: `no_fsync`
         trials.append((("WAIT", 0, 1), changes))
     return trials
@@ -107,16 +121,17 @@ async def refused_commands(source: Source, keys: Keys, servers: ServerSettings) 
         primaries = await source.on_every_primary([("PING",)])
     for parts, _ in primaries:
         part = parts[0] if parts else 0
-        key = keys.in_part(part).beat(f"trial-{new_id()}")
-        for refusal in await _refused_at(source, keys, servers, key, part):
+        trial = keys.in_part(part).beat(f"trial-{new_id()}")
+        trial_keys = [trial] if keys.clustered else [trial, keys.beat(f"trial-{new_id()}")]
+        for refusal in await _refused_at(source, keys, servers, trial_keys, part):
             found.setdefault(refusal.command, refusal)
     return list(found.values())
 
 
 async def _refused_at(
-    source: Source, keys: Keys, servers: ServerSettings, key: str, part: int
+    source: Source, keys: Keys, servers: ServerSettings, trial_keys: Sequence[str], part: int
 ) -> list[Refusal]:
-    trials = _trials(keys, servers, key, part)
+    trials, key = _trials(keys, servers, trial_keys, part), trial_keys[0]
     refused = [
         Refusal(_name_of(command), printable(str(reply)), needed_for)
         for (command, needed_for), reply in zip(
@@ -128,13 +143,14 @@ async def _refused_at(
     paged, whole = await _replies(source, key, [("HSCAN", blocks, 0, "COUNT", 1), ("HGETALL", blocks)])
     if isinstance(paged, Exception) and isinstance(whole, Exception):
         refused.append(Refusal("HSCAN or HGETALL", printable(str(paged)), "the watch, and so the start"))
-    return refused + await _refused_in_scripts(source, key)
+    return refused + await _refused_in_scripts(source, trial_keys)
 
 
-async def _refused_in_scripts(source: Source, key: str) -> list[Refusal]:
+async def _refused_in_scripts(source: Source, trial_keys: Sequence[str]) -> list[Refusal]:
     needed_for = "revocations, and everything else that is stored"
-    unknown = "0" * 40
-    by_digest, by_text = await _replies(source, key, [("EVALSHA", unknown, 1, key), ("EVAL", _TRIAL, 1, key)])
+    unknown, given = "0" * 40, (len(trial_keys), *trial_keys)
+    commands: list[Command] = [("EVALSHA", unknown, *given), ("EVAL", _TRIAL, *given)]
+    by_digest, by_text = await _replies(source, trial_keys[0], commands)
     refused = []
     if isinstance(by_digest, Exception) and not str(by_digest).startswith("NOSCRIPT"):
         refused.append(Refusal("EVALSHA", printable(str(by_digest)), needed_for))

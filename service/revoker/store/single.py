@@ -154,6 +154,9 @@ class SinglePrimary:
     async def on_every_primary(self, commands: Sequence[Command]) -> list[tuple[Sequence[int], Replies]]:
         return [((0,), await self._reads.ask(commands))]
 
+    async def locator_faults(self) -> list[str]:
+        return await self._primary.faults()
+
     async def primaries(self) -> Mapping[str, CommandChannel]:
         await self._reads.execute("PING")  # a server that has restarted meanwhile has another id by then
         return {self._reads.server: self._reads}

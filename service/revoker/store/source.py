@@ -169,6 +169,9 @@ class Source(Protocol):
             For each primary the numbers of its data sets, and its replies, with errors as values.
         """
 
+    async def locator_faults(self) -> list[str]:
+        """What may keep the primary from being found, in words; empty where nobody is asked for it."""
+
     async def primaries(self) -> Mapping[str, CommandChannel]:
         """A channel to each primary, for scans, by the primary's id, which changes with every restart."""
 

@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
-from revoker.errors import NoVerdict, StoreRefused
+from revoker.errors import NotPrimary, NoVerdict, StoreRefused
 from revoker.metrics import Metrics
 from revoker.models import Issuer
 from revoker.store.audit import MAPPING
@@ -29,7 +29,7 @@ from revoker.store.instances import Instances
 from revoker.store.issuer_records import IssuerRecords
 from revoker.store.keys import SLOTS, Keys, Tail, tag_and_start
 from revoker.store.refill import Refill
-from revoker.store.report import Report
+from revoker.store.report import Report, worst
 from revoker.store.revocations import Revocations
 from revoker.store.rights import acl_rules, refused_commands
 from revoker.store.scripts import JournalTerms, Scripts
@@ -297,8 +297,12 @@ class Store:
 
     async def epoch(self) -> Epoch | None:
         """The epoch in the store; of several the worst, None if a data set has none."""
+        return worst(await self._epochs())
+
+    async def _epochs(self) -> list[Epoch | None]:
+        """The epochs of all data sets; raises ``NoVerdict``."""
         readings = [reading.epoch for _, _, reading in await self.source.readings()]
-        return _worst([None if text is None else Epoch.parse(text) for text in readings])
+        return [None if text is None else Epoch.parse(text) for text in readings]
 
     async def values(self, keys: Sequence[str]) -> list[bytes | None]:
         """As :meth:`revoker.store.source.Source.values`; raises ``StoreUnavailable``."""
@@ -329,25 +333,32 @@ class Store:
     async def check(self) -> Report:
         """Check all that the service needs of the store; a check that fails is a problem in the report."""
         report = Report()
+        unread: NoVerdict | None = None
+        epochs_read: list[Epoch | None] = []
         try:
-            report.refused = await refused_commands(self.source, self.keys, self._servers)
+            epochs_read = await self._epochs()
+        except NotPrimary as error:
+            report.add("not_primary", str(error))
+            return report
+        except NoVerdict as error:
+            unread = error
+        try:
+            refusals = await refused_commands(self.source, self.keys, self._servers)
         except NoVerdict as error:
             report.add("unreachable", str(error))
             return report
         report.checked["reachable, logged in, a primary"] = "yes"
+        report.refused = [refusal for refusal in refusals if not refusal.is_for_now]
         if report.refused:
             report.add("refused_commands", ", ".join(refusal.command for refusal in report.refused))
+        elif refusals:
+            report.add("not_now", "; ".join(f"{refusal.command}: {refusal.words}" for refusal in refusals))
         else:
             report.checked["commands that the service needs"] = "all are allowed"
-        try:
-            report.epoch = await self.epoch()
-        except NoVerdict as error:
-            report.add_failure("the epoch can't be read", error)
+        if unread is not None:
+            report.add_failure("the epoch can't be read", unread)
         else:
-            if report.epoch is None:
-                report.add("no_epoch", "the store has no epoch")
-            elif report.epoch.finding == "refused":
-                report.add("data_loss_refused", "the store has lost data, and nobody has accepted that")
+            report.add_epoch(epochs_read)
         try:
             await self.issuer_records.adopt()
         except NoVerdict as error:
@@ -364,7 +375,25 @@ class Store:
             report.servers = configuration.servers
             report.checked |= configuration.seen
             report.add_all(configuration.dangers)
+            if not refusals and not configuration.dangers.keys() & {"too_few_replicas", "no_fsync"}:
+                await self._check_confirmation(report)
+        if faults := await self.source.locator_faults():
+            report.add("sentinels", "; ".join(faults))
         return report
+
+    async def _check_confirmation(self, report: Report) -> None:
+        """Let replicas confirm a write on every primary, as they confirm a revocation."""
+        if not self._servers.wait_replicas:
+            return
+        try:
+            async with unavailable_on_failure():
+                for parts, _ in await self.source.on_every_primary([("PING",)]):
+                    key = self.keys.in_part(parts[0] if parts else 0).beat(f"trial-{epochs.new_id()}")
+                    await self.source.change(key, "SET", key, 1, "PX", 10_000)
+        except NoVerdict as error:
+            report.add("not_confirmed", str(error))
+        else:
+            report.checked["a write that replicas confirm"] = "yes"
 
     def acl_rules(self) -> str:
         """As :func:`revoker.store.rights.acl_rules`."""
@@ -476,7 +505,7 @@ class Store:
             return None
 
         readings = [(data, reading) for _, data, reading in await self.source.readings()]
-        return _worst(await _gather([read for read in readings if read[1].epoch is not None], declare))
+        return worst(await _gather([read for read in readings if read[1].epoch is not None], declare))
 
     def _start(self, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -490,10 +519,3 @@ async def _gather(items: Sequence[Any], work: Callable[[Any], Awaitable[Result]]
     for start in range(0, len(items), _DATA_SETS_AT_ONCE):
         results += await asyncio.gather(*map(work, items[start : start + _DATA_SETS_AT_ONCE]))
     return results
-
-
-def _worst(epochs: Sequence[Epoch | None]) -> Epoch | None:
-    found = [epoch for epoch in epochs if epoch is not None]
-    if len(found) < len(epochs) or not found:
-        return None
-    return max(found, key=lambda epoch: (epoch.finding == "refused", epoch.noticed))

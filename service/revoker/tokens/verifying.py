@@ -186,9 +186,7 @@ class _Search:
         key = await self.rest()
         if key is None:
             with waiting():
-                self.looked_again = await self.keys.look_again(
-                    replaced=self.keys.knows(self.unverified.kid)
-                )
+                self.looked_again = await self.keys.look_again(replaced=self.keys.knows(self.unverified.kid))
             if not self.keys.ready:
                 raise KeysUnavailable(f"the keys of issuer {self.keys.name} are unavailable")
             key = await self.rest()
@@ -377,9 +375,9 @@ def _refuse_uncertainty(search: _Search) -> None:
     """Raise unless a token of no key in hand counts as forged.
 
     Otherwise the revocation of a genuine token would be answered as done and not be stored: the issuer may
-    have added a key since the keys in hand were read. A wrong signature under a loaded ``kid`` is forged (RFC 7009
-    §2.2: 200), although an issuer may replace a key without a new ``kid``: the keys are read again for it, once
-    in a cool-down.
+    have added a key since the keys in hand were read. A wrong signature under a loaded ``kid`` is forged (200
+    by RFC 7009 §2.2), although an issuer may replace a key without a new ``kid``: the keys are read again for
+    it, once in a cool-down.
     """
     keys, kid = search.keys, search.unverified.kid
     if keys.knows(kid):

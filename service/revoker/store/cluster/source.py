@@ -200,6 +200,9 @@ class ClusterSource:
         replies = await asyncio.gather(*(node.reads.ask(commands) for node in nodes))
         return [(node.slots, answers) for node, answers in zip(nodes, replies, strict=True)]
 
+    async def locator_faults(self) -> list[str]:
+        return []  # any node of the cluster names them
+
     async def primaries(self) -> Mapping[str, CommandChannel]:
         await self.on_every_primary([("PING",)])
         return {node.reads.server: node.reads for node in self._topology.nodes}

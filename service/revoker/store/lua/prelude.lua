@@ -1,3 +1,6 @@
+--!df flags=allow-undeclared-keys
+-- The line above is for Dragonfly: scripts build the keys of audits and sessions from others, in the same slot.
+--
 -- Common start of every script: time, counting, lifetimes, and the journal.
 -- The last four KEYS of every script are seq, the share of this process in it, the list of writers, and the epoch. Where the
 -- journal is in the slot of the others, it follows them, and is removed here; so is what follows the other ARGV then: how many

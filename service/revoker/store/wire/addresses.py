@@ -82,6 +82,9 @@ class PrimaryLocator(Connectable, Protocol):
     async def renew(self) -> None:
         """As :meth:`Login.renew`."""
 
+    async def faults(self) -> list[str]:
+        """What may keep the primary from being found, in words."""
+
 
 class FixedServer:
     """One server, whose role is not asked."""
@@ -100,6 +103,9 @@ class FixedServer:
 
     async def renew(self) -> None:
         await self._login.renew()
+
+    async def faults(self) -> list[str]:
+        return []
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +182,19 @@ class Sentinels:
 
     async def renew(self) -> None:
         await self._login.renew()
+
+    async def faults(self) -> list[str]:
+        answers = await asyncio.gather(*map(self._ask_one, self._addresses))
+        named = {answer.address for _, answer in answers if isinstance(answer, _Named)}
+        found = []
+        for sentinel, answer in answers:
+            if not isinstance(answer, _Named):
+                found.append(f"the Sentinel at {sentinel} {answer}")
+            elif answer.others is None:
+                found.append(f"the Sentinel at {sentinel} does not describe the primary (SENTINEL MASTER)")
+            elif len(named) > 1:
+                found.append(f"the Sentinel at {sentinel} names {answer.address}")
+        return found
 
     async def _primary(self) -> "_Named":
         """The server that a majority of the Sentinels names.
