@@ -1,6 +1,7 @@
 """Revocations out of one store and into another, on a real server."""
 
 import contextlib
+import dataclasses
 import os
 import random
 import uuid
@@ -11,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from revoker.errors import InvalidRequest, StoreRefused, StoreUnavailable
-from revoker.models import Claims, Issuer
+from revoker.models import ClaimNames, Claims, Issuer
 from revoker.rules import check_cutoffs, jti_expiry_ms
 from revoker.store.keys import claim_segment, user_tag
 from revoker.store.lookups import NO_KEYS
@@ -27,7 +28,12 @@ from tests.rig.sids import new_sid
 from tests.rig.topologies import NO_FAILOVER, Cluster
 from tests.store.conftest import MAIN, OTHER, SLOW_MS, TENANT, opened, store_on
 
-OWN = Issuer(name="sessions", iss="https://sessions.example.com", own=True)
+OWN = Issuer(
+    name="sessions",
+    iss="https://sessions.example.com",
+    own=True,
+    claim_names=ClaimNames(revocable=("grant_id",)),
+)
 HOUR = 3_600_000
 
 
@@ -387,3 +393,70 @@ async def test_an_imported_session_that_a_faster_server_dated_is_covered(two):
     cutoff = into.keys.session_cutoff(OWN, sid)
     [text] = await into.values([cutoff])
     assert int(text) >= ahead
+
+
+async def shared_ahead(store, valkey):
+    """A time that a process has shared while a server was the primary whose clock is 20 s faster."""
+    ahead = (await store.readings())[0].now + 20_000
+    with valkey.client() as client:
+        client.set(store.keys.latest, ahead, px=300_000)
+    return ahead
+
+
+@contextlib.asynccontextmanager
+async def command_on(valkey, store):
+    """The store as a command has it: nothing monitors it."""
+    made = store_on(valkey, store.keys.prefix, issuers=(MAIN, OTHER, OWN))
+    try:
+        await made.issuer_records.adopt()
+        yield made
+    finally:
+        await made.close()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        records.Client(iss="sessions", client_id="web"),
+        records.Claim(iss="sessions", claim="grant_id", value="g1"),
+        records.Issuer(iss="sessions"),
+    ],
+    ids=records.kind,
+)
+async def test_an_imported_cutoff_covers_the_sessions_that_a_faster_server_dated(two, valkey, line):
+    _, into = two
+    ahead = await shared_ahead(into, valkey)
+    async with command_on(valkey, into) as command:
+        importing = Importing(command)
+        await importing.begin()
+        change = importing.change(line)
+        await importing.store([change])
+        [text] = await command.values([change.keys[0]])
+    assert int(text) >= ahead
+
+
+async def test_a_cutoff_of_another_issuer_is_imported_by_the_time_of_the_present_server(two, valkey):
+    _, into = two
+    ahead = await shared_ahead(into, valkey)
+    async with command_on(valkey, into) as command:
+        await imported(command, [records.Issuer(iss="main")])
+        [text] = await command.values([command.keys.issuer_cutoff(MAIN)])
+    assert int(text) < ahead
+
+
+async def test_a_cutoff_for_a_changed_mapping_covers_the_sessions_that_a_faster_server_dated(two, valkey):
+    _, into = two
+    by_tenant = dataclasses.replace(OWN, claim_names=ClaimNames(revocable=("tenant",)))
+    await into.issuer_records.record_claim(OWN, "grant_id")
+    ahead = await shared_ahead(into, valkey)
+    async with command_on(valkey, into) as command:
+        _, cutoff = await command.accept_mapping(by_tenant, keep=False)
+    assert cutoff >= ahead
+
+
+async def test_a_declared_loss_covers_the_sessions_that_a_faster_server_dated(two, valkey):
+    _, into = two
+    ahead = await shared_ahead(into, valkey)
+    async with command_on(valkey, into) as command:
+        epoch = await command.declare_lost("cutoff")
+    assert epoch.cutoff >= ahead

@@ -191,7 +191,7 @@ class Revocations:
         self, issuer: Issuer, client: str, *, before: int | None, reason: str, by: str = ""
     ) -> int:
         """As :meth:`revoke_user`, for a client."""
-        keys, start = (self._keys.client_cutoff(issuer, client),), self._latest_start(issuer)
+        keys, start = (self._keys.client_cutoff(issuer, client),), self.latest_start(issuer)
         return await self._cut_off(
             "client", issuer, keys, before, reason=reason, audit=audit_text(by), start=start
         )
@@ -203,19 +203,19 @@ class Revocations:
 
         See :meth:`revoker.store.issuer_records.IssuerRecords.record_claim`.
         """
-        keys, start = (self._keys.claim_cutoff(issuer, claim, value),), self._latest_start(issuer)
+        keys, start = (self._keys.claim_cutoff(issuer, claim, value),), self.latest_start(issuer)
         return await self._cut_off(
             "claim", issuer, keys, before, reason=reason, audit=audit_text(by), start=start
         )
 
     async def revoke_issuer(self, issuer: Issuer, *, before: int | None, reason: str, by: str = "") -> int:
         """As :meth:`revoke_user`, for everything that an issuer made."""
-        keys, start = (self._keys.issuer_cutoff(issuer),), self._latest_start(issuer)
+        keys, start = (self._keys.issuer_cutoff(issuer),), self.latest_start(issuer)
         return await self._cut_off(
             "issuer", issuer, keys, before, reason=reason, audit=audit_text(by), start=start
         )
 
-    def _latest_start(self, issuer: Issuer) -> int:
+    def latest_start(self, issuer: Issuer) -> int:
         """The latest start (ms) that a session held by this service may have, as this process knows.
 
         A session begun on a server whose clock was ahead must not escape a cutoff dated by the one that has

@@ -11,7 +11,7 @@ from revoker.models import Issuer
 from revoker.store.audit import MAPPING
 from revoker.store.cluster.source import ClusterSource
 from revoker.store.consistency import epoch as epochs
-from revoker.store.consistency.clocks import Clocks
+from revoker.store.consistency.clocks import Clocks, shared_time
 from revoker.store.consistency.data_set import Confirmed, DataSet
 from revoker.store.consistency.epoch import DataLoss, Epoch, Reading
 from revoker.store.consistency.losses import Losses
@@ -36,10 +36,11 @@ from revoker.store.scripts import JournalTerms, Scripts
 from revoker.store.sessions import Lifetimes, Sessions
 from revoker.store.single import SinglePrimary
 from revoker.store.source import ChangeMany, MakeSource, ServerSettings, Source, SourceContext
+from revoker.store.stored_values import redis_time_ms
 from revoker.store.watch import Watch
 from revoker.store.wire.addresses import SentinelAccess, is_cluster
 from revoker.store.wire.command_channel import CommandChannel
-from revoker.store.wire.connection import Refused, unavailable_on_failure
+from revoker.store.wire.connection import Refused, unavailable_on_failure, understood
 
 if TYPE_CHECKING:
     from revoker.tracing.spans import Spans
@@ -322,6 +323,21 @@ class Store:
         """Read all data sets, and settle those that have lost data; raises ``NoVerdict``."""
         await self.source.settle(await self.source.look(0, lambda *_: None))
 
+    async def learn_latest_time(self) -> None:
+        """Take over the latest time that the processes share, before cutoffs are made without the watch.
+
+        They must cover the sessions that a former primary with a faster clock has begun.
+
+        Raises:
+            StoreUnavailable: no answer.
+        """
+        if any(issuer.own for issuer in self.issuers.values()):
+            key = self.keys.latest
+            async with unavailable_on_failure():
+                with understood():
+                    text, stamp = await self.source.read(key, [("GET", key), ("TIME",)])
+                    self.clocks.learn_latest(shared_time(text), redis_time_ms(stamp))
+
     def data_ids(self) -> list[str]:
         """The ids of all data sets that were read; a loss changes them."""
         return [data.epoch.id for _, data in self.source.read_data_sets() if data.epoch is not None]
@@ -448,6 +464,8 @@ class Store:
     async def declare_lost(self, policy: DataLoss) -> Epoch | None:
         """Treat the data as lost, as if a process had noticed it; None if the store has no epoch."""
         finding = epochs.FINDING_OF_POLICY[policy]
+        if policy == "cutoff":
+            await self.learn_latest_time()
         return await self._declare(finding, cutoff_now=policy == "cutoff")
 
     async def accept_mapping(self, issuer: Issuer, *, keep: bool) -> tuple[list[str], int]:
@@ -472,6 +490,7 @@ class Store:
         async def cut_off() -> None:
             nonlocal cutoff
             if not keep:
+                await self.learn_latest_time()
                 cutoff = await self.revocations.revoke_issuer(
                     issuer, before=None, reason="the names of its claims have changed", by=MAPPING
                 )
@@ -495,7 +514,7 @@ class Store:
                     data.tail,
                     reading.epoch,
                     present.id if finding == "accepted" and present.id else epochs.new_id(),
-                    present.noticed,
+                    max(present.noticed, self.clocks.latest) if cutoff_now else present.noticed,
                     finding,
                     None if cutoff_now else present.cutoff,
                 )

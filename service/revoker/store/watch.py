@@ -23,7 +23,7 @@ from revoker.errors import (
 from revoker.metrics import PROBLEMS, Metrics
 from revoker.models import Issuer, Revocation
 from revoker.store.consistency.blocks import BlocksPage
-from revoker.store.consistency.clocks import DEGRADED_S, LATEST_MS, Clocks
+from revoker.store.consistency.clocks import DEGRADED_S, LATEST_MS, Clocks, shared_time
 from revoker.store.consistency.counts import parse_writers
 from revoker.store.consistency.data_set import DataSet
 from revoker.store.consistency.presence import Sample, lifted_key
@@ -274,7 +274,7 @@ class Watch:
         with a faster clock has started.
         """
         text, now = await self._source.trusted_value(self._keys.latest)
-        shared = int(text) if text and text.isdigit() and len(text) <= 20 else 0
+        shared = shared_time(text)
         return shared if self._clocks.learn_latest(shared, now) else 0
 
     async def _share_latest_time(self) -> None:

@@ -13,6 +13,11 @@ LATEST_AHEAD_MS: Final = int(2 * NO_VERDICT_S * 1000)
 """The clocks of two servers whose readings count are no further apart."""
 
 
+def shared_time(text: bytes | None) -> int:
+    """The time (ms) in the value that the processes share; 0 where it has none."""
+    return int(text) if text and text.isdigit() and len(text) <= 20 else 0
+
+
 class Clocks:
     """Compares the service's clock with Redis ``TIME``.
 

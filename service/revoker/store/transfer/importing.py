@@ -85,6 +85,7 @@ class Importing:
             raise StoreRefused("the store has no epoch: `revoker store init` where it is new")
         self._clock_ms = min(reading.now for reading in readings) - time.monotonic() * 1000
         await self._store.learn()
+        await self._store.learn_latest_time()
         self._data = self._store.data_ids()
         await self._store.issuer_records.adopt()
         self._take_limits()
@@ -120,16 +121,20 @@ class Importing:
             case records.Client():
                 issuer = self._issuer(record.iss)
                 place = record.segment or segment(record.client_id or "")
-                return self._cutoff(record, issuer, self._keys.of_segment("client-cutoff", issuer, place))
+                return self._shared_cutoff(
+                    record, issuer, self._keys.of_segment("client-cutoff", issuer, place)
+                )
             case records.Claim():
                 issuer = self._issuer(record.iss)
                 claim = _revocable_claim(record, issuer)
                 self._claims[issuer.name, claim] = issuer
                 place = f"{claim_segment(claim)}:{_value_place(record)}"
-                return self._cutoff(record, issuer, self._keys.of_segment("claim-cutoff", issuer, place))
+                return self._shared_cutoff(
+                    record, issuer, self._keys.of_segment("claim-cutoff", issuer, place)
+                )
             case records.Issuer():
                 issuer = self._issuer(record.iss)
-                return self._cutoff(record, issuer, self._keys.issuer_cutoff(issuer))
+                return self._shared_cutoff(record, issuer, self._keys.issuer_cutoff(issuer))
 
     async def in_effect(self, changes: Sequence[Change]) -> list[bool]:
         """Which of the changes would change nothing, since all that they ask for is in effect."""
@@ -212,12 +217,18 @@ class Importing:
             in_effect,
         )
 
+    def _shared_cutoff(
+        self, record: records.Client | records.Claim | records.Issuer, issuer: Issuer, key: str
+    ) -> Change:
+        """A cutoff of many sessions, which covers those that a faster server has dated."""
+        return self._cutoff(record, issuer, key, self._store.revocations.latest_start(issuer))
+
     def _cutoff(
         self,
         record: records.Session | records.Client | records.Claim | records.Issuer,
         issuer: Issuer,
         key: str,
-        start: int = 0,
+        start: int,
     ) -> Change:
         at, lifetime_ms = self._past(record.before), self._store.revocations.cutoff_lifetime(issuer)
         dated = "" if at is None else at
