@@ -87,6 +87,29 @@ def test_a_refresh_that_is_answered_503_can_be_repeated_long_after_the_grace(clo
     assert "refresh_reused" not in {event["event"] for event in events}
 
 
+def test_a_refresh_whose_claims_cannot_be_judged_in_the_end_can_be_repeated(clockwork, monkeypatch, events):
+    """The record is read late, so its claims are looked up once the token is used; that lookup fails."""
+    run, relay = clockwork.run, clockwork.relay
+    browser = run(log_in(clockwork.running, **BROWSER))
+
+    async def not_yet(_):
+        return None
+
+    with monkeypatch.context() as late:
+        late.setattr(clockwork.running.service._services.sessions.reader, "peek", not_yet)
+        late.setattr(relay, "after_script", lambda: relay.arm("lookup_refused"))
+        for _ in range(2):
+            assert run(browser.refresh()).error == UNAVAILABLE
+            assert not relay.armed
+            clockwork.pass_time(60)
+    spent = browser.refresh_token
+    run(browser.go_on())
+    assert run(browser.active())
+    assert "refresh_reused" not in {event["event"] for event in events}
+    clockwork.pass_time(60)
+    assert run(browser.refresh(spent)).error == INVALID_GRANT
+
+
 @pytest.mark.parametrize("fault", FAULTS)
 def test_once_a_repeat_has_succeeded_its_token_is_spent(clockwork, fault):
     run, relay = clockwork.run, clockwork.relay

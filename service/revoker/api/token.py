@@ -18,7 +18,7 @@ from revoker.errors import (
     UnsupportedGrantType,
 )
 from revoker.metrics import Metrics
-from revoker.models import RevocableClaims
+from revoker.models import RevocableClaims, Session
 from revoker.rules import session_is_cut_off
 from revoker.store.keys import tag_and_start
 from revoker.store.sessions import Refreshed, Refusal, ReuseUnconfirmed
@@ -83,18 +83,21 @@ async def refresh(
     # a change is not cancelled where its client goes, so it may share a lookup with others
     found = await sessions.cutoffs.beyond_user_together(token.client_id, tag, revocable or ())
     key = sessions.minter.signer(found.now)
+
+    async def is_revoked_by_claims(session: Session) -> bool:
+        found = await sessions.cutoffs.beyond_user_together(
+            token.client_id, tag, sessions.revocable(session.claims)
+        )
+        return session_is_cut_off(start, found.state, store_now=found.now)
+
     refreshed: Refreshed | Refusal
     try:
         if session_is_cut_off(start, found.state, store_now=found.now):
             refreshed = Refusal.REVOKED
         else:
-            refreshed = await sessions.store.refresh(token.sid, token.generation, scopes)
-            if revocable is None and isinstance(refreshed, Refreshed):
-                # the record was read at a server that had not got it yet, so its claims were not looked up
-                revocable = sessions.revocable(refreshed.session.claims)
-                found = await sessions.cutoffs.beyond_user_together(token.client_id, tag, revocable)
-                if session_is_cut_off(start, found.state, store_now=found.now):
-                    refreshed = Refusal.REVOKED
+            # a record read at a server that had not got it yet has claims that were not looked up
+            is_revoked = is_revoked_by_claims if revocable is None else None
+            refreshed = await sessions.store.refresh(token.sid, token.generation, scopes, is_revoked)
     except ReuseUnconfirmed as error:
         await _report_refusal(call, token, error.refusal, metrics, store)
         raise

@@ -288,7 +288,13 @@ class Sessions:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     @reads_replies()
-    async def refresh(self, sid: str, generation: int, scopes: Sequence[str]) -> Refreshed | Refusal:
+    async def refresh(
+        self,
+        sid: str,
+        generation: int,
+        scopes: Sequence[str],
+        is_revoked: Callable[[Session], Awaitable[bool]] | None = None,
+    ) -> Refreshed | Refusal:
         """Take one generation of a refresh token whose MAC was right.
 
         The generation that counts moves on by one. The one before it gives the same once more within
@@ -299,6 +305,8 @@ class Sessions:
             sid: As the refresh token has it.
             generation: Likewise.
             scopes: Those asked for, of which each must be granted; nothing is consumed otherwise.
+            is_revoked: Whether the session gives no token, by what its record says. Where it raises
+                ``NoVerdict``, the use is not confirmed; None: there is nothing to judge.
 
         Raises:
             ReuseUnconfirmed: it ended the session, which is not confirmed.
@@ -308,7 +316,7 @@ class Sessions:
         if found is None:
             return Refusal.UNKNOWN
         if self._lives.grace:
-            return await self._refresh(sid, *found, generation, scopes)
+            return await self._refresh(sid, *found, generation, scopes, is_revoked)
         # Without grace, concurrent uses are ordered: the second waits until the first is confirmed.
         lock = self._in_turn.setdefault(sid, asyncio.Lock())
         try:
@@ -317,12 +325,18 @@ class Sessions:
         except TimeoutError:
             raise StoreUnavailable("the session is being refreshed") from None
         try:
-            return await self._refresh(sid, *found, generation, scopes)
+            return await self._refresh(sid, *found, generation, scopes, is_revoked)
         finally:
             lock.release()
 
-    async def _refresh(
-        self, sid: str, tag: str, start: int, generation: int, scopes: Sequence[str]
+    async def _refresh(  # noqa: PLR0917  # as refresh() has them, with the parts of the sid
+        self,
+        sid: str,
+        tag: str,
+        start: int,
+        generation: int,
+        scopes: Sequence[str],
+        is_revoked: Callable[[Session], Awaitable[bool]] | None,
     ) -> Refreshed | Refusal:
         keys = self._keys.of_refresh(tag, sid, generation)
         grace = self._lives.grace * 1000
@@ -350,13 +364,16 @@ class Sessions:
                 raise
             raise StoreUnavailable(str(error)) from error  # nothing is consumed: the token can be used again
         outcome = reply[0]
-        # before the mark is deleted: a record that can't be read gives no token
+        # before the mark is deleted: a record that can't be read or judged gives no token
         session = read_session(sid, start, reply[2]) if outcome in _GIVEN else None
+        revoked = session is not None and is_revoked is not None and await is_revoked(session)
         if outcome in {b"rotated", b"completed"}:
             confirmed = self._servers.change_unconfirmed(keys[-1], "DEL", keys[-1])
             if not grace:
                 with contextlib.suppress(NoVerdict, *FAILURES):  # the token was used and that is confirmed
                     await confirmed
+        if revoked:
+            return Refusal.REVOKED
         if session is not None:
             return Refreshed(session, int(reply[1]), outcome != b"rotated")
         if outcome == b"reused":
