@@ -5,7 +5,7 @@ import contextlib
 import hashlib
 import time
 import uuid
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -43,6 +43,7 @@ class Clockwork:
         self, valkey: Valkey, folder: Path, *, through: FaultProxy | None = None, **changes: Any
     ) -> None:
         self.ahead = 0.0
+        self._off = 0.0
         self._valkey = valkey
         self._proxy = through
         self._key = f"ahead-{uuid.uuid4().hex}"
@@ -57,7 +58,9 @@ class Clockwork:
             await self._proxy.open()
         url = self._valkey.url if self._proxy is None else self._proxy.url
         redis = {"url": url, "key_prefix": self._prefix, "timeout": PATIENT_S} | changes.pop("redis", {})
-        service = app.Service(settings_for(self._valkey.url, folder, redis=redis, **changes), clock=self.now)
+        service = app.Service(
+            settings_for(self._valkey.url, folder, redis=redis, **changes), clock=self._service_time
+        )
         if new:
             await service.store.init()
         running = await serve(service)
@@ -71,6 +74,36 @@ class Clockwork:
 
     def now(self) -> float:
         return time.time() + self.ahead
+
+    def _service_time(self) -> float:
+        return self.now() + self._off
+
+    @contextlib.contextmanager
+    def clocks_apart(self, seconds: float) -> Iterator[None]:
+        """Let the services' clocks be ahead of the store's by so much in the block."""
+        self._off = seconds
+        try:
+            yield
+        finally:
+            self._off = 0.0
+
+    @contextlib.contextmanager
+    def refused_data(self) -> Iterator[None]:
+        """Let the store have lost data in the block, which nobody accepts until its end."""
+        key = self.running.service.store.keys.epoch
+        with self._valkey.client() as client:
+
+            def declare(finding: str) -> None:
+                noticed = int(self.now() * 1000) + 1000  # after all that was read
+                client.set(key, f"{lost} {noticed} {cutoff} {finding}")
+
+            _, _, cutoff, _ = client.get(key).split(" ")
+            lost = uuid.uuid4().hex[:16]
+            declare("refused")
+            try:
+                yield
+            finally:
+                declare("accepted")
 
     def pass_time(self, seconds: float) -> None:
         self.ahead += seconds

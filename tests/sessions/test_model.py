@@ -63,6 +63,7 @@ class Model(RuleBasedStateMachine):
     users = st.sampled_from(["a", "b"])
     clients = st.sampled_from(CLIENTS)
     grants = st.sampled_from(GRANTS)
+    faults = st.sampled_from([*FAULTS, "no_key", "clocks_apart", "data_refused"])
     pasts = st.sampled_from([None, 0, 3, 20])
 
     def __init__(self, clockwork, grace):
@@ -209,7 +210,13 @@ class Model(RuleBasedStateMachine):
 
     def fails(self, login, fault, path, body, **request):
         """Ask while something is amiss; returns whether the script was carried out."""
-        if fault == "no_key":
+        if fault == "clocks_apart":
+            with self.clockwork.clocks_apart(40):
+                answer = self.ask(path, body, **request)
+        elif fault == "data_refused":
+            with self.clockwork.refused_data():
+                answer = self.ask(path, body, **request)
+        elif fault == "no_key":
             forget = self.clockwork.run(without_signing_key(self.running, login.access[-1].text))
             answer = self.ask(path, body, **request)
             self.clockwork.run(forget())
@@ -220,7 +227,7 @@ class Model(RuleBasedStateMachine):
         self.refused(answer)
         return fault in {"lost_after", "unconfirmed"}
 
-    @rule(login=sessions, fault=st.sampled_from([*FAULTS, "no_key"]))
+    @rule(login=sessions, fault=faults)
     def refresh_in_vain(self, login, fault):
         """The token in hand stays the one that counts, for as long as the session lives."""
         form = {"grant_type": "refresh_token", "refresh_token": login.refresh[-1]}
@@ -231,7 +238,7 @@ class Model(RuleBasedStateMachine):
         if done and usable:
             login.used, login.open = self.now(), True
 
-    @rule(login=sessions, fault=st.sampled_from([*FAULTS, "no_key"]))
+    @rule(login=sessions, fault=faults)
     def log_in_in_vain(self, login, fault):
         """No session begins, as the list of them shows."""
         if self.now() - 4000 <= self.others_cut(login.client, login.grants):
@@ -240,7 +247,7 @@ class Model(RuleBasedStateMachine):
         self.fails(login, fault, "/sessions", asked)
         self.list_sessions(login.sub)
 
-    @rule(login=sessions, fault=st.sampled_from([*FAULTS, "no_key"]))
+    @rule(login=sessions, fault=faults)
     def elevate_in_vain(self, login, fault):
         usable = self.usable(login)
         if not usable:

@@ -52,15 +52,71 @@ async def through(start, relay, sessions_section):
     return begin
 
 
+@pytest.fixture
+def clockwork_with(valkey, tmp_path, sessions_section, monkeypatch):
+    """Starts a service whose time can be put forward, by its [sessions]."""
+    with contextlib.ExitStack() as stack:
+
+        def begin(**section):
+            relay = FaultProxy(valkey)
+            made = Clockwork(
+                valkey, tmp_path, through=relay, sessions=sessions_section(**section), redis=CONFIRMED
+            )
+            stack.callback(made.close)
+            made.patch(monkeypatch)
+            made.relay = relay
+            return made
+
+        yield begin
+
+
 @pytest.fixture(params=[10, 0])
-def clockwork(request, valkey, tmp_path, sessions_section, monkeypatch):
-    relay = FaultProxy(valkey)
-    section = sessions_section(refresh_grace=request.param, revocable=["grant_id"])
-    made = Clockwork(valkey, tmp_path, through=relay, sessions=section, redis=CONFIRMED)
-    made.patch(monkeypatch)
-    made.relay = relay
-    yield made
-    made.close()
+def clockwork(request, clockwork_with):
+    return clockwork_with(refresh_grace=request.param, revocable=["grant_id"])
+
+
+# Whatever the reason
+
+
+@contextlib.contextmanager
+def _no_signing_key(clockwork, browser):
+    forget = clockwork.run(without_signing_key(clockwork.running, browser.access))
+    yield
+    clockwork.run(forget())
+
+
+CHANGES = {
+    "refresh": lambda browser: browser.refresh(),
+    "begin": lambda browser: browser.running.post("/sessions", {"sub": "alice"}),
+    "elevate": lambda browser: browser.elevate(acr="mfa"),
+}
+REASONS = {
+    "the service's clock is ahead": lambda clockwork, _: clockwork.clocks_apart(40),
+    "the service's clock is behind": lambda clockwork, _: clockwork.clocks_apart(-40),
+    "nobody has accepted a loss of data": lambda clockwork, _: clockwork.refused_data(),
+    "no key signs": _no_signing_key,
+}
+
+
+@pytest.mark.parametrize("reason", REASONS)
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_is_refused_changes_nothing_and_can_be_repeated(clockwork_with, change, reason, events):
+    clockwork = clockwork_with(max_sessions_per_user=1)
+    run, running = clockwork.run, clockwork.running
+    browser = run(log_in(running))
+    record = running.service.store.keys.session(tag_and_start(browser.sid)[0], browser.sid)
+    before = run(running.service.store.values([record]))
+    with REASONS[reason](clockwork, browser):
+        for _ in range(2):
+            assert run(CHANGES[change](browser)).error == UNAVAILABLE
+            clockwork.pass_time(60)
+    assert run(running.service.store.values([record])) == before
+    assert run(sids(running)) == [browser.sid]
+    assert run(browser.active())
+    assert run(CHANGES[change](browser)).status in {200, 201}
+    assert len(run(sids(running))) == 1
+    assert run(browser.active()) == (change != "begin")
+    assert "refresh_reused" not in {event["event"] for event in events}
 
 
 # Refreshing
