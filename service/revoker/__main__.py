@@ -4,7 +4,7 @@ import sys
 
 from revoker.server import start_signals
 
-if sys.argv[1:2] in (["serve"], ["edge"]):
+if sys.argv[1:2] in (["serve"], ["edge"], ["canary"]) and not {"--once", "init"}.intersection(sys.argv):
     start_signals.install_handlers()  # before the other imports, which take long enough for a signal to come
 
 from revoker.cli.commands import main

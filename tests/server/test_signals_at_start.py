@@ -1,5 +1,7 @@
 """Signals that come before the service can act on them."""
 
+import contextlib
+import json
 import os
 import signal
 import urllib.error
@@ -9,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from revoker.auth import digest
+from tests.rig import forge
 from tests.rig.processes import Process, init_store, until, write_configuration
 from tests.rig.servers import free_port
 from tests.rig.service import SECRETS
@@ -90,3 +93,58 @@ def test_sighup_while_a_process_is_being_built_is_a_reload_and_does_not_end_it(s
 
         until(lambda: {get(url + "/pid")["callers"] for _ in range(16)} == {3})
         assert processes(url).keys() <= pids
+
+
+CANARY = """
+[server]
+port = 0
+[upstream]
+url = "http://127.0.0.1:1"
+secret_file = "canary.secret"
+[canary]
+key_file = "canary.key"
+[[targets]]
+name = "service"
+url = "http://127.0.0.1:1"
+"""
+
+
+@pytest.fixture
+def canary(tmp_path):
+    """Starts a canary that reads its configuration, which the test writes to the pipe."""
+    (tmp_path / "canary.secret").write_text("canary-secret")
+    (tmp_path / "canary.key").write_text(json.dumps(forge.ec_key("canary-1").private_jwk()))
+    os.mkfifo(pipe := tmp_path / "canary.toml")
+    with contextlib.ExitStack() as stack:
+
+        def start(*options):
+            process = Process(tmp_path, "-m", "revoker", "canary", *options, "--config", pipe)
+            return stack.enter_context(process), stack.enter_context(pipe.open("w"))
+
+        yield start
+
+
+def test_sighup_while_a_canary_reads_its_configuration_does_not_end_it(canary):
+    process, configuration = canary()
+    process.send_signal(signal.SIGHUP)
+    configuration.write(CANARY)
+    configuration.close()
+
+    process.logged("settings not taken over")
+    assert process.url()
+
+
+@pytest.mark.parametrize("which", [signal.SIGTERM, signal.SIGINT])
+def test_sigterm_while_a_canary_reads_its_configuration_ends_it_in_order(canary, which):
+    process, _ = canary()
+    process.send_signal(which)
+
+    assert process.status() == 0
+    assert process.err.read_text() == ""
+
+
+def test_a_single_round_that_is_ended_by_sigterm_is_not_a_success(canary):
+    process, _ = canary("--once")
+    process.send_signal(signal.SIGTERM)
+
+    assert process.status() == -signal.SIGTERM
