@@ -356,6 +356,18 @@ def begins_too_far_ahead(session_start: int, store_now: int) -> bool:
     return session_start > store_now + START_AHEAD_MS
 
 
+def login_is_recent(auth_time: Number | None, issuer: Issuer, *, max_age: int, store_now: int) -> bool:
+    """Whether the user authenticated at most ``max_age`` seconds before ``store_now`` (ms; RFC 9470 §4).
+
+    A date ahead says nothing of the age, so it counts only within the issuer's ``clock_skew``, as ``iat``
+    does; that of a session held by this service may come from a faster server, as its start may.
+    """
+    if auth_time is None:
+        return False
+    ahead = START_AHEAD_MS if issuer.own else issuer.clock_skew * 1000
+    return (store_now - max_age * 1000) * 1000 <= microseconds(auth_time) <= (store_now + ahead) * 1000
+
+
 def covers(cutoff: Revocation | None, at_us: int) -> bool:
     """Whether a cutoff covers what is dated ``at_us`` (µs)."""
     return cutoff is not None and at_us <= cutoff.at * 1000

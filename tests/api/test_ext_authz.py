@@ -99,7 +99,8 @@ async def test_both_interfaces_answer_alike(both):
     good, weak = running.token(scope="a b", acr="mfa", auth_time=int(time.time())), running.token(scope="a")
     dpop, expired = running.token(cnf={"jkt": "x"}), running.token(now=1_000_000)
     stranger = forge.token(forge.rsa_key("stranger"))
-    tokens = (good, weak, dpop, expired, stranger, "x", "")
+    early = running.token(scope="a b", acr="mfa", auth_time=int(time.time()) + 3600)
+    tokens = (good, weak, early, dpop, expired, stranger, "x", "")
     users = [
         {},
         *({"authorization": f"{scheme} {text}"} for scheme in ("Bearer", "DPoP", "Basic") for text in tokens),

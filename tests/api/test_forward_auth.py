@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 import urllib.parse
 
 import aiohttp
@@ -125,8 +126,6 @@ async def test_a_refusal_has_the_error_object_too(revoker, ask):
 
 
 async def test_acr_and_max_age_ask_for_a_stronger_or_fresher_login(revoker, ask):
-    import time
-
     now = int(time.time())
     fresh = f"Bearer {revoker.token(acr='mfa', auth_time=now - 10)}"
     old = f"Bearer {revoker.token(acr='mfa', auth_time=now - 1000)}"
@@ -140,6 +139,19 @@ async def test_acr_and_max_age_ask_for_a_stronger_or_fresher_login(revoker, ask)
         challenge = headers["WWW-Authenticate"]
         assert 'error="insufficient_user_authentication"' in challenge
         assert 'acr_values="mfa"' in challenge and "max_age=300" in challenge
+
+
+async def test_a_login_that_is_still_to_come_does_not_meet_max_age(revoker, ask):
+    now = int(time.time())
+
+    async def status(auth_time, require):
+        token = revoker.token(auth_time=auth_time, exp=now + 3600)
+        return (await ask(f"Bearer {token}", require=[require]))[0]
+
+    assert await status(now + 3600, "max_age=300") == 401
+    assert await status(now + 3600.5, "max_age=300") == 401
+    assert await status(now + 1, "max_age=300") == 200, "within clock_skew"
+    assert await status(now + 3600, "scope=orders:read") == 200, "the route asks for no age"
 
 
 async def test_all_demands_apply_and_repeated_headers_add_up(revoker, ask):

@@ -482,6 +482,27 @@ def test_a_session_dated_by_a_faster_server_is_covered_by_a_cutoff_made_since(cl
         clockwork.pass_time(20)
 
 
+def test_a_login_dated_by_a_faster_server_is_recent(clockwork):
+    run, running = clockwork.run, clockwork.running
+    clockwork.pass_time(25)
+    browser = run(log_in(running))
+    clockwork.pass_time(-25)
+    run(browser.go_on())
+
+    async def status():
+        headers = {
+            "X-Revoker-Key": "gateway-secret",
+            "X-Revoker-Require": "max_age=60",
+            "Authorization": f"Bearer {browser.access}",
+        }
+        async with running.http.get(f"{running.url}/forward-auth", headers=headers) as response:
+            return response.status
+
+    assert run(status()) == 200
+    clockwork.pass_time(100)
+    assert run(status()) == 401
+
+
 def test_an_instance_that_never_saw_the_faster_server_covers_its_sessions_too(clockwork):
     run, running = clockwork.run, clockwork.running
     ahead = int(clockwork.now() * 1000) + 20_000

@@ -23,6 +23,7 @@ from revoker.api.verdicts import Judged, Verdicts
 from revoker.auth import Caller
 from revoker.errors import InvalidClient, RevokerError
 from revoker.models import ACTIVE_VERDICT
+from revoker.rules import login_is_recent
 from revoker.tokens.claims import scope_words
 from revoker.tokens.verifying import VerifiedToken
 
@@ -221,13 +222,14 @@ def _unmet(requirements: Requirements, token: VerifiedToken, judged: Judged) -> 
     """The refusal of a token that does not meet the requirements; None: it does."""
     if not set(requirements.scopes) <= set(scope_words(token.scope)):
         return _forbidden(" ".join(requirements.scopes))
-    auth_time = token.claims.auth_time
-    age = None if auth_time is None else judged.store_now / 1000 - auth_time
-    stale = requirements.max_age is not None and (age is None or age > requirements.max_age)
+    max_age = requirements.max_age
+    stale = max_age is not None and not login_is_recent(
+        token.claims.auth_time, token.issuer, max_age=max_age, store_now=judged.store_now
+    )
     if stale or not all(token.acr in acrs for acrs in requirements.acrs):
         needed = f', acr_values="{" ".join(requirements.acrs[0])}"' if requirements.acrs else ""
-        if requirements.max_age is not None:
-            needed += f", max_age={requirements.max_age}"
+        if max_age is not None:
+            needed += f", max_age={max_age}"
         return _refused(
             401, _REALM, "insufficient_user_authentication", "a stronger or fresher login is needed", needed
         )
