@@ -1,9 +1,17 @@
 """The hash of all blocks: read in pages, rid of what has ended, and the same at every instance."""
 
+import asyncio
+import contextlib
+
+import pytest
+
 from revoker.rules import FOREVER_MS
+from revoker.store import scripts
 from revoker.store.keys import user_tag
+from revoker.store.stored_values import parse_user_state
 from tests.rig.probes import RestrictedUser, eventually, readiness
-from tests.rig.reply_proxy import ReplyProxy
+from tests.rig.reply_proxy import Hold, ReplyProxy
+from tests.rig.service import HANGS_S
 from tests.store.conftest import MAIN, opened, store_on
 
 MANY = 5000
@@ -96,3 +104,67 @@ async def test_what_this_process_changed_since_the_reading_began_is_newer_than_w
     remembered.take_blocks({0: {eve: FOREVER_MS, "zoe": FOREVER_MS, ann: FOREVER_MS}}, remembered.changes)
     assert set(remembered.blocks) == {ann, eve, "zoe"}
     assert bob not in remembered.blocks
+
+
+@contextlib.asynccontextmanager
+async def unblocking(valkey, prefix):
+    """Two processes, of which the first ends a block in a data set that it does not know, and waits then.
+
+    Gives the other process, a call that lets the first settle that data set, and the task that unblocks.
+    """
+    async with ReplyProxy.before(valkey.port) as proxy, contextlib.AsyncExitStack() as stack:
+        first, other = store_on(proxy, prefix), store_on(valkey, prefix)
+        await other.init()
+        for store in (first, other):
+            await stack.enter_async_context(opened(store, watched=False))
+            await store.learn()
+        await first.revocations.block_user(MAIN, "ann", until=None, reason="", by="admin")
+        await other.declare_lost("ignore")
+        settling = Hold()
+
+        def hold(name):
+            if name == "EVALSHA":
+                proxy.holds["MGET"] = settling
+
+        with valkey.client() as client:  # the reply to EVALSHA is that of the script
+            for text in scripts.TEXTS.values():
+                client.script_load(text)
+        proxy.after = hold
+        task = asyncio.create_task(first.revocations.unblock_user(MAIN, "ann"))
+        stack.callback(settling.released.set)
+        await asyncio.wait_for(settling.reached.wait(), HANGS_S)
+        yield other, settling.released.set, task
+
+
+async def is_blocked(store):
+    [value] = await store.values([store.keys.user_of(MAIN, "ann")])
+    return value is not None and parse_user_state(value).blocked == FOREVER_MS
+
+
+@pytest.mark.parametrize("restored_before", [False, True])
+async def test_a_block_made_while_a_loss_is_settled_is_not_undone(valkey, prefix, restored_before):
+    async with unblocking(valkey, prefix) as (other, settle, unblocked):
+        assert not await is_blocked(other)
+        if restored_before:
+            other.revocations.remembered.block(user_tag(MAIN.iss, "ann"), FOREVER_MS)
+            await other.refill.write_back(0)
+        await other.revocations.block_user(MAIN, "ann", until=None, reason="", by="admin")
+        settle()
+        await unblocked
+        assert await is_blocked(other)
+
+
+async def test_a_block_that_is_restored_while_a_loss_is_settled_is_undone(valkey, prefix):
+    async with unblocking(valkey, prefix) as (other, settle, unblocked):
+        settle()
+        assert await unblocked == FOREVER_MS
+        assert not await is_blocked(other)
+
+
+async def test_a_block_is_undone_again_where_the_first_time_is_lost(valkey, prefix):
+    async with unblocking(valkey, prefix) as (other, settle, unblocked):
+        with valkey.client() as client:
+            client.delete(*client.scan_iter(other.keys.all(), 1000))
+        settle()
+        assert await unblocked == FOREVER_MS
+        assert not await is_blocked(other)

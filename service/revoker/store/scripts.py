@@ -61,7 +61,8 @@ _SHARED_PARTS: Final[dict[str, tuple[str, ...]]] = {
 
 UNDO: Final = frozenset(name for name, parts in _SHARED_PARTS.items() if "undo" in parts)
 """Scripts that undo a revocation. Run twice, they would undo what was revoked in between. So each request
-adds a key, ``lifted`` and an id, by which the script finds that the request was carried out before."""
+adds a key, ``lifted`` and an id, by which the script finds that the request was carried out before. After a
+loss of data it is carried out again, for processes write back what they remember: ``again`` says so."""
 
 RESTORE: Final = {
     name: f"restore:{name}"
@@ -153,15 +154,16 @@ class Scripts:
             Unconfirmed: the change may or may not be stored; repeating it is safe.
             StoreUnavailable: it is not stored.
         """
-        for _ in range(2):
-            all_keys = [*keys, f"{keys[-1]}:{new_id()}"] if name in UNDO else keys
+        undoes = name in UNDO
+        all_keys = [*keys, f"{keys[-1]}:{new_id()}"] if undoes else keys
+        for all_args in (args, [*args, "again"] if undoes else args):
             try:
-                reply, intact = await self.call(name, all_keys, args, counted=True)
+                reply, intact = await self.call(name, all_keys, all_args, counted=True)
             except StoreUnavailable as error:
                 if not isinstance(error.__cause__, ConnectionLost):
                     raise
                 try:
-                    reply, intact = await self.call(name, all_keys, args, counted=True)
+                    reply, intact = await self.call(name, all_keys, all_args, counted=True)
                 except Unconfirmed:
                     raise
                 except StoreUnavailable as again:  # but the first attempt may have been carried out

@@ -16,7 +16,9 @@ local longer = ends > user.blocked
 if longer and ARGV[3] ~= '' then user.block_reason = ARGV[3] end
 user.blocked = ends
 local expiry = write_user(KEYS[1], user, tonumber(ARGV[2]))
-if longer then write_audit(KEYS[1], tonumber(ARGV[7]) or now_ms(), ends, ARGV[6], expiry, 'block') end
+if longer or redis.call('EXISTS', audit_key(KEYS[1], 'block')) == 0 then
+  write_audit(KEYS[1], tonumber(ARGV[7]) or now_ms(), ends, ARGV[6], expiry, 'block')
+end
 if ends > now_ms() then
   redis.call('HSET', KEYS[2], ARGV[4], digits(ends))
 else

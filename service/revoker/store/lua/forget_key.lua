@@ -1,10 +1,10 @@
 -- Undoes the revocation of a signing key.
 -- It is added to the set of what was lifted, so that no process takes it for a revocation that has vanished.
 -- KEYS: the issuer's revoked keys, lifted, result of the request, seq, share, list of writers, epoch.
--- ARGV: kid, its place in a key.
+-- ARGV: kid, its place in a key, 'again' or none.
 -- Returns: 1 if it was revoked, else 0.
 undone(KEYS[1], 'key ' .. ARGV[1])
-local before = result_before()
+local before = result_before(again)
 if before then return answer(tonumber(before)) end
 local text = redis.call('GET', KEYS[1])
 local keys = text and cjson.decode(text) or {}

@@ -1,10 +1,10 @@
 -- Undoes a cutoff, the only way in which a revoked token becomes active again.
 -- The key is added to the set of recently lifted cutoffs, so that no process restores it after a loss of data.
 -- KEYS: cutoff or user, lifted, result of the request, seq, share, list of writers, epoch.
--- ARGV: 'user' if it is a user's record, how long the rest of that is stored (ms).
+-- ARGV: 'user' if it is a user's record, how long the rest of that is stored (ms), 'again' or none.
 -- Returns: the time of the cutoff (ms; 0: there was none).
 undone(KEYS[1], 'cutoff')
-local before = result_before()
+local before = result_before(again)
 if before then return answer(before) end
 local lifted = 0
 if ARGV[1] == 'user' then

@@ -1,9 +1,10 @@
 -- Ends a user's block; cutoffs stay. A record that was stored only for the block is deleted.
 -- KEYS: user, blocks, lifted, result of the request, seq, share, list of writers, epoch.
--- ARGV: how long the record is stored after its last cutoff (ms), u, the user's tag.
+-- ARGV: how long the record is stored after its last cutoff (ms), u, the user's tag, 'again' or none.
 -- Returns: the end of the block (ms; 0: there was none).
 undone(KEYS[1], 'block')
-local before = result_before()
+-- A block that was written back has no record of who made it. One that was made since the first time has, and stays.
+local before = result_before(again and redis.call('EXISTS', audit_key(KEYS[1], 'block')) == 0)
 if before then return answer(before) end
 local user = read_user(KEYS[1])
 local ended = user.blocked
