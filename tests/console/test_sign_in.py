@@ -324,3 +324,24 @@ async def test_an_id_token_dated_ahead_lets_nobody_in_whom_a_logout_would_not_en
 async def test_a_session_dated_ahead_is_judged_at_every_request(service, people):
     look = await _session(service, people(service), iat=int(time.time()) + 25, began=time.time())
     assert (await look()).url.endswith("/console/sign-in")
+
+
+# A clock that is wrong
+
+
+@pytest.mark.parametrize(
+    ("off", "dates", "status"),
+    [
+        (29, {"iat": -590}, 200),
+        (-29, {"iat": -619}, 403),
+        (29, {"exp": 10}, 200),
+        (-29, {"exp": -45}, 403),
+    ],
+    ids=["ahead: made for it", "behind: made before", "ahead: runs", "behind: has expired"],
+)
+async def test_the_stores_time_judges_the_dates_of_an_id_token(
+    consoles, provider, people, *, off, dates, status
+):
+    service = await consoles(clock=lambda: time.time() + off)
+    claims = {name: int(time.time()) + seconds for name, seconds in dates.items()}
+    assert (await sign_in(people(service), provider, "viewer", **claims)).status == status

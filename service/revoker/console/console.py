@@ -51,7 +51,7 @@ class Console:
                 issuer,
                 services.verifier,
                 revoked_key_ids=services.revoked_key_ids,
-                clock=services.clocks.now,
+                clocks=services.clocks,
             )
         forms = Forms(records, keep_ms=settings.absolute_timeout * 1000)
         self._acting: Final = Acting(services, forms, Drafts(records))

@@ -18,6 +18,7 @@ from authlib.oauth2.client import OAuth2Client
 from revoker.config.console import ConsoleSettings
 from revoker.errors import InvalidToken, KeysUnavailable
 from revoker.models import LATEST_DATE, Claims, Issuer
+from revoker.store.consistency.clocks import Clocks
 from revoker.tokens.claims import revocable_claims
 from revoker.tokens.verifying import GenuineToken, Verifier
 
@@ -83,12 +84,12 @@ class Provider:
         verifier: Verifier,
         *,
         revoked_key_ids: Callable[[Issuer], Collection[str]],
-        clock: Callable[[], float],
+        clocks: Clocks,
     ) -> None:
         self._settings = settings
         self._verifier = verifier
         self._revoked_key_ids = revoked_key_ids
-        self._clock = clock
+        self._clocks = clocks
         self._http: aiohttp.ClientSession | None = None
         self.issuer: Final = issuer
         self.redirect_uri: Final = f"{settings.url}/console/callback"
@@ -192,13 +193,14 @@ class Provider:
             raise InvalidToken("its sub is missing or too long", "sub")
 
     def _check_dates(self, payload: Mapping[str, Any], issuer: Issuer) -> None:
-        now = self._clock()
+        own_now, store_ms = self._clocks.now(), self._clocks.store_ms
+        store_now = own_now if store_ms is None else store_ms / 1000
         iat, exp = payload.get("iat"), payload.get("exp")
         if type(iat) not in {int, float} or type(exp) not in {int, float}:
             raise InvalidToken("it has no dates", "iat")
         assert isinstance(iat, int | float) and isinstance(exp, int | float)  # noqa: S101, PT018  # as checked
-        if not 0 <= iat <= LATEST_DATE or exp <= now - issuer.leeway:
+        if not 0 <= iat <= LATEST_DATE or exp <= max(store_now, own_now) - issuer.leeway:
             raise InvalidToken("it has expired", "exp")
-        # Whether it is dated ahead is judged by the store's clock, which dates the cutoffs.
-        if iat < now - _OLDEST_S - issuer.iat_backdated:
+        # Whether it is dated ahead is judged with the cutoffs, which the store's clock dates.
+        if iat < store_now - _OLDEST_S - issuer.iat_backdated:
             raise InvalidToken("it was not made for this sign-in", "iat")
