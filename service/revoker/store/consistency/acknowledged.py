@@ -12,6 +12,7 @@ import msgspec
 import structlog
 
 from revoker.metrics import Metrics
+from revoker.store.keys import segment
 from revoker.store.stored_values import parse_user_state
 
 _log = structlog.get_logger("store")
@@ -53,14 +54,18 @@ class Written(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def identity(self) -> str:
-        """Deduplication key: a later entry replaces an earlier one. No Redis key contains a space."""
-        return f"{self.keys[0]} {self.except_sid}" if self.except_sid else self.keys[0]
+        """Deduplication key: a later entry replaces an earlier one. No Redis key contains a space.
+
+        It is short, whatever the excepted session is.
+        """
+        return f"{self.keys[0]} {segment(self.except_sid)}" if self.except_sid else self.keys[0]
 
     @property
     def size(self) -> int:
         """Estimated memory of the entry."""
-        # the last is part of the identity, too
-        texts = (*self.keys, self.reason, self.except_sid, self.except_sid, self.audit)
+        texts = (*self.keys, self.reason, self.except_sid, self.audit)
+        if self.except_sid:  # otherwise the identity is one of the keys
+            texts += (self.identity,)
         return _ENTRY_BYTES + sum(map(sys.getsizeof, texts))
 
     def is_held_by(self, value: bytes | None) -> bool:
