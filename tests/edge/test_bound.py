@@ -33,7 +33,12 @@ async def behind_relay(start, valkey, tmp_path):
 async def test_no_revoked_token_is_active_beyond_the_bound(behind_relay, fault):
     service, relay, edge = behind_relay
     token = claims()
-    await until(lambda: edge.active(token), "it answers")
+
+    async def is_active():
+        answer = await edge.post("/introspect", token, caller="gateway")
+        return answer.status == 200 and answer.json["active"]
+
+    await until(is_active, "it answers")
     await relay.break_as(fault)
     answer = await service.post("/revoke", {"iss": forge.ISSUER, "jti": token["jti"]})
     acknowledged = time.monotonic()
