@@ -7,8 +7,6 @@ from tests.edge.conftest import claims, is_inactive, until
 from tests.rig import forge
 from tests.rig.service import HANGS_S
 
-pytestmark = pytest.mark.timeout(120)
-
 
 def cursors(feed):
     return [confirmed["cursor"] for confirmed in feed.confirmed]

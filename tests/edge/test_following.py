@@ -15,8 +15,6 @@ from tests.edge.conftest import claims, is_inactive, is_ready, until
 from tests.rig import forge
 from tests.rig.service import HANGS_S, OTHER_ISSUER
 
-pytestmark = pytest.mark.timeout(120)
-
 
 async def test_it_answers_by_the_snapshot(start_edge, feed):
     revoked, other = claims(), claims()

@@ -9,8 +9,6 @@ from tests.edge.conftest import claims, is_inactive, is_ready, until
 from tests.rig import forge
 from tests.rig.service import OTHER_ISSUER
 
-pytestmark = pytest.mark.timeout(120)
-
 LIMITS = {"max_token_lifetime": 86400, "horizon": 86400, "leeway": 30, "clock_skew": 2}
 
 

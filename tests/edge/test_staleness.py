@@ -9,8 +9,6 @@ import pytest
 from tests.edge.conftest import claims, is_inactive, is_ready, until
 from tests.rig import forge
 
-pytestmark = pytest.mark.timeout(120)
-
 
 async def readiness(edge):
     answer = await edge.ask("GET", "/readyz")

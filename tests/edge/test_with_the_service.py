@@ -12,8 +12,6 @@ from tests.rig.edge import begin, edge_settings
 from tests.rig.service import until_ready
 from tests.rig.upstream import SECRET
 
-pytestmark = pytest.mark.timeout(120)
-
 
 @pytest.fixture
 async def service(start, valkey):

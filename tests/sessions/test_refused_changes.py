@@ -212,7 +212,6 @@ async def test_another_instance_completes_a_refresh_that_was_not_confirmed(throu
 
 
 @pytest.mark.parametrize("grace", [0, 1])
-@pytest.mark.timeout(90)
 async def test_users_who_try_while_the_replica_is_away_are_not_logged_out(
     start, own_valkey, tmp_path, sessions_section, grace
 ):
