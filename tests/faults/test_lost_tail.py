@@ -8,7 +8,7 @@ import pytest
 
 from revoker.store.consistency import data_set
 from tests.faults import append_only
-from tests.faults.test_repair import has_verdict, seen_by_both
+from tests.faults.test_repair import seen_by_both
 from tests.rig.network import Network
 from tests.rig.probes import epoch_in, eventually, issued, revoke
 
@@ -17,12 +17,10 @@ PATIENT = {"repair_seconds": 60}
 
 GIVEN_UP = "server_not_checked_by_all"
 
-HASTY = {"timeout": 0.5}
-"""Requests that wait for another process are answered."""
-
 
 @pytest.fixture(autouse=True)
 def hasty(monkeypatch):
+    """Requests that wait for another process are answered."""
     monkeypatch.setattr(data_set, "SETTLE_WAIT_S", 0.1)
 
 
@@ -50,9 +48,9 @@ class Ways:
 
 
 async def two(start, ways, **revocation):
-    first = await start(ways.urls["a"], revocation=revocation, redis=HASTY)
+    first = await start(ways.urls["a"], revocation=revocation)
     prefix = first.service.store.keys.epoch.split(":")[0]
-    second = await start(ways.urls["b"], prefix=prefix, new=False, revocation=revocation, redis=HASTY)
+    second = await start(ways.urls["b"], prefix=prefix, new=False, revocation=revocation)
     await seen_by_both(first, second)
     return first, second
 
@@ -78,6 +76,18 @@ async def asked(revoker, claims):
     return await revoker.post("/introspect", claims, caller="gateway")
 
 
+async def active(revoker, claims):
+    """The verdict, once there is one."""
+    answers = []
+
+    async def answered():
+        answers.append(await asked(revoker, claims))
+        return answers[-1].status == 200
+
+    await eventually(answered)
+    return answers[-1].json["active"]
+
+
 async def test_what_another_process_acknowledged_at_last_is_not_active_before_that_has_looked(
     start, own_valkey, ways
 ):
@@ -99,9 +109,8 @@ async def test_what_another_process_acknowledged_at_last_is_not_active_before_th
         assert (await asked(first, gone)).status == 503
     ways.release("b")
     for revoker in (first, second):
-        await eventually(lambda revoker=revoker: has_verdict(revoker))
-        assert not await revoker.active(gone)
-        assert await revoker.active(bystander)
+        assert not await active(revoker, gone)
+        assert await active(revoker, bystander)
     assert epoch_in(own_valkey, first).finding == "repaired"
 
 
@@ -114,14 +123,11 @@ async def test_a_process_that_starts_after_the_loss_waits_for_those_that_run(sta
     cut_before(own_valkey, gone)
     ways.hold("b")
     own_valkey.start()
-    third = await start(
-        ways.urls["a"], prefix=prefix, new=False, ready=False, revocation=PATIENT, redis=HASTY
-    )
+    third = await start(ways.urls["a"], prefix=prefix, new=False, ready=False, revocation=PATIENT)
     for _ in range(3):
         assert (await asked(third, gone)).status == 503
     ways.release("b")
-    await eventually(lambda: has_verdict(third))
-    assert not await third.active(gone)
+    assert not await active(third, gone)
 
 
 async def test_a_process_that_has_ended_is_not_waited_for(start, own_valkey, ways, events):
@@ -131,8 +137,7 @@ async def test_a_process_that_has_ended_is_not_waited_for(start, own_valkey, way
     await first.service.store.instances.enter()
     own_valkey.kill()
     own_valkey.start()
-    await eventually(lambda: has_verdict(first))
-    assert not await first.active(gone)
+    assert not await active(first, gone)
     assert GIVEN_UP not in {event["event"] for event in events}
 
 
@@ -146,7 +151,6 @@ async def test_a_process_that_was_killed_is_waited_for_in_vain_and_for_repair_se
         await second.close()
     own_valkey.kill()
     own_valkey.start()
-    await eventually(lambda: has_verdict(first))
-    assert await first.active(bystander), "nothing was lost"
+    assert await active(first, bystander), "nothing was lost"
     [event] = [event for event in events if event["event"] == GIVEN_UP]
     assert event["missing"] == [second.service.store.instance]
