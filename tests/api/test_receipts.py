@@ -15,6 +15,7 @@ from revoker.auth import digest
 from revoker.errors import StoreUnavailable
 from revoker.store.journal import shared_consumers
 from revoker.store.journal.cursors import Cursor
+from revoker.store.journal.shared_consumers import SETTLED_S
 from tests.api.test_feed import REVOCATIONS
 from tests.edge.conftest import callers as callers_of_edges
 from tests.edge.conftest import claims, until
@@ -87,8 +88,13 @@ async def following(running, name, *, confirms_at=None, caller="edge"):
 
 @pytest.fixture(autouse=True)
 def settled(monkeypatch):
-    """What processes have written counts as complete at once; otherwise every test would wait for that."""
+    """What processes have written counts as complete at once; otherwise every test would wait for that.
+
+    Nobody is left out for a silence that is the machine's.
+    """
     monkeypatch.setattr(shared_consumers, "SETTLED_S", 0)
+    for module in (consumers_of_process, shared_consumers):
+        monkeypatch.setattr(module, "LISTED_S", 60.0)
 
 
 @pytest.fixture
@@ -405,13 +411,15 @@ async def test_what_processes_say_is_removed(start, own_valkey):
             assert client.hlen(keys.consumers) > 1
 
 
-async def test_who_confirmed_to_a_process_that_has_ended_is_waited_for(start, valkey):
+async def test_who_confirmed_to_a_process_that_has_ended_is_waited_for(start, valkey, monkeypatch):
     """An edge gives verdicts still while it looks for another process."""
     one = await start(valkey)
     other = await start(valkey, prefix=one.service.store.keys.prefix, new=False)
     async with following(other, "north", confirms_at=other):
         assert await revoke(one, wait_edges=True, **LONG) == {"reached": 1, "connected": 1}
-    await other.close()
+    with monkeypatch.context() as patient:
+        patient.setattr(consumers_of_process, "_LEAVE_S", HANGS_S)
+        await other.close()
     assert await revoke(one, wait_edges=True, **SOON) == {"reached": 0, "connected": 1}
     await confirm(one, await end_of_journal(one), "north")
     assert await revoke(one, {"sub": "bob"}, wait_edges=1, **SOON) == {"reached": 0, "connected": 1}
@@ -421,7 +429,7 @@ async def test_who_confirmed_to_a_process_that_has_ended_is_waited_for(start, va
 
 
 async def test_after_a_loss_nobody_is_missed(start, own_valkey, monkeypatch):
-    monkeypatch.undo()
+    monkeypatch.setattr(shared_consumers, "SETTLED_S", SETTLED_S)
     one = await start(own_valkey)
     other = await start(own_valkey, prefix=one.service.store.keys.prefix, new=False)
     async with following(other, "north", confirms_at=other):
