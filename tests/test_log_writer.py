@@ -7,6 +7,7 @@ import threading
 import pytest
 
 from revoker.log_writer import Dropped, LineWriter
+from tests.rig.service import HANGS_S
 
 LINE = b"x" * 99 + b"\n"
 
@@ -77,7 +78,7 @@ def test_lines_wait_while_nobody_reads_and_then_come_in_order(pipe):
     pipe.read_filling()
 
     assert pipe.read(sum(map(len, lines))) == b"".join(lines)
-    assert writer.flush(10)
+    assert writer.flush(HANGS_S)
     assert writer.dropped == (0, 0)
 
 
@@ -140,7 +141,7 @@ async def test_a_request_goes_on_though_a_slow_reader_never_makes_enough_room(pi
             await asyncio.to_thread(pipe.read_part)
             fill()
 
-    await asyncio.wait_for(log_as_much_as_is_read(), 30)
+    await asyncio.wait_for(log_as_much_as_is_read(), HANGS_S)
     assert not writer.has_audit_room()
 
 
@@ -163,7 +164,7 @@ def test_a_reader_that_has_gone_costs_lines_and_neither_the_process_nor_a_turn_w
     pipe.close_reading()
     for count in range(1, 4):
         writer.put(LINE, audit=True)
-        assert writer.flush(10)
+        assert writer.flush(HANGS_S)
         assert writer.dropped == Dropped(audit=count, other=0)
 
 
@@ -171,7 +172,7 @@ def test_a_descriptor_that_is_closed_costs_lines_alone():
     writer = LineWriter(1_000_000, reported)
     writer.put(LINE)
 
-    assert writer.flush(10)
+    assert writer.flush(HANGS_S)
     assert writer.dropped == Dropped(audit=0, other=1)
 
 
@@ -197,7 +198,7 @@ def test_a_forked_process_writes_its_own_lines_and_none_of_its_parent(pipe):
 
     assert sorted(pipe.read(len(b"parent\nchild\n")).split()) == [b"child", b"parent"]
     assert os.waitpid(child, 0)[1] == 0
-    assert writer.flush(10)
+    assert writer.flush(HANGS_S)
 
 
 def test_threads_lose_nothing_among_them(pipe):

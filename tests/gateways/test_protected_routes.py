@@ -95,7 +95,7 @@ async def test_without_revoker_the_gateway_is_closed_and_open_where_a_route_says
     await front.link.close()
     assert (await front.get(token))[0] in {500, 502, 503, 504}
     status, _, backend = await front.get(token, "/public-news/1", headers=FORGED)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + HANGS_S
     while status != 200:  # some gateways learn from a health check that Revoker can't be reached
         assert time.monotonic() < deadline, status
         await asyncio.sleep(0.05)

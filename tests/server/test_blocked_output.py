@@ -16,7 +16,7 @@ from tests.rig import forge
 from tests.rig.probes import eventually
 from tests.rig.processes import Process, init_store, until, write_configuration
 from tests.rig.servers import free_port
-from tests.rig.service import SECRETS
+from tests.rig.service import HANGS_S, SECRETS
 
 LONG = "\x01" * 10_000
 """As a user's name: in the log some 60 kB."""
@@ -63,7 +63,7 @@ class Service:
     async def __aenter__(self):
         self._http = aiohttp.ClientSession(
             headers={"Authorization": aiohttp.encode_basic_auth("admin", SECRETS["admin"])},
-            timeout=aiohttp.ClientTimeout(20),
+            timeout=aiohttp.ClientTimeout(HANGS_S),
         )
         self.process.start()
         try:

@@ -25,7 +25,7 @@ def program(tmp_path, own_valkey):
     """A process with these settings, not started yet, and where its port for gRPC is."""
 
     def make(**server):
-        server = {"port": free_port(), "grpc_port": free_port(), "drain_seconds": 3, **server}
+        server = {"port": free_port(), "grpc_port": free_port(), "drain_seconds": 6, **server}
         configuration = write_configuration(tmp_path, own_valkey.url, server=server)
         init_store(tmp_path, configuration)
         process = Process(tmp_path, "-m", "revoker", "serve", "--config", configuration)

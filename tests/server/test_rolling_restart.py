@@ -110,6 +110,6 @@ async def test_instances_are_replaced_under_load_and_nobody_notices(instances):
             assert url not in instances.ready
             process.start()
             await instances.until(lambda: len(instances.ready) == 2)
-            assert sum(client.rounds for client in clients) > done
+            await instances.until(lambda done=done: sum(client.rounds for client in clients) > done)
         end.set()
         looking.cancel()
