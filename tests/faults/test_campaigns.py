@@ -28,7 +28,7 @@ def test_every_acknowledged_revocation_holds_through_faults(tmp_path, topology):
     )
     print(
         f"python -m tests.faults --topology {topology} --edges {plan.edges} --seconds {SECONDS}"
-        f" --seed {plan.seed}"
+        f" --repair-seconds {plan.repair_seconds} --seed {plan.seed}"
     )
     with Network() as network:
         run = Campaign(plan, network, tmp_path)
