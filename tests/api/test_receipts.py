@@ -366,7 +366,7 @@ async def test_one_caller_has_so_many_waiting_and_no_more(start, valkey, monkeyp
 
 
 async def test_without_the_store_nobody_knows_how_many_edges_there_are(start, own_valkey, monkeypatch):
-    revoker = await start(own_valkey, redis={"timeout": 0.5})
+    revoker = await start(own_valkey, redis={"timeout": 2})
     service = revoker.service._services
 
     async def fail():

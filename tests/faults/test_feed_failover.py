@@ -33,8 +33,7 @@ async def revoked(running, jti):
 
 
 async def test_a_cursor_survives_the_death_of_the_primary(start, sentinels):
-    redis = {"wait_replicas": 1, "timeout": 1}
-    revoker = await start(sentinels, redis=redis, revocation={"repair_seconds": 60})
+    revoker = await start(sentinels, redis={"wait_replicas": 1}, revocation={"repair_seconds": 60})
     consumer = Consumer(await feed.snapshot(revoker))
     for number in range(20):
         await revoked(revoker, f"before-{number}")

@@ -19,7 +19,7 @@ async def test_a_store_that_is_killed_under_load_and_started_again_costs_no_verd
 
 
 async def test_a_store_that_hangs_is_answered_503_in_time_and_used_again_once_it_goes_on(start, own_valkey):
-    revoker = await start(own_valkey, redis={"timeout": 0.25})
+    revoker = await start(own_valkey, redis={"timeout": 1})
     async with CheckedLoad(revoker) as load:
         own_valkey.hang()
         await load.sees(introspected=503, revocations=503)

@@ -171,7 +171,7 @@ async def test_probes_and_metrics_have_no_span(traced, memory):
 
 
 async def test_an_outage_is_recorded_with_the_type_of_the_error(start, own_valkey, memory):
-    running = await start(own_valkey, spans=memory.spans, redis={"timeout": 0.5})
+    running = await start(own_valkey, spans=memory.spans, redis={"timeout": 2})
     memory.clear()
     own_valkey.hang()
     assert (await introspect(running)).status == 503
@@ -309,7 +309,7 @@ async def test_a_call_of_ext_authz_continues_the_trace_of_its_metadata(start, va
 
 async def test_a_call_of_ext_authz_that_fails_is_recorded(start, own_valkey, memory):
     port = free_port()
-    running = await start(own_valkey, spans=memory.spans, server={"grpc_port": port}, redis={"timeout": 0.5})
+    running = await start(own_valkey, spans=memory.spans, server={"grpc_port": port}, redis={"timeout": 2})
     memory.clear()
     own_valkey.hang()
     async with listening(running):
