@@ -56,6 +56,18 @@ async def test_commands_that_a_managed_service_removes_are_not_needed(start, tmp
         server.kill()
 
 
+async def test_where_there_is_no_append_only_file_as_at_elasticache_persistence_is_unchecked(start, tmp_path):
+    server = Valkey(tmp_path / "managed", *AWS, "--appendonly", "no").start()
+    try:
+        running = await start(server)
+        await serves(running)
+        report = await report_of(running)
+        assert names(report) == {"unchecked"}
+        assert report.problems[0].detail.startswith("the server does not say whether it saves snapshots;")
+    finally:
+        server.kill()
+
+
 @pytest.mark.parametrize("options", [AWS, AIVEN], ids=["AWS", "Aiven"])
 async def test_their_default_to_evict_is_reported(start, tmp_path, options):
     server = Valkey(tmp_path / "managed", *options, "--maxmemory-policy", "volatile-lru").start()
