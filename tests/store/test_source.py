@@ -89,6 +89,9 @@ class MemorySource:
     async def on_every_primary(self, _):
         return []
 
+    async def locator_faults(self):
+        return []
+
     async def primaries(self):
         return {}
 
