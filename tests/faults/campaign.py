@@ -22,7 +22,7 @@ from tests.rig import forge
 from tests.rig.network import Network
 from tests.rig.servers import free_port
 from tests.rig.service import SECRETS
-from tests.rig.topologies import Cluster, Replicated, Sentinels
+from tests.rig.topologies import Cluster, Node, Replicated, Sentinels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,9 +179,15 @@ class Campaign:
         self.edge_history += [Loss(line["before"]) for line in lines if line.get("kind") == "loss"]
 
     @contextlib.asynccontextmanager
-    async def fault(self, name: str, *, loses: bool) -> AsyncIterator["Deed"]:
-        """Record a fault: the block breaks something and repairs it; then the service must recover."""
-        deed = Deed(start=time.monotonic())
+    async def fault(self, name: str, *, loses: bool, node: Node | None = None) -> AsyncIterator["Deed"]:
+        """Record a fault: the block breaks something and repairs it; then the service must recover.
+
+        Args:
+            name: Its kind.
+            loses: As that of :class:`Fault`.
+            node: As that of :class:`Deed`.
+        """
+        deed = Deed(start=time.monotonic(), node=node)
         yield deed
         healed = time.monotonic()
         try:
@@ -242,9 +248,15 @@ RECOVERY_S = 120.0
 
 @dataclass
 class Deed:
-    """A fault that is under way; ``promoted`` as that of :class:`Fault`."""
+    """A fault that is under way.
+
+    Attributes:
+        node: The server that it happens to, where it happens to all of them in turn.
+        promoted: As that of :class:`Fault`.
+    """
 
     start: float
+    node: Node | None = None
     promoted: float | None = field(default=None)
 
 

@@ -98,7 +98,7 @@ class Fault(msgspec.Struct, frozen=True, tag=True):
     Attributes:
         healed: When what was broken had been put right.
         recovered: When every instance had given a verdict and acknowledged a revocation again.
-        promoted: When another server had become primary, or one was back that had lost data.
+        promoted: When another server had become primary, or one was back that had lost data or was restarted.
         loses: Whether the store may have lost data by it.
     """
 

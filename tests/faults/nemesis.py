@@ -18,13 +18,18 @@ Act = Callable[[Campaign, Deed], Awaitable[None]]
 
 @dataclass(frozen=True)
 class Deeds:
-    """A kind of fault: what it does, in words, where it can happen, and whether it needs edges."""
+    """A kind of fault: what it does, in words, where it can happen, and whether it needs edges.
+
+    Attributes:
+        everywhere: Whether it happens to all servers, one after the other: each of them is one fault.
+    """
 
     act: Act
     topologies: frozenset[str]
     loses: bool
     says: str
     edges: bool = False
+    everywhere: bool = False
 
 
 DEEDS: dict[str, Deeds] = {}
@@ -32,10 +37,12 @@ ALL = ("single", "replicated", "sentinel", "cluster")
 WITH_REPLICAS = ("replicated", "sentinel", "cluster")
 
 
-def deed(name: str, *topologies: str, loses: bool = False, edges: bool = False) -> Callable[[Act], Act]:
+def deed(
+    name: str, *topologies: str, loses: bool = False, edges: bool = False, everywhere: bool = False
+) -> Callable[[Act], Act]:
     def enter(act: Act) -> Act:
         says = " ".join((act.__doc__ or "").split())
-        DEEDS[name] = Deeds(act, frozenset(topologies), loses, says, edges)
+        DEEDS[name] = Deeds(act, frozenset(topologies), loses, says, edges, everywhere)
         return act
 
     return enter
@@ -52,8 +59,10 @@ def possible(topology: str, *, edges: bool = False) -> list[str]:
 
 async def commit(run: Campaign, name: str) -> None:
     """Do one deed, and wait until the service has recovered from it."""
-    async with run.fault(name, loses=DEEDS[name].loses) as done:
-        await DEEDS[name].act(run, done)
+    kind = DEEDS[name]
+    for node in list(run.topology.nodes) if kind.everywhere else [None]:
+        async with run.fault(name, loses=kind.loses, node=node) as done:
+            await kind.act(run, done)
 
 
 def _one_primary(run: Campaign) -> Node:
@@ -221,13 +230,17 @@ async def writer_and_tail(run: Campaign, done: Deed) -> None:
         await asyncio.to_thread(writer.start)
 
 
-@deed("rolling-restart", "sentinel", "cluster")
-async def rolling_restart(run: Campaign, _: Deed) -> None:
+@deed("rolling-restart", "sentinel", "cluster", everywhere=True)
+async def rolling_restart(run: Campaign, done: Deed) -> None:
     """SIGTERM of every server, one after the other; each is back and in sync before the next one ends."""
-    for node in list(run.topology.nodes):
-        await asyncio.to_thread(node.end)
-        await asyncio.to_thread(run.topology.revive, node)
-        await healthy(run)
+    node = done.node
+    assert node is not None
+    was_primary = await asyncio.to_thread(lambda: node.primary)
+    await asyncio.to_thread(node.end)
+    await asyncio.to_thread(run.topology.revive, node)
+    if was_primary:
+        done.promoted = time.monotonic()
+    await healthy(run)
 
 
 @deed("cut-off", *ALL)
