@@ -6,17 +6,18 @@ import random
 import signal
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from revoker.auth import digest
+from revoker.store.keys import user_tag
 from tests.faults import clocks, mutants
 from tests.faults.clients import Clients, Rates
 from tests.faults.edge_clients import EdgeClients
 from tests.faults.edge_history import EdgeAbsent, EdgeRecord, Loss, StoreClock
-from tests.faults.history import Absent, Cutoff, Fault, Isolated, Record
+from tests.faults.history import Absent, Cutoff, Fault, Isolated, Kind, Record, Revoked
 from tests.faults.instances import CONFIG, EDGE_CONFIG, MAX_STALENESS_S, Edge, Instance
 from tests.rig import forge
 from tests.rig.network import Network
@@ -196,7 +197,7 @@ class Campaign:
             await self.edge_clients.recovered(healed, RECOVERY_S)
         except TimeoutError:
             recovered = float("inf")
-        self.history.append(Fault(name, deed.start, healed, recovered, deed.promoted, loses))
+        self.history.append(Fault(name, deed.start, healed, recovered, deed.promoted, loses, deed.of_ended))
 
     @contextlib.contextmanager
     def absent(self, instance: Instance) -> Any:
@@ -205,7 +206,8 @@ class Campaign:
         try:
             yield
         finally:
-            self.history.append(Absent(instance.name, start, time.monotonic() + 0.5))
+            ended = instance.ended if instance.ended >= start else None
+            self.history.append(Absent(instance.name, start, time.monotonic() + 0.5, ended))
 
     @contextlib.contextmanager
     def edge_absent(self, edge: Edge) -> Any:
@@ -223,6 +225,21 @@ class Campaign:
         yield
         self.history.extend(Isolated(instance.name, start, time.monotonic()) for instance in instances)
 
+    def holds_of_ended(self, node: Node) -> bool:
+        """Whether a server has anything that a process has revoked, or tried to, which has ended since."""
+        keys = {
+            store_key(record.kind, record.value)
+            for record in self.history
+            if isinstance(record, Revoked)
+            for instance in self.instances
+            if record.instance == instance.name and record.start < instance.ended
+        }
+        with node.client() as client, client.pipeline(transaction=False) as pipeline:
+            for key in keys:
+                pipeline.exists(key)
+            replies = pipeline.execute(raise_on_error=False)  # of keys of another server: an error
+        return any(reply == 1 for reply in replies)
+
     def note_cutoffs(self) -> None:
         """Add to the history what instances logged about lost data."""
         ahead = time.time() - time.monotonic()
@@ -231,7 +248,23 @@ class Campaign:
                 if line.get("cutoff_ms"):
                     at = datetime.fromisoformat(line["timestamp"]).timestamp() - ahead
                     finding = str(line.get("policy") or line.get("finding"))
-                    self.history.append(Cutoff(at, line["cutoff_ms"] / 1000, finding))
+                    cutoff = line["cutoff_ms"] / 1000
+                    self.history.append(Cutoff(at, cutoff, finding, cutoff - ahead))
+
+
+def store_key(kind: Kind, value: str) -> str:
+    """Where the store has what revokes all that has a value."""
+    match kind:
+        case "jti":
+            return f"rv:jti:main:{value}"
+        case "sub":
+            return f"rv:{{{user_tag(forge.ISSUER, value)}}}:user"
+        case "sid":
+            return f"rv:session-cutoff:main:{value}"
+        case "client_id":
+            return f"rv:client-cutoff:main:{value}"
+        case "grant_id":
+            return f"rv:claim-cutoff:main:grant_id:{value}"
 
 
 def port_of(url: str) -> int:
@@ -253,11 +286,13 @@ class Deed:
     Attributes:
         node: The server that it happens to, where it happens to all of them in turn.
         promoted: As that of :class:`Fault`.
+        of_ended: Likewise.
     """
 
     start: float
     node: Node | None = None
-    promoted: float | None = field(default=None)
+    promoted: float | None = None
+    of_ended: bool = False
 
 
 def _topology(plan: Plan, network: Network, folder: Path) -> Replicated | Sentinels | Cluster:

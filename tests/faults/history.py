@@ -6,7 +6,7 @@ one monotonic clock, except those in tokens and cutoffs, which are seconds UTC.
 
 import bisect
 import collections
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -62,11 +62,16 @@ class Introspected(msgspec.Struct, frozen=True, tag=True):
 
 
 class Cutoff(msgspec.Struct, frozen=True, tag=True):
-    """The service found a loss of data at ``found``: no token issued up to ``at`` (UTC) is active since."""
+    """The service found a loss of data at ``found``: no token issued up to ``at`` (UTC) is active since.
+
+    Attributes:
+        declared: When it was declared, of which others hear later; None: at ``found``.
+    """
 
     found: float
     at: float
     finding: str
+    declared: float | None = None
 
 
 SEPARATING = {"cut-off-one", "minority", "half-minority", "cut-tail-unread"}
@@ -76,12 +81,24 @@ UNHEARD_S = 1.5
 """A beat of the watch, at whose end the losses of a cluster's slots are logged together, and the writing."""
 
 
+RUNNING_S = 10.0
+"""So long others may wait for a process that has ended: five seconds, and the time of a slow beat."""
+
+CLOCKS_S = 0.1
+"""How far apart the store's clock and that of the history may be."""
+
+
 class Absent(msgspec.Struct, frozen=True, tag=True):
-    """An instance was killed or stopped: it may leave requests unanswered."""
+    """An instance was killed or stopped: it may leave requests unanswered.
+
+    Attributes:
+        ended: When its process had ended; None: it continued.
+    """
 
     instance: str
     start: float
     end: float
+    ended: float | None = None
 
 
 class Isolated(msgspec.Struct, frozen=True, tag=True):
@@ -99,7 +116,9 @@ class Fault(msgspec.Struct, frozen=True, tag=True):
         healed: When what was broken had been put right.
         recovered: When every instance had given a verdict and acknowledged a revocation again.
         promoted: When another server had become primary, or one was back that had lost data or was restarted.
-        loses: Whether the store may have lost data by it.
+        loses: Whether the store may have lost acknowledged revocations by it.
+        of_ended: Whether it took from the store what processes had revoked that had ended before: nobody can
+            write that back.
     """
 
     name: str
@@ -108,6 +127,7 @@ class Fault(msgspec.Struct, frozen=True, tag=True):
     recovered: float
     promoted: float | None = None
     loses: bool = True
+    of_ended: bool = False
 
 
 Record = Revoked | Introspected | Cutoff | Absent | Isolated | Fault
@@ -189,7 +209,7 @@ def covers(revoked: Revoked, token: Token) -> bool:
 
 
 def check(
-    history: list[Record], *, put_back_s: float | None = None, not_repaired: Collection[str] = ()
+    history: list[Record], *, put_back_s: float | None = None, found_late_s: float = 0.0
 ) -> list[Violation]:
     """Every violation of the rules below.
 
@@ -197,8 +217,8 @@ def check(
         history: In any order.
         put_back_s: Where ``data_loss = "ignore"``: for how long after a fault an instance may not have what
             another acknowledged before it; None: it must have it at once.
-        not_repaired: Faults after which a repair may take longer than ``repair_seconds``; some of the data
-            sets may do so after others have given verdicts.
+        found_late_s: How long after the recovery from a fault a loss by it may still be declared: in a
+            cluster an instance reads the data sets in turn, and gives verdicts on others meanwhile.
 
     The rules:
 
@@ -209,31 +229,20 @@ def check(
     - an instance that runs answers;
     - an instance that can not reach enough servers acknowledges nothing;
     - no data is found missing before any was lost;
-    - nobody is logged out while every process runs that has revoked anything, and all reach the store: then
-      they can put back what was lost, and prove it.
+    - nobody is logged out but for a loss of something acknowledged, of which no repair could be proven: a
+      fault had just taken it from the store, and either a process that had ended had revoked some of it, or a
+      process had ended, hung or could not reach the store at that time.
     """
     standing = Standing(history)
     cutoffs = [record for record in history if isinstance(record, Cutoff)]
     absences = [record for record in history if isinstance(record, Absent)]
     isolations = [record for record in history if isinstance(record, Isolated)]
     faults = [record for record in history if isinstance(record, Fault)]
-    lost = min((fault.start for fault in faults if fault.loses), default=float("inf"))
+    losing = [fault for fault in faults if fault.loses]
     found = [
-        Violation("a loss where nothing was lost", (cutoff,)) for cutoff in cutoffs if cutoff.found < lost
-    ]
-    ended = min((absence.start for absence in absences), default=float("inf"))
-    apart = [(fault.start, fault.recovered) for fault in faults if fault.name in SEPARATING]
-    apart += [
-        (fault.start, min((other.start for other in faults if other.start > fault.start), default=_NEVER))
-        for fault in faults
-        if fault.name in not_repaired
-    ]
-    found += [
-        Violation("logged out although every writer ran", (cutoff,))
+        Violation(rule, (cutoff,))
         for cutoff in cutoffs
-        if cutoff.finding == "cutoff"
-        and cutoff.found < ended
-        and not any(first <= cutoff.found <= last for first, last in apart)
+        if (rule := _unjustified(cutoff, losing, absences, faults, found_late_s))
     ]
     for record in history:
         if not isinstance(record, Revoked | Introspected):
@@ -263,7 +272,10 @@ def check(
                 cutoff.found - FINDING_S < record.end and record.token.iat - SKEW_S <= cutoff.at
                 for cutoff in cutoffs
             )
-            or any(_ended_unheard(record, absence) for absence in absences)
+            or (
+                any(_ended_unheard(record, absence) for absence in absences)
+                and any(_may_declare(fault, record.end, found_late_s) for fault in losing)
+            )
         ):
             found.append(Violation("never revoked and not active", (record,)))
     return found
@@ -297,9 +309,42 @@ def _being_put_back(
     )
 
 
+def _may_declare(fault: Fault, at: float, late_s: float) -> bool:
+    """Whether a loss that is declared at a time can be by a fault."""
+    return fault.start - CLOCKS_S <= at <= fault.recovered + late_s + CLOCKS_S
+
+
+def _unjustified(
+    cutoff: Cutoff, losing: list[Fault], absences: list[Absent], faults: list[Fault], late_s: float
+) -> str:
+    """The rule that a cutoff breaks; empty: none."""
+    declared = cutoff.found if cutoff.declared is None else cutoff.declared
+    if cutoff.finding != "cutoff":  # of an earlier loss
+        earlier = any(fault.start <= cutoff.found for fault in losing)
+        return "" if earlier else "a loss where nothing was lost"
+    causes = [fault for fault in losing if _may_declare(fault, declared, late_s)]
+    if not causes:
+        return "a loss where nothing was lost"
+    since = min(fault.start for fault in causes)
+    provable = not (
+        any(fault.of_ended for fault in causes)
+        or any(
+            absence.start <= declared and since <= max(absence.end, (absence.ended or 0.0) + RUNNING_S)
+            for absence in absences
+        )
+        or any(
+            fault.name in SEPARATING and fault.start <= declared and since <= fault.recovered
+            for fault in faults
+        )
+    )
+    return "logged out although every writer ran" if provable else ""
+
+
 def _ended_unheard(record: Introspected, absence: Absent) -> bool:
     """Whether an instance was killed so soon after an answer that its reason may not be in its log."""
-    return absence.instance == record.instance and record.end <= absence.start < record.end + UNHEARD_S
+    if absence.instance != record.instance or absence.ended is None:
+        return False
+    return record.end <= absence.ended < record.end + UNHEARD_S
 
 
 def _during(record: Revoked | Introspected, absence: Absent) -> bool:

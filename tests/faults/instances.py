@@ -3,6 +3,7 @@
 import contextlib
 import json
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,12 @@ MAX_STALENESS_S = 2.0
 
 
 class Instance:
-    """The service as a process; it can be killed, stopped and started again on the same port."""
+    """The service as a process; it can be killed, stopped and started again on the same port.
+
+    Attributes:
+        running: Whether it listens.
+        ended: When its process last ended; 0: never.
+    """
 
     _command = "serve"
 
@@ -94,6 +100,7 @@ class Instance:
         self._module = ("tests.faults.mutants", mutant) if mutant else ("revoker",)
         self._lives: list[Process] = []
         self.running = False
+        self.ended = 0.0
 
     @property
     def pid(self) -> int:
@@ -132,6 +139,7 @@ class Instance:
         self.running = False
         if self._lives:
             self._lives[-1].__exit__()
+            self.ended = time.monotonic()
 
     def send_signal(self, which: signal.Signals) -> None:
         self._lives[-1].send_signal(which)

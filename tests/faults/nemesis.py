@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from tests.faults import append_only
-from tests.faults.campaign import RECOVERY_S, Campaign, Deed
+from tests.faults.campaign import RECOVERY_S, Campaign, Deed, Plan
 from tests.faults.instances import Instance
 from tests.rig.topologies import Cluster, Node, Replicated, Sentinels
 
@@ -21,6 +21,7 @@ class Deeds:
     """A kind of fault: what it does, in words, where it can happen, and whether it needs edges.
 
     Attributes:
+        promotes: Whether a replica takes over: where all replicas confirm, nothing acknowledged is lost then.
         everywhere: Whether it happens to all servers, one after the other: each of them is one fault.
     """
 
@@ -29,7 +30,12 @@ class Deeds:
     loses: bool
     says: str
     edges: bool = False
+    promotes: bool = False
     everywhere: bool = False
+
+    def can_lose(self, plan: Plan) -> bool:
+        """Whether acknowledged revocations may be lost by it."""
+        return self.loses and not (self.promotes and plan.wait_replicas >= plan.replicas)
 
 
 DEEDS: dict[str, Deeds] = {}
@@ -38,11 +44,16 @@ WITH_REPLICAS = ("replicated", "sentinel", "cluster")
 
 
 def deed(
-    name: str, *topologies: str, loses: bool = False, edges: bool = False, everywhere: bool = False
+    name: str,
+    *topologies: str,
+    loses: bool = False,
+    edges: bool = False,
+    promotes: bool = False,
+    everywhere: bool = False,
 ) -> Callable[[Act], Act]:
     def enter(act: Act) -> Act:
         says = " ".join((act.__doc__ or "").split())
-        DEEDS[name] = Deeds(act, frozenset(topologies), loses, says, edges, everywhere)
+        DEEDS[name] = Deeds(act, frozenset(topologies), loses, says, edges, promotes, everywhere)
         return act
 
     return enter
@@ -61,7 +72,7 @@ async def commit(run: Campaign, name: str) -> None:
     """Do one deed, and wait until the service has recovered from it."""
     kind = DEEDS[name]
     for node in list(run.topology.nodes) if kind.everywhere else [None]:
-        async with run.fault(name, loses=kind.loses, node=node) as done:
+        async with run.fault(name, loses=kind.can_lose(run.plan), node=node) as done:
             await kind.act(run, done)
 
 
@@ -113,15 +124,18 @@ async def hang(run: Campaign, _: Deed) -> None:
 @deed("flush", *ALL, loses=True)
 async def flush(run: Campaign, done: Deed) -> None:
     """FLUSHALL of a primary."""
-    with _one_primary(run).client() as client:
+    node = _one_primary(run)
+    done.of_ended = await asyncio.to_thread(run.holds_of_ended, node)
+    with node.client() as client:
         await asyncio.to_thread(client.flushall)
     done.promoted = time.monotonic()
 
 
 @deed("empty", *ALL, loses=True)
-async def empty(run: Campaign, _: Deed) -> None:
+async def empty(run: Campaign, done: Deed) -> None:
     """SIGKILL of a primary, which comes back at once with an empty disk."""
     node = _one_primary(run)
+    done.of_ended = await asyncio.to_thread(run.holds_of_ended, node)
     node.kill()
     _lose(run, node)
     await asyncio.to_thread(run.topology.revive, node)
@@ -328,7 +342,7 @@ async def lag(run: Campaign, _: Deed) -> None:
     run.network.heal()
 
 
-@deed("failover", *WITH_REPLICAS, loses=True)
+@deed("failover", *WITH_REPLICAS, loses=True, promotes=True)
 async def failover(run: Campaign, done: Deed) -> None:
     """SIGKILL of a primary while its replicas lag, or are in step; one of them takes its place."""
     first = _one_primary(run)
@@ -339,7 +353,7 @@ async def failover(run: Campaign, done: Deed) -> None:
     await healthy(run)
 
 
-@deed("blackout", *WITH_REPLICAS, loses=True)
+@deed("blackout", *WITH_REPLICAS, loses=True, promotes=True)
 async def blackout(run: Campaign, done: Deed) -> None:
     """SIGKILL of a primary while its replicas lag, or are in step, and of every instance; all come back."""
     first = _one_primary(run)
@@ -374,6 +388,7 @@ async def empty_replica(run: Campaign, done: Deed) -> None:
     topology = run.topology
     assert isinstance(topology, Replicated)
     first, replica = topology.primary, run.rng.choice(topology.replicas)
+    done.of_ended = await asyncio.to_thread(run.holds_of_ended, first)
     between(run, [first.name], [replica.name], "reset")
     replica.kill()
     _lose(run, replica)
@@ -387,7 +402,7 @@ async def empty_replica(run: Campaign, done: Deed) -> None:
     await healthy(run)
 
 
-@deed("depose", "sentinel", "cluster", loses=True)
+@deed("depose", "sentinel", "cluster", loses=True, promotes=True)
 async def depose(run: Campaign, done: Deed) -> None:
     """SIGSTOP of a primary until a replica has taken its place; then it goes on, and knows of nothing."""
     first = _one_primary(run)
@@ -398,13 +413,13 @@ async def depose(run: Campaign, done: Deed) -> None:
     await healthy(run)
 
 
-@deed("minority", "sentinel", "cluster", loses=True)
+@deed("minority", "sentinel", "cluster", loses=True, promotes=True)
 async def minority(run: Campaign, done: Deed) -> None:
     """A primary, one instance and one Sentinel are cut off from all others, who promote a replica."""
     await _divided(run, done, replicas_too=True)
 
 
-@deed("half-minority", "sentinel", "cluster", loses=True)
+@deed("half-minority", "sentinel", "cluster", loses=True, promotes=True)
 async def half_minority(run: Campaign, done: Deed) -> None:
     """As ``minority``, but the primary and its replicas can still talk to each other."""
     await _divided(run, done, replicas_too=False)

@@ -61,7 +61,7 @@ NOT_REPAIRED = {"topology": "replicated", "wait_replicas": 1, "repair_seconds": 
 
 def test_what_logs_users_out_without_cause_is_found(tmp_path):
     plan = NOT_REPAIRED | {"mutant": "expects-raw-readings"}
-    finds(tmp_path, ["failover"], "logged out although every writer ran", plan)
+    finds(tmp_path, ["kill-instance", "failover"], "a loss where nothing was lost", plan)
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,7 @@ def test_what_nobody_revoked_is_active():
 
 
 def test_a_loss_cuts_off_what_was_issued_before_it_and_from_then_on():
-    ended = Absent("a writer", 0, 1)  # so that the loss cannot be repaired
+    ended = Absent("a writer", 0, 1, ended=0)  # so that the loss cannot be repaired
     assert rules(ended, Cutoff(5, 1000.0, "cutoff")) == ["a loss where nothing was lost"]
     assert rules(ended, Fault("hang", 4, 4, 4, None, False), Cutoff(5, 1000.0, "cutoff")) == [
         "a loss where nothing was lost"
@@ -166,10 +166,16 @@ def test_a_history_can_be_written_down(tmp_path):
 
 
 def test_what_an_instance_found_just_before_it_was_killed_is_not_held_against_it():
-    inactive = introspected(1, 2, active=False)
-    assert rules(inactive, Absent("a", 2.5, 9)) == []
-    assert rules(inactive, Absent("b", 2.5, 9)) == ["never revoked and not active"]
-    assert rules(inactive, Absent("a", 4, 9)) == ["never revoked and not active"]
+    lost, inactive = Fault("flush", 1, 3, 9), introspected(1, 2, active=False)
+    assert rules(lost, inactive, Absent("a", 2.5, 9, ended=2.5)) == []
+    for another in (
+        [lost, Absent("b", 2.5, 9, ended=2.5)],
+        [lost, Absent("a", 4, 9, ended=4)],
+        [lost, Absent("a", 2.5, 9)],
+        [Fault("kill-instance", 1, 3, 9, loses=False), Absent("a", 2.5, 9, ended=2.5)],
+        [Fault("flush", 3, 4, 9), Absent("a", 2.5, 9, ended=2.5)],
+    ):
+        assert rules(inactive, *another) == ["never revoked and not active"]
 
 
 def test_a_violation_is_reported_with_what_surrounds_it():
@@ -190,3 +196,68 @@ def test_a_log_out_is_allowed_only_after_a_writer_has_ended_or_was_apart():
     assert rules(fault, cutoff, Absent("a", 0.5, 1.0)) == []
     assert rules(fault, cutoff, Fault("minority", 1.0, 2.0, 3.0)) == []
     assert rules(fault, Cutoff(2.0, 1500.0, "repaired")) == []
+
+
+FLUSH = Fault("flush", 21.0, 22.0, 23.0)
+CUTOFF = Cutoff(22.5, 1500.0, "cutoff")
+
+
+@pytest.mark.parametrize(
+    "earlier",
+    [
+        Absent("a", 5.0, 7.0),
+        Absent("a", 5.0, 7.0, ended=5.1),
+        Fault("minority", 5.0, 6.0, 7.0),
+        Fault("empty", 5.0, 6.0, 7.0, of_ended=True),
+    ],
+    ids=["hung", "killed", "apart", "lost what nobody could write back"],
+)
+def test_what_happened_in_an_earlier_fault_excuses_no_log_out(earlier):
+    assert rules(FLUSH, CUTOFF, earlier) == ["logged out although every writer ran"]
+
+
+def test_what_happened_after_a_log_out_does_not_excuse_it():
+    for later in Absent("a", 22.6, 23.0, ended=22.7), Fault("cut-off-one", 22.6, 23.0, 24.0, loses=False):
+        assert rules(FLUSH, CUTOFF, later) == ["logged out although every writer ran"]
+
+
+@pytest.mark.parametrize(
+    "meanwhile",
+    [
+        Absent("a", 20.0, 21.5),
+        Absent("a", 22.0, 24.0, ended=22.1),
+        Absent("a", 15.0, 16.0, ended=15.1),
+        Fault("cut-off-one", 22.0, 22.4, 24.0, loses=False),
+    ],
+    ids=["hung", "killed", "killed so recently that others wait for it", "apart"],
+)
+def test_who_was_missing_while_the_loss_was_repaired_excuses_a_log_out(meanwhile):
+    assert rules(FLUSH, CUTOFF, meanwhile) == []
+
+
+def test_the_loss_of_what_an_ended_process_had_revoked_excuses_a_log_out():
+    assert rules(msgspec.structs.replace(FLUSH, of_ended=True), CUTOFF) == []
+
+
+def test_only_a_fault_by_which_something_acknowledged_can_be_lost_excuses_a_log_out():
+    killed = Absent("a", 21.0, 22.0, ended=21.0)
+    harmless = Fault("blackout", 21.0, 22.0, 23.0, loses=False)
+    assert rules(Fault("flush", 1.0, 2.0, 3.0), harmless, CUTOFF, killed) == ["a loss where nothing was lost"]
+
+
+def test_a_loss_is_declared_before_verdicts_are_back():
+    killed, late = Absent("a", 20.0, 25.0, ended=21.0), Cutoff(24.0, 1500.0, "cutoff")
+    assert rules(FLUSH, late, killed) == ["a loss where nothing was lost"]
+    assert rules(FLUSH, msgspec.structs.replace(late, declared=22.5), killed) == [], "another one hears of it"
+
+
+def test_in_a_cluster_a_loss_may_be_declared_later():
+    late = Cutoff(60.0, 1500.0, "cutoff")
+
+    def found(*history, seconds=48.0):
+        return [violation.rule for violation in check([FLUSH, late, *history], found_late_s=seconds)]
+
+    assert found() == ["logged out although every writer ran"]
+    assert found(Absent("a", 50.0, 52.0, ended=50.5)) == []
+    assert found(Absent("a", 61.0, 62.0, ended=61.0)) == ["logged out although every writer ran"]
+    assert found(Absent("a", 50.0, 52.0, ended=50.5), seconds=30.0) == ["a loss where nothing was lost"]
