@@ -34,6 +34,7 @@ class Plan:
         topology: ``single``, ``replicated``, ``sentinel`` or ``cluster``.
         replicas: Of each primary.
         mutant: A way in which the service is broken (:mod:`tests.faults.mutants`); empty: none.
+        clients: Of each instance, which revoke and introspect at random.
         rates: What clients ask beside some hundred requests a second.
         edges: How many follow the instances; every second one asks them where it knows too little.
     """
@@ -46,6 +47,7 @@ class Plan:
     instances: int = 2
     seed: int = 0
     mutant: str = ""
+    clients: int = 3
     rates: Rates | None = None
     edges: int = 0
 
@@ -75,6 +77,7 @@ class Campaign:
             {instance.name: instance.url for instance in self.instances},
             rng=random.Random(f"{plan.seed} clients"),
             history=self.history,
+            per_instance=plan.clients,
             rates=plan.rates,
         )
         asking = frozenset(f"edge-{number}" for number in range(1, plan.edges, 2))

@@ -141,6 +141,12 @@ class Instance:
             self._lives[-1].__exit__()
             self.ended = time.monotonic()
 
+    def end(self) -> None:
+        """SIGTERM: it leaves the others in order."""
+        self.running = False
+        self._lives[-1].stop()
+        self.ended = time.monotonic()
+
     def send_signal(self, which: signal.Signals) -> None:
         self._lives[-1].send_signal(which)
 

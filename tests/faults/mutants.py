@@ -8,13 +8,14 @@ has the clocks that a campaign can set (:mod:`tests.faults.clocks`), as all of t
 """
 
 import functools
+import hashlib
 import os
 import sys
 from collections.abc import Callable
 
 from revoker import __main__ as command
-from revoker.store import lookups, refill
-from revoker.store.consistency import data_set, new_server
+from revoker.store import lookups, refill, scripts
+from revoker.store.consistency import data_set, new_server, repair
 from revoker.store.mirror import follower
 from revoker.store.wire.addresses import address_of
 from tests.faults import clocks, edge_mutants
@@ -94,6 +95,38 @@ def vouches_blindly() -> None:
     refill.Refill.write_back = write_nothing
 
 
+def vouches_first() -> None:
+    """A process vouches for its revocations, and writes them back afterwards."""
+    write_back, contribute = refill.Refill.write_back, refill.Refill.contribute
+
+    async def write_nothing_yet(*_):
+        return None
+
+    async def contribute_and_write_back(self, part, *contribution):
+        progress = await contribute(self, part, *contribution)
+        await write_back(self, part)
+        return progress
+
+    refill.Refill.write_back, refill.Refill.contribute = write_nothing_yet, contribute_and_write_back
+
+
+def proves_by_total() -> None:
+    """A loss counts as repaired if the store holds as many revocations as before, whoever made them."""
+    repair.is_proven = lambda present, contributions: all(
+        present.seq >= given.seq for given in contributions.values()
+    )
+
+
+def counts_in_a_loss() -> None:
+    """The scripts count revocations that meet a loss of data, or its repair."""
+    refusal = b"  if seq < expected_seq or share < expected_share or repairing then return seq, share end\n"
+    for name, text in scripts.TEXTS.items():
+        counting = text.replace(refusal, b"")
+        assert counting != text  # else the script has changed
+        scripts.TEXTS[name] = counting
+        scripts.DIGESTS[name] = hashlib.sha1(counting).hexdigest()
+
+
 def expects_raw_readings() -> None:
     """What was read is expected again, whether replicas have it or not."""
     data_set.DataSet._expect = lambda self, numbers, _: self._raise_watermark(numbers)
@@ -115,6 +148,9 @@ MUTANTS: dict[str, Callable[[], None]] = {
     "ignores-epoch": ignores_epoch,
     "ignores-seq": ignores_seq,
     "vouches-blindly": vouches_blindly,
+    "vouches-first": vouches_first,
+    "proves-by-total": proves_by_total,
+    "counts-in-a-loss": counts_in_a_loss,
     "expects-raw-readings": expects_raw_readings,
     "trusts-new-servers": trusts_new_servers,
     **{name: functools.partial(mutant, setattr) for name, mutant in edge_mutants.MUTANTS.items()},

@@ -1,10 +1,12 @@
 """The checker finds what it is made to find: each way of breaking the service leads to violations."""
 
 import asyncio
+import contextlib
 import itertools
 
 import pytest
 
+from tests.faults import scenarios
 from tests.faults.__main__ import carry_out
 from tests.faults.campaign import Campaign, Plan
 from tests.rig.network import Network
@@ -14,15 +16,21 @@ SEED = 1
 pytestmark = pytest.mark.timeout(900)
 
 
-def violations(folder, deeds, *, count=1, seed=SEED, **plan):
-    print(f"seed {seed}")
+@contextlib.contextmanager
+def running(folder, **plan):
     with Network() as network:
-        run = Campaign(Plan(seed=seed, **plan), network, folder)
+        run = Campaign(Plan(**plan), network, folder)
         try:
             run.start()
-            return asyncio.run(carry_out(run, deeds, count=count, quiet=True))
+            yield run
         finally:
             run.stop()
+
+
+def violations(folder, deeds, *, count=1, seed=SEED, **plan):
+    print(f"seed {seed}")
+    with running(folder, seed=seed, **plan) as run:
+        return asyncio.run(carry_out(run, deeds, count=count, quiet=True))
 
 
 @pytest.mark.parametrize(
@@ -48,10 +56,16 @@ def test_what_lets_revoked_tokens_through_is_found(tmp_path, deeds, plan):
 
 def finds(tmp_path, deeds, rule, plan):
     """It shows where a client asks at the right moment: on a busy machine not each time."""
-    for seed in itertools.count(SEED):
-        folder = tmp_path / str(seed)
+    found_at_last(
+        tmp_path, rule, lambda folder, attempt: violations(folder, deeds, seed=SEED + attempt, **plan)
+    )
+
+
+def found_at_last(tmp_path, rule, attempt):
+    for number in itertools.count():
+        folder = tmp_path / str(number)
         folder.mkdir()
-        if rule in {violation.rule for violation in violations(folder, deeds, seed=seed, **plan)}:
+        if rule in {violation.rule for violation in attempt(folder, number)}:
             return
 
 
@@ -75,4 +89,41 @@ def test_what_logs_users_out_without_cause_is_found(tmp_path):
 )
 def test_nothing_is_found_in_the_same_where_nothing_is_broken(tmp_path, deeds, plan):
     found = violations(tmp_path, deeds, **plan)
+    assert not found, "\n".join(map(str, found[:10]))
+
+
+PROOFS = [
+    ("vouches-first", scenarios.vouched_before_written_back, {"topology": "single", "repair_seconds": 60}),
+    ("counts-in-a-loss", scenarios.counted_in_a_loss, {"topology": "cluster", "repair_seconds": 60}),
+    (
+        "proves-by-total",
+        scenarios.replaced_in_the_total,
+        {"topology": "cluster", "repair_seconds": 1, "instances": 3},
+    ),
+]
+"""Ways of proving a repair that prove nothing, and the orders of events in which they lose something."""
+
+WAYS = [
+    "a process vouches before it has written back",
+    "revocations that meet a loss are counted",
+    "the total alone proves a repair",
+]
+
+
+def played(folder, scenario, **plan):
+    with running(folder, replicas=0, wait_replicas=0, clients=0, **plan) as run:
+        return asyncio.run(scenarios.play(run, scenario))
+
+
+@pytest.mark.parametrize(("mutant", "scenario", "plan"), PROOFS, ids=WAYS)
+def test_a_proof_of_a_repair_that_proves_nothing_is_found(tmp_path, mutant, scenario, plan):
+    def attempt(folder, _):  # an instance that reads the data set too early, as it may, spoils one
+        return played(folder, scenario, mutant=mutant, **plan)
+
+    found_at_last(tmp_path, "revoked and active", attempt)
+
+
+@pytest.mark.parametrize(("mutant", "scenario", "plan"), PROOFS, ids=WAYS)
+def test_the_proof_of_the_service_holds_in_the_same_order_of_events(tmp_path, mutant, scenario, plan):
+    found = played(tmp_path, scenario, **plan)
     assert not found, "\n".join(map(str, found[:10]))

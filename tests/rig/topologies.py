@@ -129,6 +129,10 @@ class Replicated:
         node.follows = None
         self.network.redirect(self._front, node.port, party=node.name)
 
+    def lead_to(self, port: int) -> None:
+        """Let ``url`` lead to a proxy before the primary; connections are reset."""
+        self.network.redirect(self._front, port, party=self.primary.name)
+
     def replace(self, node: Node) -> None:  # noqa: ARG002  # where others elect, they need it
         """Promote the replica that has most of the data of a primary that is down."""
         replicas = [replica for replica in self.replicas if replica.up]
