@@ -14,15 +14,15 @@ SEED = 1
 pytestmark = pytest.mark.timeout(900)
 
 
-def committed(folder, deed, *, repair_seconds=60, **plan):
-    """The history of one fault, in which no rule is broken; a busy machine may take long for a repair."""
+def committed(folder, *deeds, repair_seconds=60, wait_replicas=1, **plan):
+    """The history of some faults, in which no rule is broken; a busy machine may take long for a repair."""
     alone = plan["topology"] == "single"
     with Network() as network:
         run = Campaign(
             Plan(
                 seed=SEED,
                 replicas=0 if alone else 1,
-                wait_replicas=0 if alone else 1,
+                wait_replicas=0 if alone else wait_replicas,
                 repair_seconds=repair_seconds,
                 **plan,
             ),
@@ -31,7 +31,7 @@ def committed(folder, deed, *, repair_seconds=60, **plan):
         )
         try:
             run.start()
-            found = asyncio.run(carry_out(run, [deed], count=1, quiet=True))
+            found = asyncio.run(carry_out(run, list(deeds), count=1, quiet=True))
         finally:
             run.stop()
     assert not found, "\n".join(map(str, found[:10]))
@@ -45,6 +45,23 @@ def cut_off(history):
 @pytest.mark.parametrize(("topology", "deed"), [("single", "cut-tail"), ("sentinel", "rolling-restart")])
 def test_nobody_is_logged_out(tmp_path, topology, deed):
     assert not cut_off(committed(tmp_path, deed, topology=topology))
+
+
+@pytest.mark.parametrize(
+    ("topology", "wait_replicas", "deeds"),
+    [
+        ("replicated", 0, ["hand-over"]),
+        ("replicated", 1, ["hand-over"]),
+        ("sentinel", 0, ["hand-over", "hand-over-coordinated"]),
+        ("sentinel", 1, ["hand-over-coordinated"]),
+        ("cluster", 0, ["hand-over"]),
+        ("cluster", 1, ["hand-over", "rolling-restart"]),
+    ],
+)
+def test_a_planned_failover_logs_nobody_out(tmp_path, topology, wait_replicas, deeds):
+    history = committed(tmp_path, *deeds, topology=topology, wait_replicas=wait_replicas)
+    assert {record.name for record in history if isinstance(record, Fault)} == set(deeds)
+    assert not cut_off(history)
 
 
 def test_what_a_process_wrote_that_has_ended_is_cut_off_if_it_is_lost(tmp_path):
