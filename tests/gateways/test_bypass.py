@@ -10,7 +10,9 @@ import pytest
 
 from tests.gateways.raw_http import RecordingBackend, ScriptedRevoker, answer, bearer, folded, status_of
 from tests.rig import forge
-from tests.rig.gateways import patient, started
+from tests.rig.ext_authz import listening
+from tests.rig.gateways import ENVOY_GRPC, KINDS, patient, started
+from tests.rig.servers import free_port
 
 CLOSED, SCOPED, OPEN, NO_LOGIN = "/orders", "/reports/1", "/public-news/1", "/public/1"
 """A route of each kind: it needs a token, a token with a scope, opens without a verdict, needs no login."""
@@ -24,23 +26,52 @@ IDENTITY = {
 
 
 @contextlib.asynccontextmanager
-async def gateway(kind, folder, http, key, revoker_port, *, changed=patient):
+async def gateway(kind, folder, http, key, revoker_port, *, changed=patient, further_ports=None):
     """A gateway before a backend that records; the value is the gateway's URL and the backend."""
     backend = RecordingBackend()
     await backend.open()
     try:
-        ports = {"revoker": revoker_port, "backend": backend.port}
+        ports = {"revoker": revoker_port, "backend": backend.port, "further_ports": further_ports or {}}
         async with started(kind, folder, http, key, **ports, changed=changed) as url:
             yield url, backend
     finally:
         await backend.close()
 
 
+@pytest.fixture(params=(*KINDS.values(), ENVOY_GRPC), ids=lambda kind: kind.name)
+def attacked_kind(request):
+    """Every gateway, for tests with a real Revoker.
+
+    Tests that script Revoker's answers take ``kind`` instead. Their answers are HTTP, and most are about a
+    route that opens without a verdict. ``envoy-grpc.yaml`` has none: ``OPEN`` needs a token there.
+    ``test_envoy_grpc.py`` has what it makes of a call that fails.
+    """
+    return request.param
+
+
 @pytest.fixture
-async def attacked(kind, revoker, tmp_path):
+def grpc_port():
+    return free_port()
+
+
+@pytest.fixture
+async def revoker(start, valkey, grpc_port):
+    return await start(valkey, server={"grpc_port": grpc_port})
+
+
+@pytest.fixture
+async def attacked(attacked_kind, revoker, grpc_port, tmp_path):
     """A gateway before a real Revoker, and its backend; Revoker is found by health checks."""
     port = int(revoker.url.rsplit(":", 1)[1])
-    async with gateway(kind, tmp_path / "gateway", revoker.http, revoker.key, port) as (url, backend):
+    running = gateway(
+        attacked_kind,
+        tmp_path / "gateway",
+        revoker.http,
+        revoker.key,
+        port,
+        further_ports={"9191": grpc_port},
+    )
+    async with listening(revoker), running as (url, backend):
         while await status_of(url, CLOSED, [bearer(revoker.token())]) != 200:
             await asyncio.sleep(0.05)
         backend.requests.clear()
@@ -156,8 +187,8 @@ async def test_no_head_makes_a_refusal_look_like_no_verdict(attacked, method):
     assert not backend.requests
 
 
-@pytest.mark.parametrize("protocols", [("websocket", "h2c"), ("h2c", "websocket")])
-async def test_of_two_protocols_to_change_to_the_backend_sees_the_websocket_or_none(attacked, protocols):
+@pytest.mark.parametrize("protocols", [("h2c",), ("websocket", "h2c"), ("h2c", "websocket")])
+async def test_of_the_protocols_to_change_to_the_backend_sees_the_websocket_or_none(attacked, protocols):
     """After a change to HTTP/2 the gateway would pass requests for any path."""
     url, backend = attacked
     headers = [("Connection", "Upgrade, HTTP2-Settings"), ("HTTP2-Settings", "AAMAAABkAAQAoAAA")]
@@ -165,6 +196,14 @@ async def test_of_two_protocols_to_change_to_the_backend_sees_the_websocket_or_n
     await status_of(url, NO_LOGIN, headers)
     seen = [pair for request in backend.requests for pair in request["headers"]]
     assert {value for name, value in seen if name == "upgrade"} <= {"websocket"}
+
+
+async def test_the_gateway_itself_refuses_a_token_that_is_longer_than_its_heads(attacked, attacked_kind):
+    url, _ = attacked
+    assert await status_of(url, CLOSED, [bearer("a" * 20_000)]) == 401
+    assert await status_of(url, CLOSED, [bearer("a" * 40_000)]) == (
+        400 if attacked_kind.name == "nginx" else 431
+    )
 
 
 async def test_a_garbage_token_never_gets_through_an_open_route(attacked):
@@ -351,6 +390,29 @@ async def test_without_its_scope_no_spelling_of_a_path_reaches_a_stricter_route(
         backend.requests.clear()
 
 
+NORMALISING = ("envoy", "traefik")
+DOTS_AND_EMPTY = ("/a/../reports/1", "/reports/./1", "//reports/1", "/reports//1", "/a/%2e%2e/reports/1")
+AMBIGUOUS = (
+    *(f"/reports{encoded}1" for encoded in ("%2f", "%5c", "%3b", "%00", "%")),
+    *(f"/reports{character}/1" for character in ";#\x01"),
+)
+
+
+async def test_other_spellings_of_a_path_are_answered_as_the_page_of_gateways_says(
+    attacked, attacked_kind, revoker
+):
+    url, backend = attacked
+    token = bearer(revoker.token(scope="reports:read"))
+    for path in AMBIGUOUS:
+        assert await status_of(url, path, [token]) == 400, path
+    assert not backend.requests
+    normalised = attacked_kind.folder in NORMALISING
+    for path in DOTS_AND_EMPTY:
+        assert await status_of(url, path, [token]) == (200 if normalised else 400), path
+    reached = [request["target"] for request in backend.requests]
+    assert reached == (["/reports/1"] * len(DOTS_AND_EMPTY) if normalised else [])
+
+
 async def test_ordinary_paths_reach_the_backend_as_they_are(attacked, revoker):
     url, backend = attacked
     token = bearer(revoker.token(scope="reports:read"))
@@ -456,7 +518,7 @@ async def test_without_a_verdict_nobody_can_say_who_they_are(kind, revoker, tmp_
 async def test_the_gateways_key_never_reaches_the_backend(attacked, revoker):
     url, backend = attacked
     token = bearer(revoker.token())
-    names = ("X-Revoker-Key", "X-Revoker-Require")
+    names = ("X-Revoker-Key", "X-Revoker-Require", "X-Revoker-Cookie")
     connection = [("Connection", ", ".join(("close", *names)))]
     for target, headers in product(
         (CLOSED, OPEN, NO_LOGIN), (connection, [(name, "mine") for name in names])
@@ -467,3 +529,4 @@ async def test_the_gateways_key_never_reaches_the_backend(attacked, revoker):
         environment = folded(request["headers"])
         assert not environment.get("HTTP_X_REVOKER_KEY")
         assert not environment.get("HTTP_X_REVOKER_REQUIRE")
+        assert not environment.get("HTTP_X_REVOKER_COOKIE")

