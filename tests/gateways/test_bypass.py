@@ -2,7 +2,10 @@
 
 import asyncio
 import contextlib
+import dataclasses
+import itertools
 import re
+import shlex
 import urllib.parse
 from itertools import product
 
@@ -11,8 +14,10 @@ import pytest
 from tests.gateways.raw_http import RecordingBackend, ScriptedRevoker, answer, bearer, folded, status_of
 from tests.rig import forge
 from tests.rig.ext_authz import listening
-from tests.rig.gateways import ENVOY_GRPC, KINDS, patient, started
+from tests.rig.gateways import ENVOY_GRPC, KINDS, patient, program_of, started
+from tests.rig.listener import connected
 from tests.rig.servers import free_port
+from tests.rig.service import HANGS_S
 
 CLOSED, SCOPED, OPEN, NO_LOGIN = "/orders", "/reports/1", "/public-news/1", "/public/1"
 """A route of each kind: it needs a token, a token with a scope, opens without a verdict, needs no login."""
@@ -144,6 +149,129 @@ async def test_no_answer_in_time_is_a_refusal(kind, revoker, tmp_path):
             assert not backend.requests
     finally:
         await scripted.close()
+
+
+CROWD = 10
+"""Requests at once, for gateways that let at most two be under way to Revoker."""
+
+NGINX_SERVER = "server 127.0.0.1:8080 max_fails=0"
+ENVOY_CLUSTERS = {
+    "revoker": "    - name: revoker\n      type: STRICT_DNS\n",
+    "ask-revoker-open": "    - name: ask-revoker-open\n      connect_timeout: 0.25s\n",
+}
+LIMITS = {
+    "nginx-max_conns": ("nginx", NGINX_SERVER, " max_conns=1"),
+    **{
+        f"{name}-{cluster}-{limits.split(':')[0]}": (
+            name,
+            head,
+            f"      circuit_breakers: {{thresholds: [{{{limits}}}]}}\n",
+        )
+        for name, (cluster, head), limits in product(
+            ("envoy", "envoy-jwt"),
+            ENVOY_CLUSTERS.items(),
+            ("max_requests: 1", "max_connections: 1, max_pending_requests: 1"),
+        )
+    },
+}
+"""Which gateway, and what its configuration gets after which text."""
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+async def test_more_questions_than_the_gateway_sends_at_a_time_open_no_route(limit, revoker, tmp_path):
+    """Anybody can send so many. The gateway answers them itself, as where it can't reach Revoker."""
+    name, place, added = LIMITS[limit]
+
+    def limited(text):
+        return patient(text.replace(place, place + added), 60)
+
+    async with contextlib.AsyncExitStack() as stack:
+        scripted = ScriptedRevoker()
+        await scripted.open()
+        stack.push_async_callback(scripted.close)
+        scripted.answer = answer(401)
+        running = gateway(
+            KINDS[name], tmp_path / "gateway", revoker.http, revoker.key, scripted.port, changed=limited
+        )
+        url, backend = await stack.enter_async_context(running)
+        token = bearer(revoker.token())
+        while await status_of(url, OPEN, [token]) != 401:
+            await asyncio.sleep(0.05)
+        backend.requests.clear()
+        scripted.questions.clear()
+        scripted.answer = None
+        crowd = [asyncio.create_task(status_of(url, OPEN, [token], seconds=HANGS_S)) for _ in range(CROWD)]
+        try:
+            for refused in itertools.islice(asyncio.as_completed(crowd), CROWD - 2):
+                assert await refused == 503
+        finally:
+            for request in crowd:
+                request.cancel()
+            await asyncio.gather(*crowd, return_exceptions=True)
+        assert not backend.requests
+
+
+FILES = 64
+
+
+def with_few_files(kind):
+    """The same gateway, which the system lets open no more than ``FILES`` files."""
+    command = f"ulimit -n {FILES} && exec {program_of(kind)} {shlex.join(kind.arguments)}"
+    return dataclasses.replace(kind, program="sh", arguments=("-c", command))
+
+
+@pytest.mark.parametrize("name", ["nginx", "envoy", "envoy-jwt", "caddy"])
+async def test_a_client_that_takes_all_files_of_a_gateway_opens_no_route(name, revoker, tmp_path):
+    """The gateway can open no connection to Revoker then, but has one to the backend.
+
+    Without HAProxy, which does not start with fewer files than its ``maxconn`` may need, and without Traefik,
+    where a health check that finds no file opens the route.
+    """
+
+    def changed(text):
+        # A health check would find no file either.
+        text = re.sub(r"(interval:? )2s", r"\g<1>3600s", patient(text, 60))
+        return text.replace("worker_processes auto", "worker_processes 1").replace("16384", str(FILES))
+
+    async with contextlib.AsyncExitStack() as stack:
+        scripted = ScriptedRevoker()
+        await scripted.open()
+        stack.push_async_callback(scripted.close)
+        scripted.answer = answer(401)
+        running = gateway(
+            with_few_files(KINDS[name]),
+            tmp_path / "gateway",
+            revoker.http,
+            revoker.key,
+            scripted.port,
+            changed=changed,
+        )
+        url, backend = await stack.enter_async_context(running)
+        token = bearer(revoker.token())
+        while await status_of(url, OPEN, [token]) != 401:
+            await asyncio.sleep(0.05)
+        await scripted.close()
+        assert await status_of(url, OPEN, [token]) == 200
+        await scripted.open()
+        port = int(url.rpartition(":")[2])
+        reader, writer = await stack.enter_async_context(connected(port))
+
+        async def attack():
+            writer.write(f"GET {OPEN} HTTP/1.1\r\nHost: gateway\r\n{': '.join(token)}\r\n\r\n".encode())
+            head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+            length = re.search(r"content-length: (\d+)", head)
+            await reader.readexactly(int(length[1]) if length else 0)
+            return int(head.split(" ")[1])
+
+        assert await attack() == 401
+        backend.requests.clear()
+        for _ in range(FILES):
+            await stack.enter_async_context(connected(port))
+        async with asyncio.timeout(HANGS_S):
+            while (status := await attack()) == 401:
+                pass
+        assert status == 503
+        assert not backend.requests
 
 
 HEADS = {
