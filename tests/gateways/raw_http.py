@@ -37,18 +37,20 @@ class ScriptedRevoker(Listener):
 
     Attributes:
         answer: None to answer nothing for as long as the gateway waits.
+        ready: Whether it passes health checks.
         questions: The heads that came, without health checks.
     """
 
     def __init__(self) -> None:
         super().__init__(self._answer)
         self.answer: bytes | None = b""
+        self.ready = True
         self.questions: list[str] = []
 
     async def _answer(self, reader, writer) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
         if b"/readyz" in head.partition(b"\r\n")[0]:
-            writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}")
+            writer.write(answer(200 if self.ready else 503))
             return
         self.questions.append(head.decode("latin-1"))
         if self.answer is None:

@@ -151,6 +151,32 @@ async def test_no_answer_in_time_is_a_refusal(kind, revoker, tmp_path):
         await scripted.close()
 
 
+@pytest.mark.parametrize(
+    ("name", "status", "closed_status"),
+    [("envoy", 401, 401), ("envoy-jwt", 401, 401), ("traefik", 200, 503), ("caddy", 200, 503)],
+)
+async def test_where_no_instance_passes_its_health_check_a_gateway_opens_or_asks_all_the_same(
+    name, status, closed_status, revoker, tmp_path
+):
+    scripted = ScriptedRevoker()
+    await scripted.open()
+    scripted.ready = False
+    scripted.answer = answer(401, ("WWW-Authenticate", "Bearer"))
+    token = bearer(revoker.token())
+    try:
+        async with gateway(
+            KINDS[name], tmp_path / "gateway", revoker.http, revoker.key, scripted.port
+        ) as running:
+            url, backend = running
+            while await status_of(url, OPEN, [token]) != status:
+                await asyncio.sleep(0.05)
+            backend.requests.clear()
+            assert await status_of(url, CLOSED, [token]) == closed_status
+            assert not backend.requests
+    finally:
+        await scripted.close()
+
+
 CROWD = 10
 """Requests at once, for gateways that let at most two be under way to Revoker."""
 
