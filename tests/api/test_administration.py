@@ -12,6 +12,7 @@ from revoker.store import listed, listing
 from revoker.store.keys import user_tag
 from tests.rig import forge
 from tests.rig.administration import everything, name_of, page, view, view_user
+from tests.rig.servers import Valkey
 from tests.rig.service import HANGS_S, OTHER_ISSUER
 from tests.rig.sids import new_sid
 from tests.sessions.conftest import SESSIONS_ISSUER, log_in
@@ -42,6 +43,14 @@ async def revoke(running, path, **body):
     answer = await running.post(path, body)
     assert answer.status == 200, answer.body
     return answer.json if answer.body else None
+
+
+@pytest.fixture(scope="module")
+def valkey(tmp_path_factory):
+    """A server for this file: while the keys of other tests expire, a SCAN may give a key twice."""
+    server = Valkey(tmp_path_factory.mktemp("valkey")).start()
+    yield server
+    server.kill()
 
 
 def store_tokens(valkey, running, count, name="old"):
