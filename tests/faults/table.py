@@ -9,13 +9,13 @@ from pathlib import Path
 
 from tests.faults.campaign import Campaign, Plan
 from tests.faults.clients import Rates
-from tests.faults.history import Cutoff, Fault, Introspected, Revoked, Violation, after_promotion
+from tests.faults.history import Cutoff, Fault, Introspected, Revoked, Violation, after_promotion, outage
 from tests.rig.network import Network
 
 HEAD = (
     "| store | `wait_replicas` | event | runs | logged out | acknowledged revocations active again "
-    "| verdicts back, median (longest) | revocations/s | introspections/s |\n"
-    "| --- | --- | --- | --- | --- | --- | --- | --- | --- |"
+    "| no verdicts, median (longest) | verdicts back, median (longest) | revocations/s | introspections/s |\n"
+    "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"
 )
 
 
@@ -83,12 +83,14 @@ def _text(run: Campaign, row: Row, name: str, violations: list[Violation]) -> st
         for record in violation.records
         if isinstance(record, Introspected)
     ]
+    silent = [outage(run.history, Introspected, fault.start, fault.recovered) for fault in these]
     late = [after_promotion(run.history, fault) for fault in these]
     first, last = these[0].start, these[-1].recovered
     return (
         f"| {row.topology} | {row.wait_replicas} of {run.plan.replicas} | {name} | {len(these)} "
         f"| {sum(any(fault.start <= at <= fault.recovered for at in cutoffs) for fault in these)} "
         f"| {sum(first <= at <= last + 1 for at in active)} "
+        f"| {statistics.median(silent):.2f} s ({max(silent):.2f} s) "
         f"| {statistics.median(late):.2f} s ({max(late):.2f} s) "
         f"| {_rate(run, Revoked, first, last):.0f} | {_rate(run, Introspected, first, last):.0f} |"
     )

@@ -1,14 +1,18 @@
 """Servers and proxies that refuse ``ROLE``: ``INFO replication`` shows whether a server is the primary."""
 
+import asyncio
+import os
 import types
 
 import pytest
 
+from revoker.store.rights import commands_of, sentinel_commands
+from revoker.store.source import ServerSettings
 from tests.rig.network import Network
 from tests.rig.probes import RestrictedUser, answers, eventually, has_problem, issued, readiness, revoke
 from tests.rig.reply_proxy import ReplyProxy, encode
 from tests.rig.servers import Valkey
-from tests.rig.topologies import NO_FAILOVER, Cluster, Replicated
+from tests.rig.topologies import NO_FAILOVER, Cluster, Replicated, Sentinels
 from tests.store.conftest import store_on
 
 
@@ -121,3 +125,29 @@ async def test_the_rights_for_a_cluster_are_enough_there_even_without_the_role(s
             assert len(report.servers) == 2
         finally:
             cluster.stop()
+
+
+async def test_the_printed_rights_are_enough_behind_sentinels_with_a_user_of_their_own(start, tmp_path):
+    """They fail over, and the servers show their role by ``INFO`` alone."""
+    with Network() as network:
+        network.assign_process(os.getpid(), "service")
+        servers = Sentinels(network, tmp_path / "servers", replicas=1)
+        try:
+            servers.start()
+            settings = ServerSettings(servers.url, 1, 1, wait_fsync=False)
+            for node in servers.nodes:
+                RestrictedUser(node, "-@all", *(f"+{name}" for name in commands_of(settings)), "-role")
+            for sentinel in servers.sentinels:
+                with sentinel.client() as client:
+                    allowed = [f"+{name}" for name in sentinel_commands()]
+                    client.execute_command("ACL", "SETUSER", "watcher", "on", ">sentinel", "-@all", *allowed)
+            url = servers.url.replace("://", "://app:secret@")
+            access = {"sentinel_username": "watcher", "sentinel_password": "sentinel"}
+            revoker = await start(types.SimpleNamespace(url=url), redis={"wait_replicas": 1, **access})
+            assert await revokes(revoker)
+            report = await revoker.service.store.check()
+            assert report.ok, report.problems
+            await asyncio.to_thread(servers.fail_over, servers.primary)
+            await eventually(lambda: answers(revoker))
+        finally:
+            servers.stop()
