@@ -3,7 +3,7 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
 BIN := .venv/bin
-WORKERS := 4
+WORKERS := 6
 SBOM := revoker.cdx.json
 ACTIONLINT := github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
 export PYTHONPYCACHEPREFIX := $(CURDIR)/.venv/pycache
