@@ -12,7 +12,7 @@ from revoker.store import rights
 from revoker.store.source import ServerSettings
 from tests.cli.test_export_and_import import Revoker, prefix, valkey  # noqa: F401  # fixtures
 from tests.cli.test_odd_stores import reached_by, remember
-from tests.rig import forge
+from tests.rig import feed, forge
 from tests.rig.probes import RestrictedUser, issued, readiness, revoke
 from tests.rig.reply_proxy import ReplyProxy, encode
 from tests.rig.servers import Valkey, free_port
@@ -305,6 +305,9 @@ async def test_the_rights_that_are_printed_are_enough_for_everything(start, revo
     sid = session.json["sid"]
     elevated = await running.post(f"/sessions/{sid}/elevate", {"acr": "mfa"})
     assert elevated.status == 200, elevated.body
+    consumer = feed.Consumer(await feed.snapshot(running))
+    async with feed.stream(running, consumer.cursor) as stream:
+        consumer.take(await stream.until("fresh"))
     running.service.store.lookups.reconnect()
     await running.service.store.watch.beat()
     assert await readiness(running) == (200, set())
