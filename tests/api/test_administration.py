@@ -15,6 +15,7 @@ from tests.rig.administration import everything, name_of, page, view, view_user
 from tests.rig.servers import Valkey
 from tests.rig.service import HANGS_S, OTHER_ISSUER
 from tests.rig.sids import new_sid
+from tests.rig.topologies import until
 from tests.sessions.conftest import SESSIONS_ISSUER, log_in
 from tests.sessions.conftest import sessions_section as sessions_section  # noqa: PLC0414  # a fixture
 
@@ -45,10 +46,10 @@ async def revoke(running, path, **body):
     return answer.json if answer.body else None
 
 
-@pytest.fixture(scope="module")
-def valkey(tmp_path_factory):
-    """A server for this file: while the keys of other tests expire, a SCAN may give a key twice."""
-    server = Valkey(tmp_path_factory.mktemp("valkey")).start()
+@pytest.fixture
+def valkey(tmp_path):
+    """A server of its own: where keys come and go, or a table grows, a SCAN may give a key twice."""
+    server = Valkey(tmp_path / "listed").start()
     yield server
     server.kill()
 
@@ -77,6 +78,8 @@ async def several(revoker, valkey):
     await revoke(revoker, "/revoke-issuer", iss=OTHER_ISSUER, reason="leak")
     await revoke(revoker, "/revoke-key", iss=OTHER_ISSUER, kid="k 1")
     await revoke(revoker, "/revoke", iss=forge.ISSUER, jti="new3")  # once more
+    with valkey.client() as client:
+        until(lambda: not client.info("memory")["mem_overhead_db_hashtable_rehashing"], "a table at rest")
     return revoker, 70 + 12 + 3 + 4
 
 
