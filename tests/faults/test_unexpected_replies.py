@@ -14,9 +14,8 @@ from revoker.store.transfer.records import Jti
 from tests.rig import forge
 from tests.rig.probes import eventually, has_problem, issued, metric, readiness
 from tests.rig.reply_proxy import ReplyProxy, encode
-from tests.rig.servers import Valkey
 from tests.rig.service import HANGS_S, SECRETS
-from tests.rig.topologies import until
+from tests.rig.topologies import single_node_cluster
 from tests.sessions.conftest import SESSIONS_ISSUER, sessions_section  # noqa: F401  # a fixture
 
 REPLIES = {
@@ -159,17 +158,11 @@ async def test_a_field_of_info_that_is_no_number_is_not_taken_for_a_good_one(sta
 @pytest.fixture
 async def cluster_of_one(tmp_path):
     """A proxy before the only node of a cluster, which is found at the proxy."""
-    server = Valkey(tmp_path / "node", "--cluster-enabled", "yes").start()
-    try:
-        with server.client() as client:
-            client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
-            until(lambda: client.cluster("INFO")["cluster_state"] == "ok", "cluster ok")
+    with single_node_cluster(tmp_path / "node") as server:
         async with ReplyProxy.before(server.port) as proxy:
             slots = [[0, 16383, [b"127.0.0.1", proxy.port, b"id"]]]
             proxy.rules["CLUSTER SLOTS"] = encode(slots)
             yield proxy
-    finally:
-        server.kill()
 
 
 async def answers_of_all_endpoints(running, session):

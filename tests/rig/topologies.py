@@ -5,7 +5,7 @@ back everything that passes between two of them. The names of the servers are th
 """
 
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -461,3 +461,16 @@ class Cluster:
 def _ranges(entry: dict[str, Any]) -> list[tuple[int, int]]:
     """The slots of a node in ``CLUSTER NODES``, without those that are being moved."""
     return [(int(limits[0]), int(limits[-1])) for limits in entry["slots"]]
+
+
+@contextlib.contextmanager
+def single_node_cluster(folder: Path) -> Iterator[Valkey]:
+    """The only node of a cluster, which has all slots."""
+    server = Valkey(folder, "--cluster-enabled", "yes").start()
+    try:
+        with server.client() as client:
+            client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, _SLOTS - 1)
+            until(lambda: client.cluster("INFO")["cluster_state"] == "ok", "cluster ok")
+        yield server
+    finally:
+        server.kill()

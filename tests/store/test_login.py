@@ -13,6 +13,7 @@ from tests.rig.probes import RestrictedUser, answers, eventually, issued, revoke
 from tests.rig.reply_proxy import ReplyProxy, encode
 from tests.rig.servers import Valkey
 from tests.rig.tls_relay import tls_before
+from tests.rig.topologies import single_node_cluster
 from tests.store.conftest import store_on
 from tests.store.test_sentinels import TIMEOUT_S, naming
 
@@ -126,17 +127,25 @@ async def test_what_a_server_says_before_it_ends_the_connection_is_reported(own_
     assert message == "the store ended the connection (ERR max number of clients reached)"
 
 
-async def test_a_proxy_that_ends_the_connection_after_a_wrong_password_is_understood(password_file):
+PROTECTED = "DENIED protected mode is enabled and no password is set for the default user"
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("WRONGPASS no", "the store refused the password (WRONGPASS no): check redis.password_file"),
+        (PROTECTED, f"the store ended the connection ({PROTECTED})"),
+    ],
+    ids=["a wrong password", "protected mode"],
+)
+async def test_an_error_before_the_end_of_a_connection_says_what_to_correct(password_file, words, expected):
     async def refuse(reader, writer):
-        await reader.read(1)
-        writer.write(encode(RuntimeError("WRONGPASS invalid password")))
+        await reader.read(4096)  # all: unread input would reset the connection
+        writer.write(encode(RuntimeError(words)))
         writer.close()
 
     async with listening(refuse) as port:
-        message = await why_not(f"redis://app@127.0.0.1:{port}", password_file=str(password_file))
-    assert message == (
-        "the store refused the password (WRONGPASS invalid password): check redis.password_file"
-    )
+        assert await why_not(f"redis://app@127.0.0.1:{port}", password_file=str(password_file)) == expected
 
 
 async def test_a_missing_password_is_asked_for(own_valkey):
@@ -327,24 +336,14 @@ async def test_open_connections_of_a_primary_behind_sentinels_log_in_again(start
 
 
 async def test_open_connections_to_a_cluster_log_in_again(start, tmp_path, password_file):
-    server = Valkey(tmp_path / "node", "--cluster-enabled", "yes").start()
-    try:
-        with server.client() as client:
-            user = RestrictedUser(server, "resetpass", ">old", ">new", "+@all")
-            client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
-
-            async def takes_keys():
-                return client.cluster("INFO")["cluster_state"] == "ok"
-
-            await eventually(takes_keys)
-            url = f"redis+cluster://app@127.0.0.1:{server.port}"
-            revoker = await start(Address(url), redis={"password_file": str(password_file)})
-            logins = client.info("commandstats")["cmdstat_auth"]["calls"]
-            password_file.write_text("new\n")
-            user.allow("<old")
-            await revoker.service.store.watch.beat()
-            assert client.info("commandstats")["cmdstat_auth"]["calls"] > logins
-            assert await answers(revoker)
-            await revoker.close()
-    finally:
-        server.kill()
+    with single_node_cluster(tmp_path / "node") as server, server.client() as client:
+        user = RestrictedUser(server, "resetpass", ">old", ">new", "+@all")
+        url = f"redis+cluster://app@127.0.0.1:{server.port}"
+        revoker = await start(Address(url), redis={"password_file": str(password_file)})
+        logins = client.info("commandstats")["cmdstat_auth"]["calls"]
+        password_file.write_text("new\n")
+        user.allow("<old")
+        await revoker.service.store.watch.beat()
+        assert client.info("commandstats")["cmdstat_auth"]["calls"] > logins
+        assert await answers(revoker)
+        await revoker.close()

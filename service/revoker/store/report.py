@@ -100,7 +100,7 @@ _ADVICE: Final[Mapping[str, tuple[str, str]]] = {
         "No revocation is stored, and there are no verdicts.",
         "Write the primary's address, or those of Sentinels, in redis.url: docs/reliability.md.",
     ),
-    "not_now": (
+    "refused_for_now": (
         "Until that has changed, no revocation is stored, or there are no verdicts.",
         "Act on the server's words: OOM, memory; MISCONF, disk; NOREPLICAS, replicas; LOADING, wait.",
     ),

@@ -367,9 +367,10 @@ class Store:
         report.refused = [refusal for refusal in refusals if not refusal.is_for_now]
         if report.refused:
             report.add("refused_commands", ", ".join(refusal.command for refusal in report.refused))
-        elif refusals:
-            report.add("not_now", "; ".join(f"{refusal.command}: {refusal.words}" for refusal in refusals))
-        else:
+        for_now = [f"{refusal.command}: {refusal.words}" for refusal in refusals if refusal.is_for_now]
+        if for_now:
+            report.add("refused_for_now", "; ".join(for_now))
+        if not refusals:
             report.checked["commands that the service needs"] = "all are allowed"
         if unread is not None:
             report.add_failure("the epoch can't be read", unread)

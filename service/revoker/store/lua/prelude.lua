@@ -1,11 +1,14 @@
 --!df flags=allow-undeclared-keys
 -- The line above is for Dragonfly: scripts build the keys of audits and sessions from others, in the same slot.
+-- Its Lua is a newer one, too, which has `unpack` elsewhere.
 --
 -- Common start of every script: time, counting, lifetimes, and the journal.
 -- The last four KEYS of every script are seq, the share of this process in it, the list of writers, and the epoch. Where the
 -- journal is in the slot of the others, it follows them, and is removed here; so is what follows the other ARGV then: how many
 -- entries it keeps, and for how long (ms).
 -- The last two ARGV, removed here, are what the writer last knew of seq and of its share; 0 for nothing.
+
+local unpack = unpack or table.unpack
 
 local journal, keep_entries, keep_ms
 if string.find(KEYS[#KEYS], ':journal', -8, true) then

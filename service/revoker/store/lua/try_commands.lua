@@ -2,6 +2,7 @@
 -- Tries every command that the other scripts use, in every form, on keys that nothing else uses and that expire soon.
 -- KEYS: one of them; where there is no cluster, another one in another slot.
 -- Returns: each refused command, followed by the server's error.
+local unpack = unpack or table.unpack
 local key, refused = KEYS[1], {}
 
 local function try(command, ...)

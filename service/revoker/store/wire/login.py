@@ -321,5 +321,5 @@ class Login:
 
 
 def _about_password(words: str) -> bool:
-    """Whether a server's error is about the password: some end the connection after it."""
-    return words.startswith("WRONGPASS") or "password" in words or "AUTH" in words
+    """Whether a server's error refuses the password; some servers end the connection after it."""
+    return words.startswith(("WRONGPASS", "ERR invalid password", "ERR AUTH", "ERR Client sent AUTH"))
