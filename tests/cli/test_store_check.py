@@ -101,6 +101,28 @@ async def test_replies_of_any_form_end_the_check_with_a_status_and_no_traceback(
             assert json.loads(out)["ok"] is (status == 0)
 
 
+async def test_a_server_whose_role_could_not_be_read_is_not_called_a_primary(revoker):
+    async with ReplyProxy.before(revoker.valkey.port) as proxy:
+        reached_by(revoker, proxy.url)
+        proxy.rules = {"MGET": b"-LOADING the dataset in memory\r\n"}
+        status, report = await asyncio.to_thread(checked, revoker)
+    assert status == 1
+    assert "refused_for_now" in names(report)
+    assert report["checked"]["reachable, logged in"] == "yes"
+    assert not any("primary" in what for what in report["checked"])
+
+
+async def test_a_command_at_which_a_proxy_ends_the_connection_is_refused_for_good(revoker):
+    async with ReplyProxy.before(revoker.valkey.port) as proxy:
+        reached_by(revoker, proxy.url)
+        proxy.rules = {"XREAD": b""}
+        status, report = await asyncio.to_thread(checked, revoker)
+    assert (status, names(report)) == (1, {"refused_commands"})
+    assert [(one["command"], one["words"]) for one in report["refused"]] == [
+        ("XREAD", "the server ended the connection")
+    ]
+
+
 FORBIDDEN = {
     "evalsha": "EVALSHA",
     "hgetall": "HGETALL in scripts",

@@ -415,6 +415,7 @@ def test_certificates_for_sentinels_without_tls_are_refused_because_nothing_woul
     }
     settle({**SOUND, "redis": {"url": plain, "sentinel_tls": "on", **certificate}}, {})
     settle({**SOUND, "redis": {"url": tls, **certificate}}, {})
+    assert places({**SOUND, "redis": {"url": f"{tls}?foo=1", **certificate}}) == {"redis.url"}
 
 
 @pytest.mark.parametrize(

@@ -237,6 +237,42 @@ async def test_more_questions_than_the_gateway_sends_at_a_time_open_no_route(lim
         assert not backend.requests
 
 
+async def test_a_question_that_one_revoker_breaks_off_opens_nothing_where_the_next_one_is_down(
+    revoker, tmp_path
+):
+    """Only nginx repeats a question that was broken off."""
+    another = f"server 127.0.0.1:{free_port()} max_fails=0; {NGINX_SERVER}"
+
+    def with_another(text):
+        return patient(text.replace(NGINX_SERVER, another), 60)
+
+    async with contextlib.AsyncExitStack() as stack:
+        scripted = ScriptedRevoker()
+        await scripted.open()
+        stack.push_async_callback(scripted.close)
+        scripted.answer = answer(401)
+        running = gateway(
+            KINDS["nginx"],
+            tmp_path / "gateway",
+            revoker.http,
+            revoker.key,
+            scripted.port,
+            changed=with_another,
+        )
+        url, backend = await stack.enter_async_context(running)
+        token = bearer(revoker.token())
+        while await status_of(url, OPEN, [token]) != 401:
+            await asyncio.sleep(0.05)
+        assert another in (tmp_path / "gateway" / "nginx.conf").read_text()
+        backend.requests.clear()
+        scripted.answer = b""
+        for _ in range(4):  # nginx begins with the one and the other in turn
+            assert await status_of(url, OPEN, [token]) == 503
+        assert not backend.requests
+        await scripted.close()
+        assert await status_of(url, OPEN, [token]) == 200  # none can be reached
+
+
 FILES = 64
 
 

@@ -30,7 +30,8 @@ class ReplyProxy:
     """Passes commands on; one that a rule names gets the rule's reply and does not reach the server.
 
     Attributes:
-        rules: Raw replies by the name of a command, or by the name and its first argument.
+        rules: Raw replies by the name of a command, or by the name and its first argument; an empty one
+            ends the connection.
         holds: Commands to hold back, named in the same way.
         after: Called with the name of every command whose reply came, before that is passed on.
         seen: The names of all commands that were received, in upper case.
@@ -77,6 +78,8 @@ class ReplyProxy:
         async def answer() -> None:
             async for reply in _parsed(replies):
                 name, replacement = pending.popleft()
+                if replacement == b"":
+                    return
                 self.after(name)
                 answers.write(encode(reply) if replacement is None else replacement)
 

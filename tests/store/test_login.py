@@ -1,9 +1,16 @@
 """Logging in: passwords that are replaced, Sentinels with their own login, and messages that say why not."""
 
 import contextlib
+import fcntl
+import os
+import pty
 import ssl
+import subprocess
+import sys
+import termios
 
 import pytest
+from cryptography.hazmat.primitives import serialization
 
 from revoker.errors import StoreUnavailable
 from revoker.store.wire.addresses import SentinelAccess, address_of
@@ -12,6 +19,7 @@ from tests.rig.listener import listening
 from tests.rig.probes import RestrictedUser, answers, eventually, issued, revoke
 from tests.rig.reply_proxy import ReplyProxy, encode
 from tests.rig.servers import Valkey
+from tests.rig.service import HANGS_S
 from tests.rig.tls_relay import tls_before
 from tests.rig.topologies import single_node_cluster
 from tests.store.conftest import store_on
@@ -234,7 +242,7 @@ async def test_a_certificate_that_the_server_wants_is_asked_for(mutual_tls_port,
 
 
 async def test_a_client_certificate_that_is_replaced_is_used_by_the_next_login(
-    mutual_tls_port, authority, tmp_path
+    mutual_tls_port, authority, tmp_path, events
 ):
     certificate, key = tmp_path / "client.pem", tmp_path / "client.key"
 
@@ -253,7 +261,49 @@ async def test_a_client_certificate_that_is_replaced_is_used_by_the_next_login(
     put_there(authority.client_files("app"))
     (await server.connect(lambda _: None)).abort()
     key.write_text("half written")  # the files are replaced one after the other
-    (await server.connect(lambda _: None)).abort()
+    for _ in range(2):
+        (await server.connect(lambda _: None)).abort()
+    assert [event["event"] for event in events] == ["tls_files_unusable"]  # not one for each login
+
+
+LOADS = """
+import ssl, sys
+from revoker.store.wire.login import Tls
+
+try:
+    Tls("", *sys.argv[1:]).context()
+except ssl.SSLError:
+    print("unusable")
+"""
+
+
+def test_a_key_with_a_passphrase_is_unusable_and_nothing_is_asked_at_the_terminal(authority, tmp_path):
+    certificate, key = authority.client_files("app")
+    secret = serialization.load_pem_private_key(key.read_bytes(), None)
+    encrypted = tmp_path / "encrypted.key"
+    encrypted.write_bytes(
+        secret.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.BestAvailableEncryption(b"secret"),
+        )
+    )
+    terminal, of_child = pty.openpty()
+    try:
+        child = subprocess.run(
+            [sys.executable, "-c", LOADS, str(certificate), str(encrypted)],
+            stdin=of_child,
+            capture_output=True,
+            text=True,
+            check=True,
+            start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+            timeout=HANGS_S,
+        )
+    finally:
+        os.close(terminal)
+        os.close(of_child)
+    assert child.stdout == "unusable\n"
 
 
 # Sentinels

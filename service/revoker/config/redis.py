@@ -88,7 +88,8 @@ class RedisSettings(Section):
     @classmethod
     def _needs_tls(cls, value: str, info: ValidationInfo) -> str:
         url, tls = info.data.get("url", ""), info.data.get("sentinel_tls")
-        if value and (tls == "off" or (tls == "" and not url.startswith("rediss"))):
+        without_tls = tls == "off" or (tls == "" and url and not url.startswith("rediss"))
+        if value and without_tls:
             raise reject('needs TLS for the Sentinels: redis.sentinel_tls = "on"')
         return value
 

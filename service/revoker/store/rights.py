@@ -14,6 +14,7 @@ from revoker.store.wire.addresses import is_cluster
 from revoker.store.wire.connection import (
     FAILURES,
     Command,
+    ConnectionLost,
     Replies,
     printable,
     public_message,
@@ -172,6 +173,8 @@ async def _replies(source: Source, key: str, commands: Sequence[Command]) -> Rep
     for command in commands:
         try:
             replies += await source.change_unconfirmed(key, *command)
+        except ConnectionLost:  # as proxies answer what they do not know
+            replies.append(RuntimeError("the server ended the connection"))
         except (*FAILURES, NoVerdict) as error:
             replies.append(RuntimeError(public_message(error)))
     return replies

@@ -363,7 +363,7 @@ class Store:
         except NoVerdict as error:
             report.add("unreachable", str(error))
             return report
-        report.checked["reachable, logged in, a primary"] = "yes"
+        report.checked["reachable, logged in" if unread else "reachable, logged in, a primary"] = "yes"
         report.refused = [refusal for refusal in refusals if not refusal.is_for_now]
         if report.refused:
             report.add("refused_commands", ", ".join(refusal.command for refusal in report.refused))

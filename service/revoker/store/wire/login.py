@@ -102,13 +102,14 @@ class Tls:
         return tuple((stat.st_ino, stat.st_mtime_ns, stat.st_size) for stat in stats)
 
     def context(self) -> ssl.SSLContext:
-        """Raises ``OSError`` (so does ``SSLError``) where a file is unusable."""
+        """Raises ``OSError`` (``SSLError`` is one) or ``ValueError`` where a file is unusable."""
         context = ssl.create_default_context(cafile=self.ca_file or None)
         context.check_hostname = self.check_hostname
         if not self.verify:
             context.verify_mode = ssl.CERT_NONE
         if self.cert_file:
-            context.load_cert_chain(self.cert_file, self.key_file or None)
+            # without a password, OpenSSL would ask at the terminal for that of an encrypted key, and block
+            context.load_cert_chain(self.cert_file, self.key_file or None, password=b"")
         return context
 
 
@@ -159,7 +160,8 @@ class Login:
         self._tls = tls
         self._advice = advice
         self._context: ssl.SSLContext | None = None
-        self._loaded: tuple[tuple[int, int, int], ...] = ()
+        self._tried: tuple[tuple[int, int, int], ...] = ()
+        self._tls_failure = ""
         self._database = database
         self._asks_role = asks_role
         self._clustered = clustered
@@ -213,18 +215,21 @@ class Login:
         """With the files as they are now: certificates are replaced before they expire.
 
         Files that do not fit together may be about to be replaced one after the other, so the last ones that
-        did are used until then.
+        did are used until then. They are tried once: loading takes long, and the log has each failure once.
         """
         if self._tls is None:
             return None
         try:
             versions = self._tls.versions()
-            if self._context is None or versions != self._loaded:
-                self._context, self._loaded = self._tls.context(), versions
-        except OSError as error:
+            if self._context is None or versions != self._tried:
+                self._tried = versions
+                self._context, self._tls_failure = self._tls.context(), ""
+        except (OSError, ValueError) as error:
             if self._context is None:
                 raise
-            _log.warning("tls_files_unusable", error=str(error))
+            if self._tls_failure != str(error):
+                self._tls_failure = str(error)
+                _log.warning("tls_files_unusable", error=self._tls_failure)
         return self._context
 
     async def _connect(self, address: ServerAddress, connection: Connection) -> None:
