@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import resource
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -14,6 +15,7 @@ from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 
 from revoker import app
+from revoker.api import dry_run
 from revoker.server.lifecycle import tls_context
 from revoker.store import listing
 from revoker.store.cluster import settling
@@ -41,9 +43,15 @@ hypothesis_settings.load_profile("fuzz")
 data_set.SETTLE_WAIT_S = PATIENT_S
 settling.SETTLE_WAIT_S = PATIENT_S
 listing.PAGE_S = PATIENT_S
+dry_run.COUNTED_S = PATIENT_S
 
 # Tests share a server, and the keys of others are scanned, too.
 listing.PAGE_KEYS = 10_000_000
+dry_run.COUNTED_KEYS = 10_000_000
+
+# A thousand clients and the server are in one process.
+_, _MOST_FILES = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (_MOST_FILES, _MOST_FILES))
 
 
 @pytest.fixture(scope="session")

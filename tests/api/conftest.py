@@ -8,7 +8,9 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
+from revoker.tokens.key_fetching import JwksByUrl
 from tests.rig import forge
+from tests.rig.service import HANGS_S
 
 
 class Wire:
@@ -64,7 +66,9 @@ class IdentityProvider:
 
 
 @pytest.fixture
-async def idp():
+async def idp(monkeypatch):
+    """Its keys are waited for as long as a test takes."""
+    monkeypatch.setitem(JwksByUrl.__init__.__kwdefaults__, "timeout_s", HANGS_S)
     provider = IdentityProvider()
     application = web.Application()
     application.router.add_get("/jwks", provider.serve)

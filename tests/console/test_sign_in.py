@@ -207,9 +207,11 @@ async def test_the_provider_that_does_not_answer_or_refuses(service, provider, p
 
 async def test_sign_ins_from_one_address_are_limited(service, people):
     person = people(service)
-    statuses = [(await person.open("/console/sign-in/begin", follow=False)).status for _ in range(30)]
+    statuses = []
+    while 429 not in statuses:  # more than 20 where they take long: one more is allowed each second
+        statuses.append((await person.open("/console/sign-in/begin", follow=False)).status)
     assert set(statuses) == {303, 429}
-    assert statuses[:20] == [303] * 20
+    assert len(statuses) > 20
 
 
 async def test_nobody_keeps_others_from_signing_in_by_opening_pages(service, provider, people, valkey):

@@ -13,6 +13,7 @@ from revoker.store.mirror.follower import POLLING_S, SWEEP_S
 from revoker.store.mirror.upstream_clock import SAMPLE_VALID_MS
 from tests.edge.conftest import claims, is_inactive, is_ready, until
 from tests.rig import forge
+from tests.rig.edge import STALE_S
 from tests.rig.service import HANGS_S, OTHER_ISSUER
 
 
@@ -208,7 +209,7 @@ async def test_the_old_copy_serves_no_longer_than_it_may(start_edge, feed, clock
     feed.sends_snapshots.clear()
     feed.send("reload", {})
     await until(lambda: feed.requests.count("/feed/snapshot") == 2, "it loads another")
-    clock.ahead += 6
+    clock.ahead += STALE_S
     assert (await edge.post("/introspect", token, caller="gateway")).status == 503
     feed.sends_snapshots.set()
     await until(lambda: is_ready(edge), "the new copy serves")
@@ -366,8 +367,8 @@ async def test_a_snapshot_that_does_not_come_is_loaded_from_another_upstream(
     else:
         feed.ends_snapshots.clear()
     await start_edge(feed, another_feed)
-    assert feed.requests.count("/feed/snapshot") == 1
-    assert another_feed.requests.count("/feed/snapshot") == 1
+    assert feed.requests.count("/feed/snapshot")
+    assert another_feed.requests.count("/feed/snapshot")
 
 
 async def test_a_secret_may_be_replaced_while_it_runs(start_edge, feed, tmp_path):

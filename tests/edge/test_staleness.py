@@ -8,6 +8,7 @@ import pytest
 
 from tests.edge.conftest import claims, is_inactive, is_ready, until
 from tests.rig import forge
+from tests.rig.edge import STALE_S
 
 
 async def readiness(edge):
@@ -26,7 +27,7 @@ async def test_too_old_means_no_verdict_anywhere_and_not_ready(start_edge, feed,
     edge = await start_edge(feed)
     token = edge.token()
     await feed.close()
-    clock.ahead += 6
+    clock.ahead += STALE_S
     for path, body in [("/introspect", {"token": token}), ("/introspect/batch", {"tokens": [claims()]})]:
         answer = await edge.post(path, body, caller="gateway")
         assert answer.error == (503, "temporarily_unavailable")
@@ -49,7 +50,7 @@ async def test_too_old_means_no_verdict_anywhere_and_not_ready(start_edge, feed,
 async def test_an_upstream_that_cannot_read_its_store_keeps_no_edge_fresh(start_edge, feed, clock):
     edge = await start_edge(feed)
     feed.reads = False
-    clock.ahead += 6
+    clock.ahead += STALE_S
     answer = await edge.post("/introspect", claims(), caller="gateway")
     assert answer.status == 503
     feed.reads = True
@@ -63,7 +64,7 @@ async def test_an_edge_that_may_ask_asks(start_edge, feed, clock):
     assert await edge.active(token)
     assert not feed.asked
     feed.reads = False
-    clock.ahead += 6
+    clock.ahead += STALE_S
     assert (await readiness(edge))[:2] == (200, "degraded")
     assert await edge.active(token)
     assert await edge.active(stated)
@@ -102,7 +103,7 @@ async def test_what_was_asked_is_not_dated_by_what_arrives_meanwhile(start_edge,
     edge = await start_edge(feed, upstream={"beyond": "ask"})
     token = claims()
     feed.reads = False
-    clock.ahead += 6
+    clock.ahead += STALE_S
     feed.answers.clear()
     asked = asyncio.create_task(edge.post("/introspect", token, caller="gateway"))
     await until(lambda: feed.asked, "it asks")
@@ -121,7 +122,7 @@ async def test_an_edge_that_asks_applies_its_own_rules_as_well(start_edge, feed,
     rules = {"revoked_kids": ["stolen"], "max_token_lifetime": 3600}
     edge = await start_edge(feed, upstream={"beyond": "ask"}, main=rules)
     feed.reads = False
-    clock.ahead += 6
+    clock.ahead += STALE_S
     await until(lambda: not edge.service.mirror.fresh, "it must ask")
     now = int(time.time())
     stolen, long = {"header": {"kid": "stolen"}}, {"iat": now, "exp": now + 7200}
@@ -138,7 +139,7 @@ async def test_an_edge_that_asks_applies_its_own_rules_as_well(start_edge, feed,
 async def test_an_edge_that_asks_does_not_allow_a_key_that_it_refuses(start_edge, feed, clock):
     edge = await start_edge(feed, upstream={"beyond": "ask"}, main={"revoked_kids": ["main-1"]})
     feed.reads = False
-    clock.ahead += 6
+    clock.ahead += STALE_S
     await until(lambda: not edge.service.mirror.fresh, "it must ask")
     assert not await edge.active(edge.token())
     assert (await forwarded(edge, edge.token()))[0] == 401

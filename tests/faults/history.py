@@ -12,8 +12,8 @@ from typing import Literal
 
 import msgspec
 
-FINDING_S = 1.0
-"""A loss takes effect up to so long before it is logged."""
+FINDING_S = 5.0
+"""A loss takes effect up to so long before it is logged: a second, or more on a busy machine."""
 
 SKEW_S = 2.0
 """The issuer's ``clock_skew``: how far before its ``iat`` a cutoff already covers a token."""

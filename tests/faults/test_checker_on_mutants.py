@@ -82,7 +82,7 @@ def test_what_logs_users_out_without_cause_is_found(tmp_path):
     ("deeds", "plan"),
     [
         (["lag", "blackout"], {"topology": "replicated", "wait_replicas": 1}),
-        (["flush", "snapshot"], {"topology": "single", "wait_replicas": 0}),
+        (["flush", "snapshot"], {"topology": "single", "wait_replicas": 0, "repair_seconds": 60}),
         (["failover"], NOT_REPAIRED),
     ],
     ids=["replicas confirm", "lost data is noticed", "only what replicas have is expected"],

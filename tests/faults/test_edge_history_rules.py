@@ -92,7 +92,7 @@ def test_what_nobody_revoked_is_active_unless_a_loss_covers_it():
     assert rules(inactive, Loss(1000.0)) == []
     assert rules(inactive, Loss(990.0)) == ["never revoked, and not active at an edge"]
     assert rules(inactive, history=[Cutoff(10.5, 1000.0, "cutoff")]) == []
-    assert rules(inactive, history=[Cutoff(13, 1000.0, "cutoff")], clocks=[*CLOCKS, Loss(1000.0)]) == [
+    assert rules(inactive, history=[Cutoff(23, 1000.0, "cutoff")], clocks=[*CLOCKS, Loss(1000.0)]) == [
         "never revoked, and not active at an edge"
     ]
 

@@ -81,17 +81,17 @@ def test_what_nobody_revoked_is_active():
 
 
 def test_a_loss_cuts_off_what_was_issued_before_it_and_from_then_on():
-    ended = Absent("a writer", 0, 1, ended=0)  # so that the loss cannot be repaired
+    ended = Absent("a writer", 10, 11, ended=10)  # so that the loss cannot be repaired
     assert rules(ended, Cutoff(5, 1000.0, "cutoff")) == ["a loss where nothing was lost"]
     assert rules(ended, Fault("hang", 4, 4, 4, None, False), Cutoff(5, 1000.0, "cutoff")) == [
         "a loss where nothing was lost"
     ]
-    lost = Fault("flush", 3, 4, 5)
-    covering, earlier = Cutoff(5, 1000.0, "cutoff"), Cutoff(5, 997.0, "cutoff")
-    assert rules(ended, lost, covering, introspected(6, 7, active=False)) == []
+    lost = Fault("flush", 13, 14, 15)
+    covering, earlier = Cutoff(15, 1000.0, "cutoff"), Cutoff(15, 997.0, "cutoff")
+    assert rules(ended, lost, covering, introspected(16, 17, active=False)) == []
     assert rules(ended, lost, covering, introspected(3, 4, active=False)) == ["never revoked and not active"]
-    assert rules(ended, lost, earlier, introspected(6, 7, active=False)) == ["never revoked and not active"]
-    assert rules(ended, lost, covering, revoked(1, 2), introspected(6, 7, active=True)) == [
+    assert rules(ended, lost, earlier, introspected(16, 17, active=False)) == ["never revoked and not active"]
+    assert rules(ended, lost, covering, revoked(1, 2), introspected(16, 17, active=True)) == [
         "revoked and active"
     ]
 

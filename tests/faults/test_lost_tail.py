@@ -6,11 +6,13 @@ import types
 
 import pytest
 
+from revoker.store import instances, store
 from revoker.store.consistency import data_set
 from tests.faults import append_only
 from tests.faults.test_repair import seen_by_both
 from tests.rig.network import Network
 from tests.rig.probes import epoch_in, eventually, issued, revoke
+from tests.rig.service import PATIENT_S
 
 PATIENT = {"repair_seconds": 60}
 """Longer than any of them needs on a busy machine; an event says whether somebody was given up."""
@@ -20,8 +22,15 @@ GIVEN_UP = "server_not_checked_by_all"
 
 @pytest.fixture(autouse=True)
 def hasty(monkeypatch):
-    """Requests that wait for another process are answered."""
+    """Requests that wait for another process are answered. One that stands still has not ended."""
     monkeypatch.setattr(data_set, "SETTLE_WAIT_S", 0.1)
+    monkeypatch.setattr(instances, "RUNNING_MS", 60_000)
+
+
+@pytest.fixture
+def leaves_patiently(monkeypatch):
+    """A process that ends says so, however slow the store is."""
+    monkeypatch.setattr(store, "_LEAVE_S", PATIENT_S)
 
 
 @pytest.fixture
@@ -114,6 +123,7 @@ async def test_what_another_process_acknowledged_at_last_is_not_active_before_th
     assert epoch_in(own_valkey, first).finding == "repaired"
 
 
+@pytest.mark.usefixtures("leaves_patiently")
 async def test_a_process_that_starts_after_the_loss_waits_for_those_that_run(start, own_valkey, ways):
     first, second = await two(start, ways, **PATIENT)
     prefix = first.service.store.keys.epoch.split(":")[0]
@@ -130,6 +140,7 @@ async def test_a_process_that_starts_after_the_loss_waits_for_those_that_run(sta
     assert not await active(third, gone)
 
 
+@pytest.mark.usefixtures("leaves_patiently")
 async def test_a_process_that_has_ended_is_not_waited_for(start, own_valkey, ways, events):
     first, second = await two(start, ways, **PATIENT)
     gone = await revoked(second)

@@ -6,11 +6,18 @@ import time
 
 import pytest
 
+from revoker.store import instances
 from tests.rig.probes import epoch_in, eventually, flush, has_problem, issued, metric, revoke, status_of
 from tests.rig.service import HANGS_S
 
 REPAIR = {"repair_seconds": 60}
 """Longer than any of these repairs takes on a busy machine."""
+
+
+@pytest.fixture(autouse=True)
+def pauses_do_not_end_processes(monkeypatch):
+    """A process that stands still for seconds is not taken for ended."""
+    monkeypatch.setattr(instances, "RUNNING_MS", 60_000)
 
 
 async def two(start, valkey, **revocation):

@@ -48,6 +48,12 @@ scopes = ["introspect"]
 """
 
 
+MAX_STALENESS_S = 60
+"""An edge of a test knows enough for so long, since the machine may stand still."""
+
+STALE_S = MAX_STALENESS_S + 1
+
+
 class MovedClock:
     """The monotonic clock of an edge, which a test can put forward by seconds."""
 
@@ -67,7 +73,13 @@ def edge_settings(
     values = settings_for("redis://unused:6379", folder, **changes).model_dump(
         include={"server", "issuers", "callers"}, exclude_unset=True
     )
-    terms = {"url": list(urls), "secret_file": str(secret), "name": "edge-1", **(upstream or {})}
+    terms = {
+        "url": list(urls),
+        "secret_file": str(secret),
+        "name": "edge-1",
+        "max_staleness": MAX_STALENESS_S,
+        **(upstream or {}),
+    }
     return settle_edge({**values, "upstream": terms}, {})
 
 

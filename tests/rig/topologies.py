@@ -5,6 +5,7 @@ back everything that passes between two of them. The names of the servers are th
 """
 
 import contextlib
+import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -391,8 +392,21 @@ class Cluster:
 
     def fail_over(self, primary: Node) -> None:
         """Manual failover (``CLUSTER FAILOVER``): no data is lost."""
-        with self.replicas_of(primary)[0].client() as client:
-            client.execute_command("CLUSTER", "FAILOVER")
+        replica, again_at = self.replicas_of(primary)[0], 0.0
+        with replica.client() as client:
+
+            def promoted() -> bool:
+                """The server gives an attempt up after 5 s."""
+                nonlocal again_at
+                if "master" in self.seen_by(replica)[replica.public]["flags"]:
+                    return True
+                if time.monotonic() > again_at:
+                    with contextlib.suppress(redis.ResponseError):  # it has been promoted since
+                        client.execute_command("CLUSTER", "FAILOVER")
+                    again_at = time.monotonic() + 6
+                return False
+
+            until(promoted, "promotion")
         self.replace(primary)
 
     def move_slots(self, source: Node, target: Node, slots: Iterable[int]) -> None:

@@ -119,11 +119,15 @@ async def test_output_that_nobody_reads_stops_nothing_and_what_was_logged_is_all
             assert (await service.get("/livez"))[0] == 200
 
         assert await service.dropped() == {"audit": 0, "other": 0}
-        service.process.send_signal()
-        lines = await asyncio.to_thread(
-            service.output.until,
-            lambda lines: [line["event"] for line in lines].count("closing") == workers,
+        reading = (
+            asyncio.get_running_loop().run_in_executor(  # first: at the end it waits for readers for 2 s
+                None,
+                service.output.until,
+                lambda lines: [line["event"] for line in lines].count("closing") == workers,
+            )
         )
+        service.process.send_signal()
+        lines = await reading
         assert sorted(audited(lines)) == names
         if workers == 1:
             assert audited(lines) == names

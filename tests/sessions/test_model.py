@@ -18,7 +18,9 @@ from hypothesis.stateful import (
 )
 
 from revoker.store.keys import tag_and_start
+from revoker.store.wire.command_channel import Confirmation
 from tests.rig.fault_proxy import FAULTS, FaultProxy
+from tests.rig.service import HANGS_S
 from tests.rig.virtual_time import Clockwork
 from tests.sessions.conftest import SESSIONS_ISSUER, deleted, listed, without_signing_key
 
@@ -368,6 +370,7 @@ def clockwork(request, valkey, tmp_path, sessions_section, monkeypatch):
         "revocation": {"max_token_lifetime": 12_000},
         "redis": {"wait_replicas": 1},
     }
+    monkeypatch.setattr(Confirmation, "FRESH_S", HANGS_S)  # the machine may stand still
     made = Clockwork(valkey, tmp_path, through=relay, **changes)
     made.patch(monkeypatch)
     made.relay = relay

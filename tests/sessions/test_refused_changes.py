@@ -13,6 +13,7 @@ from revoker.errors import StoreUnavailable
 from revoker.store import scripts
 from revoker.store.keys import tag_and_start, user_tag
 from revoker.store.sessions import Lifetimes
+from revoker.store.wire.command_channel import Confirmation
 from tests.rig import forge
 from tests.rig.fault_proxy import FAULTS, FaultProxy
 from tests.rig.probes import eventually
@@ -30,6 +31,12 @@ CONFIRMED = {"wait_replicas": 1, "timeout": 5}
 
 
 @pytest.fixture
+def long_fresh(monkeypatch):
+    """A primary gives verdicts although the machine stands still between two heartbeats."""
+    monkeypatch.setattr(Confirmation, "FRESH_S", HANGS_S)
+
+
+@pytest.fixture
 async def relay(valkey):
     with valkey.client() as client:
         for text in scripts.TEXTS.values():
@@ -41,7 +48,7 @@ async def relay(valkey):
 
 
 @pytest.fixture
-async def through(start, relay, sessions_section):
+async def through(start, relay, sessions_section, long_fresh):
     """Starts services whose changes are confirmed, through the relay."""
 
     async def begin(**changes):
@@ -53,7 +60,7 @@ async def through(start, relay, sessions_section):
 
 
 @pytest.fixture
-def clockwork_with(valkey, tmp_path, sessions_section, monkeypatch):
+def clockwork_with(valkey, tmp_path, sessions_section, monkeypatch, long_fresh):
     """Starts a service whose time can be put forward, by its [sessions]."""
     with contextlib.ExitStack() as stack:
 

@@ -15,6 +15,7 @@ import pytest
 from revoker.errors import NoVerdict, StoreRefused, StoreUnavailable
 from revoker.models import Claims
 from revoker.rules import FOREVER_MS
+from revoker.store import instances
 from revoker.store.cluster import settling
 from revoker.store.cluster.source import ClusterSource
 from revoker.store.consistency.epoch import Epoch
@@ -32,6 +33,12 @@ from tests.sessions.conftest import sessions_section as sessions_section  # noqa
 from tests.store.conftest import MAIN, opened, store_on
 
 SHARE = SLOTS // 3
+
+
+@pytest.fixture(autouse=True)
+def pauses_do_not_end_processes(monkeypatch):
+    """A process that stands still for seconds is not taken for ended."""
+    monkeypatch.setattr(instances, "RUNNING_MS", 60_000)
 
 
 @contextlib.contextmanager
