@@ -69,7 +69,6 @@ asyncio.run(main(sys.argv[1]))
 """
 
 
-@pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     ("kind", "filled", "most"),
     [("long_claims", 300, 80), ("long_tokens", 120, 140)],

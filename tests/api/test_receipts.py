@@ -26,8 +26,6 @@ from tests.rig.service import HANGS_S, SECRETS, until_ready
 from tests.sessions.conftest import log_in
 from tests.sessions.conftest import sessions_section as sessions_section  # noqa: PLC0414  # a fixture
 
-pytestmark = pytest.mark.timeout(180)
-
 ISS = {"iss": forge.ISSUER}
 SOON = {"wait_seconds": 0.05}
 LONG = {"wait_seconds": 30}

@@ -21,8 +21,6 @@ from tests.canary.conftest import KEY, callers, issuers
 from tests.rig.processes import Process
 from tests.rig.service import HANGS_S, serve
 
-pytestmark = pytest.mark.timeout(240)
-
 
 class Pauses:
     """Ends the pause between two rounds when the test says so."""

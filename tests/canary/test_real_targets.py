@@ -17,8 +17,6 @@ from tests.rig.servers import free_port
 from tests.rig.service import SECRETS
 from tests.rig.upstream import SECRET as EDGE_SECRET
 
-pytestmark = pytest.mark.timeout(240)
-
 
 def introspect(running, name="edge", **terms):
     return {"name": name, "url": running.url, **terms}

@@ -7,8 +7,6 @@ from tests.api.test_receipts import following
 from tests.console.test_pages import action
 from tests.rig.probes import eventually
 
-pytestmark = pytest.mark.timeout(180)
-
 MAY_DIFFER = "An edge that it has not reached may still answer as before"
 
 

@@ -11,8 +11,6 @@ from tests.rig.edge import begin, edge_settings
 from tests.rig.relay import Relay
 from tests.rig.service import until_ready
 
-pytestmark = pytest.mark.timeout(240)
-
 MAX_STALENESS_S = 2.0
 
 

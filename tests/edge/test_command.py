@@ -16,8 +16,6 @@ from tests.edge.conftest import callers, claims, until
 from tests.rig import forge
 from tests.rig.edge import edge_process, stand_still, write_configuration
 
-pytestmark = pytest.mark.timeout(240)
-
 
 @pytest.fixture
 def configured(tmp_path):

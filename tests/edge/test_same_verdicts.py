@@ -16,8 +16,6 @@ from tests.rig.edge import begin, edge_settings
 from tests.rig.service import OTHER_ISSUER, PATIENT_S, SECRETS, serve, settings_for, until_ready
 from tests.rig.upstream import SECRET
 
-pytestmark = pytest.mark.timeout(240)
-
 ISSUERS = (forge.ISSUER, OTHER_ISSUER)
 AGES_S = (900, 300, 100, 30)
 """How long ago tokens were issued; cutoffs are between these times."""

@@ -16,7 +16,6 @@ SEED = 1
 """``python -m tests.faults`` takes any other."""
 
 
-@pytest.mark.timeout(900)
 @pytest.mark.parametrize("topology", ["single", "replicated", "sentinel", "cluster"])
 def test_every_acknowledged_revocation_holds_through_faults(tmp_path, topology):
     alone = topology == "single"

@@ -13,8 +13,6 @@ from tests.rig.network import Network
 
 SEED = 1
 
-pytestmark = pytest.mark.timeout(900)
-
 
 @contextlib.contextmanager
 def running(folder, **plan):

@@ -12,8 +12,6 @@ from tests.rig.topologies import Cluster, Sentinels
 
 SEED = 1
 
-pytestmark = pytest.mark.timeout(900)
-
 
 def committed(folder, *deeds, repair_seconds=60, wait_replicas=1, **plan):
     """The history of some faults, in which no rule is broken; a busy machine may take long for a repair."""

@@ -16,8 +16,6 @@ from tests.rig import forge
 from tests.rig.processes import until
 from tests.rig.servers import free_port
 
-pytestmark = pytest.mark.timeout(900)  # the first test builds the image
-
 UID_OF_A_PLATFORM = 1000730000
 """As OpenShift gives: any number, in the group 0, and not in /etc/passwd."""
 

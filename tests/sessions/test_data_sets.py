@@ -19,7 +19,6 @@ async def on_cluster(start, tmp_path, sessions_section):
         yield running
 
 
-@pytest.mark.timeout(180)
 async def test_nothing_is_changed_in_a_slot_whose_loss_of_data_nobody_has_accepted(on_cluster):
     browser, other = await log_in(on_cluster), await log_in(on_cluster, "bob")
     store = on_cluster.service.store
@@ -40,7 +39,6 @@ async def test_nothing_is_changed_in_a_slot_whose_loss_of_data_nobody_has_accept
     assert await sids(on_cluster) == [browser.sid]
 
 
-@pytest.mark.timeout(180)
 async def test_a_session_in_a_slot_that_has_lost_data_gives_no_token(on_cluster):
     browser = await log_in(on_cluster)
     store = on_cluster.service.store
