@@ -60,12 +60,12 @@ class Busy:
         await self.load.recovers()
         if revoking is not None:
             self._over = True
-            assert await revoking > 1
+            await revoking
 
     async def _revoke(self, slots):
         acknowledged, self._over = 0, False
         wanted = set(slots)
-        while not self._over:
+        while not self._over or acknowledged < 2:  # a move may take less time than one of them
             claims = issued(
                 jti=next(
                     jti for jti in iter(lambda: uuid.uuid4().hex, "") if self._slot({"jti": jti}) in wanted
@@ -76,7 +76,6 @@ class Busy:
                 assert status == 503
             self.load.revoked.append(claims)
             acknowledged += 1
-        return acknowledged
 
     def _slot(self, claims):
         return slot_of(self._store.keys.jti(self._main, claims["jti"]))
