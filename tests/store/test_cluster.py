@@ -42,10 +42,10 @@ def pauses_do_not_end_processes(monkeypatch):
 
 
 @contextlib.contextmanager
-def cluster(folder):
+def cluster(folder, *options):
     with Network() as network:
         network.assign_process(os.getpid(), "service")
-        started = Cluster(network, folder, replicas=0, options=NO_FAILOVER)
+        started = Cluster(network, folder, replicas=0, options=(*NO_FAILOVER, *options))
         try:
             started.start()
             yield started
@@ -418,6 +418,49 @@ async def two_that_repair(spare, prefix, **of_first):
             await store.instances.enter()
         assert second.instance in first.instances.running
         yield first, second, revoked
+
+
+async def test_a_process_is_known_to_run_while_a_shard_is_down(tmp_path):
+    """It may know of revocations in the other shards, for the repair of which it must be waited for."""
+    with cluster(tmp_path, "--cluster-require-full-coverage", "no") as nodes:
+        prefix = f"t{uuid.uuid4().hex[:12]}"
+        made = store_on(nodes, prefix)
+        assert await made.init()
+        await made.close()
+        async with earlier(nodes, prefix) as first, earlier(nodes, prefix, repair_seconds=1) as second:
+            home = _shard(slot_of(first.keys.instances))
+            await eventually(lambda: _reads_elsewhere(second.watch, home))
+            nodes.nodes[_shards_to_read(second.watch).pop()].kill()
+            await eventually(lambda: _fails(second.watch))
+            for _ in range(3):
+                await first.instances.enter()
+                entered = first.instances._entered_at[second.instance]
+                await eventually(lambda entered=entered: _entered_later(first, second, entered))
+
+
+def _shard(slot):
+    return min(slot // SHARE, 2)
+
+
+def _shards_to_read(watch):
+    """Those that have the slots of this beat and of the next ones."""
+    part = SLOTS // ClusterSource.beats_per_round
+    first = [(watch._beats + beat) % ClusterSource.beats_per_round * part for beat in range(3)]
+    return {_shard(slot) for start in first for slot in (start, start + part - 1)}
+
+
+async def _reads_elsewhere(watch, home):
+    shards = _shards_to_read(watch)
+    return len(shards) == 1 and home not in shards
+
+
+async def _fails(watch):
+    return "store_unreachable" in watch.problems
+
+
+async def _entered_later(store, other, time):
+    await store.instances.enter()
+    return store.instances._entered_at[other.instance] > time
 
 
 REPAIRED_S = 600
