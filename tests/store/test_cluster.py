@@ -420,7 +420,7 @@ async def two_that_repair(spare, prefix, **of_first):
         yield first, second, revoked
 
 
-async def test_a_process_is_known_to_run_while_a_shard_is_down(tmp_path):
+async def test_a_process_says_that_it_runs_while_a_shard_is_down(tmp_path):
     """It may know of revocations in the other shards, for the repair of which it must be waited for."""
     with cluster(tmp_path, "--cluster-require-full-coverage", "no") as nodes:
         prefix = f"t{uuid.uuid4().hex[:12]}"
