@@ -363,7 +363,8 @@ class Store:
         except NoVerdict as error:
             report.add("unreachable", str(error))
             return report
-        report.checked["reachable, logged in" if unread else "reachable, logged in, a primary"] = "yes"
+        role = ", a primary" if unread is None else ""  # it is read with the epoch
+        report.checked[f"reachable, logged in{role}"] = "yes"
         report.refused = [refusal for refusal in refusals if not refusal.is_for_now]
         if report.refused:
             report.add("refused_commands", ", ".join(refusal.command for refusal in report.refused))

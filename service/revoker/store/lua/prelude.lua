@@ -1,6 +1,6 @@
 --!df flags=allow-undeclared-keys
 -- The line above is for Dragonfly: scripts build the keys of audits and sessions from others, in the same slot.
--- Its Lua is a newer one, too, which has `unpack` elsewhere.
+-- It runs a newer Lua, in which `unpack` may be `table.unpack`.
 --
 -- Common start of every script: time, counting, lifetimes, and the journal.
 -- The last four KEYS of every script are seq, the share of this process in it, the list of writers, and the epoch. Where the
