@@ -11,11 +11,10 @@ import pytest
 from revoker.store import listed, listing
 from revoker.store.keys import user_tag
 from tests.rig import forge
-from tests.rig.administration import everything, name_of, page, view, view_user
+from tests.rig.administration import everything, name_of, page, until_at_rest, view, view_user
 from tests.rig.servers import Valkey
 from tests.rig.service import HANGS_S, OTHER_ISSUER
 from tests.rig.sids import new_sid
-from tests.rig.topologies import until
 from tests.sessions.conftest import SESSIONS_ISSUER, log_in
 from tests.sessions.conftest import sessions_section as sessions_section  # noqa: PLC0414  # a fixture
 
@@ -78,8 +77,7 @@ async def several(revoker, valkey):
     await revoke(revoker, "/revoke-issuer", iss=OTHER_ISSUER, reason="leak")
     await revoke(revoker, "/revoke-key", iss=OTHER_ISSUER, kid="k 1")
     await revoke(revoker, "/revoke", iss=forge.ISSUER, jti="new3")  # once more
-    with valkey.client() as client:
-        until(lambda: not client.info("memory")["mem_overhead_db_hashtable_rehashing"], "a table at rest")
+    until_at_rest(valkey)
     return revoker, 70 + 12 + 3 + 4
 
 

@@ -7,9 +7,8 @@ import pytest
 
 from revoker.store import listed, listing, pace
 from tests.rig import forge
-from tests.rig.administration import everything, name_of, page
+from tests.rig.administration import everything, name_of, page, until_at_rest
 from tests.rig.service import HANGS_S
-from tests.rig.topologies import until
 
 TOKENS = 130
 JOURNALED = 70
@@ -20,12 +19,6 @@ END = b"the end of the list"
 def valkey(own_valkey):
     """A server without keys of other tests: SCAN gives a key twice where the table changes its size."""
     return own_valkey
-
-
-def until_at_rest(valkey):
-    """Wait until the table of keys has its size."""
-    with valkey.client() as client:
-        until(lambda: not client.info("memory")["mem_overhead_db_hashtable_rehashing"], "a table at rest")
 
 
 @pytest.fixture

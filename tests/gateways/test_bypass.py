@@ -177,6 +177,27 @@ async def test_where_no_instance_passes_its_health_check_a_gateway_opens_or_asks
         await scripted.close()
 
 
+@contextlib.asynccontextmanager
+async def scripted_gateway(kind, folder, revoker, changed):
+    """A gateway whose Revoker answers 401 at first: its URL, the backend, that Revoker, and a token."""
+    scripted = ScriptedRevoker()
+    await scripted.open()
+    try:
+        scripted.answer = answer(401)
+        async with gateway(kind, folder, revoker.http, revoker.key, scripted.port, changed=changed) as (
+            url,
+            backend,
+        ):
+            token = bearer(revoker.token())
+            while await status_of(url, OPEN, [token]) != 401:
+                await asyncio.sleep(0.05)
+            backend.requests.clear()
+            scripted.questions.clear()
+            yield url, backend, scripted, token
+    finally:
+        await scripted.close()
+
+
 CROWD = 10
 """Requests at once, for gateways that let at most two be under way to Revoker."""
 
@@ -211,20 +232,8 @@ async def test_more_questions_than_the_gateway_sends_at_a_time_open_no_route(lim
     def limited(text):
         return patient(text.replace(place, place + added), 60)
 
-    async with contextlib.AsyncExitStack() as stack:
-        scripted = ScriptedRevoker()
-        await scripted.open()
-        stack.push_async_callback(scripted.close)
-        scripted.answer = answer(401)
-        running = gateway(
-            KINDS[name], tmp_path / "gateway", revoker.http, revoker.key, scripted.port, changed=limited
-        )
-        url, backend = await stack.enter_async_context(running)
-        token = bearer(revoker.token())
-        while await status_of(url, OPEN, [token]) != 401:
-            await asyncio.sleep(0.05)
-        backend.requests.clear()
-        scripted.questions.clear()
+    async with scripted_gateway(KINDS[name], tmp_path / "gateway", revoker, limited) as running:
+        url, backend, scripted, token = running
         scripted.answer = None
         crowd = [asyncio.create_task(status_of(url, OPEN, [token], seconds=HANGS_S)) for _ in range(CROWD)]
         try:
@@ -246,25 +255,9 @@ async def test_a_question_that_one_revoker_breaks_off_opens_nothing_where_the_ne
     def with_another(text):
         return patient(text.replace(NGINX_SERVER, f"{another} {NGINX_SERVER}"), 60)
 
-    async with contextlib.AsyncExitStack() as stack:
-        scripted = ScriptedRevoker()
-        await scripted.open()
-        stack.push_async_callback(scripted.close)
-        scripted.answer = answer(401)
-        running = gateway(
-            KINDS["nginx"],
-            tmp_path / "gateway",
-            revoker.http,
-            revoker.key,
-            scripted.port,
-            changed=with_another,
-        )
-        url, backend = await stack.enter_async_context(running)
-        token = bearer(revoker.token())
-        while await status_of(url, OPEN, [token]) != 401:
-            await asyncio.sleep(0.05)
+    async with scripted_gateway(KINDS["nginx"], tmp_path / "gateway", revoker, with_another) as running:
+        url, backend, scripted, token = running
         assert another in (tmp_path / "gateway" / "nginx.conf").read_text()
-        backend.requests.clear()
         scripted.answer = b""
         for _ in range(4):  # nginx begins with the one and the other in turn
             assert await status_of(url, OPEN, [token]) == 503
@@ -293,25 +286,13 @@ async def test_a_client_that_takes_all_files_of_a_gateway_opens_no_route(name, r
     def changed(text):
         # A health check would find no file either.
         text = re.sub(r"(interval:? )2s", r"\g<1>3600s", patient(text, 60))
+        # nginx ends a connection after a thousand requests.
+        text = text.replace("server_tokens off;", "server_tokens off; keepalive_requests 1000000;")
         return text.replace("worker_processes auto", "worker_processes 1").replace("16384", str(FILES))
 
     async with contextlib.AsyncExitStack() as stack:
-        scripted = ScriptedRevoker()
-        await scripted.open()
-        stack.push_async_callback(scripted.close)
-        scripted.answer = answer(401)
-        running = gateway(
-            with_few_files(KINDS[name]),
-            tmp_path / "gateway",
-            revoker.http,
-            revoker.key,
-            scripted.port,
-            changed=changed,
-        )
-        url, backend = await stack.enter_async_context(running)
-        token = bearer(revoker.token())
-        while await status_of(url, OPEN, [token]) != 401:
-            await asyncio.sleep(0.05)
+        running = scripted_gateway(with_few_files(KINDS[name]), tmp_path / "gateway", revoker, changed)
+        url, backend, scripted, token = await stack.enter_async_context(running)
         await scripted.close()
         assert await status_of(url, OPEN, [token]) == 200
         await scripted.open()

@@ -5,7 +5,15 @@ from typing import Any
 
 import aiohttp
 
+from tests.rig.servers import Valkey
 from tests.rig.service import SECRETS, Answer, Running
+from tests.rig.topologies import until
+
+
+def until_at_rest(valkey: Valkey) -> None:
+    """Wait until the table of keys has its size: while it changes, ``SCAN`` may give a key twice."""
+    with valkey.client() as client:
+        until(lambda: not client.info("memory")["mem_overhead_db_hashtable_rehashing"], "a table at rest")
 
 
 async def view(running: Running, path: str, caller: str = "admin", **query: Any) -> Answer:
