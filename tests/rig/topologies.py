@@ -427,6 +427,8 @@ class Cluster:
         """Move ranges of slots at once (``CLUSTER MIGRATESLOTS``, from Valkey 9 on)."""
         slots = [slot for limits in ranges for slot in limits]
         with source.client() as client:
+            # by default, slots move only when no write is on its way: on a slow machine, with load, never
+            client.config_set("slot-migration-max-failover-repl-bytes", -1)
             client.execute_command(
                 "CLUSTER", "MIGRATESLOTS", "SLOTSRANGE", *slots, "NODE", self.id_of(target)
             )
