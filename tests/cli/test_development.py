@@ -111,14 +111,14 @@ def test_the_printed_lines_work_and_what_was_revoked_stays_so_over_a_restart(tmp
 
 
 def test_the_store_ends_with_the_service_however_that_ends(tmp_path):
-    socket = embedded.socket_of(tmp_path / ".revoker/store")
     for signal_, status in ((signal.SIGTERM, 0), (signal.SIGKILL, -9)):
         with serving(tmp_path) as process:
             printed(process)
+            socket = embedded.socket_of(tmp_path / ".revoker/store")  # elsewhere if that path is long
             assert embedded.answers(socket)
             process.send_signal(signal_)
             assert process.status() == status
-        until(lambda: not embedded.answers(socket))
+        until(lambda socket=socket: not embedded.answers(socket))
 
 
 def test_dev_env_is_what_a_script_needs_and_its_owner_s_alone(tmp_path):
