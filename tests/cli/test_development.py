@@ -225,8 +225,10 @@ def test_a_folder_or_key_that_cannot_be_used_is_reported(tmp_path):
 
 def children(process):
     """Processes that it started, by name."""
-    files = Path(f"/proc/{process.pid}/task").glob("*/children")
-    pids = [int(pid) for file in files for pid in file.read_text().split()]
+    pids = []
+    for file in Path(f"/proc/{process.pid}/task").glob("*/children"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # its thread has ended
+            pids += map(int, file.read_text().split())
     names = {}
     for pid in pids:
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended since it was listed
