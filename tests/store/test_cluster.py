@@ -22,7 +22,6 @@ from revoker.store.consistency.epoch import Epoch
 from revoker.store.console_records import ConsoleRecords
 from revoker.store.keys import SLOTS, slot_of, slot_tags, user_tag
 from revoker.store.wire.connection import Refused, TooFewReplicas
-from tests.faults import append_only
 from tests.rig import forge
 from tests.rig.administration import everything, name_of, view_user
 from tests.rig.network import Network
@@ -397,76 +396,6 @@ async def test_what_this_process_revoked_is_put_back_into_its_slot(spare, prefix
         blocked = store.keys.of_token(Claims(jti="x", sub="eve"), MAIN)
         await _settled(store)
         assert (await store.lookups.find(blocked)).state.user.blocked == FOREVER_MS
-
-
-@contextlib.asynccontextmanager
-async def idle(nodes, prefix):
-    """A store that has read all data sets, and looks at none by itself; it writes back what is missing."""
-    made = store_on(nodes, prefix, timeout=PATIENT_S)
-    assert await made.init()
-    await made.close()
-    async with opened(store_on(nodes, prefix, timeout=PATIENT_S, policy="ignore"), watched=False) as store:
-        await store.watch.beat()
-        assert store.watch.reached, store.problems
-        yield store
-
-
-def has(node, key):
-    """Whether a node has a key, although it may not serve it yet."""
-    with node.client() as client:
-        return key in client.scan_iter()
-
-
-async def follows_until_restored(store, node, jti):
-    """A process begins each beat with this, before it looks at a sixteenth of all slots."""
-
-    async def restored():
-        with contextlib.suppress(NoVerdict):
-            await store.source.follow()
-        return has(node, store.keys.jti(MAIN, jti))
-
-    await eventually(restored)
-
-
-async def test_a_primary_that_comes_back_without_its_last_moments_is_looked_at_at_once(spare, prefix):
-    async with idle(spare, prefix) as store:
-        jti, node = jti_at(store, 1), spare.nodes[1]
-        await store.revocations.revoke_token(MAIN, jti, exp())
-        node.kill()
-        file = append_only.latest_file(node.folder)
-        append_only.cut(file, append_only.start_of(file.read_bytes(), jti.encode()))
-        node.start()
-        assert not has(node, store.keys.jti(MAIN, jti))
-        await follows_until_restored(store, node, jti)
-
-
-async def test_a_primary_that_was_demoted_is_looked_at_again_when_it_is_promoted_again(tmp_path, prefix):
-    with Network() as network:
-        network.assign_process(os.getpid(), "service")
-        nodes = Cluster(network, tmp_path)
-        try:
-            nodes.start()
-            first = nodes.nodes[1]
-            [second] = nodes.replicas_of(first)
-            async with idle(nodes, prefix) as store:
-                nodes.fail_over(first)
-                nodes.await_health()
-                jti = jti_at(store, 1)
-                await eventually(lambda: follows(store, jti, second))
-                network.between(second.name, first.name, "hold")
-                await store.revocations.revoke_token(MAIN, jti, exp())
-                with first.client() as client:
-                    client.execute_command("CLUSTER", "FAILOVER", "TAKEOVER")
-                assert not has(first, store.keys.jti(MAIN, jti))
-                await follows_until_restored(store, first, jti)
-        finally:
-            nodes.stop()
-
-
-async def follows(store, jti, node):
-    """Whether the key of a revocation is at a node, as a process has learnt."""
-    await store.source.follow()
-    return store.source._topology.node_of(slot_of(store.keys.jti(MAIN, jti))).address.port == node.public
 
 
 @contextlib.asynccontextmanager

@@ -84,12 +84,6 @@ class SlotSettling:
         if late:
             raise StoreRefused(BEING_SETTLED)
 
-    def begin_to_settle_found(self, found: Mapping[DataSet, SuspectReading]) -> None:
-        """Begin to settle data sets that were just read, first those for which other processes wait."""
-        repaired = {data for data, read in found.items() if read.reading.in_repair}
-        by_urgency = sorted(found, key=lambda data: data not in repaired)
-        self._begin_to_settle({data: found[data] for data in by_urgency})
-
     def _begin_to_settle(
         self, sets: Mapping[DataSet, SuspectReading | None], since: int = 0, cause: str = ""
     ) -> "set[asyncio.Future[None]]":
@@ -182,7 +176,9 @@ class SlotSettling:
         await asyncio.sleep(_LOOK_AROUND_DELAY_S)
         try:
             async for found in self._suspects_at(node):  # all processes begin with the same slots
-                self.begin_to_settle_found(found)
+                repaired = {data for data, read in found.items() if read.reading.in_repair}
+                by_urgency = sorted(found, key=lambda data: data not in repaired)  # others wait for these
+                self._begin_to_settle({data: found[data] for data in by_urgency})
         except NoVerdict:
             self._looked_around.pop(node.address, None)  # the next reading looks again
 

@@ -12,7 +12,6 @@ from typing import Any, Final
 
 from revoker.errors import NoVerdict, PrimaryStale, StoreRefused, StoreUnavailable
 from revoker.store.cluster.lookups import ClusterLookups, Values
-from revoker.store.cluster.new_primaries import NewPrimaries
 from revoker.store.cluster.settling import SlotSettling
 from revoker.store.cluster.slots import PRIMARY_ROLE, SLOTS_AT_ONCE, Slots
 from revoker.store.cluster.topology import Node, Topology
@@ -45,7 +44,7 @@ class ClusterSource:
     beats_per_round: Final = 16
 
     def __init__(self, servers: ServerSettings, context: SourceContext) -> None:
-        self._topology: Final = Topology(servers, self._look_at_new_primaries)
+        self._topology: Final = Topology(servers)
         self._keys = context.keys
         self._instance = context.instance
         self._blocks = BlocksReader()
@@ -55,7 +54,6 @@ class ClusterSource:
         self._settling: Final = SlotSettling(
             self._topology, self._slots, context.joint_steps, self.change_many
         )
-        self._new_primaries: Final = NewPrimaries(self._topology, self._slots, self._settling)
         self._tasks: set[asyncio.Task[Any]] = set()
         self.data_set_numbered: Final = self._slots.data_set
         self.read_data_sets: Final = self._slots.read_data_sets
@@ -73,7 +71,6 @@ class ClusterSource:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._new_primaries.close()
         await self._settling.close()
         await self._slots.close()
         await self.lookups.close()
@@ -82,11 +79,7 @@ class ClusterSource:
     async def follow(self) -> bool:
         await self._topology.renew()
         await self._topology.learn()
-        self._new_primaries.look()
         return False  # lookups and commands follow the topology
-
-    def _look_at_new_primaries(self) -> None:
-        self._new_primaries.look()
 
     def reconnect(self) -> None:
         for node in self._topology.nodes:

@@ -51,18 +51,11 @@ class Node:
         slots: Those that it has.
     """
 
-    def __init__(
-        self,
-        address: ServerAddress,
-        login: Login,
-        confirmation: Confirmation | None,
-        connected: Callable[[], None],
-    ) -> None:
-        """``connected`` is called whenever there is a new connection for reads."""
+    def __init__(self, address: ServerAddress, login: Login, confirmation: Confirmation | None) -> None:
         self.address: Final = address
         self.timeout: Final = login.timeout
         self.confirmation: Final = confirmation
-        self.reads: Final = CommandChannel(self.connect, timeout=login.timeout, connected=connected)
+        self.reads: Final = CommandChannel(self.connect, timeout=login.timeout)
         self.changes: Final = (
             CommandChannel(self.connect, timeout=login.timeout, confirmation=confirmation)
             if confirmation
@@ -99,11 +92,9 @@ class Topology:
         nodes: The primaries that have any slot, as last learnt.
     """
 
-    def __init__(self, servers: ServerSettings, changed: Callable[[], None]) -> None:
-        """``changed`` is called when a primary may be another server than before."""
+    def __init__(self, servers: ServerSettings) -> None:
         addresses, options = parse_server_list(servers.url)
         self._servers = servers
-        self._changed: Final = changed
         self._login = login_of(
             options, timeout=servers.timeout, password_file=servers.password_file, clustered=True
         )
@@ -230,8 +221,7 @@ class Topology:
     def _node(self, address: ServerAddress) -> Node:
         node = self._by_address.get(address)
         if node is None:
-            confirmation = self._servers.confirmation()
-            node = self._by_address[address] = Node(address, self._login, confirmation, self._changed)
+            node = self._by_address[address] = Node(address, self._login, self._servers.confirmation())
         return node
 
     async def _learn(self) -> None:
@@ -293,7 +283,6 @@ class Topology:
         if {node.address for node in nodes} != {node.address for node in self.nodes}:
             _log.info("cluster", primaries=len(nodes), unkept_slots=by_slot.count(None))
         self._by_slot, self.nodes = by_slot, nodes
-        self._changed()
         unused = self._by_address.keys() - slots_of.keys()
         for address in unused & self._unused:  # unused twice: MOVED may name one that is too new for this map
             await self._by_address.pop(address).close()
