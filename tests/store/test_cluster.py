@@ -438,6 +438,34 @@ async def test_a_process_says_that_it_runs_while_a_shard_is_down(tmp_path):
                 await eventually(lambda entered=entered: _entered_later(first, second, entered))
 
 
+async def test_a_process_takes_part_in_a_repair_while_another_shard_is_down(tmp_path):
+    """Otherwise the repair would wait for it in vain, and users be logged out."""
+    with cluster(tmp_path, "--cluster-require-full-coverage", "no") as nodes:
+        prefix = f"t{uuid.uuid4().hex[:12]}"
+        made = store_on(nodes, prefix)
+        assert await made.init()
+        await made.close()
+        patient = {"repair_seconds": HANGS_S}
+        async with earlier(nodes, prefix, **patient) as first, earlier(nodes, prefix, **patient) as second:
+            home = _shard(slot_of(first.keys.instances))
+            jti = jti_at(first, home)
+            numbers = first.source.data_set_of(first.keys.jti(MAIN, jti)).tail
+            with nodes.nodes[home].client() as client:
+                before = {key: value for key in numbers if (value := client.get(key)) is not None}
+                await first.revocations.revoke_token(MAIN, jti, exp())
+                for store in (first, second, first):
+                    await store.instances.enter()
+                # nothing is written back without the journal
+                [other, *_] = {0, 1, 2} - {home, _shard(slot_of(first.keys.journal))}
+                await eventually(lambda: _reads_only(second.watch, other))
+                nodes.nodes[other].kill()
+                await eventually(lambda: _fails(second.watch))
+                client.delete(first.keys.jti(MAIN, jti), *numbers)
+                client.mset(before)
+            assert await _answers(first, jti)
+            assert first.source.data_set_of(numbers.epoch).epoch.finding == "repaired"
+
+
 def _shard(slot):
     return min(slot // SHARE, 2)
 
@@ -452,6 +480,10 @@ def _shards_to_read(watch):
 async def _reads_elsewhere(watch, home):
     shards = _shards_to_read(watch)
     return len(shards) == 1 and home not in shards
+
+
+async def _reads_only(watch, shard):
+    return _shards_to_read(watch) == {shard}
 
 
 async def _fails(watch):

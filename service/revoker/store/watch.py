@@ -145,9 +145,9 @@ class Watch:
         self._checked = self._checked and self._beats % _BEATS_PER_CHECK != 0
         if not self._checked:  # first: it may be the reason for other failures
             await self._check_configuration()
-        # what follows may fail for long, as while a shard is down: others must know that this process runs
+        # what follows may fail for long, as while a shard is down: others wait for this process
         with contextlib.suppress(NoVerdict):
-            await self._instances.enter()
+            await self._join_repairs()
         if suspects := await self.look(self._beats):
             await self._source.settle(suspects)
             await self._source.settle([*await self.look(self._beats), *await self._source.suspects()])
