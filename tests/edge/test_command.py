@@ -15,7 +15,7 @@ from revoker.config.edge import settle_edge
 from revoker.errors import ConfigError
 from tests.edge.conftest import callers, claims, until
 from tests.rig import forge
-from tests.rig.edge import edge_process, stand_still, write_configuration
+from tests.rig.edge import MAX_STALENESS_S, edge_process, stand_still, write_configuration
 
 
 @pytest.fixture
@@ -69,7 +69,8 @@ def test_what_is_wrong_with_an_upstream_is_said_by_its_name(tmp_path, change, pr
 
 @pytest.mark.parametrize("workers", [1, 2])
 async def test_the_command_follows_and_ends_in_order(feed, tmp_path, workers):
-    async with edge_process(tmp_path, feed.url, workers=workers) as (edge, process):
+    staleness = {"max_staleness": MAX_STALENESS_S}
+    async with edge_process(tmp_path, feed.url, workers=workers, **staleness) as (edge, process):
         token = edge.token(jti="1")
         await until(lambda: feed.streams == workers, "every process follows")
         assert len(feed.names) == workers

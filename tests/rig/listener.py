@@ -5,6 +5,8 @@ import contextlib
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 
+from tests.rig.servers import free_port
+
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 _LIMIT = 2**20
@@ -27,10 +29,10 @@ class Listener:
         self.port = 0
 
     async def open(self) -> None:
+        self.port = self.port or free_port()
         self._server = await asyncio.start_server(
             self._accept, "127.0.0.1", self.port, limit=_LIMIT, ssl=self._tls, backlog=self._backlog
         )
-        self.port = self._server.sockets[0].getsockname()[1]
 
     async def close(self) -> None:
         """Refuse connections, and end the open ones."""

@@ -129,7 +129,8 @@ def test_stop_leaves_no_process_behind(folder):
     assert gone(pid)
 
 
-def test_the_server_dies_with_a_service_that_is_killed_and_the_folder_is_free_at_once(folder):
+def test_the_server_dies_with_a_service_that_is_killed_and_the_folder_is_free_at_once(folder, monkeypatch):
+    monkeypatch.setattr(embedded, "LOCK_SECONDS", 120)  # it may take long to die
     script = (
         "import sys, time; from pathlib import Path; from revoker.store.embedded import Embedded\n"
         "store = Embedded(Path(sys.argv[1])); store.start(); print(store.pid, flush=True); time.sleep(600)"
