@@ -433,13 +433,19 @@ class Cluster:
                 "CLUSTER", "MIGRATESLOTS", "SLOTSRANGE", *slots, "NODE", self.id_of(target)
             )
 
+            migrations: list[dict[str, Any]] = []
+
             def ended() -> bool:
-                migrations = client.execute_command("CLUSTER", "GETSLOTMIGRATIONS")
+                migrations[:] = client.execute_command("CLUSTER", "GETSLOTMIGRATIONS")
                 states = {migration["state"] for migration in migrations}
                 assert not states & {"failed", "cancelled"}, migrations
                 return states == {"success"}
 
-            until(ended, "slots moved")
+            try:
+                until(ended, "slots moved", 600)
+            except AssertionError as error:
+                error.add_note(f"the migrations: {migrations}")
+                raise
 
     def slots_of(self, node: Node) -> list[tuple[int, int]]:
         """The ranges of slots that a node says it owns: first and last."""

@@ -34,6 +34,9 @@ from tests.store.conftest import MAIN, opened, store_on
 
 SHARE = SLOTS // 3
 
+TIMEOUT_S = 30.0
+"""The longest that the settings allow: all 16,384 slots are read and written at once."""
+
 
 @pytest.fixture(autouse=True)
 def pauses_do_not_end_processes(monkeypatch):
@@ -70,7 +73,7 @@ def spare(tmp_path_factory):
 @contextlib.asynccontextmanager
 async def earlier(nodes, prefix, **changes):
     """A store that has read all its data sets."""
-    async with opened(store_on(nodes, prefix, timeout=PATIENT_S, **changes)) as store:
+    async with opened(store_on(nodes, prefix, timeout=TIMEOUT_S, **changes)) as store:
         for _ in range(20):
             await store.watch.beat()
             if store.watch.reached:
@@ -79,17 +82,21 @@ async def earlier(nodes, prefix, **changes):
         yield store
 
 
+async def declare(nodes, prefix):
+    """Declare a store new."""
+    made = store_on(nodes, prefix, timeout=TIMEOUT_S)
+    try:
+        assert await made.init()
+    finally:
+        await made.close()
+
+
 @pytest.fixture(scope="module")
 def declared(nodes):
     """A key space that all share that do it no harm: 16,384 data sets take their time."""
     prefix = f"t{uuid.uuid4().hex[:12]}"
 
-    async def declare():
-        made = store_on(nodes, prefix, timeout=PATIENT_S)
-        assert await made.init()
-        await made.close()
-
-    asyncio.run(declare())
+    asyncio.run(declare(nodes, prefix))
     return prefix
 
 
@@ -102,9 +109,7 @@ async def shared(nodes, declared):
 @pytest.fixture
 async def store(spare, prefix):
     """A store of one's own."""
-    made = store_on(spare, prefix, timeout=PATIENT_S)
-    assert await made.init()
-    await made.close()
+    await declare(spare, prefix)
     async with earlier(spare, prefix) as made:
         yield made
 
@@ -382,9 +387,7 @@ async def test_in_a_slot_writes_that_are_as_many_as_were_lost_hide_nothing(store
 
 
 async def test_what_this_process_revoked_is_put_back_into_its_slot(spare, prefix):
-    made = store_on(spare, prefix, timeout=PATIENT_S, policy="ignore")
-    assert await made.init()
-    await made.close()
+    await declare(spare, prefix)
     async with earlier(spare, prefix, policy="ignore") as store:
         jtis = [jti_at(store, 1) for _ in range(10)]
         await asyncio.gather(*(store.revocations.revoke_token(MAIN, jti, exp()) for jti in jtis))
@@ -401,9 +404,7 @@ async def test_what_this_process_revoked_is_put_back_into_its_slot(spare, prefix
 @contextlib.asynccontextmanager
 async def two_that_repair(spare, prefix, **of_first):
     """Two instances that know of each other, and revocations of each at the second primary."""
-    made = store_on(spare, prefix, timeout=PATIENT_S)
-    assert await made.init()
-    await made.close()
+    await declare(spare, prefix)
     patient = {"repair_seconds": HANGS_S}
     async with (
         earlier(spare, prefix, **patient, **of_first) as first,
@@ -424,9 +425,7 @@ async def test_a_process_says_that_it_runs_while_a_shard_is_down(tmp_path):
     """It may know of revocations in the other shards, for the repair of which it must be waited for."""
     with cluster(tmp_path, "--cluster-require-full-coverage", "no") as nodes:
         prefix = f"t{uuid.uuid4().hex[:12]}"
-        made = store_on(nodes, prefix)
-        assert await made.init()
-        await made.close()
+        await declare(nodes, prefix)
         async with earlier(nodes, prefix) as first, earlier(nodes, prefix, repair_seconds=1) as second:
             home = _shard(slot_of(first.keys.instances))
             await eventually(lambda: _reads_elsewhere(second.watch, home))
@@ -442,9 +441,7 @@ async def test_a_process_takes_part_in_a_repair_while_another_shard_is_down(tmp_
     """Otherwise the repair would wait for it in vain, and users be logged out."""
     with cluster(tmp_path, "--cluster-require-full-coverage", "no") as nodes:
         prefix = f"t{uuid.uuid4().hex[:12]}"
-        made = store_on(nodes, prefix)
-        assert await made.init()
-        await made.close()
+        await declare(nodes, prefix)
         patient = {"repair_seconds": HANGS_S}
         async with earlier(nodes, prefix, **patient) as first, earlier(nodes, prefix, **patient) as second:
             home = _shard(slot_of(first.keys.instances))
@@ -580,7 +577,7 @@ async def test_slots_that_are_settled_apart_and_are_late_are_not_taken_for_settl
 
 
 async def test_a_declaration_that_broke_off_is_completed_and_none_is_repeated(spare, prefix):
-    store = store_on(spare, prefix, timeout=PATIENT_S)
+    store = store_on(spare, prefix, timeout=TIMEOUT_S)
     try:
         assert await store.epoch() is None
         assert await store.init()
